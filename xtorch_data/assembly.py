@@ -1,0 +1,249 @@
+"""A batch in the making: rows are filled from one block after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xarray as xr
+
+from .batch import Batch
+from .buffers import Buffers
+from .epoch import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
+from .gather import PieceInMemory, copy_windows, labelled_sample, locate, to_array
+from .labels import Labels, PartLabels, renamed
+from .select import Part
+from .transforms import Transform
+from .windows import IntArray, Windows
+
+__all__ = ["Assembly", "Recipe"]
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """How samples become a batch.
+
+    Attributes
+    ----------
+    windows : Windows
+        The sample space.
+    parts : tuple of Part
+        What a sample consists of.
+    transforms : mapping of str to Transform
+        Function for the samples of a part, by name.
+    batch_transform : Transform, optional
+        Function for the labeled batch.
+    sample_dims : tuple of Hashable
+        Windowed dims in the order of the tensors.
+    flatten : int
+        How many of these are flattened into one, as xbatcher stacks the dims it does not window.
+    floating : numpy.dtype
+        What floating data is gathered as.
+    cast : torch.dtype, optional
+        What it is cast to afterwards, where numpy lacks the dtype.
+    seed : int
+        What random transforms depend on.
+    labels : Labels
+        Coordinates.
+    """
+
+    windows: Windows
+    parts: tuple[Part, ...]
+    transforms: Mapping[str, Transform]
+    batch_transform: Transform | None
+    sample_dims: tuple[Hashable, ...]
+    flatten: int
+    floating: np.dtype[Any]
+    cast: torch.dtype | None
+    seed: int
+    labels: Labels
+
+
+class Assembly:
+    """A batch in the making.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to do.
+    buffers : Buffers
+        Where the memory comes from.
+    samples : int
+        Samples of the batch.
+    epoch : int
+        What random transforms depend on.
+    """
+
+    def __init__(self, recipe: Recipe, buffers: Buffers, samples: int, epoch: int) -> None:
+        self._recipe = recipe
+        self._buffers = buffers
+        self._epoch = epoch
+        self._numbers = np.empty(samples, dtype=np.int64)
+        self._arrays: dict[str, npt.NDArray[Any]] = {}
+        self._tensors: dict[str, torch.Tensor] = {}
+        self._labels: dict[str, PartLabels] = {}
+        for part in recipe.parts:
+            if part.name not in recipe.transforms:
+                self._allocate(part.name, part.sample_shape, part.dtype)
+                self._labels[part.name] = PartLabels(
+                    part.variables, part.stacked, part.dims, part.indexers
+                )
+
+    def _allocate(self, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+        self._arrays[name], self._tensors[name] = self._buffers.take(
+            (len(self._numbers), *shape), dtype
+        )
+
+    def add(self, rows: IntArray, memory: PieceInMemory, local: IntArray) -> None:
+        """Fill rows with samples of a piece, numbered inside the piece."""
+        recipe = self._recipe
+        numbers, places = locate(recipe.windows, memory.piece, local)
+        self._numbers[rows] = numbers
+        for part in recipe.parts:
+            if part.name in recipe.transforms:
+                continue
+            out = self._arrays[part.name]
+            for place, view in enumerate(memory.views[part.name]):
+                copy_windows(out[:, place] if part.stacked else out, rows, view, places)
+        if recipe.transforms:
+            self._add_transformed(rows, memory, local, numbers, places)
+
+    def _add_transformed(
+        self,
+        rows: IntArray,
+        memory: PieceInMemory,
+        local: IntArray,
+        numbers: IntArray,
+        places: tuple[IntArray, ...],
+    ) -> None:
+        recipe = self._recipe
+        for place, row in enumerate(rows.tolist()):
+            starts = [int(at[place]) for at in places]
+            sample = labelled_sample(recipe.windows, memory, int(local[place]), starts)
+            number = int(numbers[place])
+
+            def rng(number: int = number) -> np.random.Generator:
+                return generator(recipe.seed, self._epoch, SAMPLE_TRANSFORM, number)
+
+            for part in recipe.parts:
+                transform = recipe.transforms.get(part.name)
+                if transform is None:
+                    continue
+                try:
+                    array, *found = to_array(
+                        transform(part.take(sample), rng),
+                        part,
+                        (),
+                        recipe.sample_dims,
+                        sample.sizes,
+                        recipe.floating,
+                    )
+                    self._put(part, row, array, PartLabels(found[0], found[2], found[1], part.indexers))
+                except Exception as error:
+                    error.add_note(f"in {transform.argument} of sample {number}")
+                    raise
+
+    def _put(
+        self, part: Part, row: int, array: npt.NDArray[Any], labels: PartLabels
+    ) -> None:
+        if part.name not in self._arrays:
+            self._allocate(part.name, array.shape, array.dtype)
+            self._labels[part.name] = labels
+        out, known = self._arrays[part.name], self._labels[part.name]
+        if out.shape[1:] != array.shape or known.dims != labels.dims:
+            raise ValueError(
+                f"samples of part {part.name!r} do not fit together: one has dims {known.dims} and "
+                f"shape {out.shape[1:]}, another {labels.dims} and {array.shape}"
+            )
+        out[row] = array
+
+    def finish(self, single: bool) -> Batch:
+        """The batch; with `single`, its only sample without the batch dimension."""
+        recipe = self._recipe
+        if recipe.batch_transform is not None:
+            self._transform_batch(recipe.batch_transform)
+        tensors, labels = self._tensors, dict(self._labels)
+        if recipe.cast is not None:
+            tensors = {
+                name: tensor.to(recipe.cast) if tensor.is_floating_point() else tensor
+                for name, tensor in tensors.items()
+            }
+        if recipe.flatten > 1:
+            for part in recipe.parts:
+                tensors[part.name], labels[part.name] = self._flattened(
+                    tensors[part.name], labels[part.name]
+                )
+        index = torch.from_numpy(self._numbers)
+        if single:
+            tensors = {name: tensor[0] for name, tensor in tensors.items()}
+            index = index[0]
+        return Batch(
+            {part.name: tensors[part.name] for part in recipe.parts},
+            index,
+            {part.name: labels[part.name] for part in recipe.parts},
+            recipe.labels,
+        )
+
+    def _flattened(
+        self, tensor: torch.Tensor, labels: PartLabels
+    ) -> tuple[torch.Tensor, PartLabels]:
+        many = self._recipe.flatten
+        if labels.dims[:many] != self._recipe.sample_dims[:many]:
+            return tensor, labels
+        lead = 1 + labels.stacked
+        shape = tuple(tensor.shape[lead:])
+        flat = tensor.flatten(lead, lead + many - 1)
+        return flat, PartLabels(
+            labels.variables, labels.stacked, labels.dims, labels.indexers, unflattened=shape
+        )
+
+    def _transform_batch(self, transform: Transform) -> None:
+        recipe = self._recipe
+        number = int(self._numbers[0])
+
+        def rng() -> np.random.Generator:
+            return generator(recipe.seed, self._epoch, BATCH_TRANSFORM, number)
+
+        batch = Batch(
+            self._tensors, torch.from_numpy(self._numbers), self._labels, recipe.labels
+        ).to_xarray()
+        before = set(batch.data_vars)
+        try:
+            result = transform(batch, rng)
+            if not hasattr(result, "data_vars"):
+                raise TypeError(
+                    f"batch_transform returns an xarray Dataset, not {type(result).__name__}"
+                )
+            if result.sizes.get("sample") != len(self._numbers):
+                raise ValueError("batch_transform must keep the dim 'sample' and its size")
+            for part in recipe.parts:
+                labels = self._labels[part.name]
+                suffix = f"_{part.name}"
+                back = {f"{dim}{suffix}": dim for dim in labels.dims}
+                names = [
+                    f"{name}{suffix}" if f"{name}{suffix}" in before else name
+                    for name in labels.variables
+                ]
+                found = {name: result[name].variable for name in names}
+                chosen = {name: renamed(variable, back) for name, variable in found.items()}
+                array, _, dims, stacked = to_array(
+                    xr.Dataset(chosen) if labels.stacked else xr.DataArray(chosen[names[0]]),
+                    part,
+                    ("sample",),
+                    recipe.sample_dims,
+                    batch.sizes,
+                    recipe.floating,
+                )
+                out, tensor = self._buffers.take(array.shape, array.dtype)
+                out[...] = array
+                self._arrays[part.name], self._tensors[part.name] = out, tensor
+                self._labels[part.name] = PartLabels(
+                    labels.variables, stacked, dims, labels.indexers
+                )
+        except Exception as error:
+            error.add_note(f"in batch_transform of the batch that begins with sample {number}")
+            raise

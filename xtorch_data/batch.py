@@ -1,0 +1,202 @@
+"""A batch: tensors, and the numbers of their samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from .labels import Labels, PartLabels
+
+__all__ = ["Batch"]
+
+
+class Batch:
+    """Tensors of some samples, batch first, which know where they come from.
+
+    A batch unpacks into its parts, ``x, y = batch`` (``x, = batch`` without targets), in the order
+    in which they were asked for. Parts are also attributes and items: ``batch.x``, ``batch["x"]``.
+
+    Attributes
+    ----------
+    index : torch.Tensor
+        Sample numbers, int64, shape ``(sample,)``, always on the CPU. For a single sample without
+        the batch dimension it is 0-d.
+    """
+
+    # Neither a Sequence nor a tuple: torch would take those apart and rebuild them without labels.
+
+    def __init__(
+        self,
+        parts: Mapping[str, torch.Tensor],
+        index: torch.Tensor,
+        part_labels: Mapping[str, PartLabels],
+        labels: Labels | None,
+    ) -> None:
+        self._parts = dict(parts)
+        self._part_labels = dict(part_labels)
+        self._labels = labels
+        self.index = index
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        parts = self.__dict__.get("_parts", {})
+        if name in parts:
+            return parts[name]  # type: ignore[no-any-return]
+        raise AttributeError(f"this batch has no part {name!r}; its parts are {list(parts)}")
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        try:
+            return self._parts[name]
+        except (KeyError, TypeError):
+            raise KeyError(
+                f"this batch has no part {name!r}; its parts are {list(self._parts)}"
+            ) from None
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(self._parts.values())
+
+    def __len__(self) -> int:
+        if self.index.ndim == 0:
+            raise TypeError("a single sample has no length: the dataset has batch_size=None")
+        return len(self.index)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._parts]
+
+    def __repr__(self) -> str:
+        parts = ", ".join(
+            f"{name}: {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+            + (f" on {tensor.device}" if tensor.device.type != "cpu" else "")
+            for name, tensor in self._parts.items()
+        )
+        what = "sample" if self.index.ndim == 0 else f"{len(self)} samples"
+        return f"<Batch of {what} ({parts})>"
+
+    def keys(self) -> list[str]:
+        """Names of the parts."""
+        return list(self._parts)
+
+    def replace(self, **parts: torch.Tensor) -> Batch:
+        """A batch with the same samples and labels, but other values.
+
+        Parameters
+        ----------
+        **parts : torch.Tensor
+            New tensors by part. To be labeled by `to_xarray` they must have the shape of the
+            tensors that they replace.
+
+        Examples
+        --------
+        Predictions go back to xarray in place of the targets::
+
+            batch.replace(y=model(batch.x)).to_xarray("y")
+        """
+        for name in parts:
+            self[name]
+        return Batch({**self._parts, **parts}, self.index, self._part_labels, self._labels)
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory, from which copies to a GPU need not be waited for."""
+        pinned = {name: tensor.pin_memory() for name, tensor in self._parts.items()}
+        return Batch(pinned, self.index, self._part_labels, self._labels)
+
+    def to(self, device: Any, non_blocking: bool = False) -> Batch:
+        """The batch on a device; `index` and labels stay on the CPU."""
+        moved = {
+            name: tensor.to(device, non_blocking=non_blocking)
+            for name, tensor in self._parts.items()
+        }
+        return Batch(moved, self.index, self._part_labels, self._labels)
+
+    def to_xarray(self, part: str | None = None) -> xr.Dataset:
+        """The batch with its labels.
+
+        Parameters
+        ----------
+        part : str, optional
+            Only this part. By default all parts, side by side.
+
+        Returns
+        -------
+        xarray.Dataset
+            One data variable per variable, with dims ``(sample, *windowed dims)``. The coordinate
+            ``sample`` holds the sample numbers; a coordinate along windowed dims has a value for
+            each sample, ``time (sample, time)``, one along another dim is ``(sample,)``. A
+            variable that stands in several parts is named ``{variable}_{part}``, a dim that parts
+            cut differently ``{dim}_{part}``. Values share memory with tensors on the CPU.
+
+        Raises
+        ------
+        KeyError
+            If there is no such part.
+        ValueError
+            If a tensor given to `replace` has another shape than the one it replaced.
+        RuntimeError
+            If the batch came from another process and the dataset is not in this one.
+        """
+        if self._labels is None:
+            raise RuntimeError(
+                "this batch has lost its labels: it was sent from another process, and the "
+                "dataset it came from no longer exists in this one"
+            )
+        names = list(self._parts) if part is None else [part]
+        arrays = {}
+        for name in names:
+            array = as_numpy(self[name])
+            labels = self._part_labels[name]
+            lead = self.index.ndim + labels.stacked
+            dims = 1 if labels.unflattened is not None else len(labels.dims)
+            if (
+                array.ndim != lead + dims
+                or array.shape[: self.index.ndim] != tuple(self.index.shape)
+                or (labels.stacked and array.shape[lead - 1] != len(labels.variables))
+            ):
+                raise ValueError(
+                    f"part {name!r} has shape {array.shape}, which does not fit its labels: "
+                    f"{self.index.ndim and ('sample',)} + "
+                    f"{('variable',) * labels.stacked + labels.dims}"
+                )
+            arrays[name] = (array, labels)
+        return self._labels.to_dataset(arrays, self.index.numpy(), suffixes=len(names) > 1)
+
+
+def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """A tensor as an array, from wherever it is; bfloat16 becomes float32."""
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    return tensor.numpy()
+
+
+def _collate(samples: list[Batch], *, collate_fn_map: Any = None) -> Batch:
+    """Stack single samples: what ``DataLoader(dataset, batch_size=…)`` of torch calls."""
+    first = samples[0]
+    parts = {name: torch.stack([sample[name] for sample in samples]) for name in first.keys()}
+    index = torch.stack([sample.index for sample in samples])
+    return Batch(parts, index, first._part_labels, first._labels)
+
+
+def _rebuild(
+    parts: dict[str, torch.Tensor],
+    index: np.ndarray[Any, Any],
+    part_labels: dict[str, PartLabels],
+    token: str | None,
+) -> Batch:
+    labels = Labels.find(token) if token is not None else None
+    return Batch(parts, torch.from_numpy(index), part_labels, labels)
+
+
+def _reduce(batch: Batch) -> tuple[Any, ...]:
+    token = None if batch._labels is None else batch._labels.token
+    return _rebuild, (batch._parts, batch.index.numpy(), batch._part_labels, token)
+
+
+# torch's documented way to teach default_collate a type.
+default_collate_fn_map[Batch] = _collate
+# Between processes, coordinates stay at home; a batch that is pickled to a file keeps them.
+ForkingPickler.register(Batch, _reduce)

@@ -1,0 +1,581 @@
+"""IterableDataset: an xarray object as a stream of batches."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, cast, get_args
+
+import dask.utils
+import numpy as np
+import torch
+import torch.utils.data
+import xarray as xr
+
+from . import epoch as epochs
+from .assembly import Assembly, Recipe
+from .batch import Batch
+from .blocks import BlockGrid, Layout, plan_in_order, plan_shuffled
+from .epoch import Interval, Line, Stage, Uneven
+from .labels import LabelledWindows, Labels
+from .pipeline import run
+from .reader import Reader, check_preprocessed
+from .select import Part, make_part, names_of, numpy_dtype, resolve_parts
+from .sources import Source, as_source, layout_of
+from .topology import EpochCounter, as_topology, current_topology
+from .transforms import Transform
+from .windows import Windows
+
+__all__ = ["IterableDataset"]
+
+# The process in which a dataset was last read: a process forked from it may hang.
+_read_in_process: int | None = None
+
+
+class IterableDataset(torch.utils.data.IterableDataset[Batch]):
+    """Batches of windows over labeled arrays, read chunk by chunk.
+
+    Iterating yields `Batch` objects. Every sample of the epoch comes exactly once, over all ranks
+    and workers, and every iteration is the next epoch with an order of its own.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset, xarray.DataArray, zarr.Array, zarr.Group or xbatcher.BatchGenerator
+        The data, however opened. A ``BatchGenerator`` brings its own ``input_dims`` and
+        ``input_overlap``, and every item it would yield is a sample.
+    input_dims : mapping of Hashable to int
+        Size of one sample along each windowed dim, -1 for the whole dim. These dims are kept, in
+        this order; each place along every other dim is a sample of its own.
+    input_overlap : mapping of Hashable to int, optional
+        Overlap of neighboring windows. Windows begin every ``size - overlap`` steps; one that
+        would pass the end of the data is dropped (xbatcher's rules).
+    inputs : Hashable, list of Hashable or Select, optional
+        Variables of the part ``x``. A list is stacked on a ``variable`` axis after ``sample``; a
+        single name has no such axis. Every data variable, as a list, by default.
+    targets : Hashable, list of Hashable or Select, optional
+        Variables of the part ``y``.
+    parts : mapping of str to Hashable, list of Hashable or Select, optional
+        Any number of named parts instead of `inputs` and `targets`.
+    preprocess : callable, optional
+        ``Dataset → Dataset``, once for each block that is read, before windows are cut: for work
+        on single values, such as units, normalization, derived variables. Gets the selected
+        variables, or all if it needs more than these.
+    transform, target_transform : callable, optional
+        xarray object → xarray object, for every sample of the part ``x`` or ``y``: a ``Dataset``
+        where variables are stacked, else a ``DataArray``.
+    batch_transform : callable, optional
+        ``Dataset → Dataset``, for every batch, labeled as by `Batch.to_xarray`.
+    batch_size : int or None
+        Samples in a batch. None yields samples one at a time, without the batch dimension.
+    shuffle : bool
+        Whether the order is random. It depends on `seed` and the epoch alone.
+    seed : int
+        Seed of the order and of random transforms.
+    drop_last : bool
+        Whether a rank's last batch is left out if it is smaller.
+    memory : int or str
+        Bytes, or text such as ``"1 GiB"``, that blocks held and read ahead may take, per process.
+    uneven : {"drop", "pad", "keep"}, optional
+        What happens to the ``samples % world_size`` samples that cannot be shared equally: they
+        are left out, some are repeated, or some ranks get one more. "drop" when shuffled, "keep"
+        otherwise.
+    rank, world_size : int, optional
+        Which share of the epoch this process gets. By default those of ``torch.distributed``, else
+        of torchrun's environment, else 0 of 1.
+    dtype : torch.dtype or numpy.dtype, optional
+        What floating data becomes, float32 by default. Integers and booleans keep their dtype.
+    dims : sequence of Hashable, optional
+        Names of the dims of a ``zarr.Array`` that does not name them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit the data; the message names the dim or variable and says what
+        would.
+
+    Notes
+    -----
+    A function that has a parameter named ``rng`` gets a `numpy.random.Generator` that depends only
+    on the seed, the epoch and the sample (or block, or first sample of the batch). `transform` and
+    `target_transform` of one sample get generators in the same state, so that both draw the same
+    numbers.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> t2m = xr.DataArray(
+    ...     np.arange(20.0).reshape(10, 2), dims=("time", "x"), coords={"time": np.arange(10)}
+    ... )
+    >>> dataset = IterableDataset(
+    ...     t2m, input_dims={"time": 4, "x": -1}, input_overlap={"time": 3}, batch_size=3
+    ... )
+    >>> len(dataset.windows), len(dataset)
+    (7, 3)
+    >>> batch = next(iter(dataset))
+    >>> batch.x.shape, batch.x.dtype, batch.index
+    (torch.Size([3, 4, 2]), torch.float32, tensor([0, 1, 2]))
+    """
+
+    def __init__(
+        self,
+        ds: Any,
+        input_dims: Mapping[Any, int] | None = None,
+        input_overlap: Mapping[Any, int] | None = None,
+        *,
+        inputs: Any = None,
+        targets: Any = None,
+        parts: Mapping[str, Any] | None = None,
+        preprocess: Callable[..., xr.Dataset] | None = None,
+        transform: Callable[..., Any] | None = None,
+        target_transform: Callable[..., Any] | None = None,
+        batch_transform: Callable[..., xr.Dataset] | None = None,
+        batch_size: int | None = 1,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        memory: int | str = "1 GiB",
+        uneven: Uneven | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        dtype: Any = None,
+        dims: Sequence[Hashable] | None = None,
+    ) -> None:
+        super().__init__()
+        source = as_source(ds, dims)
+        self.batch_size = _as_batch_size(batch_size)
+        self.shuffle = bool(shuffle)
+        self.seed = _as_seed(seed)
+        self.drop_last = bool(drop_last)
+        self.memory = _as_bytes(memory)
+        self.uneven = _as_uneven(uneven, self.shuffle)
+        self._topology = as_topology(rank, world_size)
+        self._inherited: tuple[int, int] | None = None  # topology of the parent, in a worker
+        self._told_epoch: torch.Tensor | None = None  # epoch of the parent, in a worker
+        self._epochs = EpochCounter()
+
+        selections = resolve_parts(source.dataset, source.single, inputs, targets, parts)
+        self._preprocess = Transform.of(preprocess, "preprocess")
+        transforms = {
+            "x": Transform.of(transform, "transform"),
+            "y": Transform.of(target_transform, "target_transform"),
+        }
+        for part, given in transforms.items():
+            if given is not None and part not in selections:
+                raise ValueError(
+                    f"{given.argument} works on part {part!r}, but the parts are {list(selections)}"
+                )
+        floating, cast_to = numpy_dtype(dtype)
+        space = _SampleSpace.of(source, input_dims, input_overlap, selections, self._preprocess)
+        self._windows = space.windows
+        made = tuple(
+            make_part(name, select, space.template, space.windows, space.sample_dims, floating)
+            for name, select in selections.items()
+        )
+        coords = _coords(source.dataset, space.windows)
+        self._recipe = Recipe(
+            windows=space.windows,
+            parts=made,
+            transforms={name: given for name, given in transforms.items() if given is not None},
+            batch_transform=Transform.of(batch_transform, "batch_transform"),
+            sample_dims=space.sample_dims,
+            flatten=space.flatten,
+            floating=floating,
+            cast=cast_to,
+            seed=self.seed,
+            labels=Labels(
+                space.windows,
+                coords,
+                {name: dict(var.attrs) for name, var in source.dataset.data_vars.items()},
+            ),
+        )
+        read = source.dataset[list(space.reads)]
+        labelled = self._preprocess is not None or self._recipe.transforms
+        self._data = read if labelled else read.drop_vars(list(read.coords))
+        self._origin = source.origin
+        self._in_memory = all(variable._in_memory for variable in self._data.variables.values())
+        self._layouts = _layouts(self._data, space.windows, made)
+        self._grid = self._plan()
+        self._pool_blocks = max(1, self.memory // 2 // max(1, self._grid.nbytes))
+        self._check_shares()
+
+    def _plan(self) -> BlockGrid:
+        # Shuffled, one pool is used while the next is read; in order, blocks are smaller than
+        # that, for the steps handed on and the copies made on the way.
+        if self.shuffle:
+            grid = plan_shuffled(self._windows, self._layouts, self.memory // 2)
+        else:
+            grid = plan_in_order(self._windows, self._layouts, self.memory // 4)
+        if len(grid.windows) and grid.nbytes > self.memory:
+            warnings.warn(
+                f"one sample takes {dask.utils.format_bytes(grid.nbytes)}, more than memory="
+                f"{dask.utils.format_bytes(self.memory)}: blocks of one window are read, one at a "
+                "time, and the memory is exceeded",
+                stacklevel=3,
+            )
+        return grid
+
+    def _check_shares(self) -> None:
+        if self._topology is not None:
+            _, world_size = self._topology
+            if self.uneven == "drop" and len(self._windows) < world_size:
+                raise ValueError(
+                    f"{len(self._windows)} samples cannot be shared by {world_size} ranks with "
+                    "uneven='drop': every rank would get none"
+                )
+
+    # What there is.
+
+    @property
+    def windows(self) -> LabelledWindows:
+        """The samples: ``len(windows)``, ``windows[i]`` for ``isel``, ``windows.coords(i)``."""
+        return LabelledWindows(self._windows, self._recipe.labels.coords)
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch that the next iteration will be."""
+        return self._epochs.next
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration epoch `epoch`; later ones go on from there."""
+        epoch = operator.index(epoch)
+        if epoch < 0:
+            raise ValueError(f"epoch must not be negative, got {epoch}")
+        self._epochs.next = epoch
+
+    def __len__(self) -> int:
+        """Number of batches that this rank yields in an epoch (samples if batch_size is None)."""
+        rank, world_size = self._rank_and_world_size()
+        return self._batches_of(epochs.total(self._share(rank, world_size)))
+
+    def __repr__(self) -> str:
+        parts = ", ".join(
+            f"{part.name}: "
+            + (f"{list(part.variables)}" if part.stacked else f"{part.variables[0]!r}")
+            + f" {part.sample_shape}"
+            for part in self._recipe.parts
+        )
+        order = f"shuffled with seed {self.seed}" if self.shuffle else "in order"
+        return (
+            f"<xtorch_data.IterableDataset {self.windows!r}\n"
+            f"  {parts}\n"
+            f"  batches of {self.batch_size}, {order}, from {self._origin}>"
+        )
+
+    # Who gets what: the line, cut for ranks and workers.
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return self._topology or self._inherited or current_topology()
+
+    def _share(self, rank: int, world_size: int) -> list[Interval]:
+        whole = [(0, len(self._windows))]
+        return epochs.share(whole, rank, world_size, self.uneven)
+
+    def _batches_of(self, samples: int) -> int:
+        if self.batch_size is None:
+            return samples
+        return epochs.batches(samples, self.batch_size, self.drop_last)
+
+    def _line(self, epoch: int) -> Line:
+        return Line(self._grid, self.shuffle, self.seed, epoch, self._pool_blocks)
+
+    def _intervals(
+        self, rank: int, world_size: int, worker: int, num_workers: int
+    ) -> list[Interval]:
+        """The stretches of the line that one worker of one rank yields."""
+        size = self.batch_size or 1
+        mine = self._share(rank, world_size)
+        return epochs.worker_share(mine, worker, num_workers, size, self.drop_last)
+
+    def _stages(self, epoch: int, intervals: Sequence[Interval]) -> Iterator[Stage]:
+        random_blocks = self._preprocess is not None and self._preprocess.takes_rng
+        return self._line(epoch).stages(intervals, independent=random_blocks)
+
+    # Iteration.
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = torch.utils.data.get_worker_info()
+        if info is None:
+            return self._iterate(self._epochs.claim(), 0, 1)
+        self._refuse_unsafe_fork()
+        if self._told_epoch is not None:
+            return self._iterate(int(self._told_epoch[0]), info.id, info.num_workers)
+        return self._iterate(self._epochs.claim_in_worker(info), info.id, info.num_workers)
+
+    def _iterate(self, epoch: int, worker: int, num_workers: int) -> Iterator[Batch]:
+        global _read_in_process
+        intervals = self._intervals(*self._rank_and_world_size(), worker, num_workers)
+        samples = epochs.total(intervals)
+        if not samples:
+            return iter(())
+        if not self._in_memory:
+            _read_in_process = os.getpid()
+        size = self.batch_size or 1
+        sizes = (min(size, samples - start) for start in range(0, samples, size))
+        recipe = self._recipe
+        return run(
+            self._stages(epoch, intervals),
+            sizes,
+            lambda executor: Reader(
+                dataset=self._data,
+                origin=self._origin,
+                windows=self._windows,
+                sample_dims=recipe.sample_dims,
+                parts=recipe.parts,
+                transformed=frozenset(recipe.transforms),
+                preprocess=self._preprocess,
+                seed=self.seed,
+                epoch=epoch,
+                executor=executor,
+            ),
+            lambda buffers, count: Assembly(recipe, buffers, count, epoch),
+            self.batch_size is None,
+            self._nbytes,
+            self.memory,
+        )
+
+    def _nbytes(self, stage: Stage) -> int:
+        """Bytes that the blocks of a stage take, and the numbers of its samples."""
+        total = 8 * (stage.stop - stage.start)
+        for load in stage.loads:
+            sizes = {
+                axis.dim: stop - start
+                for axis, (start, stop) in zip(self._windows.axes, load.region, strict=True)
+            }
+            total += sum(
+                layout.itemsize * math.prod(sizes[dim] for dim in layout.chunks)
+                for layout in self._layouts
+            )
+        return total
+
+    def _refuse_unsafe_fork(self) -> None:
+        if not self._in_memory and _read_in_process not in (None, os.getpid()):
+            raise RuntimeError(
+                "this worker was forked from a process that has read data before; the threads "
+                "that decode chunks do not survive a fork, and the worker would hang. Start "
+                "workers afresh: DataLoader(…, multiprocessing_context='forkserver'), or use "
+                "xtorch_data.DataLoader, which does"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process knows nothing of torch.distributed: tell it who its parent is.
+        return {**self.__dict__, "_inherited": self._rank_and_world_size()}
+
+
+class _SampleSpace:
+    """The windows over the data and what is read for them, worked out from the arguments."""
+
+    def __init__(
+        self,
+        windows: Windows,
+        sample_dims: tuple[Hashable, ...],
+        flatten: int,
+        reads: tuple[Hashable, ...],
+        template: xr.Dataset,
+    ) -> None:
+        self.windows = windows
+        self.sample_dims = sample_dims
+        self.flatten = flatten
+        self.reads = reads
+        self.template = template  # the variables of the parts as they are after preprocess
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        input_dims: Mapping[Any, int] | None,
+        input_overlap: Mapping[Any, int] | None,
+        selections: Mapping[str, Any],
+        preprocess: Transform | None,
+    ) -> _SampleSpace:
+        data = source.dataset
+        flatten = 0
+        sample_dims: tuple[Hashable, ...] | None = None
+        if source.generator is not None:
+            if input_dims is not None or input_overlap is not None:
+                raise ValueError(
+                    "an xbatcher.BatchGenerator has input_dims and input_overlap of its own"
+                )
+            if source.generator.concat_input_dims:
+                raise ValueError(
+                    "a BatchGenerator with concat_input_dims=True is not supported; "
+                    "give batch_size instead of concatenating windows"
+                )
+            input_dims, input_overlap, sample_dims, flatten = _of_generator(source)
+        if input_dims is None:
+            raise ValueError("input_dims is missing: the size of one sample, {dim: steps}")
+        if not isinstance(input_dims, Mapping):
+            raise TypeError(f"input_dims must be a mapping of dims to sizes, not {input_dims!r}")
+        selected = [name for select in selections.values() for name in names_of(select)]
+        for part, select in selections.items():
+            if not names_of(select):
+                raise ValueError(f"part {part!r} selects no variable")
+        if "sample" in input_dims:
+            raise ValueError("'sample' is the batch dimension; rename the dim of the data")
+        reads, template = _reads(data, selected, input_dims, preprocess)
+        used = {dim for name in selected for dim in template[name].dims} | set(input_dims)
+        sizes = {dim: size for dim, size in data.sizes.items() if dim in used}
+        windows = Windows.from_sizes(sizes, input_dims, input_overlap)
+        return cls(windows, sample_dims or tuple(input_dims), flatten, reads, template)
+
+
+def _of_generator(
+    source: Source,
+) -> tuple[dict[Any, int], dict[Any, int], tuple[Hashable, ...], int]:
+    """Windows whose samples are the items of an xbatcher generator.
+
+    xbatcher keeps dims that are neither in ``input_dims`` nor in ``batch_dims`` whole, and stacks
+    all that are not in ``input_dims`` into one if there are two or more.
+    """
+    generator = source.generator
+    assert generator is not None
+    sizes = source.dataset.sizes
+    inner = dict(generator.input_dims)
+    batch_dims = {
+        dim: size for dim, size in generator.batch_dims.items() if inner.get(dim) is None
+    }
+    others = [dim for dim in sizes if dim not in inner]
+    whole = {dim: sizes[dim] for dim in others if dim not in batch_dims}
+    input_dims = {**batch_dims, **inner, **whole}
+    overlap = {dim: size for dim, size in generator.input_overlap.items() if dim in input_dims}
+    if len(others) < 2:
+        return input_dims, overlap, tuple(sizes), 0
+    return input_dims, overlap, (*others, *inner), len(others)
+
+
+def _reads(
+    data: xr.Dataset,
+    selected: Sequence[Hashable],
+    input_dims: Mapping[Any, int],
+    preprocess: Transform | None,
+) -> tuple[tuple[Hashable, ...], xr.Dataset]:
+    """The variables to read, and a Dataset that has the selected ones with their dims and dtypes.
+
+    A preprocess is tried on a block of ones: with the selected variables, or if that fails because
+    it needs or makes others, with all variables.
+    """
+    unknown = [name for name in selected if name not in data.data_vars]
+    unique = tuple(dict.fromkeys(selected))
+    if preprocess is None:
+        if unknown:
+            raise ValueError(
+                f"no data variable {unknown[0]!r}; the data variables are {list(data.data_vars)}"
+            )
+        return unique, data
+    if not unknown:
+        try:
+            return unique, _tried(preprocess, data[list(unique)], input_dims, selected)
+        except Exception as error:
+            if set(unique) == set(data.data_vars):
+                raise _refused(error) from error
+    try:
+        return tuple(data.data_vars), _tried(preprocess, data, input_dims, selected)
+    except Exception as error:
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> Exception:
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"preprocess does not work on a block of ones: {type(error).__name__}: {error}")
+
+
+def _tried(
+    preprocess: Transform,
+    data: xr.Dataset,
+    input_dims: Mapping[Any, int],
+    selected: Sequence[Hashable],
+) -> xr.Dataset:
+    """What preprocess makes of the smallest block of ones, checked."""
+    first = {
+        dim: slice(0, size if input_dims.get(dim) == -1 else max(1, input_dims.get(dim, 1)))
+        for dim, size in data.sizes.items()
+    }
+    block = data.isel(first)
+    block = block.assign(
+        {
+            name: (variable.dims, _ones(variable.shape, variable.dtype), variable.attrs)
+            for name, variable in block.data_vars.items()
+        }
+    )
+    result = preprocess(block, lambda: np.random.default_rng(0))
+    check_preprocessed(result, block)
+    for name in selected:
+        if name not in result.data_vars:
+            raise ValueError(
+                f"no data variable {name!r} after preprocess, which has {list(result.data_vars)}"
+            )
+        new = set(result[name].dims) - set(data.dims)
+        if new:
+            raise ValueError(f"preprocess gave variable {name!r} the new dims {sorted(map(str, new))}")
+    return result
+
+
+def _ones(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    one = np.ones((), dtype if dtype.kind in "fiubcmM" else object)
+    small = math.prod(shape) * dtype.itemsize <= 2**26
+    return np.full(shape, one) if small else np.broadcast_to(one, shape)
+
+
+def _coords(data: xr.Dataset, windows: Windows) -> xr.Dataset:
+    """The coordinates along the dims of the sample space."""
+    dims = {axis.dim for axis in windows.axes}
+    return data.coords.to_dataset().drop_vars(
+        [name for name, coord in data.coords.items() if not set(coord.dims) <= dims]
+    )
+
+
+def _layouts(data: xr.Dataset, windows: Windows, parts: Sequence[Part]) -> list[Layout]:
+    """How the variables that are read are stored; what is held is counted as it is held."""
+    wider = {
+        name: max(part.dtype.itemsize, data[name].dtype.itemsize)
+        for part in parts
+        for name in part.variables
+        if name in data
+    }
+    dims = [axis.dim for axis in windows.axes]
+    return [
+        layout_of(data[name].variable, name, dims, wider.get(name)) for name in data.data_vars
+    ]
+
+
+def _as_batch_size(batch_size: int | None) -> int | None:
+    if batch_size is None:
+        return None
+    if isinstance(batch_size, bool):
+        raise TypeError("batch_size must be an integer or None, not a bool")
+    try:
+        size = operator.index(batch_size)
+    except TypeError:
+        raise TypeError(f"batch_size must be an integer or None, not {batch_size!r}") from None
+    if size < 1:
+        raise ValueError(f"batch_size must be 1 or more, or None, got {size}")
+    return size
+
+
+def _as_seed(seed: int) -> int:
+    number = operator.index(seed)
+    if number < 0:
+        raise ValueError(f"seed must not be negative, got {number}")
+    return number
+
+
+def _as_bytes(memory: int | str) -> int:
+    try:
+        nbytes = int(dask.utils.parse_bytes(memory))
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(
+            f"memory must be a number of bytes or text such as '1 GiB', not {memory!r}"
+        ) from None
+    if nbytes < 1:
+        raise ValueError(f"memory must be positive, got {memory!r}")
+    return nbytes
+
+
+def _as_uneven(uneven: str | None, shuffle: bool) -> Uneven:
+    if uneven is None:
+        return "drop" if shuffle else "keep"
+    if uneven not in get_args(Uneven):
+        raise ValueError(f"uneven must be one of {list(get_args(Uneven))}, not {uneven!r}")
+    return cast(Uneven, uneven)

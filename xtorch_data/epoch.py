@@ -1,0 +1,385 @@
+"""An epoch is one line: every sample once, in an order that (seed, epoch) alone decides.
+
+Ranks and workers cut the line; what is done of it is a few intervals. Pure arithmetic, no IO.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from .blocks import BlockGrid, Layout
+from .windows import IntArray, Windows
+
+__all__ = [
+    "Interval",
+    "Line",
+    "Load",
+    "Piece",
+    "Stage",
+    "Uneven",
+    "batches",
+    "chunk_reads",
+    "cut",
+    "generator",
+    "share",
+    "shared_box",
+    "total",
+    "worker_share",
+]
+
+Interval = tuple[int, int]
+Box = tuple[Interval, ...]
+Uneven = Literal["drop", "pad", "keep"]
+
+# A full permutation of this many blocks is cheap; beyond it, runs of blocks are shuffled first.
+GROUP_BLOCKS = 2**18
+MAX_RUNS = 2**20
+
+# What a random generator is for, so that no two uses share a stream.
+_RUNS, _BLOCKS, _SAMPLES, SAMPLE_TRANSFORM, BLOCK_TRANSFORM, BATCH_TRANSFORM = range(6)
+
+
+def generator(seed: int, epoch: int, use: int, number: int) -> np.random.Generator:
+    """A random generator that depends on its arguments alone."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, use, number))))
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Samples that lie in one array in memory.
+
+    Attributes
+    ----------
+    box : tuple of (int, int)
+        Window numbers ``[first, last)`` along every axis.
+    region : tuple of (int, int)
+        Data positions ``[start, stop)`` along every axis, from the first window's begin to the
+        last one's end or beyond.
+    """
+
+    box: Box
+    region: Box
+    samples: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "samples", math.prod(last - first for first, last in self.box))
+
+
+@dataclass(frozen=True, eq=False)
+class Load:
+    """One region that is read from the store, and the pieces it gives.
+
+    Attributes
+    ----------
+    block : int
+        Number of the block in the grid.
+    region : tuple of (int, int)
+        Data positions to read along every axis.
+    pieces : tuple of Piece
+        Samples that can be cut once the region is there.
+    axis : int
+        The axis along which blocks follow each other.
+    carried : int, optional
+        Data position on `axis` from which steps are handed on by the load before, up to the
+        begin of `region`; None if this load needs nothing of it.
+    keep : int, optional
+        Data position on `axis` from which the next load needs the steps; None if it needs none.
+    """
+
+    block: int
+    region: Box
+    pieces: tuple[Piece, ...]
+    axis: int = 0
+    carried: int | None = None
+    keep: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A stretch of the line whose samples are all in memory at the same time.
+
+    Attributes
+    ----------
+    loads : tuple of Load
+        What is read for it.
+    first : int
+        Position on the line of its first sample.
+    start, stop : int
+        The positions of the line that are wanted, ``first <= start < stop``.
+    shuffle : tuple of int, optional
+        Seed, epoch and number of the pool whose samples are shuffled; None for C order.
+    """
+
+    loads: tuple[Load, ...]
+    first: int
+    start: int
+    stop: int
+    shuffle: tuple[int, int, int] | None
+
+    def order(self) -> IntArray:
+        """Number, among the samples of all pieces, of the sample at each wanted position."""
+        start, stop = self.start - self.first, self.stop - self.first
+        if self.shuffle is None:
+            return np.arange(start, stop, dtype=np.int64)
+        seed, epoch, pool = self.shuffle
+        count = sum(piece.samples for load in self.loads for piece in load.pieces)
+        order: IntArray = generator(seed, epoch, _SAMPLES, pool).permutation(count)
+        return order[start:stop]
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """The order of one epoch.
+
+    With `shuffle`, blocks are shuffled, taken in pools, and the samples of each pool are shuffled;
+    the pools lie end to end. Without, the line is the samples in C order.
+
+    Attributes
+    ----------
+    grid : BlockGrid
+        The blocks.
+    shuffle : bool
+        Whether blocks and samples are shuffled.
+    seed, epoch : int
+        What the order depends on.
+    pool_blocks : int
+        Number of blocks in a pool.
+    """
+
+    grid: BlockGrid
+    shuffle: bool
+    seed: int
+    epoch: int
+    pool_blocks: int = 1
+
+    def __len__(self) -> int:
+        return len(self.grid.windows)
+
+    def stages(self, intervals: Iterable[Interval], independent: bool = False) -> Iterator[Stage]:
+        """What to load, in order, to walk over the given intervals of the line.
+
+        Parameters
+        ----------
+        intervals : iterable of (int, int)
+            Positions ``[start, stop)`` on the line.
+        independent : bool
+            In order, read every block whole and on its own, handing nothing on: for a
+            ``preprocess`` whose result depends on the block it gets.
+        """
+        for start, stop in intervals:
+            if start < stop:
+                if self.shuffle:
+                    yield from self._pools(start, stop)
+                else:
+                    yield from self._blocks_in_order(start, stop, independent)
+
+    # Shuffled: runs of blocks → groups → pools.
+
+    def _pools(self, start: int, stop: int) -> Iterator[Stage]:
+        count = len(self.grid)
+        length = -(-count // MAX_RUNS)  # blocks in a run
+        runs = -(-count // length)
+        group_runs = max(1, GROUP_BLOCKS // length)
+        order = generator(self.seed, self.epoch, _RUNS, 0).permutation(runs)
+        borders = self.grid.samples_before(np.minimum(np.arange(runs + 1) * length, count))
+        sizes = np.add.reduceat(np.diff(borders)[order], np.arange(0, runs, group_runs))
+        ends = np.cumsum(sizes)
+        group = int(np.searchsorted(ends, start, side="right"))
+        pools_in_group = -(-group_runs * length // self.pool_blocks)
+        while group < len(ends) and ends[group] - sizes[group] < stop:
+            members = order[group * group_runs : (group + 1) * group_runs]
+            blocks = (members[:, None] * length + np.arange(length)).ravel()
+            blocks = blocks[blocks < count]
+            generator(self.seed, self.epoch, _BLOCKS, group).shuffle(blocks)
+            position = int(ends[group] - sizes[group])
+            starts = np.arange(0, len(blocks), self.pool_blocks)
+            pool_sizes = np.add.reduceat(self.grid.samples(blocks), starts)
+            pool_ends = position + np.cumsum(pool_sizes)
+            for pool in range(int(np.searchsorted(pool_ends, start, side="right")), len(starts)):
+                first = int(pool_ends[pool] - pool_sizes[pool])
+                if first >= stop:
+                    break
+                chosen = blocks[starts[pool] : starts[pool] + self.pool_blocks]
+                yield Stage(
+                    loads=tuple(self._whole(int(block)) for block in chosen),
+                    first=first,
+                    start=max(start, first),
+                    stop=min(stop, int(pool_ends[pool])),
+                    shuffle=(self.seed, self.epoch, group * pools_in_group + pool),
+                )
+            group += 1
+
+    def _whole(self, block: int) -> Load:
+        box = self.grid.box(block)
+        region = self.grid.region(box)
+        return Load(block, region, (Piece(box, region),))
+
+    # In order: blocks one after the other, steps shared by neighbors handed on.
+
+    def _blocks_in_order(self, start: int, stop: int, independent: bool) -> Iterator[Stage]:
+        # The axis that is cut is the last with several intervals or, if none is, the first.
+        axis = max((place for place, count in enumerate(self.grid.shape) if count > 1), default=0)
+        below = math.prod(self.grid.windows.shape[axis + 1 :])
+        upto: int | None = None  # data position on the axis up to which the last load has read
+        while start < stop:
+            block, box, first, last = self._block_at(start, axis, below)
+            end = min(last, stop)
+            if independent or not box:
+                yield Stage((self._whole(block),), first, start, end, None)
+            else:
+                stage, upto = self._consecutive(
+                    block, box, axis, (first, start, end, last), below, upto, last < stop
+                )
+                yield stage
+            start = end
+
+    def _block_at(self, sample: int, axis: int, below: int) -> tuple[int, Box, int, int]:
+        """Block number and box around a sample, and the samples ``[first, last)`` in it."""
+        shape = self.grid.windows.shape
+        if not shape:
+            return 0, (), 0, 1
+        numbers = np.unravel_index(sample, shape)
+        places = [
+            int(np.searchsorted(cuts, number, side="right")) - 1
+            for cuts, number in zip(self.grid.cuts, numbers, strict=True)
+        ]
+        block = int(np.ravel_multi_index(places, self.grid.shape))
+        box = self.grid.box(block)
+        row = sample // (shape[axis] * below) * shape[axis] * below
+        return block, box, row + box[axis][0] * below, row + box[axis][1] * below
+
+    def _consecutive(
+        self,
+        block: int,
+        box: Box,
+        axis: int,
+        positions: tuple[int, int, int, int],
+        below: int,
+        upto: int | None,
+        goes_on: bool,
+    ) -> tuple[Stage, int | None]:
+        """The stage for samples of one block, which reads what the stage before has not read."""
+        along = self.grid.windows.axes[axis]
+        first, start, end, last = positions
+        low, high = box[axis]
+        if end < last:  # the walk ends inside this block
+            high = low + -(-(end - first) // below)
+        low += (start - first) // below
+        begin, finish = along.span(low, high)
+        stops = self.grid.stops[axis]
+        if end == last and stops is not None:
+            finish = max(finish, int(stops[np.searchsorted(self.grid.cuts[axis], high) - 1]))
+        carried = begin if upto is not None and begin < upto else None
+        read_from = begin if carried is None or upto is None else upto
+        # Windows that begin in what was handed on, then windows that lie in what is read.
+        middle = min(max(int(along.first_from(read_from)), low), high)
+
+        def piece(lower: int, upper: int) -> Piece:
+            cut_box = (*box[:axis], (lower, upper), *box[axis + 1 :])
+            return Piece(cut_box, self.grid.region(cut_box))
+
+        pieces = tuple(
+            piece(lower, upper) for lower, upper in ((low, middle), (middle, high)) if lower < upper
+        )
+        region = list(self.grid.region(box))
+        region[axis] = (read_from, max(finish, read_from))
+        next_begin = int(along.starts[high]) if goes_on and high < len(along) else None
+        keep = next_begin if next_begin is not None and next_begin < finish else None
+        load = Load(block, tuple(region), pieces, axis, carried, keep)
+        return (
+            Stage((load,), start - (start - first) % below, start, end, None),
+            None if next_begin is None else finish,
+        )
+
+
+# Intervals of the line: what is left, who gets which.
+
+
+def total(intervals: Iterable[Interval]) -> int:
+    """Number of positions in some intervals."""
+    return sum(stop - start for start, stop in intervals)
+
+
+def cut(intervals: Iterable[Interval], start: int, stop: int) -> list[Interval]:
+    """The positions ``[start, stop)`` of intervals laid end to end."""
+    found, passed = [], 0
+    for begin, end in intervals:
+        lower, upper = max(start - passed, 0), min(stop - passed, end - begin)
+        if lower < upper:
+            found.append((begin + lower, begin + upper))
+        passed += end - begin
+    return found
+
+
+def share(
+    intervals: Sequence[Interval], rank: int, world_size: int, uneven: Uneven
+) -> list[Interval]:
+    """The contiguous part of the line that one rank gets.
+
+    ``"drop"`` leaves out the last samples that cannot be shared equally, ``"pad"`` goes on from
+    the beginning until all ranks have as many, with ``"keep"`` ranks may differ by one sample.
+    """
+    count = total(intervals)
+    if uneven == "keep":
+        return cut(intervals, rank * count // world_size, (rank + 1) * count // world_size)
+    if uneven == "drop":
+        each = count // world_size
+        return cut(intervals, rank * each, (rank + 1) * each)
+    each = -(-count // world_size)
+    laps = -(-each * world_size // count) if count else 0
+    return cut([*intervals] * laps, rank * each, (rank + 1) * each)
+
+
+def batches(count: int, batch_size: int, drop_last: bool) -> int:
+    """Number of batches that so many samples make."""
+    return count // batch_size if drop_last else -(-count // batch_size)
+
+
+def worker_share(
+    intervals: Sequence[Interval], worker: int, workers: int, batch_size: int, drop_last: bool
+) -> list[Interval]:
+    """The contiguous part of its rank's samples that one worker gets, cut between batches."""
+    count = total(intervals)
+    number = batches(count, batch_size, drop_last)
+    start = worker * number // workers * batch_size
+    stop = (worker + 1) * number // workers * batch_size
+    return cut(intervals, start, min(stop, count))
+
+
+def shared_box(
+    dims: Iterable[Hashable], region: Mapping[Hashable, slice]
+) -> tuple[Interval, ...]:
+    """The part of a region that matters to a variable; neighbors with the same one share a read."""
+    return tuple((region[dim].start, region[dim].stop) for dim in dims if dim in region)
+
+
+def chunk_reads(stages: Iterable[Stage], windows: Windows, layouts: Sequence[Layout]) -> list[int]:
+    """Chunks that are decoded to walk over some stages, for each variable.
+
+    A variable that lacks a dim of the sample space is not read again while blocks that follow each
+    other want the same of it.
+    """
+    counts = [0] * len(layouts)
+    last: dict[Hashable, tuple[Interval, ...]] = {}
+    for stage in stages:
+        for load in stage.loads:
+            region = {
+                axis.dim: slice(*interval)
+                for axis, interval in zip(windows.axes, load.region, strict=True)
+            }
+            for place, layout in enumerate(layouts):
+                box = shared_box(layout.chunks, region)
+                if len(layout.chunks) < len(windows.axes):
+                    if last.get(layout.name) == box:
+                        continue
+                    last[layout.name] = box
+                counts[place] += math.prod(
+                    int(chunks.touched(region[dim].start, region[dim].stop))
+                    for dim, chunks in layout.chunks.items()
+                )
+    return counts

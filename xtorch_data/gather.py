@@ -1,0 +1,259 @@
+"""From a block in memory to the samples of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+import xbatcher
+
+from .epoch import Piece
+from .select import Part, common_dtype
+from .windows import Axis, IntArray, Windows
+
+__all__ = ["PieceInMemory", "copy_windows", "labelled_sample", "locate", "to_array", "window_views"]
+
+Array = npt.NDArray[Any]
+
+# Windows of fewer bytes are gathered by one indexing call, larger ones by a copy each.
+SMALL_WINDOW_BYTES = 4096
+# xbatcher lists the windows of what it is given; beyond this many they are cut by isel.
+MAX_LISTED_WINDOWS = 10_000
+
+
+@dataclass(eq=False)
+class PieceInMemory:
+    """A piece of the sample space with its data.
+
+    Attributes
+    ----------
+    piece : Piece
+        Which samples.
+    views : dict of str to list of ndarray
+        For each part without a transform, per variable an array of shape ``(*position of the
+        window along every axis, *part.dims)``: every window of the piece, without a copy.
+    data : xarray.Dataset, optional
+        The labeled block, if a transform wants it.
+    generator : xbatcher.BatchGenerator, optional
+        Cuts the labeled windows, where they are just xbatcher's.
+    """
+
+    piece: Piece
+    views: dict[str, list[Array]]
+    data: xr.Dataset | None = None
+    generator: xbatcher.BatchGenerator | None = None
+
+
+def window_views(
+    windows: Windows,
+    sample_dims: Sequence[Hashable],
+    parts: Sequence[Part],
+    variables: Mapping[Any, xr.Variable],
+) -> dict[str, list[Array]]:
+    """Every window of a block, as views, by part and variable.
+
+    Parameters
+    ----------
+    windows : Windows
+        The sample space.
+    sample_dims : sequence of Hashable
+        Windowed dims in the order of the tensors.
+    parts : sequence of Part
+        Parts to gather, each with the dtype that its values become.
+    variables : mapping of Hashable to xarray.Variable
+        The block, in memory.
+    """
+    cast: dict[tuple[Hashable, np.dtype[Any]], Array] = {}
+    views: dict[str, list[Array]] = {}
+    for part in parts:
+        for name in part.variables:
+            if (name, part.dtype) not in cast:
+                values = variables[name].to_numpy()
+                cast[name, part.dtype] = values.astype(part.dtype, copy=False)
+        views[part.name] = [
+            _window_view(windows, sample_dims, part, cast[name, part.dtype], variables[name].dims)
+            for name in part.variables
+        ]
+    return views
+
+
+def _window_view(
+    windows: Windows,
+    sample_dims: Sequence[Hashable],
+    part: Part,
+    array: Array,
+    dims: Sequence[Hashable],
+) -> Array:
+    strides = dict(zip(dims, array.strides, strict=True))
+    sizes = dict(zip(dims, array.shape, strict=True))
+    lengths = {axis.dim: axis.size for axis in windows.axes}
+    # A dim that the variable lacks has a stride of 0: its values are broadcast.
+    shape = [sizes.get(axis.dim, axis.length) - axis.size + 1 for axis in windows.axes]
+    steps = [strides.get(axis.dim, 0) for axis in windows.axes]
+    shape += [lengths[dim] for dim in sample_dims]
+    steps += [strides.get(dim, 0) for dim in sample_dims]
+    view = np.lib.stride_tricks.as_strided(array, shape, steps, writeable=False)
+    return view[(..., *(part.indexers.get(dim, slice(None)) for dim in sample_dims))]
+
+
+def labelled_generator(
+    windows: Windows, piece: Piece, data: xr.Dataset
+) -> xbatcher.BatchGenerator | None:
+    """An xbatcher generator over a labeled piece, where its windows are those of the piece."""
+    regular = all(axis.windowed and isinstance(axis.starts, range) for axis in windows.axes)
+    if not regular or not windows.axes or piece.samples > MAX_LISTED_WINDOWS:
+        return None
+    return xbatcher.BatchGenerator(
+        data,
+        input_dims={axis.dim: axis.size for axis in windows.axes},
+        input_overlap={axis.dim: axis.size - _stride(axis) for axis in windows.axes},
+        preload_batch=False,
+    )
+
+
+def _stride(axis: Axis) -> int:
+    assert isinstance(axis.starts, range)
+    return axis.starts.step
+
+
+def locate(
+    windows: Windows, piece: Piece, local: IntArray
+) -> tuple[IntArray, tuple[IntArray, ...]]:
+    """Where samples of a piece are.
+
+    Parameters
+    ----------
+    windows : Windows
+        The sample space.
+    piece : Piece
+        Part of it.
+    local : ndarray of int64
+        Numbers of samples inside the piece.
+
+    Returns
+    -------
+    numbers : ndarray of int64
+        Their numbers in the sample space.
+    places : tuple of ndarray of int64
+        Per axis, where they begin in the arrays of the piece.
+    """
+    if not windows.axes:
+        return np.zeros_like(local), ()
+    shape = tuple(last - first for first, last in piece.box)
+    numbers, places = [], []
+    for axis, inside, (first, _), (origin, _) in zip(
+        windows.axes, np.unravel_index(local, shape), piece.box, piece.region, strict=True
+    ):
+        numbers.append(inside + first)
+        places.append(axis.start(numbers[-1]) - origin)
+    flat = np.ravel_multi_index(tuple(numbers), windows.shape)
+    return np.asarray(flat, dtype=np.int64), tuple(places)
+
+
+def copy_windows(
+    out: Array, rows: IntArray, view: Array, places: tuple[IntArray, ...]
+) -> None:
+    """Copy the windows at some places of a view into rows of ``out (sample, *dims)``."""
+    if math.prod(out.shape[1:]) * out.itemsize < SMALL_WINDOW_BYTES or not places:
+        out[rows] = view[places]
+        return
+    # One wide copy for each window; it releases the GIL.
+    for row, *place in zip(rows.tolist(), *(at.tolist() for at in places), strict=True):
+        np.copyto(out[row, ...], view[tuple(place)])
+
+
+def labelled_sample(
+    windows: Windows, memory: PieceInMemory, local: int, place: Sequence[int]
+) -> xr.Dataset:
+    """One sample of a piece, with its coordinates."""
+    if memory.generator is not None:
+        cut: xr.Dataset = memory.generator[local]
+        return cut
+    assert memory.data is not None
+    indexers = {
+        axis.dim: slice(start, start + axis.size) if axis.windowed else start
+        for axis, start in zip(windows.axes, place, strict=True)
+    }
+    return memory.data.isel(indexers, missing_dims="ignore")
+
+
+def to_array(
+    result: Any,
+    part: Part,
+    lead: tuple[Hashable, ...],
+    sample_dims: Sequence[Hashable],
+    sizes: Mapping[Any, int],
+    floating: np.dtype[Any],
+) -> tuple[Array, tuple[Hashable, ...], tuple[Hashable, ...], bool]:
+    """What a transform returned, as an array.
+
+    Parameters
+    ----------
+    result : xarray.Dataset or xarray.DataArray
+        A Dataset is stacked on a ``variable`` axis, in its order.
+    part : Part
+        The part it belongs to; dims that its variables lacked from the start are broadcast over.
+    lead : tuple of Hashable
+        Dims that come first: none, or ``sample``.
+    sample_dims : sequence of Hashable
+        Windowed dims in the order of the tensors. If the result has other dims, its own order
+        stays.
+    sizes : mapping of Hashable to int
+        Sizes of the dims that are broadcast over.
+    floating : numpy.dtype
+        What floating data becomes.
+
+    Returns
+    -------
+    array : ndarray
+        Shape ``(*lead, [variable,] *dims)``.
+    variables, dims : tuple of Hashable
+        What its axes are.
+    stacked : bool
+        Whether there is a ``variable`` axis.
+    """
+    if isinstance(result, xr.DataArray):
+        if part.stacked and "variable" in result.dims and "variable" not in sample_dims:
+            names = tuple(result["variable"].values.tolist())
+            found = [result.isel(variable=place).variable for place in range(len(names))]
+            stacked = True
+        else:
+            names = (part.variables[0] if result.name is None else result.name,)
+            found, stacked = [result.variable], False
+    elif isinstance(result, xr.Dataset):
+        names = tuple(result.data_vars)
+        found, stacked = [result.variables[name] for name in names], True
+        if not names:
+            raise ValueError("the transform left no variable")
+    else:
+        raise TypeError(
+            "a transform returns an xarray DataArray or Dataset, not "
+            f"{type(result).__name__}"
+        )
+    lengths = {dim: sizes[dim] for dim in part.lacking}
+    for variable in found:
+        if variable.dtype.kind not in "fiubc":
+            raise TypeError(f"the transform made values of dtype {variable.dtype}, not numbers")
+        lengths.update(variable.sizes)
+    for dim in lead:
+        if dim not in lengths:
+            raise ValueError(f"the transform dropped the dim {dim!r}")
+    dims = [dim for dim in lengths if dim not in lead]
+    if set(dims) <= set(sample_dims):
+        dims = [dim for dim in sample_dims if dim in lengths]
+    elif not part.lacking:
+        dims = [dim for dim in found[0].dims if dim not in lead]
+        dims += [dim for dim in lengths if dim not in lead and dim not in dims]
+    order = (*lead, *dims)
+    dtype = common_dtype([variable.dtype for variable in found], floating)
+    arrays = [
+        variable.set_dims({dim: lengths[dim] for dim in order}).transpose(*order).to_numpy()
+        for variable in found
+    ]
+    array = np.stack(arrays, axis=len(lead)) if stacked else arrays[0]
+    return array.astype(dtype, copy=False), names, tuple(dims), stacked

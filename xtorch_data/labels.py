@@ -1,0 +1,203 @@
+"""Labels of samples, computed from their numbers when someone asks."""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from .windows import IntArray, Windows
+
+__all__ = ["LabelledWindows", "Labels", "PartLabels", "renamed"]
+
+_registered: weakref.WeakValueDictionary[str, Labels] = weakref.WeakValueDictionary()
+
+
+class LabelledWindows:
+    """The samples of a dataset: where they lie and what their coordinates are.
+
+    ``len(windows)`` is the number of samples, ``windows[i]`` what ``isel`` takes to cut sample
+    ``i``: a slice for every windowed dim, an integer for the others.
+    """
+
+    def __init__(self, windows: Windows, coords: xr.Dataset) -> None:
+        self._windows = windows
+        self._coords = coords
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, index: int) -> dict[Any, slice | int]:
+        return self._windows[index]
+
+    def coords(self, index: int) -> xr.Coordinates:
+        """Coordinates of one sample, as ``isel`` would leave them."""
+        return self._coords.isel(self._windows[index], missing_dims="ignore").coords
+
+    def __repr__(self) -> str:
+        axes = ", ".join(
+            f"{axis.dim}: {len(axis)} × {axis.size} of {axis.length}"
+            if axis.windowed
+            else f"{axis.dim}: {len(axis)}"
+            for axis in self._windows.axes
+        )
+        return f"<{len(self)} samples ({axes})>"
+
+
+@dataclass(frozen=True)
+class PartLabels:
+    """Names for the axes of one part's tensor.
+
+    Attributes
+    ----------
+    variables : tuple of Hashable
+        Variables stacked on the ``variable`` axis, or the only one.
+    stacked : bool
+        Whether there is a ``variable`` axis.
+    dims : tuple of Hashable
+        Dims of one sample.
+    indexers : mapping
+        How the window was cut.
+    shape : tuple of int, optional
+        Sizes of `dims` before they were flattened into one, where they were.
+    """
+
+    variables: tuple[Hashable, ...]
+    stacked: bool
+    dims: tuple[Hashable, ...]
+    indexers: Mapping[Hashable, int | slice]
+    unflattened: tuple[int, ...] | None = None
+
+
+@dataclass(eq=False)
+class Labels:
+    """Coordinates of the data and the sample space, enough to label any samples.
+
+    A batch that comes from a worker process carries only the token; the process that made the
+    dataset has the labels.
+    """
+
+    windows: Windows
+    coords: xr.Dataset
+    attrs: dict[Hashable, dict[Any, Any]]
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __post_init__(self) -> None:
+        _registered.setdefault(self.token, self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _registered.setdefault(self.token, self)
+
+    @staticmethod
+    def find(token: str) -> Labels | None:
+        """The labels with a token, if this process has them."""
+        return _registered.get(token)
+
+    def to_dataset(
+        self,
+        parts: Mapping[str, tuple[npt.NDArray[Any], PartLabels]],
+        samples: IntArray,
+        suffixes: bool,
+    ) -> xr.Dataset:
+        """Label the arrays of some samples.
+
+        Parameters
+        ----------
+        parts : mapping of str to (ndarray, PartLabels)
+            Arrays of shape ``(sample, [variable,] *dims)``.
+        samples : ndarray of int64
+            Their numbers; 0-d for one sample without the ``sample`` axis.
+        suffixes : bool
+            Whether several parts share the result, so that names may have to be told apart.
+        """
+        starts = self.windows.starts(samples)
+        names = [name for _, labels in parts.values() for name in labels.variables]
+        cut_differently = {
+            axis.dim
+            for axis in self.windows.axes
+            if len({self._cut(axis.dim, labels) for _, labels in parts.values()}) > 1
+        }
+        lead = ("sample",) * samples.ndim
+        data: dict[Hashable, xr.Variable] = {}
+        coords: dict[Hashable, xr.Variable] = {}
+        for part, (array, labels) in parts.items():
+
+            def suffixed(name: Hashable, part: str = part) -> Hashable:
+                return f"{name}_{part}" if suffixes else name
+
+            if labels.unflattened is not None:
+                array = array.reshape((*array.shape[: samples.ndim], *labels.unflattened))
+            variable_axis = samples.ndim
+            sizes = dict(
+                zip(labels.dims, array.shape[variable_axis + labels.stacked :], strict=True)
+            )
+            changed = {
+                dim for dim, size in sizes.items() if size != self._steps(dim, labels, size)
+            }
+            dims = {
+                dim: suffixed(dim) if dim in cut_differently or dim in changed else dim
+                for dim in labels.dims
+            }
+            for place, name in enumerate(labels.variables):
+                values = np.take(array, place, axis=variable_axis) if labels.stacked else array
+                key = suffixed(name) if names.count(name) > 1 else name
+                variable_dims = (*lead, *(dims[dim] for dim in labels.dims))
+                data[key] = xr.Variable(variable_dims, values, self.attrs.get(name))
+            for name, variable in self.coords.variables.items():
+                if changed & set(variable.dims):
+                    continue
+                key = suffixed(name) if cut_differently & set(variable.dims) else name
+                if key in coords:
+                    continue
+                found = self._of_samples(variable, labels, starts, lead)
+                coords[key] = renamed(found, dims)
+        coords.setdefault("sample", xr.Variable(lead, samples))
+        return xr.Dataset(data, coords)
+
+    def _cut(self, dim: Hashable, labels: PartLabels) -> tuple[int, int, int] | int | None:
+        indexer = labels.indexers.get(dim)
+        if isinstance(indexer, int):
+            return indexer
+        size = next(axis.size for axis in self.windows.axes if axis.dim == dim)
+        return (indexer or slice(None)).indices(size)
+
+    def _steps(self, dim: Hashable, labels: PartLabels, otherwise: int) -> int:
+        for axis in self.windows.axes:
+            if axis.dim == dim:
+                return len(range(axis.size)[labels.indexers.get(dim, slice(None))])  # type: ignore
+        return otherwise
+
+    def _of_samples(
+        self,
+        variable: xr.Variable,
+        labels: PartLabels,
+        starts: IntArray,
+        lead: Sequence[Hashable],
+    ) -> xr.Variable:
+        """A coordinate at the places of some samples."""
+        indexers: dict[Hashable, xr.Variable] = {}
+        for axis, start in zip(self.windows.axes, starts, strict=True):
+            if axis.dim not in variable.dims:
+                continue
+            indexer = labels.indexers.get(axis.dim, slice(None))
+            steps = np.arange(axis.size)[indexer] if axis.windowed else np.int64(0)
+            if np.ndim(steps):
+                place = xr.Variable((*lead, axis.dim), start[..., None] + steps)
+            else:
+                place = xr.Variable(lead, start + steps)
+            indexers[axis.dim] = place
+        found = variable.to_base_variable().isel(indexers)
+        return found.transpose(*lead, ...) if set(lead) <= set(found.dims) else found
+
+
+def renamed(variable: xr.Variable, names: Mapping[Hashable, Hashable]) -> xr.Variable:
+    """A variable with some of its dims renamed."""
+    dims = [names.get(dim, dim) for dim in variable.dims]
+    return xr.Variable(dims, variable.data, variable.attrs)

@@ -1,0 +1,181 @@
+"""DataLoader: torch's loader, with defaults that suit, and batches on the device."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.utils.data
+
+from .batch import Batch
+from .dataset import IterableDataset
+
+__all__ = ["DataLoader"]
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+class _TellEpoch:
+    """Gives a worker's dataset the memory in which the parent writes the epoch."""
+
+    def __init__(self, epoch: torch.Tensor, also: Any) -> None:
+        self.epoch = epoch
+        self.also = also
+
+    def __call__(self, worker: int) -> None:
+        info = torch.utils.data.get_worker_info()
+        assert info is not None
+        dataset = info.dataset
+        assert isinstance(dataset, IterableDataset)
+        dataset._told_epoch = self.epoch
+        if self.also is not None:
+            self.also(worker)
+
+
+class DataLoader(torch.utils.data.DataLoader[Batch]):
+    """Batches of a dataset, loaded ahead, on the device where they are wanted.
+
+    A `torch.utils.data.DataLoader` whose batches, order and shares come from the dataset. Without
+    workers, the dataset reads and gathers ahead on threads, which is the fastest way for data that
+    needs no slow Python. Workers are for slow transforms.
+
+    Parameters
+    ----------
+    dataset : IterableDataset
+        The batches.
+    num_workers : int
+        Processes that load, each a contiguous part of this rank's batches.
+    device : torch.device or str, optional
+        Where tensors are wanted. For ``"cuda"``, batches are pinned and copied one ahead of the
+        one in use, without waiting.
+    multiprocessing_context : str or context, optional
+        How workers start; ``"forkserver"`` by default. Forking a process in which threads have
+        run can hang.
+    worker_init_fn : callable, optional
+        Called in each worker with its number.
+    **kwargs
+        Passed on to `torch.utils.data.DataLoader`: ``prefetch_factor``, ``persistent_workers``,
+        ``timeout``, ``pin_memory``.
+
+    Raises
+    ------
+    TypeError
+        If `dataset` is not an `IterableDataset`, or an argument that belongs to the dataset
+        (``batch_size``, ``shuffle``, ``sampler``, ``drop_last``, …) is given.
+    RuntimeError
+        If `device` is a CUDA device and there is none.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> t2m = xr.DataArray(np.arange(10.0), dims="time", name="t2m")
+    >>> dataset = IterableDataset(t2m, input_dims={"time": 5}, batch_size=2)
+    >>> [batch.x.shape for batch in DataLoader(dataset)]
+    [torch.Size([2, 5])]
+    """
+
+    def __init__(
+        self,
+        dataset: IterableDataset,
+        num_workers: int = 0,
+        device: Any = None,
+        *,
+        multiprocessing_context: Any = None,
+        worker_init_fn: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(dataset, IterableDataset):
+            raise TypeError(
+                f"dataset must be an xtorch_data.IterableDataset, not {type(dataset).__name__}"
+            )
+        ours = {"batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "collate_fn"}
+        given = sorted(ours & set(kwargs))
+        if given:
+            raise TypeError(
+                f"DataLoader does not take {', '.join(given)}: batches and their order come from "
+                "the dataset; give it to IterableDataset"
+            )
+        self.device = None if device is None else _as_device(device)
+        if self.device is not None and self.device.type == "cuda":
+            kwargs.setdefault("pin_memory", True)
+        if num_workers and multiprocessing_context is None:
+            multiprocessing_context = "forkserver"
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        super().__init__(
+            dataset,
+            batch_size=None,
+            num_workers=num_workers,
+            collate_fn=_as_is,
+            multiprocessing_context=multiprocessing_context,
+            worker_init_fn=_TellEpoch(self._epoch, worker_init_fn) if num_workers else None,
+            # Of its own, so that making an iterator does not draw from the global one.
+            generator=torch.Generator(),
+            **kwargs,
+        )
+        if num_workers:
+            _preload(self.multiprocessing_context)
+
+    def __iter__(self) -> Any:
+        if self.num_workers:
+            dataset = self.dataset
+            assert isinstance(dataset, IterableDataset)
+            self._epoch[0] = dataset._epochs.claim()
+        batches = super().__iter__()
+        if self.device is None:
+            return batches
+        return _on_device(batches, self.device)
+
+
+def _on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Batches on a device; on CUDA the next one is copied while one is in use."""
+    if device.type != "cuda":
+        for batch in batches:
+            yield batch.to(device)
+        return
+    stream = torch.cuda.Stream(device)
+    ahead: deque[tuple[Batch, Batch, torch.cuda.Event]] = deque()
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            moved = batch.to(device, non_blocking=True)
+            copied = torch.cuda.Event()
+            copied.record(stream)
+        ahead.append((batch, moved, copied))
+        if len(ahead) > 1:
+            yield _arrived(*ahead.popleft(), device)
+    while ahead:
+        yield _arrived(*ahead.popleft(), device)
+
+
+def _arrived(
+    pinned: Batch, moved: Batch, copied: torch.cuda.Event, device: torch.device
+) -> Batch:
+    """A batch whose copy the consumer's stream has waited for."""
+    current = torch.cuda.current_stream(device)
+    current.wait_event(copied)
+    for tensor in moved:
+        # It was allocated on the side stream; its memory must outlive its use on this one.
+        tensor.record_stream(current)
+    # The pinned memory may be used again once the copy is over.
+    copied.synchronize()
+    del pinned
+    return moved
+
+
+def _as_device(device: Any) -> torch.device:
+    found = torch.device(device)
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(
+            f"device={str(device)!r} was asked for, but CUDA is not available; "
+            "device=None leaves batches on the CPU"
+        )
+    return found
+
+
+def _preload(context: Any) -> None:
+    """Let the fork server import this package once, instead of every worker."""
+    if context is not None and context.get_start_method() == "forkserver":
+        context.set_forkserver_preload(["__main__", "xtorch_data"])

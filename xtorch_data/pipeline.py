@@ -1,0 +1,287 @@
+"""Blocks are read ahead, batches are gathered beside the consumer, order is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .assembly import Assembly
+from .batch import Batch
+from .buffers import Buffers
+from .epoch import Load, Stage
+from .gather import PieceInMemory
+from .reader import Reader, Tail
+from .windows import IntArray
+
+__all__ = ["run"]
+
+# Batches gathered ahead of the one that is handed out.
+BATCHES_AHEAD = 3
+GATHER_THREADS = 2
+# Threads for reads without async, preprocess and preparation.
+WORK_THREADS = 8
+
+
+@dataclass(eq=False)
+class _Loaded:
+    """A stage whose blocks are in memory."""
+
+    pieces: list[PieceInMemory]
+    begins: IntArray  # number, among all samples of the stage, of each piece's first sample
+    order: IntArray
+
+
+@dataclass(eq=False)
+class _Flight:
+    """A stage from its planning to its last sample."""
+
+    stage: Stage
+    nbytes: int
+    left: int  # samples that are still to be gathered
+    loaded: Future[_Loaded] = field(default_factory=Future)
+    tail: Future[Tail | None] = field(default_factory=Future)
+
+    def drop(self) -> None:
+        """Free the blocks."""
+        self.loaded = Future()
+        self.loaded.cancel()
+
+
+@dataclass(eq=False)
+class _Portion:
+    """Samples of one stage that go into one batch."""
+
+    flight: _Flight
+    start: int
+    stop: int
+
+
+def run(
+    stages: Iterator[Stage],
+    batches: Iterator[int],
+    make_reader: Callable[[ThreadPoolExecutor], Reader],
+    assemble: Callable[[Buffers, int], Assembly],
+    single: bool,
+    nbytes: Callable[[Stage], int],
+    memory: int,
+) -> Iterator[Batch]:
+    """Read the stages of a walk along the line and yield their samples in batches.
+
+    Threads are there while the generator is: it may be closed at any time.
+
+    Parameters
+    ----------
+    stages : iterator of Stage
+        What to read, in order.
+    batches : iterator of int
+        Number of samples of every batch.
+    make_reader : callable
+        Makes the reader that works on an executor.
+    assemble : callable
+        Begins a batch of so many samples.
+    single : bool
+        Whether batches are single samples without the batch dimension.
+    nbytes : callable
+        Bytes that a stage takes in memory.
+    memory : int
+        Bytes of all stages held or being read, at most; a single stage may exceed it.
+    """
+    work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
+    gather = ThreadPoolExecutor(GATHER_THREADS, "xtorch_data-gather")
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(work)
+    thread = threading.Thread(target=loop.run_forever, name="xtorch_data-reader", daemon=True)
+    flights = _Flights(stages, nbytes, memory, loop, make_reader(work))
+    buffers = Buffers()
+    portions = flights.portions(batches)
+    waiting: deque[Future[Batch]] = deque()
+    thread.start()
+    try:
+        while True:
+            while len(waiting) < BATCHES_AHEAD:
+                taken = next(portions, None)
+                if taken is None:
+                    break
+                waiting.append(gather.submit(_gather, taken, flights, assemble, buffers, single))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        flights.close()
+        gather.shutdown(wait=True, cancel_futures=True)
+        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
+        work.shutdown(wait=True, cancel_futures=True)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _cancel_all() -> None:
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _gather(
+    portions: list[_Portion],
+    flights: _Flights,
+    assemble: Callable[[Buffers, int], Assembly],
+    buffers: Buffers,
+    single: bool,
+) -> Batch:
+    """Gather one batch, from one stage after the other; on a thread."""
+    assembly = assemble(buffers, sum(portion.stop - portion.start for portion in portions))
+    row = 0
+    for portion in portions:
+        loaded = portion.flight.loaded.result()
+        order = loaded.order[portion.start : portion.stop]
+        if len(loaded.pieces) == 1:
+            assembly.add(np.arange(row, row + len(order)), loaded.pieces[0], order)
+        else:
+            of_piece = np.searchsorted(loaded.begins, order, side="right") - 1
+            for piece in np.unique(of_piece).tolist():
+                rows = np.flatnonzero(of_piece == piece)
+                assembly.add(
+                    rows + row, loaded.pieces[piece], order[rows] - loaded.begins[piece]
+                )
+        row += len(order)
+        del loaded
+        flights.done(portion)
+    return assembly.finish(single)
+
+
+class _Flights:
+    """The stages that are planned, being read or held, within the memory budget."""
+
+    def __init__(
+        self,
+        stages: Iterator[Stage],
+        nbytes: Callable[[Stage], int],
+        memory: int,
+        loop: asyncio.AbstractEventLoop,
+        reader: Reader,
+    ) -> None:
+        self._stages = stages
+        self._nbytes = nbytes
+        self._memory = memory
+        self._loop = loop
+        self._reader = reader
+        self._lock = threading.Lock()
+        self._untaken: deque[_Flight] = deque()  # planned, no batch takes from them yet
+        self._unread: deque[_Flight] = deque()  # planned, reading has not begun
+        self._live: set[_Flight] = set()
+        self._held = 0  # bytes of stages held or being read
+        self._tail: Future[Tail | None] | None = None
+        self._closed = False
+
+    def portions(self, batches: Iterator[int]) -> Iterator[list[_Portion]]:
+        """What each batch takes from which stages."""
+        flight: _Flight | None = None
+        position = 0
+        for size in batches:
+            taken: list[_Portion] = []
+            while size > 0:
+                if flight is None:
+                    flight, position = self._next(), 0
+                stop = min(position + size, flight.stage.stop - flight.stage.start)
+                taken.append(_Portion(flight, position, stop))
+                size -= stop - position
+                position = stop
+                if position == flight.stage.stop - flight.stage.start:
+                    flight = None
+            yield taken
+
+    def _next(self) -> _Flight:
+        with self._lock:
+            if not self._untaken:
+                self._plan()
+            self._read_ahead()
+            return self._untaken.popleft()
+
+    def done(self, portion: _Portion) -> None:
+        """Note that a portion has been gathered; free its stage if it was the last one."""
+        flight = portion.flight
+        with self._lock:
+            flight.left -= portion.stop - portion.start
+            if flight.left == 0:
+                self._live.discard(flight)
+                flight.drop()
+                self._held -= flight.nbytes
+                self._read_ahead()
+
+    def close(self) -> None:
+        """Read nothing more and wake whoever waits for a stage."""
+        with self._lock:
+            self._closed = True
+            for flight in self._live:
+                flight.loaded.cancel()
+                flight.tail.cancel()
+
+    # With the lock held:
+
+    def _plan(self) -> bool:
+        stage = next(self._stages, None)
+        if stage is None:
+            return False
+        flight = _Flight(stage, self._nbytes(stage), stage.stop - stage.start)
+        self._live.add(flight)
+        self._untaken.append(flight)
+        self._unread.append(flight)
+        return True
+
+    def _read_ahead(self) -> None:
+        while not self._closed and (self._unread or self._plan()):
+            flight = self._unread[0]
+            if self._held and self._held + flight.nbytes > self._memory:
+                return
+            self._unread.popleft()
+            self._held += flight.nbytes
+            before, self._tail = self._tail, flight.tail
+            asyncio.run_coroutine_threadsafe(self._load(flight, before), self._loop)
+
+    # On the event loop:
+
+    async def _load(self, flight: _Flight, before: Future[Tail | None] | None) -> None:
+        try:
+            order = self._loop.run_in_executor(None, flight.stage.order)
+            loads = [self._pieces(load, flight, before) for load in flight.stage.loads]
+            pieces = [piece for found in await asyncio.gather(*loads) for piece in found]
+            begins = np.cumsum([0, *(each.piece.samples for each in pieces)])[:-1]
+            _settle(flight.loaded, _Loaded(pieces, begins, await order))
+        except BaseException as error:
+            _settle(flight.tail, error)
+            _settle(flight.loaded, error)
+            if not isinstance(error, Exception):
+                raise
+
+    async def _pieces(
+        self, load: Load, flight: _Flight, before: Future[Tail | None] | None
+    ) -> list[PieceInMemory]:
+        block = await self._reader.load(load)
+        tail = None
+        if load.carried is not None and before is not None:
+            tail = await asyncio.wrap_future(before)
+        pieces, kept = await self._reader.pieces(load, block, tail)
+        if len(flight.stage.loads) == 1:
+            _settle(flight.tail, kept)
+        return pieces
+
+
+def _settle(future: Future[Any], outcome: Any) -> None:
+    """Give a future its outcome, unless it has one or has been given up."""
+    with contextlib.suppress(InvalidStateError):
+        if isinstance(outcome, asyncio.CancelledError):
+            future.cancel()
+        elif isinstance(outcome, BaseException):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)

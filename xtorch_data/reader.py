@@ -1,0 +1,335 @@
+"""One region of the data in memory: read through xarray, each chunk decoded once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any
+
+import dask
+import numpy as np
+import xarray as xr
+
+from .epoch import BLOCK_TRANSFORM, Load, Piece, generator, shared_box
+from .gather import PieceInMemory, labelled_generator, window_views
+from .select import Part
+from .transforms import Transform
+from .windows import Windows
+
+__all__ = ["ReadError", "Reader", "Tail"]
+
+# Reads under way at the same time; each already uses every core to decode its chunks.
+CONCURRENT_READS = 4
+
+
+class ReadError(RuntimeError):
+    """A region of a variable could not be read.
+
+    The message names the variable, the region and the source; ``__cause__`` is the error itself.
+    """
+
+
+async def together(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run coroutines at the same time; when all have ended, raise the first error."""
+    for result in await asyncio.gather(*jobs, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+@dataclass(frozen=True, eq=False)
+class Tail:
+    """Steps at the end of a load that the next one needs too."""
+
+    data: xr.Dataset
+    start: int
+    stop: int
+
+
+@dataclass(eq=False)
+class Reader:
+    """Reads regions of a dataset and makes their windows ready to be gathered.
+
+    Attributes
+    ----------
+    dataset : xarray.Dataset
+        What is read: the variables needed and, for functions in xarray's API, their coordinates.
+    origin : str
+        Where it comes from, for messages.
+    windows : Windows
+        The sample space.
+    sample_dims : tuple of Hashable
+        Windowed dims in the order of the tensors.
+    parts : tuple of Part
+        What a sample consists of.
+    transformed : frozenset of str
+        Parts that are cut as labeled samples.
+    preprocess : Transform, optional
+        Function for every region that is read.
+    seed, epoch : int
+        What a random preprocess depends on.
+    executor : concurrent.futures.Executor
+        Where work runs that would block the event loop.
+    """
+
+    dataset: xr.Dataset
+    origin: str
+    windows: Windows
+    sample_dims: tuple[Hashable, ...]
+    parts: tuple[Part, ...]
+    transformed: frozenset[str]
+    preprocess: Transform | None
+    seed: int
+    epoch: int
+    executor: Executor
+    _blocking: set[Hashable] = field(default_factory=set)
+    _last: dict[Hashable, tuple[object, xr.Variable, asyncio.Future[None]]] = field(
+        default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(CONCURRENT_READS)
+
+    async def load(self, load: Load) -> xr.Dataset:
+        """The region of a load, in memory and preprocessed."""
+        region = {
+            axis.dim: slice(*interval)
+            for axis, interval in zip(self.windows.axes, load.region, strict=True)
+        }
+        block = self.dataset.isel(region, missing_dims="ignore").copy(deep=False)
+        lazy = {
+            name: variable
+            for name, variable in block.variables.items()
+            if not variable._in_memory
+        }
+        shared = [
+            self._read_shared(name, variable, region)
+            for name, variable in lazy.items()
+            if any(axis.dim not in variable.dims for axis in self.windows.axes)
+        ]
+        own = {
+            name: variable
+            for name, variable in lazy.items()
+            if all(axis.dim in variable.dims for axis in self.windows.axes)
+        }
+        await together([*shared, self._read_own(own, region)])
+        if self.preprocess is not None:
+            block = await self._run(self._preprocessed, block, load)
+        return block
+
+    async def _run(self, function: Any, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.executor, function, *args)
+
+    async def _read_own(
+        self, variables: Mapping[Hashable, xr.Variable], region: Mapping[Hashable, slice]
+    ) -> None:
+        """Read what no other block reads but for its halo."""
+        graphs = {name: each for name, each in variables.items() if each.chunks is not None}
+        async with self._slots:
+            await together(
+                [
+                    self._read_one(name, variable, region)
+                    for name, variable in variables.items()
+                    if name not in graphs
+                ]
+                + ([self._compute(graphs, region)] if graphs else [])
+            )
+
+    async def _read_shared(
+        self, name: Hashable, variable: xr.Variable, region: Mapping[Hashable, slice]
+    ) -> None:
+        """Read a variable that lacks a dim, so that neighboring blocks ask for the same of it."""
+        box = shared_box(variable.dims, region)
+        held = self._last.get(name)
+        if held is None or held[0] != box:
+            reading = (
+                self._read_one(name, variable, region)
+                if variable.chunks is None
+                else self._compute({name: variable}, region)
+            )
+            held = self._last[name] = box, variable, asyncio.ensure_future(reading)
+        # If this block is given up, others may still want it.
+        await asyncio.shield(held[2])
+        variable.data = held[1].data
+
+    async def _read_one(
+        self, name: Hashable, variable: xr.Variable, region: Mapping[Hashable, slice]
+    ) -> None:
+        try:
+            if name not in self._blocking:
+                try:
+                    await variable.load_async()
+                    return
+                except NotImplementedError:  # the backend has no asynchronous reads
+                    self._blocking.add(name)
+            await self._run(variable.load)
+        except Exception as error:
+            raise self._error([name], region, error) from error
+
+    async def _compute(
+        self, graphs: Mapping[Hashable, xr.Variable], region: Mapping[Hashable, slice]
+    ) -> None:
+        """Compute variables backed by dask together, so that they share what their graphs share."""
+
+        def compute() -> None:
+            results = dask.compute(*(variable.data for variable in graphs.values()))
+            for variable, result in zip(graphs.values(), results, strict=True):
+                variable.data = result
+
+        try:
+            await self._run(compute)
+        except Exception as error:
+            raise self._error(graphs, region, error) from error
+
+    def _error(
+        self, names: Iterable[Hashable], region: Mapping[Hashable, slice], error: Exception
+    ) -> ReadError:
+        where = ", ".join(f"{dim}={part.start}:{part.stop}" for dim, part in region.items())
+        return ReadError(
+            f"could not read {', '.join(repr(name) for name in names)} at isel({where}) from "
+            f"{self.origin}: {type(error).__name__}: {error}"
+        )
+
+    def _preprocessed(self, block: xr.Dataset, load: Load) -> xr.Dataset:
+        assert self.preprocess is not None
+
+        def rng() -> np.random.Generator:
+            return generator(self.seed, self.epoch, BLOCK_TRANSFORM, load.block)
+
+        try:
+            result = self.preprocess(block, rng)
+            check_preprocessed(result, block, self.windows, self.parts)
+        except Exception as error:
+            error.add_note(f"in preprocess of block {load.block}")
+            raise
+        return result  # type: ignore[no-any-return]
+
+    # From what was read to what can be gathered.
+
+    async def pieces(
+        self, load: Load, block: xr.Dataset, tail: Tail | None
+    ) -> tuple[list[PieceInMemory], Tail | None]:
+        """The pieces of a load, and the steps that the next load needs.
+
+        Parameters
+        ----------
+        load : Load
+            The load.
+        block : xarray.Dataset
+            Its region, as `load` gives it.
+        tail : Tail, optional
+            What the load before has handed on.
+        """
+        return await self._run(self._pieces, load, block, tail)  # type: ignore[no-any-return]
+
+    def _pieces(
+        self, load: Load, block: xr.Dataset, tail: Tail | None
+    ) -> tuple[list[PieceInMemory], Tail | None]:
+        joined = _Joined(self.windows, load, block, tail if load.carried is not None else None)
+        pieces = [self._in_memory(piece, joined.cut(piece.region)) for piece in load.pieces]
+        handed_on = None
+        if load.keep is not None:
+            region = list(load.region)
+            region[load.axis] = (load.keep, region[load.axis][1])
+            # A copy, so that the block itself can be freed.
+            handed_on = Tail(joined.cut(region).copy(deep=True), *region[load.axis])
+        return pieces, handed_on
+
+    def _in_memory(self, piece: Piece, data: xr.Dataset) -> PieceInMemory:
+        plain = [part for part in self.parts if part.name not in self.transformed]
+        views = window_views(self.windows, self.sample_dims, plain, data.variables)
+        if not self.transformed:
+            return PieceInMemory(piece, views)
+        names = {
+            name for part in self.parts if part.name in self.transformed for name in part.variables
+        }
+        labelled = data[[name for name in data.data_vars if name in names]]
+        # Windows may reach less far than what was read.
+        exact = {
+            axis.dim: slice(axis.span(*box)[0] - start, axis.span(*box)[1] - start)
+            for axis, box, (start, _) in zip(
+                self.windows.axes, piece.box, piece.region, strict=True
+            )
+        }
+        labelled = labelled.isel(exact, missing_dims="ignore")
+        return PieceInMemory(
+            piece, views, labelled, labelled_generator(self.windows, piece, labelled)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Joined:
+    """What a load has read behind what the one before has handed on."""
+
+    windows: Windows
+    load: Load
+    block: xr.Dataset
+    tail: Tail | None
+
+    def cut(self, region: Sequence[tuple[int, int]]) -> xr.Dataset:
+        """The data of a region; only what straddles both is copied."""
+        axis, dim = self.load.axis, None
+        found = self.block
+        if self.windows.axes:
+            dim = self.windows.axes[axis].dim
+        indexers = {
+            other.dim: slice(start - origin, stop - origin)
+            for place, (other, (start, stop), (origin, _)) in enumerate(
+                zip(self.windows.axes, region, self.load.region, strict=True)
+            )
+            if place != axis
+        }
+        if dim is not None:
+            start, stop = region[axis]
+            origin = self.load.region[axis][0]
+            own = slice(max(start - origin, 0), max(stop - origin, 0))
+            found = self.block.isel({**indexers, dim: own}, missing_dims="ignore")
+            if self.tail is not None and start < self.tail.stop:
+                begin = self.tail.start
+                before = slice(start - begin, min(stop, self.tail.stop) - begin)
+                first = self.tail.data.isel({**indexers, dim: before}, missing_dims="ignore")
+                found = _concatenated(first, found, dim)
+        return found
+
+
+def _concatenated(first: xr.Dataset, second: xr.Dataset, dim: Hashable) -> xr.Dataset:
+    """Two neighbors along a dim; variables without the dim are those of the second."""
+    if not any(dim in variable.dims for variable in second.variables.values()):
+        return second
+    return xr.concat(
+        [first, second],
+        dim=dim,
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="override",
+        combine_attrs="override",
+    )
+
+
+def check_preprocessed(
+    result: Any, block: xr.Dataset, windows: Windows, parts: Sequence[Part] = ()
+) -> None:
+    """Raise if a preprocess has changed what it must not change.
+
+    Raises
+    ------
+    TypeError
+        If the result is not a Dataset.
+    ValueError
+        If it lacks a dim or a variable, or a dim has another size.
+    """
+    if not isinstance(result, xr.Dataset):
+        raise TypeError(f"preprocess must return an xarray Dataset, not {type(result).__name__}")
+    for axis in windows.axes:
+        size, expected = result.sizes.get(axis.dim), block.sizes.get(axis.dim)
+        if expected is not None and size is not None and size != expected:
+            raise ValueError(
+                f"preprocess must keep the sizes of the dims of the samples, but made {axis.dim!r} "
+                f"{size} instead of {expected}"
+            )
+    for part in parts:
+        for name in part.variables:
+            if name not in result:
+                raise ValueError(f"preprocess lost variable {name!r} of part {part.name!r}")

@@ -1,0 +1,249 @@
+"""Which variables, and which steps of the window, make up one part of a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from .windows import Windows
+
+__all__ = [
+    "Part",
+    "Select",
+    "common_dtype",
+    "make_part",
+    "names_of",
+    "numpy_dtype",
+    "resolve_parts",
+]
+
+
+class Select:
+    """Variables, cut further inside the window.
+
+    Parameters
+    ----------
+    variables : Hashable or list of Hashable
+        A list is stacked on a ``variable`` axis; a single name has no such axis.
+    indexers : mapping of Hashable to int or slice, optional
+        Positions *inside the window*, as ``isel`` takes them. An integer drops the dim.
+    **indexers_kwargs : int or slice
+        The same, as keywords.
+
+    Examples
+    --------
+    Two steps in, the following six out:
+
+    >>> Select(["t2m", "z500"], time=slice(0, 2))
+    Select(['t2m', 'z500'], time=slice(0, 2, None))
+    >>> Select("t2m", time=slice(2, 8))
+    Select('t2m', time=slice(2, 8, None))
+    """
+
+    def __init__(
+        self,
+        variables: Hashable | list[Hashable],
+        indexers: Mapping[Any, int | slice] | None = None,
+        **indexers_kwargs: int | slice,
+    ) -> None:
+        self.variables = variables
+        self.indexers: dict[Hashable, int | slice] = {**(indexers or {}), **indexers_kwargs}
+
+    def __repr__(self) -> str:
+        indexers = "".join(f", {dim}={indexer}" for dim, indexer in self.indexers.items())
+        return f"Select({self.variables!r}{indexers})"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One named part of a sample, checked against the data.
+
+    Attributes
+    ----------
+    name : str
+        ``"x"``, ``"y"`` or the name given in ``parts``.
+    variables : tuple of Hashable
+        Variables in it.
+    stacked : bool
+        Whether they are stacked on a ``variable`` axis.
+    indexers : dict
+        Per windowed dim that is cut, an integer that is not negative, or a slice.
+    dims : tuple of Hashable
+        Dims of one sample, without the ``variable`` axis.
+    shape : tuple of int
+        Sizes of `dims`.
+    dtype : numpy.dtype
+        What the values are as they are gathered.
+    lacking : tuple of Hashable
+        Dims which none of the variables has: values are broadcast over them.
+    """
+
+    name: str
+    variables: tuple[Hashable, ...]
+    stacked: bool
+    indexers: dict[Hashable, int | slice]
+    dims: tuple[Hashable, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    lacking: tuple[Hashable, ...] = field(default=())
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's tensor."""
+        return (len(self.variables), *self.shape) if self.stacked else self.shape
+
+    def take(self, sample: xr.Dataset) -> xr.Dataset | xr.DataArray:
+        """The part of a labelled sample, without broadcasting."""
+        if self.stacked:
+            chosen: xr.Dataset | xr.DataArray = sample[list(self.variables)]
+        else:
+            chosen = sample[self.variables[0]]
+        return chosen.isel(self.indexers, missing_dims="ignore") if self.indexers else chosen
+
+
+def resolve_parts(
+    data: xr.Dataset,
+    single: Hashable | None,
+    inputs: Any,
+    targets: Any,
+    parts: Mapping[str, Any] | None,
+) -> dict[str, Select]:
+    """The named selections that ``inputs``, ``targets`` and ``parts`` ask for.
+
+    `single` is the name of the only variable of data that was given as one array.
+    """
+    if parts is not None:
+        if inputs is not None or targets is not None:
+            raise ValueError(
+                "give either parts or inputs and targets, not both: "
+                "parts={'x': …, 'y': …} says the same as inputs=…, targets=…"
+            )
+        if not isinstance(parts, Mapping) or not parts:
+            raise ValueError(f"parts must be a mapping of names to selections, not {parts!r}")
+        specifications = dict(parts)
+    else:
+        if inputs is None:
+            inputs = list(data.data_vars) if single is None else single
+        specifications = {"x": inputs}
+        if targets is not None:
+            specifications["y"] = targets
+    return {
+        name: _as_select(name, specification, data)
+        for name, specification in specifications.items()
+    }
+
+
+def _as_select(part: str, specification: Any, data: xr.Dataset) -> Select:
+    if not isinstance(part, str) or not part.isidentifier():
+        raise ValueError(f"the name of a part must be an identifier, not {part!r}")
+    if isinstance(specification, Select):
+        return specification
+    if isinstance(specification, tuple) and specification not in data.data_vars:
+        return Select(list(specification))
+    return Select(specification)
+
+
+def names_of(select: Select) -> list[Hashable]:
+    """The variables that a selection names."""
+    return list(select.variables) if isinstance(select.variables, list) else [select.variables]
+
+
+def make_part(
+    name: str,
+    select: Select,
+    data: xr.Dataset,
+    windows: Windows,
+    sample_dims: Sequence[Hashable],
+    dtype: np.dtype[Any],
+) -> Part:
+    """Check one selection against the data and the windows."""
+    names = names_of(select)
+    windowed = {axis.dim: axis.size for axis in windows.axes if axis.windowed}
+    indexers: dict[Hashable, int | slice] = {}
+    dims: list[Hashable] = []
+    shape: list[int] = []
+    for dim in select.indexers:
+        if dim not in windowed:
+            raise ValueError(
+                f"part {name!r} selects along dim {dim!r}, which is not in input_dims "
+                f"({list(windowed)})"
+            )
+    for dim in sample_dims:
+        size = windowed[dim]
+        indexer = select.indexers.get(dim)
+        if indexer is None:
+            dims.append(dim)
+            shape.append(size)
+            continue
+        if isinstance(indexer, slice):
+            steps = range(size)[indexer]
+            if not steps:
+                raise ValueError(
+                    f"part {name!r}: {dim}={indexer} takes no step of a window of {size}"
+                )
+            dims.append(dim)
+            shape.append(len(steps))
+            indexers[dim] = indexer
+        elif isinstance(indexer, (int, np.integer)) and not isinstance(indexer, bool):
+            if not -size <= indexer < size:
+                raise ValueError(
+                    f"part {name!r}: {dim}={indexer} is outside a window of {size} steps"
+                )
+            indexers[dim] = int(indexer) % size
+        else:
+            raise TypeError(
+                f"part {name!r}: {dim}={indexer!r} must be an integer or a slice of positions "
+                "inside the window"
+            )
+    dtypes = []
+    for variable in names:
+        kind = data[variable].dtype.kind
+        if kind not in "fiubc":
+            usable = [name for name, var in data.data_vars.items() if var.dtype.kind in "fiubc"]
+            raise TypeError(
+                f"variable {variable!r} of part {name!r} has dtype {data[variable].dtype}, which "
+                f"is not numeric and cannot become a tensor; numeric variables are {usable}"
+            )
+        dtypes.append(data[variable].dtype)
+    have = {dim for variable in names for dim in data[variable].dims}
+    return Part(
+        name=name,
+        variables=tuple(names),
+        stacked=isinstance(select.variables, list),
+        indexers=indexers,
+        dims=tuple(dims),
+        shape=tuple(shape),
+        dtype=common_dtype(dtypes, dtype),
+        lacking=tuple(dim for dim in dims if dim not in have),
+    )
+
+
+def common_dtype(dtypes: Sequence[np.dtype[Any]], floating: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of values that are stacked: any floating one makes all of them `floating`."""
+    kinds = {dtype.kind for dtype in dtypes}
+    if "c" in kinds:
+        return np.result_type(*dtypes).newbyteorder("=")
+    result = np.result_type(*dtypes)
+    return floating if kinds & {"f"} or result.kind == "f" else result.newbyteorder("=")
+
+
+def numpy_dtype(dtype: Any) -> tuple[np.dtype[Any], torch.dtype | None]:
+    """The numpy dtype to gather floating data in, and the torch dtype to cast to afterwards."""
+    if dtype is None:
+        return np.dtype(np.float32), None
+    if isinstance(dtype, torch.dtype):
+        if not dtype.is_floating_point:
+            raise TypeError(f"dtype is that of floating data, not {dtype}")
+        try:
+            return torch.empty(0, dtype=dtype).numpy().dtype, None
+        except TypeError:  # bfloat16 and the like: numpy does not have them
+            return np.dtype(np.float32), dtype
+    found = np.dtype(dtype)
+    if found.kind != "f" or found.itemsize > 8:
+        raise TypeError(f"dtype is that of floating data, float16, float32 or float64, not {found}")
+    return found.newbyteorder("="), None

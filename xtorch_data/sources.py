@@ -1,0 +1,234 @@
+"""The data as the user has it, made one thing: an xarray Dataset and its chunk grids."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import xbatcher
+import zarr
+from xarray.backends.zarr import ZarrArrayWrapper
+from xarray.core.indexing import LazilyIndexedArray
+
+from .blocks import Chunks, Layout
+
+__all__ = ["Source", "as_source", "layout_of", "open_zarr"]
+
+
+def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
+    """Open a Zarr store lazily, with the fast codec pipeline and without dask.
+
+    `xarray.open_zarr` with ``chunks=None`` and the codec pipeline of `zarrs`, which decodes chunks
+    in parallel outside the GIL. Arrays which that pipeline does not support (strings, some stores)
+    fall back to zarr's own. The pipeline stays with the dataset, also when it is pickled.
+
+    Parameters
+    ----------
+    store : str, path or zarr store
+        What `xarray.open_zarr` takes.
+    **kwargs
+        Passed on to `xarray.open_zarr`; ``chunks`` may be given after all.
+
+    Returns
+    -------
+    xarray.Dataset
+        Its variables are read when they are used.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/small.zarr"
+    >>> _ = xr.Dataset({"t2m": ("time", np.arange(4.0))}).to_zarr(path, consolidated=False)
+    >>> open_zarr(path, consolidated=False).sizes["time"]
+    4
+    """
+    kwargs.setdefault("chunks", None)
+    with (
+        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
+        return xr.open_zarr(store, **kwargs)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The data of a dataset.
+
+    Attributes
+    ----------
+    dataset : xarray.Dataset
+        Every variable, lazily.
+    single : Hashable, optional
+        Name of the variable where the data was one array.
+    generator : xbatcher.BatchGenerator, optional
+        Where the data was one, what its items look like.
+    """
+
+    dataset: xr.Dataset
+    single: Hashable | None = None
+    generator: xbatcher.BatchGenerator | None = None
+
+    @property
+    def origin(self) -> str:
+        """Where the data comes from, for messages."""
+        return str(self.dataset.encoding.get("source", "data in memory or of a dask graph"))
+
+
+def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
+    """Take whatever serves as data.
+
+    Parameters
+    ----------
+    data : Dataset, DataArray, zarr.Array, zarr.Group or xbatcher.BatchGenerator
+        The data.
+    dims : sequence of Hashable, optional
+        Names of the dims of a ``zarr.Array`` that does not name them itself.
+    """
+    if dims is not None and not isinstance(data, zarr.Array):
+        raise ValueError("dims names the dims of a zarr.Array; other data has names of its own")
+    if isinstance(data, xbatcher.BatchGenerator):
+        inner = as_source(data.ds)
+        return Source(inner.dataset, inner.single, data)
+    if isinstance(data, xr.Dataset):
+        if not data.data_vars:
+            raise ValueError("the dataset is empty: it has no data variables")
+        return Source(data)
+    if isinstance(data, xr.DataArray):
+        return _from_array(data)
+    if isinstance(data, zarr.Array):
+        return _from_zarr_array(data, dims)
+    if isinstance(data, zarr.Group):
+        opened = xr.open_zarr(
+            data.store,
+            group=data.path or None,
+            chunks=None,
+            consolidated=False,
+            zarr_format=data.metadata.zarr_format,
+        )
+        return as_source(opened)
+    raise TypeError(
+        "data must be an xarray Dataset or DataArray, a zarr Array or Group, or an "
+        f"xbatcher.BatchGenerator, not {type(data).__name__}"
+    )
+
+
+def _from_array(array: xr.DataArray) -> Source:
+    name = array.name
+    if name is None or name in array.coords or name in array.dims:
+        name = "x"
+        while name in array.coords or name in array.dims:
+            name = f"{name}_"
+    dataset = array.to_dataset(name=name)
+    dataset.encoding = {"source": array.encoding["source"]} if "source" in array.encoding else {}
+    return Source(dataset, single=name)
+
+
+def _from_zarr_array(array: zarr.Array[Any], dims: Sequence[Hashable] | None) -> Source:
+    names = dims
+    if names is None:
+        names = getattr(array.metadata, "dimension_names", None)
+    if names is None:
+        names = array.attrs.get("_ARRAY_DIMENSIONS")
+    if names is None or None in names:
+        raise ValueError("this zarr.Array does not name its dims; give dims=(…)")
+    if len(names) != array.ndim:
+        raise ValueError(f"the array has {array.ndim} dims, but dims names {list(names)}")
+    attrs = {key: value for key, value in array.attrs.items() if key != "_ARRAY_DIMENSIONS"}
+    encoding = {"chunks": array.chunks, "source": str(array.store_path)}
+    variable = xr.Variable(names, LazilyIndexedArray(ZarrArrayWrapper(array)), attrs, encoding)
+    name = array.basename or "x"
+    name = f"{name}_" if name in names else name
+    # Packed integers written by xarray or netCDF tools say in attributes how to decode them.
+    dataset = xr.decode_cf(xr.Dataset({name: variable}))
+    dataset.encoding["source"] = str(array.store_path)
+    return Source(dataset, single=name)
+
+
+def layout_of(
+    variable: xr.Variable, name: Hashable, dims: Iterable[Hashable], itemsize: int | None = None
+) -> Layout:
+    """How a variable is stored along the dims of the sample space.
+
+    Chunk grids come from dask where the variable is backed by it, else from what the backend left
+    in the encoding, shifted by lazy slicing. Data in memory, memory maps and contiguous HDF5 can
+    be sliced anywhere for the cost of the slice.
+    """
+    wanted = [dim for dim in dims if dim in variable.dims]
+    values = itemsize or variable.dtype.itemsize
+    for dim in variable.dims:
+        if dim not in wanted:
+            values *= variable.sizes[dim]
+    return Layout(name, values, {dim: _chunks(variable, dim) for dim in wanted})
+
+
+def _chunks(variable: xr.Variable, dim: Hashable) -> Chunks:
+    length = variable.sizes[dim]
+    if variable.chunks is not None:
+        return _irregular(np.cumsum([0, *variable.chunksizes[dim]]), length)
+    if variable._in_memory:
+        return Chunks(length)
+    found = _stored_positions(variable)
+    if found is None:  # not a lazy array as xarray makes them: the grid may be shifted
+        preferred: Mapping[Hashable, Any] = variable.encoding.get("preferred_chunks") or {}
+        size = preferred.get(dim, 1)
+        if not isinstance(size, (int, np.integer)):
+            return _irregular(np.cumsum([0, *size]), length)
+        return Chunks(length, int(size))
+    place, positions = found[variable.dims.index(dim)]
+    stored = variable.encoding.get("chunks") or variable.encoding.get("chunksizes")
+    if not stored or place >= len(stored):
+        return Chunks(length)
+    size = int(stored[place])
+    if isinstance(positions, range):
+        step, start = positions.step, positions.start
+        if step > 0 and size % step == 0:
+            return Chunks(length, size // step, start // step % (size // step))
+    changes = np.flatnonzero(np.diff(np.asarray(positions) // size)) + 1
+    return _irregular(np.concatenate([[0], changes, [length]]), length)
+
+
+def _irregular(edges: Any, length: int) -> Chunks:
+    """A grid from its edges; regular ones are kept as two numbers."""
+    edges = np.asarray(edges, dtype=np.int64)
+    sizes = np.diff(edges)
+    if len(sizes) and (sizes[:-1] == sizes[0]).all() and sizes[-1] <= sizes[0]:
+        return Chunks(length, int(sizes[0]))
+    return Chunks(length, edges=edges)
+
+
+def _stored_positions(variable: xr.Variable) -> list[tuple[int, Any]] | None:
+    """For each dim of a lazy variable, the axis of the stored array and the positions on it.
+
+    xarray keeps the encoding of the whole array when it slices lazily, and there is no public way
+    to ask for the slice: it is read off the chain of lazy arrays.
+    """
+    keys = []
+    data = variable._data
+    while hasattr(data, "array"):
+        key = getattr(data, "key", None)
+        if key is not None:
+            if not isinstance(key, xr.core.indexing.BasicIndexer | xr.core.indexing.OuterIndexer):
+                return None
+            keys.append(key.tuple)
+        data = data.array
+    if not hasattr(data, "shape"):
+        return None
+    axes: list[tuple[int, Any]] = [(place, range(size)) for place, size in enumerate(data.shape)]
+    for key in reversed(keys):
+        if len(key) != len(axes):
+            return None
+        kept = []
+        for (place, positions), indexer in zip(axes, key, strict=True):
+            if isinstance(indexer, slice):
+                kept.append((place, positions[indexer]))
+            elif isinstance(indexer, np.ndarray):
+                kept.append((place, np.asarray(positions)[indexer]))
+        axes = kept
+    if [len(positions) for _, positions in axes] != list(variable.shape):
+        return None
+    return axes

@@ -1,0 +1,126 @@
+"""Proof, without reading data, that an epoch holds every sample once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import epoch as epochs
+from .dataset import IterableDataset
+from .gather import locate
+
+__all__ = ["Verification", "verify"]
+
+# Up to this many samples, each one is counted; beyond, stretches of the line are.
+COUNTED_SAMPLES = 2**26
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What one epoch holds, over all ranks and workers.
+
+    Attributes
+    ----------
+    samples : int
+        Samples in the dataset.
+    repeated : int
+        Samples yielded beyond the first time, over all ranks.
+    missing : int
+        Samples that no rank yields: those that ``uneven="drop"`` or ``drop_last`` leave out.
+    batches_per_rank : tuple of int
+        Number of batches of each rank.
+    """
+
+    samples: int
+    repeated: int
+    missing: int
+    batches_per_rank: tuple[int, ...]
+
+    def __str__(self) -> str:
+        fewest, most = min(self.batches_per_rank), max(self.batches_per_rank)
+        each = f"{most}" if fewest == most else f"{fewest} to {most}"
+        return (
+            f"{self.samples} samples: {self.repeated} repeated, {self.missing} missing; "
+            f"{each} batches on each of {len(self.batches_per_rank)} ranks"
+        )
+
+
+def verify(
+    dataset: IterableDataset, world_size: int | None = None, num_workers: int = 0
+) -> Verification:
+    """Plan the next epoch on a topology, and count.
+
+    Every rank's and worker's share is planned as they would plan it. Up to 67 million samples each
+    sample number is counted; beyond that the stretches of the line which they get. Nothing is
+    read, and the dataset's epoch does not change.
+
+    Parameters
+    ----------
+    dataset : IterableDataset
+        The dataset.
+    world_size : int, optional
+        Number of ranks; by default the dataset's own.
+    num_workers : int
+        Worker processes of each rank.
+
+    Returns
+    -------
+    Verification
+        The counts, which are also printed.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> t2m = xr.DataArray(np.zeros((50, 3)), dims=("time", "x"), name="t2m")
+    >>> dataset = IterableDataset(t2m, input_dims={"time": 8}, input_overlap={"time": 7})
+    >>> counts = verify(dataset, world_size=4, num_workers=2)
+    129 samples: 0 repeated, 0 missing; 32 to 33 batches on each of 4 ranks
+    """
+    if world_size is None:
+        world_size = dataset._rank_and_world_size()[1]
+    if world_size < 1 or num_workers < 0:
+        raise ValueError("world_size must be 1 or more and num_workers 0 or more")
+    workers = max(1, num_workers)
+    total = len(dataset._windows)
+    shares = [
+        [dataset._intervals(rank, world_size, worker, workers) for worker in range(workers)]
+        for rank in range(world_size)
+    ]
+    intervals = [interval for rank in shares for worker in rank for interval in worker]
+    yielded = epochs.total(intervals)
+    covered = _counted(dataset, intervals) if total <= COUNTED_SAMPLES else _union(intervals)
+    size = dataset.batch_size or 1
+    found = Verification(
+        samples=total,
+        repeated=yielded - covered,
+        missing=total - covered,
+        batches_per_rank=tuple(
+            sum(-(-epochs.total(worker) // size) for worker in rank) for rank in shares
+        ),
+    )
+    print(found)
+    return found
+
+
+def _counted(dataset: IterableDataset, intervals: list[epochs.Interval]) -> int:
+    """Different samples in some stretches of the line, each sample looked up."""
+    seen = np.zeros(len(dataset._windows), dtype=bool)
+    for stage in dataset._stages(dataset.epoch, intervals):
+        pieces = [piece for load in stage.loads for piece in load.pieces]
+        ends = np.cumsum([piece.samples for piece in pieces])
+        order = stage.order()
+        of_piece = np.searchsorted(ends, order, side="right")
+        for number, piece in enumerate(pieces):
+            local = order[of_piece == number] - (ends[number] - piece.samples)
+            seen[locate(dataset._windows, piece, local)[0]] = True
+    return int(seen.sum())
+
+
+def _union(intervals: list[epochs.Interval]) -> int:
+    """Positions covered by some intervals."""
+    covered, upto = 0, 0
+    for start, stop in sorted(intervals):
+        covered += max(0, stop - max(start, upto))
+        upto = max(upto, stop)
+    return covered
