@@ -134,7 +134,7 @@ class Assembly:
                 if transform is None:
                     continue
                 try:
-                    array, *found = to_array(
+                    array, variables, dims, stacked = to_array(
                         transform(part.take(sample), rng),
                         part,
                         (),
@@ -142,14 +142,13 @@ class Assembly:
                         sample.sizes,
                         recipe.floating,
                     )
-                    self._put(part, row, array, PartLabels(found[0], found[2], found[1], part.indexers))
+                    labels = PartLabels(variables, stacked, dims, part.indexers)
+                    self._put(part, row, array, labels)
                 except Exception as error:
                     error.add_note(f"in {transform.argument} of sample {number}")
                     raise
 
-    def _put(
-        self, part: Part, row: int, array: npt.NDArray[Any], labels: PartLabels
-    ) -> None:
+    def _put(self, part: Part, row: int, array: npt.NDArray[Any], labels: PartLabels) -> None:
         if part.name not in self._arrays:
             self._allocate(part.name, array.shape, array.dtype)
             self._labels[part.name] = labels

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from .windows import Axis, IntArray, Windows
 
-__all__ = ["BlockGrid", "Chunks", "Layout", "plan_in_order", "plan_shuffled"]
+__all__ = ["INDEX_BYTES", "BlockGrid", "Chunks", "Layout", "plan_in_order", "plan_shuffled"]
 
 # Blocks whose halo costs no more than this are not made larger: more, smaller blocks mix better.
 TOLERATED_AMPLIFICATION = 1.1
@@ -24,7 +24,7 @@ TOLERATED_AMPLIFICATION = 1.1
 BLOCKS_PER_POOL = 8
 # In order there is nothing to mix: blocks large enough to hide the cost of a read.
 IN_ORDER_BLOCK_BYTES = 32 * 2**20
-# Bytes of sample numbers kept for each sample of a block.
+# Bytes that the shuffled order takes for each sample.
 INDEX_BYTES = 8
 # Intervals of an axis looked at to estimate a candidate cut; grids are regular, the rest is alike.
 SAMPLED_INTERVALS = 4096
@@ -173,7 +173,8 @@ class BlockGrid:
     def region(self, box: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
         """Data positions ``[start, stop)`` that the windows of a box cover along every axis."""
         return tuple(
-            axis.span(first, last) for axis, (first, last) in zip(self.windows.axes, box, strict=True)
+            axis.span(first, last)
+            for axis, (first, last) in zip(self.windows.axes, box, strict=True)
         )
 
 
@@ -214,7 +215,7 @@ def plan_shuffled(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
         ]
         for axis in windows.axes
     ]
-    decoded, held = _costs(windows, layouts, options)
+    decoded, held = _costs(windows, layouts, options, INDEX_BYTES)
     once = decoded[tuple(-1 for _ in options)]  # the last candidate of an axis is not cut
     amplification = decoded / once if once else np.ones_like(decoded)
     choice = _choose(amplification, held, budget, budget // BLOCKS_PER_POOL)
@@ -250,7 +251,7 @@ def plan_in_order(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
             [_independent(other, layouts, np.array([0, len(other)]))]
             for other in windows.axes[place + 1 :]
         ]
-        decoded, held = _costs(windows, layouts, options)
+        decoded, held = _costs(windows, layouts, options, index_bytes=0)
         once = float(decoded.min()) if once is None else once
         amplification = decoded / once if once else np.ones_like(decoded)
         choice = _choose(
@@ -314,9 +315,7 @@ def _distinct_grids(axis: Axis, layouts: Iterable[Layout]) -> list[Chunks]:
     if len(regular) > 1:
         common = math.lcm(*(grid.size for grid in regular))
         if common < axis.length and len({grid.offset % grid.size for grid in regular}) == 1:
-            grids[common, regular[0].offset, None] = Chunks(
-                axis.length, common, regular[0].offset
-            )
+            grids[common, regular[0].offset, None] = Chunks(axis.length, common, regular[0].offset)
     return list(grids.values())
 
 
@@ -386,7 +385,10 @@ def _measure(
 
 
 def _costs(
-    windows: Windows, layouts: Iterable[Layout], options: Sequence[Sequence[_Cut]]
+    windows: Windows,
+    layouts: Iterable[Layout],
+    options: Sequence[Sequence[_Cut]],
+    index_bytes: int,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Bytes decoded in an epoch and bytes of a block, for every combination of cuts."""
     shape = tuple(len(cuts) for cuts in options)
@@ -413,7 +415,7 @@ def _costs(
         # What no cut touches is read once and kept.
         decoded += read * np.where(uncut, 1, repeats)
         held += size
-    samples = np.full(shape, float(INDEX_BYTES))
+    samples = np.full(shape, float(index_bytes))
     for place, cuts in enumerate(options):
         samples = samples * along(place, [cut.samples for cut in cuts])
     return decoded, held + samples

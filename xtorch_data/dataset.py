@@ -18,7 +18,7 @@ import xarray as xr
 from . import epoch as epochs
 from .assembly import Assembly, Recipe
 from .batch import Batch
-from .blocks import BlockGrid, Layout, plan_in_order, plan_shuffled
+from .blocks import INDEX_BYTES, BlockGrid, Layout, plan_in_order, plan_shuffled
 from .epoch import Interval, Line, Stage, Uneven
 from .labels import LabelledWindows, Labels
 from .pipeline import run
@@ -202,12 +202,11 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         self._check_shares()
 
     def _plan(self) -> BlockGrid:
-        # Shuffled, one pool is used while the next is read; in order, blocks are smaller than
-        # that, for the steps handed on and the copies made on the way.
+        # One pool or block is used while the next is read.
         if self.shuffle:
             grid = plan_shuffled(self._windows, self._layouts, self.memory // 2)
         else:
-            grid = plan_in_order(self._windows, self._layouts, self.memory // 4)
+            grid = plan_in_order(self._windows, self._layouts, self.memory // 2)
         if len(grid.windows) and grid.nbytes > self.memory:
             warnings.warn(
                 f"one sample takes {dask.utils.format_bytes(grid.nbytes)}, more than memory="
@@ -318,7 +317,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         return run(
             self._stages(epoch, intervals),
             sizes,
-            lambda executor: Reader(
+            lambda threads: Reader(
                 dataset=self._data,
                 origin=self._origin,
                 windows=self._windows,
@@ -328,7 +327,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 preprocess=self._preprocess,
                 seed=self.seed,
                 epoch=epoch,
-                executor=executor,
+                executor=threads.work,
+                graphs=threads.graphs,
             ),
             lambda buffers, count: Assembly(recipe, buffers, count, epoch),
             self.batch_size is None,
@@ -337,8 +337,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         )
 
     def _nbytes(self, stage: Stage) -> int:
-        """Bytes that the blocks of a stage take, and the numbers of its samples."""
-        total = 8 * (stage.stop - stage.start)
+        """Bytes that the blocks of a stage take, and the order of its samples."""
+        total = INDEX_BYTES * (stage.stop - stage.start) if self.shuffle else 0
         for load in stage.loads:
             sizes = {
                 axis.dim: stop - start
@@ -416,7 +416,7 @@ class _SampleSpace:
             raise ValueError("'sample' is the batch dimension; rename the dim of the data")
         reads, template = _reads(data, selected, input_dims, preprocess)
         used = {dim for name in selected for dim in template[name].dims} | set(input_dims)
-        sizes = {dim: size for dim, size in data.sizes.items() if dim in used}
+        sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
         windows = Windows.from_sizes(sizes, input_dims, input_overlap)
         return cls(windows, sample_dims or tuple(input_dims), flatten, reads, template)
 
@@ -431,11 +431,9 @@ def _of_generator(
     """
     generator = source.generator
     assert generator is not None
-    sizes = source.dataset.sizes
+    sizes = source.sizes
     inner = dict(generator.input_dims)
-    batch_dims = {
-        dim: size for dim, size in generator.batch_dims.items() if inner.get(dim) is None
-    }
+    batch_dims = {dim: size for dim, size in generator.batch_dims.items() if inner.get(dim) is None}
     others = [dim for dim in sizes if dim not in inner]
     whole = {dim: sizes[dim] for dim in others if dim not in batch_dims}
     input_dims = {**batch_dims, **inner, **whole}
@@ -500,16 +498,12 @@ def _tried(
         }
     )
     result = preprocess(block, lambda: np.random.default_rng(0))
-    check_preprocessed(result, block)
+    check_preprocessed(result, block, input_dims, selected)
     for name in selected:
-        if name not in result.data_vars:
-            raise ValueError(
-                f"no data variable {name!r} after preprocess, which has {list(result.data_vars)}"
-            )
-        new = set(result[name].dims) - set(data.dims)
+        new = [dim for dim in result[name].dims if dim not in data.dims]
         if new:
-            raise ValueError(f"preprocess gave variable {name!r} the new dims {sorted(map(str, new))}")
-    return result
+            raise ValueError(f"preprocess gave variable {name!r} the new dims {new}")
+    return cast(xr.Dataset, result)
 
 
 def _ones(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
@@ -535,9 +529,7 @@ def _layouts(data: xr.Dataset, windows: Windows, parts: Sequence[Part]) -> list[
         if name in data
     }
     dims = [axis.dim for axis in windows.axes]
-    return [
-        layout_of(data[name].variable, name, dims, wider.get(name)) for name in data.data_vars
-    ]
+    return [layout_of(data[name].variable, name, dims, wider.get(name)) for name in data.data_vars]
 
 
 def _as_batch_size(batch_size: int | None) -> int | None:
@@ -555,7 +547,10 @@ def _as_batch_size(batch_size: int | None) -> int | None:
 
 
 def _as_seed(seed: int) -> int:
-    number = operator.index(seed)
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        raise TypeError(f"seed must be an integer, not {seed!r}") from None
     if number < 0:
         raise ValueError(f"seed must not be negative, got {number}")
     return number

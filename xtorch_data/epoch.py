@@ -121,11 +121,11 @@ class Stage:
     stop: int
     shuffle: tuple[int, int, int] | None
 
-    def order(self) -> IntArray:
+    def order(self) -> IntArray | range:
         """Number, among the samples of all pieces, of the sample at each wanted position."""
         start, stop = self.start - self.first, self.stop - self.first
         if self.shuffle is None:
-            return np.arange(start, stop, dtype=np.int64)
+            return range(start, stop)
         seed, epoch, pool = self.shuffle
         count = sum(piece.samples for load in self.loads for piece in load.pieces)
         order: IntArray = generator(seed, epoch, _SAMPLES, pool).permutation(count)
@@ -351,9 +351,7 @@ def worker_share(
     return cut(intervals, start, min(stop, count))
 
 
-def shared_box(
-    dims: Iterable[Hashable], region: Mapping[Hashable, slice]
-) -> tuple[Interval, ...]:
+def shared_box(dims: Iterable[Hashable], region: Mapping[Hashable, slice]) -> tuple[Interval, ...]:
     """The part of a region that matters to a variable; neighbors with the same one share a read."""
     return tuple((region[dim].start, region[dim].stop) for dim in dims if dim in region)
 

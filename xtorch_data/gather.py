@@ -105,7 +105,10 @@ def labelled_generator(
     windows: Windows, piece: Piece, data: xr.Dataset
 ) -> xbatcher.BatchGenerator | None:
     """An xbatcher generator over a labeled piece, where its windows are those of the piece."""
-    regular = all(axis.windowed and isinstance(axis.starts, range) for axis in windows.axes)
+    regular = all(
+        axis.windowed and isinstance(axis.starts, range) and isinstance(axis.dim, str)
+        for axis in windows.axes
+    )
     if not regular or not windows.axes or piece.samples > MAX_LISTED_WINDOWS:
         return None
     return xbatcher.BatchGenerator(
@@ -155,9 +158,7 @@ def locate(
     return np.asarray(flat, dtype=np.int64), tuple(places)
 
 
-def copy_windows(
-    out: Array, rows: IntArray, view: Array, places: tuple[IntArray, ...]
-) -> None:
+def copy_windows(out: Array, rows: IntArray, view: Array, places: tuple[IntArray, ...]) -> None:
     """Copy the windows at some places of a view into rows of ``out (sample, *dims)``."""
     if math.prod(out.shape[1:]) * out.itemsize < SMALL_WINDOW_BYTES or not places:
         out[rows] = view[places]
@@ -173,13 +174,15 @@ def labelled_sample(
     """One sample of a piece, with its coordinates."""
     if memory.generator is not None:
         cut: xr.Dataset = memory.generator[local]
-        return cut
-    assert memory.data is not None
-    indexers = {
-        axis.dim: slice(start, start + axis.size) if axis.windowed else start
-        for axis, start in zip(windows.axes, place, strict=True)
-    }
-    return memory.data.isel(indexers, missing_dims="ignore")
+    else:
+        assert memory.data is not None
+        indexers = {
+            axis.dim: slice(start, start + axis.size) if axis.windowed else start
+            for axis, start in zip(windows.axes, place, strict=True)
+        }
+        cut = memory.data.isel(indexers, missing_dims="ignore")
+    # A transform may work in place; neighbors share the block.
+    return cut.copy(deep=True)
 
 
 def to_array(
@@ -232,8 +235,7 @@ def to_array(
             raise ValueError("the transform left no variable")
     else:
         raise TypeError(
-            "a transform returns an xarray DataArray or Dataset, not "
-            f"{type(result).__name__}"
+            f"a transform returns an xarray DataArray or Dataset, not {type(result).__name__}"
         )
     lengths = {dim: sizes[dim] for dim in part.lacking}
     for variable in found:
@@ -251,8 +253,9 @@ def to_array(
         dims += [dim for dim in lengths if dim not in lead and dim not in dims]
     order = (*lead, *dims)
     dtype = common_dtype([variable.dtype for variable in found], floating)
+    shape = {dim: lengths[dim] for dim in order}
     arrays = [
-        variable.set_dims({dim: lengths[dim] for dim in order}).transpose(*order).to_numpy()
+        variable.set_dims(shape).transpose(*order).to_numpy()  # type: ignore[no-untyped-call]
         for variable in found
     ]
     array = np.stack(arrays, axis=len(lead)) if stacked else arrays[0]

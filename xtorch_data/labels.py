@@ -138,9 +138,7 @@ class Labels:
             sizes = dict(
                 zip(labels.dims, array.shape[variable_axis + labels.stacked :], strict=True)
             )
-            changed = {
-                dim for dim, size in sizes.items() if size != self._steps(dim, labels, size)
-            }
+            changed = {dim for dim, size in sizes.items() if size != self._steps(dim, labels, size)}
             dims = {
                 dim: suffixed(dim) if dim in cut_differently or dim in changed else dim
                 for dim in labels.dims
@@ -169,9 +167,10 @@ class Labels:
         return (indexer or slice(None)).indices(size)
 
     def _steps(self, dim: Hashable, labels: PartLabels, otherwise: int) -> int:
+        indexer = labels.indexers.get(dim, slice(None))
         for axis in self.windows.axes:
-            if axis.dim == dim:
-                return len(range(axis.size)[labels.indexers.get(dim, slice(None))])  # type: ignore
+            if axis.dim == dim and isinstance(indexer, slice):
+                return len(range(axis.size)[indexer])
         return otherwise
 
     def _of_samples(
@@ -197,7 +196,7 @@ class Labels:
         return found.transpose(*lead, ...) if set(lead) <= set(found.dims) else found
 
 
-def renamed(variable: xr.Variable, names: Mapping[Hashable, Hashable]) -> xr.Variable:
+def renamed(variable: xr.Variable, names: Mapping[Any, Hashable]) -> xr.Variable:
     """A variable with some of its dims renamed."""
     dims = [names.get(dim, dim) for dim in variable.dims]
     return xr.Variable(dims, variable.data, variable.attrs)

@@ -11,6 +11,7 @@ import torch.utils.data
 
 from .batch import Batch
 from .dataset import IterableDataset
+from .topology import shared_integers
 
 __all__ = ["DataLoader"]
 
@@ -102,14 +103,16 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         self.device = None if device is None else _as_device(device)
         if self.device is not None and self.device.type == "cuda":
             kwargs.setdefault("pin_memory", True)
+        if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
+            raise ValueError(f"num_workers must be an integer, 0 or more, not {num_workers!r}")
         if num_workers and multiprocessing_context is None:
             multiprocessing_context = "forkserver"
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._epoch = shared_integers(1)
         super().__init__(
             dataset,
             batch_size=None,
             num_workers=num_workers,
-            collate_fn=_as_is,
+            collate_fn=_as_is,  # type: ignore[arg-type]  # without batch_size it gets one item
             multiprocessing_context=multiprocessing_context,
             worker_init_fn=_TellEpoch(self._epoch, worker_init_fn) if num_workers else None,
             # Of its own, so that making an iterator does not draw from the global one.
@@ -136,12 +139,12 @@ def _on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch
         for batch in batches:
             yield batch.to(device)
         return
-    stream = torch.cuda.Stream(device)
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     ahead: deque[tuple[Batch, Batch, torch.cuda.Event]] = deque()
     for batch in batches:
         with torch.cuda.stream(stream):
             moved = batch.to(device, non_blocking=True)
-            copied = torch.cuda.Event()
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(stream)
         ahead.append((batch, moved, copied))
         if len(ahead) > 1:
@@ -150,9 +153,7 @@ def _on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch
         yield _arrived(*ahead.popleft(), device)
 
 
-def _arrived(
-    pinned: Batch, moved: Batch, copied: torch.cuda.Event, device: torch.device
-) -> Batch:
+def _arrived(pinned: Batch, moved: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
     """A batch whose copy the consumer's stream has waited for."""
     current = torch.cuda.current_stream(device)
     current.wait_event(copied)

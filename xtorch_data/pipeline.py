@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
@@ -36,7 +39,7 @@ class _Loaded:
 
     pieces: list[PieceInMemory]
     begins: IntArray  # number, among all samples of the stage, of each piece's first sample
-    order: IntArray
+    order: IntArray | range
 
 
 @dataclass(eq=False)
@@ -67,7 +70,7 @@ class _Portion:
 def run(
     stages: Iterator[Stage],
     batches: Iterator[int],
-    make_reader: Callable[[ThreadPoolExecutor], Reader],
+    make_reader: Callable[[_Threads], Reader],
     assemble: Callable[[Buffers, int], Assembly],
     single: bool,
     nbytes: Callable[[Stage], int],
@@ -84,7 +87,7 @@ def run(
     batches : iterator of int
         Number of samples of every batch.
     make_reader : callable
-        Makes the reader that works on an executor.
+        Makes the reader from an object with the executors ``work`` and ``graphs``.
     assemble : callable
         Begins a batch of so many samples.
     single : bool
@@ -94,34 +97,73 @@ def run(
     memory : int
         Bytes of all stages held or being read, at most; a single stage may exceed it.
     """
-    work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
-    gather = ThreadPoolExecutor(GATHER_THREADS, "xtorch_data-gather")
-    loop = asyncio.new_event_loop()
-    loop.set_default_executor(work)
-    thread = threading.Thread(target=loop.run_forever, name="xtorch_data-reader", daemon=True)
-    flights = _Flights(stages, nbytes, memory, loop, make_reader(work))
+    threads = _Threads()
+    flights = _Flights(stages, nbytes, memory, threads.loop, make_reader(threads))
+    threads.begin(flights)
     buffers = Buffers()
     portions = flights.portions(batches)
     waiting: deque[Future[Batch]] = deque()
-    thread.start()
     try:
         while True:
             while len(waiting) < BATCHES_AHEAD:
                 taken = next(portions, None)
                 if taken is None:
                     break
-                waiting.append(gather.submit(_gather, taken, flights, assemble, buffers, single))
+                waiting.append(
+                    threads.gather.submit(_gather, taken, flights, assemble, buffers, single)
+                )
             if not waiting:
                 return
             yield waiting.popleft().result()
     finally:
-        flights.close()
-        gather.shutdown(wait=True, cancel_futures=True)
-        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
-        work.shutdown(wait=True, cancel_futures=True)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        threads.close()
+
+
+class _Threads:
+    """The threads of one iteration: an event loop, and pools for what would block it."""
+
+    def __init__(self) -> None:
+        self.work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
+        # Of its own: work that waits for a graph must not take the threads that compute it.
+        self.graphs = ThreadPoolExecutor(os.cpu_count(), "xtorch_data-dask")
+        self.gather = ThreadPoolExecutor(GATHER_THREADS, "xtorch_data-gather")
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(self.work)
+        self._thread = threading.Thread(
+            target=self.loop.run_forever, name="xtorch_data-reader", daemon=True
+        )
+        self._flights: _Flights | None = None
+
+    def begin(self, flights: _Flights) -> None:
+        """Start the event loop."""
+        self._flights = flights
+        _open.add(self)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let every thread come to its end; may be called again."""
+        if self._flights is None:
+            return
+        self._flights.close()
+        self._flights = None
+        _open.discard(self)
+        self.gather.shutdown(wait=True, cancel_futures=True)
+        asyncio.run_coroutine_threadsafe(_cancel_all(), self.loop).result()
+        self.work.shutdown(wait=True, cancel_futures=True)
+        self.graphs.shutdown(wait=True, cancel_futures=True)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+_open: weakref.WeakSet[_Threads] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End iterations that are still open, while there are threads to end them."""
+    for threads in list(_open):
+        threads.close()
 
 
 async def _cancel_all() -> None:
@@ -143,16 +185,15 @@ def _gather(
     row = 0
     for portion in portions:
         loaded = portion.flight.loaded.result()
-        order = loaded.order[portion.start : portion.stop]
+        found = loaded.order[portion.start : portion.stop]
+        order = np.arange(found.start, found.stop) if isinstance(found, range) else found
         if len(loaded.pieces) == 1:
             assembly.add(np.arange(row, row + len(order)), loaded.pieces[0], order)
         else:
             of_piece = np.searchsorted(loaded.begins, order, side="right") - 1
             for piece in np.unique(of_piece).tolist():
                 rows = np.flatnonzero(of_piece == piece)
-                assembly.add(
-                    rows + row, loaded.pieces[piece], order[rows] - loaded.begins[piece]
-                )
+                assembly.add(rows + row, loaded.pieces[piece], order[rows] - loaded.begins[piece])
         row += len(order)
         del loaded
         flights.done(portion)

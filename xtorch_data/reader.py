@@ -8,7 +8,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
-import dask
+import dask.base
+import dask.threaded
 import numpy as np
 import xarray as xr
 
@@ -71,6 +72,8 @@ class Reader:
         What a random preprocess depends on.
     executor : concurrent.futures.Executor
         Where work runs that would block the event loop.
+    graphs : concurrent.futures.Executor
+        Where dask computes, unless it has been given a scheduler.
     """
 
     dataset: xr.Dataset
@@ -83,6 +86,7 @@ class Reader:
     seed: int
     epoch: int
     executor: Executor
+    graphs: Executor
     _blocking: set[Hashable] = field(default_factory=set)
     _last: dict[Hashable, tuple[object, xr.Variable, asyncio.Future[None]]] = field(
         default_factory=dict
@@ -99,9 +103,7 @@ class Reader:
         }
         block = self.dataset.isel(region, missing_dims="ignore").copy(deep=False)
         lazy = {
-            name: variable
-            for name, variable in block.variables.items()
-            if not variable._in_memory
+            name: variable for name, variable in block.variables.items() if not variable._in_memory
         }
         shared = [
             self._read_shared(name, variable, region)
@@ -115,6 +117,9 @@ class Reader:
         }
         await together([*shared, self._read_own(own, region)])
         if self.preprocess is not None:
+            for name in block.data_vars:
+                if name not in own:  # it is also the user's, or another block's
+                    block[name] = block[name].copy(deep=True)
             block = await self._run(self._preprocessed, block, load)
         return block
 
@@ -173,7 +178,12 @@ class Reader:
         """Compute variables backed by dask together, so that they share what their graphs share."""
 
         def compute() -> None:
-            results = dask.compute(*(variable.data for variable in graphs.values()))
+            lazy = [variable.data for variable in graphs.values()]
+            # By default dask would start a pool for each thread that calls it, and keep it.
+            scheduler = dask.base.get_scheduler(collections=lazy)  # type: ignore[no-untyped-call]
+            plain = scheduler in (None, dask.threaded.get)
+            options = {"scheduler": "threads", "pool": self.graphs} if plain else {}
+            results = dask.base.compute(*lazy, **options)  # type: ignore[no-untyped-call]
             for variable, result in zip(graphs.values(), results, strict=True):
                 variable.data = result
 
@@ -199,7 +209,8 @@ class Reader:
 
         try:
             result = self.preprocess(block, rng)
-            check_preprocessed(result, block, self.windows, self.parts)
+            names = [name for part in self.parts for name in part.variables]
+            check_preprocessed(result, block, [axis.dim for axis in self.windows.axes], names)
         except Exception as error:
             error.add_note(f"in preprocess of block {load.block}")
             raise
@@ -309,27 +320,38 @@ def _concatenated(first: xr.Dataset, second: xr.Dataset, dim: Hashable) -> xr.Da
 
 
 def check_preprocessed(
-    result: Any, block: xr.Dataset, windows: Windows, parts: Sequence[Part] = ()
+    result: Any, block: xr.Dataset, dims: Iterable[Hashable], variables: Iterable[Hashable]
 ) -> None:
-    """Raise if a preprocess has changed what it must not change.
+    """Raise if a preprocess has changed what it must keep.
+
+    Parameters
+    ----------
+    result : Any
+        What it returned.
+    block : xarray.Dataset
+        What it was given.
+    dims : iterable of Hashable
+        Dims that must keep their size.
+    variables : iterable of Hashable
+        Variables that must be there.
 
     Raises
     ------
     TypeError
         If the result is not a Dataset.
     ValueError
-        If it lacks a dim or a variable, or a dim has another size.
+        If a variable is missing, or a dim is or has another size.
     """
     if not isinstance(result, xr.Dataset):
         raise TypeError(f"preprocess must return an xarray Dataset, not {type(result).__name__}")
-    for axis in windows.axes:
-        size, expected = result.sizes.get(axis.dim), block.sizes.get(axis.dim)
-        if expected is not None and size is not None and size != expected:
+    for dim in dims:
+        if dim in block.sizes and result.sizes.get(dim) != block.sizes[dim]:
             raise ValueError(
-                f"preprocess must keep the sizes of the dims of the samples, but made {axis.dim!r} "
-                f"{size} instead of {expected}"
+                f"preprocess must keep the dims of the samples, but it was given "
+                f"{block.sizes[dim]} steps of {dim!r} and returned {result.sizes.get(dim, 'none')}"
             )
-    for part in parts:
-        for name in part.variables:
-            if name not in result:
-                raise ValueError(f"preprocess lost variable {name!r} of part {part.name!r}")
+    for name in variables:
+        if name not in result.data_vars:
+            raise ValueError(
+                f"no data variable {name!r} after preprocess, which has {list(result.data_vars)}"
+            )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from .batch import Batch
 from .windows import Windows
 
 __all__ = [
@@ -52,7 +53,7 @@ class Select:
         **indexers_kwargs: int | slice,
     ) -> None:
         self.variables = variables
-        self.indexers: dict[Hashable, int | slice] = {**(indexers or {}), **indexers_kwargs}
+        self.indexers: dict[Any, int | slice] = {**(indexers or {}), **indexers_kwargs}
 
     def __repr__(self) -> str:
         indexers = "".join(f", {dim}={indexer}" for dim, indexer in self.indexers.items())
@@ -139,8 +140,10 @@ def resolve_parts(
 
 
 def _as_select(part: str, specification: Any, data: xr.Dataset) -> Select:
-    if not isinstance(part, str) or not part.isidentifier():
+    if not isinstance(part, str) or not part.isidentifier() or part.startswith("_"):
         raise ValueError(f"the name of a part must be an identifier, not {part!r}")
+    if part == "index" or hasattr(Batch, part):
+        raise ValueError(f"a part cannot be named {part!r}: a batch has something else there")
     if isinstance(specification, Select):
         return specification
     if isinstance(specification, tuple) and specification not in data.data_vars:
@@ -243,7 +246,10 @@ def numpy_dtype(dtype: Any) -> tuple[np.dtype[Any], torch.dtype | None]:
             return torch.empty(0, dtype=dtype).numpy().dtype, None
         except TypeError:  # bfloat16 and the like: numpy does not have them
             return np.dtype(np.float32), dtype
-    found = np.dtype(dtype)
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be a torch or numpy dtype, not {dtype!r}") from None
     if found.kind != "f" or found.itemsize > 8:
         raise TypeError(f"dtype is that of floating data, float16, float32 or float64, not {found}")
     return found.newbyteorder("="), None

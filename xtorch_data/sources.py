@@ -52,7 +52,8 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
-        return xr.open_zarr(store, **kwargs)
+        opened: xr.Dataset = xr.open_zarr(store, **kwargs)
+        return opened
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,14 @@ class Source:
     dataset: xr.Dataset
     single: Hashable | None = None
     generator: xbatcher.BatchGenerator | None = None
+
+    @property
+    def sizes(self) -> dict[Hashable, int]:
+        """Size of every dim, in the order of the data as it was given."""
+        sizes = dict(self.dataset.sizes)
+        if self.single is None:
+            return sizes
+        return {**{dim: sizes[dim] for dim in self.dataset[self.single].dims}, **sizes}
 
     @property
     def origin(self) -> str:
@@ -129,7 +138,7 @@ def _from_array(array: xr.DataArray) -> Source:
 
 
 def _from_zarr_array(array: zarr.Array[Any], dims: Sequence[Hashable] | None) -> Source:
-    names = dims
+    names: Any = dims
     if names is None:
         names = getattr(array.metadata, "dimension_names", None)
     if names is None:
@@ -140,7 +149,8 @@ def _from_zarr_array(array: zarr.Array[Any], dims: Sequence[Hashable] | None) ->
         raise ValueError(f"the array has {array.ndim} dims, but dims names {list(names)}")
     attrs = {key: value for key, value in array.attrs.items() if key != "_ARRAY_DIMENSIONS"}
     encoding = {"chunks": array.chunks, "source": str(array.store_path)}
-    variable = xr.Variable(names, LazilyIndexedArray(ZarrArrayWrapper(array)), attrs, encoding)
+    lazy = LazilyIndexedArray(ZarrArrayWrapper(array))  # type: ignore[no-untyped-call]
+    variable = xr.Variable(names, lazy, attrs, encoding)
     name = array.basename or "x"
     name = f"{name}_" if name in names else name
     # Packed integers written by xarray or netCDF tools say in attributes how to decode them.

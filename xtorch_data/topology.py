@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed
 
-__all__ = ["EpochCounter", "as_topology", "current_topology"]
+__all__ = ["EpochCounter", "as_topology", "current_topology", "shared_integers"]
 
 # Iterations of a plain torch loader whose epoch is remembered at the same time.
 _SLOTS = 64
@@ -45,6 +45,11 @@ def current_topology() -> tuple[int, int]:
     return 0, 1
 
 
+def shared_integers(count: int) -> torch.Tensor:
+    """Zeros, int64, in memory that worker processes share."""
+    return torch.zeros(count, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call,no-any-return]
+
+
 class EpochCounter:
     """Counts iterations, in memory that worker processes share.
 
@@ -55,7 +60,7 @@ class EpochCounter:
 
     def __init__(self) -> None:
         # Next epoch, then pairs of key and epoch.
-        self._shared = torch.zeros(1 + 2 * _SLOTS, dtype=torch.int64).share_memory_()
+        self._shared = shared_integers(1 + 2 * _SLOTS)
         self._shared[1:] = -1
         self._iterations: dict[int, int] = {}
 

@@ -206,10 +206,8 @@ class Windows:
         flat = np.asarray(samples, dtype=np.int64)
         out = np.empty((len(self.axes), *flat.shape), dtype=np.int64)
         if self.axes:
-            for row, axis, numbers in zip(
-                out, self.axes, np.unravel_index(flat, self.shape), strict=True
-            ):
-                row[...] = axis.start(numbers)
+            for place, numbers in enumerate(np.unravel_index(flat, self.shape)):
+                out[place] = self.axes[place].start(numbers)
         return out
 
     def subset(self, dim: Hashable, keep: slice | Sequence[int] | IntArray) -> Windows:

@@ -1,0 +1,44 @@
+# Everything is run through here; `make help` lists what there is.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test check docs bench format clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/demo.installed ## Train a small forecaster on real data; results in demo_output/
+	$(BIN)/python examples/forecast.py
+
+test: $(VENV)/test.installed ## Run the tests, the docstring examples and every example in the docs (ARGS=… for pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/check.installed ## Check format, lint, types, docstrings and spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/numpydoc lint xtorch_data/*.py
+	$(BIN)/codespell
+
+docs: $(VENV)/docs.installed ## Build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/test.installed ## Run the benchmarks (WORKLOAD=forecast, QUICK=1)
+	WORKLOAD="$(WORKLOAD)" QUICK="$(QUICK)" $(BIN)/python -m benchmarks
+
+format: $(VENV)/check.installed ## Format the code and fix what ruff can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the environment and everything that was made
+	rm -rf $(VENV) site demo_output build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each extra, so that a target installs what it needs and only once.
+$(VENV)/%.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	@touch $@

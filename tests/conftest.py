@@ -1,0 +1,64 @@
+"""Settings of the property tests and the fixtures that several modules share."""
+
+import os
+import threading
+import time
+from types import SimpleNamespace
+
+import hypothesis
+import pytest
+import torch.utils.data
+
+hypothesis.settings.register_profile(
+    "default",
+    deadline=None,
+    max_examples=80,
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.data_too_large,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    ],
+)
+# In continuous integration the same examples run each time, and leave no database behind.
+hypothesis.settings.register_profile(
+    "ci", hypothesis.settings.get_profile("default"), derandomize=True, database=None
+)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture
+def as_worker(monkeypatch):
+    """Make this process look like one worker of a ``torch.utils.data.DataLoader``.
+
+    ``as_worker(1, 3)`` pretends to be worker 1 of 3; ``as_worker(0, 0)`` the main process.
+    """
+
+    def pretend(number, workers, dataset=None):
+        info = None
+        if workers:
+            info = SimpleNamespace(id=number, num_workers=workers, seed=1234, dataset=dataset)
+        # The module's global is what get_worker_info returns, wherever it was imported to.
+        monkeypatch.setattr(torch.utils.data._utils.worker, "_worker_info", info)
+        assert torch.utils.data.get_worker_info() is info
+
+    return pretend
+
+
+@pytest.fixture
+def no_new_threads():
+    """Fail a test that leaves a thread behind, after a short grace.
+
+    The fixture gives the function that checks, so that a test can ask more than once.
+    """
+    before = set(threading.enumerate())
+
+    def check(grace=4.0):
+        end = time.monotonic() + grace
+        while left := [thread for thread in threading.enumerate() if thread not in before]:
+            if time.monotonic() > end:
+                before.update(left)  # told once
+                pytest.fail(f"threads left behind: {left}")
+            time.sleep(0.02)
+
+    yield check
+    check()

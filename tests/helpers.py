@@ -1,0 +1,168 @@
+"""The independent answers that the tests compare with, and things to train on.
+
+Nothing here uses the package: a sample is plain slicing of plain numpy, windows are xbatcher's.
+"""
+
+import contextlib
+import warnings
+from collections import Counter
+
+import numpy as np
+import xarray as xr
+import xbatcher
+
+# ---------------------------------------------------------------------------------------------
+# Oracles
+
+
+def used_dims(ds, names):
+    """Dims that the variables `names` have, in the order of the dataset."""
+    return [dim for dim in ds.sizes if any(dim in ds[name].dims for name in names)]
+
+
+def xbatcher_windows(ds, names, input_dims, input_overlap=None):
+    """Every window, as xbatcher lists them, with an int for the dims that are not windowed."""
+    input_dims = {dim: ds.sizes[dim] if size == -1 else size for dim, size in input_dims.items()}
+    generator = xbatcher.BatchGenerator(
+        ds[list(names)],
+        input_dims=input_dims,
+        input_overlap=dict(input_overlap or {}),
+        batch_dims={dim: 1 for dim in used_dims(ds, names) if dim not in input_dims},
+        preload_batch=False,
+    )
+    windows = []
+    for (selector,) in generator._batch_selectors.selectors.values():
+        windows.append(
+            {dim: cut if dim in input_dims else cut.start for dim, cut in selector.items()}
+        )
+    return windows
+
+
+class Oracle:
+    """A dataset in plain numpy, cut by plain slicing: what ``ds.isel`` gives, only faster."""
+
+    def __init__(self, ds):
+        ds = ds.compute()
+        self.ds = ds
+        self.arrays = {name: (ds[name].dims, ds[name].values) for name in ds.variables}
+
+    def cut(self, name, *indexers):
+        """Dims and values of variable `name` after one ``isel`` after another."""
+        dims, values = self.arrays[name]
+        for window in indexers:
+            values = np.asarray(values[tuple(window.get(dim, slice(None)) for dim in dims)])
+            dims = tuple(dim for dim in dims if not isinstance(window.get(dim), int))
+        return dims, values
+
+    def variable(self, name, window, kept, select=None):
+        """Values of one variable in one sample, over all the windowed dims in the order `kept`."""
+        dims, values = self.cut(name, window)
+        sizes = [window[dim].stop - window[dim].start for dim in kept]
+        values = values.transpose([dims.index(dim) for dim in kept if dim in dims])
+        values = values[tuple(slice(None) if dim in dims else None for dim in kept)]
+        values = np.broadcast_to(values, sizes)
+        return values[tuple((select or {}).get(dim, slice(None)) for dim in kept)]
+
+    def part(self, names, window, kept, select=None, floating=np.float32):
+        """What a part's tensor holds for one sample: a name, or a list of names stacked."""
+        if isinstance(names, str):
+            values = self.variable(names, window, kept, select)
+        else:
+            stack = [self.variable(name, window, kept, select) for name in names]
+            values = np.stack(stack).astype(np.result_type(*stack))
+        kind = floating if values.dtype.kind == "f" else values.dtype.newbyteorder("=")
+        return values.astype(kind)
+
+    def coords(self, names, window, select=None):
+        """Coordinates of one sample of the variables `names`: name to dims and values."""
+        dims = set(used_dims(self.ds, names))
+        return {
+            name: self.cut(name, window, select or {})
+            for name in self.ds.coords
+            if dims.issuperset(self.ds[name].dims)
+        }
+
+
+def assert_labels(labels, expected):
+    """Compare the coordinates of a labeled batch with those of its samples, cut one by one.
+
+    `expected` holds a mapping of name to dims and values for each sample.
+    """
+    found = set(labels.coords) - {"sample"}
+    assert found == set(expected[0]), f"coordinates {found} instead of {set(expected[0])}"
+    for name, (dims, _) in expected[0].items():
+        variable = labels[name].variable
+        values = variable.transpose("sample", ..., missing_dims="ignore").values
+        own = [dim for dim in variable.dims if dim != "sample"]
+        assert set(own) == set(dims), name
+        order = [dims.index(dim) for dim in own]
+        stack = np.stack([sample[name][1].transpose(order) for sample in expected])
+        if "sample" not in variable.dims:  # the same for all of them
+            values = np.broadcast_to(values, stack.shape)
+        np.testing.assert_array_equal(values, stack, err_msg=f"coordinate {name!r}")
+
+
+def samples_of(batches):
+    """Sample numbers of some batches, one after the other."""
+    return [number for batch in batches for number in np.ravel(batch.index.numpy()).tolist()]
+
+
+def orders(batches):
+    """Sample numbers of each batch."""
+    return [tuple(np.ravel(batch.index.numpy()).tolist()) for batch in batches]
+
+
+def assert_once(numbers, total):
+    """Every sample of `total` is there, and none twice."""
+    counts = Counter(numbers)
+    assert sorted(counts) == list(range(total))
+    assert set(counts.values()) == {1}
+
+
+@contextlib.contextmanager
+def tiny_memory_allowed():
+    """Silence the warning that a sample is larger than the memory budget."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?is).*(memory|budget)", category=UserWarning)
+        yield
+
+
+# ---------------------------------------------------------------------------------------------
+# Data
+
+
+def forecast(time=60, y=4, x=5, names=("a", "b"), dtype="float32"):
+    """Random fields over time, with index coords and a two-dimensional one, in memory."""
+    rng = np.random.default_rng(7)
+    return xr.Dataset(
+        {name: (("time", "y", "x"), rng.normal(size=(time, y, x)).astype(dtype)) for name in names},
+        coords={
+            "time": np.datetime64("2000-01-01", "ns") + np.arange(time) * np.timedelta64(6, "h"),
+            "y": np.linspace(50.0, 40.0, y),
+            "x": np.arange(x) * 0.25,
+            "longitude": (("y", "x"), rng.normal(size=(y, x))),
+        },
+    )
+
+
+def numbered(samples, dims=("time",)):
+    """One variable ``a`` whose value at each place is the number of the place."""
+    sizes = samples if isinstance(samples, tuple) else (samples,)
+    values = np.arange(np.prod(sizes), dtype="int64").reshape(sizes)
+    return xr.Dataset({"a": (dims, values)})
+
+
+# ---------------------------------------------------------------------------------------------
+# Transforms. At module level, so that worker processes find them.
+
+
+def twice_plus_one(sample):
+    return sample * 2 + 1
+
+
+def anomaly(sample):
+    return sample - sample.mean("time")
+
+
+def add_noise(sample, rng):
+    return sample + rng.normal()

@@ -1,0 +1,274 @@
+"""Hypothesis strategies: random labeled datasets, where they are stored, and what to cut."""
+
+import contextlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from helpers import used_dims
+from hypothesis import strategies as st
+
+DIMS = ("time", "y", "x", "member")
+NAMES = ("a", "b", "c")
+DTYPES = ("float32", "float64", "int16", "int64", "bool", ">f4", ">f8", ">i2")
+STORAGES = ("memory", "dask", "zarr", "zarr", "zarr", "zarr+dask", "netcdf")
+MEMORIES = (1, "1 B", 64, 700, "4 kB", "20 KiB", "1 MiB", "1 GiB")
+MAX_POINTS = 2400
+
+
+@dataclass
+class Stored:
+    """A dataset, and how it is kept before it is handed to the package."""
+
+    ds: xr.Dataset
+    storage: str
+    chunks: dict[str, tuple[tuple[int, ...], ...]]
+    packed: tuple[str, ...]
+    lazy: dict[str, Any]
+
+    @contextlib.contextmanager
+    def open(self):
+        """The dataset as a user has it: opened lazily, then perhaps sliced lazily."""
+        with tempfile.TemporaryDirectory() as folder:
+            ds = self._stored(Path(folder))
+            try:
+                yield ds.isel(self.lazy)
+            finally:
+                ds.close()
+
+    def _stored(self, folder):
+        if self.storage == "memory":
+            return self.ds
+        if self.storage == "dask":
+            return self._in_dask()
+        encoding = {
+            name: {"dtype": "int16", "scale_factor": 0.25, "add_offset": 3.0, "_FillValue": -9999}
+            for name in self.packed
+        }
+        if self.storage == "netcdf":
+            native = self.ds.assign(
+                {n: v.astype(v.dtype.newbyteorder("=")) for n, v in self.ds.data_vars.items()}
+            )
+            native.to_netcdf(folder / "data.nc", engine="netcdf4", encoding=encoding)
+            return xr.open_dataset(folder / "data.nc", engine="netcdf4")
+        for name, chunks in self.chunks.items():
+            encoding.setdefault(name, {})["chunks"] = tuple(sizes[0] for sizes in chunks)
+        path = folder / "data.zarr"
+        self.ds.to_zarr(path, zarr_format=3, consolidated=False, encoding=encoding)
+        chunks = {} if self.storage == "zarr+dask" else None
+        return xr.open_zarr(path, consolidated=False, chunks=chunks)
+
+    def _in_dask(self):
+        ds = self.ds.copy()
+        for name, chunks in self.chunks.items():
+            ds[name] = ds[name].chunk(dict(zip(ds[name].dims, chunks, strict=True)))
+        return ds
+
+
+@dataclass
+class Case:
+    """A dataset and all that makes an epoch of it."""
+
+    stored: Stored
+    inputs: Any
+    targets: Any
+    input_dims: dict[str, int]
+    input_overlap: dict[str, int]
+    batch_size: int
+    shuffle: bool
+    drop_last: bool
+    seed: int
+    memory: Any
+
+    def parts(self, ds):
+        """Names of each part, as they are asked for. A store may list variables in any order."""
+        inputs = list(ds.data_vars) if self.inputs is None else self.inputs
+        return {"x": inputs} if self.targets is None else {"x": inputs, "y": self.targets}
+
+    def names(self, ds):
+        """Variables that are used."""
+        names = []
+        for part in self.parts(ds).values():
+            names += [part] if isinstance(part, str) else part
+        return list(dict.fromkeys(names))
+
+    @property
+    def arguments(self):
+        """Keyword arguments of the dataset class."""
+        return {
+            "input_dims": self.input_dims,
+            "input_overlap": self.input_overlap,
+            "inputs": self.inputs,
+            "targets": self.targets,
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "drop_last": self.drop_last,
+            "seed": self.seed,
+            "memory": self.memory,
+        }
+
+
+def _values(draw, rng, dtype, shape):
+    kind = np.dtype(dtype).kind
+    if kind == "b":
+        values = rng.random(shape) < 0.5
+    elif kind == "i":
+        values = rng.integers(-1000, 1000, shape)
+    else:
+        # Quarters survive packing into integers, and every value is another one.
+        values = rng.permutation(np.arange(np.prod(shape, dtype=int)) / 4).reshape(shape)
+        if draw(st.booleans()):
+            values = np.where(rng.random(shape) < 0.3, np.nan, values)
+    return values.astype(dtype)
+
+
+def _index(draw, dim, size, storage):
+    kinds = ["none", "integers", "descending", "datetime", "cftime"]
+    if not storage.startswith("zarr"):  # Zarr v3 has no specification for fixed-length strings
+        kinds.append("strings")
+    kind = draw(st.sampled_from(kinds))
+    if kind == "integers":
+        return np.arange(size) * 3 + 5
+    if kind == "descending":
+        return np.linspace(60.0, -60.0, size)
+    if kind == "datetime":
+        return np.datetime64("1999-12-30", "ns") + np.arange(size) * np.timedelta64(24, "h")
+    if kind == "cftime":
+        return xr.date_range(
+            "2000-02-28", periods=size, freq="D", calendar="360_day", use_cftime=True
+        )
+    if kind == "strings":
+        return np.array([f"{dim}{number:02d}" for number in range(size)])
+    return None
+
+
+def _irregular(draw, size):
+    """Chunk sizes along a dim that add up to its size."""
+    cuts = draw(st.sets(st.integers(1, max(size - 1, 1)), max_size=3)) if size > 1 else set()
+    edges = [0, *sorted(cuts), size]
+    return tuple(np.diff(edges).tolist())
+
+
+def _lazy(draw, size):
+    """What a user may cut lazily along a dim: an offset, a stride, the other way round, a list."""
+    kind = draw(st.sampled_from(["offset", "offset", "offset", "stride", "reverse", "list"]))
+    start = draw(st.integers(0, size - 1))
+    stop = draw(st.integers(start + 1, size))
+    if kind == "offset":
+        return slice(start, stop)
+    if kind == "stride":
+        return slice(start, stop, 2)
+    if kind == "reverse":
+        return slice(None, None, -1)
+    return sorted(draw(st.sets(st.integers(0, size - 1), min_size=1, max_size=6)))
+
+
+@st.composite
+def stored_datasets(draw):
+    """Random datasets of 1 to 4 dims and 1 to 3 variables in memory, dask, Zarr or netCDF."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    storage = draw(st.sampled_from(STORAGES))
+    dims = draw(st.permutations(DIMS))[: draw(st.integers(1, 4))]
+    sizes = {dim: draw(st.integers(1, 40)) for dim in dims}
+    while np.prod(list(sizes.values())) > MAX_POINTS:
+        largest = max(sizes, key=sizes.get)
+        sizes[largest] = (sizes[largest] + 1) // 2
+
+    variables, chunks, packed = {}, {}, []
+    for number in range(draw(st.integers(1, 3))):
+        name = NAMES[number]
+        few = 1 if number == 0 else 0  # a later variable may be a scalar
+        own = draw(st.permutations(dims))[: draw(st.integers(few, len(dims)))]
+        dtype = draw(st.sampled_from(DTYPES))
+        shape = tuple(sizes[dim] for dim in own)
+        variables[name] = (own, _values(draw, rng, dtype, shape))
+        if storage == "dask":
+            chunks[name] = tuple(_irregular(draw, size) for size in shape)
+        elif storage.startswith("zarr"):
+            chunks[name] = tuple((draw(st.integers(1, size)),) for size in shape)
+            if np.dtype(dtype).kind == "f" and draw(st.integers(0, 3)) == 0:
+                packed.append(name)
+
+    coords = {}
+    for dim, size in sizes.items():
+        values = _index(draw, dim, size, storage)
+        if values is not None:
+            coords[dim] = (dim, values)
+        if draw(st.integers(0, 3)) == 0:
+            coords[f"{dim}_label"] = (dim, rng.normal(size=size))
+    if len(dims) > 1 and draw(st.booleans()):
+        pair = draw(st.permutations(dims))[:2]
+        coords["area"] = (pair, rng.normal(size=[sizes[dim] for dim in pair]))
+    if draw(st.booleans()):
+        coords["height"] = ((), 2.0)
+
+    ds = xr.Dataset(variables, coords)
+    lazy = {}
+    for dim, size in ds.sizes.items():
+        if draw(st.integers(0, 2)) == 0:
+            lazy[dim] = _lazy(draw, size)
+    return Stored(ds, storage, chunks, tuple(packed), lazy)
+
+
+@st.composite
+def window_arguments(draw, sizes):
+    """Random ``input_dims`` and ``input_overlap`` over dims of the given sizes."""
+    some = draw(st.permutations(list(sizes)))[: draw(st.integers(1, len(sizes)))]
+    input_dims, input_overlap = {}, {}
+    for dim in some:
+        size = draw(st.integers(1, sizes[dim]))
+        if draw(st.booleans()):
+            input_overlap[dim] = draw(st.integers(0, size - 1))
+        input_dims[dim] = size
+        if size == sizes[dim] and draw(st.booleans()):
+            input_dims[dim] = -1
+    return input_dims, input_overlap
+
+
+@st.composite
+def cases(draw):
+    """Random datasets with random windows, batches, order and memory."""
+    stored = draw(stored_datasets())
+    ds = stored.ds.isel(stored.lazy)
+    names = list(ds.data_vars)
+    with_dims = [name for name in names if ds[name].ndim]
+
+    inputs = targets = None
+    if draw(st.booleans()):
+        inputs = draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+        if not set(inputs) & set(with_dims):
+            inputs = [*inputs, with_dims[0]]
+        if len(inputs) == 1 and draw(st.booleans()):
+            inputs = inputs[0]
+        others = [name for name in names if name not in inputs]
+        if others and draw(st.booleans()):
+            targets = draw(st.sampled_from(others))
+            if draw(st.booleans()):
+                targets = [targets]
+
+    case = Case(
+        stored=stored,
+        inputs=inputs,
+        targets=targets,
+        input_dims={},
+        input_overlap={},
+        batch_size=1,
+        shuffle=draw(st.booleans()),
+        drop_last=draw(st.integers(0, 4)) == 0,
+        seed=draw(st.integers(0, 2**31)),
+        memory=draw(st.sampled_from(MEMORIES)),
+    )
+    sizes = {dim: ds.sizes[dim] for dim in used_dims(ds, case.names(ds))}
+    case.input_dims, case.input_overlap = draw(window_arguments(sizes))
+
+    total = 1
+    for dim, size in sizes.items():
+        window = case.input_dims.get(dim, 1)
+        window = size if window == -1 else window
+        total *= (size - window) // (window - case.input_overlap.get(dim, 0)) + 1
+    # At most 40 batches an epoch, so that an example stays quick.
+    case.batch_size = max(draw(st.integers(1, total + 2)), total // 40, 1)
+    return case

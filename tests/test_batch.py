@@ -1,0 +1,229 @@
+"""What a batch can do: unpack, name its parts, travel, move, and go back to xarray."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from helpers import forecast, numbered
+from torch.utils.data import default_collate
+
+import xtorch_data as xtd
+
+
+@pytest.fixture
+def ds():
+    return forecast(time=30)
+
+
+@pytest.fixture
+def dataset(ds):
+    return xtd.IterableDataset(
+        ds, {"time": 8, "x": 5}, {"time": 6}, inputs=["a", "b"], targets="a", batch_size=6,
+        shuffle=True,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def batch(dataset):
+    return next(iter(dataset))
+
+
+def test_a_batch_is_public_and_unpacks_to_its_parts_in_order(batch):
+    assert isinstance(batch, xtd.Batch)
+    x, y = batch
+    assert isinstance(x, torch.Tensor)
+    assert torch.equal(x, batch.x)
+    assert torch.equal(y, batch.y)
+    assert x.shape == (6, 2, 8, 5)
+    assert y.shape == (6, 8, 5)
+
+
+def test_without_targets_a_batch_unpacks_to_one_part(ds):
+    (x,) = next(iter(xtd.IterableDataset(ds, {"time": 8}, inputs="a", batch_size=3)))
+    assert x.shape == (3, 8)
+
+
+def test_parts_go_by_key_and_by_attribute(batch):
+    assert torch.equal(batch["x"], batch.x)
+    assert torch.equal(batch["y"], batch.y)
+    with pytest.raises(KeyError, match="z"):
+        batch["z"]
+    with pytest.raises(AttributeError, match="z"):
+        _ = batch.z
+    assert not hasattr(batch, "static")
+
+
+def test_length_is_the_number_of_samples_and_index_their_numbers(batch):
+    assert len(batch) == 6
+    assert batch.index.shape == (6,)
+    assert batch.index.dtype == torch.int64
+    assert batch.index.device.type == "cpu"
+
+
+def test_a_part_cannot_take_the_name_of_something_else_that_a_batch_has():
+    for name in ("index", "to", "to_xarray", "pin_memory", "replace"):
+        with pytest.raises(ValueError, match=name):
+            xtd.IterableDataset(numbered(8), {"time": 2}, parts={name: "a"})
+
+
+def test_tensors_are_contiguous_and_can_be_written_to(batch):
+    for tensor in batch:
+        assert tensor.is_contiguous()
+        tensor += 1
+        assert tensor.numpy().flags.writeable
+
+
+def test_replace_puts_a_prediction_in_the_place_of_a_part_with_the_same_labels(batch):
+    prediction = batch.y * 2 + 1
+    other = batch.replace(y=prediction)
+    assert isinstance(other, xtd.Batch)
+    assert torch.equal(other.y, prediction)
+    assert torch.equal(other.x, batch.x)
+    assert torch.equal(other.index, batch.index)
+    assert not torch.equal(batch.y, prediction)
+    labels, plain = other.to_xarray("y"), batch.to_xarray("y")
+    np.testing.assert_array_equal(labels["a"].values, prediction.numpy())
+    xr.testing.assert_equal(labels.drop_vars("a"), plain.drop_vars("a"))
+
+
+def test_replace_takes_a_prediction_that_needs_gradients(batch):
+    prediction = (batch.y.clone().requires_grad_() * 3).float()
+    labels = batch.replace(y=prediction).to_xarray("y")
+    np.testing.assert_array_equal(labels["a"].values, prediction.detach().numpy())
+
+
+def test_replace_refuses_a_part_that_is_not_there_and_a_shape_without_labels(batch):
+    with pytest.raises((KeyError, ValueError, TypeError), match="z"):
+        batch.replace(z=batch.y)
+    with pytest.raises(ValueError, match="y"):
+        batch.replace(y=batch.y[:3]).to_xarray("y")
+
+
+def test_to_xarray_of_a_part_that_is_not_there_says_so(batch):
+    with pytest.raises((KeyError, ValueError), match="z"):
+        batch.to_xarray("z")
+
+
+def test_to_xarray_tells_the_place_of_each_sample(ds, dataset, batch):
+    labels = batch.to_xarray("x")
+    assert isinstance(labels, xr.Dataset)
+    np.testing.assert_array_equal(labels["sample"].values, batch.index.numpy())
+    assert labels["time"].dims == ("sample", "time")
+    assert labels["x"].dims == ("sample", "x")
+    assert labels["y"].dims == ("sample",)
+    for place, number in enumerate(batch.index.tolist()):
+        plain = ds.isel(dataset.windows[number])
+        one = labels.isel(sample=place)
+        np.testing.assert_array_equal(one["a"].values, plain["a"].values)
+        np.testing.assert_array_equal(one["time"].values, plain["time"].values)
+        assert one["y"].item() == plain["y"].item()
+        np.testing.assert_array_equal(one["longitude"].values, plain["longitude"].values)
+
+
+def test_labels_keep_their_attributes(ds):
+    ds["a"].attrs["units"] = "K"
+    ds["x"].attrs["units"] = "degrees_east"
+    dataset = xtd.IterableDataset(ds, {"time": 8, "x": 5}, inputs="a")
+    labels = next(iter(dataset)).to_xarray()
+    assert labels["a"].attrs == {"units": "K"}
+    assert labels["x"].attrs == {"units": "degrees_east"}
+
+
+def assert_same(batch, other):
+    assert isinstance(other, xtd.Batch)
+    assert torch.equal(batch.index, other.index)
+    for tensor, same in zip(batch, other, strict=True):
+        assert torch.equal(tensor, same)
+    xr.testing.assert_identical(batch.to_xarray(), other.to_xarray())
+
+
+def test_a_pickled_batch_keeps_its_labels(batch):
+    assert_same(batch, pickle.loads(pickle.dumps(batch)))
+
+
+def test_a_copied_batch_is_one_of_its_own(batch):
+    other = copy.deepcopy(batch)
+    assert_same(batch, other)
+    other.x.zero_()
+    assert not torch.equal(batch.x, other.x)
+
+
+def test_a_pickled_batch_does_not_carry_the_data(tmp_path):
+    forecast(time=4000, names=("a",)).to_zarr(tmp_path / "a.zarr", consolidated=False)
+    ds = xtd.open_zarr(tmp_path / "a.zarr", consolidated=False)
+    batch = next(iter(xtd.IterableDataset(ds, {"time": 4}, batch_size=2)))
+    # the data are 320 kB, the time labels 32 kB
+    assert len(pickle.dumps(batch)) < 100_000
+
+
+def test_to_moves_the_parts_and_keeps_labels(batch):
+    for other in (batch.to("cpu"), batch.to(torch.device("cpu"), non_blocking=True)):
+        assert_same(batch, other)
+    meta = batch.to("meta")
+    assert {tensor.device.type for tensor in meta} == {"meta"}
+    assert meta.index.device.type == "cpu"
+    assert meta.x.shape == batch.x.shape
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no CUDA")
+def test_pin_memory_without_an_accelerator_is_an_error_and_not_silence(batch):
+    with pytest.raises(RuntimeError):
+        batch.pin_memory()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_pinned_and_moved_batches_keep_labels(dataset, batch):
+    pinned = batch.pin_memory()
+    assert all(tensor.is_pinned() for tensor in pinned)
+    assert_same(batch, pinned)
+    moved = pinned.to("cuda", non_blocking=True)
+    assert {tensor.device.type for tensor in moved} == {"cuda"}
+    assert_same(batch, moved.to("cpu"))
+    xr.testing.assert_identical(moved.to_xarray(), batch.to_xarray())
+    for one in xtd.DataLoader(dataset, device="cuda"):
+        assert {tensor.device.type for tensor in one} == {"cuda"}
+
+
+def test_a_batch_shows_its_parts_in_its_repr(batch):
+    text = repr(batch)
+    assert "x" in text
+    assert "y" in text
+    assert len(text) < 2000
+
+
+# ---------------------------------------------------------------------------------------------
+# One sample at a time
+
+
+def test_default_collate_stacks_samples_into_batches(ds):
+    dataset = xtd.IterableDataset(ds, {"time": 8}, inputs=["a", "b"], targets="a", batch_size=None)
+    samples = [sample for _, sample in zip(range(4), dataset, strict=False)]
+    x, y = default_collate(samples)
+    assert x.shape == (4, 2, 8)
+    assert torch.equal(x, torch.stack([sample.x for sample in samples]))
+    assert torch.equal(y, torch.stack([sample.y for sample in samples]))
+
+
+def test_torchs_own_batching_works_on_samples(ds):
+    dataset = xtd.IterableDataset(ds, {"time": 8}, inputs="a", targets="b", batch_size=None)
+    whole = next(iter(xtd.IterableDataset(
+        ds, {"time": 8}, inputs="a", targets="b", batch_size=60
+    )))  # fmt: skip
+    loader = torch.utils.data.DataLoader(dataset, batch_size=25)
+    assert len(loader) == 3
+    batches = list(loader)
+    assert torch.equal(torch.cat([x for x, _ in batches]), whole.x)
+    assert torch.equal(torch.cat([y for _, y in batches]), whole.y)
+
+
+def test_a_sample_alone_goes_back_to_xarray(ds):
+    dataset = xtd.IterableDataset(ds, {"time": 8, "x": 5}, inputs=["a"], batch_size=None)
+    for _, sample in zip(range(6), dataset, strict=False):
+        labels = sample.to_xarray()
+        assert labels["sample"].item() == sample.index.item()
+        plain = ds.isel(dataset.windows[sample.index.item()])
+        np.testing.assert_array_equal(labels["a"].values.reshape(8, 5), plain["a"].values)
+        np.testing.assert_array_equal(np.ravel(labels["time"].values), plain["time"].values)

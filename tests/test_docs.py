@@ -1,0 +1,101 @@
+"""What README, docs, docstrings and examples show is true."""
+
+import importlib.util
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from numpydoc.validate import validate
+
+import xtorch_data as xtd
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    page
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if "```python\n" in page.read_text()
+]
+
+
+def script_of(page: Path) -> str:
+    """The python blocks of a page as one script, every line at the line number it has there."""
+    lines, inside = [], False
+    for line in page.read_text().splitlines():
+        if line.startswith("```"):
+            inside = line == "```python"
+            lines.append("")
+        else:
+            lines.append(line if inside else "")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_blocks_of_a_page_run_as_one_script_and_print_what_they_say(page, tmp_path):
+    script = tmp_path / f"{page.stem}.py"
+    script.write_text(script_of(page))
+    promised = re.findall(r"^print\(.*\)  # (.+)$", script.read_text(), re.MULTILINE)
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script.name],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+    assert done.returncode == 0, done.stderr
+    printed = iter(done.stdout.splitlines())
+    missing = [line for line in promised if line not in printed]
+    assert not missing, done.stdout
+
+
+def is_called_by_users(public):
+    return not inspect.isclass(public) or public in (
+        xtd.IterableDataset,
+        xtd.DataLoader,
+        xtd.Select,
+    )
+
+
+@pytest.mark.parametrize("name", xtd.__all__)
+def test_public_names_document_every_parameter_and_show_an_example(name):
+    public = getattr(xtd, name)
+    complete = {"GL08", "PR01", "PR02"}  # a docstring, every parameter in it, and no other
+    wanted = {name: complete | {"EX01"} if is_called_by_users(public) else {"GL08"}}
+    if inspect.isclass(public):
+        methods = [key for key, value in vars(public).items() if inspect.isfunction(value)]
+        wanted |= {f"{name}.{key}": complete for key in methods if not key.startswith("_")}
+
+    problems = {
+        path: [text for code, text in validate(f"xtorch_data.{path}")["errors"] if code in codes]
+        for path, codes in wanted.items()
+    }
+
+    assert not {path: texts for path, texts in problems.items() if texts}
+
+
+def test_forecast_example_writes_labeled_predictions_of_the_test_years(tmp_path):
+    source = ROOT / "examples" / "forecast.py"
+    spec = importlib.util.spec_from_file_location("forecast", source)
+    forecast = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(forecast)
+
+    errors = forecast.main(tmp_path, epochs=1)
+
+    assert len(source.read_text().splitlines()) <= 120
+    assert errors["this model"] < errors["persistence (last year)"]
+    assert (tmp_path / "forecast.png").stat().st_size > 0
+    data = xr.open_zarr(tmp_path / "data.zarr", consolidated=False)["air_temperature"]
+    written = xr.open_zarr(tmp_path / "forecast.zarr", consolidated=False)["air_temperature"]
+    truth = data.sel(time=slice("2068", None))
+    assert written.dims == truth.dims == ("time", "latitude", "longitude")
+    for dim in truth.dims:
+        xr.testing.assert_equal(written[dim], truth[dim])
+    error = float(((written - truth) ** 2).mean() ** 0.5)
+    assert error == pytest.approx(errors["this model"], rel=1e-5)

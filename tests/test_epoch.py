@@ -1,0 +1,283 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from xtorch_data import epoch as epochs
+from xtorch_data.blocks import Chunks, Layout, plan_in_order, plan_shuffled
+from xtorch_data.epoch import Line
+from xtorch_data.windows import Windows
+
+
+@st.composite
+def plans(draw, max_samples=3000):
+    """A sample space, the storage of some variables, and a memory budget."""
+    names = ["time", "lat", "lon"][: draw(st.integers(1, 3))]
+    sizes = {name: draw(st.integers(1, 40)) for name in names}
+    windowed = draw(st.permutations(names))[: draw(st.integers(0, len(names)))]
+    input_dims = {name: draw(st.integers(1, sizes[name])) for name in windowed}
+    overlap = {name: draw(st.integers(0, input_dims[name] - 1)) for name in windowed}
+    windows = Windows.from_sizes(sizes, input_dims, overlap)
+    assume(len(windows) <= max_samples)
+    variables = []
+    for number in range(draw(st.integers(1, 3))):
+        dims = draw(st.permutations(names))[: draw(st.integers(1, len(names)))]
+        chunks = {dim: draw(grids(sizes[dim])) for dim in dims}
+        variables.append(Layout(f"v{number}", draw(st.sampled_from([1, 4, 8])), chunks))
+    budget = draw(st.sampled_from([1, 100, 1000, 10_000, 10**9]))
+    return windows, variables, budget
+
+
+@st.composite
+def grids(draw, length):
+    """A chunk grid along a dim: regular and perhaps offset, or with any edges."""
+    if draw(st.booleans()):
+        size = draw(st.integers(1, length + 3))
+        return Chunks(length, size, draw(st.integers(0, size - 1)))
+    inner = draw(st.sets(st.integers(1, length - 1))) if length > 1 else set()
+    return Chunks(length, edges=np.array([0, *sorted(inner), length]))
+
+
+def chunk_of(grid):
+    """The chunk in which each step lies, one by one."""
+    if grid.edges is None:
+        return [(step + grid.offset) // grid.size for step in range(grid.length)]
+    return [
+        number
+        for number, (start, stop) in enumerate(itertools.pairwise(grid.edges))
+        for _ in range(start, stop)
+    ]
+
+
+def samples_of(stage, windows):
+    """Sample numbers that a stage yields, in order."""
+    pieces = [piece for load in stage.loads for piece in load.pieces]
+    numbers = np.concatenate(
+        [
+            np.arange(len(windows))
+            .reshape(windows.shape)[tuple(slice(first, last) for first, last in piece.box)]
+            .ravel()
+            for piece in pieces
+        ]
+    )
+    return numbers[stage.order()].tolist()
+
+
+def make_line(plan, shuffle, seed=0, epoch=0, pool_blocks=2):
+    windows, variables, budget = plan
+    planner = plan_shuffled if shuffle else plan_in_order
+    return Line(planner(windows, variables, budget), shuffle, seed, epoch, pool_blocks)
+
+
+@given(plans(), st.booleans(), st.integers(1, 5), st.data())
+def test_the_line_holds_every_sample_once_wherever_it_is_entered(plan, shuffle, pool, data):
+    windows = plan[0]
+    line = make_line(plan, shuffle, seed=data.draw(st.integers(0, 3)), pool_blocks=pool)
+    whole = [n for stage in line.stages([(0, len(line))]) for n in samples_of(stage, windows)]
+    assert sorted(whole) == list(range(len(windows)))
+    if not shuffle:
+        assert whole == list(range(len(windows)))
+    start = data.draw(st.integers(0, len(line)))
+    stop = data.draw(st.integers(start, len(line)))
+    part = [n for stage in line.stages([(start, stop)]) for n in samples_of(stage, windows)]
+    assert part == whole[start:stop]
+
+
+@given(plans(), st.booleans(), st.data())
+def test_what_a_stage_reads_covers_its_windows(plan, shuffle, data):
+    windows = plan[0]
+    line = make_line(plan, shuffle)
+    start = data.draw(st.integers(0, len(line) - 1))
+    held = None  # what the load before has handed on, along the axis of the walk
+    for stage in line.stages([(start, len(line))]):
+        for load in stage.loads:
+            if load.carried is not None:
+                assert held == (load.carried, load.region[load.axis][0])
+            for piece in load.pieces:
+                assert piece.region == tuple(
+                    axis.span(*box) for axis, box in zip(windows.axes, piece.box, strict=True)
+                )
+                for place, (start, stop) in enumerate(piece.region):
+                    begin, end = load.region[place]
+                    if place == load.axis and load.carried is not None:
+                        begin = load.carried
+                    assert begin <= start < stop <= end <= windows.axes[place].length
+            held = None if load.keep is None else (load.keep, load.region[load.axis][1])
+
+
+@given(plans(max_samples=400), st.booleans())
+def test_predicted_chunk_reads_are_those_counted_step_by_step(plan, shuffle):
+    windows, variables, _ = plan
+    line = make_line(plan, shuffle)
+    counts = [0] * len(variables)
+    last = {}
+    for stage in line.stages([(0, len(line))]):
+        for load in stage.loads:
+            steps = {
+                axis.dim: range(*region)
+                for axis, region in zip(windows.axes, load.region, strict=True)
+            }
+            for place, variable in enumerate(variables):
+                box = [steps[dim] for dim in variable.chunks]
+                if len(box) < len(windows.axes) and last.get(place) == box:
+                    continue
+                last[place] = box
+                counts[place] += np.prod(
+                    [
+                        len({chunk_of(grid)[step] for step in steps[dim]})
+                        for dim, grid in variable.chunks.items()
+                    ]
+                )
+    assert epochs.chunk_reads(line.stages([(0, len(line))]), windows, variables) == counts
+
+
+@given(
+    st.integers(1, 60),
+    st.integers(0, 9),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.sampled_from([1, 2, 8, 50]),
+)
+def test_in_order_each_chunk_on_the_walk_is_read_once(extra, offset, chunk, size, windows_fit):
+    """However windows overlap, if a block holds a chunk."""
+    length = size + extra
+    windows = Windows.from_sizes({"time": length}, {"time": size}, {"time": size - 1})
+    grid = Chunks(length, chunk, offset % chunk)
+    budget = (chunk + size) * 4 * 4 + 8 * 4 * (chunk + size) * windows_fit
+    line = Line(plan_in_order(windows, [Layout("v", 4, {"time": grid})], budget), False, 0, 0)
+    reads = epochs.chunk_reads(
+        line.stages([(0, len(line))]), windows, [Layout("v", 4, {"time": grid})]
+    )
+    assert reads == [len(set(chunk_of(grid)))]
+
+
+def test_shuffled_reads_stay_below_a_quarter_more_where_blocks_of_four_chunks_fit():
+    windows = Windows.from_sizes({"time": 2048}, {"time": 8}, {"time": 7})
+    row = 1000  # bytes of one time step
+    for chunk in (8, 16, 64):
+        variable = Layout("v", row, {"time": Chunks(2048, chunk)})
+        grid = plan_shuffled(windows, [variable], budget=(4 * chunk + 7) * (row + 8))
+        line = Line(grid, True, 0, 0, 1)
+        [reads] = epochs.chunk_reads(line.stages([(0, len(line))]), windows, [variable])
+        assert reads <= 1.25 * 2048 / chunk
+
+
+@given(plans(), st.booleans())
+def test_blocks_fit_the_budget_or_hold_one_window(plan, shuffle):
+    windows, variables, budget = plan
+    line = make_line(plan, shuffle)
+    for stage in line.stages([(0, len(line))]):
+        for load in stage.loads:
+            sizes = {
+                axis.dim: stop - start
+                for axis, (start, stop) in zip(windows.axes, load.region, strict=True)
+            }
+            held = sum(
+                variable.itemsize * np.prod([sizes[dim] for dim in variable.chunks])
+                for variable in variables
+            )
+            samples = sum(piece.samples for piece in load.pieces)
+            assert held <= max(budget, line.grid.nbytes)
+            if line.grid.nbytes > budget:
+                assert samples == 1
+
+
+@given(plans(), st.integers(1, 3))
+def test_the_order_depends_on_seed_and_epoch_alone(plan, seed):
+    windows = plan[0]
+
+    def order(seed, epoch):
+        line = make_line(plan, True, seed, epoch)
+        return [n for stage in line.stages([(0, len(line))]) for n in samples_of(stage, windows)]
+
+    np.random.seed(seed)
+    first = order(seed, 0)
+    np.random.seed(seed + 1)
+    assert order(seed, 0) == first
+    if len(windows) > 12:  # chance that two orders agree: 1 in 13!
+        assert order(seed, 1) != first
+        assert order(seed + 1, 0) != first
+
+
+intervals_lists = st.lists(st.integers(1, 30), min_size=1, max_size=5).map(
+    lambda sizes: [
+        (7 * place + sum(sizes[:place]), 7 * place + sum(sizes[: place + 1]))
+        for place in range(len(sizes))
+    ]
+)
+
+
+def positions(intervals):
+    return [position for start, stop in intervals for position in range(start, stop)]
+
+
+@given(intervals_lists, st.integers(1, 9), st.sampled_from(["drop", "pad", "keep"]))
+def test_ranks_share_the_line(intervals, world_size, uneven):
+    everything = positions(intervals)
+    shares = [
+        positions(epochs.share(intervals, rank, world_size, uneven)) for rank in range(world_size)
+    ]
+    together = [position for share in shares for position in share]
+    sizes = {len(share) for share in shares}
+    if uneven == "drop":
+        assert together == everything[: len(everything) // world_size * world_size]
+        assert len(sizes) == 1
+    elif uneven == "keep":
+        assert together == everything
+        assert max(sizes) - min(sizes) <= 1
+    else:
+        laps = everything * world_size
+        assert together == laps[: -(-len(everything) // world_size) * world_size]
+        assert len(sizes) == 1
+
+
+@given(intervals_lists, st.integers(1, 6), st.integers(1, 9), st.booleans())
+def test_workers_share_whole_batches(intervals, workers, batch_size, drop_last):
+    everything = positions(intervals)
+    shares = [
+        positions(epochs.worker_share(intervals, worker, workers, batch_size, drop_last))
+        for worker in range(workers)
+    ]
+    together = [position for share in shares for position in share]
+    kept = len(everything) // batch_size * batch_size if drop_last else len(everything)
+    assert together == everything[:kept]
+    full = [len(share) % batch_size == 0 for share in shares if share]
+    assert all(full[:-1])
+    assert sum(-(-len(share) // batch_size) for share in shares) == epochs.batches(
+        len(everything), batch_size, drop_last
+    )
+
+
+@given(intervals_lists, st.integers(-5, 100), st.integers(-5, 100))
+def test_a_cut_is_a_slice_of_the_positions(intervals, start, stop):
+    expected = positions(intervals)[max(start, 0) : max(stop, 0)]
+    assert positions(epochs.cut(intervals, start, stop)) == expected
+
+
+@pytest.mark.parametrize("runs, group", [(7, 3), (50, 1), (3, 1000)])
+def test_more_blocks_than_are_shuffled_at_once(monkeypatch, runs, group):
+    """Huge grids are shuffled in runs and groups; the line is a permutation all the same."""
+    monkeypatch.setattr(epochs, "MAX_RUNS", runs)
+    monkeypatch.setattr(epochs, "GROUP_BLOCKS", group)
+    windows = Windows.from_sizes({"time": 101, "x": 3}, {"time": 4}, {"time": 1})
+    variable = Layout("v", 4, {"time": Chunks(101, 2), "x": Chunks(3, 1)})
+    line = Line(plan_shuffled(windows, [variable], 80), True, 5, 1, 2)
+    assert len(line.grid) > 30
+    whole = [n for stage in line.stages([(0, len(line))]) for n in samples_of(stage, windows)]
+    assert sorted(whole) == list(range(len(windows)))
+    for start, stop in ((0, 10), (17, 60), (50, len(line))):
+        part = [n for stage in line.stages([(start, stop)]) for n in samples_of(stage, windows)]
+        assert part == whole[start:stop]
+    assert len({stage.shuffle for stage in line.stages([(0, len(line))])}) == sum(
+        1 for _ in line.stages([(0, len(line))])
+    )
+
+
+def test_random_streams_differ_by_use_and_number():
+    draws = {
+        epochs.generator(seed, epoch, use, number).integers(2**62)
+        for seed, epoch, use, number in itertools.product(range(3), repeat=4)
+    }
+    assert len(draws) == 3**4

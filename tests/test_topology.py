@@ -1,0 +1,346 @@
+"""Ranks and workers: every sample once, whoever takes it.
+
+Worker processes take seconds to start, so the whole matrix runs in this process, which pretends to
+be each worker in turn. A few tests start real ones.
+"""
+
+import itertools
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch.utils.data
+from helpers import (
+    add_noise,
+    assert_labels,
+    assert_once,
+    forecast,
+    numbered,
+    orders,
+    samples_of,
+    tiny_memory_allowed,
+    xbatcher_windows,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import xtorch_data as xtd
+
+RANKS = (1, 2, 3, 4)
+WORKERS = (0, 1, 2, 3)
+# samples, batch size: one that divides, ones that do not, more workers than batches
+SIZES = ((24, 4), (23, 4), (29, 5), (13, 7), (7, 3), (5, 8))
+
+
+def one_rank(total, size, uneven, rank, ranks, **kwargs):
+    arguments = {"batch_size": size, "uneven": uneven, "rank": rank, "world_size": ranks}
+    with tiny_memory_allowed():
+        return xtd.IterableDataset(numbered(total), {"time": 1}, **(arguments | kwargs))
+
+
+def epoch_of(as_worker, dataset, workers, epoch=0):
+    """What each worker of one rank yields in an epoch."""
+    batches = []
+    for number in range(max(workers, 1)):
+        as_worker(number, workers, dataset)
+        dataset.set_epoch(epoch)
+        batches.append(list(dataset))
+    as_worker(0, 0)
+    return batches
+
+
+def epoch_everywhere(as_worker, total, size, uneven, ranks, workers, epoch=0, **kwargs):
+    """What each rank yields in an epoch, its workers one after the other."""
+    result = []
+    for rank in range(ranks):
+        dataset = one_rank(total, size, uneven, rank, ranks, **kwargs)
+        batches = list(itertools.chain(*epoch_of(as_worker, dataset, workers, epoch)))
+        assert len(dataset) == len(batches)
+        result.append(batches)
+    return result
+
+
+def assert_promise(everywhere, total, size, uneven, drop_last):
+    """Check what `uneven` and `drop_last` promise, and that values belong to their numbers."""
+    ranks = len(everywhere)
+    for batch in itertools.chain(*everywhere):
+        np.testing.assert_array_equal(batch.x.numpy().ravel(), batch.index.numpy())
+    numbers = [samples_of(batches) for batches in everywhere]
+    everything = list(itertools.chain(*numbers))
+    sizes = [[len(batch) for batch in batches] for batches in everywhere]
+    if uneven in ("drop", "pad"):
+        assert len({len(batches) for batches in everywhere}) == 1
+        assert len({tuple(sorted(lengths)) for lengths in sizes}) == 1
+    for lengths in sizes:
+        assert sum(length != size for length in lengths) <= (0 if drop_last else 1)
+        assert all(0 < length <= size for length in lengths)
+    least, most = total // ranks, math.ceil(total / ranks)
+    if not drop_last:
+        if uneven == "drop":
+            assert [len(part) for part in numbers] == [least] * ranks
+            assert_once(everything + sorted(set(range(total)) - set(everything)), total)
+        elif uneven == "pad":
+            assert [len(part) for part in numbers] == [most] * ranks
+            assert set(everything) == set(range(total))
+            # each rank by itself repeats nothing as long as there is enough for all
+            if total >= ranks:
+                assert all(len(set(part)) == len(part) for part in numbers)
+        else:
+            assert {len(part) for part in numbers} <= {least, most}
+            assert_once(everything, total)
+    else:
+        share = {"drop": [least], "pad": [most], "keep": [least, most]}[uneven]
+        assert {len(part) for part in numbers} <= {count // size * size for count in share}
+        if uneven != "pad":
+            assert len(set(everything)) == len(everything)
+
+
+@pytest.mark.parametrize("uneven", ["drop", "pad", "keep"])
+@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("ranks", RANKS)
+def test_every_sample_once_on_any_topology(as_worker, ranks, workers, uneven):
+    for (total, size), shuffle in itertools.product(SIZES, (False, True)):
+        everywhere = epoch_everywhere(
+            as_worker, total, size, uneven, ranks, workers, shuffle=shuffle
+        )
+        assert_promise(everywhere, total, size, uneven, drop_last=False)
+
+
+@pytest.mark.parametrize("uneven", ["drop", "pad", "keep"])
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (1, 3), (2, 2), (3, 0), (4, 3)])
+def test_drop_last_leaves_only_full_batches_on_any_topology(as_worker, ranks, workers, uneven):
+    for (total, size), shuffle in itertools.product(SIZES, (False, True)):
+        everywhere = epoch_everywhere(
+            as_worker, total, size, uneven, ranks, workers, shuffle=shuffle, drop_last=True
+        )
+        assert_promise(everywhere, total, size, uneven, drop_last=True)
+
+
+@settings(max_examples=60)
+@given(
+    total=st.integers(4, 60),
+    size=st.integers(1, 9),
+    ranks=st.integers(1, 4),
+    workers=st.integers(0, 3),
+    uneven=st.sampled_from(["drop", "pad", "keep"]),
+    drop_last=st.booleans(),
+    shuffle=st.booleans(),
+    memory=st.sampled_from(["1 B", "64 B", "300 B", "1 GiB"]),
+    epoch=st.integers(0, 3),
+    chunk=st.integers(1, 20),
+)
+def test_every_sample_once_with_small_memory_and_chunks(
+    as_worker, total, size, ranks, workers, uneven, drop_last, shuffle, memory, epoch, chunk
+):
+    ds = numbered(total).chunk(time=chunk)
+    everywhere = []
+    for rank in range(ranks):
+        with tiny_memory_allowed():
+            dataset = xtd.IterableDataset(
+                ds, {"time": 1}, batch_size=size, shuffle=shuffle, memory=memory, uneven=uneven,
+                drop_last=drop_last, rank=rank, world_size=ranks,
+            )  # fmt: skip
+        batches = list(itertools.chain(*epoch_of(as_worker, dataset, workers, epoch)))
+        assert len(dataset) == len(batches)
+        everywhere.append(batches)
+    assert_promise(everywhere, total, size, uneven, drop_last)
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_workers_yield_the_batches_of_one_process(as_worker, shuffle, workers):
+    """Workers cut at multiples of the batch size: the batches are the same, whoever makes them."""
+    dataset = one_rank(29, 4, None, 1, 2, shuffle=shuffle)
+    alone = orders(list(itertools.chain(*epoch_of(as_worker, dataset, 0))))
+    parts = [orders(part) for part in epoch_of(as_worker, dataset, workers)]
+    assert list(itertools.chain(*parts)) == alone
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_ranks_laid_end_to_end_are_the_epoch_of_one(as_worker, shuffle, ranks):
+    (alone,) = epoch_everywhere(as_worker, 50, 4, "keep", 1, 0, shuffle=shuffle)
+    everywhere = epoch_everywhere(as_worker, 50, 4, "keep", ranks, 0, shuffle=shuffle)
+    line = list(itertools.chain(*map(samples_of, everywhere)))
+    assert line == samples_of(alone)
+    if not shuffle:
+        assert line == list(range(50))
+
+
+@pytest.mark.parametrize(("shuffle", "expected"), [(True, "drop"), (False, "keep")])
+def test_uneven_is_drop_when_shuffled_and_keep_otherwise(as_worker, shuffle, expected):
+    default = epoch_everywhere(as_worker, 23, 4, None, 4, 0, shuffle=shuffle)
+    named = epoch_everywhere(as_worker, 23, 4, expected, 4, 0, shuffle=shuffle)
+    assert [orders(batches) for batches in default] == [orders(batches) for batches in named]
+
+
+def test_what_drop_leaves_out_is_not_always_the_same_samples(as_worker):
+    left = set()
+    for epoch in range(6):
+        everywhere = epoch_everywhere(as_worker, 23, 4, "drop", 4, 0, epoch, shuffle=True)
+        left |= set(range(23)) - set(itertools.chain(*map(samples_of, everywhere)))
+    assert len(left) > 3
+
+
+def test_more_ranks_than_samples_leave_no_sample_out_under_keep_and_pad(as_worker):
+    keep = epoch_everywhere(as_worker, 3, 2, "keep", 4, 0)
+    assert_once(list(itertools.chain(*map(samples_of, keep))), 3)
+    pad = epoch_everywhere(as_worker, 3, 2, "pad", 4, 0)
+    assert [len(samples_of(batches)) for batches in pad] == [1, 1, 1, 1]
+    assert set(itertools.chain(*map(samples_of, pad))) == {0, 1, 2}
+
+
+def test_rank_and_world_size_come_from_the_environment_of_torchrun(monkeypatch):
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    by_environment = xtd.IterableDataset(numbered(30), {"time": 1}, batch_size=4)
+    explicit = one_rank(30, 4, None, 2, 3)
+    assert orders(by_environment) == orders(explicit) == [
+        (20, 21, 22, 23), (24, 25, 26, 27), (28, 29),
+    ]  # fmt: skip
+    assert samples_of(one_rank(30, 4, None, 0, 1)) == list(range(30))
+
+
+# ---------------------------------------------------------------------------------------------
+# verify
+
+
+@pytest.mark.parametrize("uneven", ["drop", "pad", "keep"])
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (1, 2), (2, 1), (3, 3), (4, 2)])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_verify_counts_what_is_yielded(as_worker, capsys, ranks, workers, uneven, drop_last):
+    for (total, size), shuffle in itertools.product(SIZES, (False, True)):
+        arguments = {"shuffle": shuffle, "drop_last": drop_last}
+        dataset = one_rank(total, size, uneven, None, None, **arguments)
+        report = xtd.verify(dataset, world_size=ranks, num_workers=workers)
+        everywhere = epoch_everywhere(as_worker, total, size, uneven, ranks, workers, **arguments)
+        numbers = list(itertools.chain(*map(samples_of, everywhere)))
+        assert report.samples == total
+        assert report.repeated == len(numbers) - len(set(numbers))
+        assert report.missing == total - len(set(numbers))
+        assert report.batches_per_rank == tuple(len(batches) for batches in everywhere)
+        printed = capsys.readouterr().out
+        assert str(total) in printed
+        assert "missing" in printed
+
+
+def test_verify_cannot_be_changed_and_reads_no_data(capsys):
+    def fail(block):
+        raise AssertionError("verify has read data")
+
+    ds = forecast(time=40).chunk(time=5)
+    lazy = ds.map(lambda v: v.copy(data=v.data.map_blocks(fail, meta=v.data._meta)))
+    dataset = xtd.IterableDataset(lazy, {"time": 8}, inputs="a", shuffle=True, batch_size=3)
+    report = xtd.verify(dataset, world_size=2, num_workers=2)
+    assert (report.samples, report.repeated, report.missing) == (100, 0, 0)
+    with pytest.raises(AttributeError):
+        report.missing = 1
+
+
+# ---------------------------------------------------------------------------------------------
+# Real worker processes
+
+
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "forecast.zarr"
+    forecast(time=64).to_zarr(
+        path, consolidated=False, encoding={name: {"chunks": (6, 4, 5)} for name in "ab"}
+    )
+    return xtd.open_zarr(path, consolidated=False)
+
+
+WINDOW = {"time": 8, "y": 4}
+OVERLAP = {"time": 7}
+
+
+def through_workers(ds, **kwargs):
+    arguments = {"inputs": ["a", "b"], "targets": "a", "batch_size": 16} | kwargs
+    return xtd.IterableDataset(ds, WINDOW, OVERLAP, **arguments)
+
+
+def assert_epochs(loader, dataset, reference, ds, epochs):
+    """Each epoch has the batches of one process, values and labels right, orders all different."""
+    windows = xbatcher_windows(ds, ["a", "b"], WINDOW, OVERLAP)
+    plain = ds.compute()
+    seen = []
+    for _ in range(epochs):
+        batches = list(loader)
+        assert len(batches) == len(dataset)
+        assert_once(samples_of(batches), len(windows))
+        assert sorted(orders(batches)) == sorted(orders(reference))
+        seen.append(tuple(orders(batches)))
+        for batch in batches:
+            assert isinstance(batch, xtd.Batch)
+            numbers = batch.index.tolist()
+            cut = [plain.isel(windows[number]).transpose("time", "y") for number in numbers]
+            x = np.stack([np.stack([one["a"].values, one["b"].values]) for one in cut])
+            np.testing.assert_array_equal(batch.x.numpy(), x)
+            np.testing.assert_array_equal(batch.y.numpy(), x[:, 0])
+        coords = [plain.isel(windows[number]).coords for number in batches[0].index.tolist()]
+        assert_labels(
+            batches[0].to_xarray("x"),
+            [{name: (c.dims, c.values) for name, c in one.items()} for one in coords],
+        )
+    assert len(set(seen)) == epochs
+
+
+@pytest.mark.parametrize(("context", "persistent"), [("forkserver", False), ("spawn", True)])
+def test_the_plain_torch_loader_with_two_workers_over_several_epochs(on_disk, context, persistent):
+    dataset = through_workers(on_disk, shuffle=True)
+    reference = through_workers(on_disk, shuffle=True)
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=2,
+        multiprocessing_context=context,
+        persistent_workers=persistent,
+    )
+    assert len(loader) == len(dataset)
+    assert_epochs(loader, dataset, reference, on_disk, epochs=3 if persistent else 2)
+
+
+def test_our_loader_with_two_workers_over_several_epochs(on_disk):
+    dataset = through_workers(on_disk, shuffle=True)
+    reference = through_workers(on_disk, shuffle=True)
+    loader = xtd.DataLoader(dataset, num_workers=2)
+    assert len(loader) == len(dataset)
+    state = torch.get_rng_state()
+    assert_epochs(loader, dataset, reference, on_disk, epochs=3)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_our_loader_with_workers_keeps_to_its_rank_and_transforms_alike(on_disk):
+    arguments = {"shuffle": True, "transform": add_noise, "rank": 1, "world_size": 2}
+    plain = {batch.index[0].item(): batch for batch in through_workers(on_disk, **arguments)}
+    loader = xtd.DataLoader(through_workers(on_disk, **arguments), num_workers=1)
+    batches = list(loader)
+    assert len(batches) == len(loader) == len(plain)
+    for batch in batches:
+        other = plain[batch.index[0].item()]
+        assert torch.equal(batch.index, other.index)
+        assert torch.equal(batch.x, other.x)
+
+
+def test_the_torch_loader_without_workers_is_the_dataset(on_disk):
+    loader = torch.utils.data.DataLoader(through_workers(on_disk, shuffle=True), batch_size=None)
+    dataset = through_workers(on_disk, shuffle=True)
+    for _ in range(2):
+        assert orders(loader) == orders(dataset)
+
+
+def test_our_loader_without_workers_is_the_dataset(on_disk):
+    loader = xtd.DataLoader(through_workers(on_disk, shuffle=True))
+    dataset = through_workers(on_disk, shuffle=True)
+    assert len(loader) == len(dataset)
+    for _ in range(2):
+        assert orders(loader) == orders(dataset)
+
+
+def test_lengths_of_the_torch_loader_give_no_warning(on_disk):
+    """torch warns when an iterable dataset yields more than its length says."""
+    loader = torch.utils.data.DataLoader(through_workers(on_disk, batch_size=7), batch_size=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(list(loader)) == len(loader)
