@@ -24,7 +24,7 @@ check: $(VENV)/check.installed ## Check format, lint, types, docstrings and spel
 	$(BIN)/codespell
 
 docs: $(VENV)/docs.installed ## Build the documentation into site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/test.installed ## Run the benchmarks (WORKLOAD=forecast, QUICK=1)
 	WORKLOAD="$(WORKLOAD)" QUICK="$(QUICK)" $(BIN)/python -m benchmarks

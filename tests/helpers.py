@@ -4,6 +4,10 @@ Nothing here uses the package: a sample is plain slicing of plain numpy, windows
 """
 
 import contextlib
+import os
+import subprocess
+import sys
+import textwrap
 import warnings
 from collections import Counter
 
@@ -125,6 +129,19 @@ def tiny_memory_allowed():
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?is).*(memory|budget)", category=UserWarning)
         yield
+
+
+def in_a_process(script, *arguments, warnings_as_errors=True, **kwargs):
+    """Run a script in an interpreter of its own."""
+    options = ["-W", "error"] if warnings_as_errors else []
+    return subprocess.run(
+        [sys.executable, *options, "-c", textwrap.dedent(script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        **kwargs,
+    )
 
 
 # ---------------------------------------------------------------------------------------------

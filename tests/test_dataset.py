@@ -1,9 +1,11 @@
 """An epoch, seen from outside: every sample once, its values and labels those of plain ``isel``."""
 
+import asyncio
 import contextlib
 import math
 import pickle
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -274,7 +276,8 @@ def test_floating_data_is_float32(dtype):
 
 
 @pytest.mark.parametrize(
-    "dtype", ["int8", "uint8", "int16", ">i2", "int32", ">i4", "int64", ">i8", "bool"]
+    "dtype",
+    ["int8", "uint8", "uint16", "uint32", "int16", ">i2", "int32", ">i4", "int64", ">i8", "bool"],
 )
 def test_integers_and_booleans_keep_their_dtype(dtype):
     ds = numbered((12, 2), ("time", "x")).astype(dtype)
@@ -479,6 +482,19 @@ def test_global_random_state_is_left_alone_and_has_no_say(through_loader):
     assert epoch() == first
 
 
+def test_a_dataset_iterates_in_a_notebook_that_runs_an_event_loop_of_its_own():
+    async def cell():
+        return samples_of(shuffled())
+
+    assert_once(asyncio.run(cell()), 15 * 4 * 5)
+
+
+def test_a_dataset_iterates_in_another_thread():
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(orders, shuffled()) for _ in range(2)]
+        assert [future.result() for future in futures] == [orders(shuffled())] * 2
+
+
 def test_two_iterators_of_one_dataset_do_not_disturb_each_other():
     ds = forecast(time=64, names=("a",))
     windows = xbatcher_windows(ds, ["a"], {"time": 8}, {"time": 4})
@@ -516,13 +532,17 @@ def selections(draw):
         select = {}
         for dim in input_dims:
             size = ds.sizes[dim] if input_dims[dim] == -1 else input_dims[dim]
-            kind = draw(st.sampled_from(["all", "slice", "integer"]))
+            kind = draw(st.sampled_from(["all", "slice", "stride", "reverse", "integer"]))
             if kind == "slice":
                 start = draw(st.integers(0, size - 1))
                 stop = draw(st.integers(start + 1, size))
                 select[dim] = slice(start, stop)
+            elif kind == "stride":
+                select[dim] = slice(draw(st.integers(-size, size - 1)), None, 2)
+            elif kind == "reverse":
+                select[dim] = slice(None, None, -1)
             elif kind == "integer":
-                select[dim] = draw(st.integers(0, size - 1))
+                select[dim] = draw(st.integers(-size, size - 1))
         parts[part] = (names, select)
     return ds, input_dims, overlap, parts
 
@@ -965,6 +985,10 @@ WRONG = {
     "Select of an unknown dim": (None, {"inputs": xtd.Select("a", lev=0)}, ["lev", "a|inputs|x"]),
     "Select of a dim without window": (None, {"inputs": xtd.Select("a", y=0)}, ["y", "input_dims"]),
     "Select beyond the window": (None, {"inputs": xtd.Select("a", time=4)}, ["time", "4"]),
+    "windowed dim called sample": (
+        lambda ds: ds.rename(time="sample"), {"input_dims": {"sample": 4}}, ["sample", "rename"]
+    ),
+    "variable called sample": (lambda ds: ds.rename(a="sample"), {}, ["sample"]),
     "Select of no step": (None, {"inputs": xtd.Select("a", time=slice(4, 8))}, ["time"]),
     "preprocess that cuts a windowed dim": (
         None, {"preprocess": drop_a_step}, ["preprocess", "time"]
@@ -1077,3 +1101,15 @@ def test_device_cuda_without_cuda_is_a_clear_error_when_the_loader_is_made():
 def test_a_sample_larger_than_the_memory_is_told_when_the_dataset_is_made():
     with pytest.warns(UserWarning, match="memory"):
         xtd.IterableDataset(forecast(), {"time": 8, "y": 4, "x": 5}, memory="500 B")
+
+
+def test_a_dim_called_sample_of_which_each_place_is_a_sample_labels_them():
+    ds = forecast(time=12, names=("a",)).rename(y="sample")
+    ds = ds.assign_coords(sample=[f"s{place}" for place in range(ds.sizes["sample"])])
+    dataset = xtd.IterableDataset(ds, {"time": 4, "x": -1}, inputs="a", batch_size=5)
+    for batch in dataset:
+        labelled = batch.to_xarray()
+        for place, number in enumerate(batch.index.tolist()):
+            expected = ds.isel(dataset.windows[number])
+            assert labelled["sample"].values[place] == expected["sample"].item()
+            np.testing.assert_array_equal(labelled["a"].values[place], expected["a"].values)

@@ -62,7 +62,7 @@ def samples_of(stage, windows):
             for piece in pieces
         ]
     )
-    return numbers[stage.order()].tolist()
+    return numbers[epochs.as_indices(stage.order())].tolist()
 
 
 def make_line(plan, shuffle, seed=0, epoch=0, pool_blocks=2):
@@ -121,12 +121,16 @@ def test_predicted_chunk_reads_are_those_counted_step_by_step(plan, shuffle):
             }
             for place, variable in enumerate(variables):
                 box = [steps[dim] for dim in variable.chunks]
-                if len(box) < len(windows.axes) and last.get(place) == box:
-                    continue
-                last[place] = box
+                read = dict(steps)
+                if variable.name in load.whole_chunks:
+                    read[windows.axes[load.axis].dim] = range(*load.whole_chunks[variable.name])
+                elif len(box) < len(windows.axes):
+                    if last.get(place) == box:
+                        continue
+                    last[place] = box
                 counts[place] += np.prod(
                     [
-                        len({chunk_of(grid)[step] for step in steps[dim]})
+                        len({chunk_of(grid)[step] for step in read[dim]})
                         for dim, grid in variable.chunks.items()
                     ]
                 )
@@ -151,6 +155,32 @@ def test_in_order_each_chunk_on_the_walk_is_read_once(extra, offset, chunk, size
         line.stages([(0, len(line))]), windows, [Layout("v", 4, {"time": grid})]
     )
     assert reads == [len(set(chunk_of(grid)))]
+
+
+@given(
+    st.lists(st.integers(2, 20), min_size=2, max_size=4),
+    st.integers(1, 10),
+    st.integers(0, 9),
+    st.integers(0, 200),
+)
+def test_in_order_each_chunk_is_read_once_though_variables_are_chunked_differently(
+    sizes, window, overlap, extra
+):
+    length = 90 + window
+    windows = Windows.from_sizes(
+        {"time": length}, {"time": window}, {"time": min(overlap, window - 1)}
+    )
+    variables = [
+        Layout(f"v{place}", 4, {"time": Chunks(length, size, place % size)})
+        for place, size in enumerate(sizes)
+    ]
+    # Room for the longest chunk of each variable, and one window.
+    budget = 4 * sum(max(sizes) + size + window for size in sizes) + extra
+    line = Line(plan_in_order(windows, variables, budget), False, 0, 0)
+    begin, end = windows.axes[0].span(0, len(windows))
+    assert epochs.chunk_reads(line.stages([(0, len(line))]), windows, variables) == [
+        len(set(chunk_of(variable.chunks["time"])[begin:end])) for variable in variables
+    ]
 
 
 def test_shuffled_reads_stay_below_a_quarter_more_where_blocks_of_four_chunks_fit():

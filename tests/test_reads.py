@@ -3,11 +3,7 @@
 import _thread
 import asyncio
 import itertools
-import os
 import pickle
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 import warnings
@@ -18,7 +14,16 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from helpers import assert_once, forecast, numbered, samples_of, xbatcher_windows
+from helpers import (
+    assert_once,
+    forecast,
+    in_a_process,
+    numbered,
+    samples_of,
+    xbatcher_windows,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import xtorch_data as xtd
 
@@ -136,6 +141,33 @@ def test_in_order_each_chunk_is_read_once_when_variables_are_chunked_differently
     assert_once(samples_of(dataset), 293)
     found = reads(counts, "abc")
     assert len(found) == sum(chunks_of(ds, chunks, "abc").values())
+    assert set(found.values()) == {1}
+
+
+@settings(max_examples=40)
+@given(
+    chunks=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    window=st.integers(1, 30),
+    overlap=st.integers(0, 29),
+    offset=st.integers(0, 50),
+    last=st.integers(200, 300),
+    batch_size=st.integers(1, 40),
+)
+def test_in_order_each_chunk_is_read_once_whatever_the_chunks_and_windows(
+    chunks, window, overlap, offset, last, batch_size
+):
+    overlap = min(overlap, window - 1)
+    names = "abc"[: len(chunks)]
+    ds = fields(300, names=tuple(names))
+    opened, counts = counted(ds, {n: (c, 8, 8) for n, c in zip(names, chunks, strict=True)})
+    # two thirds of the data
+    memory = 200 * 8 * 8 * 4 * len(names)
+    dataset = xtd.IterableDataset(
+        opened.isel(time=slice(offset, last)), {"time": window, "y": 8, "x": 8},
+        {"time": overlap}, inputs=list(names), batch_size=batch_size, memory=memory,
+    )  # fmt: skip
+    assert_once(samples_of(dataset), (last - offset - window) // (window - overlap) + 1)
+    found = reads(counts, names)
     assert set(found.values()) == {1}
 
 
@@ -270,18 +302,6 @@ def test_shuffled_each_cut_reads_at_most_one_pool_twice(as_worker, ranks, worker
 
 # ---------------------------------------------------------------------------------------------
 # Memory
-
-
-def in_a_process(script, *arguments, **kwargs):
-    """Run a script in an interpreter of its own, warnings being errors."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        **kwargs,
-    )
 
 
 PEAK = """

@@ -6,16 +6,23 @@ be each worker in turn. A few tests start real ones.
 
 import itertools
 import math
+import multiprocessing
+import time
+import tracemalloc
 import warnings
 
 import numpy as np
 import pytest
+import torch.distributed
 import torch.utils.data
+import xarray as xr
+import zarr
 from helpers import (
     add_noise,
     assert_labels,
     assert_once,
     forecast,
+    in_a_process,
     numbered,
     orders,
     samples_of,
@@ -202,6 +209,51 @@ def test_rank_and_world_size_come_from_the_environment_of_torchrun(monkeypatch):
     assert samples_of(one_rank(30, 4, None, 0, 1)) == list(range(30))
 
 
+def test_rank_and_world_size_come_from_torch_distributed_before_the_environment(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: True)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda group=None: 2)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group=None: 3)
+    assert samples_of(one_rank(30, 4, None, None, None)) == list(range(20, 30))
+    # tensor or context parallelism: the caller knows better
+    assert samples_of(one_rank(30, 4, None, 1, 2)) == list(range(15, 30))
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_trillion_samples_cost_nothing_before_they_are_read(shuffle):
+    group = zarr.create_group(zarr.storage.MemoryStore())
+    group.create_array(
+        "a",
+        shape=(10**6, 10**6),
+        chunks=(1000, 1000),
+        dtype="float32",
+        dimension_names=("time", "station"),
+        fill_value=1.0,
+    )
+    ds = xr.open_zarr(group.store, consolidated=False, chunks=None)
+    tracemalloc.start()
+    start = time.perf_counter()
+    dataset = xtd.IterableDataset(
+        ds, {"time": 8}, {"time": 7}, inputs="a", batch_size=64, shuffle=shuffle, rank=3,
+        world_size=4, memory="64 MiB",
+    )  # fmt: skip
+    samples = (10**6 - 7) * 10**6
+    assert len(dataset.windows) == samples
+    assert len(dataset) == -(-samples // 4 // 64)
+    iterator = iter(dataset)
+    batch = next(iterator)
+    took, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert batch.index.min() >= (0 if shuffle else samples // 4 * 3)
+    assert batch.x.shape == (64, 8)
+    assert (batch.x == 1).all()
+    assert took < 10
+    assert peak < 300 * 10**6
+    iterator.close()
+
+
 # ---------------------------------------------------------------------------------------------
 # verify
 
@@ -284,6 +336,10 @@ def assert_epochs(loader, dataset, reference, ds, epochs):
             [{name: (c.dims, c.values) for name, c in one.items()} for one in coords],
         )
     assert len(set(seen)) == epochs
+    for _ in loader:
+        break
+    dataset.set_epoch(1)
+    assert tuple(orders(loader)) == seen[1]
 
 
 @pytest.mark.parametrize(("context", "persistent"), [("forkserver", False), ("spawn", True)])
@@ -301,6 +357,54 @@ def test_the_plain_torch_loader_with_two_workers_over_several_epochs(on_disk, co
     assert_epochs(loader, dataset, reference, on_disk, epochs=3 if persistent else 2)
 
 
+def test_seeding_torch_before_every_epoch_still_gives_every_epoch_an_order_of_its_own(on_disk):
+    dataset = through_workers(on_disk, shuffle=True)
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=None, num_workers=1, multiprocessing_context="forkserver"
+    )
+    seen = []
+    with torch.random.fork_rng():
+        for _ in range(3):
+            torch.manual_seed(0)
+            seen.append(tuple(orders(loader)))
+    assert len(set(seen)) == 3
+    assert dataset.epoch == 3
+
+
+FORKED = """
+    import itertools, sys
+    import torch
+    import xtorch_data as xtd
+
+    ds = xtd.open_zarr(sys.argv[1], consolidated=False)
+    dataset = xtd.IterableDataset(
+        ds, {"time": 8, "y": 4}, {"time": 7}, inputs="a", batch_size=16, shuffle=True
+    )
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=None, num_workers=2, multiprocessing_context="fork"
+    )
+    for _ in range(2):
+        numbers = [number for batch in loader for number in batch.index.tolist()]
+        assert sorted(numbers) == list(range(57 * 5)), numbers
+    print("forked before reading")
+    numbers = [number for batch in dataset for number in batch.index.tolist()]
+    assert sorted(numbers) == list(range(57 * 5))
+    try:
+        numbers = [number for batch in loader for number in batch.index.tolist()]
+        assert sorted(numbers) == list(range(57 * 5))
+    except RuntimeError as error:
+        assert "forkserver" in str(error), error
+    print("forked after reading")
+"""
+
+
+def test_forked_workers_yield_all_or_say_why_not_but_never_hang(on_disk):
+    path = on_disk.encoding["source"]
+    run = in_a_process(FORKED, path, timeout=90, warnings_as_errors=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == ["forked before reading", "forked after reading"]
+
+
 def test_our_loader_with_two_workers_over_several_epochs(on_disk):
     dataset = through_workers(on_disk, shuffle=True)
     reference = through_workers(on_disk, shuffle=True)
@@ -309,6 +413,11 @@ def test_our_loader_with_two_workers_over_several_epochs(on_disk):
     state = torch.get_rng_state()
     assert_epochs(loader, dataset, reference, on_disk, epochs=3)
     assert torch.equal(torch.get_rng_state(), state)
+    del loader
+    end = time.monotonic() + 10
+    while left := [child for child in multiprocessing.active_children() if child.is_alive()]:
+        assert time.monotonic() < end, f"processes left behind: {left}"
+        time.sleep(0.05)
 
 
 def test_our_loader_with_workers_keeps_to_its_rank_and_transforms_alike(on_disk):

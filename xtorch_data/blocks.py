@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +78,19 @@ class Chunks:
         step = self.size * every
         return np.arange(step - self.offset, self.length, step, dtype=np.int64)
 
+    def end_of(self, position: int) -> int:
+        """Where the chunk that holds a position ends."""
+        if self.edges is not None:
+            return int(self.edges[np.searchsorted(self.edges, position, side="right")])
+        return min(
+            ((position + self.offset) // self.size + 1) * self.size - self.offset, self.length
+        )
+
+    @property
+    def largest(self) -> int:
+        """Steps of the largest chunk."""
+        return self.size if self.edges is None else int(np.diff(self.edges).max())
+
     @property
     def count(self) -> int:
         """Number of chunks along the dim."""
@@ -121,6 +134,9 @@ class BlockGrid:
     amplification : float
         Estimate of the bytes decoded in an epoch over the bytes decoded if each chunk is
         decoded once.
+    whole_chunks : mapping of Hashable to Chunks
+        In order, the grids along the axis that is cut of variables whose chunks are read to their
+        end, where blocks end inside chunks.
     """
 
     windows: Windows
@@ -128,6 +144,7 @@ class BlockGrid:
     stops: tuple[IntArray | None, ...]
     nbytes: int
     amplification: float
+    whole_chunks: Mapping[Hashable, Chunks] = field(default_factory=dict)
     shape: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -185,9 +202,10 @@ class _Cut:
     numbers: IntArray
     stops: IntArray | None
     intervals: int
-    extent: int  # steps held of the largest interval
+    extents: dict[Hashable, int]  # by variable: steps held of the largest interval
     samples: int  # windows of the largest interval
     decoded: dict[Hashable, float]  # by variable: steps decoded over all intervals
+    whole_chunks: bool = False  # whether reads go on to the end of each variable's chunk
 
 
 def plan_shuffled(windows: Windows, layouts: Sequence[Layout], budget: int) -> BlockGrid:
@@ -241,23 +259,37 @@ def plan_in_order(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
     grid = BlockGrid(windows, (), (), sum(layout.itemsize for layout in layouts), 1.0)
     once: float | None = None
     for place, axis in enumerate(windows.axes):
-        options = [
+        before = [
             [_independent(other, layouts, np.arange(len(other) + 1, dtype=np.int64))]
             for other in windows.axes[:place]
         ]
         candidates = _thin(_candidates(axis, layouts, by_end=True), 1)
-        options.append([_consecutive(axis, layouts, cut) for cut in candidates])
-        options += [
+        plain = [_consecutive(axis, layouts, cut) for cut in candidates]
+        after = [
             [_independent(other, layouts, np.array([0, len(other)]))]
             for other in windows.axes[place + 1 :]
         ]
-        decoded, held = _costs(windows, layouts, options, index_bytes=0)
-        once = float(decoded.min()) if once is None else once
-        amplification = decoded / once if once else np.ones_like(decoded)
-        choice = _choose(
-            amplification, held, budget, min(budget, IN_ORDER_BLOCK_BYTES), tolerated=1.0
-        )
-        grid = _grid(windows, options, choice, held, amplification)
+        # Ends of blocks at ends of chunks, or else what is left of a chunk is kept.
+        for cuts in (plain, plain + _with_whole_chunks(axis, layouts, plain)):
+            options = [*before, cuts, *after]
+            decoded, held = _costs(windows, layouts, options, index_bytes=0)
+            once = float(decoded.min()) if once is None else once
+            amplification = decoded / once if once else np.ones_like(decoded)
+            choice = _choose(
+                amplification, held, budget, min(budget, IN_ORDER_BLOCK_BYTES), tolerated=1.0
+            )
+            grid = _grid(windows, options, choice, held, amplification)
+            if grid.nbytes <= budget and grid.amplification <= 1.0:
+                break
+        if options[place][choice[place]].whole_chunks:
+            found = {
+                each.name: each.chunks[axis.dim] for each in layouts if axis.dim in each.chunks
+            }
+            sliceable = {
+                name for name, each in found.items() if each.edges is None and each.size == 1
+            }
+            whole = {name: each for name, each in found.items() if name not in sliceable}
+            grid = replace(grid, whole_chunks=whole)
         if grid.nbytes <= budget:  # the fewer axes are taken window by window, the fewer reads
             break
     return grid
@@ -360,6 +392,32 @@ def _consecutive(
     return _measure(axis, layouts, numbers, ends, starts, stops, stops - begin)
 
 
+def _with_whole_chunks(axis: Axis, layouts: Sequence[Layout], cuts: Sequence[_Cut]) -> list[_Cut]:
+    """Cuts that decode chunks twice, made to decode each once.
+
+    Where blocks end inside a chunk, the chunk is read to its end and the rest kept for the next
+    block, which takes the room of a chunk.
+    """
+    begin, end = axis.span(0, len(axis))
+    grids = {
+        layout.name: layout.chunks[axis.dim] for layout in layouts if axis.dim in layout.chunks
+    }
+    once = {name: float(grid.decoded(begin, end)) for name, grid in grids.items()}
+    return [
+        replace(
+            cut,
+            extents={
+                name: extent + (grids[name].largest - 1 if name in grids else 0)
+                for name, extent in cut.extents.items()
+            },
+            decoded=once,
+            whole_chunks=True,
+        )
+        for cut in cuts
+        if any(decoded > once[name] for name, decoded in cut.decoded.items())
+    ]
+
+
 def _measure(
     axis: Axis,
     layouts: Iterable[Layout],
@@ -374,7 +432,7 @@ def _measure(
         numbers=numbers,
         stops=ends,
         intervals=len(numbers) - 1,
-        extent=int(extents.max()),
+        extents={layout.name: int(extents.max()) for layout in layouts},
         samples=int(np.diff(numbers).max()),
         decoded={
             layout.name: float(layout.chunks[axis.dim].decoded(starts, stops).sum()) * scale
@@ -408,7 +466,7 @@ def _costs(
             intervals = along(place, [cut.intervals for cut in cuts])
             if axis.dim in layout.chunks:
                 read = read * along(place, [cut.decoded[layout.name] for cut in cuts])
-                size = size * along(place, [cut.extent for cut in cuts])
+                size = size * along(place, [cut.extents[layout.name] for cut in cuts])
                 uncut = uncut & (intervals == 1)
             else:
                 repeats = repeats * intervals

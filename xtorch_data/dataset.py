@@ -340,14 +340,15 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         """Bytes that the blocks of a stage take, and the order of its samples."""
         total = INDEX_BYTES * (stage.stop - stage.start) if self.shuffle else 0
         for load in stage.loads:
-            sizes = {
-                axis.dim: stop - start
-                for axis, (start, stop) in zip(self._windows.axes, load.region, strict=True)
-            }
-            total += sum(
-                layout.itemsize * math.prod(sizes[dim] for dim in layout.chunks)
-                for layout in self._layouts
-            )
+            region = dict(zip((axis.dim for axis in self._windows.axes), load.region, strict=True))
+            for layout in self._layouts:
+                held = dict(region)
+                if layout.name in load.whole_chunks:
+                    along = self._windows.axes[load.axis].dim
+                    held[along] = region[along][0], load.whole_chunks[layout.name][1]
+                total += layout.itemsize * math.prod(
+                    held[dim][1] - held[dim][0] for dim in layout.chunks
+                )
         return total
 
     def _refuse_unsafe_fork(self) -> None:
@@ -412,8 +413,11 @@ class _SampleSpace:
         for part, select in selections.items():
             if not names_of(select):
                 raise ValueError(f"part {part!r} selects no variable")
-        if "sample" in input_dims:
-            raise ValueError("'sample' is the batch dimension; rename the dim of the data")
+        if "sample" in input_dims or "sample" in selected:
+            raise ValueError(
+                "'sample' is the name of the batch dimension: rename the windowed dim or variable "
+                "of the data that has it"
+            )
         reads, template = _reads(data, selected, input_dims, preprocess)
         used = {dim for name in selected for dim in template[name].dims} | set(input_dims)
         sizes = {dim: size for dim, size in source.sizes.items() if dim in used}

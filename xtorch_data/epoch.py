@@ -22,6 +22,7 @@ __all__ = [
     "Piece",
     "Stage",
     "Uneven",
+    "as_indices",
     "batches",
     "chunk_reads",
     "cut",
@@ -89,6 +90,10 @@ class Load:
         begin of `region`; None if this load needs nothing of it.
     keep : int, optional
         Data position on `axis` from which the next load needs the steps; None if it needs none.
+    whole_chunks : mapping of Hashable to (int, int)
+        Variables of which other positions on `axis` are read: from where the load before has
+        ended, perhaps beyond `region`, to the end of a chunk, perhaps beyond it, too. What lies
+        before or behind comes from the load before or is kept for the next one.
     """
 
     block: int
@@ -97,6 +102,7 @@ class Load:
     axis: int = 0
     carried: int | None = None
     keep: int | None = None
+    whole_chunks: Mapping[Hashable, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,17 +231,18 @@ class Line:
         # The axis that is cut is the last with several intervals or, if none is, the first.
         axis = max((place for place, count in enumerate(self.grid.shape) if count > 1), default=0)
         below = math.prod(self.grid.windows.shape[axis + 1 :])
-        upto: int | None = None  # data position on the axis up to which the last load has read
+        before: Load | None = None  # the load before, if the next block adjoins it
         while start < stop:
             block, box, first, last = self._block_at(start, axis, below)
             end = min(last, stop)
             if independent or not box:
                 yield Stage((self._whole(block),), first, start, end, None)
             else:
-                stage, upto = self._consecutive(
-                    block, box, axis, (first, start, end, last), below, upto, last < stop
-                )
-                yield stage
+                positions = first, start, end, last
+                goes_on = last < stop and box[axis][1] < len(self.grid.windows.axes[axis])
+                load = self._consecutive(block, box, axis, positions, below, before, goes_on)
+                yield Stage((load,), start - (start - first) % below, start, end, None)
+                before = load if goes_on else None
             start = end
 
     def _block_at(self, sample: int, axis: int, below: int) -> tuple[int, Box, int, int]:
@@ -260,10 +267,10 @@ class Line:
         axis: int,
         positions: tuple[int, int, int, int],
         below: int,
-        upto: int | None,
+        before: Load | None,
         goes_on: bool,
-    ) -> tuple[Stage, int | None]:
-        """The stage for samples of one block, which reads what the stage before has not read."""
+    ) -> Load:
+        """The load for samples of one block, which reads what the load before has not read."""
         along = self.grid.windows.axes[axis]
         first, start, end, last = positions
         low, high = box[axis]
@@ -274,8 +281,9 @@ class Line:
         stops = self.grid.stops[axis]
         if end == last and stops is not None:
             finish = max(finish, int(stops[np.searchsorted(self.grid.cuts[axis], high) - 1]))
-        carried = begin if upto is not None and begin < upto else None
-        read_from = begin if carried is None or upto is None else upto
+        upto = begin if before is None else before.region[axis][1]
+        carried = begin if begin < upto else None
+        read_from = max(begin, upto)
         # Windows that begin in what was handed on, then windows that lie in what is read.
         middle = min(max(int(along.first_from(read_from)), low), high)
 
@@ -288,13 +296,26 @@ class Line:
         )
         region = list(self.grid.region(box))
         region[axis] = (read_from, max(finish, read_from))
-        next_begin = int(along.starts[high]) if goes_on and high < len(along) else None
-        keep = next_begin if next_begin is not None and next_begin < finish else None
-        load = Load(block, tuple(region), pieces, axis, carried, keep)
-        return (
-            Stage((load,), start - (start - first) % below, start, end, None),
-            None if next_begin is None else finish,
+        keep = int(along.starts[high]) if goes_on else finish
+        whole_chunks = {}
+        for name, grid in self.grid.whole_chunks.items():
+            done = before.whole_chunks[name][1] if before is not None else read_from
+            needed = min(grid.end_of(finish - 1), along.span(0, len(along))[1])
+            whole_chunks[name] = max(done, read_from), max(done, needed if goes_on else finish)
+        return Load(
+            block,
+            tuple(region),
+            pieces,
+            axis,
+            carried,
+            keep if keep < finish else None,
+            whole_chunks,
         )
+
+
+def as_indices(order: IntArray | range) -> IntArray:
+    """An order, or a slice of one, as an array."""
+    return np.arange(order.start, order.stop) if isinstance(order, range) else order
 
 
 # Intervals of the line: what is left, who gets which.
@@ -372,12 +393,18 @@ def chunk_reads(stages: Iterable[Stage], windows: Windows, layouts: Sequence[Lay
             }
             for place, layout in enumerate(layouts):
                 box = shared_box(layout.chunks, region)
-                if len(layout.chunks) < len(windows.axes):
+                found = dict(region)
+                if layout.name in load.whole_chunks:
+                    start, stop = load.whole_chunks[layout.name]
+                    if start == stop:
+                        continue
+                    found[windows.axes[load.axis].dim] = slice(start, stop)
+                elif len(layout.chunks) < len(windows.axes):
                     if last.get(layout.name) == box:
                         continue
                     last[layout.name] = box
                 counts[place] += math.prod(
-                    int(chunks.touched(region[dim].start, region[dim].stop))
+                    int(chunks.touched(found[dim].start, found[dim].stop))
                     for dim, chunks in layout.chunks.items()
                 )
     return counts

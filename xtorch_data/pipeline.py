@@ -19,9 +19,9 @@ import numpy as np
 from .assembly import Assembly
 from .batch import Batch
 from .buffers import Buffers
-from .epoch import Load, Stage
+from .epoch import Load, Stage, as_indices
 from .gather import PieceInMemory
-from .reader import Reader, Tail
+from .reader import Reader, Rest, Tail
 from .windows import IntArray
 
 __all__ = ["run"]
@@ -50,6 +50,8 @@ class _Flight:
     nbytes: int
     left: int  # samples that are still to be gathered
     loaded: Future[_Loaded] = field(default_factory=Future)
+    # What the next stage needs of this one, before and after preprocess.
+    rest: Future[Rest] = field(default_factory=Future)
     tail: Future[Tail | None] = field(default_factory=Future)
 
     def drop(self) -> None:
@@ -185,8 +187,7 @@ def _gather(
     row = 0
     for portion in portions:
         loaded = portion.flight.loaded.result()
-        found = loaded.order[portion.start : portion.stop]
-        order = np.arange(found.start, found.stop) if isinstance(found, range) else found
+        order = as_indices(loaded.order[portion.start : portion.stop])
         if len(loaded.pieces) == 1:
             assembly.add(np.arange(row, row + len(order)), loaded.pieces[0], order)
         else:
@@ -221,7 +222,7 @@ class _Flights:
         self._unread: deque[_Flight] = deque()  # planned, reading has not begun
         self._live: set[_Flight] = set()
         self._held = 0  # bytes of stages held or being read
-        self._tail: Future[Tail | None] | None = None
+        self._before: _Flight | None = None
         self._closed = False
 
     def portions(self, batches: Iterator[int]) -> Iterator[list[_Portion]]:
@@ -265,6 +266,7 @@ class _Flights:
             self._closed = True
             for flight in self._live:
                 flight.loaded.cancel()
+                flight.rest.cancel()
                 flight.tail.cancel()
 
     # With the lock held:
@@ -286,12 +288,12 @@ class _Flights:
                 return
             self._unread.popleft()
             self._held += flight.nbytes
-            before, self._tail = self._tail, flight.tail
+            before, self._before = self._before, flight
             asyncio.run_coroutine_threadsafe(self._load(flight, before), self._loop)
 
     # On the event loop:
 
-    async def _load(self, flight: _Flight, before: Future[Tail | None] | None) -> None:
+    async def _load(self, flight: _Flight, before: _Flight | None) -> None:
         try:
             order = self._loop.run_in_executor(None, flight.stage.order)
             loads = [self._pieces(load, flight, before) for load in flight.stage.loads]
@@ -299,18 +301,25 @@ class _Flights:
             begins = np.cumsum([0, *(each.piece.samples for each in pieces)])[:-1]
             _settle(flight.loaded, _Loaded(pieces, begins, await order))
         except BaseException as error:
+            _settle(flight.rest, error)
             _settle(flight.tail, error)
             _settle(flight.loaded, error)
             if not isinstance(error, Exception):
                 raise
 
     async def _pieces(
-        self, load: Load, flight: _Flight, before: Future[Tail | None] | None
+        self, load: Load, flight: _Flight, before: _Flight | None
     ) -> list[PieceInMemory]:
-        block = await self._reader.load(load)
+        found = await self._reader.read(load)
+        block = found.block
+        if load.whole_chunks:
+            earlier = Rest() if before is None else await asyncio.wrap_future(before.rest)
+            block, rest = await self._reader.aligned(load, found, earlier)
+            _settle(flight.rest, rest)
+        block = await self._reader.preprocessed(load, block)
         tail = None
         if load.carried is not None and before is not None:
-            tail = await asyncio.wrap_future(before)
+            tail = await asyncio.wrap_future(before.tail)
         pieces, kept = await self._reader.pieces(load, block, tail)
         if len(flight.stage.loads) == 1:
             _settle(flight.tail, kept)

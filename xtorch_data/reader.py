@@ -39,6 +39,18 @@ async def together(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:
             raise result
 
 
+# Steps of variables behind a region that were in the last chunk: where they begin, and the values.
+Rest = dict[Hashable, tuple[int, xr.Variable]]
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """What was read for a load: variables over its region, and those of which other steps were."""
+
+    block: xr.Dataset
+    whole_chunks: dict[Hashable, xr.Variable]
+
+
 @dataclass(frozen=True, eq=False)
 class Tail:
     """Steps at the end of a load that the next one needs too."""
@@ -95,33 +107,64 @@ class Reader:
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(CONCURRENT_READS)
 
-    async def load(self, load: Load) -> xr.Dataset:
-        """The region of a load, in memory and preprocessed."""
-        region = {
+    async def read(self, load: Load) -> Region:
+        """Read the region of a load."""
+        region = self._region(load)
+        block = self.dataset.isel(region, missing_dims="ignore").copy(deep=False)
+        along = self.windows.axes[load.axis].dim if load.whole_chunks else None
+        own: dict[Hashable, xr.Variable] = {}
+        whole: dict[Hashable, xr.Variable] = {}
+        shared = []
+        for name, variable in block.variables.items():
+            if variable._in_memory:
+                continue
+            if name in load.whole_chunks:
+                begin, end = load.whole_chunks[name]
+                if begin < end:
+                    wider = {**region, along: slice(begin, end)}
+                    found = self.dataset.variables[name].isel(wider, missing_dims="ignore")
+                    own[name] = whole[name] = found.copy(deep=False)
+            elif all(axis.dim in variable.dims for axis in self.windows.axes):
+                own[name] = variable
+            else:
+                shared.append(self._read_shared(name, variable, region))
+        await together([*shared, self._read_own(own, region)])
+        return Region(block, whole)
+
+    async def aligned(self, load: Load, found: Region, earlier: Rest) -> tuple[xr.Dataset, Rest]:
+        """The block of a load, from what it has read and what the load before has left over."""
+        return await self._run(self._aligned, load, found, earlier)  # type: ignore[no-any-return]
+
+    def _aligned(self, load: Load, found: Region, earlier: Rest) -> tuple[xr.Dataset, Rest]:
+        dim = self.windows.axes[load.axis].dim
+        start, stop = load.region[load.axis]
+        block, rest = found.block, Rest()
+        for name, (begin, end) in load.whole_chunks.items():
+            parts = []
+            if begin > start:
+                origin, left = earlier[name]
+                parts.append(left.isel({dim: slice(start - origin, None)}))
+            if begin < end:
+                parts.append(found.whole_chunks[name])
+            values = (
+                parts[0] if len(parts) == 1 else xr.Variable.concat(parts, dim)  # type: ignore[no-untyped-call]
+            )
+            inside = values.isel({dim: slice(0, stop - start)})
+            block[name] = block[name].copy(deep=False, data=inside.data)
+            rest[name] = stop, values.isel({dim: slice(stop - start, None)})
+        return block, rest
+
+    async def preprocessed(self, load: Load, block: xr.Dataset) -> xr.Dataset:
+        """What the user's function makes of a block."""
+        if self.preprocess is None:
+            return block
+        return await self._run(self._preprocessed, block, load)  # type: ignore[no-any-return]
+
+    def _region(self, load: Load) -> dict[Hashable, slice]:
+        return {
             axis.dim: slice(*interval)
             for axis, interval in zip(self.windows.axes, load.region, strict=True)
         }
-        block = self.dataset.isel(region, missing_dims="ignore").copy(deep=False)
-        lazy = {
-            name: variable for name, variable in block.variables.items() if not variable._in_memory
-        }
-        shared = [
-            self._read_shared(name, variable, region)
-            for name, variable in lazy.items()
-            if any(axis.dim not in variable.dims for axis in self.windows.axes)
-        ]
-        own = {
-            name: variable
-            for name, variable in lazy.items()
-            if all(axis.dim in variable.dims for axis in self.windows.axes)
-        }
-        await together([*shared, self._read_own(own, region)])
-        if self.preprocess is not None:
-            for name in block.data_vars:
-                if name not in own:  # it is also the user's, or another block's
-                    block[name] = block[name].copy(deep=True)
-            block = await self._run(self._preprocessed, block, load)
-        return block
 
     async def _run(self, function: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.executor, function, *args)
@@ -203,6 +246,11 @@ class Reader:
 
     def _preprocessed(self, block: xr.Dataset, load: Load) -> xr.Dataset:
         assert self.preprocess is not None
+        for name, variable in block.data_vars.items():
+            source = self.dataset.variables[name]
+            if source._in_memory or any(axis.dim not in source.dims for axis in self.windows.axes):
+                # It is also the user's, or another block's, and the function may work in place.
+                block[name] = variable.copy(deep=True)
 
         def rng() -> np.random.Generator:
             return generator(self.seed, self.epoch, BLOCK_TRANSFORM, load.block)

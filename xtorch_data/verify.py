@@ -109,7 +109,7 @@ def _counted(dataset: IterableDataset, intervals: list[epochs.Interval]) -> int:
     for stage in dataset._stages(dataset.epoch, intervals):
         pieces = [piece for load in stage.loads for piece in load.pieces]
         ends = np.cumsum([piece.samples for piece in pieces])
-        order = stage.order()
+        order = epochs.as_indices(stage.order())
         of_piece = np.searchsorted(ends, order, side="right")
         for number, piece in enumerate(pieces):
             local = order[of_piece == number] - (ends[number] - piece.samples)
