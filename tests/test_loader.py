@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import xtorch_data as xtd
+from xtorch_data.topology import EpochCounter, as_topology, current_topology
+
+
+def make(**kwargs):
+    data = xr.DataArray(
+        np.arange(60.0).reshape(20, 3), dims=("time", "x"), coords={"time": np.arange(20)}, name="v"
+    )
+    return xtd.IterableDataset(data, {"time": 4, "x": -1}, {"time": 3}, batch_size=4, **kwargs)
+
+
+def test_the_loader_yields_what_the_dataset_yields():
+    for kwargs in ({}, {"shuffle": True, "seed": 3}):
+        plain, loaded = make(**kwargs), xtd.DataLoader(make(**kwargs))
+        assert len(loaded) == len(plain) == 5
+        for ours, theirs in zip(plain, loaded, strict=True):
+            assert torch.equal(ours.index, theirs.index)
+            assert torch.equal(ours.x, theirs.x)
+
+
+def test_a_device_that_is_not_there_is_refused_at_once():
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(RuntimeError, match="CUDA is not available"):
+        xtd.DataLoader(make(), device="cuda")
+
+
+def test_the_cpu_is_a_device():
+    assert [batch.x.device.type for batch in xtd.DataLoader(make(), device="cpu")] == ["cpu"] * 5
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_come_on_the_gpu_with_their_labels(workers):
+    expected = [batch.x.clone() for batch in make()]
+    for batch, values in zip(
+        xtd.DataLoader(make(), num_workers=workers, device="cuda"), expected, strict=True
+    ):
+        assert batch.x.device.type == "cuda"
+        assert torch.equal(batch.x.cpu(), values)
+        assert batch.index.device.type == "cpu"
+        assert batch.to_xarray()["v"].dims == ("sample", "time", "x")
+
+
+def test_only_our_datasets_are_taken():
+    with pytest.raises(TypeError, match="IterableDataset"):
+        xtd.DataLoader([1, 2, 3])
+
+
+def test_the_global_random_state_is_not_drawn_from():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    list(xtd.DataLoader(make(shuffle=True)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_ranks_default_to_the_environment(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert current_topology() == (1, 3)
+    dataset = make()
+    assert len(dataset) == 2  # 17 samples: 5 or 6 for each of 3 ranks
+    assert [n for batch in dataset for n in batch.index.tolist()] == [5, 6, 7, 8, 9, 10]
+    assert as_topology(None, None) is None
+
+
+def test_ranks_default_to_torch_distributed(tmp_path):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
+    )
+    try:
+        assert current_topology() == (0, 1)
+        assert len(make()) == 5
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_workers_of_one_iteration_agree_on_the_epoch():
+    class Info:
+        def __init__(self, number):
+            self.id, self.seed = number, 7 + number
+
+    counter = EpochCounter()
+    for epoch in range(3):
+        assert {counter.claim_in_worker(Info(number)) for number in range(4)} == {epoch}
+    assert counter.claim() == 3
+    counter.next = 10
+    assert [counter.claim_in_worker(Info(number)) for number in (1, 0)] == [10, 10]

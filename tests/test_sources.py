@@ -1,0 +1,138 @@
+import dask.array
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+import xtorch_data as xtd
+from xtorch_data.sources import as_source, layout_of
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A Zarr store with time chunks of 16 and its data."""
+    path = tmp_path_factory.mktemp("sources") / "store.zarr"
+    ds = xr.Dataset(
+        {"v": (("time", "x"), np.arange(100 * 6, dtype="f4").reshape(100, 6))},
+        coords={"time": np.arange(100)},
+    )
+    ds.to_zarr(path, encoding={"v": {"chunks": (16, 4)}}, consolidated=False, zarr_format=3)
+    return path, ds
+
+
+def chunk_of_stored(positions, size):
+    return [position // size for position in positions]
+
+
+indexers = st.one_of(
+    st.slices(100).filter(lambda part: len(range(100)[part]) > 0),
+    st.lists(st.integers(0, 99), min_size=1, max_size=20, unique=True).map(sorted),
+)
+
+
+@given(first=indexers, data=st.data())
+def test_the_grid_of_a_lazily_sliced_array_is_that_of_the_store(store, first, data):
+    path, _ = store
+    positions = np.arange(100)[first]
+    second = data.draw(st.slices(len(positions)).filter(lambda part: len(positions[part]) > 0))
+    ds = xr.open_zarr(path, chunks=None, consolidated=False)
+    sliced = ds["v"].isel(time=first).isel(time=second, x=1)
+    positions = positions[second]
+    grid = layout_of(sliced.variable, "v", ["time"]).chunks["time"]
+    stored = chunk_of_stored(positions, 16)
+    changes = [place for place in range(1, len(stored)) if stored[place] != stored[place - 1]]
+    assert grid.length == len(positions)
+    assert (
+        grid.boundaries(1).tolist() == changes or grid.size == 1 and len(changes) == len(stored) - 1
+    )
+
+
+def test_chunks_come_from_where_the_data_is(store, tmp_path):
+    path, ds = store
+    lazy = xr.open_zarr(path, chunks=None, consolidated=False)
+
+    def grid(data, dim="time"):
+        return layout_of(data["v"].variable, "v", ["time", "x"]).chunks[dim]
+
+    assert (grid(lazy).size, grid(lazy, "x").size) == (16, 4)
+    assert grid(lazy.load()).size == 1  # in memory any slice is free
+    assert grid(ds.chunk(time=10)).size == 10
+    irregular = ds.chunk(time=(10, 30, 60))
+    assert grid(irregular).edges.tolist() == [0, 10, 40, 100]
+    renamed = xr.open_zarr(path, chunks=None, consolidated=False).rename(time="t")
+    assert layout_of(renamed["v"].variable, "v", ["t"]).chunks["t"].size == 16
+    ds.to_netcdf(tmp_path / "chunked.nc", encoding={"v": {"chunksizes": (25, 6)}})
+    ds.to_netcdf(tmp_path / "contiguous.nc")
+    with xr.open_dataset(tmp_path / "chunked.nc") as opened:
+        assert grid(opened.isel(time=slice(10, None))).boundaries(1).tolist() == [15, 40, 65]
+    with xr.open_dataset(tmp_path / "contiguous.nc") as opened:
+        assert grid(opened).size == 1
+
+
+def test_bytes_of_dims_outside_the_samples_count():
+    variable = xr.Variable(("time", "bnds"), np.zeros((10, 2), "f8"))
+    assert layout_of(variable, "v", ["time"]).itemsize == 16
+
+
+def test_open_zarr_binds_the_fast_codec_pipeline_and_is_lazy(store):
+    path, ds = store
+    opened = xtd.open_zarr(path, consolidated=False)
+    assert opened["v"].chunks is None
+    assert not opened["v"].variable._in_memory
+    pipeline = opened["v"].variable._data
+    while hasattr(pipeline, "array"):
+        pipeline = pipeline.array
+    assert "Zarrs" in type(pipeline.get_array()._async_array.codec_pipeline).__name__
+    assert "zarrs" not in zarr.config.get("codec_pipeline.path")
+    xr.testing.assert_identical(opened.load().drop_encoding(), ds)
+    assert xtd.open_zarr(path, consolidated=False, chunks={})["v"].chunks is not None
+
+
+def test_zarr_arrays_and_groups_are_data(store):
+    path, ds = store
+    group = zarr.open_group(path, mode="r")
+    for data in (group, group["v"]):
+        dataset = xtd.IterableDataset(data, {"time": 4, "x": 6}, batch_size=7)
+        for batch in dataset:
+            values = batch.x if data is not group else batch.x[:, 0]
+            for place, number in enumerate(batch.index.tolist()):
+                expected = ds["v"].isel(dataset.windows[number]).values
+                np.testing.assert_array_equal(values[place].numpy(), expected)
+        assert batch.to_xarray()["v"].dims == ("sample", "time", "x")
+
+
+def test_a_zarr_array_without_names_for_its_dims_takes_them_as_an_argument():
+    array = zarr.create_array(zarr.storage.MemoryStore(), shape=(10, 3), dtype="i4", chunks=(4, 3))
+    array[:] = np.arange(30).reshape(10, 3)
+    with pytest.raises(ValueError, match="dims="):
+        xtd.IterableDataset(array, {"time": 2})
+    dataset = xtd.IterableDataset(array, {"time": 2, "x": -1}, dims=("time", "x"), batch_size=5)
+    [batch] = dataset
+    np.testing.assert_array_equal(batch.x.numpy(), np.arange(30).reshape(5, 2, 3))
+    with pytest.raises(ValueError, match="2 dims"):
+        xtd.IterableDataset(array, {"time": 2}, dims=("time",))
+    with pytest.raises(ValueError, match="zarr.Array"):
+        xtd.IterableDataset(xr.DataArray(np.zeros(3), dims="x"), {"x": 1}, dims=("x",))
+
+
+def test_packed_integers_of_a_zarr_array_are_decoded():
+    array = zarr.create_array(
+        zarr.storage.MemoryStore(),
+        shape=(6,),
+        dtype="i2",
+        chunks=(4,),
+        dimension_names=("time",),
+        attributes={"scale_factor": 0.5, "add_offset": 10.0, "_FillValue": -1},
+    )
+    array[:] = [0, 1, 2, -1, 4, 5]
+    [batch] = xtd.IterableDataset(array, {"time": 6})
+    np.testing.assert_array_equal(batch.x[0].numpy(), np.float32([10, 10.5, 11, np.nan, 12, 12.5]))
+
+
+def test_other_data_is_refused():
+    with pytest.raises(TypeError, match="ndarray"):
+        as_source(np.zeros(3))
+    with pytest.raises(TypeError, match="Array"):
+        as_source(dask.array.zeros(3))
