@@ -20,6 +20,7 @@ from .assembly import Assembly, Recipe
 from .batch import Batch
 from .blocks import INDEX_BYTES, BlockGrid, Layout, plan_in_order, plan_shuffled
 from .epoch import Interval, Line, Stage, Uneven
+from .forked import make_safe
 from .labels import LabelledWindows, Labels
 from .pipeline import run
 from .reader import Reader, check_preprocessed
@@ -30,9 +31,6 @@ from .transforms import Transform
 from .windows import Windows
 
 __all__ = ["IterableDataset"]
-
-# The process in which a dataset was last read: a process forked from it may hang.
-_read_in_process: int | None = None
 
 
 class IterableDataset(torch.utils.data.IterableDataset[Batch]):
@@ -195,7 +193,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         labelled = self._preprocess is not None or self._recipe.transforms
         self._data = read if labelled else read.drop_vars(list(read.coords))
         self._origin = source.origin
-        self._in_memory = all(variable._in_memory for variable in self._data.variables.values())
+        self._process = os.getpid()
         self._layouts = _layouts(self._data, space.windows, made)
         self._grid = self._plan()
         self._pool_blocks = max(1, self.memory // 2 // max(1, self._grid.nbytes))
@@ -298,19 +296,18 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         info = torch.utils.data.get_worker_info()
         if info is None:
             return self._iterate(self._epochs.claim(), 0, 1)
-        self._refuse_unsafe_fork()
         if self._told_epoch is not None:
             return self._iterate(int(self._told_epoch[0]), info.id, info.num_workers)
         return self._iterate(self._epochs.claim_in_worker(info), info.id, info.num_workers)
 
     def _iterate(self, epoch: int, worker: int, num_workers: int) -> Iterator[Batch]:
-        global _read_in_process
         intervals = self._intervals(*self._rank_and_world_size(), worker, num_workers)
         samples = epochs.total(intervals)
         if not samples:
             return iter(())
-        if not self._in_memory:
-            _read_in_process = os.getpid()
+        if self._process != os.getpid():  # inherited by a fork, not sent to this process
+            make_safe(self._data)
+            self._process = os.getpid()
         size = self.batch_size or 1
         sizes = (min(size, samples - start) for start in range(0, samples, size))
         recipe = self._recipe
@@ -351,18 +348,12 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 )
         return total
 
-    def _refuse_unsafe_fork(self) -> None:
-        if not self._in_memory and _read_in_process not in (None, os.getpid()):
-            raise RuntimeError(
-                "this worker was forked from a process that has read data before; the threads "
-                "that decode chunks do not survive a fork, and the worker would hang. Start "
-                "workers afresh: DataLoader(…, multiprocessing_context='forkserver'), or use "
-                "xtorch_data.DataLoader, which does"
-            )
-
     def __getstate__(self) -> dict[str, Any]:
         # A worker process knows nothing of torch.distributed: tell it who its parent is.
         return {**self.__dict__, "_inherited": self._rank_and_world_size()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _process=os.getpid())
 
 
 class _SampleSpace:

@@ -139,6 +139,13 @@ class Labels:
                 zip(labels.dims, array.shape[variable_axis + labels.stacked :], strict=True)
             )
             changed = {dim for dim, size in sizes.items() if size != self._steps(dim, labels, size)}
+            gone = {  # dims that a transform has removed
+                axis.dim
+                for axis in self.windows.axes
+                if axis.windowed
+                and axis.dim not in labels.dims
+                and not isinstance(labels.indexers.get(axis.dim), int)
+            }
             dims = {
                 dim: suffixed(dim) if dim in cut_differently or dim in changed else dim
                 for dim in labels.dims
@@ -149,7 +156,7 @@ class Labels:
                 variable_dims = (*lead, *(dims[dim] for dim in labels.dims))
                 data[key] = xr.Variable(variable_dims, values, self.attrs.get(name))
             for name, variable in self.coords.variables.items():
-                if changed & set(variable.dims):
+                if set(variable.dims) & (changed | gone):
                     continue
                 key = suffixed(name) if cut_differently & set(variable.dims) else name
                 if key in coords:

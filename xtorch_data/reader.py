@@ -116,7 +116,7 @@ class Reader:
         whole: dict[Hashable, xr.Variable] = {}
         shared = []
         for name, variable in block.variables.items():
-            if variable._in_memory:
+            if variable._in_memory or isinstance(variable, xr.IndexVariable):
                 continue
             if name in load.whole_chunks:
                 begin, end = load.whole_chunks[name]

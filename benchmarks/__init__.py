@@ -1,0 +1,1 @@
+"""How fast batches come from a store: `make bench`."""

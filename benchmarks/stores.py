@@ -1,0 +1,149 @@
+"""The stores: made from a seed, once, under a cache folder.
+
+Values are a few waves that move with time plus noise, rounded to 16 bits as packed reanalyses are.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import BloscCodec
+
+SEED = 20
+WAVES = 5
+QUANTUM = 1 / 1024  # 16 bits over a range of 64
+# xarray reads and writes these stores without consolidated metadata, so that nothing is left out.
+OPEN = {"chunks": None, "consolidated": False}
+
+
+def bench_dir() -> Path:
+    """Where stores and environments are kept."""
+    default = os.path.join(tempfile.gettempdir(), "xtorch_data-benchmarks")
+    folder = Path(os.environ.get("XTD_BENCH_DIR") or default)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@dataclass(frozen=True)
+class Store:
+    """One Zarr v3 store; the first dim is time."""
+
+    name: str
+    sizes: dict[str, int]
+    chunks: tuple[int, ...]
+    variables: int
+    shards: tuple[int, ...] | None = None
+    compressed: bool = True
+    packed: bool = False  # int16 with scale_factor, add_offset and _FillValue
+
+    @property
+    def names(self) -> list[str]:
+        return [f"v{number:02d}" for number in range(self.variables)]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.sizes.values())
+
+    @property
+    def path(self) -> Path:
+        return bench_dir() / f"{self.name}-{'x'.join(map(str, self.shape))}.zarr"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values as float32."""
+        return math.prod(self.shape) * self.variables * 4
+
+    def files(self) -> list[Path]:
+        """The files of chunks or shards."""
+        found = (path for name in self.names for path in (self.path / name / "c").rglob("*"))
+        return sorted(path for path in found if path.is_file())
+
+    def make(self) -> None:
+        """Write the store unless it is there."""
+        if self.path.exists():
+            return
+        unfinished = Path(tempfile.mkdtemp(dir=bench_dir()))
+        try:
+            with (
+                zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}),
+                warnings.catch_warnings(),
+            ):
+                warnings.simplefilter("ignore")
+                self._write(unfinished)
+            unfinished.rename(self.path)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _write(self, folder: Path) -> None:
+        self._coordinates().to_zarr(folder, mode="w", consolidated=False, zarr_format=3)
+        blosc = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=4)
+        if self.packed:
+            values = {name: self._values(place, 0) for place, name in enumerate(self.names)}
+            packing = {
+                "dtype": "int16",
+                "scale_factor": QUANTUM,
+                "add_offset": 280.0,
+                "_FillValue": -32768,
+                "chunks": self.chunks,
+                "compressors": (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=2),),
+            }
+            xr.Dataset({name: (list(self.sizes), each) for name, each in values.items()}).to_zarr(
+                folder, mode="a", consolidated=False, encoding=dict.fromkeys(self.names, packing)
+            )
+            return
+        group = zarr.open_group(folder, mode="a")
+        steps = max(64, self.chunks[0], (self.shards or (0,))[0])
+        for place, name in enumerate(self.names):
+            array = group.create_array(
+                name,
+                shape=self.shape,
+                chunks=self.chunks,
+                shards=self.shards,
+                dtype="float32",
+                compressors=blosc if self.compressed else None,
+                dimension_names=list(self.sizes),
+                fill_value=float("nan"),
+            )
+            for start in range(0, self.shape[0], steps):
+                array[start : start + steps] = self._values(place, start, steps)
+
+    def _coordinates(self) -> xr.Dataset:
+        time, *others = self.sizes.items()
+        hours = np.arange(time[1]) * np.timedelta64(1, "h")
+        coords = {time[0]: np.datetime64("2000-01-01", "ns") + hours}
+        for dim, size in others:
+            coords[dim] = np.arange(size) if dim == "station" else np.linspace(0, 180, size)
+        return xr.Dataset(coords=coords)
+
+    def _values(self, variable: int, start: int, steps: int | None = None) -> np.ndarray:
+        """Values of some steps; the same for every layout of the same sizes."""
+        stop = min(start + (steps or self.shape[0]), self.shape[0])
+        waves = np.random.default_rng([SEED, variable]).uniform(0, 1, (WAVES, 4))
+        inner = self.shape[1:]
+        along = [np.linspace(0, 2 * np.pi, size, dtype=np.float32) for size in inner]
+        grids = np.meshgrid(*along, indexing="ij")
+        # cos(place + time) in two products, so that a step costs no cosine of a whole field.
+        place = [sum(round(1 + 5 * w) * g for w, g in zip(wave, grids)) for wave in waves]  # noqa: B905
+        cosines, sines = [np.cos(each) for each in place], [np.sin(each) for each in place]
+        out = np.empty((stop - start, *inner), np.float32)
+        for row, step in enumerate(range(start, stop)):
+            field = np.random.default_rng([SEED, variable, step]).standard_normal(
+                inner, dtype=np.float32
+            )
+            field *= 0.5
+            for cosine, sine, wave in zip(cosines, sines, waves, strict=True):
+                phase = 0.02 * step * (0.5 + wave[2]) + 6 * wave[3]
+                field += np.float32(5 * np.cos(phase)) * cosine
+                field -= np.float32(5 * np.sin(phase)) * sine
+            np.rint(field / np.float32(QUANTUM), out=field)
+            out[row] = field * np.float32(QUANTUM) + np.float32(280)
+        return out

@@ -1,0 +1,122 @@
+"""The workloads: which windows over which store, in batches of how many."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .stores import Store
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Windows over a store. Samples are numbered in C order, dims without a window first."""
+
+    name: str
+    store: Store
+    input_dims: dict[str, int]
+    input_overlap: dict[str, int]
+    batch_size: int
+    memory: str | int = "1 GiB"
+    slow_samples: int = 96  # what contenders are timed over that pay for every sample
+
+    @cached_property
+    def dims(self) -> list[str]:
+        """Dims of the sample space, slowest first."""
+        return [d for d in self.store.sizes if d not in self.input_dims] + list(self.input_dims)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Number of windows along each of `dims`."""
+        return tuple(
+            (self.store.sizes[dim] - self.size(dim)) // self.stride(dim) + 1 for dim in self.dims
+        )
+
+    def size(self, dim: str) -> int:
+        return self.input_dims.get(dim, 1)
+
+    def stride(self, dim: str) -> int:
+        return self.size(dim) - self.input_overlap.get(dim, 0)
+
+    @property
+    def samples(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return (self.store.variables, *self.input_dims.values())
+
+    @property
+    def sample_nbytes(self) -> int:
+        return math.prod(self.sample_shape) * 4
+
+    def indexers(self, number: int) -> dict[str, slice | int]:
+        """What plain `isel` takes to cut a sample; independent of every contender."""
+        places = np.unravel_index(number, self.shape)
+        starts = {
+            d: int(place) * self.stride(d) for d, place in zip(self.dims, places, strict=True)
+        }
+        return {
+            d: slice(start, start + self.size(d)) if d in self.input_dims else start
+            for d, start in starts.items()
+        }
+
+
+GROUPS = {
+    "forecast": [f"forecast-{layout}" for layout in ("1", "16", "64", "64-raw", "sharded")],
+    "patches": ["patches-field", "patches-tiles"],
+    "stations": ["stations"],
+    "giant": ["giant"],
+    "packed": ["packed"],
+}
+
+
+def make_workload(name: str, quick: bool) -> Workload:
+    """One workload by name; `quick` makes smaller stores."""
+    if name.startswith("patches"):
+        return _patches(name, 16 if quick else 64)
+    if name == "stations":
+        return _stations(2_000 if quick else 20_000)
+    if name == "giant":
+        return _giant(12 if quick else 40)
+    return _forecast(name, 512 if quick else 2048)
+
+
+def _forecast(name: str, steps: int) -> Workload:
+    layout = name.removeprefix("forecast-")
+    along = {"1": 1, "sharded": 1, "64": 64, "64-raw": 64}.get(layout, 16)
+    field = (121, 240)
+    store = Store(
+        name,
+        {"time": steps, "latitude": field[0], "longitude": field[1]},
+        (along, *field),
+        variables=4,
+        shards=(64, *field) if layout == "sharded" else None,
+        compressed=layout != "64-raw",
+        packed=name == "packed",
+    )
+    windows = {"time": 8, "latitude": field[0], "longitude": field[1]}
+    return Workload(name, store, windows, {"time": 7}, batch_size=32)
+
+
+def _patches(name: str, steps: int) -> Workload:
+    chunks = (1, 721, 1440) if name == "patches-field" else (1, 181, 360)
+    store = Store(name, {"time": steps, "latitude": 721, "longitude": 1440}, chunks, variables=2)
+    windows = {"time": 2, "latitude": 64, "longitude": 64}
+    overlap = {"latitude": 32, "longitude": 32}
+    return Workload(name, store, windows, overlap, batch_size=64, slow_samples=128)
+
+
+def _stations(steps: int) -> Workload:
+    store = Store("stations", {"time": steps, "station": 500}, (2_000, 50), variables=1)
+    return Workload("stations", store, {"time": 30}, {"time": 29}, 1024, slow_samples=1024)
+
+
+def _giant(steps: int) -> Workload:
+    sizes = {"time": steps, "latitude": 721, "longitude": 1440}
+    store = Store("giant", sizes, (1, 721, 1440), variables=20)
+    windows = {"time": 2, "latitude": 721, "longitude": 1440}
+    return Workload("giant", store, windows, {"time": 1}, batch_size=1, slow_samples=6)

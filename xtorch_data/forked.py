@@ -1,0 +1,75 @@
+"""What a process that was forked must do before it reads through objects of its parent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import xarray as xr
+import zarr
+from xarray.backends.file_manager import FILE_CACHE
+
+__all__ = ["make_safe"]
+
+logger = logging.getLogger(__name__)
+
+_ADVICE = (
+    "Start workers afresh instead: DataLoader(…, multiprocessing_context='forkserver'), or "
+    "xtorch_data.DataLoader, which does"
+)
+# Stores whose reads run on threads of a compiled library, which do not survive a fork.
+_THREADED_STORES = ("ObjectStore", "IcechunkStore")
+
+
+def make_safe(data: xr.Dataset) -> None:
+    """Make lazy variables, inherited by a fork, readable in this process; in place.
+
+    Threads do not survive a fork. Zarr starts its own again, the zarrs pipeline cannot: arrays go
+    back to zarr's own pipeline. HDF5 files are opened again.
+
+    Raises
+    ------
+    RuntimeError
+        If a variable cannot be made safe; reading it would hang.
+    """
+    for key in list(FILE_CACHE):
+        FILE_CACHE.pop(key, None)
+    slower = False
+    for name, variable in data.variables.items():
+        for wrapper in _backend_arrays(variable):
+            array = wrapper.get_array() if hasattr(wrapper, "get_array") else None
+            if not isinstance(array, zarr.Array):
+                continue
+            store = type(array.store).__name__
+            if store in _THREADED_STORES:
+                raise RuntimeError(
+                    f"this worker was forked, and variable {name!r} is read from a {store}, whose "
+                    f"threads do not survive a fork: it would hang. {_ADVICE}"
+                )
+            inner = array._async_array
+            if type(inner.codec_pipeline).__module__.startswith("zarrs"):
+                default = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+                with zarr.config.set({"codec_pipeline.path": default}):
+                    again = type(inner)(inner.metadata, inner.store_path, inner.config)
+                wrapper._array = type(array)(again)
+                slower = True
+    if slower:
+        logger.warning(
+            "this worker was forked from the process that opened the data; the threads of the fast "
+            "codec pipeline do not survive a fork, so zarr's own is used. %s",
+            _ADVICE,
+        )
+
+
+def _backend_arrays(variable: xr.Variable) -> Iterator[Any]:
+    """The arrays of the backend under a lazy variable, or in its dask graph."""
+    lazy = [variable._data]
+    if variable.chunks is not None:
+        lazy = []
+        for node in dict(variable.data.__dask_graph__()).values():
+            lazy += [node.value] if hasattr(node, "value") else getattr(node, "args", ())
+    for data in lazy:
+        while hasattr(data, "array"):
+            data = data.array
+        yield data
