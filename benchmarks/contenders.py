@@ -67,6 +67,7 @@ class Ours(Contender):
             xtd.open_zarr(work.store.path, consolidated=False),
             input_dims=work.input_dims,
             input_overlap=work.input_overlap,
+            inputs=work.store.names,
             batch_size=self.options.get("batch_size", work.batch_size),
             shuffle=self.shuffle,
             memory=self.options.get("memory", work.memory),
@@ -148,7 +149,7 @@ class Xbatcher(PerSample):
         work = self.workload
         options = {**OPEN, "chunks": self.chunks}
         opener = xtd.open_zarr if self.open_with == "zarrs" else xr.open_zarr
-        data = opener(work.store.path, **options)
+        data = opener(work.store.path, **options)[work.store.names]
         alone = [dim for dim in work.dims if dim not in work.input_dims]
         if alone:  # xbatcher lists every window; of ten million it cannot
             data = data.isel({dim: slice(0, 2) for dim in alone})

@@ -87,6 +87,11 @@ class Chunks:
         )
 
     @property
+    def chunked(self) -> bool:
+        """Whether it matters where the dim is cut."""
+        return self.size > 1 or self.edges is not None
+
+    @property
     def largest(self) -> int:
         """Steps of the largest chunk."""
         return self.size if self.edges is None else int(np.diff(self.edges).max())
@@ -234,8 +239,7 @@ def plan_shuffled(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
         for axis in windows.axes
     ]
     decoded, held = _costs(windows, layouts, options, INDEX_BYTES)
-    once = decoded[tuple(-1 for _ in options)]  # the last candidate of an axis is not cut
-    amplification = decoded / once if once else np.ones_like(decoded)
+    amplification = decoded / _decoded_once(windows, layouts)
     choice = _choose(amplification, held, budget, budget // BLOCKS_PER_POOL)
     return _grid(windows, options, choice, held, amplification)
 
@@ -256,43 +260,56 @@ def plan_in_order(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
     budget : int
         Bytes that one block may hold.
     """
-    grid = BlockGrid(windows, (), (), sum(layout.itemsize for layout in layouts), 1.0)
-    once: float | None = None
-    for place, axis in enumerate(windows.axes):
-        before = [
-            [_independent(other, layouts, np.arange(len(other) + 1, dtype=np.int64))]
-            for other in windows.axes[:place]
-        ]
-        candidates = _thin(_candidates(axis, layouts, by_end=True), 1)
-        plain = [_consecutive(axis, layouts, cut) for cut in candidates]
-        after = [
-            [_independent(other, layouts, np.array([0, len(other)]))]
-            for other in windows.axes[place + 1 :]
-        ]
-        # Ends of blocks at ends of chunks, or else what is left of a chunk is kept.
-        for cuts in (plain, plain + _with_whole_chunks(axis, layouts, plain)):
-            options = [*before, cuts, *after]
-            decoded, held = _costs(windows, layouts, options, index_bytes=0)
-            once = float(decoded.min()) if once is None else once
-            amplification = decoded / once if once else np.ones_like(decoded)
-            choice = _choose(
-                amplification, held, budget, min(budget, IN_ORDER_BLOCK_BYTES), tolerated=1.0
-            )
-            grid = _grid(windows, options, choice, held, amplification)
-            if grid.nbytes <= budget and grid.amplification <= 1.0:
-                break
-        if options[place][choice[place]].whole_chunks:
-            found = {
-                each.name: each.chunks[axis.dim] for each in layouts if axis.dim in each.chunks
-            }
-            sliceable = {
-                name for name, each in found.items() if each.edges is None and each.size == 1
-            }
-            whole = {name: each for name, each in found.items() if name not in sliceable}
-            grid = replace(grid, whole_chunks=whole)
+    grids = []
+    for place in range(len(windows.axes)):
+        grid = _cut_along(windows, layouts, budget, place)
         if grid.nbytes <= budget:  # the fewer axes are taken window by window, the fewer reads
+            return grid
+        grids.append(grid)
+    everything = BlockGrid(windows, (), (), sum(layout.itemsize for layout in layouts), 1.0)
+    return min(grids, key=lambda grid: grid.nbytes, default=everything)
+
+
+def _cut_along(windows: Windows, layouts: Sequence[Layout], budget: int, place: int) -> BlockGrid:
+    """Blocks in C order that are cut along one axis."""
+    axis = windows.axes[place]
+    before = [
+        [_independent(other, layouts, np.arange(len(other) + 1, dtype=np.int64))]
+        for other in windows.axes[:place]
+    ]
+    after = [
+        [_independent(other, layouts, np.array([0, len(other)]))]
+        for other in windows.axes[place + 1 :]
+    ]
+    candidates = _thin(_candidates(axis, layouts, by_end=True), 1)
+    plain = [_consecutive(axis, layouts, cut) for cut in candidates]
+    target = min(budget, IN_ORDER_BLOCK_BYTES)
+    once = _decoded_once(windows, layouts)
+    # Ends of blocks at ends of chunks, or else what is left of a chunk is kept.
+    for cuts in (plain, plain + _with_whole_chunks(axis, layouts, plain)):
+        options = [*before, cuts, *after]
+        decoded, held = _costs(windows, layouts, options, index_bytes=0)
+        amplification = decoded / once
+        choice = _choose(amplification, held, budget, target, tolerated=1.0)
+        grid = _grid(windows, options, choice, held, amplification)
+        if grid.nbytes <= budget and grid.amplification <= 1.0:
             break
-    return grid
+    if not cuts[choice[place]].whole_chunks:
+        return grid
+    grids = {each.name: each.chunks[axis.dim] for each in layouts if axis.dim in each.chunks}
+    return replace(grid, whole_chunks={name: each for name, each in grids.items() if each.chunked})
+
+
+def _decoded_once(windows: Windows, layouts: Iterable[Layout]) -> float:
+    """Bytes that are decoded if every chunk that windows touch is decoded once."""
+    total = 0.0
+    for layout in layouts:
+        nbytes = float(layout.itemsize)
+        for axis in windows.axes:
+            if axis.dim in layout.chunks:
+                nbytes *= float(layout.chunks[axis.dim].decoded(*axis.span(0, len(axis))))
+        total += nbytes
+    return total
 
 
 def _candidates(
@@ -340,7 +357,7 @@ def _distinct_grids(axis: Axis, layouts: Iterable[Layout]) -> list[Chunks]:
     grids: dict[tuple[object, ...], Chunks] = {}
     for layout in layouts:
         chunks = layout.chunks.get(axis.dim)
-        if chunks is not None and (chunks.size > 1 or chunks.edges is not None):
+        if chunks is not None and chunks.chunked:
             edges = None if chunks.edges is None else chunks.edges.tobytes()
             grids[chunks.size, chunks.offset, edges] = chunks
     regular = [grid for grid in grids.values() if grid.edges is None]

@@ -1,0 +1,49 @@
+"""Peak memory of an epoch over a store ten times the budget."""
+
+from __future__ import annotations
+
+from .process import MIB, Process
+from .workloads import make_workload
+
+WORKLOAD = "forecast-16"
+BATCH_SIZE = 8
+EPOCHS = 2
+SLACK = 200 * MIB
+
+
+def table(quick: bool) -> str:
+    """Peaks above imports, of the process tree, and what is allowed."""
+    from . import report
+    from .contenders import contenders
+
+    workload = make_workload(WORKLOAD, quick)
+    workload.store.make()
+    memory = workload.store.nbytes // 10
+    batch = BATCH_SIZE * workload.sample_nbytes
+    text = (
+        f"\n## memory\n\n{workload.name}, {workload.store.nbytes / MIB:,.0f} MiB, with `memory` of "
+        f"{memory / MIB:.0f} MiB and batches of {batch / MIB:.0f} MiB; the highest resident memory "
+        f"of the process tree in {EPOCHS} epochs, above what the first process took after its "
+        "imports. Allowed in one process: memory + 4 batches + 200 MiB.\n\n"
+    )
+    kinds = contenders()
+    body = []
+    for name in ("OursInOrder", "Ours", "OursWorkers"):
+        kind = kinds[name]
+        options = {"memory": memory, "batch_size": BATCH_SIZE}
+        with Process.of(kind, WORKLOAD, quick, **options) as process:
+            for _ in range(EPOCHS):
+                process.epoch()
+            peak = process.above_imports
+        allowed = memory + 4 * batch + SLACK
+        if kind.workers:  # their imports count, and memory that they share counts twice
+            allowed = kind.workers * (allowed + process.imported)
+        body.append(
+            [
+                kind.title,
+                f"{peak / MIB:,.0f}",
+                f"{allowed / MIB:,.0f}",
+                "yes" if peak <= allowed else "**no**",
+            ]
+        )
+    return text + report.rows(["", "peak, MiB", "allowed, MiB", "reached"], body)

@@ -1,0 +1,163 @@
+"""A contender's process, seen from outside: what it answers, and what its process tree takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from .workloads import make_workload
+
+MIB = 2**20
+POLL = 0.02  # seconds between two looks at the memory of a process
+POLL_TREE = 0.1  # and of a tree, which costs more to look at
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One timed epoch."""
+
+    seconds: float
+    first_batch: float
+    samples: int
+    cpu: float  # seconds, of the process tree
+    read: int  # bytes, by the process tree; 0 where that is not known
+    details: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        return self.samples / self.seconds
+
+
+class Process:
+    """`benchmarks.worker` for one contender. Use as a context manager."""
+
+    def __init__(self, config: dict[str, Any], python: str | None, tree: bool) -> None:
+        self._errors = tempfile.TemporaryFile("w+")
+        self._poll = POLL_TREE if tree else POLL
+        self._tree = tree
+        self._popen = subprocess.Popen(
+            [python or sys.executable, "-m", "benchmarks.worker", json.dumps(config)],
+            cwd=Path(__file__).parent.parent,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self._process = psutil.Process(self._popen.pid)
+        self.peak = 0
+        self.versions: dict[str, str] = self._answer()["versions"]
+        self.imported = self._process.memory_info().rss
+        self.peak = self.imported
+
+    @classmethod
+    def of(
+        cls, kind: type, workload: str, quick: bool, python: str | None = None, **options: Any
+    ) -> Process:
+        config = {
+            "contender": kind.__name__,
+            "workload": workload,
+            "quick": quick,
+            "options": options,
+        }
+        tree = bool(kind.workers)  # type: ignore[attr-defined]
+        return cls(config, python, tree)
+
+    @property
+    def above_imports(self) -> int:
+        """Peak of resident memory of the tree above what the process took after its imports."""
+        return self.peak - self.imported
+
+    def check(self) -> dict[str, Any]:
+        """Have an epoch compared with plain `isel`."""
+        return self._ask("check")
+
+    def epoch(self) -> Epoch:
+        """Have an epoch run and timed."""
+        cpu, read = self._used()
+        found = self._ask("epoch")
+        cpu_after, read_after = self._used()
+        return Epoch(**found, cpu=cpu_after - cpu, read=read_after - read)
+
+    def close(self) -> None:
+        """Let the process end."""
+        assert self._popen.stdin is not None and self._popen.stdout is not None
+        self._popen.stdin.close()
+        try:
+            self._popen.wait(20)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+        self._popen.stdout.close()
+        self._errors.close()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ask(self, what: str) -> dict[str, Any]:
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(json.dumps(what) + "\n")
+        self._popen.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._popen.stdout is not None
+        while not select.select([self._popen.stdout], [], [], self._poll)[0]:
+            self.peak = max(self.peak, self._resident())
+        line = self._popen.stdout.readline()
+        if not line:
+            self._errors.seek(0)
+            last = (self._errors.read().strip() or "no message").splitlines()[-1]
+            raise RuntimeError(last)
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def _members(self) -> list[psutil.Process]:
+        return [self._process, *(self._process.children(recursive=True) if self._tree else ())]
+
+    def _resident(self) -> int:
+        total = 0
+        for member in self._members():
+            try:
+                total += member.memory_info().rss
+            except psutil.Error:  # has ended meanwhile
+                pass
+        return total
+
+    def _used(self) -> tuple[float, int]:
+        """CPU seconds and bytes read so far, by the tree and by those of it that have ended."""
+        cpu, read = 0.0, 0
+        for member in self._members():
+            try:
+                cpu += sum(member.cpu_times()[:4])
+                read += getattr(member, "io_counters", _no_counters)()[_READ_CHARS]
+            except psutil.Error:
+                pass
+        return cpu, read
+
+
+_READ_CHARS = 4  # of Linux: bytes of every read, from the page cache or not
+
+
+def _no_counters() -> tuple[int, ...]:
+    return (0,) * (_READ_CHARS + 1)
+
+
+def warm(workload: str, quick: bool) -> int:
+    """Read the files of a workload's store once, so that they are in the page cache; their bytes."""
+    total = 0
+    for path in make_workload(workload, quick).store.files():
+        total += len(path.read_bytes())
+    return total
