@@ -156,7 +156,7 @@ def _no_counters() -> tuple[int, ...]:
 
 
 def warm(workload: str, quick: bool) -> int:
-    """Read the files of a workload's store once, so that they are in the page cache; their bytes."""
+    """Bring the files of a workload's store into the page cache; their bytes."""
     total = 0
     for path in make_workload(workload, quick).store.files():
         total += len(path.read_bytes())

@@ -82,7 +82,7 @@ def draw(truth, forecast, path):
     figure.savefig(path, dpi=120)
 
 
-def main(output=Path("demo_output"), epochs=30):
+def main(output=Path("demo_output"), epochs=15):
     """Run the demo; return the errors in the test years, in kelvin."""
     torch.manual_seed(0)
     with xr.open_dataset(Path(iris_sample_data.path) / "A1B_north_america.nc") as source:

@@ -5,6 +5,7 @@ Nothing here uses the package: a sample is plain slicing of plain numpy, windows
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -131,17 +132,24 @@ def tiny_memory_allowed():
         yield
 
 
-def in_a_process(script, *arguments, warnings_as_errors=True, **kwargs):
-    """Run a script in an interpreter of its own."""
+def in_a_process(script, *arguments, timeout=60, warnings_as_errors=True):
+    """Run a script in an interpreter of its own; end it and all its workers if it hangs."""
     options = ["-W", "error"] if warnings_as_errors else []
-    return subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, *options, "-c", textwrap.dedent(script), *map(str, arguments)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        **kwargs,
+        start_new_session=True,
     )
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        raise AssertionError(f"hung after {timeout} s; it said\n{out}\n{err}") from None
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers import forecast, numbered
+from helpers import forecast, in_a_process, numbered
 from torch.utils.data import default_collate
 
 import xtorch_data as xtd
@@ -144,6 +144,20 @@ def test_a_pickled_batch_keeps_its_labels(batch):
     assert_same(batch, pickle.loads(pickle.dumps(batch)))
 
 
+def test_a_pickled_batch_has_its_labels_in_another_process_too(tmp_path, batch):
+    (tmp_path / "batch.pickle").write_bytes(pickle.dumps(batch))
+    script = """
+        import pickle, sys
+        with open(sys.argv[1], "rb") as file:
+            batch = pickle.load(file)
+        batch.to_xarray().to_netcdf(sys.argv[2])
+    """
+    run = in_a_process(script, tmp_path / "batch.pickle", tmp_path / "labels.nc")
+    assert run.returncode == 0, run.stderr
+    with xr.open_dataset(tmp_path / "labels.nc") as labels:
+        xr.testing.assert_equal(labels.load(), batch.to_xarray())
+
+
 def test_a_copied_batch_is_one_of_its_own(batch):
     other = copy.deepcopy(batch)
     assert_same(batch, other)
@@ -174,6 +188,7 @@ def test_pin_memory_without_an_accelerator_is_an_error_and_not_silence(batch):
         batch.pin_memory()
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_pinned_and_moved_batches_keep_labels(dataset, batch):
     pinned = batch.pin_memory()

@@ -734,6 +734,53 @@ def test_a_transform_that_works_in_place_harms_no_other_window_and_not_the_data(
     xr.testing.assert_identical(ds, before)
 
 
+def test_a_transform_in_place_on_inputs_leaves_the_targets():
+    def in_place(sample):
+        sample.values[...] *= 3
+        return sample
+
+    ds = forecast(time=20)
+    dataset = build(
+        ds, {"time": 8}, inputs="a", targets="a", batch_size=7,
+        transform=in_place, target_transform=lambda sample: sample + 0,
+    )  # fmt: skip
+    plain = build(ds, {"time": 8}, inputs="a", batch_size=7)
+    for batch, other in zip(dataset, plain, strict=True):
+        np.testing.assert_array_equal(batch.y.numpy(), other.x.numpy())
+        np.testing.assert_array_equal(batch.x.numpy(), other.x.numpy() * np.float32(3))
+
+
+def test_a_transform_whose_dtype_differs_between_samples_loses_nothing():
+    """Either all fit into a wider dtype, or an error says that they do not."""
+
+    def half_of_the_odd(sample):
+        return sample * 0.5 if int(sample[0]) % 2 else sample
+
+    dataset = build(numbered(8), {"time": 1}, inputs="a", transform=half_of_the_odd, batch_size=8)
+    try:
+        (batch,) = dataset
+    except (TypeError, ValueError) as error:
+        assert "dtype" in str(error)
+        return
+    expected = [0, 0.5, 2, 1.5, 4, 2.5, 6, 3.5]
+    np.testing.assert_array_equal(batch.x.numpy().ravel(), expected)
+
+
+def test_a_transform_that_orders_variables_differently_mixes_nothing_up():
+    def sometimes_turned(sample):
+        return sample[["b", "a"]] if sample["a"][0] > 0 else sample
+
+    ds = forecast(time=20)
+    dataset = build(ds, {"time": 8}, inputs=["a", "b"], transform=sometimes_turned, batch_size=40)
+    plain = next(iter(build(ds, {"time": 8}, inputs=["a", "b"], batch_size=40)))
+    try:
+        (batch,) = dataset
+    except (TypeError, ValueError) as error:
+        assert "variable" in str(error)
+        return
+    assert torch.equal(batch.x, plain.x) or torch.equal(batch.x, plain.x.flip(1))
+
+
 def noise_of(dataset, plain):
     """Sample number to what a transform added to each part."""
     added = {}
@@ -812,6 +859,39 @@ def test_preprocess_is_the_function_on_all_the_data(shuffle, memory):
             np.testing.assert_allclose(batch.y[place].numpy(), stack[2], rtol=1e-6)
         numbers += batch.index.tolist()
     assert_once(numbers, len(windows))
+
+
+@pytest.mark.parametrize("storage", ["memory", "dask", "zarr"])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_preprocess_that_works_in_place_changes_each_value_once_and_not_the_data(
+    tmp_path, storage, shuffle
+):
+    def in_place(block):
+        block["a"].values[...] *= 3
+        block["static"].values[...] *= 5
+        return block
+
+    ds = forecast(time=40, names=("a",)).assign(static=(("y", "x"), np.ones((4, 5), "float32")))
+    before = ds.copy(deep=True)
+    data = ds
+    if storage == "dask":
+        data = ds.chunk(time=7)
+    elif storage == "zarr":
+        ds.to_zarr(tmp_path / "a.zarr", consolidated=False, encoding={"a": {"chunks": (7, 4, 5)}})
+        data = xtd.open_zarr(tmp_path / "a.zarr", consolidated=False)
+    dataset = build(
+        data, {"time": 8, "y": 4, "x": 5}, {"time": 7}, inputs="a", targets="static",
+        preprocess=in_place, memory="4 kB", shuffle=shuffle, batch_size=4,
+    )  # fmt: skip
+    for _ in range(2):
+        numbers = []
+        for batch in dataset:
+            numbers += batch.index.tolist()
+            plain = [before["a"].values[k : k + 8] * np.float32(3) for k in batch.index.tolist()]
+            np.testing.assert_array_equal(batch.x.numpy(), np.stack(plain))
+            assert (batch.y == 5).all()
+        assert_once(numbers, 33)
+    xr.testing.assert_identical(ds, before)
 
 
 def test_preprocess_runs_once_a_block_and_not_once_a_sample():

@@ -400,7 +400,7 @@ FORKED = """
 
 def test_forked_workers_yield_all_or_say_why_not_but_never_hang(on_disk):
     path = on_disk.encoding["source"]
-    run = in_a_process(FORKED, path, timeout=90, warnings_as_errors=False)
+    run = in_a_process(FORKED, path, warnings_as_errors=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == ["forked before reading", "forked after reading"]
 

@@ -6,6 +6,7 @@ from .loader import DataLoader
 from .reader import ReadError
 from .select import Select
 from .sources import open_zarr
+from .stats import Stats
 from .verify import Verification, verify
 
 __version__ = "0.1.0"
@@ -16,6 +17,7 @@ __all__ = [
     "IterableDataset",
     "ReadError",
     "Select",
+    "Stats",
     "Verification",
     "open_zarr",
     "verify",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,7 @@ class Assembly:
         self._recipe = recipe
         self._buffers = buffers
         self._epoch = epoch
+        self.transform_seconds = 0.0
         self._numbers = np.empty(samples, dtype=np.int64)
         self._arrays: dict[str, npt.NDArray[Any]] = {}
         self._tensors: dict[str, torch.Tensor] = {}
@@ -110,7 +112,9 @@ class Assembly:
             for place, view in enumerate(memory.views[part.name]):
                 copy_windows(out[:, place] if part.stacked else out, rows, view, places)
         if recipe.transforms:
+            begun = time.perf_counter()
             self._add_transformed(rows, memory, local, numbers, places)
+            self.transform_seconds += time.perf_counter() - begun
 
     def _add_transformed(
         self,
@@ -164,7 +168,9 @@ class Assembly:
         """The batch; with `single`, its only sample without the batch dimension."""
         recipe = self._recipe
         if recipe.batch_transform is not None:
+            begun = time.perf_counter()
             self._transform_batch(recipe.batch_transform)
+            self.transform_seconds += time.perf_counter() - begun
         tensors, labels = self._tensors, dict(self._labels)
         if recipe.cast is not None:
             tensors = {

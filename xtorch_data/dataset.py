@@ -18,14 +18,16 @@ import xarray as xr
 from . import epoch as epochs
 from .assembly import Assembly, Recipe
 from .batch import Batch
-from .blocks import INDEX_BYTES, BlockGrid, Layout, plan_in_order, plan_shuffled
-from .epoch import Interval, Line, Stage, Uneven
+from .blocks import BlockGrid, Layout, plan_in_order, plan_shuffled
+from .cache import BlockCache
+from .epoch import Interval, Line, Load, Stage, Uneven
 from .forked import make_safe
 from .labels import LabelledWindows, Labels
 from .pipeline import run
 from .reader import Reader, check_preprocessed
 from .select import Part, make_part, names_of, numpy_dtype, resolve_parts
 from .sources import Source, as_source, layout_of
+from .stats import Recorder, Stats
 from .topology import EpochCounter, as_topology, current_topology
 from .transforms import Transform
 from .windows import Windows
@@ -76,6 +78,10 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         Whether a rank's last batch is left out if it is smaller.
     memory : int or str
         Bytes, or text such as ``"1 GiB"``, that blocks held and read ahead may take, per process.
+    cache : bool
+        Whether decoded blocks are kept for later epochs while they fit in `memory`; the rest is
+        read again. Batches are the same either way. A `preprocess` that takes ``rng`` makes other
+        values each epoch: then nothing is kept.
     uneven : {"drop", "pad", "keep"}, optional
         What happens to the ``samples % world_size`` samples that cannot be shared equally: they
         are left out, some are repeated, or some ranks get one more. "drop" when shuffled, "keep"
@@ -135,6 +141,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         seed: int = 0,
         drop_last: bool = False,
         memory: int | str = "1 GiB",
+        cache: bool = False,
         uneven: Uneven | None = None,
         rank: int | None = None,
         world_size: int | None = None,
@@ -196,15 +203,22 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         self._process = os.getpid()
         self._layouts = _layouts(self._data, space.windows, made)
         self._grid = self._plan()
-        self._pool_blocks = max(1, self.memory // 2 // max(1, self._grid.nbytes))
+        nbytes = max(1, self._grid.nbytes)
+        self._pool_blocks = max(1, self.memory // 3 // nbytes)
+        self._cache: BlockCache | None = None
+        if cache and not (self._preprocess is not None and self._preprocess.takes_rng):
+            working = 2 * nbytes * (self._pool_blocks if self.shuffle else 1)
+            self._cache = BlockCache(self.memory, working, nbytes * len(self._grid))
+        self._recorder: Recorder | None = None
         self._check_shares()
 
     def _plan(self) -> BlockGrid:
-        # One pool or block is used while the next is read.
+        # One pool or block is used while the next is read; a third is for what is made of them, or
+        # for blocks that are kept.
         if self.shuffle:
-            grid = plan_shuffled(self._windows, self._layouts, self.memory // 2)
+            grid = plan_shuffled(self._windows, self._layouts, self.memory // 3)
         else:
-            grid = plan_in_order(self._windows, self._layouts, self.memory // 2)
+            grid = plan_in_order(self._windows, self._layouts, self.memory // 3)
         if len(grid.windows) and grid.nbytes > self.memory:
             warnings.warn(
                 f"one sample takes {dask.utils.format_bytes(grid.nbytes)}, more than memory="
@@ -241,6 +255,20 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         if epoch < 0:
             raise ValueError(f"epoch must not be negative, got {epoch}")
         self._epochs.next = epoch
+
+    def stats(self) -> Stats:
+        """Where the time of the latest iteration in this process went.
+
+        With worker processes, reading and gathering happen there and are not counted here.
+
+        Raises
+        ------
+        RuntimeError
+            If there was no iteration in this process yet.
+        """
+        if self._recorder is None:
+            raise RuntimeError("there are no stats before the first iteration in this process")
+        return self._recorder.stats()
 
     def __len__(self) -> int:
         """Number of batches that this rank yields in an epoch (samples if batch_size is None)."""
@@ -311,6 +339,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         size = self.batch_size or 1
         sizes = (min(size, samples - start) for start in range(0, samples, size))
         recipe = self._recipe
+        recorder = self._recorder = Recorder(epoch)
         return run(
             self._stages(epoch, intervals),
             sizes,
@@ -324,6 +353,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 preprocess=self._preprocess,
                 seed=self.seed,
                 epoch=epoch,
+                recorder=recorder,
                 executor=threads.work,
                 graphs=threads.graphs,
             ),
@@ -331,26 +361,28 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             self.batch_size is None,
             self._nbytes,
             self.memory,
+            self._cache,
+            recorder,
         )
 
-    def _nbytes(self, stage: Stage) -> int:
-        """Bytes that the blocks of a stage take, and the order of its samples."""
-        total = INDEX_BYTES * (stage.stop - stage.start) if self.shuffle else 0
-        for load in stage.loads:
-            region = dict(zip((axis.dim for axis in self._windows.axes), load.region, strict=True))
-            for layout in self._layouts:
-                held = dict(region)
-                if layout.name in load.whole_chunks:
-                    along = self._windows.axes[load.axis].dim
-                    held[along] = region[along][0], load.whole_chunks[layout.name][1]
-                total += layout.itemsize * math.prod(
-                    held[dim][1] - held[dim][0] for dim in layout.chunks
-                )
+    def _nbytes(self, load: Load) -> int:
+        """Bytes that a load takes in memory."""
+        total = 0
+        region = dict(zip((axis.dim for axis in self._windows.axes), load.region, strict=True))
+        for layout in self._layouts:
+            held = dict(region)
+            if layout.name in load.whole_chunks:
+                along = self._windows.axes[load.axis].dim
+                held[along] = region[along][0], load.whole_chunks[layout.name][1]
+            total += layout.itemsize * math.prod(
+                held[dim][1] - held[dim][0] for dim in layout.chunks
+            )
         return total
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker process knows nothing of torch.distributed: tell it who its parent is.
-        return {**self.__dict__, "_inherited": self._rank_and_world_size()}
+        known = {"_inherited": self._rank_and_world_size(), "_recorder": None}
+        return {**self.__dict__, **known}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _process=os.getpid())

@@ -104,6 +104,12 @@ class Load:
     keep: int | None = None
     whole_chunks: Mapping[Hashable, Interval] = field(default_factory=dict)
 
+    @property
+    def key(self) -> Hashable:
+        """The same for loads of which the same is made."""
+        whole = tuple(self.whole_chunks.values())
+        return self.block, self.region, self.carried, self.keep, whole, len(self.pieces)
+
 
 @dataclass(frozen=True, eq=False)
 class Stage:

@@ -73,13 +73,23 @@ def window_views(
     for part in parts:
         for name in part.variables:
             if (name, part.dtype) not in cast:
-                values = variables[name].to_numpy()
-                cast[name, part.dtype] = values.astype(part.dtype, copy=False)
+                array = _in_order_of_axes(windows, variables[name])
+                cast[name, part.dtype] = array.astype(part.dtype, copy=False)
         views[part.name] = [
             _window_view(windows, sample_dims, part, cast[name, part.dtype], variables[name].dims)
             for name in part.variables
         ]
     return views
+
+
+def _in_order_of_axes(windows: Windows, variable: xr.Variable) -> Array:
+    """The values, dims as they are, but so in memory that windows are as contiguous as can be."""
+    array = variable.to_numpy()
+    order = [variable.dims.index(axis.dim) for axis in windows.axes if axis.dim in variable.dims]
+    steps = [abs(array.strides[place]) for place in order if array.shape[place] > 1]
+    if steps == sorted(steps, reverse=True):
+        return array
+    return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
 
 
 def _window_view(

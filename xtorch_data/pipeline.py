@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,10 +19,13 @@ import numpy as np
 
 from .assembly import Assembly
 from .batch import Batch
+from .blocks import INDEX_BYTES
 from .buffers import Buffers
+from .cache import BlockCache
 from .epoch import Load, Stage, as_indices
 from .gather import PieceInMemory
 from .reader import Reader, Rest, Tail
+from .stats import Recorder
 from .windows import IntArray
 
 __all__ = ["run"]
@@ -40,6 +44,15 @@ class _Loaded:
     pieces: list[PieceInMemory]
     begins: IntArray  # number, among all samples of the stage, of each piece's first sample
     order: IntArray | range
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """What was made of a load: its pieces, and what the next load needs of it."""
+
+    pieces: list[PieceInMemory]
+    rest: Rest
+    tail: Tail | None
 
 
 @dataclass(eq=False)
@@ -75,8 +88,10 @@ def run(
     make_reader: Callable[[_Threads], Reader],
     assemble: Callable[[Buffers, int], Assembly],
     single: bool,
-    nbytes: Callable[[Stage], int],
+    nbytes: Callable[[Load], int],
     memory: int,
+    cache: BlockCache | None,
+    recorder: Recorder,
 ) -> Iterator[Batch]:
     """Read the stages of a walk along the line and yield their samples in batches.
 
@@ -95,12 +110,18 @@ def run(
     single : bool
         Whether batches are single samples without the batch dimension.
     nbytes : callable
-        Bytes that a stage takes in memory.
+        Bytes that a load takes in memory.
     memory : int
-        Bytes of all stages held or being read, at most; a single stage may exceed it.
+        Bytes of all stages held or being read, and of the cache, at most; a single stage may
+        exceed it.
+    cache : BlockCache, optional
+        Where blocks are kept for later epochs.
+    recorder : Recorder
+        What has been done is noted here.
     """
     threads = _Threads()
-    flights = _Flights(stages, nbytes, memory, threads.loop, make_reader(threads))
+    reader = make_reader(threads)
+    flights = _Flights(stages, nbytes, memory, threads.loop, reader, cache, recorder)
     threads.begin(flights)
     buffers = Buffers()
     portions = flights.portions(batches)
@@ -112,13 +133,20 @@ def run(
                 if taken is None:
                     break
                 waiting.append(
-                    threads.gather.submit(_gather, taken, flights, assemble, buffers, single)
+                    threads.gather.submit(
+                        _gather, taken, flights, assemble, buffers, single, recorder
+                    )
                 )
             if not waiting:
                 return
-            yield waiting.popleft().result()
+            with recorder.timed("wait"):
+                batch = waiting.popleft().result()
+            recorder.add(batches=1, samples=batch.index.numel())
+            yield batch
+            del batch  # its memory can be used again, if the consumer has let go of it, too
     finally:
         threads.close()
+        recorder.end()
 
 
 class _Threads:
@@ -181,24 +209,44 @@ def _gather(
     assemble: Callable[[Buffers, int], Assembly],
     buffers: Buffers,
     single: bool,
+    recorder: Recorder,
 ) -> Batch:
     """Gather one batch, from one stage after the other; on a thread."""
     assembly = assemble(buffers, sum(portion.stop - portion.start for portion in portions))
-    row = 0
+    row, seconds = 0, 0.0
     for portion in portions:
         loaded = portion.flight.loaded.result()
+        begun = time.perf_counter()
         order = as_indices(loaded.order[portion.start : portion.stop])
         if len(loaded.pieces) == 1:
             assembly.add(np.arange(row, row + len(order)), loaded.pieces[0], order)
         else:
-            of_piece = np.searchsorted(loaded.begins, order, side="right") - 1
-            for piece in np.unique(of_piece).tolist():
+            of_piece = _piece_of(order, loaded.begins)
+            for piece in np.flatnonzero(np.bincount(of_piece)).tolist():
                 rows = np.flatnonzero(of_piece == piece)
                 assembly.add(rows + row, loaded.pieces[piece], order[rows] - loaded.begins[piece])
         row += len(order)
         del loaded
+        seconds += time.perf_counter() - begun
         flights.done(portion)
-    return assembly.finish(single)
+    begun = time.perf_counter()
+    batch = assembly.finish(single)
+    seconds += time.perf_counter() - begun
+    transform = assembly.transform_seconds
+    nbytes = sum(tensor.nbytes for tensor in batch)
+    recorder.add(gather=seconds - transform, transform=transform, bytes_gathered=nbytes)
+    return batch
+
+
+def _piece_of(order: IntArray, begins: IntArray) -> IntArray:
+    """In which piece each sample lies."""
+    if len(begins) > 32:
+        return np.searchsorted(begins, order, side="right") - 1
+    # Many times faster than a search for few pieces in random order.
+    found = np.zeros(len(order), dtype=np.int64)
+    for begin in begins[1:]:
+        found += order >= begin
+    return found
 
 
 class _Flights:
@@ -207,16 +255,20 @@ class _Flights:
     def __init__(
         self,
         stages: Iterator[Stage],
-        nbytes: Callable[[Stage], int],
+        nbytes: Callable[[Load], int],
         memory: int,
         loop: asyncio.AbstractEventLoop,
         reader: Reader,
+        cache: BlockCache | None,
+        recorder: Recorder,
     ) -> None:
         self._stages = stages
         self._nbytes = nbytes
         self._memory = memory
         self._loop = loop
         self._reader = reader
+        self._cache = cache
+        self._recorder = recorder
         self._lock = threading.Lock()
         self._untaken: deque[_Flight] = deque()  # planned, no batch takes from them yet
         self._unread: deque[_Flight] = deque()  # planned, reading has not begun
@@ -275,7 +327,14 @@ class _Flights:
         stage = next(self._stages, None)
         if stage is None:
             return False
-        flight = _Flight(stage, self._nbytes(stage), stage.stop - stage.start)
+        samples = stage.stop - stage.start
+        nbytes = sum(
+            self._nbytes(load)
+            for load in stage.loads
+            if self._cache is None or load.key not in self._cache
+        )
+        nbytes += INDEX_BYTES * samples if stage.shuffle else 0
+        flight = _Flight(stage, nbytes, samples)
         self._live.add(flight)
         self._untaken.append(flight)
         self._unread.append(flight)
@@ -284,7 +343,8 @@ class _Flights:
     def _read_ahead(self) -> None:
         while not self._closed and (self._unread or self._plan()):
             flight = self._unread[0]
-            if self._held and self._held + flight.nbytes > self._memory:
+            cached = 0 if self._cache is None else self._cache.nbytes
+            if self._held and cached + self._held + flight.nbytes > self._memory:
                 return
             self._unread.popleft()
             self._held += flight.nbytes
@@ -310,20 +370,35 @@ class _Flights:
     async def _pieces(
         self, load: Load, flight: _Flight, before: _Flight | None
     ) -> list[PieceInMemory]:
-        found = await self._reader.read(load)
-        block = found.block
+        kept = None if self._cache is None else self._cache.get(load.key)
+        if kept is not None:
+            self._recorder.add(blocks_cached=1)
+        else:
+            kept = await self._read(load, before)
+            self._recorder.add(blocks_read=1)
+            nbytes = self._nbytes(load)
+            if self._cache is not None and self._cache.offer(load.key, kept, nbytes):
+                with self._lock:  # now the cache counts them
+                    flight.nbytes -= nbytes
+                    self._held -= nbytes
+        if len(flight.stage.loads) == 1:
+            _settle(flight.rest, kept.rest)
+            _settle(flight.tail, kept.tail)
+        return kept.pieces
+
+    async def _read(self, load: Load, before: _Flight | None) -> _Block:
+        reader = self._reader
+        found = await reader.read(load)
+        block, rest = found.block, Rest()
         if load.whole_chunks:
             earlier = Rest() if before is None else await asyncio.wrap_future(before.rest)
-            block, rest = await self._reader.aligned(load, found, earlier)
-            _settle(flight.rest, rest)
-        block = await self._reader.preprocessed(load, block)
+            block, rest = await reader.aligned(load, found, earlier)
+        block = await reader.preprocessed(load, block)
         tail = None
         if load.carried is not None and before is not None:
             tail = await asyncio.wrap_future(before.tail)
-        pieces, kept = await self._reader.pieces(load, block, tail)
-        if len(flight.stage.loads) == 1:
-            _settle(flight.tail, kept)
-        return pieces
+        pieces, tail = await reader.pieces(load, block, tail)
+        return _Block(pieces, rest, tail)
 
 
 def _settle(future: Future[Any], outcome: Any) -> None:

@@ -16,6 +16,7 @@ import xarray as xr
 from .epoch import BLOCK_TRANSFORM, Load, Piece, generator, shared_box
 from .gather import PieceInMemory, labelled_generator, window_views
 from .select import Part
+from .stats import Recorder
 from .transforms import Transform
 from .windows import Windows
 
@@ -82,6 +83,8 @@ class Reader:
         Function for every region that is read.
     seed, epoch : int
         What a random preprocess depends on.
+    recorder : Recorder
+        Notes what it takes.
     executor : concurrent.futures.Executor
         Where work runs that would block the event loop.
     graphs : concurrent.futures.Executor
@@ -97,6 +100,7 @@ class Reader:
     preprocess: Transform | None
     seed: int
     epoch: int
+    recorder: Recorder
     executor: Executor
     graphs: Executor
     _blocking: set[Hashable] = field(default_factory=set)
@@ -129,6 +133,7 @@ class Reader:
             else:
                 shared.append(self._read_shared(name, variable, region))
         await together([*shared, self._read_own(own, region)])
+        self.recorder.add(bytes_read=sum(variable.nbytes for variable in own.values()))
         return Region(block, whole)
 
     async def aligned(self, load: Load, found: Region, earlier: Rest) -> tuple[xr.Dataset, Rest]:
@@ -174,15 +179,16 @@ class Reader:
     ) -> None:
         """Read what no other block reads but for its halo."""
         graphs = {name: each for name, each in variables.items() if each.chunks is not None}
+        jobs = [
+            self._read_one(name, variable, region)
+            for name, variable in variables.items()
+            if name not in graphs
+        ]
+        if graphs:
+            jobs.append(self._compute(graphs, region))
         async with self._slots:
-            await together(
-                [
-                    self._read_one(name, variable, region)
-                    for name, variable in variables.items()
-                    if name not in graphs
-                ]
-                + ([self._compute(graphs, region)] if graphs else [])
-            )
+            with self.recorder.timed("read"):
+                await together(jobs)
 
     async def _read_shared(
         self, name: Hashable, variable: xr.Variable, region: Mapping[Hashable, slice]
@@ -256,7 +262,8 @@ class Reader:
             return generator(self.seed, self.epoch, BLOCK_TRANSFORM, load.block)
 
         try:
-            result = self.preprocess(block, rng)
+            with self.recorder.timed("preprocess"):
+                result = self.preprocess(block, rng)
             names = [name for part in self.parts for name in part.variables]
             check_preprocessed(result, block, [axis.dim for axis in self.windows.axes], names)
         except Exception as error:
@@ -285,15 +292,16 @@ class Reader:
     def _pieces(
         self, load: Load, block: xr.Dataset, tail: Tail | None
     ) -> tuple[list[PieceInMemory], Tail | None]:
-        joined = _Joined(self.windows, load, block, tail if load.carried is not None else None)
-        pieces = [self._in_memory(piece, joined.cut(piece.region)) for piece in load.pieces]
-        handed_on = None
-        if load.keep is not None:
-            region = list(load.region)
-            region[load.axis] = (load.keep, region[load.axis][1])
-            # A copy, so that the block itself can be freed.
-            handed_on = Tail(joined.cut(region).copy(deep=True), *region[load.axis])
-        return pieces, handed_on
+        with self.recorder.timed("prepare"):
+            joined = _Joined(self.windows, load, block, tail if load.carried is not None else None)
+            pieces = [self._in_memory(piece, joined.cut(piece.region)) for piece in load.pieces]
+            handed_on = None
+            if load.keep is not None:
+                region = list(load.region)
+                region[load.axis] = (load.keep, region[load.axis][1])
+                # A copy, so that the block itself can be freed.
+                handed_on = Tail(joined.cut(region).copy(deep=True), *region[load.axis])
+            return pieces, handed_on
 
     def _in_memory(self, piece: Piece, data: xr.Dataset) -> PieceInMemory:
         plain = [part for part in self.parts if part.name not in self.transformed]

@@ -1,0 +1,127 @@
+"""Where the time of an epoch went."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+__all__ = ["Recorder", "Stats"]
+
+STAGES = ("read", "preprocess", "prepare", "transform", "gather", "wait")
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What one iteration in this process has done so far, and what it took.
+
+    Seconds are summed over threads that work side by side, so that they may exceed `seconds`; a
+    stage that several threads share limits the epoch only when all of them are busy.
+
+    Attributes
+    ----------
+    epoch : int
+        Number of the epoch.
+    seconds : float
+        Wall time since the iteration began, up to its end.
+    samples, batches : int
+        Samples and batches handed out.
+    read, preprocess, prepare, transform, gather : float
+        Seconds spent on reading and decoding, in ``preprocess``, on casts and copies of blocks, in
+        transforms of samples and batches, and on copying windows into batches.
+    wait : float
+        Seconds the consumer has waited for batches: time the model could have used.
+    bytes_read, bytes_gathered : int
+        Bytes of decoded regions that were read, and of batches.
+    blocks_read, blocks_cached : int
+        Blocks that were read, and blocks that were still in memory from an earlier epoch.
+    """
+
+    epoch: int
+    seconds: float
+    samples: int
+    batches: int
+    read: float
+    preprocess: float
+    prepare: float
+    transform: float
+    gather: float
+    wait: float
+    bytes_read: int
+    bytes_gathered: int
+    blocks_read: int
+    blocks_cached: int
+
+    @property
+    def limited_by(self) -> str:
+        """The stage that took most, or ``"consumer"`` if it hardly ever waited."""
+        if self.wait < 0.05 * self.seconds:
+            return "consumer"
+        return max(STAGES[:-1], key=lambda stage: float(getattr(self, stage)))
+
+    def __str__(self) -> str:
+        rate = self.samples / self.seconds if self.seconds else 0.0
+        stages = ", ".join(f"{stage} {getattr(self, stage):.2f} s" for stage in STAGES)
+        cached = f" and {self.blocks_cached} from memory" if self.blocks_cached else ""
+        return (
+            f"epoch {self.epoch}: {self.samples} samples in {self.batches} batches, "
+            f"{self.seconds:.2f} s ({rate:,.0f} samples/s), limited by {self.limited_by}\n"
+            f"  {stages}\n"
+            f"  {self.blocks_read} blocks ({self.bytes_read / 1e6:,.1f} MB) read{cached}, "
+            f"{self.bytes_gathered / 1e6:,.1f} MB gathered"
+        )
+
+
+@dataclass(eq=False)
+class Recorder:
+    """Adds up what the threads of one iteration do. Once a block or batch, not once a sample."""
+
+    epoch: int
+    _sums: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _begun: float = field(default_factory=time.perf_counter)
+    _ended: float | None = None
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a block of code to a stage."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(**{stage: time.perf_counter() - begun})
+
+    def add(self, **amounts: float) -> None:
+        """Add to some sums."""
+        with self._lock:
+            for name, amount in amounts.items():
+                self._sums[name] = self._sums.get(name, 0) + amount
+
+    def end(self) -> None:
+        """Stop the clock."""
+        if self._ended is None:
+            self._ended = time.perf_counter()
+
+    def stats(self) -> Stats:
+        """The sums so far."""
+        with self._lock:
+            sums = dict(self._sums)
+        ended = time.perf_counter() if self._ended is None else self._ended
+        return Stats(
+            epoch=self.epoch,
+            seconds=ended - self._begun,
+            samples=int(sums.get("samples", 0)),
+            batches=int(sums.get("batches", 0)),
+            read=sums.get("read", 0.0),
+            preprocess=sums.get("preprocess", 0.0),
+            prepare=sums.get("prepare", 0.0),
+            transform=sums.get("transform", 0.0),
+            gather=sums.get("gather", 0.0),
+            wait=sums.get("wait", 0.0),
+            bytes_read=int(sums.get("bytes_read", 0)),
+            bytes_gathered=int(sums.get("bytes_gathered", 0)),
+            blocks_read=int(sums.get("blocks_read", 0)),
+            blocks_cached=int(sums.get("blocks_cached", 0)),
+        )
