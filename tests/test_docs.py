@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from numpydoc.docscrape import get_doc_object
 from numpydoc.validate import validate
 
 import xtorch_data as xtd
@@ -67,17 +68,19 @@ def is_called_by_users(public):
 def test_public_names_document_every_parameter_and_show_an_example(name):
     public = getattr(xtd, name)
     complete = {"GL08", "PR01", "PR02"}  # a docstring, every parameter in it, and no other
-    wanted = {name: complete | {"EX01"} if is_called_by_users(public) else {"GL08"}}
+    wanted = {public: complete | {"EX01"} if is_called_by_users(public) else {"GL08"}}
     if inspect.isclass(public):
-        methods = [key for key, value in vars(public).items() if inspect.isfunction(value)]
-        wanted |= {f"{name}.{key}": complete for key in methods if not key.startswith("_")}
+        methods = {key: value for key, value in vars(public).items() if inspect.isfunction(value)}
+        wanted |= {value: complete for key, value in methods.items() if not key.startswith("_")}
 
     problems = {
-        path: [text for code, text in validate(f"xtorch_data.{path}")["errors"] if code in codes]
-        for path, codes in wanted.items()
+        documented.__qualname__: text
+        for documented, codes in wanted.items()
+        for code, text in validate(get_doc_object(documented))["errors"]
+        if code in codes
     }
 
-    assert not {path: texts for path, texts in problems.items() if texts}
+    assert not problems
 
 
 def test_forecast_example_writes_labeled_predictions_of_the_test_years(tmp_path):

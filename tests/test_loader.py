@@ -1,10 +1,14 @@
+import copy
+import gc
+import pickle
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 
 import xtorch_data as xtd
-from xtorch_data.topology import EpochCounter, as_topology, current_topology
+from xtorch_data.topology import as_topology, current_topology
 
 
 def make(**kwargs):
@@ -81,14 +85,94 @@ def test_ranks_default_to_torch_distributed(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-def test_workers_of_one_iteration_agree_on_the_epoch():
-    class Info:
-        def __init__(self, number):
-            self.id, self.seed = number, 7 + number
+@pytest.fixture(scope="module")
+def seen_by():
+    """Epochs that the workers of a plain loader see, by the order of their batches."""
 
-    counter = EpochCounter()
-    for epoch in range(3):
-        assert {counter.claim_in_worker(Info(number)) for number in range(4)} == {epoch}
-    assert counter.claim() == 3
-    counter.next = 10
-    assert [counter.claim_in_worker(Info(number)) for number in (1, 0)] == [10, 10]
+    def orders(dataset, epochs, context, persistent=False, seed=None, **kwargs):
+        loader = torch.utils.data.DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=2,
+            multiprocessing_context=context,
+            persistent_workers=persistent,
+            timeout=60,
+        )
+        found = []
+        for _ in range(epochs):
+            if seed is not None:
+                torch.manual_seed(seed)
+            found.append([n for batch in loader for n in batch.index.tolist()])
+            assert sorted(found[-1]) == list(range(17))
+        return found
+
+    return orders
+
+
+def test_epochs_go_on_though_the_same_seed_is_set_before_each(seen_by):
+    dataset = make(shuffle=True)
+    orders = seen_by(dataset, 3, "fork", seed=0)
+    assert len(set(map(tuple, orders))) == 3
+    assert dataset.epoch == 3
+
+
+def test_a_copy_of_a_dataset_serves_forked_workers_and_counts_for_itself(seen_by):
+    dataset = make(shuffle=True)
+    dataset.set_epoch(4)
+    for other in (copy.deepcopy(dataset), pickle.loads(pickle.dumps(dataset))):
+        assert other.epoch == 4
+        seen_by(other, 2, "fork")
+        assert (other.epoch, dataset.epoch) == (6, 4)
+
+
+def test_labels_outlive_the_dataset_they_were_copied_from():
+    dataset = make()
+    other = copy.deepcopy(dataset)
+    del dataset
+    gc.collect()
+    loader = torch.utils.data.DataLoader(
+        other, batch_size=None, num_workers=1, multiprocessing_context="fork", timeout=60
+    )
+    for batch in loader:
+        assert batch.to_xarray()["time"].dims == ("sample", "time")
+
+
+def test_two_iterators_of_one_loader_are_two_epochs():
+    loader = xtd.DataLoader(make(shuffle=True), num_workers=2, multiprocessing_context="fork")
+    first, second = iter(loader), iter(loader)
+    orders = [[n for batch in each for n in batch.index.tolist()] for each in (first, second)]
+    assert [sorted(order) for order in orders] == [list(range(17))] * 2
+    assert orders[0] != orders[1]
+
+
+def _rank(rank, dataset, store, results):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=2
+    )
+    found = []
+    for _ in range(2):
+        found.append([n for batch in dataset for n in batch.index.tolist()])
+    results.put((rank, found, dataset.epoch))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_ranks_that_are_given_one_dataset_share_each_epoch(context, tmp_path):
+    """Made before the process group, sent to its ranks: each counts epochs for itself."""
+    start = torch.multiprocessing.get_context(context)
+    results = start.Queue()
+    dataset = make(shuffle=True, uneven="keep")
+    ranks = [
+        start.Process(target=_rank, args=(rank, dataset, tmp_path / "store", results))
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        rank.start()
+    found = dict(results.get(timeout=90)[:2] for _ in ranks)
+    for rank in ranks:
+        rank.join(30)
+        assert rank.exitcode == 0
+    for epoch in range(2):
+        assert sorted(found[0][epoch] + found[1][epoch]) == list(range(17))
+    assert found[0][0] != found[0][1]
+    assert dataset.epoch == 0

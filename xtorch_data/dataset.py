@@ -158,7 +158,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         self.uneven = _as_uneven(uneven, self.shuffle)
         self._topology = as_topology(rank, world_size)
         self._inherited: tuple[int, int] | None = None  # topology of the parent, in a worker
-        self._told_epoch: torch.Tensor | None = None  # epoch of the parent, in a worker
+        self._told_epoch: torch.Tensor | int | None = None  # by the parent, in a worker
         self._epochs = EpochCounter()
 
         selections = resolve_parts(source.dataset, source.single, inputs, targets, parts)
@@ -292,7 +292,11 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
     # Who gets what: the line, cut for ranks and workers.
 
     def _rank_and_world_size(self) -> tuple[int, int]:
-        return self._topology or self._inherited or current_topology()
+        if self._topology is not None:
+            return self._topology
+        if self._inherited is not None and torch.utils.data.get_worker_info() is not None:
+            return self._inherited
+        return current_topology()
 
     def _share(self, rank: int, world_size: int) -> list[Interval]:
         whole = [(0, len(self._windows))]
@@ -325,17 +329,18 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         if info is None:
             return self._iterate(self._epochs.claim(), 0, 1)
         if self._told_epoch is not None:
-            return self._iterate(int(self._told_epoch[0]), info.id, info.num_workers)
+            return self._iterate(int(self._told_epoch), info.id, info.num_workers)
         return self._iterate(self._epochs.claim_in_worker(info), info.id, info.num_workers)
 
     def _iterate(self, epoch: int, worker: int, num_workers: int) -> Iterator[Batch]:
+        if self._process != os.getpid():  # inherited by a fork, not sent to this process
+            make_safe(self._data)
+            self._process = os.getpid()
+            self._inherited = None
         intervals = self._intervals(*self._rank_and_world_size(), worker, num_workers)
         samples = epochs.total(intervals)
         if not samples:
             return iter(())
-        if self._process != os.getpid():  # inherited by a fork, not sent to this process
-            make_safe(self._data)
-            self._process = os.getpid()
         size = self.batch_size or 1
         sizes = (min(size, samples - start) for start in range(0, samples, size))
         recipe = self._recipe

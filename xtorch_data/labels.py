@@ -16,7 +16,7 @@ from .windows import IntArray, Windows
 
 __all__ = ["LabelledWindows", "Labels", "PartLabels", "renamed"]
 
-_registered: weakref.WeakValueDictionary[str, Labels] = weakref.WeakValueDictionary()
+_registered: dict[str, weakref.WeakSet[Labels]] = {}
 
 
 class LabelledWindows:
@@ -89,16 +89,19 @@ class Labels:
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
-        _registered.setdefault(self.token, self)
+        self._register()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _registered.setdefault(self.token, self)
+        self._register()
+
+    def _register(self) -> None:
+        _registered.setdefault(self.token, weakref.WeakSet()).add(self)
 
     @staticmethod
     def find(token: str) -> Labels | None:
-        """The labels with a token, if this process has them."""
-        return _registered.get(token)
+        """The labels with a token, if this process has them, or a copy of them."""
+        return next(iter(_registered.get(token, ())), None)
 
     def to_dataset(
         self,

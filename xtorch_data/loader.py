@@ -21,9 +21,9 @@ def _as_is(batch: Batch) -> Batch:
 
 
 class _TellEpoch:
-    """Gives a worker's dataset the memory in which the parent writes the epoch."""
+    """Tells a worker's dataset the epoch: a number, or memory in which the parent writes it."""
 
-    def __init__(self, epoch: torch.Tensor, also: Any) -> None:
+    def __init__(self, epoch: int | torch.Tensor, also: Any) -> None:
         self.epoch = epoch
         self.also = also
 
@@ -108,13 +108,14 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         if num_workers and multiprocessing_context is None:
             multiprocessing_context = "forkserver"
         self._epoch = shared_integers(1)
+        self._user_init_fn = worker_init_fn
         super().__init__(
             dataset,
             batch_size=None,
             num_workers=num_workers,
             collate_fn=_as_is,  # type: ignore[arg-type]  # without batch_size it gets one item
             multiprocessing_context=multiprocessing_context,
-            worker_init_fn=_TellEpoch(self._epoch, worker_init_fn) if num_workers else None,
+            worker_init_fn=worker_init_fn,
             # Of its own, so that making an iterator does not draw from the global one.
             generator=torch.Generator(),
             **kwargs,
@@ -126,7 +127,12 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         if self.num_workers:
             dataset = self.dataset
             assert isinstance(dataset, IterableDataset)
-            self._epoch[0] = dataset._epochs.claim()
+            epoch = dataset._epochs.claim()
+            self._epoch[0] = epoch
+            # Workers that live on look into shared memory; others are told once, so that an
+            # iterator begun before they are up does not change it.
+            told = self._epoch if self.persistent_workers else epoch
+            self.worker_init_fn = _TellEpoch(told, self._user_init_fn)
         batches = super().__iter__()
         if self.device is None:
             return batches

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 import torch.distributed
+import torch.utils.data
 
 __all__ = ["EpochCounter", "as_topology", "current_topology", "shared_integers"]
 
-# Iterations of a plain torch loader whose epoch is remembered at the same time.
-_SLOTS = 64
 _PATIENCE_SECONDS = 60.0
 
 
@@ -51,54 +50,97 @@ def shared_integers(count: int) -> torch.Tensor:
 
 
 class EpochCounter:
-    """Counts iterations, in memory that worker processes share.
+    """Counts the iterations of a process, and tells its loader workers which one they are in.
 
     Workers of one iteration must agree on its epoch. Under our loader the parent tells them. Under
-    a plain torch loader nobody does, but all workers of one iteration know the same base seed: the
-    first worker takes the next number and publishes it under that seed, the others look it up.
+    a plain torch loader nobody does: the first worker takes the parent's next number and publishes
+    it in shared memory with the base seed that all workers of the iteration know, the others look
+    it up. Other processes, such as ranks that were started with a copy of the dataset, count for
+    themselves.
     """
 
-    def __init__(self) -> None:
-        # Next epoch, then pairs of key and epoch.
-        self._shared = shared_integers(1 + 2 * _SLOTS)
-        self._shared[1:] = -1
+    # A row for each process that has loader workers: its number, its next epoch, what its latest
+    # first worker has published, and which publication each worker has taken last.
+    _ROWS, _WORKERS = 64, 128
+    _PID, _NEXT, _SERIAL, _KEY, _EPOCH, _TAKEN = range(6)
+
+    def __init__(self, start: int = 0) -> None:
+        self._start = start
+        self._shared = shared_integers(self._ROWS * (self._TAKEN + self._WORKERS))
         self._iterations: dict[int, int] = {}
+
+    def _row(self, process: int) -> torch.Tensor:
+        """What is known of a process; begun anew if nothing is."""
+        rows = self._shared.view(self._ROWS, -1)
+        known = rows[:, self._PID].tolist()
+        if process in known:
+            return rows[known.index(process)]
+        row = rows[known.index(0) if 0 in known else process % self._ROWS]
+        row[:] = 0
+        row[self._NEXT] = self._start
+        row[self._PID] = process
+        return row
+
+    def _known(self, process: int) -> bool:
+        return process in self._shared.view(self._ROWS, -1)[:, self._PID].tolist()
 
     @property
     def next(self) -> int:
         """Number of the epoch that the next iteration will be."""
-        return int(self._shared[0])
+        return int(self._row(_main_process())[self._NEXT])
 
     @next.setter
     def next(self, epoch: int) -> None:
-        self._shared[0] = epoch
-        self._shared[1:] = -1
+        self._row(_main_process())[self._NEXT] = self._start = epoch
         self._iterations.clear()
 
     def claim(self) -> int:
         """Take the next epoch."""
-        epoch = self.next
-        self._shared[0] = epoch + 1
+        row = self._row(_main_process())
+        epoch = int(row[self._NEXT])
+        row[self._NEXT] = self._start = epoch + 1
         return epoch
 
     def claim_in_worker(self, info: Any) -> int:
         """The epoch of a plain loader's iteration, the same in all of its workers."""
         count = self._iterations.get(info.id, 0)
         self._iterations[info.id] = count + 1
-        own_process = multiprocessing.parent_process() is not None
-        base = info.seed - info.id if own_process else 0
-        key = (base + count) % (2**62)
-        slot = 1 + 2 * (key % _SLOTS)
+        if multiprocessing.parent_process() is None:  # workers that are not processes
+            return self.next + count
+        main = _main_process()
+        taken = self._TAKEN + info.id % self._WORKERS
+        key = (info.seed - info.id + count) % 2**62
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while int(self._shared[slot]) != key:
-            if info.id == 0 or not own_process:
-                self._shared[slot + 1] = self.claim()
-                self._shared[slot] = key  # last: it tells the others that the epoch is there
-                break
+        if info.id == 0:
+            row = self._row(main)
+            row[self._EPOCH] = self.claim()
+            row[self._KEY] = key
+            row[self._SERIAL] += 1  # last: it tells the others that the rest is there
+        while True:
+            if self._known(main):
+                row = self._row(main)
+                if row[self._SERIAL] > row[taken] and row[self._KEY] == key:
+                    row[taken] = row[self._SERIAL]
+                    return int(row[self._EPOCH])
             if time.monotonic() > deadline:
                 raise RuntimeError(
                     f"worker {info.id} waited {_PATIENCE_SECONDS:.0f} s for worker 0 to begin the "
                     "epoch; it seems to have died"
                 )
             time.sleep(0.001)
-        return int(self._shared[slot + 1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_start": self.next, "_iterations": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if not self._shared.is_shared():  # type: ignore[no-untyped-call]  # not sent to a worker, but copied
+            self.__init__(self._start)  # type: ignore[misc]
+
+
+def _main_process() -> int:
+    """The process that iterates: this one, or the parent of a loader worker."""
+    parent = multiprocessing.parent_process()
+    if torch.utils.data.get_worker_info() is None or parent is None or parent.pid is None:
+        return os.getpid()
+    return parent.pid

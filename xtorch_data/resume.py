@@ -1,0 +1,182 @@
+"""Where an epoch was left: a few integers, valid on any other topology."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from .epoch import Interval, Line, Uneven, batches, cut, share, total, worker_share
+
+__all__ = ["Walk", "fingerprint", "remaining", "require_same"]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How far all ranks together have walked along what was left of an epoch.
+
+    Attributes
+    ----------
+    world_size, num_workers : int
+        The topology; workers 1 for none.
+    batch_size : int
+        Samples in a batch.
+    uneven : {"drop", "pad", "keep"}
+        How ranks shared.
+    drop_last : bool
+        Whether smaller batches were left out.
+    batches : int
+        Batches that every rank has yielded.
+    """
+
+    world_size: int
+    num_workers: int
+    batch_size: int
+    uneven: Uneven
+    drop_last: bool
+    batches: int
+
+    def parts(self, left: Sequence[Interval], rank: int) -> list[list[Interval]]:
+        """What each worker of a rank gets of what is left."""
+        mine = share(left, rank, self.world_size, self.uneven)
+        return [
+            worker_share(mine, worker, self.num_workers, self.batch_size, self.drop_last)
+            for worker in range(self.num_workers)
+        ]
+
+    def batches_of(self, left: Sequence[Interval], rank: int) -> int:
+        """Batches that a rank yields of what is left."""
+        mine = share(left, rank, self.world_size, self.uneven)
+        return batches(total(mine), self.batch_size, self.drop_last)
+
+    def done(self, left: Sequence[Interval]) -> list[Interval]:
+        """What all ranks have yielded of what was left."""
+        found: list[Interval] = []
+        for rank in range(self.world_size):
+            parts = self.parts(left, rank)
+            counts = [-(-total(part) // self.batch_size) for part in parts]
+            for part, taken in zip(parts, _round_robin(counts, self.batches), strict=True):
+                found += cut(part, 0, taken * self.batch_size)
+        return found
+
+
+def _round_robin(counts: Sequence[int], taken: int) -> list[int]:
+    """Batches that come from each worker, as torch takes them in turns.
+
+    Workers have equally many, or one more than others.
+    """
+    workers, common = len(counts), min(counts)
+    if taken <= common * workers:
+        return [max(0, -(-(taken - worker) // workers)) for worker in range(workers)]
+    extra = taken - common * workers
+    found = []
+    for count in counts:
+        more = min(count - common, max(extra, 0))
+        found.append(common + more)
+        extra -= more
+    return found
+
+
+def remaining(samples: int, walks: Iterable[Walk]) -> list[Interval]:
+    """Stretches of the line that are left after some walks, one after the other."""
+    left = [(0, samples)]
+    for walk in walks:
+        left = _without(left, walk.done(left))
+    return left
+
+
+def _without(intervals: Iterable[Interval], done: Iterable[Interval]) -> list[Interval]:
+    """Intervals, ascending, less others."""
+    out = sorted(done)
+    found, place = [], 0
+    for start, stop in intervals:
+        while place < len(out) and out[place][1] <= start:
+            place += 1
+        here = place
+        while start < stop and here < len(out) and out[here][0] < stop:
+            if start < out[here][0]:
+                found.append((start, out[here][0]))
+            start = max(start, out[here][1])
+            here += 1
+        if start < stop:
+            found.append((start, stop))
+    return found
+
+
+def fingerprint(line: Line) -> dict[str, Any]:
+    """What a line depends on, but for its epoch."""
+    windows = line.grid.windows
+    digest = hashlib.sha256()
+    for axis in windows.axes:
+        digest.update(repr((axis.dim, axis.length, axis.size, axis.windowed)).encode())
+        digest.update(np.asarray(_summary(axis.starts)).tobytes())
+    found = {
+        "samples": len(windows),
+        "windows": digest.hexdigest()[:16],
+        "shuffle": line.shuffle,
+        "seed": line.seed,
+    }
+    if line.shuffle:  # in order the line is the same however it is cut into blocks
+        blocks = hashlib.sha256()
+        for cuts in line.grid.cuts:
+            blocks.update(np.asarray(cuts).tobytes())
+        found["blocks"] = blocks.hexdigest()[:16]
+        found["blocks in a pool"] = min(line.pool_blocks, len(line.grid))
+    return found
+
+
+def _summary(starts: range | np.ndarray[Any, Any]) -> Any:
+    return [starts.start, starts.stop, starts.step] if isinstance(starts, range) else starts
+
+
+def require_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raise ValueError, saying what differs, if a state is not one of this dataset."""
+    reasons = {
+        "blocks": "the order of blocks (it depends on chunks and memory)",
+        "blocks in a pool": "the number of blocks in a pool (it depends on memory)",
+        "windows": "the windows, or the sizes of the dims",
+    }
+    different = [
+        f"{reasons.get(name, name)}: {found.get(name)} in the state, {expected.get(name)} here"
+        for name in {**expected, **found}
+        if found.get(name) != expected.get(name)
+    ]
+    if different:
+        raise ValueError(
+            "this state is of another dataset. What differs: "
+            + "; ".join(different)
+            + ". strict=False takes it all the same"
+        )
+
+
+def as_state(epoch: int, walks: Iterable[Walk], line: Line) -> dict[str, Any]:
+    """A JSON-able state."""
+    return {
+        "version": 1,
+        "epoch": epoch,
+        "walks": [list(asdict(walk).values()) for walk in walks],
+        "dataset": fingerprint(line),
+    }
+
+
+def from_state(state: Mapping[str, Any], line: Line, strict: bool) -> tuple[int, list[Walk]]:
+    """Epoch and walks of a state.
+
+    Raises
+    ------
+    ValueError
+        If it is no state, of another version, or, if `strict`, of another dataset.
+    """
+    try:
+        version, epoch, walks = state["version"], state["epoch"], state["walks"]
+        found = state["dataset"]
+    except (KeyError, TypeError):
+        raise ValueError(f"this is not a state of an xtorch_data dataset: {state!r}") from None
+    if version != 1:
+        raise ValueError(f"the state has version {version!r}; this release reads version 1")
+    if strict:
+        require_same(found, fingerprint(line))
+    return int(epoch), [Walk(*walk) for walk in walks]
