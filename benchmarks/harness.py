@@ -6,6 +6,7 @@ import contextlib
 import os
 import statistics
 import sys
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from . import memory, planning, report
@@ -44,55 +45,63 @@ class Race:
     def rate(self, name: str, of_first: bool = False) -> float | None:
         """Median samples per second of a contender; None if it did not run."""
         result = self.results.get(name)
-        if result is None or not result.later:
+        if result is None or not (result.first if of_first else result.later):
             return None
         return result.median("rate", of_first)
 
 
-def race(name: str, quick: bool) -> Race:
-    """Race every contender over one workload."""
+def race(name: str, quick: bool, only: Container[str] | None = None) -> Race:
+    """Race contenders over one workload: all that can do it, or only some."""
     workload = make_workload(name, quick)
     say(f"{name}: making the store")
     workload.store.make()
     rounds = int(os.environ.get("ROUNDS") or (2 if quick else 5))
-    firsts = 1 if quick else max(1, rounds)
+    firsts = 1 if quick else rounds
     group = name.split("-")[0]
-    results = {key: Result(kind) for key, kind in contenders().items() if group in kind.groups}
+    results = {
+        key: Result(kind)
+        for key, kind in contenders().items()
+        if group in kind.groups and (only is None or key in only)
+    }
     pythons = dict.fromkeys(results)
     for key, result in results.items():
         if result.kind.other_python:
             pythons[key], result.skipped = insitubatch_python()
-    for key, result in results.items():
-        if not result.skipped and key != "Limit":
+    processes: dict[str, Process] = {}
+    with contextlib.ExitStack() as stack:
+
+        def start(key: str) -> Process:
+            process = Process.of(results[key].kind, name, quick, pythons[key])
+            stack.callback(process.close)
+            return process
+
+        for key, result in results.items():
+            if result.skipped or key == "Limit":
+                continue
             say(f"{name}: checking {result.kind.title}")
             try:
-                with Process.of(result.kind, name, quick, pythons[key]) as process:
-                    process.check()
+                processes[key] = start(key)
+                processes[key].check()
             except RuntimeError as error:
                 result.skipped = f"failed: {error}"
-    stored = warm(name, quick)
-    running = {key: result for key, result in results.items() if not result.skipped}
-    with contextlib.ExitStack() as stack:
-        processes = {}
+                processes.pop(key).close()
+        stored = warm(name, quick)
+        from_start = [key for key, result in results.items() if result.kind.firsts]
         for turn in range(firsts):
             say(f"{name}: first epochs, {turn + 1} of {firsts}")
-            for key, result in running.items():
-                if turn < firsts - 1 and not result.kind.firsts:
-                    continue
-                process = Process.of(result.kind, name, quick, pythons[key])
-                stack.callback(process.close)
-                result.first.append(process.epoch())
-                if turn < firsts - 1:
-                    process.close()
-                else:
-                    processes[key] = process
+            for key in from_start:
+                if not results[key].skipped:
+                    if key in processes:
+                        processes[key].close()
+                    processes[key] = start(key)
+                    results[key].first.append(processes[key].epoch())
         for turn in range(rounds):
             say(f"{name}: later epochs, {turn + 1} of {rounds}")
             for key, process in processes.items():
-                running[key].later.append(process.epoch())
+                results[key].later.append(process.epoch())
         for key, process in processes.items():
-            running[key].peak = process.above_imports
-            running[key].versions = process.versions
+            results[key].peak = process.above_imports
+            results[key].versions = process.versions
     return Race(workload, results, rounds, firsts, stored)
 
 
@@ -115,7 +124,8 @@ def main() -> None:
     print(report.header(wanted, quick))
     races: dict[str, Race] = {}
     for name in chosen:
-        races[name] = race(name, quick)
+        only = ("Ours", "OursInOrder", "Limit") if wanted == "packed" != name else None
+        races[name] = race(name, quick, only)
         print(report.table(races[name], races), flush=True)
     if wanted in ("", "remote"):
         print(

@@ -28,7 +28,8 @@ class Epoch:
     seconds: float
     first_batch: float
     samples: int
-    cpu: float  # seconds, of the process tree
+    user: float  # CPU seconds, of the process tree
+    system: float
     read: int  # bytes, by the process tree; 0 where that is not known
     details: dict[str, float] = field(default_factory=dict)
 
@@ -78,15 +79,17 @@ class Process:
         return self.peak - self.imported
 
     def check(self) -> dict[str, Any]:
-        """Have an epoch compared with plain `isel`."""
-        return self._ask("check")
+        """Have an epoch compared with plain `isel`; what that took of memory does not count."""
+        found = self._ask("check")
+        self.peak = self.imported
+        return found
 
     def epoch(self) -> Epoch:
         """Have an epoch run and timed."""
-        cpu, read = self._used()
+        before = self._used()
         found = self._ask("epoch")
-        cpu_after, read_after = self._used()
-        return Epoch(**found, cpu=cpu_after - cpu, read=read_after - read)
+        user, system, read = (b - a for a, b in zip(before, self._used(), strict=True))
+        return Epoch(**found, user=user, system=system, read=int(read))
 
     def close(self) -> None:
         """Let the process end."""
@@ -117,6 +120,7 @@ class Process:
         while not select.select([self._popen.stdout], [], [], self._poll)[0]:
             self.peak = max(self.peak, self._resident())
         line = self._popen.stdout.readline()
+        self.peak = max(self.peak, self._resident())
         if not line:
             self._errors.seek(0)
             last = (self._errors.read().strip() or "no message").splitlines()[-1]
@@ -136,16 +140,18 @@ class Process:
                 pass
         return total
 
-    def _used(self) -> tuple[float, int]:
-        """CPU seconds and bytes read so far, by the tree and by those of it that have ended."""
-        cpu, read = 0.0, 0
+    def _used(self) -> tuple[float, float, float]:
+        """CPU seconds (user, system) and bytes read, by the tree and what has ended of it."""
+        user, system, read = 0.0, 0.0, 0.0
         for member in self._members():
             try:
-                cpu += sum(member.cpu_times()[:4])
+                times = member.cpu_times()
+                user += times.user + times.children_user
+                system += times.system + times.children_system
                 read += getattr(member, "io_counters", _no_counters)()[_READ_CHARS]
             except psutil.Error:
                 pass
-        return cpu, read
+        return user, system, read
 
 
 _READ_CHARS = 4  # of Linux: bytes of every read, from the page cache or not

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,8 @@ MIB, GIB = 2**20, 2**30
 
 def header(workload: str, quick: bool) -> str:
     """Date, machine and command."""
-    command = " ".join(
-        ["make bench", *([f"WORKLOAD={workload}"] if workload else []), *(["QUICK=1"] * quick)]
-    )
+    given = {"WORKLOAD": workload, "QUICK": "1" * quick, "ROUNDS": os.environ.get("ROUNDS")}
+    command = " ".join(["make bench", *(f"{key}={value}" for key, value in given.items() if value)])
     cores = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else 0
     memory = psutil.virtual_memory().total / GIB
     return (
@@ -49,7 +49,7 @@ def table(race: Race, races: Mapping[str, Race]) -> str:
     best = _best_xbatcher(race)
     head = [
         "contender", "first epoch, samples/s", "later epochs, samples/s", "first batch, s",
-        "CPU s per epoch", "bytes read / stored", "peak above imports, MiB", "× best xbatcher",
+        "CPU s, user + system", "bytes read / stored", "peak above imports, MiB", "× best xbatcher",
         "of the limit",
     ]  # fmt: skip
     body = [
@@ -85,8 +85,6 @@ def table(race: Race, races: Mapping[str, Race]) -> str:
 
 
 def _median(values: Iterable[float]) -> float:
-    import statistics
-
     return statistics.median(values)
 
 
@@ -96,10 +94,10 @@ def _row(race: Race, key: str, result: Result, best: float | None) -> list[str]:
     reads = result.median("read")
     return [
         result.kind.title + ("" if whole else " \\*"),
-        f"{result.median('rate', True):,.0f}",
+        f"{result.median('rate', True):,.0f}" if result.first else "",
         f"{later:,.0f}",
         f"{result.median('first_batch'):.2f}",
-        f"{result.median('cpu'):.2f}" if whole else "",
+        f"{result.median('user'):.2f} + {result.median('system'):.2f}" if whole else "",
         f"{reads / race.stored:.2f}" if whole and reads else "",
         f"{result.peak / MIB:,.0f}",
         f"{later / best:.1f}" if best else "",

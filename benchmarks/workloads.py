@@ -21,7 +21,7 @@ class Workload:
     input_overlap: dict[str, int]
     batch_size: int
     memory: str | int = "1 GiB"
-    slow_samples: int = 96  # what contenders are timed over that pay for every sample
+    slow_samples: int = 64  # what contenders are timed over that pay for every sample
 
     @cached_property
     def dims(self) -> list[str]:

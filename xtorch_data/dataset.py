@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import os
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from typing import Any, cast, get_args
 
 import dask.utils
@@ -16,6 +17,7 @@ import torch.utils.data
 import xarray as xr
 
 from . import epoch as epochs
+from . import resume
 from .assembly import Assembly, Recipe
 from .batch import Batch
 from .blocks import BlockGrid, Layout, plan_in_order, plan_shuffled
@@ -160,6 +162,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         self._inherited: tuple[int, int] | None = None  # topology of the parent, in a worker
         self._told_epoch: torch.Tensor | int | None = None  # by the parent, in a worker
         self._epochs = EpochCounter()
+        self._walks: tuple[int, tuple[resume.Walk, ...]] = 0, ()  # an epoch, and what is done of it
+        self._position: tuple[int, int] | None = None  # epoch and batches of the latest iteration
 
         selections = resolve_parts(source.dataset, source.single, inputs, targets, parts)
         self._preprocess = Transform.of(preprocess, "preprocess")
@@ -255,6 +259,51 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         if epoch < 0:
             raise ValueError(f"epoch must not be negative, got {epoch}")
         self._epochs.next = epoch
+        self._position = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the latest iteration in this process is: JSON-able, and small at any scale.
+
+        Taken after the same number of batches on all ranks, the state of one serves every rank.
+        With worker processes the position is known to the loader: take the state from
+        `DataLoader.state_dict`.
+        """
+        epoch, taken = self._position or (self.epoch, 0)
+        return self._state_after(epoch, taken, num_workers=1)
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Go on where a state was taken, with the samples that no rank had yielded then.
+
+        The number of ranks and workers and the batch size may be others than they were.
+
+        Parameters
+        ----------
+        state : mapping
+            From `state_dict`.
+        strict : bool
+            Whether to refuse the state of a dataset that differs in what the order depends on.
+
+        Raises
+        ------
+        ValueError
+            If it is no state, or of another dataset; the message says what differs.
+        """
+        epoch, walks = resume.from_state(state, self._line(0), strict)
+        self._epochs.next = epoch
+        self._walks = epoch, tuple(walks)
+        self._position = None
+
+    def _state_after(self, epoch: int, taken: int, num_workers: int) -> dict[str, Any]:
+        """The state after some batches of an epoch."""
+        walked = self._walks[1] if self._walks[0] == epoch else ()
+        _, world_size = self._rank_and_world_size()
+        walk = resume.Walk(
+            world_size, num_workers, self.batch_size or 1, self.uneven, self.drop_last, taken
+        )
+        left = self._left(epoch)
+        if taken and taken >= max(walk.batches_of(left, rank) for rank in (0, world_size - 1)):
+            return resume.as_state(epoch + 1, (), self._line(0))
+        return resume.as_state(epoch, (*walked, walk) if taken else walked, self._line(0))
 
     def stats(self) -> Stats:
         """Where the time of the latest iteration in this process went.
@@ -271,9 +320,12 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         return self._recorder.stats()
 
     def __len__(self) -> int:
-        """Number of batches that this rank yields in an epoch (samples if batch_size is None)."""
-        rank, world_size = self._rank_and_world_size()
-        return self._batches_of(epochs.total(self._share(rank, world_size)))
+        """Number of batches that this rank yields in the next iteration.
+
+        Samples if ``batch_size`` is None; fewer than usual where an epoch is resumed.
+        """
+        mine = epochs.share(self._left(self.epoch), *self._rank_and_world_size(), self.uneven)
+        return self._batches_of(epochs.total(mine))
 
     def __repr__(self) -> str:
         parts = ", ".join(
@@ -298,9 +350,10 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             return self._inherited
         return current_topology()
 
-    def _share(self, rank: int, world_size: int) -> list[Interval]:
-        whole = [(0, len(self._windows))]
-        return epochs.share(whole, rank, world_size, self.uneven)
+    def _left(self, epoch: int) -> list[Interval]:
+        """The stretches of an epoch's line that are still to be walked."""
+        walks = self._walks[1] if self._walks[0] == epoch else ()
+        return resume.remaining(len(self._windows), walks)
 
     def _batches_of(self, samples: int) -> int:
         if self.batch_size is None:
@@ -311,11 +364,11 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         return Line(self._grid, self.shuffle, self.seed, epoch, self._pool_blocks)
 
     def _intervals(
-        self, rank: int, world_size: int, worker: int, num_workers: int
+        self, epoch: int, rank: int, world_size: int, worker: int, num_workers: int
     ) -> list[Interval]:
         """The stretches of the line that one worker of one rank yields."""
         size = self.batch_size or 1
-        mine = self._share(rank, world_size)
+        mine = epochs.share(self._left(epoch), rank, world_size, self.uneven)
         return epochs.worker_share(mine, worker, num_workers, size, self.drop_last)
 
     def _stages(self, epoch: int, intervals: Sequence[Interval]) -> Iterator[Stage]:
@@ -327,20 +380,32 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         info = torch.utils.data.get_worker_info()
         if info is None:
-            return self._iterate(self._epochs.claim(), 0, 1)
+            epoch = self._epochs.claim()
+            self._position = epoch, 0
+            return self._counted(epoch, self._iterate(epoch, 0, 1))
         if self._told_epoch is not None:
             return self._iterate(int(self._told_epoch), info.id, info.num_workers)
         return self._iterate(self._epochs.claim_in_worker(info), info.id, info.num_workers)
 
-    def _iterate(self, epoch: int, worker: int, num_workers: int) -> Iterator[Batch]:
+    def _counted(
+        self, epoch: int, batches: Generator[Batch, None, None]
+    ) -> Generator[Batch, None, None]:
+        """Batches, counted as they are handed out."""
+        taken = 0
+        with contextlib.closing(batches):
+            for batch in batches:
+                taken += 1
+                self._position = epoch, taken
+                yield batch
+                del batch
+
+    def _iterate(self, epoch: int, worker: int, num_workers: int) -> Generator[Batch, None, None]:
         if self._process != os.getpid():  # inherited by a fork, not sent to this process
             make_safe(self._data)
             self._process = os.getpid()
             self._inherited = None
-        intervals = self._intervals(*self._rank_and_world_size(), worker, num_workers)
+        intervals = self._intervals(epoch, *self._rank_and_world_size(), worker, num_workers)
         samples = epochs.total(intervals)
-        if not samples:
-            return iter(())
         size = self.batch_size or 1
         sizes = (min(size, samples - start) for start in range(0, samples, size))
         recipe = self._recipe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -109,6 +109,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             multiprocessing_context = "forkserver"
         self._epoch = shared_integers(1)
         self._user_init_fn = worker_init_fn
+        self._position: tuple[int, int] | None = None  # epoch and batches of the latest iteration
         super().__init__(
             dataset,
             batch_size=None,
@@ -124,19 +125,54 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             _preload(self.multiprocessing_context)
 
     def __iter__(self) -> Any:
+        dataset = self._dataset()
+        epoch = dataset.epoch
         if self.num_workers:
-            dataset = self.dataset
-            assert isinstance(dataset, IterableDataset)
-            epoch = dataset._epochs.claim()
+            dataset._epochs.claim()
             self._epoch[0] = epoch
             # Workers that live on look into shared memory; others are told once, so that an
             # iterator begun before they are up does not change it.
             told = self._epoch if self.persistent_workers else epoch
             self.worker_init_fn = _TellEpoch(told, self._user_init_fn)
-        batches = super().__iter__()
-        if self.device is None:
-            return batches
-        return _on_device(batches, self.device)
+        batches: Iterator[Batch] = super().__iter__()
+        if self.device is not None:
+            batches = _on_device(batches, self.device)
+        self._position = epoch, 0
+        return self._counted(epoch, batches)
+
+    def _counted(self, epoch: int, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Batches, counted as they are handed out, not as they are loaded ahead."""
+        taken = 0
+        for batch in batches:
+            taken += 1
+            self._position = epoch, taken
+            yield batch
+            del batch
+
+    def _dataset(self) -> IterableDataset:
+        dataset = self.dataset
+        assert isinstance(dataset, IterableDataset)
+        return dataset
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the latest iteration is: JSON-able, and small at any scale.
+
+        Batches that were loaded ahead but not handed out do not count. Taken after the same number
+        of batches on all ranks, the state of one serves every rank.
+        """
+        dataset = self._dataset()
+        epoch, taken = self._position or (dataset.epoch, 0)
+        return dataset._state_after(epoch, taken, max(1, self.num_workers))
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Go on at the batch after the one where a state was taken.
+
+        The rest of the epoch comes exactly once also with other numbers of ranks and workers and
+        another batch size. See `IterableDataset.load_state_dict`.
+        """
+        self._dataset().load_state_dict(state, strict)
+        self._position = None
+        self._iterator = None  # persistent workers know nothing of it: new ones begin
 
 
 def _on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:

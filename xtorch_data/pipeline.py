@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,7 +92,7 @@ def run(
     memory: int,
     cache: BlockCache | None,
     recorder: Recorder,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Read the stages of a walk along the line and yield their samples in batches.
 
     Threads are there while the generator is: it may be closed at any time.

@@ -83,8 +83,9 @@ def verify(
         raise ValueError("world_size must be 1 or more and num_workers 0 or more")
     workers = max(1, num_workers)
     total = len(dataset._windows)
+    epoch = dataset.epoch
     shares = [
-        [dataset._intervals(rank, world_size, worker, workers) for worker in range(workers)]
+        [dataset._intervals(epoch, rank, world_size, worker, workers) for worker in range(workers)]
         for rank in range(world_size)
     ]
     intervals = [interval for rank in shares for worker in rank for interval in worker]

@@ -1,0 +1,206 @@
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+import xtorch_data as xtd
+from xtorch_data.epoch import cut, total
+from xtorch_data.resume import Walk, _round_robin, remaining
+
+
+def positions(intervals):
+    return [position for start, stop in intervals for position in range(start, stop)]
+
+
+def yielded(walk, left):
+    """What every rank yields, batch after batch, as torch's loader takes from its workers."""
+    found = []
+    for rank in range(walk.world_size):
+        queues = [
+            [
+                cut(part, start, start + walk.batch_size)
+                for start in range(0, total(part), walk.batch_size)
+            ]
+            for part in walk.parts(left, rank)
+        ]
+        taken = 0
+        while taken < walk.batches and any(queues):
+            for queue in queues:
+                if queue and taken < walk.batches:
+                    found += positions(queue.pop(0))
+                    taken += 1
+    return found
+
+
+@st.composite
+def walks(draw):
+    return Walk(
+        world_size=draw(st.integers(1, 4)),
+        num_workers=draw(st.integers(1, 4)),
+        batch_size=draw(st.integers(1, 7)),
+        uneven=draw(st.sampled_from(["drop", "keep"])),
+        drop_last=draw(st.booleans()),
+        batches=draw(st.integers(0, 12)),
+    )
+
+
+@given(st.integers(1, 150), st.lists(walks(), max_size=4))
+def test_walks_on_any_topologies_one_after_the_other_hold_every_sample_once(samples, history):
+    done = []
+    for place, walk in enumerate(history):
+        done += yielded(walk, remaining(samples, history[:place]))
+    left = remaining(samples, history)
+    assert sorted(done + positions(left)) == list(range(samples))
+    assert left == sorted(left)
+
+
+@given(st.integers(1, 100), walks())
+def test_padded_ranks_leave_what_was_not_yielded(samples, walk):
+    walk = Walk(**{**walk.__dict__, "uneven": "pad"})
+    done = set(yielded(walk, [(0, samples)]))
+    assert positions(remaining(samples, [walk])) == sorted(set(range(samples)) - done)
+
+
+@given(st.integers(0, 30), st.integers(1, 6), st.data())
+def test_batches_are_taken_from_workers_in_turns(number, workers, data):
+    counts = [(w + 1) * number // workers - w * number // workers for w in range(workers)]
+    taken = data.draw(st.integers(0, number))
+    queues, expected, rest = list(counts), [0] * workers, taken
+    while rest:
+        for worker in range(workers):
+            if queues[worker] and rest:
+                queues[worker] -= 1
+                expected[worker] += 1
+                rest -= 1
+    assert _round_robin(counts, taken) == expected
+
+
+def make(memory="2 kB", **kwargs):
+    data = xr.Dataset({"v": (("time", "x"), np.arange(240.0).reshape(80, 3))}).chunk(time=7)
+    arguments = {"batch_size": 4, "shuffle": True, "seed": 5, "memory": memory} | kwargs
+    return xtd.IterableDataset(data, {"time": 4, "x": -1}, {"time": 3}, inputs="v", **arguments)
+
+
+def test_the_rest_of_an_epoch_is_the_same_from_every_batch():
+    """And the epochs after it."""
+    dataset = make(transform=lambda sample, rng: sample + rng.normal())
+    whole, states = [], [dataset.state_dict()]
+    for _ in range(2):
+        for batch in dataset:
+            whole.append((batch.index.tolist(), batch.x.clone()))
+            states.append(json.loads(json.dumps(dataset.state_dict())))
+    for taken, state in enumerate(states):
+        again = make(transform=lambda sample, rng: sample + rng.normal())
+        again.load_state_dict(state)
+        found = [(batch.index.tolist(), batch.x.clone()) for _ in range(2) for batch in again]
+        expected = whole[taken:]
+        assert [index for index, _ in found[: len(expected)]] == [index for index, _ in expected]
+        assert all(
+            torch.equal(ours, theirs)
+            for (_, ours), (_, theirs) in zip(found, expected, strict=False)
+        )
+        assert len(json.dumps(state)) < 1000
+    assert states[20]["epoch"] == 1  # the end of an epoch is the beginning of the next
+
+
+def test_an_epoch_goes_on_with_other_ranks_and_batch_sizes():
+    chance = random.Random(0)
+    for _ in range(15):
+        seen, state = [], make().state_dict()
+        while state["epoch"] == 0:
+            ranks, size = chance.randint(1, 3), chance.randint(1, 6)
+            datasets = [
+                make(rank=rank, world_size=ranks, batch_size=size, uneven="keep")
+                for rank in range(ranks)
+            ]
+            for dataset in datasets:
+                dataset.load_state_dict(state)
+            steps = min(chance.randint(1, 9), *map(len, datasets), 99)
+            for dataset in datasets:
+                batches = iter(dataset)
+                seen += [n for _ in range(steps) for n in next(batches).index.tolist()]
+                batches.close()
+            states = [dataset.state_dict() for dataset in datasets]
+            if steps:  # one rank's state serves every rank
+                assert all(each == states[0] for each in states)
+                state = states[0]
+        assert sorted(seen) == list(range(77))
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_the_loader_goes_on_where_its_workers_were(persistent):
+    def loader(workers):
+        keep = {"persistent_workers": persistent} if workers else {}
+        return xtd.DataLoader(
+            make(), num_workers=workers, multiprocessing_context="fork" if workers else None, **keep
+        )
+
+    first = loader(2)
+    batches = iter(first)
+    seen = [n for _ in range(7) for n in next(batches).index.tolist()]
+    state = json.loads(json.dumps(first.state_dict()))
+    del batches
+    second = loader(1)
+    second.load_state_dict(state)
+    assert len(second) == 13
+    batches = iter(second)
+    seen += [n for _ in range(4) for n in next(batches).index.tolist()]
+    state = second.state_dict()
+    del batches
+    third = loader(0)
+    third.load_state_dict(state)
+    seen += [n for batch in third for n in batch.index.tolist()]
+    assert sorted(seen) == list(range(77))
+    assert sorted(n for batch in third for n in batch.index.tolist()) == list(range(77))
+    first.load_state_dict(state)  # also a loader whose workers live on
+    assert sorted(n for batch in first for n in batch.index.tolist()) == sorted(
+        set(range(77)) - set(seen[:44])
+    )
+
+
+def test_a_state_is_small_at_any_scale():
+    dataset = make(rank=0, world_size=5, uneven="keep")
+    state = dataset._state_after(0, 3, num_workers=8)
+    state["walks"] = [[4096, 8, 32, "drop", True, 123_456]] * 20
+    assert len(json.dumps(state)) < 4096
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"seed": 6}, "seed"),
+        ({"shuffle": False}, "shuffle"),
+        ({"memory": "600 B"}, "memory"),
+    ],
+)
+def test_the_state_of_another_dataset_is_refused(change, word):
+    state = make().state_dict()
+    other = make(**change)
+    with pytest.raises(ValueError, match=f"What differs.*{word}"):
+        other.load_state_dict(state)
+    other.load_state_dict(state, strict=False)
+    assert other.epoch == 0
+
+
+def test_what_is_no_state_is_refused():
+    with pytest.raises(ValueError, match="not a state"):
+        make().load_state_dict({"epoch": 1})
+    with pytest.raises(ValueError, match="version 7"):
+        make().load_state_dict(make().state_dict() | {"version": 7})
+
+
+def test_setting_the_epoch_that_is_resumed_keeps_its_rest():
+    dataset = make()
+    batches = iter(dataset)
+    taken = [n for _ in range(5) for n in next(batches).index.tolist()]
+    state = dataset.state_dict()
+    other = make()
+    other.load_state_dict(state)
+    other.set_epoch(state["epoch"])
+    rest = [n for batch in other for n in batch.index.tolist()]
+    assert sorted(taken + rest) == list(range(77))
