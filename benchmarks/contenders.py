@@ -47,6 +47,10 @@ class Contender:
         """Sample numbers and values of a batch, for the check."""
         raise NotImplementedError
 
+    def details(self) -> dict[str, float]:
+        """What it says itself of the epoch that has ended."""
+        return {}
+
     @property
     def expected(self) -> int:
         """Samples in an epoch."""
@@ -58,6 +62,11 @@ class Ours(Contender):
     modules = ("torch", "xtorch_data")
     firsts = True
     shuffle = True
+    cache = False
+
+    @property
+    def memory(self) -> str | int:
+        return self.workload.memory
 
     def open(self) -> None:
         import xtorch_data as xtd
@@ -70,7 +79,8 @@ class Ours(Contender):
             inputs=work.store.names,
             batch_size=self.options.get("batch_size", work.batch_size),
             shuffle=self.shuffle,
-            memory=self.options.get("memory", work.memory),
+            memory=self.options.get("memory", self.memory),
+            cache=self.cache,
         )
         workers = {"num_workers": self.workers, "persistent_workers": True}
         self.loader = xtd.DataLoader(self.dataset, **workers) if self.workers else self.dataset
@@ -81,10 +91,28 @@ class Ours(Contender):
     def look(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
         return batch.index.numpy(), batch.x.numpy()
 
+    def details(self) -> dict[str, float]:
+        if self.workers:  # each accounts for itself
+            return {}
+        stats = self.dataset.stats()
+        seconds = {stage: getattr(stats, stage) for stage in ("read", "prepare", "gather", "wait")}
+        return {**seconds, "decoded": stats.bytes_read}
+
 
 class OursInOrder(Ours):
     title = "xtorch_data, in order"
     shuffle = False
+
+
+class OursCached(Ours):
+    title = "xtorch_data, shuffled, cache=True"
+    groups = ("forecast",)
+    firsts = False
+    cache = True
+
+    @property
+    def memory(self) -> str | int:
+        return 3 * self.workload.store.nbytes
 
 
 class OursWorkers(Ours):
@@ -265,7 +293,7 @@ def contenders() -> dict[str, type[Contender]]:
     """Every contender by name, the limit among them."""
     from .limit import Limit
 
-    kinds = [Ours, OursInOrder, OursWorkers, Xbatcher, XbatcherZarrs, XbatcherDask]
+    kinds = [Ours, OursInOrder, OursCached, OursWorkers, Xbatcher, XbatcherZarrs, XbatcherDask]
     kinds += [XbatcherWorkers, Tutorial, InSituBatch, Limit]
     return {kind.__name__: kind for kind in kinds}
 

@@ -84,7 +84,8 @@ def race(name: str, quick: bool, only: Container[str] | None = None) -> Race:
                 processes[key].check()
             except RuntimeError as error:
                 result.skipped = f"failed: {error}"
-                processes.pop(key).close()
+                if key in processes:
+                    processes.pop(key).close()
         stored = warm(name, quick)
         from_start = [key for key, result in results.items() if result.kind.firsts]
         for turn in range(firsts):

@@ -36,7 +36,7 @@ def table(quick: bool) -> str:
                 process.epoch()
             peak = process.above_imports
         allowed = memory + 4 * batch + SLACK
-        if kind.workers:  # their imports count, and memory that they share counts twice
+        if kind.workers:  # each has a budget and imports of its own
             allowed = kind.workers * (allowed + process.imported)
         body.append(
             [

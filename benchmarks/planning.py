@@ -43,7 +43,8 @@ def table() -> str:
     text = (
         f"\n## planning\n\nFrom making the dataset to the plan of the first stage, for the last of "
         f"{RANKS:,} ranks × {WORKERS} workers; no data is read. Wanted: under {SECONDS:.0f} s and "
-        f"{MIB:.0f} MiB. tracemalloc is on in a run of its own.\n\n"
+        f"{MIB:.0f} MiB. RSS is what resident memory grew by; tracemalloc is on in a "
+        "run of its own.\n\n"
     )
     head = ["case", "samples", "bytes", "opening, s", "planning, s", "RSS, MiB",
             "tracemalloc, MiB", "reached"]  # fmt: skip
@@ -112,7 +113,7 @@ def _plan(name: str, order: str, traced: bool, folder: str) -> dict[str, float]:
         batch_size=case["batch_size"],
         shuffle=order == "shuffled",
     )
-    intervals = dataset._intervals(RANKS - 1, RANKS, WORKERS - 1, WORKERS)
+    intervals = dataset._intervals(0, RANKS - 1, RANKS, WORKERS - 1, WORKERS)
     next(dataset._stages(0, intervals)).order()
     seconds = time.perf_counter() - begin
     if traced:

@@ -56,7 +56,11 @@ class Process:
         )
         self._process = psutil.Process(self._popen.pid)
         self.peak = 0
-        self.versions: dict[str, str] = self._answer()["versions"]
+        try:
+            self.versions: dict[str, str] = self._answer()["versions"]
+        except RuntimeError:
+            self.close()
+            raise
         self.imported = self._process.memory_info().rss
         self.peak = self.imported
 
@@ -135,7 +139,10 @@ class Process:
         total = 0
         for member in self._members():
             try:
-                total += member.memory_info().rss
+                if self._tree and hasattr(psutil.Process, "memory_maps"):
+                    total += member.memory_full_info().pss  # what is shared counts once
+                else:
+                    total += member.memory_info().rss
             except psutil.Error:  # has ended meanwhile
                 pass
         return total

@@ -69,6 +69,7 @@ def table(race: Race, races: Mapping[str, Race]) -> str:
             ]
         )
         text += ".\n"
+    text += "".join(_stages(race, key) for key in ("Ours", "OursInOrder", "OursCached"))
     if any(result.kind.slow for result in race.results.values()):
         text += "\n\\* timed over a few samples spread over the store; each costs the same.\n"
     for result in race.results.values():
@@ -105,6 +106,23 @@ def _row(race: Race, key: str, result: Result, best: float | None) -> list[str]:
     ]
 
 
+def _stages(race: Race, key: str) -> str:
+    """Where the time of a contender of ours has gone."""
+    result = race.results.get(key)
+    if result is None or not result.later:
+        return ""
+    found = {
+        name: _median(epoch.details[name] for epoch in result.later)
+        for name in result.later[0].details
+    }
+    decoded = found.pop("decoded") / race.workload.store.nbytes
+    stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in found.items())
+    return (
+        f"\n{result.kind.title}: {result.median('seconds'):.2f} s; summed over threads {stages}; "
+        f"decoded {decoded:.2f} × the data.\n"
+    )
+
+
 def _best_xbatcher(race: Race) -> float | None:
     return max(filter(None, (race.rate(name) for name in XBATCHER)), default=None)
 
@@ -129,6 +147,9 @@ def targets(race: Race, races: Mapping[str, Race]) -> list[str]:
         at_least("later epochs, of insitubatch's cached ones", 1, ours, peer[1])
         at_least("in order, of the limit", 0.9, in_order, limit)
         at_least("shuffled, of the limit", 0.85, ours, limit)
+        copies = [race.workload.samples / e.details["copy"] for e in race.results["Limit"].later]
+        copy = _median(copies) if copies else None
+        at_least("later epochs with cache=True, of memcpy", 0.9, race.rate("OursCached"), copy)
         at_least("first epoch shuffled, of the limit", 0.7, race.rate("Ours", True), limit)
     elif name.startswith(("patches", "giant")):
         at_least("shuffled, of the limit", 0.8, ours, limit)

@@ -74,7 +74,7 @@ def epoch(contender: Contender, is_first: bool) -> dict[str, Any]:
             first_batch = time.perf_counter() - begin
         samples += contender.count(batch)
     seconds = time.perf_counter() - begin
-    details = {}
+    details = contender.details()
     if isinstance(batch, dict):  # the limit times itself
         details = batch
         seconds = batch["seconds"]

@@ -76,7 +76,7 @@ def assert_batch(batch, oracle, windows, parts, kept):
 # The promise: every sample once, equal to isel
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(cases())
 def test_every_sample_once_and_equal_to_isel_for_any_data_windows_and_memory(case):
     with case.stored.open() as ds:

@@ -96,9 +96,8 @@ class Assembly:
                 )
 
     def _allocate(self, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
-        self._arrays[name], self._tensors[name] = self._buffers.take(
-            (len(self._numbers), *shape), dtype
-        )
+        array = self._buffers.take((len(self._numbers), *shape), dtype)
+        self._arrays[name], self._tensors[name] = array, torch.from_numpy(array)
 
     def add(self, rows: IntArray, memory: PieceInMemory, local: IntArray) -> None:
         """Fill rows with samples of a piece, numbered inside the piece."""
@@ -243,9 +242,9 @@ class Assembly:
                     batch.sizes,
                     recipe.floating,
                 )
-                out, tensor = self._buffers.take(array.shape, array.dtype)
+                out = self._buffers.take(array.shape, array.dtype)
                 out[...] = array
-                self._arrays[part.name], self._tensors[part.name] = out, tensor
+                self._arrays[part.name], self._tensors[part.name] = out, torch.from_numpy(out)
                 self._labels[part.name] = PartLabels(
                     labels.variables, stacked, dims, labels.indexers
                 )

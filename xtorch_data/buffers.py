@@ -1,4 +1,4 @@
-"""Memory for batches that is used again."""
+"""Memory for batches and blocks that is used again."""
 
 from __future__ import annotations
 
@@ -10,55 +10,51 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 __all__ = ["Buffers"]
 
 
 class Buffers:
-    """Memory for batches, used again once nobody holds the tensor it was lent to.
+    """Memory that is lent, and lent again once nobody holds what it was lent for.
 
-    Fresh memory costs more in page faults than in copying.
+    Fresh memory costs more in page faults than in copying. Copies in other processes begin empty.
 
     Parameters
     ----------
     idle : int
-        Buffers of one size that are kept while nobody uses them.
+        Bytes that are kept while nobody uses them.
     """
 
-    def __init__(self, idle: int = 4) -> None:
+    def __init__(self, idle: int) -> None:
         self._idle = idle
-        self._free: dict[int, deque[npt.NDArray[np.uint8]]] = {}
+        self._free: dict[int, deque[memoryview]] = {}
 
-    def take(
-        self, shape: Sequence[int], dtype: np.dtype[Any]
-    ) -> tuple[npt.NDArray[Any], torch.Tensor]:
-        """Uninitialized memory, as an array to fill and as the tensor to hand out.
+    def take(self, shape: Sequence[int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Uninitialized memory as an array.
 
-        Both show the same memory. Only the tensor keeps it from being lent again: do not use the
-        array once the tensor may be gone.
+        It is lent until the array, every view of it and every tensor made of them are gone.
         """
         nbytes = math.prod(shape) * dtype.itemsize
         if nbytes == 0:
-            empty = np.empty(shape, dtype)
-            return empty, torch.from_numpy(empty)
+            return np.empty(shape, dtype)
         free = self._free.setdefault(nbytes, deque())
         try:
             memory = free.popleft()
         except IndexError:
-            memory = np.empty(nbytes, np.uint8)
-        lent = np.frombuffer(memory, dtype).reshape(shape)
-        tensor = torch.from_numpy(lent)
-        # The tensor's storage holds `lent`; views of the tensor and tensor.numpy() hold the
-        # storage. A weak reference calls back when the last of them is gone.
-        weakref.finalize(lent, self._give_back, free, memory, self._idle).atexit = False
-        return lent, tensor
+            memory = np.empty(nbytes, np.uint8).data
+        # numpy lets a view hold the array at the root of its chain of views. That is this one,
+        # because what lies under it is no array.
+        root = np.frombuffer(memory, dtype)
+        weakref.finalize(root, _give_back, self._free, memory, self._idle).atexit = False
+        return root.reshape(shape)
 
-    @staticmethod
-    def _give_back(
-        free: deque[npt.NDArray[np.uint8]], memory: npt.NDArray[np.uint8], idle: int
-    ) -> None:
-        # Runs wherever the last reference dies, in the middle of a lock for all we know: a deque
-        # needs none.
-        if len(free) < idle:
-            free.append(memory)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Buffers, (self._idle,)
+
+
+def _give_back(free: dict[int, deque[memoryview]], memory: memoryview, idle: int) -> None:
+    # Runs wherever the last reference dies, in the middle of a lock for all we know: this needs
+    # none. If two run at once, a buffer more or less is kept.
+    kept = sum(nbytes * len(each) for nbytes, each in list(free.items()))
+    if kept + memory.nbytes <= idle:
+        free[memory.nbytes].append(memory)

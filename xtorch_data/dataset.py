@@ -21,12 +21,14 @@ from . import resume
 from .assembly import Assembly, Recipe
 from .batch import Batch
 from .blocks import BlockGrid, Layout, plan_in_order, plan_shuffled
+from .buffers import Buffers
 from .cache import BlockCache
 from .epoch import Interval, Line, Load, Stage, Uneven
 from .forked import make_safe
 from .labels import LabelledWindows, Labels
 from .pipeline import run
 from .reader import Reader, check_preprocessed
+from .recycled import with_recycled_memory
 from .select import Part, make_part, names_of, numpy_dtype, resolve_parts
 from .sources import Source, as_source, layout_of
 from .stats import Recorder, Stats
@@ -35,6 +37,9 @@ from .transforms import Transform
 from .windows import Windows
 
 __all__ = ["IterableDataset"]
+
+# Of larger batches, fewer are gathered ahead.
+LARGE_BATCH_BYTES = 16 * 2**20
 
 
 class IterableDataset(torch.utils.data.IterableDataset[Batch]):
@@ -214,6 +219,11 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             working = 2 * nbytes * (self._pool_blocks if self.shuffle else 1)
             self._cache = BlockCache(self.memory, working, nbytes * len(self._grid))
         self._recorder: Recorder | None = None
+        # Memory that blocks have left, until the next ones are read; what is kept is not left.
+        spare = 0 if self._cache is not None else self.memory // 3
+        self._data = with_recycled_memory(self._data, Buffers(spare))
+        self._budget = self.memory - spare
+        self._buffers = Buffers(idle=4 * self._batch_nbytes())
         self._check_shares()
 
     def _plan(self) -> BlockGrid:
@@ -427,13 +437,20 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 executor=threads.work,
                 graphs=threads.graphs,
             ),
-            lambda buffers, count: Assembly(recipe, buffers, count, epoch),
+            lambda count: Assembly(recipe, self._buffers, count, epoch),
             self.batch_size is None,
+            2 if self._batch_nbytes() > LARGE_BATCH_BYTES else 4,
             self._nbytes,
-            self.memory,
+            self._budget,
             self._cache,
             recorder,
         )
+
+    def _batch_nbytes(self) -> int:
+        """Bytes of a batch, before any transform."""
+        parts = self._recipe.parts
+        nbytes = sum(math.prod(part.sample_shape) * part.dtype.itemsize for part in parts)
+        return nbytes * (self.batch_size or 1)
 
     def _nbytes(self, load: Load) -> int:
         """Bytes that a load takes in memory."""

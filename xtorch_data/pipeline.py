@@ -20,7 +20,6 @@ import numpy as np
 from .assembly import Assembly
 from .batch import Batch
 from .blocks import INDEX_BYTES
-from .buffers import Buffers
 from .cache import BlockCache
 from .epoch import Load, Stage, as_indices
 from .gather import PieceInMemory
@@ -30,8 +29,6 @@ from .windows import IntArray
 
 __all__ = ["run"]
 
-# Batches gathered ahead of the one that is handed out.
-BATCHES_AHEAD = 3
 GATHER_THREADS = 2
 # Threads for reads without async, preprocess and preparation.
 WORK_THREADS = 8
@@ -86,8 +83,9 @@ def run(
     stages: Iterator[Stage],
     batches: Iterator[int],
     make_reader: Callable[[_Threads], Reader],
-    assemble: Callable[[Buffers, int], Assembly],
+    assemble: Callable[[int], Assembly],
     single: bool,
+    ahead: int,
     nbytes: Callable[[Load], int],
     memory: int,
     cache: BlockCache | None,
@@ -109,6 +107,8 @@ def run(
         Begins a batch of so many samples.
     single : bool
         Whether batches are single samples without the batch dimension.
+    ahead : int
+        Batches gathered ahead of the one that is handed out.
     nbytes : callable
         Bytes that a load takes in memory.
     memory : int
@@ -123,19 +123,16 @@ def run(
     reader = make_reader(threads)
     flights = _Flights(stages, nbytes, memory, threads.loop, reader, cache, recorder)
     threads.begin(flights)
-    buffers = Buffers()
     portions = flights.portions(batches)
     waiting: deque[Future[Batch]] = deque()
     try:
         while True:
-            while len(waiting) < BATCHES_AHEAD:
+            while len(waiting) < ahead:
                 taken = next(portions, None)
                 if taken is None:
                     break
                 waiting.append(
-                    threads.gather.submit(
-                        _gather, taken, flights, assemble, buffers, single, recorder
-                    )
+                    threads.gather.submit(_gather, taken, flights, assemble, single, recorder)
                 )
             if not waiting:
                 return
@@ -206,13 +203,12 @@ async def _cancel_all() -> None:
 def _gather(
     portions: list[_Portion],
     flights: _Flights,
-    assemble: Callable[[Buffers, int], Assembly],
-    buffers: Buffers,
+    assemble: Callable[[int], Assembly],
     single: bool,
     recorder: Recorder,
 ) -> Batch:
     """Gather one batch, from one stage after the other; on a thread."""
-    assembly = assemble(buffers, sum(portion.stop - portion.start for portion in portions))
+    assembly = assemble(sum(portion.stop - portion.start for portion in portions))
     row, seconds = 0, 0.0
     for portion in portions:
         loaded = portion.flight.loaded.result()

@@ -1,0 +1,64 @@
+"""Zarr arrays that are read into memory which was used before."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends.zarr import ZarrArrayWrapper
+from zarr.core.buffer import BufferPrototype, cpu
+
+from .buffers import Buffers
+
+__all__ = ["with_recycled_memory"]
+
+
+class _RecycledArray(ZarrArrayWrapper):
+    """Reads into memory of some buffers, by the prototype that zarr lets a reader choose."""
+
+    __slots__ = ("_buffers",)
+
+    def __init__(self, array: Any, buffers: Buffers) -> None:
+        super().__init__(array)  # type: ignore[no-untyped-call]
+        self._buffers = buffers
+
+    async def _async_getitem(self, key: Any) -> Any:
+        buffers = self._buffers
+
+        class NDBuffer(cpu.NDBuffer):
+            @classmethod
+            def empty(cls, shape: Any, dtype: Any, order: Any = "C") -> NDBuffer:
+                if order != "C" or np.dtype(dtype).hasobject:
+                    return cls(np.empty(shape, dtype, order))
+                return cls(buffers.take(tuple(shape), np.dtype(dtype)))  # type: ignore[arg-type]
+
+        prototype = BufferPrototype(buffer=cpu.Buffer, nd_buffer=NDBuffer)
+        return await self._array._async_array.getitem(key, prototype=prototype)
+
+
+def with_recycled_memory(data: xr.Dataset, buffers: Buffers) -> xr.Dataset:
+    """A dataset whose lazy Zarr variables are read into memory of some buffers.
+
+    The given dataset stays as it is. Variables that are not read from Zarr by xarray's lazy arrays
+    stay as they are, too.
+    """
+    variables = {}
+    for name, variable in data.data_vars.items():
+        if variable.chunks is None and not variable.variable._in_memory:
+            found = _rebuilt(variable.variable._data, buffers)
+            new = xr.Variable(variable.dims, found, variable.attrs, variable.encoding)
+            variables[name] = new
+    return data.assign(variables) if variables else data
+
+
+def _rebuilt(data: Any, buffers: Buffers) -> Any:
+    """A chain of lazy arrays with a recycling array at its end."""
+    if type(data) is ZarrArrayWrapper:
+        return _RecycledArray(data.get_array(), buffers)  # type: ignore[no-untyped-call]
+    if hasattr(data, "array"):
+        again = copy.copy(data)
+        again.array = _rebuilt(data.array, buffers)
+        return again
+    return data
