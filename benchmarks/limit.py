@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -150,9 +151,9 @@ class BareCodec:
         list(self.threads.map(self._read, parts))
 
     def _read(self, files: list[Path]) -> None:
-        from threading import get_ident
-
-        out = self.memory.setdefault(get_ident(), np.ones(self.nbytes, np.uint8))
+        if (thread := get_ident()) not in self.memory:
+            self.memory[thread] = np.ones(self.nbytes, np.uint8)
+        out = self.memory[thread]
         for path in files:
             if not self.compressed:
                 with open(path, "rb", buffering=0) as file:

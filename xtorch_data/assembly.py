@@ -17,7 +17,7 @@ from .buffers import Buffers
 from .epoch import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
 from .gather import PieceInMemory, copy_windows, labelled_sample, locate, to_array
 from .labels import Labels, PartLabels, renamed
-from .select import Part
+from .select import Part, common_dtype
 from .transforms import Transform
 from .windows import IntArray, Windows
 
@@ -142,7 +142,6 @@ class Assembly:
                         part,
                         (),
                         recipe.sample_dims,
-                        sample.sizes,
                         recipe.floating,
                     )
                     labels = PartLabels(variables, stacked, dims, part.indexers)
@@ -156,12 +155,24 @@ class Assembly:
             self._allocate(part.name, array.shape, array.dtype)
             self._labels[part.name] = labels
         out, known = self._arrays[part.name], self._labels[part.name]
+        if labels.stacked and set(labels.variables) == set(known.variables):
+            array = array[[labels.variables.index(name) for name in known.variables]]
+        elif labels.stacked and labels.variables != known.variables:
+            raise ValueError(
+                f"samples of part {part.name!r} do not fit together: one has the variables "
+                f"{list(known.variables)}, another {list(labels.variables)}"
+            )
         if out.shape[1:] != array.shape or known.dims != labels.dims:
             raise ValueError(
                 f"samples of part {part.name!r} do not fit together: one has dims {known.dims} and "
                 f"shape {out.shape[1:]}, another {labels.dims} and {array.shape}"
             )
-        out[row] = array
+        if array.dtype != out.dtype:
+            wider = common_dtype([out.dtype, array.dtype], self._recipe.floating)
+            if wider != out.dtype:
+                self._allocate(part.name, array.shape, wider)
+                self._arrays[part.name][...] = out
+        self._arrays[part.name][row] = array
 
     def finish(self, single: bool) -> Batch:
         """The batch; with `single`, its only sample without the batch dimension."""
@@ -224,6 +235,8 @@ class Assembly:
                 )
             if result.sizes.get("sample") != len(self._numbers):
                 raise ValueError("batch_transform must keep the dim 'sample' and its size")
+            if "sample" in result.coords and not result["sample"].equals(batch["sample"]):
+                raise ValueError("batch_transform must keep the samples in their order")
             for part in recipe.parts:
                 labels = self._labels[part.name]
                 suffix = f"_{part.name}"
@@ -239,7 +252,6 @@ class Assembly:
                     part,
                     ("sample",),
                     recipe.sample_dims,
-                    batch.sizes,
                     recipe.floating,
                 )
                 out = self._buffers.take(array.shape, array.dtype)

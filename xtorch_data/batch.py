@@ -106,7 +106,15 @@ class Batch:
         return Batch(pinned, self.index, self._part_labels, self._labels)
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
-        """The batch on a device; `index` and labels stay on the CPU."""
+        """The batch on a device; `index` and labels stay on the CPU.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where the tensors go.
+        non_blocking : bool
+            Whether a copy from pinned memory to a GPU may go on in the background.
+        """
         moved = {
             name: tensor.to(device, non_blocking=non_blocking)
             for name, tensor in self._parts.items()
@@ -176,6 +184,11 @@ def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
 def _collate(samples: list[Batch], *, collate_fn_map: Any = None) -> Batch:
     """Stack single samples: what ``DataLoader(dataset, batch_size=…)`` of torch calls."""
     first = samples[0]
+    if first.index.ndim:
+        raise TypeError(
+            "these are batches already: give the torch DataLoader batch_size=None, or the dataset "
+            "batch_size=None for single samples"
+        )
     parts = {name: torch.stack([sample[name] for sample in samples]) for name in first.keys()}
     index = torch.stack([sample.index for sample in samples])
     return Batch(parts, index, first._part_labels, first._labels)

@@ -262,6 +262,8 @@ def plan_in_order(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
     """
     grids = []
     for place in range(len(windows.axes)):
+        if any(count > MAX_INTERVALS for count in windows.shape[:place]):
+            break  # too many places to take one by one
         grid = _cut_along(windows, layouts, budget, place)
         if grid.nbytes <= budget:  # the fewer axes are taken window by window, the fewer reads
             return grid

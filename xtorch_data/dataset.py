@@ -189,6 +189,9 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             for name, select in selections.items()
         )
         coords = _coords(source.dataset, space.windows)
+        self._variable_dims = {
+            name: frozenset(space.template[name].dims) for part in made for name in part.variables
+        }
         self._recipe = Recipe(
             windows=space.windows,
             parts=made,
@@ -202,7 +205,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             labels=Labels(
                 space.windows,
                 coords,
-                {name: dict(var.attrs) for name, var in source.dataset.data_vars.items()},
+                {name: dict(space.template[name].attrs) for name in self._variable_dims},
             ),
         )
         read = source.dataset[list(space.reads)]
@@ -224,7 +227,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         self._data = with_recycled_memory(self._data, Buffers(spare))
         self._budget = self.memory - spare
         self._buffers = Buffers(idle=4 * self._batch_nbytes())
-        self._check_shares()
+        if self._topology is not None:
+            self._check_shares(*self._topology)
 
     def _plan(self) -> BlockGrid:
         # One pool or block is used while the next is read; a third is for what is made of them, or
@@ -242,14 +246,12 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             )
         return grid
 
-    def _check_shares(self) -> None:
-        if self._topology is not None:
-            _, world_size = self._topology
-            if self.uneven == "drop" and len(self._windows) < world_size:
-                raise ValueError(
-                    f"{len(self._windows)} samples cannot be shared by {world_size} ranks with "
-                    "uneven='drop': every rank would get none"
-                )
+    def _check_shares(self, rank: int, world_size: int) -> None:
+        if self.uneven == "drop" and len(self._windows) < world_size:
+            raise ValueError(
+                f"{len(self._windows)} samples cannot be shared by {world_size} ranks with "
+                "uneven='drop': every rank would get none"
+            )
 
     # What there is.
 
@@ -264,7 +266,13 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         return self._epochs.next
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration epoch `epoch`; later ones go on from there."""
+        """Make the next iteration a certain epoch; later ones go on from there.
+
+        Parameters
+        ----------
+        epoch : int
+            Its number, 0 or more.
+        """
         epoch = operator.index(epoch)
         if epoch < 0:
             raise ValueError(f"epoch must not be negative, got {epoch}")
@@ -351,6 +359,11 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             f"  batches of {self.batch_size}, {order}, from {self._origin}>"
         )
 
+    def functions(self) -> list[Transform]:
+        """The functions of the user."""
+        given = [self._preprocess, *self._recipe.transforms.values(), self._recipe.batch_transform]
+        return [transform for transform in given if transform is not None]
+
     # Who gets what: the line, cut for ranks and workers.
 
     def _rank_and_world_size(self) -> tuple[int, int]:
@@ -416,6 +429,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             self._inherited = None
         intervals = self._intervals(epoch, *self._rank_and_world_size(), worker, num_workers)
         samples = epochs.total(intervals)
+        self._check_shares(*self._rank_and_world_size())
         size = self.batch_size or 1
         sizes = (min(size, samples - start) for start in range(0, samples, size))
         recipe = self._recipe
@@ -430,6 +444,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 sample_dims=recipe.sample_dims,
                 parts=recipe.parts,
                 transformed=frozenset(recipe.transforms),
+                variable_dims=self._variable_dims,
                 preprocess=self._preprocess,
                 seed=self.seed,
                 epoch=epoch,
@@ -453,17 +468,25 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         return nbytes * (self.batch_size or 1)
 
     def _nbytes(self, load: Load) -> int:
-        """Bytes that a load takes in memory."""
-        total = 0
-        region = dict(zip((axis.dim for axis in self._windows.axes), load.region, strict=True))
-        for layout in self._layouts:
-            held = dict(region)
-            if layout.name in load.whole_chunks:
-                along = self._windows.axes[load.axis].dim
-                held[along] = region[along][0], load.whole_chunks[layout.name][1]
-            total += layout.itemsize * math.prod(
-                held[dim][1] - held[dim][0] for dim in layout.chunks
-            )
+        """Bytes that a load takes in memory, and what is made of it to hand steps on."""
+        along = load.axis
+        begin, stop = load.region[along] if load.region else (0, 1)
+        # Read, perhaps beyond the region; pieces that straddle what was handed on; the next tail.
+        extent = max([stop, *(end for _, end in load.whole_chunks.values())]) - begin
+        if load.carried is not None:
+            extent += sum(piece.region[along][1] - load.carried for piece in load.pieces[:1])
+        if load.keep is not None:
+            extent += stop - load.keep
+        sizes = {
+            axis.dim: stop - start
+            for axis, (start, stop) in zip(self._windows.axes, load.region, strict=True)
+        }
+        if load.region:
+            sizes[self._windows.axes[along].dim] = extent
+        total = sum(
+            layout.itemsize * math.prod(sizes[dim] for dim in layout.chunks)
+            for layout in self._layouts
+        )
         return total
 
     def __getstate__(self) -> dict[str, Any]:
@@ -600,8 +623,9 @@ def _tried(
     selected: Sequence[Hashable],
 ) -> xr.Dataset:
     """What preprocess makes of the smallest block of ones, checked."""
+    # Two places of other dims, so that a function that drops dims of size 1 drops none here.
     first = {
-        dim: slice(0, size if input_dims.get(dim) == -1 else max(1, input_dims.get(dim, 1)))
+        dim: slice(0, size if input_dims.get(dim) == -1 else max(1, input_dims.get(dim, 2)))
         for dim, size in data.sizes.items()
     }
     block = data.isel(first)
@@ -621,17 +645,21 @@ def _tried(
 
 
 def _ones(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    one = np.ones((), dtype if dtype.kind in "fiubcmM" else object)
-    small = math.prod(shape) * dtype.itemsize <= 2**26
-    return np.full(shape, one) if small else np.broadcast_to(one, shape)
+    return np.full(shape, np.ones((), dtype if dtype.kind in "fiubcmM" else object))
 
 
 def _coords(data: xr.Dataset, windows: Windows) -> xr.Dataset:
     """The coordinates along the dims of the sample space."""
     dims = {axis.dim for axis in windows.axes}
-    return data.coords.to_dataset().drop_vars(
+    found = data.coords.to_dataset().drop_vars(
         [name for name, coord in data.coords.items() if not set(coord.dims) <= dims]
     )
+    if "sample" in found.coords and found["sample"].dims != ("sample",):
+        raise ValueError(
+            "the data has a coordinate 'sample' that is not along a dim of that name, where "
+            "batches have the numbers of their samples: rename or drop it"
+        )
+    return found
 
 
 def _layouts(data: xr.Dataset, windows: Windows, parts: Sequence[Part]) -> list[Layout]:

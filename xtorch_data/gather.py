@@ -99,6 +99,7 @@ def _window_view(
     array: Array,
     dims: Sequence[Hashable],
 ) -> Array:
+    assert set(dims) <= {axis.dim for axis in windows.axes}, dims
     strides = dict(zip(dims, array.strides, strict=True))
     sizes = dict(zip(dims, array.shape, strict=True))
     lengths = {axis.dim: axis.size for axis in windows.axes}
@@ -191,8 +192,7 @@ def labelled_sample(
             for axis, start in zip(windows.axes, place, strict=True)
         }
         cut = memory.data.isel(indexers, missing_dims="ignore")
-    # A transform may work in place; neighbors share the block.
-    return cut.copy(deep=True)
+    return cut
 
 
 def to_array(
@@ -200,7 +200,6 @@ def to_array(
     part: Part,
     lead: tuple[Hashable, ...],
     sample_dims: Sequence[Hashable],
-    sizes: Mapping[Any, int],
     floating: np.dtype[Any],
 ) -> tuple[Array, tuple[Hashable, ...], tuple[Hashable, ...], bool]:
     """What a transform returned, as an array.
@@ -216,8 +215,6 @@ def to_array(
     sample_dims : sequence of Hashable
         Windowed dims in the order of the tensors. If the result has other dims, its own order
         stays.
-    sizes : mapping of Hashable to int
-        Sizes of the dims that are broadcast over.
     floating : numpy.dtype
         What floating data becomes.
 
@@ -247,7 +244,8 @@ def to_array(
         raise TypeError(
             f"a transform returns an xarray DataArray or Dataset, not {type(result).__name__}"
         )
-    lengths = {dim: sizes[dim] for dim in part.lacking}
+    own = dict(zip(part.dims, part.shape, strict=True))
+    lengths = {dim: own[dim] for dim in part.lacking}
     for variable in found:
         if variable.dtype.kind not in "fiubc":
             raise TypeError(f"the transform made values of dtype {variable.dtype}, not numbers")

@@ -127,6 +127,10 @@ class Labels:
             for axis in self.windows.axes
             if len({self._cut(axis.dim, labels) for _, labels in parts.values()}) > 1
         }
+        repeated = {name for name in names if names.count(name) > 1}
+        if {f"{name}_{part}" for part in parts for name in repeated} & set(names):
+            repeated = set(names)  # one of the names looks like a suffixed one
+        unlike = self._unlike(parts, samples.ndim)
         lead = ("sample",) * samples.ndim
         data: dict[Hashable, xr.Variable] = {}
         coords: dict[Hashable, xr.Variable] = {}
@@ -142,6 +146,7 @@ class Labels:
                 zip(labels.dims, array.shape[variable_axis + labels.stacked :], strict=True)
             )
             changed = {dim for dim, size in sizes.items() if size != self._steps(dim, labels, size)}
+            changed |= unlike & set(sizes)
             gone = {  # dims that a transform has removed
                 axis.dim
                 for axis in self.windows.axes
@@ -155,7 +160,7 @@ class Labels:
             }
             for place, name in enumerate(labels.variables):
                 values = np.take(array, place, axis=variable_axis) if labels.stacked else array
-                key = suffixed(name) if names.count(name) > 1 else name
+                key = suffixed(name) if name in repeated else name
                 variable_dims = (*lead, *(dims[dim] for dim in labels.dims))
                 data[key] = xr.Variable(variable_dims, values, self.attrs.get(name))
             for name, variable in self.coords.variables.items():
@@ -168,6 +173,19 @@ class Labels:
                 coords[key] = renamed(found, dims)
         coords.setdefault("sample", xr.Variable(lead, samples))
         return xr.Dataset(data, coords)
+
+    def _unlike(
+        self, parts: Mapping[str, tuple[npt.NDArray[Any], PartLabels]], lead: int
+    ) -> set[Hashable]:
+        """Dims that transforms have made, of another size in one part than in another."""
+        sizes: dict[Hashable, set[int]] = {}
+        known = {axis.dim for axis in self.windows.axes}
+        for array, labels in parts.values():
+            if labels.unflattened is None:
+                shape = array.shape[lead + labels.stacked :]
+                for dim, size in zip(labels.dims, shape, strict=True):
+                    sizes.setdefault(dim, set()).add(size)
+        return {dim for dim, found in sizes.items() if dim not in known and len(found) > 1}
 
     def _cut(self, dim: Hashable, labels: PartLabels) -> tuple[int, int, int] | int | None:
         indexer = labels.indexers.get(dim)

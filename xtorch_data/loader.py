@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -123,6 +124,22 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         )
         if num_workers:
             _preload(self.multiprocessing_context)
+            self._require_picklable()
+
+    def _require_picklable(self) -> None:
+        """Raise if a function of the user cannot be sent to workers that are started afresh."""
+        context = self.multiprocessing_context
+        if context is not None and context.get_start_method() == "fork":
+            return
+        for transform in self._dataset().functions():
+            try:
+                pickle.dumps(transform.function)
+            except Exception as error:
+                raise TypeError(
+                    f"{transform.argument} cannot be sent to worker processes ({error}): define it "
+                    "at the top level of a module instead of inside a function or as a lambda, or "
+                    "use num_workers=0"
+                ) from error
 
     def __iter__(self) -> Any:
         dataset = self._dataset()

@@ -156,9 +156,8 @@ class _Threads:
         self.gather = ThreadPoolExecutor(GATHER_THREADS, "xtorch_data-gather")
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(self.work)
-        self._thread = threading.Thread(
-            target=self.loop.run_forever, name="xtorch_data-reader", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name="xtorch_data-reader", daemon=True)
+        self._process = os.getpid()
         self._flights: _Flights | None = None
 
     def begin(self, flights: _Flights) -> None:
@@ -167,20 +166,29 @@ class _Threads:
         _open.add(self)
         self._thread.start()
 
+    def _run(self) -> None:
+        self.loop.run_forever()
+        self.loop.close()
+
     def close(self) -> None:
-        """Let every thread come to its end; may be called again."""
-        if self._flights is None:
-            return
-        self._flights.close()
-        self._flights = None
-        _open.discard(self)
-        self.gather.shutdown(wait=True, cancel_futures=True)
-        asyncio.run_coroutine_threadsafe(_cancel_all(), self.loop).result()
+        """Let every thread come to its end, and wait for it; may be called again.
+
+        First all that does not wait, so that threads end also if waiting is interrupted.
+        """
+        if self._process != os.getpid():
+            return  # a fork has the object, but not the threads
+        if self._flights is not None:
+            self._flights.close()
+            self._flights = None
+            self.gather.shutdown(wait=False, cancel_futures=True)
+            asyncio.run_coroutine_threadsafe(_stop(), self.loop)
+        if threading.current_thread().name.startswith("xtorch_data-"):
+            return  # the garbage collector may run this on one of the threads
+        self.gather.shutdown(wait=True)
+        self._thread.join()
         self.work.shutdown(wait=True, cancel_futures=True)
         self.graphs.shutdown(wait=True, cancel_futures=True)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
+        _open.discard(self)
 
 
 _open: weakref.WeakSet[_Threads] = weakref.WeakSet()
@@ -193,11 +201,13 @@ def _close_all() -> None:
         threads.close()
 
 
-async def _cancel_all() -> None:
+async def _stop() -> None:
+    """Cancel everything on the event loop and let it end."""
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    asyncio.get_running_loop().stop()
 
 
 def _gather(
@@ -265,7 +275,8 @@ class _Flights:
         self._reader = reader
         self._cache = cache
         self._recorder = recorder
-        self._lock = threading.Lock()
+        # The garbage collector may close an iteration in the middle of a locked stretch.
+        self._lock = threading.RLock()
         self._untaken: deque[_Flight] = deque()  # planned, no batch takes from them yet
         self._unread: deque[_Flight] = deque()  # planned, reading has not begun
         self._live: set[_Flight] = set()
@@ -312,7 +323,7 @@ class _Flights:
         """Read nothing more and wake whoever waits for a stage."""
         with self._lock:
             self._closed = True
-            for flight in self._live:
+            for flight in list(self._live):
                 flight.loaded.cancel()
                 flight.rest.cancel()
                 flight.tail.cancel()

@@ -79,6 +79,8 @@ class Reader:
         What a sample consists of.
     transformed : frozenset of str
         Parts that are cut as labeled samples.
+    variable_dims : mapping of Hashable to frozenset
+        Dims of the variables of the parts, after preprocess.
     preprocess : Transform, optional
         Function for every region that is read.
     seed, epoch : int
@@ -97,6 +99,7 @@ class Reader:
     sample_dims: tuple[Hashable, ...]
     parts: tuple[Part, ...]
     transformed: frozenset[str]
+    variable_dims: Mapping[Hashable, frozenset[Hashable]]
     preprocess: Transform | None
     seed: int
     epoch: int
@@ -264,8 +267,14 @@ class Reader:
         try:
             with self.recorder.timed("preprocess"):
                 result = self.preprocess(block, rng)
-            names = [name for part in self.parts for name in part.variables]
-            check_preprocessed(result, block, [axis.dim for axis in self.windows.axes], names)
+            dims = [axis.dim for axis in self.windows.axes]
+            check_preprocessed(result, block, dims, self.variable_dims)
+            for name, expected in self.variable_dims.items():
+                if set(result[name].dims) != expected:
+                    raise ValueError(
+                        f"preprocess gave variable {name!r} the dims {list(result[name].dims)}; on "
+                        f"the block it was tried on, it was {sorted(map(str, expected))}"
+                    )
         except Exception as error:
             error.add_note(f"in preprocess of block {load.block}")
             raise

@@ -31,7 +31,7 @@ class _RecycledArray(ZarrArrayWrapper):
             @classmethod
             def empty(cls, shape: Any, dtype: Any, order: Any = "C") -> NDBuffer:
                 if order != "C" or np.dtype(dtype).hasobject:
-                    return cls(np.empty(shape, dtype, order))
+                    return cls(np.empty(shape, dtype, order))  # type: ignore[arg-type]
                 return cls(buffers.take(tuple(shape), np.dtype(dtype)))  # type: ignore[arg-type]
 
         prototype = BufferPrototype(buffer=cpu.Buffer, nd_buffer=NDBuffer)

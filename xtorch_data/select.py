@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, KeysView, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,12 +99,18 @@ class Part:
         return (len(self.variables), *self.shape) if self.stacked else self.shape
 
     def take(self, sample: xr.Dataset) -> xr.Dataset | xr.DataArray:
-        """The part of a labelled sample, without broadcasting."""
-        if self.stacked:
-            chosen: xr.Dataset | xr.DataArray = sample[list(self.variables)]
-        else:
-            chosen = sample[self.variables[0]]
-        return chosen.isel(self.indexers, missing_dims="ignore") if self.indexers else chosen
+        """The part of a labeled sample, without broadcasting.
+
+        Values are copied: a transform may work in place, and neighbors share the block.
+        """
+        if not self.stacked:
+            array = sample[self.variables[0]]
+            array = array.isel(self.indexers, missing_dims="ignore") if self.indexers else array
+            return array.copy(deep=False, data=array.to_numpy().copy())
+        chosen = sample[list(self.variables)]
+        chosen = chosen.isel(self.indexers, missing_dims="ignore") if self.indexers else chosen
+        values = {name: each.to_numpy().copy() for name, each in chosen.data_vars.items()}
+        return chosen.copy(deep=False, data=values)
 
 
 def resolve_parts(
@@ -145,9 +151,18 @@ def _as_select(part: str, specification: Any, data: xr.Dataset) -> Select:
     if part == "index" or hasattr(Batch, part):
         raise ValueError(f"a part cannot be named {part!r}: a batch has something else there")
     if isinstance(specification, Select):
+        names = specification.variables
+        if isinstance(names, tuple) and names not in data.data_vars:
+            return Select(list(names), specification.indexers)
         return specification
     if isinstance(specification, tuple) and specification not in data.data_vars:
         return Select(list(specification))
+    if not isinstance(specification, (list, Hashable)):
+        if isinstance(specification, (Set, Mapping)) and not isinstance(specification, KeysView):
+            raise TypeError(
+                f"part {part!r}: give a name, a list of names or Select, not {specification!r}"
+            )
+        return Select(list(specification))  # an array or keys of names
     return Select(specification)
 
 

@@ -75,7 +75,9 @@ class EpochCounter:
         known = rows[:, self._PID].tolist()
         if process in known:
             return rows[known.index(process)]
-        row = rows[known.index(0) if 0 in known else process % self._ROWS]
+        # From its own place on, so that processes which begin together take different rows.
+        places = [(process + step) % self._ROWS for step in range(self._ROWS)]
+        row = rows[next((place for place in places if known[place] == 0), places[0])]
         row[:] = 0
         row[self._NEXT] = self._start
         row[self._PID] = process

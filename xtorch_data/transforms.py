@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ class Transform:
             parameters = inspect.signature(function).parameters
         except (TypeError, ValueError):  # built in, without a signature
             return cls(function, argument, takes_rng=False)
-        takes_rng = "rng" in parameters
+        bound = function.keywords if isinstance(function, functools.partial) else {}
+        takes_rng = "rng" in parameters and "rng" not in bound
         required = [
             name
             for name, parameter in parameters.items()

@@ -170,7 +170,12 @@ class Windows:
                 )
             starts = range(0, length - size + 1, size - shared)
             axes.append(Axis(dim, length, size, starts, windowed=True))
-        return cls(tuple(axes))
+        windows = cls(tuple(axes))
+        if math.prod(windows.shape) > np.iinfo(np.int64).max:
+            raise ValueError(
+                f"there are {math.prod(windows.shape)} samples; 2**63 - 1 can be numbered"
+            )
+        return windows
 
     def __len__(self) -> int:
         return math.prod(self.shape)
