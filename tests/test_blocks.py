@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtorch_data.blocks import Chunks, Layout, plan_in_order, plan_shuffled
+from xtorch_data.blocks import plan_in_order, plan_shuffled
+from xtorch_data.chunks import Chunks, Layout
 from xtorch_data.windows import Windows
 
 

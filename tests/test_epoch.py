@@ -6,7 +6,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from xtorch_data import epoch as epochs
-from xtorch_data.blocks import Chunks, Layout, plan_in_order, plan_shuffled
+from xtorch_data.blocks import plan_in_order, plan_shuffled
+from xtorch_data.chunks import Chunks, Layout
 from xtorch_data.epoch import Line
 from xtorch_data.windows import Windows
 

@@ -6,7 +6,6 @@ planning, no IO.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,9 +13,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from .windows import Axis, IntArray, Windows
+from .chunks import Chunks, Layout
+from .cuts import (
+    MAX_INTERVALS,
+    Cut,
+    candidates,
+    consecutive,
+    independent,
+    thin,
+    with_whole_chunks,
+)
+from .windows import IntArray, Windows
 
-__all__ = ["INDEX_BYTES", "BlockGrid", "Chunks", "Layout", "plan_in_order", "plan_shuffled"]
+__all__ = ["INDEX_BYTES", "BlockGrid", "plan_in_order", "plan_shuffled"]
 
 # Blocks whose halo costs no more than this are not made larger: more, smaller blocks mix better.
 TOLERATED_AMPLIFICATION = 1.1
@@ -26,99 +35,6 @@ BLOCKS_PER_POOL = 8
 IN_ORDER_BLOCK_BYTES = 32 * 2**20
 # Bytes that the shuffled order takes for each sample.
 INDEX_BYTES = 8
-# Intervals of an axis looked at to estimate a candidate cut; grids are regular, the rest is alike.
-SAMPLED_INTERVALS = 4096
-# Intervals along one axis at most; an axis of a billion windows is not cut window by window.
-MAX_INTERVALS = 2**20
-# Combinations of candidate cuts compared at most.
-MAX_COMBINATIONS = 400_000
-
-
-@dataclass(frozen=True, eq=False)
-class Chunks:
-    """The chunk grid of one variable along one dim.
-
-    Attributes
-    ----------
-    length : int
-        Size of the dim.
-    size : int
-        Steps in one chunk. 1 where any slice can be read for its own cost (memory, memory maps).
-    offset : int
-        Place of the data's first step inside its chunk: a lazily sliced array begins mid-chunk.
-    edges : ndarray of int64, optional
-        Where chunks begin, and the end, for a grid that is not regular.
-    """
-
-    length: int
-    size: int = 1
-    offset: int = 0
-    edges: IntArray | None = None
-
-    def touched(self, start: npt.ArrayLike, stop: npt.ArrayLike) -> IntArray:
-        """Number of chunks which the steps ``[start, stop)`` touch."""
-        first, last = np.asarray(start, np.int64), np.asarray(stop, np.int64) - 1
-        if self.edges is None:
-            return (last + self.offset) // self.size - (first + self.offset) // self.size + 1
-        lower = np.searchsorted(self.edges, first, side="right")
-        return (np.searchsorted(self.edges, last, side="right") - lower + 1).astype(np.int64)
-
-    def decoded(self, start: npt.ArrayLike, stop: npt.ArrayLike) -> IntArray:
-        """Steps that are decoded to get ``[start, stop)``: those of every chunk touched."""
-        if self.edges is None:
-            return self.touched(start, stop) * self.size
-        first, last = np.asarray(start, np.int64), np.asarray(stop, np.int64) - 1
-        lower = self.edges[np.searchsorted(self.edges, first, side="right") - 1]
-        return self.edges[np.searchsorted(self.edges, last, side="right")] - lower
-
-    def boundaries(self, every: int) -> IntArray:
-        """Positions inside the dim at which every so many-th chunk begins."""
-        if self.edges is not None:
-            return self.edges[every:-1:every]
-        step = self.size * every
-        return np.arange(step - self.offset, self.length, step, dtype=np.int64)
-
-    def end_of(self, position: int) -> int:
-        """Where the chunk that holds a position ends."""
-        if self.edges is not None:
-            return int(self.edges[np.searchsorted(self.edges, position, side="right")])
-        return min(
-            ((position + self.offset) // self.size + 1) * self.size - self.offset, self.length
-        )
-
-    @property
-    def chunked(self) -> bool:
-        """Whether it matters where the dim is cut."""
-        return self.size > 1 or self.edges is not None
-
-    @property
-    def largest(self) -> int:
-        """Steps of the largest chunk."""
-        return self.size if self.edges is None else int(np.diff(self.edges).max())
-
-    @property
-    def count(self) -> int:
-        """Number of chunks along the dim."""
-        return int(self.touched(0, self.length))
-
-
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """How one variable is stored, as far as planning needs to know.
-
-    Attributes
-    ----------
-    name : Hashable
-        Name of the variable.
-    itemsize : int
-        Bytes of one value in memory, times the places along dims outside the sample space.
-    chunks : mapping of Hashable to Chunks
-        Chunk grid along each dim of the sample space that the variable has.
-    """
-
-    name: Hashable
-    itemsize: int
-    chunks: Mapping[Hashable, Chunks]
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,19 +116,6 @@ class BlockGrid:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Cut:
-    """One way to cut an axis, and what it costs along that axis."""
-
-    numbers: IntArray
-    stops: IntArray | None
-    intervals: int
-    extents: dict[Hashable, int]  # by variable: steps held of the largest interval
-    samples: int  # windows of the largest interval
-    decoded: dict[Hashable, float]  # by variable: steps decoded over all intervals
-    whole_chunks: bool = False  # whether reads go on to the end of each variable's chunk
-
-
 def plan_shuffled(windows: Windows, layouts: Sequence[Layout], budget: int) -> BlockGrid:
     """Cut the sample space into blocks that are read each on its own, in any order.
 
@@ -233,8 +136,8 @@ def plan_shuffled(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
     """
     options = [
         [
-            _independent(axis, layouts, numbers)
-            for numbers in _thin(_candidates(axis, layouts), len(windows.axes))
+            independent(axis, layouts, numbers)
+            for numbers in thin(candidates(axis, layouts), len(windows.axes))
         ]
         for axis in windows.axes
     ]
@@ -276,19 +179,19 @@ def _cut_along(windows: Windows, layouts: Sequence[Layout], budget: int, place: 
     """Blocks in C order that are cut along one axis."""
     axis = windows.axes[place]
     before = [
-        [_independent(other, layouts, np.arange(len(other) + 1, dtype=np.int64))]
+        [independent(other, layouts, np.arange(len(other) + 1, dtype=np.int64))]
         for other in windows.axes[:place]
     ]
     after = [
-        [_independent(other, layouts, np.array([0, len(other)]))]
+        [independent(other, layouts, np.array([0, len(other)]))]
         for other in windows.axes[place + 1 :]
     ]
-    candidates = _thin(_candidates(axis, layouts, by_end=True), 1)
-    plain = [_consecutive(axis, layouts, cut) for cut in candidates]
+    ways = thin(candidates(axis, layouts, by_end=True), 1)
+    plain = [consecutive(axis, layouts, cut) for cut in ways]
     target = min(budget, IN_ORDER_BLOCK_BYTES)
     once = _decoded_once(windows, layouts)
     # Ends of blocks at ends of chunks, or else what is left of a chunk is kept.
-    for cuts in (plain, plain + _with_whole_chunks(axis, layouts, plain)):
+    for cuts in (plain, plain + with_whole_chunks(axis, layouts, plain)):
         options = [*before, cuts, *after]
         decoded, held = _costs(windows, layouts, options, index_bytes=0)
         amplification = decoded / once
@@ -314,157 +217,10 @@ def _decoded_once(windows: Windows, layouts: Iterable[Layout]) -> float:
     return total
 
 
-def _candidates(
-    axis: Axis, layouts: Iterable[Layout], by_end: bool = False
-) -> list[tuple[IntArray, IntArray | None]]:
-    """Ways to cut an axis: from one window an interval to not at all, at chunk boundaries.
-
-    With `by_end` a window belongs to the interval in which it ends, else in which it begins.
-    Returns window numbers, and with `by_end` the position to which each interval is read.
-    """
-    count = len(axis)
-    grids = _distinct_grids(axis, layouts)
-    chunk = min((grid.size for grid in grids), default=axis.length)
-    steps = max(1, int(axis.starts[min(1, count - 1)]) - int(axis.starts[0]))
-    inner = [
-        each
-        for each in _steps(count)
-        if count // each <= MAX_INTERVALS and (each == 1 or not grids or each * steps < 2 * chunk)
-    ]
-    found: list[tuple[IntArray, IntArray | None]] = []
-    for each in inner:
-        numbers = np.append(np.arange(0, count, each, dtype=np.int64), count)
-        stops = axis.start(numbers[1:] - 1) + axis.size if by_end else None
-        found.append((numbers, stops))
-    for grid in grids:
-        for every in _steps(grid.count):
-            if grid.count // every > MAX_INTERVALS:
-                continue
-            positions = grid.boundaries(every)
-            shift = axis.size - 1 if by_end else 0
-            numbers = axis.first_from(positions - shift)
-            numbers, place = np.unique(np.append(numbers, count), return_index=True)
-            stops = np.append(positions, axis.length)[place]
-            if numbers[0] == 0:
-                numbers, stops = numbers[1:], stops[1:]
-            stops[-1] = axis.span(0, count)[1]
-            found.append((np.append(0, numbers), stops if by_end else None))
-    end = axis.span(0, count)[1]
-    found.append((np.array([0, count]), np.array([end]) if by_end else None))
-    return found
-
-
-def _distinct_grids(axis: Axis, layouts: Iterable[Layout]) -> list[Chunks]:
-    """The different chunk grids along an axis, and the one at their common boundaries."""
-    grids: dict[tuple[object, ...], Chunks] = {}
-    for layout in layouts:
-        chunks = layout.chunks.get(axis.dim)
-        if chunks is not None and chunks.chunked:
-            edges = None if chunks.edges is None else chunks.edges.tobytes()
-            grids[chunks.size, chunks.offset, edges] = chunks
-    regular = [grid for grid in grids.values() if grid.edges is None]
-    if len(regular) > 1:
-        common = math.lcm(*(grid.size for grid in regular))
-        if common < axis.length and len({grid.offset % grid.size for grid in regular}) == 1:
-            grids[common, regular[0].offset, None] = Chunks(axis.length, common, regular[0].offset)
-    return list(grids.values())
-
-
-def _steps(count: int) -> list[int]:
-    """1, 2, 3, 4, 6, 8, 12 … below `count`."""
-    powers = itertools.takewhile(lambda step: step < count, (2**power for power in range(63)))
-    return sorted({step for power in powers for step in (power, power * 3 // 2) if step < count})
-
-
-def _thin(
-    cuts: list[tuple[IntArray, IntArray | None]], axes: int
-) -> list[tuple[IntArray, IntArray | None]]:
-    """At most as many candidates as can be compared; the finest and the coarsest stay."""
-    most = max(4, int(MAX_COMBINATIONS ** (1 / max(1, axes))))
-    if len(cuts) <= most:
-        return cuts
-    places = np.linspace(0, len(cuts) - 1, most).round().astype(int)
-    return [cuts[place] for place in places]
-
-
-def _independent(
-    axis: Axis,
-    layouts: Iterable[Layout],
-    cut: tuple[IntArray, IntArray | None] | IntArray,
-) -> _Cut:
-    numbers = cut if isinstance(cut, np.ndarray) else cut[0]
-    first, last = numbers[:-1][:SAMPLED_INTERVALS], numbers[1:][:SAMPLED_INTERVALS]
-    starts = axis.start(first)
-    stops = axis.start(last - 1) + axis.size
-    return _measure(axis, layouts, numbers, None, starts, stops, stops - starts)
-
-
-def _consecutive(
-    axis: Axis, layouts: Iterable[Layout], cut: tuple[IntArray, IntArray | None]
-) -> _Cut:
-    numbers, ends = cut
-    assert ends is not None
-    stops = ends[:SAMPLED_INTERVALS]
-    begin = axis.start(numbers[:-1][:SAMPLED_INTERVALS])
-    starts = np.maximum(begin, np.append(0, stops[:-1]))
-    starts[0] = begin[0]
-    return _measure(axis, layouts, numbers, ends, starts, stops, stops - begin)
-
-
-def _with_whole_chunks(axis: Axis, layouts: Sequence[Layout], cuts: Sequence[_Cut]) -> list[_Cut]:
-    """Cuts that decode chunks twice, made to decode each once.
-
-    Where blocks end inside a chunk, the chunk is read to its end and the rest kept for the next
-    block, which takes the room of a chunk.
-    """
-    begin, end = axis.span(0, len(axis))
-    grids = {
-        layout.name: layout.chunks[axis.dim] for layout in layouts if axis.dim in layout.chunks
-    }
-    once = {name: float(grid.decoded(begin, end)) for name, grid in grids.items()}
-    return [
-        replace(
-            cut,
-            extents={
-                name: extent + (grids[name].largest - 1 if name in grids else 0)
-                for name, extent in cut.extents.items()
-            },
-            decoded=once,
-            whole_chunks=True,
-        )
-        for cut in cuts
-        if any(decoded > once[name] for name, decoded in cut.decoded.items())
-    ]
-
-
-def _measure(
-    axis: Axis,
-    layouts: Iterable[Layout],
-    numbers: IntArray,
-    ends: IntArray | None,
-    starts: IntArray,
-    stops: IntArray,
-    extents: IntArray,
-) -> _Cut:
-    scale = (len(numbers) - 1) / len(starts)
-    return _Cut(
-        numbers=numbers,
-        stops=ends,
-        intervals=len(numbers) - 1,
-        extents={layout.name: int(extents.max()) for layout in layouts},
-        samples=int(np.diff(numbers).max()),
-        decoded={
-            layout.name: float(layout.chunks[axis.dim].decoded(starts, stops).sum()) * scale
-            for layout in layouts
-            if axis.dim in layout.chunks
-        },
-    )
-
-
 def _costs(
     windows: Windows,
     layouts: Iterable[Layout],
-    options: Sequence[Sequence[_Cut]],
+    options: Sequence[Sequence[Cut]],
     index_bytes: int,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Bytes decoded in an epoch and bytes of a block, for every combination of cuts."""
@@ -524,7 +280,7 @@ def _choose(
 
 def _grid(
     windows: Windows,
-    options: Sequence[Sequence[_Cut]],
+    options: Sequence[Sequence[Cut]],
     choice: tuple[int, ...],
     held: npt.NDArray[np.float64],
     amplification: npt.NDArray[np.float64],

@@ -8,33 +8,34 @@ import operator
 import os
 import warnings
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
-from typing import Any, cast, get_args
+from typing import Any
 
 import dask.utils
-import numpy as np
 import torch
 import torch.utils.data
 import xarray as xr
 
 from . import epoch as epochs
 from . import resume
+from .arguments import as_batch_size, as_bytes, as_seed, as_uneven, numpy_dtype
 from .assembly import Assembly, Recipe
 from .batch import Batch
-from .blocks import BlockGrid, Layout, plan_in_order, plan_shuffled
+from .blocks import BlockGrid, plan_in_order, plan_shuffled
 from .buffers import Buffers
 from .cache import BlockCache
 from .epoch import Interval, Line, Load, Stage, Uneven
 from .forked import make_safe
 from .labels import LabelledWindows, Labels
 from .pipeline import run
-from .reader import Reader, check_preprocessed
+from .prepare import Preparer
+from .reader import Reader
 from .recycled import with_recycled_memory
-from .select import Part, make_part, names_of, numpy_dtype, resolve_parts
-from .sources import Source, as_source, layout_of
+from .select import make_part, resolve_parts
+from .sources import as_source
+from .space import SampleSpace, coords_of, layouts_of
 from .stats import Recorder, Stats
 from .topology import EpochCounter, as_topology, current_topology
 from .transforms import Transform
-from .windows import Windows
 
 __all__ = ["IterableDataset"]
 
@@ -157,12 +158,12 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
     ) -> None:
         super().__init__()
         source = as_source(ds, dims)
-        self.batch_size = _as_batch_size(batch_size)
+        self.batch_size = as_batch_size(batch_size)
         self.shuffle = bool(shuffle)
-        self.seed = _as_seed(seed)
+        self.seed = as_seed(seed)
         self.drop_last = bool(drop_last)
-        self.memory = _as_bytes(memory)
-        self.uneven = _as_uneven(uneven, self.shuffle)
+        self.memory = as_bytes(memory)
+        self.uneven = as_uneven(uneven, self.shuffle)
         self._topology = as_topology(rank, world_size)
         self._inherited: tuple[int, int] | None = None  # topology of the parent, in a worker
         self._told_epoch: torch.Tensor | int | None = None  # by the parent, in a worker
@@ -170,7 +171,9 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         self._walks: tuple[int, tuple[resume.Walk, ...]] = 0, ()  # an epoch, and what is done of it
         self._position: tuple[int, int] | None = None  # epoch and batches of the latest iteration
 
-        selections = resolve_parts(source.dataset, source.single, inputs, targets, parts)
+        selections = resolve_parts(
+            source.dataset, source.single, inputs, targets, parts, reserved={"index", *dir(Batch)}
+        )
         self._preprocess = Transform.of(preprocess, "preprocess")
         transforms = {
             "x": Transform.of(transform, "transform"),
@@ -182,13 +185,13 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                     f"{given.argument} works on part {part!r}, but the parts are {list(selections)}"
                 )
         floating, cast_to = numpy_dtype(dtype)
-        space = _SampleSpace.of(source, input_dims, input_overlap, selections, self._preprocess)
+        space = SampleSpace.of(source, input_dims, input_overlap, selections, self._preprocess)
         self._windows = space.windows
         made = tuple(
             make_part(name, select, space.template, space.windows, space.sample_dims, floating)
             for name, select in selections.items()
         )
-        coords = _coords(source.dataset, space.windows)
+        coords = coords_of(source.dataset, space.windows)
         self._variable_dims = {
             name: frozenset(space.template[name].dims) for part in made for name in part.variables
         }
@@ -213,7 +216,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         self._data = read if labelled else read.drop_vars(list(read.coords))
         self._origin = source.origin
         self._process = os.getpid()
-        self._layouts = _layouts(self._data, space.windows, made)
+        self._layouts = layouts_of(self._data, space.windows, made)
         self._grid = self._plan()
         nbytes = max(1, self._grid.nbytes)
         self._pool_blocks = max(1, self.memory // 3 // nbytes)
@@ -441,9 +444,6 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 dataset=self._data,
                 origin=self._origin,
                 windows=self._windows,
-                sample_dims=recipe.sample_dims,
-                parts=recipe.parts,
-                transformed=frozenset(recipe.transforms),
                 variable_dims=self._variable_dims,
                 preprocess=self._preprocess,
                 seed=self.seed,
@@ -452,6 +452,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 executor=threads.work,
                 graphs=threads.graphs,
             ),
+            Preparer(self._windows, recipe.sample_dims, recipe.parts, frozenset(recipe.transforms)),
             lambda count: Assembly(recipe, self._buffers, count, epoch),
             self.batch_size is None,
             2 if self._batch_nbytes() > LARGE_BATCH_BYTES else 4,
@@ -496,223 +497,3 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _process=os.getpid())
-
-
-class _SampleSpace:
-    """The windows over the data and what is read for them, worked out from the arguments."""
-
-    def __init__(
-        self,
-        windows: Windows,
-        sample_dims: tuple[Hashable, ...],
-        flatten: int,
-        reads: tuple[Hashable, ...],
-        template: xr.Dataset,
-    ) -> None:
-        self.windows = windows
-        self.sample_dims = sample_dims
-        self.flatten = flatten
-        self.reads = reads
-        self.template = template  # the variables of the parts as they are after preprocess
-
-    @classmethod
-    def of(
-        cls,
-        source: Source,
-        input_dims: Mapping[Any, int] | None,
-        input_overlap: Mapping[Any, int] | None,
-        selections: Mapping[str, Any],
-        preprocess: Transform | None,
-    ) -> _SampleSpace:
-        data = source.dataset
-        flatten = 0
-        sample_dims: tuple[Hashable, ...] | None = None
-        if source.generator is not None:
-            if input_dims is not None or input_overlap is not None:
-                raise ValueError(
-                    "an xbatcher.BatchGenerator has input_dims and input_overlap of its own"
-                )
-            if source.generator.concat_input_dims:
-                raise ValueError(
-                    "a BatchGenerator with concat_input_dims=True is not supported; "
-                    "give batch_size instead of concatenating windows"
-                )
-            input_dims, input_overlap, sample_dims, flatten = _of_generator(source)
-        if input_dims is None:
-            raise ValueError("input_dims is missing: the size of one sample, {dim: steps}")
-        if not isinstance(input_dims, Mapping):
-            raise TypeError(f"input_dims must be a mapping of dims to sizes, not {input_dims!r}")
-        selected = [name for select in selections.values() for name in names_of(select)]
-        for part, select in selections.items():
-            if not names_of(select):
-                raise ValueError(f"part {part!r} selects no variable")
-        if "sample" in input_dims or "sample" in selected:
-            raise ValueError(
-                "'sample' is the name of the batch dimension: rename the windowed dim or variable "
-                "of the data that has it"
-            )
-        reads, template = _reads(data, selected, input_dims, preprocess)
-        used = {dim for name in selected for dim in template[name].dims} | set(input_dims)
-        sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
-        windows = Windows.from_sizes(sizes, input_dims, input_overlap)
-        return cls(windows, sample_dims or tuple(input_dims), flatten, reads, template)
-
-
-def _of_generator(
-    source: Source,
-) -> tuple[dict[Any, int], dict[Any, int], tuple[Hashable, ...], int]:
-    """Windows whose samples are the items of an xbatcher generator.
-
-    xbatcher keeps dims that are neither in ``input_dims`` nor in ``batch_dims`` whole, and stacks
-    all that are not in ``input_dims`` into one if there are two or more.
-    """
-    generator = source.generator
-    assert generator is not None
-    sizes = source.sizes
-    inner = dict(generator.input_dims)
-    batch_dims = {dim: size for dim, size in generator.batch_dims.items() if inner.get(dim) is None}
-    others = [dim for dim in sizes if dim not in inner]
-    whole = {dim: sizes[dim] for dim in others if dim not in batch_dims}
-    input_dims = {**batch_dims, **inner, **whole}
-    overlap = {dim: size for dim, size in generator.input_overlap.items() if dim in input_dims}
-    if len(others) < 2:
-        return input_dims, overlap, tuple(sizes), 0
-    return input_dims, overlap, (*others, *inner), len(others)
-
-
-def _reads(
-    data: xr.Dataset,
-    selected: Sequence[Hashable],
-    input_dims: Mapping[Any, int],
-    preprocess: Transform | None,
-) -> tuple[tuple[Hashable, ...], xr.Dataset]:
-    """The variables to read, and a Dataset that has the selected ones with their dims and dtypes.
-
-    A preprocess is tried on a block of ones: with the selected variables, or if that fails because
-    it needs or makes others, with all variables.
-    """
-    unknown = [name for name in selected if name not in data.data_vars]
-    unique = tuple(dict.fromkeys(selected))
-    if preprocess is None:
-        if unknown:
-            raise ValueError(
-                f"no data variable {unknown[0]!r}; the data variables are {list(data.data_vars)}"
-            )
-        return unique, data
-    if not unknown:
-        try:
-            return unique, _tried(preprocess, data[list(unique)], input_dims, selected)
-        except Exception as error:
-            if set(unique) == set(data.data_vars):
-                raise _refused(error) from error
-    try:
-        return tuple(data.data_vars), _tried(preprocess, data, input_dims, selected)
-    except Exception as error:
-        raise _refused(error) from error
-
-
-def _refused(error: Exception) -> Exception:
-    kind = TypeError if isinstance(error, TypeError) else ValueError
-    return kind(f"preprocess does not work on a block of ones: {type(error).__name__}: {error}")
-
-
-def _tried(
-    preprocess: Transform,
-    data: xr.Dataset,
-    input_dims: Mapping[Any, int],
-    selected: Sequence[Hashable],
-) -> xr.Dataset:
-    """What preprocess makes of the smallest block of ones, checked."""
-    # Two places of other dims, so that a function that drops dims of size 1 drops none here.
-    first = {
-        dim: slice(0, size if input_dims.get(dim) == -1 else max(1, input_dims.get(dim, 2)))
-        for dim, size in data.sizes.items()
-    }
-    block = data.isel(first)
-    block = block.assign(
-        {
-            name: (variable.dims, _ones(variable.shape, variable.dtype), variable.attrs)
-            for name, variable in block.data_vars.items()
-        }
-    )
-    result = preprocess(block, lambda: np.random.default_rng(0))
-    check_preprocessed(result, block, input_dims, selected)
-    for name in selected:
-        new = [dim for dim in result[name].dims if dim not in data.dims]
-        if new:
-            raise ValueError(f"preprocess gave variable {name!r} the new dims {new}")
-    return cast(xr.Dataset, result)
-
-
-def _ones(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    return np.full(shape, np.ones((), dtype if dtype.kind in "fiubcmM" else object))
-
-
-def _coords(data: xr.Dataset, windows: Windows) -> xr.Dataset:
-    """The coordinates along the dims of the sample space."""
-    dims = {axis.dim for axis in windows.axes}
-    found = data.coords.to_dataset().drop_vars(
-        [name for name, coord in data.coords.items() if not set(coord.dims) <= dims]
-    )
-    if "sample" in found.coords and found["sample"].dims != ("sample",):
-        raise ValueError(
-            "the data has a coordinate 'sample' that is not along a dim of that name, where "
-            "batches have the numbers of their samples: rename or drop it"
-        )
-    return found
-
-
-def _layouts(data: xr.Dataset, windows: Windows, parts: Sequence[Part]) -> list[Layout]:
-    """How the variables that are read are stored; what is held is counted as it is held."""
-    wider = {
-        name: max(part.dtype.itemsize, data[name].dtype.itemsize)
-        for part in parts
-        for name in part.variables
-        if name in data
-    }
-    dims = [axis.dim for axis in windows.axes]
-    return [layout_of(data[name].variable, name, dims, wider.get(name)) for name in data.data_vars]
-
-
-def _as_batch_size(batch_size: int | None) -> int | None:
-    if batch_size is None:
-        return None
-    if isinstance(batch_size, bool):
-        raise TypeError("batch_size must be an integer or None, not a bool")
-    try:
-        size = operator.index(batch_size)
-    except TypeError:
-        raise TypeError(f"batch_size must be an integer or None, not {batch_size!r}") from None
-    if size < 1:
-        raise ValueError(f"batch_size must be 1 or more, or None, got {size}")
-    return size
-
-
-def _as_seed(seed: int) -> int:
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        raise TypeError(f"seed must be an integer, not {seed!r}") from None
-    if number < 0:
-        raise ValueError(f"seed must not be negative, got {number}")
-    return number
-
-
-def _as_bytes(memory: int | str) -> int:
-    try:
-        nbytes = int(dask.utils.parse_bytes(memory))
-    except (ValueError, TypeError, AttributeError):
-        raise ValueError(
-            f"memory must be a number of bytes or text such as '1 GiB', not {memory!r}"
-        ) from None
-    if nbytes < 1:
-        raise ValueError(f"memory must be positive, got {memory!r}")
-    return nbytes
-
-
-def _as_uneven(uneven: str | None, shuffle: bool) -> Uneven:
-    if uneven is None:
-        return "drop" if shuffle else "keep"
-    if uneven not in get_args(Uneven):
-        raise ValueError(f"uneven must be one of {list(get_args(Uneven))}, not {uneven!r}")
-    return cast(Uneven, uneven)

@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from .blocks import BlockGrid, Layout
+from .blocks import BlockGrid
+from .chunks import Layout
 from .windows import IntArray, Windows
 
 __all__ = [

@@ -117,7 +117,10 @@ def labelled_generator(
 ) -> xbatcher.BatchGenerator | None:
     """An xbatcher generator over a labeled piece, where its windows are those of the piece."""
     regular = all(
-        axis.windowed and isinstance(axis.starts, range) and isinstance(axis.dim, str)
+        axis.windowed
+        and isinstance(axis.starts, range)
+        and isinstance(axis.dim, str)
+        and axis.dim in data.dims
         for axis in windows.axes
     )
     if not regular or not windows.axes or piece.samples > MAX_LISTED_WINDOWS:

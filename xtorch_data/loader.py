@@ -185,7 +185,19 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         """Go on at the batch after the one where a state was taken.
 
         The rest of the epoch comes exactly once also with other numbers of ranks and workers and
-        another batch size. See `IterableDataset.load_state_dict`.
+        another batch size.
+
+        Parameters
+        ----------
+        state : mapping
+            From `state_dict`.
+        strict : bool
+            Whether to refuse the state of a dataset that differs in what the order depends on.
+
+        Raises
+        ------
+        ValueError
+            If it is no state, or of another dataset; the message says what differs.
         """
         self._dataset().load_state_dict(state, strict)
         self._position = None

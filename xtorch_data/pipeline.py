@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from .assembly import Assembly
 from .batch import Batch
@@ -23,7 +24,8 @@ from .blocks import INDEX_BYTES
 from .cache import BlockCache
 from .epoch import Load, Stage, as_indices
 from .gather import PieceInMemory
-from .reader import Reader, Rest, Tail
+from .prepare import Preparer, Tail
+from .reader import Reader, Rest
 from .stats import Recorder
 from .windows import IntArray
 
@@ -48,8 +50,8 @@ class _Block:
     """What was made of a load: its pieces, and what the next load needs of it."""
 
     pieces: list[PieceInMemory]
-    rest: Rest
     tail: Tail | None
+    rest: Rest
 
 
 @dataclass(eq=False)
@@ -83,6 +85,7 @@ def run(
     stages: Iterator[Stage],
     batches: Iterator[int],
     make_reader: Callable[[_Threads], Reader],
+    preparer: Preparer,
     assemble: Callable[[int], Assembly],
     single: bool,
     ahead: int,
@@ -103,6 +106,8 @@ def run(
         Number of samples of every batch.
     make_reader : callable
         Makes the reader from an object with the executors ``work`` and ``graphs``.
+    preparer : Preparer
+        Makes what was read ready to be gathered.
     assemble : callable
         Begins a batch of so many samples.
     single : bool
@@ -121,7 +126,7 @@ def run(
     """
     threads = _Threads()
     reader = make_reader(threads)
-    flights = _Flights(stages, nbytes, memory, threads.loop, reader, cache, recorder)
+    flights = _Flights(stages, nbytes, memory, threads.loop, reader, preparer, cache, recorder)
     threads.begin(flights)
     portions = flights.portions(batches)
     waiting: deque[Future[Batch]] = deque()
@@ -265,6 +270,7 @@ class _Flights:
         memory: int,
         loop: asyncio.AbstractEventLoop,
         reader: Reader,
+        preparer: Preparer,
         cache: BlockCache | None,
         recorder: Recorder,
     ) -> None:
@@ -273,6 +279,7 @@ class _Flights:
         self._memory = memory
         self._loop = loop
         self._reader = reader
+        self._preparer = preparer
         self._cache = cache
         self._recorder = recorder
         # The garbage collector may close an iteration in the middle of a locked stretch.
@@ -404,8 +411,14 @@ class _Flights:
         tail = None
         if load.carried is not None and before is not None:
             tail = await asyncio.wrap_future(before.tail)
-        pieces, tail = await reader.pieces(load, block, tail)
-        return _Block(pieces, rest, tail)
+        prepared = self._loop.run_in_executor(None, self._prepare, load, block, tail)
+        return _Block(*await prepared, rest)
+
+    def _prepare(
+        self, load: Load, block: xr.Dataset, tail: Tail | None
+    ) -> tuple[list[PieceInMemory], Tail | None]:
+        with self._recorder.timed("prepare"):
+            return self._preparer.pieces(load, block, tail)
 
 
 def _settle(future: Future[Any], outcome: Any) -> None:

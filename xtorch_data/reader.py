@@ -13,14 +13,12 @@ import dask.threaded
 import numpy as np
 import xarray as xr
 
-from .epoch import BLOCK_TRANSFORM, Load, Piece, generator, shared_box
-from .gather import PieceInMemory, labelled_generator, window_views
-from .select import Part
+from .epoch import BLOCK_TRANSFORM, Load, generator, shared_box
 from .stats import Recorder
 from .transforms import Transform
 from .windows import Windows
 
-__all__ = ["ReadError", "Reader", "Tail"]
+__all__ = ["ReadError", "Reader", "Region", "Rest", "check_preprocessed"]
 
 # Reads under way at the same time; each already uses every core to decode its chunks.
 CONCURRENT_READS = 4
@@ -52,15 +50,6 @@ class Region:
     whole_chunks: dict[Hashable, xr.Variable]
 
 
-@dataclass(frozen=True, eq=False)
-class Tail:
-    """Steps at the end of a load that the next one needs too."""
-
-    data: xr.Dataset
-    start: int
-    stop: int
-
-
 @dataclass(eq=False)
 class Reader:
     """Reads regions of a dataset and makes their windows ready to be gathered.
@@ -73,12 +62,6 @@ class Reader:
         Where it comes from, for messages.
     windows : Windows
         The sample space.
-    sample_dims : tuple of Hashable
-        Windowed dims in the order of the tensors.
-    parts : tuple of Part
-        What a sample consists of.
-    transformed : frozenset of str
-        Parts that are cut as labeled samples.
     variable_dims : mapping of Hashable to frozenset
         Dims of the variables of the parts, after preprocess.
     preprocess : Transform, optional
@@ -96,9 +79,6 @@ class Reader:
     dataset: xr.Dataset
     origin: str
     windows: Windows
-    sample_dims: tuple[Hashable, ...]
-    parts: tuple[Part, ...]
-    transformed: frozenset[str]
     variable_dims: Mapping[Hashable, frozenset[Hashable]]
     preprocess: Transform | None
     seed: int
@@ -279,109 +259,6 @@ class Reader:
             error.add_note(f"in preprocess of block {load.block}")
             raise
         return result  # type: ignore[no-any-return]
-
-    # From what was read to what can be gathered.
-
-    async def pieces(
-        self, load: Load, block: xr.Dataset, tail: Tail | None
-    ) -> tuple[list[PieceInMemory], Tail | None]:
-        """The pieces of a load, and the steps that the next load needs.
-
-        Parameters
-        ----------
-        load : Load
-            The load.
-        block : xarray.Dataset
-            Its region, as `load` gives it.
-        tail : Tail, optional
-            What the load before has handed on.
-        """
-        return await self._run(self._pieces, load, block, tail)  # type: ignore[no-any-return]
-
-    def _pieces(
-        self, load: Load, block: xr.Dataset, tail: Tail | None
-    ) -> tuple[list[PieceInMemory], Tail | None]:
-        with self.recorder.timed("prepare"):
-            joined = _Joined(self.windows, load, block, tail if load.carried is not None else None)
-            pieces = [self._in_memory(piece, joined.cut(piece.region)) for piece in load.pieces]
-            handed_on = None
-            if load.keep is not None:
-                region = list(load.region)
-                region[load.axis] = (load.keep, region[load.axis][1])
-                # A copy, so that the block itself can be freed.
-                handed_on = Tail(joined.cut(region).copy(deep=True), *region[load.axis])
-            return pieces, handed_on
-
-    def _in_memory(self, piece: Piece, data: xr.Dataset) -> PieceInMemory:
-        plain = [part for part in self.parts if part.name not in self.transformed]
-        views = window_views(self.windows, self.sample_dims, plain, data.variables)
-        if not self.transformed:
-            return PieceInMemory(piece, views)
-        names = {
-            name for part in self.parts if part.name in self.transformed for name in part.variables
-        }
-        labelled = data[[name for name in data.data_vars if name in names]]
-        # Windows may reach less far than what was read.
-        exact = {
-            axis.dim: slice(axis.span(*box)[0] - start, axis.span(*box)[1] - start)
-            for axis, box, (start, _) in zip(
-                self.windows.axes, piece.box, piece.region, strict=True
-            )
-        }
-        labelled = labelled.isel(exact, missing_dims="ignore")
-        return PieceInMemory(
-            piece, views, labelled, labelled_generator(self.windows, piece, labelled)
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Joined:
-    """What a load has read behind what the one before has handed on."""
-
-    windows: Windows
-    load: Load
-    block: xr.Dataset
-    tail: Tail | None
-
-    def cut(self, region: Sequence[tuple[int, int]]) -> xr.Dataset:
-        """The data of a region; only what straddles both is copied."""
-        axis, dim = self.load.axis, None
-        found = self.block
-        if self.windows.axes:
-            dim = self.windows.axes[axis].dim
-        indexers = {
-            other.dim: slice(start - origin, stop - origin)
-            for place, (other, (start, stop), (origin, _)) in enumerate(
-                zip(self.windows.axes, region, self.load.region, strict=True)
-            )
-            if place != axis
-        }
-        if dim is not None:
-            start, stop = region[axis]
-            origin = self.load.region[axis][0]
-            own = slice(max(start - origin, 0), max(stop - origin, 0))
-            found = self.block.isel({**indexers, dim: own}, missing_dims="ignore")
-            if self.tail is not None and start < self.tail.stop:
-                begin = self.tail.start
-                before = slice(start - begin, min(stop, self.tail.stop) - begin)
-                first = self.tail.data.isel({**indexers, dim: before}, missing_dims="ignore")
-                found = _concatenated(first, found, dim)
-        return found
-
-
-def _concatenated(first: xr.Dataset, second: xr.Dataset, dim: Hashable) -> xr.Dataset:
-    """Two neighbors along a dim; variables without the dim are those of the second."""
-    if not any(dim in variable.dims for variable in second.variables.values()):
-        return second
-    return xr.concat(
-        [first, second],
-        dim=dim,
-        data_vars="minimal",
-        coords="minimal",
-        compat="override",
-        join="override",
-        combine_attrs="override",
-    )
 
 
 def check_preprocessed(

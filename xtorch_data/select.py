@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, KeysView, Mapping, Sequence, Set
+from collections.abc import Container, Hashable, KeysView, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 
-from .batch import Batch
 from .windows import Windows
 
 __all__ = [
@@ -19,7 +17,6 @@ __all__ = [
     "common_dtype",
     "make_part",
     "names_of",
-    "numpy_dtype",
     "resolve_parts",
 ]
 
@@ -119,10 +116,12 @@ def resolve_parts(
     inputs: Any,
     targets: Any,
     parts: Mapping[str, Any] | None,
+    reserved: Container[str],
 ) -> dict[str, Select]:
     """The named selections that ``inputs``, ``targets`` and ``parts`` ask for.
 
-    `single` is the name of the only variable of data that was given as one array.
+    `single` is the name of the only variable of data that was given as one array, `reserved` holds
+    names that no part may have.
     """
     if parts is not None:
         if inputs is not None or targets is not None:
@@ -140,15 +139,15 @@ def resolve_parts(
         if targets is not None:
             specifications["y"] = targets
     return {
-        name: _as_select(name, specification, data)
+        name: _as_select(name, specification, data, reserved)
         for name, specification in specifications.items()
     }
 
 
-def _as_select(part: str, specification: Any, data: xr.Dataset) -> Select:
+def _as_select(part: str, specification: Any, data: xr.Dataset, reserved: Container[str]) -> Select:
     if not isinstance(part, str) or not part.isidentifier() or part.startswith("_"):
         raise ValueError(f"the name of a part must be an identifier, not {part!r}")
-    if part == "index" or hasattr(Batch, part):
+    if part in reserved:
         raise ValueError(f"a part cannot be named {part!r}: a batch has something else there")
     if isinstance(specification, Select):
         names = specification.variables
@@ -248,23 +247,3 @@ def common_dtype(dtypes: Sequence[np.dtype[Any]], floating: np.dtype[Any]) -> np
         return np.result_type(*dtypes).newbyteorder("=")
     result = np.result_type(*dtypes)
     return floating if kinds & {"f"} or result.kind == "f" else result.newbyteorder("=")
-
-
-def numpy_dtype(dtype: Any) -> tuple[np.dtype[Any], torch.dtype | None]:
-    """The numpy dtype to gather floating data in, and the torch dtype to cast to afterwards."""
-    if dtype is None:
-        return np.dtype(np.float32), None
-    if isinstance(dtype, torch.dtype):
-        if not dtype.is_floating_point:
-            raise TypeError(f"dtype is that of floating data, not {dtype}")
-        try:
-            return torch.empty(0, dtype=dtype).numpy().dtype, None
-        except TypeError:  # bfloat16 and the like: numpy does not have them
-            return np.dtype(np.float32), dtype
-    try:
-        found = np.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"dtype must be a torch or numpy dtype, not {dtype!r}") from None
-    if found.kind != "f" or found.itemsize > 8:
-        raise TypeError(f"dtype is that of floating data, float16, float32 or float64, not {found}")
-    return found.newbyteorder("="), None

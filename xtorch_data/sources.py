@@ -14,7 +14,7 @@ import zarr
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core.indexing import LazilyIndexedArray
 
-from .blocks import Chunks, Layout
+from .chunks import Chunks, Layout
 
 __all__ = ["Source", "as_source", "layout_of", "open_zarr"]
 

@@ -1,0 +1,82 @@
+"""Arguments of a dataset, checked."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, cast, get_args
+
+import dask.utils
+import numpy as np
+import torch
+
+from .epoch import Uneven
+
+__all__ = ["as_batch_size", "as_bytes", "as_seed", "as_uneven", "numpy_dtype"]
+
+
+def as_batch_size(batch_size: int | None) -> int | None:
+    """A batch size, 1 or more, or None."""
+    if batch_size is None:
+        return None
+    if isinstance(batch_size, bool):
+        raise TypeError("batch_size must be an integer or None, not a bool")
+    try:
+        size = operator.index(batch_size)
+    except TypeError:
+        raise TypeError(f"batch_size must be an integer or None, not {batch_size!r}") from None
+    if size < 1:
+        raise ValueError(f"batch_size must be 1 or more, or None, got {size}")
+    return size
+
+
+def as_seed(seed: int) -> int:
+    """A seed as numpy takes it: an integer that is not negative."""
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        raise TypeError(f"seed must be an integer, not {seed!r}") from None
+    if number < 0:
+        raise ValueError(f"seed must not be negative, got {number}")
+    return number
+
+
+def as_bytes(memory: int | str) -> int:
+    """Bytes from a number or from text such as ``"1 GiB"``."""
+    try:
+        nbytes = int(dask.utils.parse_bytes(memory))
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(
+            f"memory must be a number of bytes or text such as '1 GiB', not {memory!r}"
+        ) from None
+    if nbytes < 1:
+        raise ValueError(f"memory must be positive, got {memory!r}")
+    return nbytes
+
+
+def as_uneven(uneven: str | None, shuffle: bool) -> Uneven:
+    """What happens to samples that cannot be shared equally; the default depends on `shuffle`."""
+    if uneven is None:
+        return "drop" if shuffle else "keep"
+    if uneven not in get_args(Uneven):
+        raise ValueError(f"uneven must be one of {list(get_args(Uneven))}, not {uneven!r}")
+    return cast(Uneven, uneven)
+
+
+def numpy_dtype(dtype: Any) -> tuple[np.dtype[Any], torch.dtype | None]:
+    """The numpy dtype to gather floating data in, and the torch dtype to cast to afterwards."""
+    if dtype is None:
+        return np.dtype(np.float32), None
+    if isinstance(dtype, torch.dtype):
+        if not dtype.is_floating_point:
+            raise TypeError(f"dtype is that of floating data, not {dtype}")
+        try:
+            return torch.empty(0, dtype=dtype).numpy().dtype, None
+        except TypeError:  # bfloat16 and the like: numpy does not have them
+            return np.dtype(np.float32), dtype
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be a torch or numpy dtype, not {dtype!r}") from None
+    if found.kind != "f" or found.itemsize > 8:
+        raise TypeError(f"dtype is that of floating data, float16, float32 or float64, not {found}")
+    return found.newbyteorder("="), None

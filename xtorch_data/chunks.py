@@ -1,0 +1,100 @@
+"""How variables are stored: the chunk grid along every dim. Pure integers, no IO."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .windows import IntArray
+
+__all__ = ["Chunks", "Layout"]
+
+
+@dataclass(frozen=True, eq=False)
+class Chunks:
+    """The chunk grid of one variable along one dim.
+
+    Attributes
+    ----------
+    length : int
+        Size of the dim.
+    size : int
+        Steps in one chunk. 1 where any slice can be read for its own cost (memory, memory maps).
+    offset : int
+        Place of the data's first step inside its chunk: a lazily sliced array begins mid-chunk.
+    edges : ndarray of int64, optional
+        Where chunks begin, and the end, for a grid that is not regular.
+    """
+
+    length: int
+    size: int = 1
+    offset: int = 0
+    edges: IntArray | None = None
+
+    def touched(self, start: npt.ArrayLike, stop: npt.ArrayLike) -> IntArray:
+        """Number of chunks which the steps ``[start, stop)`` touch."""
+        first, last = np.asarray(start, np.int64), np.asarray(stop, np.int64) - 1
+        if self.edges is None:
+            return (last + self.offset) // self.size - (first + self.offset) // self.size + 1
+        lower = np.searchsorted(self.edges, first, side="right")
+        return (np.searchsorted(self.edges, last, side="right") - lower + 1).astype(np.int64)
+
+    def decoded(self, start: npt.ArrayLike, stop: npt.ArrayLike) -> IntArray:
+        """Steps that are decoded to get ``[start, stop)``: those of every chunk touched."""
+        if self.edges is None:
+            return self.touched(start, stop) * self.size
+        first, last = np.asarray(start, np.int64), np.asarray(stop, np.int64) - 1
+        lower = self.edges[np.searchsorted(self.edges, first, side="right") - 1]
+        return self.edges[np.searchsorted(self.edges, last, side="right")] - lower
+
+    def boundaries(self, every: int) -> IntArray:
+        """Positions inside the dim at which every so many-th chunk begins."""
+        if self.edges is not None:
+            return self.edges[every:-1:every]
+        step = self.size * every
+        return np.arange(step - self.offset, self.length, step, dtype=np.int64)
+
+    def end_of(self, position: int) -> int:
+        """Where the chunk that holds a position ends."""
+        if self.edges is not None:
+            return int(self.edges[np.searchsorted(self.edges, position, side="right")])
+        return min(
+            ((position + self.offset) // self.size + 1) * self.size - self.offset, self.length
+        )
+
+    @property
+    def chunked(self) -> bool:
+        """Whether it matters where the dim is cut."""
+        return self.size > 1 or self.edges is not None
+
+    @property
+    def largest(self) -> int:
+        """Steps of the largest chunk."""
+        return self.size if self.edges is None else int(np.diff(self.edges).max())
+
+    @property
+    def count(self) -> int:
+        """Number of chunks along the dim."""
+        return int(self.touched(0, self.length))
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How one variable is stored, as far as planning needs to know.
+
+    Attributes
+    ----------
+    name : Hashable
+        Name of the variable.
+    itemsize : int
+        Bytes of one value in memory, times the places along dims outside the sample space.
+    chunks : mapping of Hashable to Chunks
+        Chunk grid along each dim of the sample space that the variable has.
+    """
+
+    name: Hashable
+    itemsize: int
+    chunks: Mapping[Hashable, Chunks]

@@ -1,0 +1,192 @@
+"""Ways to cut one axis into intervals, and what each costs along it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .chunks import Chunks, Layout
+from .windows import Axis, IntArray
+
+__all__ = [
+    "MAX_INTERVALS",
+    "Cut",
+    "candidates",
+    "consecutive",
+    "independent",
+    "thin",
+    "with_whole_chunks",
+]
+
+# Intervals of an axis looked at to estimate a candidate cut; grids are regular, the rest is alike.
+SAMPLED_INTERVALS = 4096
+# Intervals along one axis at most; an axis of a billion windows is not cut window by window.
+MAX_INTERVALS = 2**20
+# Combinations of candidate cuts compared at most.
+MAX_COMBINATIONS = 400_000
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """One way to cut an axis, and what it costs along that axis."""
+
+    numbers: IntArray
+    stops: IntArray | None
+    intervals: int
+    extents: dict[Hashable, int]  # by variable: steps held of the largest interval
+    samples: int  # windows of the largest interval
+    decoded: dict[Hashable, float]  # by variable: steps decoded over all intervals
+    whole_chunks: bool = False  # whether reads go on to the end of each variable's chunk
+
+
+def candidates(
+    axis: Axis, layouts: Iterable[Layout], by_end: bool = False
+) -> list[tuple[IntArray, IntArray | None]]:
+    """Ways to cut an axis: from one window an interval to not at all, at chunk boundaries.
+
+    With `by_end` a window belongs to the interval in which it ends, else in which it begins.
+    Returns window numbers, and with `by_end` the position to which each interval is read.
+    """
+    count = len(axis)
+    grids = _distinct_grids(axis, layouts)
+    chunk = min((grid.size for grid in grids), default=axis.length)
+    steps = max(1, int(axis.starts[min(1, count - 1)]) - int(axis.starts[0]))
+    inner = [
+        each
+        for each in _steps(count)
+        if count // each <= MAX_INTERVALS and (each == 1 or not grids or each * steps < 2 * chunk)
+    ]
+    found: list[tuple[IntArray, IntArray | None]] = []
+    for each in inner:
+        numbers = np.append(np.arange(0, count, each, dtype=np.int64), count)
+        stops = axis.start(numbers[1:] - 1) + axis.size if by_end else None
+        found.append((numbers, stops))
+    for grid in grids:
+        for every in _steps(grid.count):
+            if grid.count // every > MAX_INTERVALS:
+                continue
+            positions = grid.boundaries(every)
+            shift = axis.size - 1 if by_end else 0
+            numbers = axis.first_from(positions - shift)
+            numbers, place = np.unique(np.append(numbers, count), return_index=True)
+            stops = np.append(positions, axis.length)[place]
+            if numbers[0] == 0:
+                numbers, stops = numbers[1:], stops[1:]
+            stops[-1] = axis.span(0, count)[1]
+            found.append((np.append(0, numbers), stops if by_end else None))
+    end = axis.span(0, count)[1]
+    found.append((np.array([0, count]), np.array([end]) if by_end else None))
+    return found
+
+
+def _distinct_grids(axis: Axis, layouts: Iterable[Layout]) -> list[Chunks]:
+    """The different chunk grids along an axis, and the one at their common boundaries."""
+    grids: dict[tuple[object, ...], Chunks] = {}
+    for layout in layouts:
+        chunks = layout.chunks.get(axis.dim)
+        if chunks is not None and chunks.chunked:
+            edges = None if chunks.edges is None else chunks.edges.tobytes()
+            grids[chunks.size, chunks.offset, edges] = chunks
+    regular = [grid for grid in grids.values() if grid.edges is None]
+    if len(regular) > 1:
+        common = math.lcm(*(grid.size for grid in regular))
+        if common < axis.length and len({grid.offset % grid.size for grid in regular}) == 1:
+            grids[common, regular[0].offset, None] = Chunks(axis.length, common, regular[0].offset)
+    return list(grids.values())
+
+
+def _steps(count: int) -> list[int]:
+    """1, 2, 3, 4, 6, 8, 12 … below `count`."""
+    powers = itertools.takewhile(lambda step: step < count, (2**power for power in range(63)))
+    return sorted({step for power in powers for step in (power, power * 3 // 2) if step < count})
+
+
+def thin(
+    cuts: list[tuple[IntArray, IntArray | None]], axes: int
+) -> list[tuple[IntArray, IntArray | None]]:
+    """At most as many candidates as can be compared; the finest and the coarsest stay."""
+    most = max(4, int(MAX_COMBINATIONS ** (1 / max(1, axes))))
+    if len(cuts) <= most:
+        return cuts
+    places = np.linspace(0, len(cuts) - 1, most).round().astype(int)
+    return [cuts[place] for place in places]
+
+
+def independent(
+    axis: Axis,
+    layouts: Iterable[Layout],
+    cut: tuple[IntArray, IntArray | None] | IntArray,
+) -> Cut:
+    """What a cut costs where every interval is read on its own."""
+    numbers = cut if isinstance(cut, np.ndarray) else cut[0]
+    first, last = numbers[:-1][:SAMPLED_INTERVALS], numbers[1:][:SAMPLED_INTERVALS]
+    starts = axis.start(first)
+    stops = axis.start(last - 1) + axis.size
+    return _measure(axis, layouts, numbers, None, starts, stops, stops - starts)
+
+
+def consecutive(
+    axis: Axis, layouts: Iterable[Layout], cut: tuple[IntArray, IntArray | None]
+) -> Cut:
+    """What a cut costs where each interval takes over what it shares with the one before."""
+    numbers, ends = cut
+    assert ends is not None
+    stops = ends[:SAMPLED_INTERVALS]
+    begin = axis.start(numbers[:-1][:SAMPLED_INTERVALS])
+    starts = np.maximum(begin, np.append(0, stops[:-1]))
+    starts[0] = begin[0]
+    return _measure(axis, layouts, numbers, ends, starts, stops, stops - begin)
+
+
+def with_whole_chunks(axis: Axis, layouts: Sequence[Layout], cuts: Sequence[Cut]) -> list[Cut]:
+    """Cuts that decode chunks twice, made to decode each once.
+
+    Where blocks end inside a chunk, the chunk is read to its end and the rest kept for the next
+    block, which takes the room of a chunk.
+    """
+    begin, end = axis.span(0, len(axis))
+    grids = {
+        layout.name: layout.chunks[axis.dim] for layout in layouts if axis.dim in layout.chunks
+    }
+    once = {name: float(grid.decoded(begin, end)) for name, grid in grids.items()}
+    return [
+        replace(
+            cut,
+            extents={
+                name: extent + (grids[name].largest - 1 if name in grids else 0)
+                for name, extent in cut.extents.items()
+            },
+            decoded=once,
+            whole_chunks=True,
+        )
+        for cut in cuts
+        if any(decoded > once[name] for name, decoded in cut.decoded.items())
+    ]
+
+
+def _measure(
+    axis: Axis,
+    layouts: Iterable[Layout],
+    numbers: IntArray,
+    ends: IntArray | None,
+    starts: IntArray,
+    stops: IntArray,
+    extents: IntArray,
+) -> Cut:
+    scale = (len(numbers) - 1) / len(starts)
+    return Cut(
+        numbers=numbers,
+        stops=ends,
+        intervals=len(numbers) - 1,
+        extents={layout.name: int(extents.max()) for layout in layouts},
+        samples=int(np.diff(numbers).max()),
+        decoded={
+            layout.name: float(layout.chunks[axis.dim].decoded(starts, stops).sum()) * scale
+            for layout in layouts
+            if axis.dim in layout.chunks
+        },
+    )

@@ -1,0 +1,195 @@
+"""The sample space of some data: which windows, and what is read for them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import xarray as xr
+
+from .chunks import Layout
+from .reader import check_preprocessed
+from .select import Part, names_of
+from .sources import Source, layout_of
+from .transforms import Transform
+from .windows import Windows
+
+__all__ = ["SampleSpace", "coords_of", "layouts_of"]
+
+
+class SampleSpace:
+    """The windows over the data and what is read for them, worked out from the arguments."""
+
+    def __init__(
+        self,
+        windows: Windows,
+        sample_dims: tuple[Hashable, ...],
+        flatten: int,
+        reads: tuple[Hashable, ...],
+        template: xr.Dataset,
+    ) -> None:
+        self.windows = windows
+        self.sample_dims = sample_dims
+        self.flatten = flatten
+        self.reads = reads
+        self.template = template  # the variables of the parts as they are after preprocess
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        input_dims: Mapping[Any, int] | None,
+        input_overlap: Mapping[Any, int] | None,
+        selections: Mapping[str, Any],
+        preprocess: Transform | None,
+    ) -> SampleSpace:
+        """Work it out, and check the arguments against the data."""
+        data = source.dataset
+        flatten = 0
+        sample_dims: tuple[Hashable, ...] | None = None
+        if source.generator is not None:
+            if input_dims is not None or input_overlap is not None:
+                raise ValueError(
+                    "an xbatcher.BatchGenerator has input_dims and input_overlap of its own"
+                )
+            if source.generator.concat_input_dims:
+                raise ValueError(
+                    "a BatchGenerator with concat_input_dims=True is not supported; "
+                    "give batch_size instead of concatenating windows"
+                )
+            input_dims, input_overlap, sample_dims, flatten = _of_generator(source)
+        if input_dims is None:
+            raise ValueError("input_dims is missing: the size of one sample, {dim: steps}")
+        if not isinstance(input_dims, Mapping):
+            raise TypeError(f"input_dims must be a mapping of dims to sizes, not {input_dims!r}")
+        selected = [name for select in selections.values() for name in names_of(select)]
+        for part, select in selections.items():
+            if not names_of(select):
+                raise ValueError(f"part {part!r} selects no variable")
+        if "sample" in input_dims or "sample" in selected:
+            raise ValueError(
+                "'sample' is the name of the batch dimension: rename the windowed dim or variable "
+                "of the data that has it"
+            )
+        reads, template = _reads(data, selected, input_dims, preprocess)
+        used = {dim for name in selected for dim in template[name].dims} | set(input_dims)
+        sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
+        windows = Windows.from_sizes(sizes, input_dims, input_overlap)
+        return cls(windows, sample_dims or tuple(input_dims), flatten, reads, template)
+
+
+def _of_generator(
+    source: Source,
+) -> tuple[dict[Any, int], dict[Any, int], tuple[Hashable, ...], int]:
+    """Windows whose samples are the items of an xbatcher generator.
+
+    xbatcher keeps dims that are neither in ``input_dims`` nor in ``batch_dims`` whole, and stacks
+    all that are not in ``input_dims`` into one if there are two or more.
+    """
+    generator = source.generator
+    assert generator is not None
+    sizes = source.sizes
+    inner = dict(generator.input_dims)
+    batch_dims = {dim: size for dim, size in generator.batch_dims.items() if inner.get(dim) is None}
+    others = [dim for dim in sizes if dim not in inner]
+    whole = {dim: sizes[dim] for dim in others if dim not in batch_dims}
+    input_dims = {**batch_dims, **inner, **whole}
+    overlap = {dim: size for dim, size in generator.input_overlap.items() if dim in input_dims}
+    if len(others) < 2:
+        return input_dims, overlap, tuple(sizes), 0
+    return input_dims, overlap, (*others, *inner), len(others)
+
+
+def _reads(
+    data: xr.Dataset,
+    selected: Sequence[Hashable],
+    input_dims: Mapping[Any, int],
+    preprocess: Transform | None,
+) -> tuple[tuple[Hashable, ...], xr.Dataset]:
+    """The variables to read, and a Dataset that has the selected ones with their dims and dtypes.
+
+    A preprocess is tried on a block of ones: with the selected variables, or if that fails because
+    it needs or makes others, with all variables.
+    """
+    unknown = [name for name in selected if name not in data.data_vars]
+    unique = tuple(dict.fromkeys(selected))
+    if preprocess is None:
+        if unknown:
+            raise ValueError(
+                f"no data variable {unknown[0]!r}; the data variables are {list(data.data_vars)}"
+            )
+        return unique, data
+    if not unknown:
+        try:
+            return unique, _tried(preprocess, data[list(unique)], input_dims, selected)
+        except Exception as error:
+            if set(unique) == set(data.data_vars):
+                raise _refused(error) from error
+    try:
+        return tuple(data.data_vars), _tried(preprocess, data, input_dims, selected)
+    except Exception as error:
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> Exception:
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"preprocess does not work on a block of ones: {type(error).__name__}: {error}")
+
+
+def _tried(
+    preprocess: Transform,
+    data: xr.Dataset,
+    input_dims: Mapping[Any, int],
+    selected: Sequence[Hashable],
+) -> xr.Dataset:
+    """What preprocess makes of the smallest block of ones, checked."""
+    # Two places of other dims, so that a function that drops dims of size 1 drops none here.
+    first = {
+        dim: slice(0, size if input_dims.get(dim) == -1 else max(1, input_dims.get(dim, 2)))
+        for dim, size in data.sizes.items()
+    }
+    block = data.isel(first)
+    block = block.assign(
+        {
+            name: (variable.dims, _ones(variable.shape, variable.dtype), variable.attrs)
+            for name, variable in block.data_vars.items()
+        }
+    )
+    result = preprocess(block, lambda: np.random.default_rng(0))
+    check_preprocessed(result, block, input_dims, selected)
+    for name in selected:
+        new = [dim for dim in result[name].dims if dim not in data.dims]
+        if new:
+            raise ValueError(f"preprocess gave variable {name!r} the new dims {new}")
+    return cast(xr.Dataset, result)
+
+
+def _ones(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    return np.full(shape, np.ones((), dtype if dtype.kind in "fiubcmM" else object))
+
+
+def coords_of(data: xr.Dataset, windows: Windows) -> xr.Dataset:
+    """The coordinates along the dims of the sample space."""
+    dims = {axis.dim for axis in windows.axes}
+    found = data.coords.to_dataset().drop_vars(
+        [name for name, coord in data.coords.items() if not set(coord.dims) <= dims]
+    )
+    if "sample" in found.coords and found["sample"].dims != ("sample",):
+        raise ValueError(
+            "the data has a coordinate 'sample' that is not along a dim of that name, where "
+            "batches have the numbers of their samples: rename or drop it"
+        )
+    return found
+
+
+def layouts_of(data: xr.Dataset, windows: Windows, parts: Sequence[Part]) -> list[Layout]:
+    """How the variables that are read are stored; what is held is counted as it is held."""
+    wider = {
+        name: max(part.dtype.itemsize, data[name].dtype.itemsize)
+        for part in parts
+        for name in part.variables
+        if name in data
+    }
+    dims = [axis.dim for axis in windows.axes]
+    return [layout_of(data[name].variable, name, dims, wider.get(name)) for name in data.data_vars]
