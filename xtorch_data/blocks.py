@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from .chunks import Chunks, Layout
+from .chunks import Chunks, Layout, merged
 from .cuts import (
-    MAX_INTERVALS,
     Cut,
+    EachWindow,
     candidates,
     consecutive,
     independent,
@@ -45,7 +45,7 @@ class BlockGrid:
     ----------
     windows : Windows
         The sample space.
-    cuts : tuple of ndarray of int64
+    cuts : tuple of (ndarray of int64 or EachWindow)
         Per axis, the window numbers at which intervals begin, and the number of windows.
     stops : tuple of (ndarray of int64 or None)
         Per axis, the data position up to which an interval is read, where that lies beyond the
@@ -61,7 +61,7 @@ class BlockGrid:
     """
 
     windows: Windows
-    cuts: tuple[IntArray, ...]
+    cuts: tuple[IntArray | EachWindow, ...]
     stops: tuple[IntArray | None, ...]
     nbytes: int
     amplification: float
@@ -134,10 +134,11 @@ def plan_shuffled(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
         The least read amplification that fits the budget, or a tolerable one if that leaves
         room for several blocks in a pool.
     """
+    layouts = merged(layouts)
     options = [
         [
             independent(axis, layouts, numbers)
-            for numbers in thin(candidates(axis, layouts), len(windows.axes))
+            for numbers, _ in thin(candidates(axis, layouts), len(windows.axes))
         ]
         for axis in windows.axes
     ]
@@ -165,8 +166,6 @@ def plan_in_order(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
     """
     grids = []
     for place in range(len(windows.axes)):
-        if any(count > MAX_INTERVALS for count in windows.shape[:place]):
-            break  # too many places to take one by one
         grid = _cut_along(windows, layouts, budget, place)
         if grid.nbytes <= budget:  # the fewer axes are taken window by window, the fewer reads
             return grid
@@ -178,9 +177,9 @@ def plan_in_order(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
 def _cut_along(windows: Windows, layouts: Sequence[Layout], budget: int, place: int) -> BlockGrid:
     """Blocks in C order that are cut along one axis."""
     axis = windows.axes[place]
+    variables, layouts = layouts, merged(layouts)
     before = [
-        [independent(other, layouts, np.arange(len(other) + 1, dtype=np.int64))]
-        for other in windows.axes[:place]
+        [independent(other, layouts, EachWindow(len(other)))] for other in windows.axes[:place]
     ]
     after = [
         [independent(other, layouts, np.array([0, len(other)]))]
@@ -201,7 +200,7 @@ def _cut_along(windows: Windows, layouts: Sequence[Layout], budget: int, place: 
             break
     if not cuts[choice[place]].whole_chunks:
         return grid
-    grids = {each.name: each.chunks[axis.dim] for each in layouts if axis.dim in each.chunks}
+    grids = {each.name: each.chunks[axis.dim] for each in variables if axis.dim in each.chunks}
     return replace(grid, whole_chunks={name: each for name, each in grids.items() if each.chunked})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .windows import IntArray
 
-__all__ = ["Chunks", "Layout"]
+__all__ = ["Chunks", "Layout", "merged"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +66,12 @@ class Chunks:
         )
 
     @property
+    def key(self) -> Hashable:
+        """The same for equal grids."""
+        edges = None if self.edges is None else self.edges.tobytes()
+        return self.length, self.size, self.offset, edges
+
+    @property
     def chunked(self) -> bool:
         """Whether it matters where the dim is cut."""
         return self.size > 1 or self.edges is not None
@@ -98,3 +104,14 @@ class Layout:
     name: Hashable
     itemsize: int
     chunks: Mapping[Hashable, Chunks]
+
+
+def merged(layouts: Iterable[Layout]) -> list[Layout]:
+    """Layouts with equal grids as one, as large as all of them: many variables plan like one."""
+    found: dict[Hashable, Layout] = {}
+    for layout in layouts:
+        key = tuple((dim, chunks.key) for dim, chunks in layout.chunks.items())
+        before = found.get(key)
+        size = layout.itemsize + (before.itemsize if before is not None else 0)
+        found[key] = Layout(layout.name, size, layout.chunks)
+    return list(found.values())

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +16,11 @@ from .windows import Axis, IntArray
 __all__ = [
     "MAX_INTERVALS",
     "Cut",
+    "EachWindow",
     "candidates",
     "consecutive",
     "independent",
+    "interval_of",
     "thin",
     "with_whole_chunks",
 ]
@@ -34,7 +37,7 @@ MAX_COMBINATIONS = 400_000
 class Cut:
     """One way to cut an axis, and what it costs along that axis."""
 
-    numbers: IntArray
+    numbers: IntArray | EachWindow
     stops: IntArray | None
     intervals: int
     extents: dict[Hashable, int]  # by variable: steps held of the largest interval
@@ -85,17 +88,17 @@ def candidates(
 
 def _distinct_grids(axis: Axis, layouts: Iterable[Layout]) -> list[Chunks]:
     """The different chunk grids along an axis, and the one at their common boundaries."""
-    grids: dict[tuple[object, ...], Chunks] = {}
+    grids: dict[Hashable, Chunks] = {}
     for layout in layouts:
         chunks = layout.chunks.get(axis.dim)
         if chunks is not None and chunks.chunked:
-            edges = None if chunks.edges is None else chunks.edges.tobytes()
-            grids[chunks.size, chunks.offset, edges] = chunks
+            grids[chunks.key] = chunks
     regular = [grid for grid in grids.values() if grid.edges is None]
     if len(regular) > 1:
         common = math.lcm(*(grid.size for grid in regular))
         if common < axis.length and len({grid.offset % grid.size for grid in regular}) == 1:
-            grids[common, regular[0].offset, None] = Chunks(axis.length, common, regular[0].offset)
+            both = Chunks(axis.length, common, regular[0].offset)
+            grids[both.key] = both
     return list(grids.values())
 
 
@@ -116,14 +119,31 @@ def thin(
     return [cuts[place] for place in places]
 
 
-def independent(
-    axis: Axis,
-    layouts: Iterable[Layout],
-    cut: tuple[IntArray, IntArray | None] | IntArray,
-) -> Cut:
+class EachWindow:
+    """The numbers between which every window is an interval of its own, without listing them."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count + 1
+
+    def __getitem__(self, place: Any) -> Any:
+        return place
+
+
+def interval_of(numbers: IntArray | EachWindow, window: int) -> int:
+    """The interval in which a window lies."""
+    if isinstance(numbers, EachWindow):
+        return window
+    return int(np.searchsorted(numbers, window, side="right")) - 1
+
+
+def independent(axis: Axis, layouts: Iterable[Layout], numbers: IntArray | EachWindow) -> Cut:
     """What a cut costs where every interval is read on its own."""
-    numbers = cut if isinstance(cut, np.ndarray) else cut[0]
-    first, last = numbers[:-1][:SAMPLED_INTERVALS], numbers[1:][:SAMPLED_INTERVALS]
+    sampled = min(len(numbers) - 1, SAMPLED_INTERVALS)
+    places = np.arange(sampled, dtype=np.int64)
+    first, last = numbers[places], numbers[places + 1]
     starts = axis.start(first)
     stops = axis.start(last - 1) + axis.size
     return _measure(axis, layouts, numbers, None, starts, stops, stops - starts)
@@ -171,7 +191,7 @@ def with_whole_chunks(axis: Axis, layouts: Sequence[Layout], cuts: Sequence[Cut]
 def _measure(
     axis: Axis,
     layouts: Iterable[Layout],
-    numbers: IntArray,
+    numbers: IntArray | EachWindow,
     ends: IntArray | None,
     starts: IntArray,
     stops: IntArray,
@@ -183,7 +203,7 @@ def _measure(
         stops=ends,
         intervals=len(numbers) - 1,
         extents={layout.name: int(extents.max()) for layout in layouts},
-        samples=int(np.diff(numbers).max()),
+        samples=1 if isinstance(numbers, EachWindow) else int(np.diff(numbers).max()),
         decoded={
             layout.name: float(layout.chunks[axis.dim].decoded(starts, stops).sum()) * scale
             for layout in layouts

@@ -39,6 +39,8 @@ from .transforms import Transform
 
 __all__ = ["IterableDataset"]
 
+# In order, blocks held and read ahead at most, if the memory allows more.
+BLOCKS_AHEAD = 8
 # Of larger batches, fewer are gathered ahead.
 LARGE_BATCH_BYTES = 16 * 2**20
 
@@ -193,7 +195,9 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         )
         coords = coords_of(source.dataset, space.windows)
         self._variable_dims = {
-            name: frozenset(space.template[name].dims) for part in made for name in part.variables
+            name: frozenset(space.template.variables[name].dims)
+            for part in made
+            for name in part.variables
         }
         self._recipe = Recipe(
             windows=space.windows,
@@ -208,7 +212,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             labels=Labels(
                 space.windows,
                 coords,
-                {name: dict(space.template[name].attrs) for name in self._variable_dims},
+                {name: dict(space.template.variables[name].attrs) for name in self._variable_dims},
             ),
         )
         read = source.dataset[list(space.reads)]
@@ -227,8 +231,11 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         self._recorder: Recorder | None = None
         # Memory that blocks have left, until the next ones are read; what is kept is not left.
         spare = 0 if self._cache is not None else self.memory // 3
-        self._data = with_recycled_memory(self._data, Buffers(spare))
+        self._block_buffers = Buffers(spare)
+        self._data = with_recycled_memory(self._data, self._block_buffers)
         self._budget = self.memory - spare
+        if not self.shuffle:  # a few blocks ahead hide a read; more would only take fresh memory
+            self._budget = min(self._budget, BLOCKS_AHEAD * nbytes)
         self._buffers = Buffers(idle=4 * self._batch_nbytes())
         if self._topology is not None:
             self._check_shares(*self._topology)
@@ -452,7 +459,13 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 executor=threads.work,
                 graphs=threads.graphs,
             ),
-            Preparer(self._windows, recipe.sample_dims, recipe.parts, frozenset(recipe.transforms)),
+            Preparer(
+                self._windows,
+                recipe.sample_dims,
+                recipe.parts,
+                frozenset(recipe.transforms),
+                self._block_buffers,
+            ),
             lambda count: Assembly(recipe, self._buffers, count, epoch),
             self.batch_size is None,
             2 if self._batch_nbytes() > LARGE_BATCH_BYTES else 4,

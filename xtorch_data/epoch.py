@@ -14,6 +14,7 @@ import numpy as np
 
 from .blocks import BlockGrid
 from .chunks import Layout
+from .cuts import interval_of
 from .windows import IntArray, Windows
 
 __all__ = [
@@ -259,7 +260,7 @@ class Line:
             return 0, (), 0, 1
         numbers = np.unravel_index(sample, shape)
         places = [
-            int(np.searchsorted(cuts, number, side="right")) - 1
+            interval_of(cuts, int(number))
             for cuts, number in zip(self.grid.cuts, numbers, strict=True)
         ]
         block = int(np.ravel_multi_index(places, self.grid.shape))
@@ -287,7 +288,7 @@ class Line:
         begin, finish = along.span(low, high)
         stops = self.grid.stops[axis]
         if end == last and stops is not None:
-            finish = max(finish, int(stops[np.searchsorted(self.grid.cuts[axis], high) - 1]))
+            finish = max(finish, int(stops[interval_of(self.grid.cuts[axis], high - 1)]))
         upto = begin if before is None else before.region[axis][1]
         carried = begin if begin < upto else None
         read_from = max(begin, upto)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import xarray as xr
 
+from .buffers import Buffers
 from .epoch import Load, Piece
 from .gather import PieceInMemory, labelled_generator, window_views
 from .select import Part
@@ -38,12 +40,15 @@ class Preparer:
         What a sample consists of.
     transformed : frozenset of str
         Parts that are cut as labeled samples.
+    buffers : Buffers
+        Where memory for joined steps comes from.
     """
 
     windows: Windows
     sample_dims: tuple[Hashable, ...]
     parts: tuple[Part, ...]
     transformed: frozenset[str]
+    buffers: Buffers
 
     def pieces(
         self, load: Load, block: xr.Dataset, tail: Tail | None
@@ -59,14 +64,14 @@ class Preparer:
         tail : Tail, optional
             What the load before has handed on.
         """
-        joined = _Joined(self.windows, load, block, tail if load.carried is not None else None)
+        before = tail if load.carried is not None else None
+        joined = _Joined(self.windows, load, block, before, self.buffers)
         pieces = [self._in_memory(piece, joined.cut(piece.region)) for piece in load.pieces]
         if load.keep is None:
             return pieces, None
         region = list(load.region)
         region[load.axis] = (load.keep, region[load.axis][1])
-        # A copy, so that the block itself can be freed.
-        return pieces, Tail(joined.cut(region).copy(deep=True), *region[load.axis])
+        return pieces, Tail(joined.cut(region), *region[load.axis])
 
     def _in_memory(self, piece: Piece, data: xr.Dataset) -> PieceInMemory:
         plain = [part for part in self.parts if part.name not in self.transformed]
@@ -98,6 +103,7 @@ class _Joined:
     load: Load
     block: xr.Dataset
     tail: Tail | None
+    buffers: Buffers
 
     def cut(self, region: Sequence[tuple[int, int]]) -> xr.Dataset:
         """The data of a region; only what straddles both is copied."""
@@ -121,20 +127,35 @@ class _Joined:
                 begin = self.tail.start
                 before = slice(start - begin, min(stop, self.tail.stop) - begin)
                 first = self.tail.data.isel({**indexers, dim: before}, missing_dims="ignore")
-                found = _concatenated(first, found, dim)
+                found = _concatenated(first, found, dim, self.buffers)
         return found
 
 
-def _concatenated(first: xr.Dataset, second: xr.Dataset, dim: Hashable) -> xr.Dataset:
+def _concatenated(
+    first: xr.Dataset, second: xr.Dataset, dim: Hashable, buffers: Buffers
+) -> xr.Dataset:
     """Two neighbors along a dim; variables without the dim are those of the second."""
     if not any(dim in variable.dims for variable in second.variables.values()):
         return second
-    return xr.concat(
-        [first, second],
-        dim=dim,
-        data_vars="minimal",
-        coords="minimal",
-        compat="override",
-        join="override",
-        combine_attrs="override",
-    )
+    if second.coords:
+        return xr.concat(
+            [first, second],
+            dim=dim,
+            data_vars="minimal",
+            coords="minimal",
+            compat="override",
+            join="override",
+            combine_attrs="override",
+        )
+    joined = {}
+    for name, variable in second.data_vars.items():
+        if dim not in variable.dims:
+            joined[name] = variable.variable
+            continue
+        parts = [first.variables[name].to_numpy(), variable.to_numpy()]
+        axis = variable.dims.index(dim)
+        shape = list(parts[1].shape)
+        shape[axis] += parts[0].shape[axis]
+        out = buffers.take(shape, parts[1].dtype)
+        joined[name] = xr.Variable(variable.dims, np.concatenate(parts, axis=axis, out=out))
+    return xr.Dataset(joined)

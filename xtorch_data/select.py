@@ -219,15 +219,16 @@ def make_part(
             )
     dtypes = []
     for variable in names:
-        kind = data[variable].dtype.kind
+        kind = data.variables[variable].dtype.kind
         if kind not in "fiubc":
             usable = [name for name, var in data.data_vars.items() if var.dtype.kind in "fiubc"]
             raise TypeError(
-                f"variable {variable!r} of part {name!r} has dtype {data[variable].dtype}, which "
-                f"is not numeric and cannot become a tensor; numeric variables are {usable}"
+                f"variable {variable!r} of part {name!r} has dtype "
+                f"{data.variables[variable].dtype}, which is not numeric and cannot become a "
+                f"tensor; numeric variables are {usable}"
             )
-        dtypes.append(data[variable].dtype)
-    have = {dim for variable in names for dim in data[variable].dims}
+        dtypes.append(data.variables[variable].dtype)
+    have = {dim for variable in names for dim in data.variables[variable].dims}
     return Part(
         name=name,
         variables=tuple(names),

@@ -73,7 +73,7 @@ class SampleSpace:
                 "of the data that has it"
             )
         reads, template = _reads(data, selected, input_dims, preprocess)
-        used = {dim for name in selected for dim in template[name].dims} | set(input_dims)
+        used = {dim for name in selected for dim in template.variables[name].dims} | set(input_dims)
         sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
         windows = Windows.from_sizes(sizes, input_dims, input_overlap)
         return cls(windows, sample_dims or tuple(input_dims), flatten, reads, template)
@@ -186,10 +186,10 @@ def coords_of(data: xr.Dataset, windows: Windows) -> xr.Dataset:
 def layouts_of(data: xr.Dataset, windows: Windows, parts: Sequence[Part]) -> list[Layout]:
     """How the variables that are read are stored; what is held is counted as it is held."""
     wider = {
-        name: max(part.dtype.itemsize, data[name].dtype.itemsize)
+        name: max(part.dtype.itemsize, data.variables[name].dtype.itemsize)
         for part in parts
         for name in part.variables
         if name in data
     }
     dims = [axis.dim for axis in windows.axes]
-    return [layout_of(data[name].variable, name, dims, wider.get(name)) for name in data.data_vars]
+    return [layout_of(data.variables[name], name, dims, wider.get(name)) for name in data.data_vars]
