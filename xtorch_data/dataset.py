@@ -43,6 +43,8 @@ __all__ = ["IterableDataset"]
 BLOCKS_AHEAD = 8
 # Of larger batches, fewer are gathered ahead.
 LARGE_BATCH_BYTES = 16 * 2**20
+# Small batches are gathered several at a time: as many as this, or as make so many bytes.
+SMALL_BATCHES, JOB_BYTES = 64, 2**20
 
 
 class IterableDataset(torch.utils.data.IterableDataset[Batch]):
@@ -444,6 +446,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         sizes = (min(size, samples - start) for start in range(0, samples, size))
         recipe = self._recipe
         recorder = self._recorder = Recorder(epoch)
+        nbytes = self._batch_nbytes()
         return run(
             self._stages(epoch, intervals),
             sizes,
@@ -468,7 +471,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             ),
             lambda count: Assembly(recipe, self._buffers, count, epoch),
             self.batch_size is None,
-            2 if self._batch_nbytes() > LARGE_BATCH_BYTES else 4,
+            2 if nbytes > LARGE_BATCH_BYTES else 4,
+            1 if self.functions() else max(1, min(SMALL_BATCHES, JOB_BYTES // max(1, nbytes))),
             self._nbytes,
             self._budget,
             self._cache,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import itertools
 import os
 import threading
 import time
@@ -89,6 +90,7 @@ def run(
     assemble: Callable[[int], Assembly],
     single: bool,
     ahead: int,
+    together: int,
     nbytes: Callable[[Load], int],
     memory: int,
     cache: BlockCache | None,
@@ -113,7 +115,9 @@ def run(
     single : bool
         Whether batches are single samples without the batch dimension.
     ahead : int
-        Batches gathered ahead of the one that is handed out.
+        Jobs of gathering that are begun ahead.
+    together : int
+        Batches gathered in one job.
     nbytes : callable
         Bytes that a load takes in memory.
     memory : int
@@ -129,23 +133,25 @@ def run(
     flights = _Flights(stages, nbytes, memory, threads.loop, reader, preparer, cache, recorder)
     threads.begin(flights)
     portions = flights.portions(batches)
-    waiting: deque[Future[Batch]] = deque()
+    waiting: deque[Future[list[Batch]]] = deque()
     try:
         while True:
             while len(waiting) < ahead:
-                taken = next(portions, None)
-                if taken is None:
+                taken = list(itertools.islice(portions, together))
+                if not taken:
                     break
                 waiting.append(
-                    threads.gather.submit(_gather, taken, flights, assemble, single, recorder)
+                    threads.gather.submit(_gather_all, taken, flights, assemble, single, recorder)
                 )
             if not waiting:
                 return
             with recorder.timed("wait"):
-                batch = waiting.popleft().result()
-            recorder.add(batches=1, samples=batch.index.numel())
-            yield batch
-            del batch  # its memory can be used again, if the consumer has let go of it, too
+                gathered = deque(waiting.popleft().result())
+            while gathered:
+                batch = gathered.popleft()
+                recorder.add(batches=1, samples=batch.index.numel())
+                yield batch
+                del batch  # its memory can be used again, if the consumer has let go of it, too
     finally:
         threads.close()
         recorder.end()
@@ -173,7 +179,8 @@ class _Threads:
 
     def _run(self) -> None:
         self.loop.run_forever()
-        self.loop.close()
+        self.loop.close()  # and with it the pool of work
+        self.graphs.shutdown(wait=False)
 
     def close(self) -> None:
         """Let every thread come to its end, and wait for it; may be called again.
@@ -215,6 +222,11 @@ async def _stop() -> None:
     asyncio.get_running_loop().stop()
 
 
+def _gather_all(batches: list[list[_Portion]], *how: Any) -> list[Batch]:
+    """Gather some batches, on a thread."""
+    return [_gather(portions, *how) for portions in batches]
+
+
 def _gather(
     portions: list[_Portion],
     flights: _Flights,
@@ -222,7 +234,7 @@ def _gather(
     single: bool,
     recorder: Recorder,
 ) -> Batch:
-    """Gather one batch, from one stage after the other; on a thread."""
+    """Gather one batch, from one stage after the other."""
     assembly = assemble(sum(portion.stop - portion.start for portion in portions))
     row, seconds = 0, 0.0
     for portion in portions:

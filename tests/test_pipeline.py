@@ -1,0 +1,102 @@
+import gc
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import xtorch_data as xtd
+from xtorch_data import pipeline
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    ds = xr.Dataset({"v": ("time", np.arange(4000.0))})
+    ds.to_zarr(tmp_path / "v.zarr", encoding={"v": {"chunks": (10,)}}, consolidated=False)
+    opened = xtd.open_zarr(tmp_path / "v.zarr", consolidated=False)
+    return xtd.IterableDataset(opened, {"time": 10}, inputs="v", batch_size=3, memory="2 kB")
+
+
+def ours():
+    return [each.name for each in threading.enumerate() if each.name.startswith("xtorch_data-")]
+
+
+def ended(seconds=10):
+    end = time.monotonic() + seconds
+    while ours() and time.monotonic() < end:
+        time.sleep(0.02)
+    return not ours()
+
+
+@pytest.mark.parametrize("pool", ["gather", "work", "loop"])
+def test_an_iteration_may_be_closed_on_one_of_its_own_threads(dataset, pool):
+    """As the garbage collector does when it finds it in a cycle there."""
+    batches = iter(dataset)
+    next(batches)
+    [threads] = list(pipeline._open)
+    if pool == "loop":
+        threads.loop.call_soon_threadsafe(threads.close)
+    else:
+        getattr(threads, pool).submit(threads.close).result(10)
+    assert ended()
+    del batches, threads
+    gc.collect()
+
+
+def test_a_fork_with_an_open_iteration_ends(dataset):
+    batches = iter(dataset)
+    next(batches)
+    child = os.fork()
+    if child == 0:
+        batches.close()
+        os._exit(0)
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        pytest.fail("the child hangs")
+    assert status == 0
+    assert len(list(batches)) > 100  # the parent goes on
+    assert ended()
+
+
+def slowly(sample):
+    time.sleep(0.5)
+    return sample
+
+
+def test_threads_end_though_waiting_for_them_is_interrupted(dataset):
+    data = dataset._data
+    dataset = xtd.IterableDataset(
+        data, {"time": 10}, inputs="v", batch_size=3, memory="2 kB", transform=slowly
+    )
+    batches = iter(dataset)
+    next(batches)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        batches.close()
+        time.sleep(1)
+    assert ended()
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 7, 1000])
+def test_small_batches_gathered_together_are_handed_out_one_by_one(dataset, batch_size):
+    dataset = xtd.IterableDataset(
+        dataset._data, {"time": 10}, inputs="v", batch_size=batch_size, memory="2 kB"
+    )
+    found = [np.atleast_1d(batch.index.numpy()) for batch in dataset]
+    np.testing.assert_array_equal(np.concatenate(found), np.arange(400))
+    assert len(found) == len(dataset)
+    assert dataset.stats().batches == len(dataset)
+    for batch in dataset:
+        values = batch.x if batch_size else batch.x[None]
+        starts = np.atleast_1d(batch.index.numpy()) * 10
+        np.testing.assert_array_equal(values.numpy(), starts[:, None] + np.arange(10))
