@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from .epoch import BLOCK_TRANSFORM, Load, generator, shared_box
+from .sources import decodes_values
 from .stats import Recorder
 from .transforms import Transform
 from .windows import Windows
@@ -194,7 +195,7 @@ class Reader:
         self, name: Hashable, variable: xr.Variable, region: Mapping[Hashable, slice]
     ) -> None:
         try:
-            if name not in self._blocking:
+            if name not in self._blocking and not decodes_values(variable):
                 try:
                     await variable.load_async()
                     return

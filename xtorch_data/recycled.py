@@ -24,18 +24,24 @@ class _RecycledArray(ZarrArrayWrapper):
         super().__init__(array)  # type: ignore[no-untyped-call]
         self._buffers = buffers
 
+    def _getitem(self, key: Any) -> Any:
+        return self._array.get_basic_selection(key, prototype=_prototype(self._buffers))
+
     async def _async_getitem(self, key: Any) -> Any:
-        buffers = self._buffers
+        return await self._array._async_array.getitem(key, prototype=_prototype(self._buffers))
 
-        class NDBuffer(cpu.NDBuffer):
-            @classmethod
-            def empty(cls, shape: Any, dtype: Any, order: Any = "C") -> NDBuffer:
-                if order != "C" or np.dtype(dtype).hasobject:
-                    return cls(np.empty(shape, dtype, order))  # type: ignore[arg-type]
-                return cls(buffers.take(tuple(shape), np.dtype(dtype)))  # type: ignore[arg-type]
 
-        prototype = BufferPrototype(buffer=cpu.Buffer, nd_buffer=NDBuffer)
-        return await self._array._async_array.getitem(key, prototype=prototype)
+def _prototype(buffers: Buffers) -> BufferPrototype:
+    """What zarr asks for the memory it reads into."""
+
+    class NDBuffer(cpu.NDBuffer):
+        @classmethod
+        def empty(cls, shape: Any, dtype: Any, order: Any = "C") -> NDBuffer:
+            if order != "C" or np.dtype(dtype).hasobject:
+                return cls(np.empty(shape, dtype, order))  # type: ignore[arg-type]
+            return cls(buffers.take(tuple(shape), np.dtype(dtype)))  # type: ignore[arg-type]
+
+    return BufferPrototype(buffer=cpu.Buffer, nd_buffer=NDBuffer)
 
 
 def with_recycled_memory(data: xr.Dataset, buffers: Buffers) -> xr.Dataset:
