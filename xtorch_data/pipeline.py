@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import itertools
 import os
 import threading
 import time
@@ -132,13 +131,13 @@ def run(
     reader = make_reader(threads)
     flights = _Flights(stages, nbytes, memory, threads.loop, reader, preparer, cache, recorder)
     threads.begin(flights)
-    portions = flights.portions(batches)
-    waiting: deque[Future[list[Batch]]] = deque()
+    jobs = _jobs(flights.portions(batches), together)
+    waiting: deque[Future[list[Batch | Exception]]] = deque()
     try:
         while True:
             while len(waiting) < ahead:
-                taken = list(itertools.islice(portions, together))
-                if not taken:
+                taken = next(jobs, None)
+                if taken is None:
                     break
                 waiting.append(
                     threads.gather.submit(_gather_all, taken, flights, assemble, single, recorder)
@@ -149,6 +148,8 @@ def run(
                 gathered = deque(waiting.popleft().result())
             while gathered:
                 batch = gathered.popleft()
+                if isinstance(batch, Exception):
+                    raise batch
                 recorder.add(batches=1, samples=batch.index.numel())
                 yield batch
                 del batch  # its memory can be used again, if the consumer has let go of it, too
@@ -222,9 +223,32 @@ async def _stop() -> None:
     asyncio.get_running_loop().stop()
 
 
-def _gather_all(batches: list[list[_Portion]], *how: Any) -> list[Batch]:
-    """Gather some batches, on a thread."""
-    return [_gather(portions, *how) for portions in batches]
+def _jobs(batches: Iterator[list[_Portion]], together: int) -> Iterator[list[list[_Portion]]]:
+    """Batches that are gathered in one job: several, if what they take from is in memory."""
+    job: list[list[_Portion]] = []
+    for portions in batches:
+        ready = all(portion.flight.loaded.done() for portion in portions)
+        if job and (not ready or len(job) == together):
+            yield job
+            job = []
+        job.append(portions)
+        if not ready:
+            yield job
+            job = []
+    if job:
+        yield job
+
+
+def _gather_all(batches: list[list[_Portion]], *how: Any) -> list[Batch | Exception]:
+    """Gather some batches, on a thread; what went wrong comes after those before it."""
+    found: list[Batch | Exception] = []
+    for portions in batches:
+        try:
+            found.append(_gather(portions, *how))
+        except Exception as error:
+            found.append(error)
+            break
+    return found
 
 
 def _gather(
