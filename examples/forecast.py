@@ -30,7 +30,6 @@ def forecasts(ds, climatology, scale, shuffle=False):
         preprocess=lambda block: (block - climatology) / scale,  # once for each block read
         batch_size=8,
         shuffle=shuffle,
-        cache=True,  # what is decoded stays in memory for later epochs
     )
 
 

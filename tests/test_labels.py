@@ -157,3 +157,15 @@ def test_a_lambda_cannot_be_sent_to_workers_that_begin_afresh():
     dataset = xtd.IterableDataset(fields(t=0), {"time": 2}, transform=lambda array: array)
     with pytest.raises(TypeError, match="transform cannot be sent.*lambda"):
         xtd.DataLoader(dataset, num_workers=2)
+
+
+def test_labels_in_a_select_are_refused_in_words_that_name_the_dim():
+    with pytest.raises(TypeError, match="'x': time=.*not labels"):
+        xtd.IterableDataset(
+            fields(t=0), {"time": 2}, inputs=xtd.Select("t", time=slice("2019", "2020"))
+        )
+
+
+def test_a_path_is_no_data_but_says_how_to_open_it():
+    with pytest.raises(TypeError, match=r"open_zarr\('a.zarr'\)"):
+        xtd.IterableDataset("a.zarr", {"time": 2})

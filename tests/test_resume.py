@@ -204,3 +204,14 @@ def test_setting_the_epoch_that_is_resumed_keeps_its_rest():
     other.set_epoch(state["epoch"])
     rest = [n for batch in other for n in batch.index.tolist()]
     assert sorted(taken + rest) == list(range(77))
+
+
+def test_an_epoch_that_is_set_again_after_it_was_resumed_is_whole():
+    dataset = make()
+    batches = iter(dataset)
+    next(batches)
+    dataset.load_state_dict(dataset.state_dict())
+    assert len(list(dataset)) == 19
+    assert len(list(dataset)) == 20
+    dataset.set_epoch(0)
+    assert len(dataset) == len(list(dataset)) == 20

@@ -14,7 +14,7 @@ def make(**kwargs):
 
 def test_an_epoch_is_accounted_for():
     dataset = make()
-    with pytest.raises(RuntimeError, match="before the first iteration"):
+    with pytest.raises(RuntimeError, match="nothing was iterated"):
         dataset.stats()
     list(dataset)
     stats = dataset.stats()

@@ -288,6 +288,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         epoch = operator.index(epoch)
         if epoch < 0:
             raise ValueError(f"epoch must not be negative, got {epoch}")
+        if self._position is not None:  # begun since: an epoch that is set again is a whole one
+            self._walks = 0, ()
         self._epochs.next = epoch
         self._position = None
 
@@ -346,7 +348,10 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             If there was no iteration in this process yet.
         """
         if self._recorder is None:
-            raise RuntimeError("there are no stats before the first iteration in this process")
+            raise RuntimeError(
+                "there are no stats: nothing was iterated in this process yet, or worker processes "
+                "did the work"
+            )
         return self._recorder.stats()
 
     def __len__(self) -> int:
@@ -415,12 +420,20 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         info = torch.utils.data.get_worker_info()
         if info is None:
-            epoch = self._epochs.claim()
-            self._position = epoch, 0
+            epoch = self._begin()
             return self._counted(epoch, self._iterate(epoch, 0, 1))
         if self._told_epoch is not None:
             return self._iterate(int(self._told_epoch), info.id, info.num_workers)
         return self._iterate(self._epochs.claim_in_worker(info), info.id, info.num_workers)
+
+    def _begin(self) -> int:
+        """Take the next epoch; what was resumed is over with the epochs that follow."""
+        epoch = self._epochs.claim()
+        self._position = epoch, 0
+        if self._walks[0] != epoch:
+            self._walks = 0, ()
+        self._recorder = None
+        return epoch
 
     def _counted(
         self, epoch: int, batches: Generator[Batch, None, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -134,18 +135,21 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         for transform in self._dataset().functions():
             try:
                 pickle.dumps(transform.function)
+                if getattr(transform.function, "__module__", None) == "__main__":
+                    if not hasattr(sys.modules["__main__"], "__file__"):
+                        raise TypeError("it was typed at a prompt or in a notebook")
             except Exception as error:
                 raise TypeError(
                     f"{transform.argument} cannot be sent to worker processes ({error}): define it "
-                    "at the top level of a module instead of inside a function or as a lambda, or "
-                    "use num_workers=0"
+                    "at the top level of a module that can be imported, not inside a function or "
+                    "as a lambda, or use num_workers=0"
                 ) from error
 
     def __iter__(self) -> Any:
         dataset = self._dataset()
         epoch = dataset.epoch
         if self.num_workers:
-            dataset._epochs.claim()
+            dataset._begin()
             self._epoch[0] = epoch
             # Workers that live on look into shared memory; others are told once, so that an
             # iterator begun before they are up does not change it.

@@ -198,7 +198,13 @@ def make_part(
             shape.append(size)
             continue
         if isinstance(indexer, slice):
-            steps = range(size)[indexer]
+            try:
+                steps = range(size)[indexer]
+            except TypeError:
+                raise TypeError(
+                    f"part {name!r}: {dim}={indexer} must be positions inside the window, 0 to "
+                    f"{size}, not labels"
+                ) from None
             if not steps:
                 raise ValueError(
                     f"part {name!r}: {dim}={indexer} takes no step of a window of {size}"
@@ -225,7 +231,7 @@ def make_part(
             raise TypeError(
                 f"variable {variable!r} of part {name!r} has dtype "
                 f"{data.variables[variable].dtype}, which is not numeric and cannot become a "
-                f"tensor; numeric variables are {usable}"
+                f"tensor; give inputs=… (or parts) some of {usable}"
             )
         dtypes.append(data.variables[variable].dtype)
     have = {dim for variable in names for dim in data.variables[variable].dims}

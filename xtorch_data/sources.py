@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,11 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
             zarr_format=data.metadata.zarr_format,
         )
         return as_source(opened)
+    if isinstance(data, (str, os.PathLike)):
+        raise TypeError(
+            f"data must be opened first: xarray.open_dataset({str(data)!r}) for NetCDF, "
+            f"xtorch_data.open_zarr({str(data)!r}) for Zarr"
+        )
     raise TypeError(
         "data must be an xarray Dataset or DataArray, a zarr Array or Group, or an "
         f"xbatcher.BatchGenerator, not {type(data).__name__}"
