@@ -26,6 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xtorch_data as xtd
+from xtorch_data.epoch import chunk_reads
 
 
 class CountingStore(zarr.storage.WrapperStore):
@@ -602,3 +603,40 @@ def test_the_interpreter_ends_while_an_iterator_is_open(tmp_path):
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "4"
     assert not run.stderr
+
+
+# ---------------------------------------------------------------------------------------------
+# The plan says how many
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("memory", ["30 KiB", "100 KiB", "1 GiB"])
+@pytest.mark.parametrize("start", [0, 5])
+@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (1, 3)])
+def test_chunks_read_are_as_many_as_the_plan_predicts(shuffle, memory, start, rank, world_size):
+    ds = fields(300).assign(static=(("y", "x"), np.ones((8, 8))))
+    chunks = {"a": (16, 8, 8), "b": (10, 4, 8), "static": (4, 8)}
+    opened, counts = counted(ds, chunks)
+    dataset = xtd.IterableDataset(
+        opened.isel(time=slice(start, None)), WINDOW, {"time": 7}, inputs=["a", "b", "static"],
+        batch_size=16, shuffle=shuffle, memory=memory, rank=rank, world_size=world_size,
+    )  # fmt: skip
+    intervals = dataset._intervals(0, rank, world_size, 0, 1)
+    predicted = chunk_reads(dataset._stages(0, intervals), dataset._windows, dataset._layouts)
+    assert_each_of(dataset, rank, world_size)
+    for layout, expected in zip(dataset._layouts, predicted, strict=True):
+        assert sum(reads(counts, [layout.name]).values()) == expected
+
+
+def assert_each_of(dataset, rank, world_size):
+    """A rank yields its share, each sample once."""
+    found = samples_of(dataset)
+    assert (
+        len(found) == len(set(found)) == share_of(len(dataset.windows), rank, world_size, dataset)
+    )
+
+
+def share_of(total, rank, world_size, dataset):
+    if dataset.shuffle:  # what cannot be shared equally is left out
+        return total // world_size
+    return (rank + 1) * total // world_size - rank * total // world_size
