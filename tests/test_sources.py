@@ -136,3 +136,10 @@ def test_other_data_is_refused():
         as_source(np.zeros(3))
     with pytest.raises(TypeError, match="Array"):
         as_source(dask.array.zeros(3))
+
+
+def test_dask_data_of_unknown_size_is_refused_in_clear_words():
+    array = dask.array.arange(20, chunks=5)
+    data = xr.DataArray(array[array > 3], dims="time")
+    with pytest.raises(ValueError, match="'time' is unknown.*compute_chunk_sizes"):
+        xtd.IterableDataset(data, {"time": 2})

@@ -198,11 +198,6 @@ def decodes_values(variable: xr.Variable) -> bool:
 def _chunks(variable: xr.Variable, dim: Hashable) -> Chunks:
     length = variable.sizes[dim]
     if variable.chunks is not None:
-        if any(size != size for size in variable.chunksizes[dim]):  # not a number
-            raise ValueError(
-                f"the chunks of a dask array along dim {dim!r} are unknown; compute_chunk_sizes() "
-                "finds them"
-            )
         return _irregular(np.cumsum([0, *variable.chunksizes[dim]]), length)
     if variable._in_memory:
         return Chunks(length)

@@ -141,6 +141,11 @@ class Windows:
                     f"({list(input_dims)})"
                 )
         for dim, length in sizes.items():
+            if length != length:  # not a number
+                raise ValueError(
+                    f"the size of dim {dim!r} is unknown, as that of a filtered dask array is; its "
+                    "compute_chunk_sizes() finds it"
+                )
             if length == 0:
                 raise ValueError(f"the data is empty: dim {dim!r} has size 0")
         axes = [
