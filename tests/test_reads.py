@@ -640,3 +640,19 @@ def share_of(total, rank, world_size, dataset):
     if dataset.shuffle:  # what cannot be shared equally is left out
         return total // world_size
     return (rank + 1) * total // world_size - rank * total // world_size
+
+
+@pytest.mark.parametrize("chunks_in_memory", [5, 6, 8, 10, 12, 16, 40])
+def test_shuffled_reads_stay_below_a_quarter_more_if_the_memory_holds_a_block_of_four_chunks(
+    chunks_in_memory,
+):
+    chunk = 16
+    ds = fields(640, names=("a",))
+    opened, counts = counted(ds, {"a": (chunk, 8, 8)})
+    row = 8 * 8 * ds["a"].dtype.itemsize + 8  # and the number of a sample
+    dataset = xtd.IterableDataset(
+        opened, WINDOW, {"time": 7}, batch_size=16, shuffle=True,
+        memory=chunks_in_memory * chunk * row,
+    )  # fmt: skip
+    assert_once(samples_of(dataset), 633)
+    assert sum(reads(counts, "a").values()) <= 1.25 * 640 / chunk

@@ -39,6 +39,8 @@ from .transforms import Transform
 
 __all__ = ["IterableDataset"]
 
+# Shuffled, a pool that decodes a chunk no more often than this need not be larger.
+ENOUGH_AMPLIFICATION = 1.25
 # In order, blocks held and read ahead at most, if the memory allows more.
 BLOCKS_AHEAD = 8
 # Of larger batches, fewer are gathered ahead.
@@ -223,16 +225,16 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         self._origin = source.origin
         self._process = os.getpid()
         self._layouts = layouts_of(self._data, space.windows, made)
-        self._grid = self._plan()
+        self._grid, share = self._plan()
         nbytes = max(1, self._grid.nbytes)
-        self._pool_blocks = max(1, self.memory // 3 // nbytes)
+        self._pool_blocks = max(1, self.memory // share // nbytes)
         self._cache: BlockCache | None = None
         if cache and not (self._preprocess is not None and self._preprocess.takes_rng):
             working = 2 * nbytes * (self._pool_blocks if self.shuffle else 1)
             self._cache = BlockCache(self.memory, working, nbytes * len(self._grid))
         self._recorder: Recorder | None = None
         # Memory that blocks have left, until the next ones are read; what is kept is not left.
-        spare = 0 if self._cache is not None else self.memory // 3
+        spare = 0 if self._cache is not None or share < 3 else self.memory // 3
         self._block_buffers = Buffers(spare)
         self._data = with_recycled_memory(self._data, self._block_buffers)
         self._budget = self.memory - spare
@@ -242,13 +244,24 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         if self._topology is not None:
             self._check_shares(*self._topology)
 
-    def _plan(self) -> BlockGrid:
-        # One pool or block is used while the next is read; a third is for what is made of them, or
-        # for blocks that are kept.
-        if self.shuffle:
-            grid = plan_shuffled(self._windows, self._layouts, self.memory // 3)
+    def _plan(self) -> tuple[BlockGrid, int]:
+        """The blocks, and the part of the memory, one in so many, that a pool or block may take.
+
+        A third: one is in use while the next is read, and a third is for memory that is used again.
+        Where chunks are so large that this decodes them often, reading less comes first: a half
+        leaves no spare memory, the whole no room to read ahead.
+        """
+        planner = plan_shuffled if self.shuffle else plan_in_order
+        enough = ENOUGH_AMPLIFICATION if self.shuffle else 1.0
+        found = []
+        for share in (3, 2, 1):
+            grid = planner(self._windows, self._layouts, self.memory // share)
+            found.append((grid, share))
+            if grid.nbytes <= self.memory // share and grid.amplification <= enough:
+                break
         else:
-            grid = plan_in_order(self._windows, self._layouts, self.memory // 3)
+            found.sort(key=lambda each: round(each[0].amplification, 2))
+        grid, share = found[-1] if found[-1][0].amplification <= enough else found[0]
         if len(grid.windows) and grid.nbytes > self.memory:
             warnings.warn(
                 f"one sample takes {dask.utils.format_bytes(grid.nbytes)}, more than memory="
@@ -256,7 +269,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 "time, and the memory is exceeded",
                 stacklevel=3,
             )
-        return grid
+        return grid, share
 
     def _check_shares(self, rank: int, world_size: int) -> None:
         if self.uneven == "drop" and len(self._windows) < world_size:
