@@ -134,8 +134,8 @@ class Batch:
         xarray.Dataset
             One data variable per variable, with dims ``(sample, *windowed dims)``. The coordinate
             ``sample`` holds the sample numbers, or, where the data has a dim of that name whose
-            places are samples, the labels of these; a coordinate along windowed dims has a value for
-            each sample, ``time (sample, time)``, one along another dim is ``(sample,)``. A
+            places are samples, the labels of these; a coordinate along windowed dims has a value
+            for each sample, ``time (sample, time)``, one along another dim is ``(sample,)``. A
             variable that stands in several parts is named ``{variable}_{part}``, a dim that parts
             cut differently ``{dim}_{part}``. Values share memory with tensors on the CPU.
 
