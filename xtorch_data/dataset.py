@@ -260,8 +260,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             if grid.nbytes <= self.memory // share and grid.amplification <= enough:
                 break
         else:
-            found.sort(key=lambda each: round(each[0].amplification, 2))
-        grid, share = found[-1] if found[-1][0].amplification <= enough else found[0]
+            grid, share = min(found, key=lambda each: round(each[0].amplification, 2))
         if len(grid.windows) and grid.nbytes > self.memory:
             warnings.warn(
                 f"one sample takes {dask.utils.format_bytes(grid.nbytes)}, more than memory="

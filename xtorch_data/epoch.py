@@ -112,6 +112,13 @@ class Load:
         whole = tuple(self.whole_chunks.values())
         return self.block, self.region, self.carried, self.keep, whole, len(self.pieces)
 
+    def slices(self, windows: Windows) -> dict[Hashable, slice]:
+        """The region as ``isel`` takes it."""
+        return {
+            axis.dim: slice(*interval)
+            for axis, interval in zip(windows.axes, self.region, strict=True)
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class Stage:
@@ -395,10 +402,7 @@ def chunk_reads(stages: Iterable[Stage], windows: Windows, layouts: Sequence[Lay
     last: dict[Hashable, tuple[Interval, ...]] = {}
     for stage in stages:
         for load in stage.loads:
-            region = {
-                axis.dim: slice(*interval)
-                for axis, interval in zip(windows.axes, load.region, strict=True)
-            }
+            region = load.slices(windows)
             for place, layout in enumerate(layouts):
                 box = shared_box(layout.chunks, region)
                 found = dict(region)

@@ -97,7 +97,7 @@ class Reader:
 
     async def read(self, load: Load) -> Region:
         """Read the region of a load."""
-        region = self._region(load)
+        region = load.slices(self.windows)
         block = self.dataset.isel(region, missing_dims="ignore").copy(deep=False)
         along = self.windows.axes[load.axis].dim if load.whole_chunks else None
         own: dict[Hashable, xr.Variable] = {}
@@ -148,12 +148,6 @@ class Reader:
         if self.preprocess is None:
             return block
         return await self._run(self._preprocessed, block, load)  # type: ignore[no-any-return]
-
-    def _region(self, load: Load) -> dict[Hashable, slice]:
-        return {
-            axis.dim: slice(*interval)
-            for axis, interval in zip(self.windows.axes, load.region, strict=True)
-        }
 
     async def _run(self, function: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.executor, function, *args)
