@@ -12,6 +12,7 @@ import xarray as xr
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from .labels import Labels, PartLabels
+from .shared import shareable
 
 __all__ = ["Batch"]
 
@@ -207,7 +208,8 @@ def _rebuild(
 
 def _reduce(batch: Batch) -> tuple[Any, ...]:
     token = None if batch._labels is None else batch._labels.token
-    return _rebuild, (batch._parts, batch.index.numpy(), batch._part_labels, token)
+    parts = {name: shareable(tensor) for name, tensor in batch._parts.items()}
+    return _rebuild, (parts, batch.index.numpy(), batch._part_labels, token)
 
 
 # torch's documented way to teach default_collate a type.

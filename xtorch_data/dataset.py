@@ -31,6 +31,7 @@ from .prepare import Preparer
 from .reader import Reader
 from .recycled import with_recycled_memory
 from .select import make_part, resolve_parts
+from .shared import SharedBuffers
 from .sources import as_source
 from .space import SampleSpace, coords_of, layouts_of
 from .stats import Recorder, Stats
@@ -434,6 +435,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         if info is None:
             epoch = self._begin()
             return self._counted(epoch, self._iterate(epoch, 0, 1))
+        if not isinstance(self._buffers, SharedBuffers):
+            self._buffers = SharedBuffers(idle=4 * self._batch_nbytes())
         if self._told_epoch is not None:
             return self._iterate(int(self._told_epoch), info.id, info.num_workers)
         return self._iterate(self._epochs.claim_in_worker(info), info.id, info.num_workers)

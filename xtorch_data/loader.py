@@ -13,6 +13,7 @@ import torch.utils.data
 
 from .batch import Batch
 from .dataset import IterableDataset
+from .shared import forget_ended
 from .topology import shared_integers
 
 __all__ = ["DataLoader"]
@@ -169,6 +170,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             self._position = epoch, taken
             yield batch
             del batch
+        forget_ended()
 
     def _dataset(self) -> IterableDataset:
         dataset = self.dataset

@@ -1,0 +1,190 @@
+import gc
+import os
+from multiprocessing.reduction import ForkingPickler
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import xtorch_data as xtd
+from xtorch_data import shared
+from xtorch_data.shared import SharedBuffers, shareable
+
+F4 = np.dtype("f4")
+LARGE = (3, 2**18)  # a slot by itself
+
+
+def filled(buffers, shape, value):
+    array = buffers.take(shape, F4)
+    array.fill(value)
+    return torch.from_numpy(array)
+
+
+def send(tensor):
+    return bytes(ForkingPickler.dumps(shareable(tensor)))
+
+
+def sent(tensor):
+    return ForkingPickler.loads(send(tensor))
+
+
+def slot_of(tensor):
+    return shared._lent[tensor.untyped_storage().data_ptr()]
+
+
+def test_a_slot_is_lent_again_when_neither_process_holds_it():
+    buffers = SharedBuffers(10**6)
+    ours = filled(buffers, LARGE, 1)
+    slot = slot_of(ours)
+    theirs = sent(ours)
+    np.testing.assert_array_equal(theirs, np.ones(LARGE))
+    ours[0, 0] = 5
+    assert theirs[0, 0] == 5  # the same memory
+    view = theirs[1:]
+    del theirs
+    other = filled(buffers, LARGE, 2)
+    assert slot_of(other) is not slot  # both hold it
+    del ours
+    third = filled(buffers, LARGE, 3)
+    assert slot_of(third) is not slot  # the other process holds it
+    assert (view == 1).all()
+    del view
+    assert slot_of(filled(buffers, LARGE, 4)) is slot
+
+
+def test_a_slot_that_was_never_sent_is_lent_again():
+    buffers = SharedBuffers(10**6)
+    tensor = filled(buffers, LARGE, 1)
+    slot = slot_of(tensor)
+    del tensor
+    assert slot_of(filled(buffers, LARGE, 2)) is slot
+
+
+def test_views_and_dtypes_arrive_as_they_were():
+    array = SharedBuffers(10**6).take((4, 6), np.dtype("i2"))
+    array[...] = np.arange(24).reshape(4, 6)
+    found = sent(torch.from_numpy(array)[1].reshape(2, 3).T)
+    assert found.dtype == torch.int16
+    assert found.shape == (3, 2)
+    np.testing.assert_array_equal(found, np.arange(6, 12).reshape(2, 3).T)
+
+
+def test_what_is_sent_twice_is_copied_the_second_time():
+    buffers = SharedBuffers(10**6)
+    tensor = filled(buffers, LARGE, 1)
+    slot = slot_of(tensor)
+    first, second = sent(tensor), sent(tensor)
+    del first, tensor
+    assert slot_of(filled(buffers, LARGE, 2)) is slot
+    np.testing.assert_array_equal(second, np.ones(LARGE))
+
+
+def test_no_more_idle_slots_are_kept_than_wanted():
+    large = 2**20
+    buffers = SharedBuffers(idle=2 * 4 * large)
+    held = [filled(buffers, (large,), value) for value in range(6)]
+    there = [sent(tensor) for tensor in held]
+    assert len(shared._received[buffers.sender]) == 6
+    del held, there
+    last = sent(filled(buffers, (large + 1,), 9))
+    assert len(shared._received[buffers.sender]) == 3  # one in use and two idle
+    assert (last == 9).all()
+
+
+def test_many_small_slots_share_one_file():
+    buffers = SharedBuffers(10**6)
+    held = [sent(filled(buffers, (100,), value)) for value in range(500)]
+    assert len(shared._received[buffers.sender]) == 1
+    for value, tensor in enumerate(held):
+        assert (tensor == value).all()
+
+
+def test_empty_tensors_need_no_slot():
+    assert sent(filled(SharedBuffers(10**6), (0, 3), 1)).shape == (0, 3)
+
+
+def test_a_fork_of_the_receiver_gives_nothing_back():
+    buffers = SharedBuffers(10**6)
+    held = [sent(filled(buffers, LARGE, 1))]
+    child = os.fork()
+    if child == 0:
+        held.clear()
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    filled(buffers, LARGE, 2)
+    assert (held[0] == 1).all()
+
+
+def test_a_batch_that_comes_to_another_process_than_those_before_says_so():
+    buffers = SharedBuffers(10**6)
+    sent(filled(buffers, LARGE, 1))
+    message = send(filled(buffers, LARGE, 2))
+    del shared._received[buffers.sender]
+    with pytest.raises(RuntimeError, match="one process receive all batches"):
+        ForkingPickler.loads(message)
+
+
+# With real workers.
+
+STEPS = 240
+
+
+def series():
+    values = np.random.default_rng(0).normal(size=(STEPS, 3, 5)).astype("f4")
+    return xr.Dataset({"t": (("time", "y", "x"), values)})
+
+
+def stream(ds, **options):
+    return xtd.IterableDataset(
+        ds, {"time": 4, "y": -1, "x": -1}, {"time": 3}, inputs="t", shuffle=True, **options
+    )
+
+
+def held_of_workers():
+    """Pieces of memory of worker processes that are mapped here."""
+    return [len(arenas) for sender, arenas in shared._received.items() if sender[0] != os.getpid()]
+
+
+@pytest.mark.parametrize("context", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("loader", [xtd.DataLoader, torch.utils.data.DataLoader])
+def test_batches_of_workers_can_be_kept(context, loader):
+    ds = series()
+    more = {} if loader is xtd.DataLoader else {"batch_size": None}
+    batches = loader(
+        stream(ds, batch_size=7),
+        num_workers=2,
+        multiprocessing_context=context,
+        persistent_workers=True,
+        **more,
+    )
+    kept = [batch for _ in range(2) for batch in batches]
+    seen = []
+    for batch in kept:
+        for number, values in zip(batch.index.tolist(), batch.x, strict=True):
+            np.testing.assert_array_equal(values, ds["t"][number : number + 4])
+            seen.append(number)
+    assert sorted(seen) == sorted(2 * list(range(STEPS - 3)))
+
+
+def test_workers_use_their_memory_again_and_leave_none_behind():
+    ds = series().pad(x=(0, 20_000), mode="edge")  # a batch is about a megabyte
+    loader = xtd.DataLoader(stream(ds, batch_size=2), num_workers=2)
+    mapped = []
+    for batch in loader:
+        batch.x.add_(1)  # the consumer may write
+        mapped.append(held_of_workers())
+    assert len(mapped) == (STEPS - 3 + 1) // 2
+    assert all(each <= 10 for found in mapped for each in found)  # ahead, in the queue, in use
+    del batch
+    assert held_of_workers() == []
+
+
+def test_memory_of_workers_is_left_when_an_epoch_is_broken_off():
+    batch = next(iter(xtd.DataLoader(stream(series(), batch_size=2), num_workers=1)))
+    gc.collect()
+    first = batch.x.clone()
+    shared.forget_ended()
+    assert held_of_workers() == []
+    assert torch.equal(batch.x, first)
