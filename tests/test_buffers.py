@@ -64,3 +64,16 @@ def test_a_copy_begins_empty():
     buffers = Buffers(10**6)
     del [buffers.take((4,), F4)][:]
     assert pickle.loads(pickle.dumps(buffers))._free == {}
+
+
+def test_lent_and_idle_memory_keep_to_the_total():
+    buffers = Buffers(idle=1000, total=1000)
+    arrays = [buffers.take((100,), F4) for _ in range(2)]
+    where = {address(array) for array in arrays}
+    del arrays
+    held = buffers.take((50,), F4)  # 200 more bytes: one of the others goes
+    again = [buffers.take((100,), F4) for _ in range(2)]  # more is lent than the total
+    assert len({address(array) for array in again} & where) == 1
+    del again, held
+    kept = sum(len(free) * nbytes for nbytes, free in buffers._free.items())
+    assert 400 <= kept <= 1000

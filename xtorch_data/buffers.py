@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import weakref
 from collections import deque
@@ -22,12 +23,16 @@ class Buffers:
     Parameters
     ----------
     idle : int
-        Bytes that are kept while nobody uses them.
+        Bytes that are kept while nobody uses them, at most.
+    total : int, optional
+        Bytes that are lent and kept, at most, unless more is lent alone.
     """
 
-    def __init__(self, idle: int) -> None:
+    def __init__(self, idle: int, total: int | None = None) -> None:
         self._idle = idle
+        self._total = total
         self._free: dict[int, deque[memoryview]] = {}
+        self._lent: dict[int, int] = {}  # bytes by address
 
     def take(self, shape: Sequence[int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Uninitialized memory as an array.
@@ -41,20 +46,41 @@ class Buffers:
         try:
             memory = free.popleft()
         except IndexError:
+            self._make_room(nbytes)
             memory = np.empty(nbytes, np.uint8).data
         # numpy lets a view hold the array at the root of its chain of views. That is this one,
         # because what lies under it is no array.
         root = np.frombuffer(memory, dtype)
-        weakref.finalize(root, _give_back, self._free, memory, self._idle).atexit = False
+        address = root.__array_interface__["data"][0]
+        self._lent[address] = nbytes
+        weakref.finalize(root, _give_back, self, address, memory).atexit = False
         return root.reshape(shape)
 
+    # What follows may run wherever a last reference dies, in the middle of a lock for all we know:
+    # it needs none. If it runs twice at once, a buffer more or less is kept.
+
+    def _room(self) -> int:
+        """Bytes that may still be kept."""
+        idle = sum(nbytes * len(free) for nbytes, free in list(self._free.items()))
+        room = self._idle - idle
+        if self._total is not None:
+            room = min(room, self._total - idle - sum(list(self._lent.values())))
+        return room
+
+    def _make_room(self, nbytes: int) -> None:
+        """Let idle memory of other sizes go until so many bytes can be lent within the total."""
+        if self._total is None:
+            return
+        for free in list(self._free.values()):
+            while free and self._room() < nbytes:
+                with contextlib.suppress(IndexError):
+                    free.popleft()
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return Buffers, (self._idle,)
+        return Buffers, (self._idle, self._total)
 
 
-def _give_back(free: dict[int, deque[memoryview]], memory: memoryview, idle: int) -> None:
-    # Runs wherever the last reference dies, in the middle of a lock for all we know: this needs
-    # none. If two run at once, a buffer more or less is kept.
-    kept = sum(nbytes * len(each) for nbytes, each in list(free.items()))
-    if kept + memory.nbytes <= idle:
-        free[memory.nbytes].append(memory)
+def _give_back(buffers: Buffers, address: int, memory: memoryview) -> None:
+    buffers._lent.pop(address, None)
+    if memory.nbytes <= buffers._room():
+        buffers._free[memory.nbytes].append(memory)

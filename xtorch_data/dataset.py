@@ -236,7 +236,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         self._recorder: Recorder | None = None
         # Memory that blocks have left, until the next ones are read; what is kept is not left.
         spare = 0 if self._cache is not None or share < 3 else self.memory // 3
-        self._block_buffers = Buffers(spare)
+        self._block_buffers = Buffers(self.memory, total=self.memory)
         self._data = with_recycled_memory(self._data, self._block_buffers)
         self._budget = self.memory - spare
         if not self.shuffle:  # a few blocks ahead hide a read; more would only take fresh memory
