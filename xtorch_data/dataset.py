@@ -475,6 +475,14 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         recipe = self._recipe
         recorder = self._recorder = Recorder(epoch)
         nbytes = self._batch_nbytes()
+        preparer = Preparer(
+            self._windows,
+            recipe.sample_dims,
+            recipe.parts,
+            frozenset(recipe.transforms),
+            self._block_buffers,
+            lasting=self._cache is not None,
+        )
         return run(
             self._stages(epoch, intervals),
             sizes,
@@ -490,18 +498,12 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 executor=threads.work,
                 graphs=threads.graphs,
             ),
-            Preparer(
-                self._windows,
-                recipe.sample_dims,
-                recipe.parts,
-                frozenset(recipe.transforms),
-                self._block_buffers,
-            ),
+            preparer,
             lambda count: Assembly(recipe, self._buffers, count, epoch),
             self.batch_size is None,
             2 if nbytes > LARGE_BATCH_BYTES else 4,
             1 if self.functions() else max(1, min(SMALL_BATCHES, JOB_BYTES // max(1, nbytes))),
-            self._nbytes,
+            lambda load: self._nbytes(load, preparer),
             self._budget,
             self._cache,
             recorder,
@@ -513,16 +515,14 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         nbytes = sum(math.prod(part.sample_shape) * part.dtype.itemsize for part in parts)
         return nbytes * (self.batch_size or 1)
 
-    def _nbytes(self, load: Load) -> int:
-        """Bytes that a load takes in memory, and what is made of it to hand steps on."""
+    def _nbytes(self, load: Load, preparer: Preparer) -> int:
+        """Bytes that a load takes in memory, and what is joined of it with the one before."""
         along = load.axis
         begin, stop = load.region[along] if load.region else (0, 1)
-        # Read, perhaps beyond the region; pieces that straddle what was handed on; the next tail.
+        # Read, perhaps beyond the region; and pieces that straddle what was handed on.
         extent = max([stop, *(end for _, end in load.whole_chunks.values())]) - begin
-        if load.carried is not None:
+        if load.carried is not None and preparer.joins(load):
             extent += sum(piece.region[along][1] - load.carried for piece in load.pieces[:1])
-        if load.keep is not None:
-            extent += stop - load.keep
         sizes = {
             axis.dim: stop - start
             for axis, (start, stop) in zip(self._windows.axes, load.region, strict=True)

@@ -16,7 +16,17 @@ from .epoch import Piece
 from .select import Part, common_dtype
 from .windows import Axis, IntArray, Windows
 
-__all__ = ["PieceInMemory", "copy_windows", "labelled_sample", "locate", "to_array", "window_views"]
+__all__ = [
+    "PieceInMemory",
+    "SplitView",
+    "View",
+    "copy_windows",
+    "is_small",
+    "labelled_sample",
+    "locate",
+    "to_array",
+    "window_views",
+]
 
 Array = npt.NDArray[Any]
 
@@ -24,6 +34,49 @@ Array = npt.NDArray[Any]
 SMALL_WINDOW_BYTES = 4096
 # xbatcher lists the windows of what it is given; beyond this many they are cut by isel.
 MAX_LISTED_WINDOWS = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class SplitView:
+    """Windows that lie in several arrays, which follow each other along an axis.
+
+    Attributes
+    ----------
+    axis : int
+        The axis, among those of the windows.
+    along : int
+        Its place among the dims of the part.
+    offset : int
+        Where along it the part begins inside the window.
+    begins : sequence of int
+        Where each array begins along it.
+    views : sequence of ndarray
+        Each array, of shape ``(*position of the window along every axis, *part.dims)``, with one
+        position and all its steps along the axis.
+    """
+
+    axis: int
+    along: int
+    offset: int
+    begins: Sequence[int]
+    views: Sequence[Array]
+
+    def copy_window(self, out: Array, place: Sequence[int]) -> None:
+        """Copy the window at a place into ``out (*dims)``."""
+        first = place[self.axis] + self.offset
+        stop = first + out.shape[self.along]
+        before = (slice(None),) * self.along
+        where = (*place[: self.axis], 0, *place[self.axis + 1 :])
+        for begin, view in zip(self.begins, self.views, strict=True):
+            found = view[where]
+            start, end = max(first, begin), min(stop, begin + found.shape[self.along])
+            if start < end:
+                inside = found[(*before, slice(start - begin, end - begin))]
+                np.copyto(out[(*before, slice(start - first, end - first))], inside)
+
+
+# Every window of a piece.
+View = Array | SplitView
 
 
 @dataclass(eq=False)
@@ -34,9 +87,10 @@ class PieceInMemory:
     ----------
     piece : Piece
         Which samples.
-    views : dict of str to list of ndarray
+    views : mapping of str to sequence of ndarray or SplitView
         For each part without a transform, per variable an array of shape ``(*position of the
-        window along every axis, *part.dims)``: every window of the piece, without a copy.
+        window along every axis, *part.dims)``: every window of the piece, without a copy. Where
+        windows lie in more than one array, a `SplitView`.
     data : xarray.Dataset, optional
         The labeled block, if a transform wants it.
     generator : xbatcher.BatchGenerator, optional
@@ -44,7 +98,7 @@ class PieceInMemory:
     """
 
     piece: Piece
-    views: dict[str, list[Array]]
+    views: Mapping[str, Sequence[View]]
     data: xr.Dataset | None = None
     generator: xbatcher.BatchGenerator | None = None
 
@@ -54,6 +108,7 @@ def window_views(
     sample_dims: Sequence[Hashable],
     parts: Sequence[Part],
     variables: Mapping[Any, xr.Variable],
+    whole: Hashable = None,
 ) -> dict[str, list[Array]]:
     """Every window of a block, as views, by part and variable.
 
@@ -67,6 +122,8 @@ def window_views(
         Parts to gather, each with the dtype that its values become.
     variables : mapping of Hashable to xarray.Variable
         The block, in memory.
+    whole : Hashable, optional
+        A dim of which all steps are in the view, instead of every window.
     """
     cast: dict[tuple[Hashable, np.dtype[Any]], Array] = {}
     views: dict[str, list[Array]] = {}
@@ -76,7 +133,9 @@ def window_views(
                 array = _in_order_of_axes(windows, variables[name])
                 cast[name, part.dtype] = array.astype(part.dtype, copy=False)
         views[part.name] = [
-            _window_view(windows, sample_dims, part, cast[name, part.dtype], variables[name].dims)
+            _window_view(
+                windows, sample_dims, part, cast[name, part.dtype], variables[name].dims, whole
+            )
             for name in part.variables
         ]
     return views
@@ -98,18 +157,23 @@ def _window_view(
     part: Part,
     array: Array,
     dims: Sequence[Hashable],
+    whole: Hashable,
 ) -> Array:
     assert set(dims) <= {axis.dim for axis in windows.axes}, dims
     strides = dict(zip(dims, array.strides, strict=True))
     sizes = dict(zip(dims, array.shape, strict=True))
     lengths = {axis.dim: axis.size for axis in windows.axes}
+    indexers = dict(part.indexers)
+    if whole in sizes:
+        lengths[whole] = sizes[whole]
+        indexers.pop(whole, None)
     # A dim that the variable lacks has a stride of 0: its values are broadcast.
-    shape = [sizes.get(axis.dim, axis.length) - axis.size + 1 for axis in windows.axes]
+    shape = [sizes.get(axis.dim, axis.length) - lengths[axis.dim] + 1 for axis in windows.axes]
     steps = [strides.get(axis.dim, 0) for axis in windows.axes]
     shape += [lengths[dim] for dim in sample_dims]
     steps += [strides.get(dim, 0) for dim in sample_dims]
     view = np.lib.stride_tricks.as_strided(array, shape, steps, writeable=False)
-    return view[(..., *(part.indexers.get(dim, slice(None)) for dim in sample_dims))]
+    return view[(..., *(indexers.get(dim, slice(None)) for dim in sample_dims))]
 
 
 def labelled_generator(
@@ -172,14 +236,22 @@ def locate(
     return np.asarray(flat, dtype=np.int64), tuple(places)
 
 
-def copy_windows(out: Array, rows: IntArray, view: Array, places: tuple[IntArray, ...]) -> None:
+def is_small(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
+    """Whether windows are gathered by one indexing call, not by a copy each."""
+    return math.prod(shape) * dtype.itemsize < SMALL_WINDOW_BYTES
+
+
+def copy_windows(out: Array, rows: IntArray, view: View, places: tuple[IntArray, ...]) -> None:
     """Copy the windows at some places of a view into rows of ``out (sample, *dims)``."""
-    if math.prod(out.shape[1:]) * out.itemsize < SMALL_WINDOW_BYTES or not places:
+    if not isinstance(view, SplitView) and (not places or is_small(out.shape[1:], out.dtype)):
         out[rows] = view[places]
         return
     # One wide copy for each window; it releases the GIL.
     for row, *place in zip(rows.tolist(), *(at.tolist() for at in places), strict=True):
-        np.copyto(out[row, ...], view[tuple(place)])
+        if isinstance(view, SplitView):
+            view.copy_window(out[row, ...], place)
+        else:
+            np.copyto(out[row, ...], view[tuple(place)])
 
 
 def labelled_sample(

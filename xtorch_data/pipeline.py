@@ -50,7 +50,7 @@ class _Block:
     """What was made of a load: its pieces, and what the next load needs of it."""
 
     pieces: list[PieceInMemory]
-    tail: Tail | None
+    tail: Tail
     rest: Rest
 
 
@@ -61,10 +61,13 @@ class _Flight:
     stage: Stage
     nbytes: int
     left: int  # samples that are still to be gathered
+    # Earlier ones that have read what it needs, too; and how many, with itself, need its memory.
+    carries: tuple[_Flight, ...] = ()
+    users: int = 1
     loaded: Future[_Loaded] = field(default_factory=Future)
     # What the next stage needs of this one, before and after preprocess.
     rest: Future[Rest] = field(default_factory=Future)
-    tail: Future[Tail | None] = field(default_factory=Future)
+    tail: Future[Tail] = field(default_factory=Future)
 
     def drop(self) -> None:
         """Free the blocks."""
@@ -324,7 +327,9 @@ class _Flights:
         self._unread: deque[_Flight] = deque()  # planned, reading has not begun
         self._live: set[_Flight] = set()
         self._held = 0  # bytes of stages held or being read
-        self._before: _Flight | None = None
+        self._begun = 0  # stages being read, or read and with samples left
+        self._before: _Flight | None = None  # the one that was last begun
+        self._last: _Flight | None = None  # the one that was last planned
         self._closed = False
 
     def portions(self, batches: Iterator[int]) -> Iterator[list[_Portion]]:
@@ -359,7 +364,11 @@ class _Flights:
             if flight.left == 0:
                 self._live.discard(flight)
                 flight.drop()
-                self._held -= flight.nbytes
+                self._begun -= 1
+                for each in (flight, *flight.carries):
+                    each.users -= 1
+                    self._held -= 0 if each.users else each.nbytes
+                flight.carries = ()
                 self._read_ahead()
 
     def close(self) -> None:
@@ -384,19 +393,34 @@ class _Flights:
             if self._cache is None or load.key not in self._cache
         )
         nbytes += INDEX_BYTES * samples if stage.shuffle else 0
-        flight = _Flight(stage, nbytes, samples)
+        flight = _Flight(stage, nbytes, samples, self._carried(stage))
+        for each in flight.carries:
+            each.users += 1
+        self._last = flight
         self._live.add(flight)
         self._untaken.append(flight)
         self._unread.append(flight)
         return True
 
+    def _carried(self, stage: Stage) -> tuple[_Flight, ...]:
+        """The stages before this one that have read what it needs."""
+        found: tuple[_Flight, ...] = ()
+        carried = stage.loads[0].carried if len(stage.loads) == 1 else None
+        if carried is not None and self._last is not None:
+            for each in (*self._last.carries, self._last):
+                (load,) = each.stage.loads
+                if each.users and load.region[load.axis][1] > carried:
+                    found += (each,)
+        return found
+
     def _read_ahead(self) -> None:
         while not self._closed and (self._unread or self._plan()):
             flight = self._unread[0]
             cached = 0 if self._cache is None else self._cache.nbytes
-            if self._held and cached + self._held + flight.nbytes > self._memory:
+            if self._begun and cached + self._held + flight.nbytes > self._memory:
                 return
             self._unread.popleft()
+            self._begun += 1
             self._held += flight.nbytes
             before, self._before = self._before, flight
             asyncio.run_coroutine_threadsafe(self._load(flight, before), self._loop)
@@ -444,15 +468,15 @@ class _Flights:
             earlier = Rest() if before is None else await asyncio.wrap_future(before.rest)
             block, rest = await reader.aligned(load, found, earlier)
         block = await reader.preprocessed(load, block)
-        tail = None
+        tail: Tail = ()
         if load.carried is not None and before is not None:
             tail = await asyncio.wrap_future(before.tail)
         prepared = self._loop.run_in_executor(None, self._prepare, load, block, tail)
         return _Block(*await prepared, rest)
 
     def _prepare(
-        self, load: Load, block: xr.Dataset, tail: Tail | None
-    ) -> tuple[list[PieceInMemory], Tail | None]:
+        self, load: Load, block: xr.Dataset, tail: Tail
+    ) -> tuple[list[PieceInMemory], Tail]:
         with self._recorder.timed("prepare"):
             return self._preparer.pieces(load, block, tail)
 

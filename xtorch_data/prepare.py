@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,14 @@ import xarray as xr
 
 from .buffers import Buffers
 from .epoch import Load, Piece
-from .gather import PieceInMemory, labelled_generator, window_views
+from .gather import (
+    PieceInMemory,
+    SplitView,
+    View,
+    is_small,
+    labelled_generator,
+    window_views,
+)
 from .select import Part
 from .windows import Windows
 
@@ -18,12 +25,22 @@ __all__ = ["Preparer", "Tail"]
 
 
 @dataclass(frozen=True, eq=False)
-class Tail:
-    """Steps at the end of a load that the next one needs too."""
+class Segment:
+    """Data between two positions on the axis along which loads follow each other."""
 
     data: xr.Dataset
     start: int
     stop: int
+
+    def cut(self, dim: Hashable, start: int, stop: int) -> Segment:
+        """What of it lies between two positions; without a copy."""
+        start, stop = max(start, self.start), min(stop, self.stop)
+        along = {dim: slice(start - self.start, stop - self.start)}
+        return Segment(self.data.isel(along, missing_dims="ignore"), start, stop)
+
+
+# Steps at the end of a load that the next one needs too.
+Tail = tuple[Segment, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +59,8 @@ class Preparer:
         Parts that are cut as labeled samples.
     buffers : Buffers
         Where memory for joined steps comes from.
+    lasting : bool
+        Whether pieces are kept for later epochs. Then they hold no memory of the load before.
     """
 
     windows: Windows
@@ -49,10 +68,19 @@ class Preparer:
     parts: tuple[Part, ...]
     transformed: frozenset[str]
     buffers: Buffers
+    lasting: bool
 
-    def pieces(
-        self, load: Load, block: xr.Dataset, tail: Tail | None
-    ) -> tuple[list[PieceInMemory], Tail | None]:
+    def joins(self, load: Load) -> bool:
+        """Whether steps of a load are copied next to those that the load before has handed on."""
+        if load.carried is None:
+            return False
+        dim = self.windows.axes[load.axis].dim
+        return not all(self._splits(part, dim) for part in self.parts)
+
+    def _splits(self, part: Part, dim: Hashable) -> bool:
+        return not self.lasting and part.name not in self.transformed and can_split(part, dim)
+
+    def pieces(self, load: Load, block: xr.Dataset, tail: Tail) -> tuple[list[PieceInMemory], Tail]:
         """The pieces of a load, and the steps that the next load needs.
 
         Parameters
@@ -61,21 +89,47 @@ class Preparer:
             The load.
         block : xarray.Dataset
             Its region, read and preprocessed.
-        tail : Tail, optional
-            What the load before has handed on.
+        tail : tuple of Segment
+            What the load before has handed on, if this one carries it.
         """
-        before = tail if load.carried is not None else None
-        joined = _Joined(self.windows, load, block, before, self.buffers)
-        pieces = [self._in_memory(piece, joined.cut(piece.region)) for piece in load.pieces]
+        if not self.windows.axes:
+            return [self._piece(piece, (Segment(block, 0, 1),), None) for piece in load.pieces], ()
+        dim = self.windows.axes[load.axis].dim
+        segments = (*tail, Segment(block, *load.region[load.axis]))
+        pieces = []
+        for piece in load.pieces:
+            # A piece reaches over the whole region along the other axes, or is cut there.
+            indexers = {
+                axis.dim: slice(start - origin, stop - origin)
+                for axis, (start, stop), (origin, _) in zip(
+                    self.windows.axes, piece.region, load.region, strict=True
+                )
+                if axis.dim != dim
+            }
+            found = [
+                Segment(each.data.isel(indexers, missing_dims="ignore"), each.start, each.stop)
+                for each in _between(segments, dim, *piece.region[load.axis])
+            ]
+            pieces.append(self._piece(piece, tuple(found), dim))
         if load.keep is None:
-            return pieces, None
-        region = list(load.region)
-        region[load.axis] = (load.keep, region[load.axis][1])
-        return pieces, Tail(joined.cut(region), *region[load.axis])
+            return pieces, ()
+        return pieces, _between(segments, dim, load.keep, load.region[load.axis][1])
 
-    def _in_memory(self, piece: Piece, data: xr.Dataset) -> PieceInMemory:
-        plain = [part for part in self.parts if part.name not in self.transformed]
-        views = window_views(self.windows, self.sample_dims, plain, data.variables)
+    def _piece(
+        self, piece: Piece, segments: tuple[Segment, ...], dim: Hashable | None
+    ) -> PieceInMemory:
+        split = [part for part in self.parts if len(segments) > 1 and self._splits(part, dim)]
+        whole = [
+            part for part in self.parts if part not in split and part.name not in self.transformed
+        ]
+        needed = {name for part in self.parts if part not in split for name in part.variables}
+        views: dict[str, Sequence[View]] = {}
+        if split:
+            views.update(self._split_views(split, segments, dim))
+        if not needed:
+            return PieceInMemory(piece, views)
+        data = _joined(segments, dim, needed, self.buffers)
+        views.update(window_views(self.windows, self.sample_dims, whole, data.variables))
         if not self.transformed:
             return PieceInMemory(piece, views)
         names = {
@@ -94,52 +148,63 @@ class Preparer:
             piece, views, labelled, labelled_generator(self.windows, piece, labelled)
         )
 
-
-@dataclass(frozen=True, eq=False)
-class _Joined:
-    """What a load has read behind what the one before has handed on."""
-
-    windows: Windows
-    load: Load
-    block: xr.Dataset
-    tail: Tail | None
-    buffers: Buffers
-
-    def cut(self, region: Sequence[tuple[int, int]]) -> xr.Dataset:
-        """The data of a region; only what straddles both is copied."""
-        axis, dim = self.load.axis, None
-        found = self.block
-        if self.windows.axes:
-            dim = self.windows.axes[axis].dim
-        indexers = {
-            other.dim: slice(start - origin, stop - origin)
-            for place, (other, (start, stop), (origin, _)) in enumerate(
-                zip(self.windows.axes, region, self.load.region, strict=True)
-            )
-            if place != axis
-        }
-        if dim is not None:
-            start, stop = region[axis]
-            origin = self.load.region[axis][0]
-            own = slice(max(start - origin, 0), max(stop - origin, 0))
-            found = self.block.isel({**indexers, dim: own}, missing_dims="ignore")
-            if self.tail is not None and start < self.tail.stop:
-                begin = self.tail.start
-                before = slice(start - begin, min(stop, self.tail.stop) - begin)
-                first = self.tail.data.isel({**indexers, dim: before}, missing_dims="ignore")
-                found = _concatenated(first, found, dim, self.buffers)
-        return found
+    def _split_views(
+        self, parts: Sequence[Part], segments: tuple[Segment, ...], dim: Hashable
+    ) -> dict[str, Sequence[View]]:
+        axis = next(place for place, axis in enumerate(self.windows.axes) if axis.dim == dim)
+        size = self.windows.axes[axis].size
+        begins = [each.start - segments[0].start for each in segments]
+        found = [
+            window_views(self.windows, self.sample_dims, parts, each.data.variables, whole=dim)
+            for each in segments
+        ]
+        views: dict[str, Sequence[View]] = {}
+        for part in parts:
+            inside = range(size)[part.indexers.get(dim, slice(None))]
+            assert isinstance(inside, range), part
+            along = part.dims.index(dim)
+            of_part: list[View] = []
+            for place, name in enumerate(part.variables):
+                arrays = [each[part.name][place] for each in found]
+                if dim in segments[-1].data.variables[name].dims:
+                    of_part.append(SplitView(axis, along, inside.start, begins, arrays))
+                else:
+                    of_part.append(arrays[-1])
+            views[part.name] = of_part
+        return views
 
 
-def _concatenated(
-    first: xr.Dataset, second: xr.Dataset, dim: Hashable, buffers: Buffers
+def can_split(part: Part, dim: Hashable) -> bool:
+    """Whether windows that lie in several segments are gathered from each, without joining them.
+
+    So are windows that are copied one by one, and of which the part takes neighboring steps.
+    """
+    indexer = part.indexers.get(dim, slice(None))
+    neighbors = isinstance(indexer, slice) and indexer.step in (None, 1)
+    return not is_small(part.shape, part.dtype) and neighbors and dim not in part.lacking
+
+
+def _between(segments: Sequence[Segment], dim: Hashable, start: int, stop: int) -> Tail:
+    """What of neighboring segments lies between two positions."""
+    return tuple(
+        each.cut(dim, start, stop) for each in segments if each.start < stop and start < each.stop
+    )
+
+
+def _joined(
+    segments: Sequence[Segment], dim: Hashable | None, names: Container[Hashable], buffers: Buffers
 ) -> xr.Dataset:
-    """Two neighbors along a dim; variables without the dim are those of the second."""
-    if not any(dim in variable.dims for variable in second.variables.values()):
-        return second
-    if second.coords:
+    """Neighboring segments as one; variables without the dim are those of the last one."""
+    chosen = [
+        each.data.drop_vars([name for name in each.data.data_vars if name not in names])
+        for each in segments
+    ]
+    last = chosen[-1]
+    if len(chosen) == 1 or not any(dim in variable.dims for variable in last.variables.values()):
+        return last
+    if last.coords:
         return xr.concat(
-            [first, second],
+            chosen,
             dim=dim,
             data_vars="minimal",
             coords="minimal",
@@ -148,14 +213,14 @@ def _concatenated(
             combine_attrs="override",
         )
     joined = {}
-    for name, variable in second.data_vars.items():
+    for name, variable in last.data_vars.items():
         if dim not in variable.dims:
             joined[name] = variable.variable
             continue
-        parts = [first.variables[name].to_numpy(), variable.to_numpy()]
+        arrays = [each.variables[name].to_numpy() for each in chosen]
         axis = variable.dims.index(dim)
-        shape = list(parts[1].shape)
-        shape[axis] += parts[0].shape[axis]
-        out = buffers.take(shape, parts[1].dtype)
-        joined[name] = xr.Variable(variable.dims, np.concatenate(parts, axis=axis, out=out))
+        shape = list(arrays[-1].shape)
+        shape[axis] = sum(array.shape[axis] for array in arrays)
+        out = buffers.take(shape, arrays[-1].dtype)
+        joined[name] = xr.Variable(variable.dims, np.concatenate(arrays, axis=axis, out=out))
     return xr.Dataset(joined)
