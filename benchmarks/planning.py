@@ -117,8 +117,8 @@ def _plan(name: str, order: str, traced: bool, folder: str) -> dict[str, float]:
         batch_size=case["batch_size"],
         shuffle=order == "shuffled",
     )
-    intervals = dataset._intervals(0, RANKS - 1, RANKS, WORKERS - 1, WORKERS)
-    next(dataset._stages(0, intervals)).order()
+    intervals = dataset.plan.intervals(0, RANKS - 1, RANKS, WORKERS - 1, WORKERS)
+    next(dataset.plan.stages(0, intervals)).order()
     seconds = time.perf_counter() - begin
     if traced:
         peak = tracemalloc.get_traced_memory()[1]

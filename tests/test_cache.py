@@ -100,7 +100,7 @@ def test_what_fits_is_read_in_the_first_epoch_only(store, shuffle):
     assert reads[1:] == [0, 0]
     stats = dataset.stats()
     assert (stats.blocks_read, stats.bytes_read) == (0, 0)
-    assert stats.blocks_cached == len(dataset._grid)
+    assert stats.blocks_cached == len(dataset.plan.grid)
 
 
 def test_a_part_is_kept_of_what_does_not_fit(store):
@@ -112,8 +112,8 @@ def test_a_part_is_kept_of_what_does_not_fit(store):
     for _ in range(3):
         list(dataset)
     stats = dataset.stats()
-    assert 0 < stats.blocks_cached < len(dataset._grid)
-    assert stats.blocks_read + stats.blocks_cached == len(dataset._grid)
+    assert 0 < stats.blocks_cached < len(dataset.plan.grid)
+    assert stats.blocks_read + stats.blocks_cached == len(dataset.plan.grid)
     assert dataset._cache.nbytes <= 1800
 
 

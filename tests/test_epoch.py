@@ -63,7 +63,9 @@ def samples_of(stage, windows):
             for piece in pieces
         ]
     )
-    return numbers[epochs.as_indices(stage.order())].tolist()
+    expected = numbers[epochs.as_indices(stage.order())].tolist()
+    assert stage.numbers(windows).tolist() == expected
+    return expected
 
 
 def make_line(plan, shuffle, seed=0, epoch=0, pool_blocks=2):
@@ -233,61 +235,6 @@ def test_the_order_depends_on_seed_and_epoch_alone(plan, seed):
     if len(windows) > 12:  # chance that two orders agree: 1 in 13!
         assert order(seed, 1) != first
         assert order(seed + 1, 0) != first
-
-
-intervals_lists = st.lists(st.integers(1, 30), min_size=1, max_size=5).map(
-    lambda sizes: [
-        (7 * place + sum(sizes[:place]), 7 * place + sum(sizes[: place + 1]))
-        for place in range(len(sizes))
-    ]
-)
-
-
-def positions(intervals):
-    return [position for start, stop in intervals for position in range(start, stop)]
-
-
-@given(intervals_lists, st.integers(1, 9), st.sampled_from(["drop", "pad", "keep"]))
-def test_ranks_share_the_line(intervals, world_size, uneven):
-    everything = positions(intervals)
-    shares = [
-        positions(epochs.share(intervals, rank, world_size, uneven)) for rank in range(world_size)
-    ]
-    together = [position for share in shares for position in share]
-    sizes = {len(share) for share in shares}
-    if uneven == "drop":
-        assert together == everything[: len(everything) // world_size * world_size]
-        assert len(sizes) == 1
-    elif uneven == "keep":
-        assert together == everything
-        assert max(sizes) - min(sizes) <= 1
-    else:
-        laps = everything * world_size
-        assert together == laps[: -(-len(everything) // world_size) * world_size]
-        assert len(sizes) == 1
-
-
-@given(intervals_lists, st.integers(1, 6), st.integers(1, 9), st.booleans())
-def test_workers_share_whole_batches(intervals, workers, batch_size, drop_last):
-    everything = positions(intervals)
-    shares = [
-        positions(epochs.worker_share(intervals, worker, workers, batch_size, drop_last))
-        for worker in range(workers)
-    ]
-    together = [position for share in shares for position in share]
-    kept = len(everything) // batch_size * batch_size if drop_last else len(everything)
-    assert together == everything[:kept]
-    full = [len(share) % batch_size == 0 for share in shares if share]
-    assert all(full[:-1])
-    assert sum(-(-len(share) // batch_size) for share in shares) == epochs.batches(
-        len(everything), batch_size, drop_last
-    )
-
-
-@given(intervals_lists, st.integers(-5, 100), st.integers(-5, 100))
-def test_a_cut_is_a_slice_of_the_positions(intervals, start, stop):
-    expected = positions(intervals)[max(start, 0) : max(stop, 0)]
-    assert positions(epochs.cut(intervals, start, stop)) == expected
 
 
 @pytest.mark.parametrize("runs, group", [(7, 3), (50, 1), (3, 1000)])

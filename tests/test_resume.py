@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xtorch_data as xtd
-from xtorch_data.epoch import cut, total
+from xtorch_data.intervals import cut, total
 from xtorch_data.resume import Walk, _round_robin, remaining
 
 
@@ -165,7 +165,7 @@ def test_the_loader_goes_on_where_its_workers_were(persistent):
 
 def test_a_state_is_small_at_any_scale():
     dataset = make(rank=0, world_size=5, uneven="keep")
-    state = dataset._state_after(0, 3, num_workers=8)
+    state = dataset.plan.state_after(0, 3, world_size=5, num_workers=8)
     state["walks"] = [[4096, 8, 32, "drop", True, 123_456]] * 20
     assert len(json.dumps(state)) < 4096
 

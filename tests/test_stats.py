@@ -20,7 +20,7 @@ def test_an_epoch_is_accounted_for():
     stats = dataset.stats()
     assert (stats.epoch, stats.samples, stats.batches) == (0, 20, 5)
     assert stats.bytes_gathered == 20 * 5 * 4 * 4
-    assert stats.blocks_read == len(dataset._grid)
+    assert stats.blocks_read == len(dataset.plan.grid)
     assert 0 < stats.seconds < 60
     assert stats == dataset.stats()  # the clock has stopped
     assert "20 samples in 5 batches" in str(stats)

@@ -9,7 +9,7 @@ import dask.utils
 import numpy as np
 import torch
 
-from .epoch import Uneven
+from .intervals import Uneven
 
 __all__ = ["as_batch_size", "as_bytes", "as_seed", "as_uneven", "numpy_dtype"]
 

@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import operator
 import os
-import warnings
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
-import dask.utils
 import torch
 import torch.utils.data
 import xarray as xr
 
-from . import epoch as epochs
-from . import resume
-from .arguments import as_batch_size, as_bytes, as_seed, as_uneven, numpy_dtype
-from .assembly import Assembly, Recipe
+from .arguments import as_batch_size, as_bytes, as_seed, as_uneven
+from .assembly import Assembly
 from .batch import Batch
-from .blocks import BlockGrid, plan_in_order, plan_shuffled
 from .buffers import Buffers
 from .cache import BlockCache
-from .epoch import Interval, Line, Load, Stage, Uneven
 from .forked import make_safe
-from .labels import LabelledWindows, Labels
+from .intervals import Uneven
+from .labels import LabelledWindows
 from .pipeline import run
+from .plan import Plan
 from .prepare import Preparer
 from .reader import Reader
 from .recycled import with_recycled_memory
-from .select import make_part, resolve_parts
+from .resume import Position
+from .samples import Samples
 from .shared import SharedBuffers
-from .sources import as_source
-from .space import SampleSpace, coords_of, layouts_of
 from .stats import Recorder, Stats
-from .topology import EpochCounter, as_topology, current_topology
+from .topology import EpochCounter, Topology
 from .transforms import Transform
 
 __all__ = ["IterableDataset"]
 
-# Shuffled, a pool that decodes a chunk no more often than this need not be larger.
-ENOUGH_AMPLIFICATION = 1.25
-# In order, blocks held and read ahead at most, if the memory allows more.
-BLOCKS_AHEAD = 8
 # Of larger batches, fewer are gathered ahead.
 LARGE_BATCH_BYTES = 16 * 2**20
 # Small batches are gathered several at a time: as many as this, or as make so many bytes.
@@ -164,126 +153,85 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         dims: Sequence[Hashable] | None = None,
     ) -> None:
         super().__init__()
-        source = as_source(ds, dims)
-        self.batch_size = as_batch_size(batch_size)
-        self.shuffle = bool(shuffle)
-        self.seed = as_seed(seed)
-        self.drop_last = bool(drop_last)
-        self.memory = as_bytes(memory)
-        self.uneven = as_uneven(uneven, self.shuffle)
-        self._topology = as_topology(rank, world_size)
-        self._inherited: tuple[int, int] | None = None  # topology of the parent, in a worker
-        self._told_epoch: torch.Tensor | int | None = None  # by the parent, in a worker
+        shuffle, seed = bool(shuffle), as_seed(seed)
+        samples = Samples.of(
+            ds,
+            input_dims,
+            input_overlap,
+            inputs=inputs,
+            targets=targets,
+            parts=parts,
+            preprocess=preprocess,
+            transform=transform,
+            target_transform=target_transform,
+            batch_transform=batch_transform,
+            seed=seed,
+            dtype=dtype,
+            dims=dims,
+        )
+        plan = Plan.of(
+            samples.recipe.windows,
+            samples.layouts,
+            memory=as_bytes(memory),
+            shuffle=shuffle,
+            seed=seed,
+            batch_size=as_batch_size(batch_size),
+            drop_last=bool(drop_last),
+            uneven=as_uneven(uneven, shuffle),
+            independent=samples.random_blocks,
+            cached=cache and not samples.random_blocks,
+        )
+        self._topology = Topology(rank, world_size)
+        self._begin_with(samples, plan)
+
+    def _begin_with(self, samples: Samples, plan: Plan) -> None:
+        """Make what an epoch needs of its own."""
+        self._samples, self._plan = samples, plan
+        if self._topology.explicit is not None:
+            plan.require_shares(self._topology.explicit[1])
         self._epochs = EpochCounter()
-        self._walks: tuple[int, tuple[resume.Walk, ...]] = 0, ()  # an epoch, and what is done of it
-        self._position: tuple[int, int] | None = None  # epoch and batches of the latest iteration
-
-        selections = resolve_parts(
-            source.dataset, source.single, inputs, targets, parts, reserved={"index", *dir(Batch)}
-        )
-        self._preprocess = Transform.of(preprocess, "preprocess")
-        transforms = {
-            "x": Transform.of(transform, "transform"),
-            "y": Transform.of(target_transform, "target_transform"),
-        }
-        for part, given in transforms.items():
-            if given is not None and part not in selections:
-                raise ValueError(
-                    f"{given.argument} works on part {part!r}, but the parts are {list(selections)}"
-                )
-        floating, cast_to = numpy_dtype(dtype)
-        space = SampleSpace.of(source, input_dims, input_overlap, selections, self._preprocess)
-        self._windows = space.windows
-        made = tuple(
-            make_part(name, select, space.template, space.windows, space.sample_dims, floating)
-            for name, select in selections.items()
-        )
-        coords = coords_of(source.dataset, space.windows)
-        self._variable_dims = {
-            name: frozenset(space.template.variables[name].dims)
-            for part in made
-            for name in part.variables
-        }
-        self._recipe = Recipe(
-            windows=space.windows,
-            parts=made,
-            transforms={name: given for name, given in transforms.items() if given is not None},
-            batch_transform=Transform.of(batch_transform, "batch_transform"),
-            sample_dims=space.sample_dims,
-            flatten=space.flatten,
-            floating=floating,
-            cast=cast_to,
-            seed=self.seed,
-            labels=Labels(
-                space.windows,
-                coords,
-                {name: dict(space.template.variables[name].attrs) for name in self._variable_dims},
-            ),
-        )
-        read = source.dataset[list(space.reads)]
-        labelled = self._preprocess is not None or self._recipe.transforms
-        self._data = read if labelled else read.drop_vars(list(read.coords))
-        self._origin = source.origin
-        self._process = os.getpid()
-        self._layouts = layouts_of(self._data, space.windows, made)
-        self._grid, share = self._plan()
-        nbytes = max(1, self._grid.nbytes)
-        self._pool_blocks = max(1, self.memory // share // nbytes)
-        self._cache: BlockCache | None = None
-        if cache and not (self._preprocess is not None and self._preprocess.takes_rng):
-            working = 2 * nbytes * (self._pool_blocks if self.shuffle else 1)
-            self._cache = BlockCache(self.memory, working, nbytes * len(self._grid))
+        self._position = Position()
         self._recorder: Recorder | None = None
-        # Memory that blocks have left, until the next ones are read; what is kept is not left.
-        spare = 0 if self._cache is not None or share < 3 else self.memory // 3
-        self._block_buffers = Buffers(self.memory, total=self.memory)
-        self._data = with_recycled_memory(self._data, self._block_buffers)
-        self._budget = self.memory - spare
-        if not self.shuffle:  # a few blocks ahead hide a read; more would only take fresh memory
-            self._budget = min(self._budget, BLOCKS_AHEAD * nbytes)
+        self._cache: BlockCache | None = None
+        if plan.cached:
+            total = plan.block_nbytes * len(plan.grid)
+            self._cache = BlockCache(plan.memory, plan.working_nbytes, total)
+        self._block_buffers = Buffers(plan.memory, total=plan.memory)
+        self._data = with_recycled_memory(samples.data, self._block_buffers)
         self._buffers = Buffers(idle=4 * self._batch_nbytes())
-        if self._topology is not None:
-            self._check_shares(*self._topology)
-
-    def _plan(self) -> tuple[BlockGrid, int]:
-        """The blocks, and the part of the memory, one in so many, that a pool or block may take.
-
-        A third: one is in use while the next is read, and a third is for memory that is used again.
-        Where chunks are so large that this decodes them often, reading less comes first: a half
-        leaves no spare memory, the whole no room to read ahead.
-        """
-        planner = plan_shuffled if self.shuffle else plan_in_order
-        enough = ENOUGH_AMPLIFICATION if self.shuffle else 1.0
-        found = []
-        for share in (3, 2, 1):
-            grid = planner(self._windows, self._layouts, self.memory // share)
-            found.append((grid, share))
-            if grid.nbytes <= self.memory // share and grid.amplification <= enough:
-                break
-        else:
-            grid, share = min(found, key=lambda each: round(each[0].amplification, 2))
-        if len(grid.windows) and grid.nbytes > self.memory:
-            warnings.warn(
-                f"one sample takes {dask.utils.format_bytes(grid.nbytes)}, more than memory="
-                f"{dask.utils.format_bytes(self.memory)}: blocks of one window are read, one at a "
-                "time, and the memory is exceeded",
-                stacklevel=3,
-            )
-        return grid, share
-
-    def _check_shares(self, rank: int, world_size: int) -> None:
-        if self.uneven == "drop" and len(self._windows) < world_size:
-            raise ValueError(
-                f"{len(self._windows)} samples cannot be shared by {world_size} ranks with "
-                "uneven='drop': every rank would get none"
-            )
+        self._process = os.getpid()
 
     # What there is.
 
     @property
     def windows(self) -> LabelledWindows:
         """The samples: ``len(windows)``, ``windows[i]`` for ``isel``, ``windows.coords(i)``."""
-        return LabelledWindows(self._windows, self._recipe.labels.coords)
+        return self._samples.windows
+
+    @property
+    def plan(self) -> Plan:
+        """What is read, in which order, and who gets what; it reads nothing."""
+        return self._plan
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples in a batch; None for samples one at a time."""
+        return self._plan.batch_size
+
+    @property
+    def shuffle(self) -> bool:
+        """Whether the order is random."""
+        return self._plan.shuffle
+
+    @property
+    def rank(self) -> int:
+        """Which of the shares of the epoch this process gets."""
+        return self._topology.current()[0]
+
+    @property
+    def world_size(self) -> int:
+        """In how many shares the epoch is cut."""
+        return self._topology.current()[1]
 
     @property
     def epoch(self) -> int:
@@ -301,10 +249,10 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         epoch = operator.index(epoch)
         if epoch < 0:
             raise ValueError(f"epoch must not be negative, got {epoch}")
-        if self._position is not None:  # begun since: an epoch that is set again is a whole one
-            self._walks = 0, ()
+        if self._position.reached:  # begun since: an epoch that is set again is a whole one
+            self._plan = self._plan.afresh()
         self._epochs.next = epoch
-        self._position = None
+        self._position = Position()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the latest iteration in this process is: JSON-able, and small at any scale.
@@ -313,8 +261,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         With worker processes the position is known to the loader: take the state from
         `DataLoader.state_dict`.
         """
-        epoch, taken = self._position or (self.epoch, 0)
-        return self._state_after(epoch, taken, num_workers=1)
+        epoch, batches = self._position.reached or (self.epoch, 0)
+        return self._plan.state_after(epoch, batches, self.world_size)
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Go on where a state was taken, with the samples that no rank had yielded then.
@@ -333,22 +281,9 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         ValueError
             If it is no state, or of another dataset; the message says what differs.
         """
-        epoch, walks = resume.from_state(state, self._line(0), strict)
-        self._epochs.next = epoch
-        self._walks = epoch, tuple(walks)
-        self._position = None
-
-    def _state_after(self, epoch: int, taken: int, num_workers: int) -> dict[str, Any]:
-        """The state after some batches of an epoch."""
-        walked = self._walks[1] if self._walks[0] == epoch else ()
-        _, world_size = self._rank_and_world_size()
-        walk = resume.Walk(
-            world_size, num_workers, self.batch_size or 1, self.uneven, self.drop_last, taken
-        )
-        left = self._left(epoch)
-        if taken and taken >= max(walk.batches_of(left, rank) for rank in (0, world_size - 1)):
-            return resume.as_state(epoch + 1, (), self._line(0))
-        return resume.as_state(epoch, (*walked, walk) if taken else walked, self._line(0))
+        self._plan = self._plan.resume(state, strict)
+        self._epochs.next = self._plan.resumed[0]
+        self._position = Position()
 
     def stats(self) -> Stats:
         """Where the time of the latest iteration in this process went.
@@ -372,111 +307,64 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
 
         Samples if ``batch_size`` is None; fewer than usual where an epoch is resumed.
         """
-        mine = epochs.share(self._left(self.epoch), *self._rank_and_world_size(), self.uneven)
-        return self._batches_of(epochs.total(mine))
+        return self._plan.batches(self.epoch, self.rank, self.world_size)
 
     def __repr__(self) -> str:
-        parts = ", ".join(
-            f"{part.name}: "
-            + (f"{list(part.variables)}" if part.stacked else f"{part.variables[0]!r}")
-            + f" {part.sample_shape}"
-            for part in self._recipe.parts
-        )
-        order = f"shuffled with seed {self.seed}" if self.shuffle else "in order"
+        order = f"shuffled with seed {self._plan.seed}" if self.shuffle else "in order"
         return (
             f"<xtorch_data.IterableDataset {self.windows!r}\n"
-            f"  {parts}\n"
-            f"  batches of {self.batch_size}, {order}, from {self._origin}>"
+            f"  {self._samples!r}\n"
+            f"  batches of {self.batch_size}, {order}, from {self._samples.origin}>"
         )
+
+    # What a loader asks for.
 
     def functions(self) -> list[Transform]:
         """The functions of the user."""
-        given = [self._preprocess, *self._recipe.transforms.values(), self._recipe.batch_transform]
-        return [transform for transform in given if transform is not None]
+        return self._samples.functions()
 
-    # Who gets what: the line, cut for ranks and workers.
+    def begin_epoch(self) -> int:
+        """Take the next epoch; what was resumed is over with the epochs that follow."""
+        epoch = self._epochs.claim()
+        self._position.begin(epoch)
+        if self._plan.resumed[0] != epoch:
+            self._plan = self._plan.afresh()
+        self._recorder = None
+        return epoch
 
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        if self._topology is not None:
-            return self._topology
-        if self._inherited is not None and torch.utils.data.get_worker_info() is not None:
-            return self._inherited
-        return current_topology()
+    def tell_epoch(self, epoch: torch.Tensor | int) -> None:
+        """Tell the copy in a worker process which epoch to yield.
 
-    def _left(self, epoch: int) -> list[Interval]:
-        """The stretches of an epoch's line that are still to be walked."""
-        walks = self._walks[1] if self._walks[0] == epoch else ()
-        return resume.remaining(len(self._windows), walks)
-
-    def _batches_of(self, samples: int) -> int:
-        if self.batch_size is None:
-            return samples
-        return epochs.batches(samples, self.batch_size, self.drop_last)
-
-    def _line(self, epoch: int) -> Line:
-        return Line(self._grid, self.shuffle, self.seed, epoch, self._pool_blocks)
-
-    def _intervals(
-        self, epoch: int, rank: int, world_size: int, worker: int, num_workers: int
-    ) -> list[Interval]:
-        """The stretches of the line that one worker of one rank yields."""
-        size = self.batch_size or 1
-        mine = epochs.share(self._left(epoch), rank, world_size, self.uneven)
-        return epochs.worker_share(mine, worker, num_workers, size, self.drop_last)
-
-    def _stages(self, epoch: int, intervals: Sequence[Interval]) -> Iterator[Stage]:
-        random_blocks = self._preprocess is not None and self._preprocess.takes_rng
-        return self._line(epoch).stages(intervals, independent=random_blocks)
+        Parameters
+        ----------
+        epoch : torch.Tensor or int
+            Its number, or memory from which it is read whenever an iteration begins.
+        """
+        self._epochs.tell(epoch)
 
     # Iteration.
 
     def __iter__(self) -> Iterator[Batch]:
         info = torch.utils.data.get_worker_info()
         if info is None:
-            epoch = self._begin()
-            return self._counted(epoch, self._iterate(epoch, 0, 1))
+            epoch = self.begin_epoch()
+            return self._position.counted(epoch, self._iterate(epoch, 0, 1))
         if not isinstance(self._buffers, SharedBuffers):
             self._buffers = SharedBuffers(idle=4 * self._batch_nbytes())
-        if self._told_epoch is not None:
-            return self._iterate(int(self._told_epoch), info.id, info.num_workers)
         return self._iterate(self._epochs.claim_in_worker(info), info.id, info.num_workers)
-
-    def _begin(self) -> int:
-        """Take the next epoch; what was resumed is over with the epochs that follow."""
-        epoch = self._epochs.claim()
-        self._position = epoch, 0
-        if self._walks[0] != epoch:
-            self._walks = 0, ()
-        self._recorder = None
-        return epoch
-
-    def _counted(
-        self, epoch: int, batches: Generator[Batch, None, None]
-    ) -> Generator[Batch, None, None]:
-        """Batches, counted as they are handed out."""
-        taken = 0
-        with contextlib.closing(batches):
-            for batch in batches:
-                taken += 1
-                self._position = epoch, taken
-                yield batch
-                del batch
 
     def _iterate(self, epoch: int, worker: int, num_workers: int) -> Generator[Batch, None, None]:
         if self._process != os.getpid():  # inherited by a fork, not sent to this process
             make_safe(self._data)
             self._process = os.getpid()
-            self._inherited = None
-        intervals = self._intervals(epoch, *self._rank_and_world_size(), worker, num_workers)
-        samples = epochs.total(intervals)
-        self._check_shares(*self._rank_and_world_size())
-        size = self.batch_size or 1
-        sizes = (min(size, samples - start) for start in range(0, samples, size))
-        recipe = self._recipe
+        samples, plan = self._samples, self._plan
+        plan.require_shares(self.world_size)
+        intervals = plan.intervals(epoch, self.rank, self.world_size, worker, num_workers)
+        recipe = samples.recipe
         recorder = self._recorder = Recorder(epoch)
         nbytes = self._batch_nbytes()
         preparer = Preparer(
-            self._windows,
+            recipe.windows,
             recipe.sample_dims,
             recipe.parts,
             frozenset(recipe.transforms),
@@ -484,15 +372,15 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             lasting=self._cache is not None,
         )
         return run(
-            self._stages(epoch, intervals),
-            sizes,
+            plan.stages(epoch, intervals),
+            plan.batch_sizes(intervals),
             lambda threads: Reader(
                 dataset=self._data,
-                origin=self._origin,
-                windows=self._windows,
-                variable_dims=self._variable_dims,
-                preprocess=self._preprocess,
-                seed=self.seed,
+                origin=samples.origin,
+                windows=recipe.windows,
+                variable_dims=samples.variable_dims,
+                preprocess=samples.preprocess,
+                seed=recipe.seed,
                 epoch=epoch,
                 recorder=recorder,
                 executor=threads.work,
@@ -500,45 +388,21 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             ),
             preparer,
             lambda count: Assembly(recipe, self._buffers, count, epoch),
-            self.batch_size is None,
+            plan.batch_size is None,
             2 if nbytes > LARGE_BATCH_BYTES else 4,
             1 if self.functions() else max(1, min(SMALL_BATCHES, JOB_BYTES // max(1, nbytes))),
-            lambda load: self._nbytes(load, preparer),
-            self._budget,
+            lambda load: plan.nbytes(load, preparer.joins(load)),
+            plan.budget,
             self._cache,
             recorder,
         )
 
     def _batch_nbytes(self) -> int:
         """Bytes of a batch, before any transform."""
-        parts = self._recipe.parts
-        nbytes = sum(math.prod(part.sample_shape) * part.dtype.itemsize for part in parts)
-        return nbytes * (self.batch_size or 1)
-
-    def _nbytes(self, load: Load, preparer: Preparer) -> int:
-        """Bytes that a load takes in memory, and what is joined of it with the one before."""
-        along = load.axis
-        begin, stop = load.region[along] if load.region else (0, 1)
-        # Read, perhaps beyond the region; and pieces that straddle what was handed on.
-        extent = max([stop, *(end for _, end in load.whole_chunks.values())]) - begin
-        if load.carried is not None and preparer.joins(load):
-            extent += sum(piece.region[along][1] - load.carried for piece in load.pieces[:1])
-        sizes = {
-            axis.dim: stop - start
-            for axis, (start, stop) in zip(self._windows.axes, load.region, strict=True)
-        }
-        if load.region:
-            sizes[self._windows.axes[along].dim] = extent
-        total = sum(
-            layout.itemsize * math.prod(sizes[dim] for dim in layout.chunks)
-            for layout in self._layouts
-        )
-        return total
+        return self._samples.nbytes * (self.batch_size or 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker process knows nothing of torch.distributed: tell it who its parent is.
-        known = {"_inherited": self._rank_and_world_size(), "_recorder": None}
-        return {**self.__dict__, **known}
+        return {**self.__dict__, "_recorder": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _process=os.getpid())

@@ -1,6 +1,6 @@
 """An epoch is one line: every sample once, in an order that (seed, epoch) alone decides.
 
-Ranks and workers cut the line; what is done of it is a few intervals. Pure arithmetic, no IO.
+Walking along the line means loading one region after the other. Pure arithmetic, no IO.
 """
 
 from __future__ import annotations
@@ -8,36 +8,27 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from .blocks import BlockGrid
 from .chunks import Layout
 from .cuts import interval_of
+from .intervals import Interval
 from .windows import IntArray, Windows
 
 __all__ = [
-    "Interval",
     "Line",
     "Load",
     "Piece",
     "Stage",
-    "Uneven",
     "as_indices",
-    "batches",
     "chunk_reads",
-    "cut",
     "generator",
-    "share",
     "shared_box",
-    "total",
-    "worker_share",
 ]
 
-Interval = tuple[int, int]
 Box = tuple[Interval, ...]
-Uneven = Literal["drop", "pad", "keep"]
 
 # A full permutation of this many blocks is cheap; beyond it, runs of blocks are shuffled first.
 GROUP_BLOCKS = 2**18
@@ -71,6 +62,14 @@ class Piece:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", math.prod(last - first for first, last in self.box))
+
+    def numbers(self, windows: Windows, local: IntArray) -> IntArray:
+        """Sample numbers of samples that are numbered inside the piece."""
+        if not windows.axes:
+            return np.zeros_like(local)
+        inside = np.unravel_index(local, [last - first for first, last in self.box])
+        places = tuple(place + first for place, (first, _) in zip(inside, self.box, strict=True))
+        return np.ravel_multi_index(places, windows.shape).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +150,20 @@ class Stage:
         count = sum(piece.samples for load in self.loads for piece in load.pieces)
         order: IntArray = generator(seed, epoch, _SAMPLES, pool).permutation(count)
         return order[start:stop]
+
+    def numbers(self, windows: Windows) -> IntArray:
+        """Sample number at each wanted position."""
+        pieces = [piece for load in self.loads for piece in load.pieces]
+        ends = np.cumsum([piece.samples for piece in pieces])
+        order = as_indices(self.order())
+        of_piece = np.searchsorted(ends, order, side="right")
+        by_piece = np.argsort(of_piece, kind="stable")
+        numbers = np.empty_like(order)
+        counts = np.bincount(of_piece, minlength=len(pieces))
+        groups = np.split(by_piece, np.cumsum(counts)[:-1])
+        for piece, end, group in zip(pieces, ends.tolist(), groups, strict=True):
+            numbers[group] = piece.numbers(windows, order[group] - (end - piece.samples))
+        return numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,60 +344,6 @@ class Line:
 def as_indices(order: IntArray | range) -> IntArray:
     """An order, or a slice of one, as an array."""
     return np.arange(order.start, order.stop) if isinstance(order, range) else order
-
-
-# Intervals of the line: what is left, who gets which.
-
-
-def total(intervals: Iterable[Interval]) -> int:
-    """Number of positions in some intervals."""
-    return sum(stop - start for start, stop in intervals)
-
-
-def cut(intervals: Iterable[Interval], start: int, stop: int) -> list[Interval]:
-    """The positions ``[start, stop)`` of intervals laid end to end."""
-    found, passed = [], 0
-    for begin, end in intervals:
-        lower, upper = max(start - passed, 0), min(stop - passed, end - begin)
-        if lower < upper:
-            found.append((begin + lower, begin + upper))
-        passed += end - begin
-    return found
-
-
-def share(
-    intervals: Sequence[Interval], rank: int, world_size: int, uneven: Uneven
-) -> list[Interval]:
-    """The contiguous part of the line that one rank gets.
-
-    ``"drop"`` leaves out the last samples that cannot be shared equally, ``"pad"`` goes on from
-    the beginning until all ranks have as many, with ``"keep"`` ranks may differ by one sample.
-    """
-    count = total(intervals)
-    if uneven == "keep":
-        return cut(intervals, rank * count // world_size, (rank + 1) * count // world_size)
-    if uneven == "drop":
-        each = count // world_size
-        return cut(intervals, rank * each, (rank + 1) * each)
-    each = -(-count // world_size)
-    laps = -(-each * world_size // count) if count else 0
-    return cut([*intervals] * laps, rank * each, (rank + 1) * each)
-
-
-def batches(count: int, batch_size: int, drop_last: bool) -> int:
-    """Number of batches that so many samples make."""
-    return count // batch_size if drop_last else -(-count // batch_size)
-
-
-def worker_share(
-    intervals: Sequence[Interval], worker: int, workers: int, batch_size: int, drop_last: bool
-) -> list[Interval]:
-    """The contiguous part of its rank's samples that one worker gets, cut between batches."""
-    count = total(intervals)
-    number = batches(count, batch_size, drop_last)
-    start = worker * number // workers * batch_size
-    stop = (worker + 1) * number // workers * batch_size
-    return cut(intervals, start, min(stop, count))
 
 
 def shared_box(dims: Iterable[Hashable], region: Mapping[Hashable, slice]) -> tuple[Interval, ...]:

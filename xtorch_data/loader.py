@@ -13,6 +13,7 @@ import torch.utils.data
 
 from .batch import Batch
 from .dataset import IterableDataset
+from .resume import Position
 from .shared import forget_ended
 from .topology import shared_integers
 
@@ -35,7 +36,7 @@ class _TellEpoch:
         assert info is not None
         dataset = info.dataset
         assert isinstance(dataset, IterableDataset)
-        dataset._told_epoch = self.epoch
+        dataset.tell_epoch(self.epoch)
         if self.also is not None:
             self.also(worker)
 
@@ -112,7 +113,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             multiprocessing_context = "forkserver"
         self._epoch = shared_integers(1)
         self._user_init_fn = worker_init_fn
-        self._position: tuple[int, int] | None = None  # epoch and batches of the latest iteration
+        self._position = Position()
         super().__init__(
             dataset,
             batch_size=None,
@@ -150,7 +151,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         dataset = self._dataset()
         epoch = dataset.epoch
         if self.num_workers:
-            dataset._begin()
+            dataset.begin_epoch()
             self._epoch[0] = epoch
             # Workers that live on look into shared memory; others are told once, so that an
             # iterator begun before they are up does not change it.
@@ -159,17 +160,11 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         batches: Iterator[Batch] = super().__iter__()
         if self.device is not None:
             batches = _on_device(batches, self.device)
-        self._position = epoch, 0
+        self._position.begin(epoch)
         return self._counted(epoch, batches)
 
     def _counted(self, epoch: int, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Batches, counted as they are handed out, not as they are loaded ahead."""
-        taken = 0
-        for batch in batches:
-            taken += 1
-            self._position = epoch, taken
-            yield batch
-            del batch
+        yield from self._position.counted(epoch, batches)
         forget_ended()
 
     def _dataset(self) -> IterableDataset:
@@ -184,8 +179,10 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         of batches on all ranks, the state of one serves every rank.
         """
         dataset = self._dataset()
-        epoch, taken = self._position or (dataset.epoch, 0)
-        return dataset._state_after(epoch, taken, max(1, self.num_workers))
+        epoch, batches = self._position.reached or (dataset.epoch, 0)
+        return dataset.plan.state_after(
+            epoch, batches, dataset.world_size, max(1, self.num_workers)
+        )
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Go on at the batch after the one where a state was taken.
@@ -206,7 +203,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             If it is no state, or of another dataset; the message says what differs.
         """
         self._dataset().load_state_dict(state, strict)
-        self._position = None
+        self._position = Position()
         self._iterator = None  # persistent workers know nothing of it: new ones begin
 
 

@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from .epoch import Interval, Line, Uneven, batches, cut, share, total, worker_share
+from .epoch import Line
+from .intervals import Interval, Uneven, cut, share, total, worker_share
 
-__all__ = ["Walk", "fingerprint", "remaining", "require_same"]
+__all__ = ["Position", "Walk", "as_state", "fingerprint", "from_state", "remaining"]
+
+T = TypeVar("T")
+
+
+class Position:
+    """How many batches of which epoch the latest iteration in this process has handed out."""
+
+    def __init__(self) -> None:
+        self.reached: tuple[int, int] | None = None
+
+    def begin(self, epoch: int) -> None:
+        """Note that an epoch has begun."""
+        self.reached = epoch, 0
+
+    def counted(self, epoch: int, batches: Iterable[T]) -> Generator[T, None, None]:
+        """Batches, counted as they are handed out, not as they are loaded ahead."""
+        taken = 0
+        try:
+            for batch in batches:
+                taken += 1
+                self.reached = epoch, taken
+                yield batch
+                del batch
+        finally:
+            if isinstance(batches, Generator):
+                batches.close()
 
 
 @dataclass(frozen=True)
@@ -46,11 +73,6 @@ class Walk:
             worker_share(mine, worker, self.num_workers, self.batch_size, self.drop_last)
             for worker in range(self.num_workers)
         ]
-
-    def batches_of(self, left: Sequence[Interval], rank: int) -> int:
-        """Batches that a rank yields of what is left."""
-        mine = share(left, rank, self.world_size, self.uneven)
-        return batches(total(mine), self.batch_size, self.drop_last)
 
     def done(self, left: Sequence[Interval]) -> list[Interval]:
         """What all ranks have yielded of what was left."""
@@ -152,17 +174,19 @@ def require_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
         )
 
 
-def as_state(epoch: int, walks: Iterable[Walk], line: Line) -> dict[str, Any]:
+def as_state(epoch: int, walks: Iterable[Walk], fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON-able state."""
     return {
         "version": 1,
         "epoch": epoch,
         "walks": [list(asdict(walk).values()) for walk in walks],
-        "dataset": fingerprint(line),
+        "dataset": dict(fingerprint),
     }
 
 
-def from_state(state: Mapping[str, Any], line: Line, strict: bool) -> tuple[int, list[Walk]]:
+def from_state(
+    state: Mapping[str, Any], fingerprint: Mapping[str, Any], strict: bool
+) -> tuple[int, list[Walk]]:
     """Epoch and walks of a state.
 
     Raises
@@ -178,5 +202,5 @@ def from_state(state: Mapping[str, Any], line: Line, strict: bool) -> tuple[int,
     if version != 1:
         raise ValueError(f"the state has version {version!r}; this release reads version 1")
     if strict:
-        require_same(found, fingerprint(line))
+        require_same(found, fingerprint)
     return int(epoch), [Walk(*walk) for walk in walks]

@@ -12,7 +12,7 @@ import torch
 import torch.distributed
 import torch.utils.data
 
-__all__ = ["EpochCounter", "as_topology", "current_topology", "shared_integers"]
+__all__ = ["EpochCounter", "Topology", "as_topology", "current_topology", "shared_integers"]
 
 _PATIENCE_SECONDS = 60.0
 
@@ -44,6 +44,38 @@ def current_topology() -> tuple[int, int]:
     return 0, 1
 
 
+class Topology:
+    """Which rank of how many this process is, or the process whose loader worker it is.
+
+    Parameters
+    ----------
+    rank, world_size : int, optional
+        Given explicitly; what is in force otherwise.
+    """
+
+    def __init__(self, rank: int | None = None, world_size: int | None = None) -> None:
+        self.explicit = as_topology(rank, world_size)
+        self._inherited: tuple[int, int] | None = None
+        self._process = os.getpid()
+
+    def current(self) -> tuple[int, int]:
+        """Rank and world size."""
+        if self.explicit is not None:
+            return self.explicit
+        sent_here = self._inherited is not None and self._process == os.getpid()
+        if sent_here and torch.utils.data.get_worker_info() is not None:
+            assert self._inherited is not None
+            return self._inherited
+        return current_topology()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker process knows nothing of torch.distributed: tell it who its parent is.
+        return {"explicit": self.explicit, "_inherited": self.current()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _process=os.getpid())
+
+
 def shared_integers(count: int) -> torch.Tensor:
     """Zeros, int64, in memory that worker processes share."""
     return torch.zeros(count, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call,no-any-return]
@@ -68,6 +100,7 @@ class EpochCounter:
         self._start = start
         self._shared = shared_integers(self._ROWS * (self._TAKEN + self._WORKERS))
         self._iterations: dict[int, int] = {}
+        self._told: torch.Tensor | int | None = None
 
     def _row(self, process: int) -> torch.Tensor:
         """What is known of a process; begun anew if nothing is."""
@@ -103,8 +136,14 @@ class EpochCounter:
         row[self._NEXT] = self._start = epoch + 1
         return epoch
 
+    def tell(self, epoch: torch.Tensor | int) -> None:
+        """Tell a worker the epoch: a number, or memory in which the parent writes it."""
+        self._told = epoch
+
     def claim_in_worker(self, info: Any) -> int:
-        """The epoch of a plain loader's iteration, the same in all of its workers."""
+        """The epoch of a loader's iteration, the same in all of its workers."""
+        if self._told is not None:
+            return int(self._told)
         count = self._iterations.get(info.id, 0)
         self._iterations[info.id] = count + 1
         if multiprocessing.parent_process() is None:  # workers that are not processes
@@ -132,7 +171,7 @@ class EpochCounter:
             time.sleep(0.001)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_start": self.next, "_iterations": {}}
+        return {**self.__dict__, "_start": self.next, "_iterations": {}, "_told": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import epoch as epochs
 from .dataset import IterableDataset
-from .gather import locate
+from .intervals import Interval, total
+from .plan import Plan
 
 __all__ = ["Verification", "verify"]
 
@@ -78,47 +78,39 @@ def verify(
     129 samples: 0 repeated, 0 missing; 32 to 33 batches on each of 4 ranks
     """
     if world_size is None:
-        world_size = dataset._rank_and_world_size()[1]
+        world_size = dataset.world_size
     if world_size < 1 or num_workers < 0:
         raise ValueError("world_size must be 1 or more and num_workers 0 or more")
+    plan, epoch = dataset.plan, dataset.epoch
     workers = max(1, num_workers)
-    total = len(dataset._windows)
-    epoch = dataset.epoch
-    shares = [
-        [dataset._intervals(epoch, rank, world_size, worker, workers) for worker in range(workers)]
+    samples = len(plan.windows)
+    parts = [
+        [plan.intervals(epoch, rank, world_size, worker, workers) for worker in range(workers)]
         for rank in range(world_size)
     ]
-    intervals = [interval for rank in shares for worker in rank for interval in worker]
-    yielded = epochs.total(intervals)
-    covered = _counted(dataset, intervals) if total <= COUNTED_SAMPLES else _union(intervals)
-    size = dataset.batch_size or 1
+    intervals = [interval for rank in parts for worker in rank for interval in worker]
+    covered = _counted(plan, epoch, intervals) if samples <= COUNTED_SAMPLES else _union(intervals)
     found = Verification(
-        samples=total,
-        repeated=yielded - covered,
-        missing=total - covered,
+        samples=samples,
+        repeated=total(intervals) - covered,
+        missing=samples - covered,
         batches_per_rank=tuple(
-            sum(-(-epochs.total(worker) // size) for worker in rank) for rank in shares
+            sum(len(list(plan.batch_sizes(worker))) for worker in rank) for rank in parts
         ),
     )
     print(found)
     return found
 
 
-def _counted(dataset: IterableDataset, intervals: list[epochs.Interval]) -> int:
+def _counted(plan: Plan, epoch: int, intervals: list[Interval]) -> int:
     """Different samples in some stretches of the line, each sample looked up."""
-    seen = np.zeros(len(dataset._windows), dtype=bool)
-    for stage in dataset._stages(dataset.epoch, intervals):
-        pieces = [piece for load in stage.loads for piece in load.pieces]
-        ends = np.cumsum([piece.samples for piece in pieces])
-        order = epochs.as_indices(stage.order())
-        of_piece = np.searchsorted(ends, order, side="right")
-        for number, piece in enumerate(pieces):
-            local = order[of_piece == number] - (ends[number] - piece.samples)
-            seen[locate(dataset._windows, piece, local)[0]] = True
+    seen = np.zeros(len(plan.windows), dtype=bool)
+    for stage in plan.stages(epoch, intervals):
+        seen[stage.numbers(plan.windows)] = True
     return int(seen.sum())
 
 
-def _union(intervals: list[epochs.Interval]) -> int:
+def _union(intervals: list[Interval]) -> int:
     """Positions covered by some intervals."""
     covered, upto = 0, 0
     for start, stop in sorted(intervals):

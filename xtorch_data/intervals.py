@@ -1,0 +1,65 @@
+"""Intervals of the line: who gets which of them.
+
+Ranks cut the line into contiguous shares, workers cut their rank's share between batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+__all__ = ["Interval", "Uneven", "batches", "cut", "share", "total", "worker_share"]
+
+Interval = tuple[int, int]
+Uneven = Literal["drop", "pad", "keep"]
+
+
+def total(intervals: Iterable[Interval]) -> int:
+    """Number of positions in some intervals."""
+    return sum(stop - start for start, stop in intervals)
+
+
+def cut(intervals: Iterable[Interval], start: int, stop: int) -> list[Interval]:
+    """The positions ``[start, stop)`` of intervals laid end to end."""
+    found, passed = [], 0
+    for begin, end in intervals:
+        lower, upper = max(start - passed, 0), min(stop - passed, end - begin)
+        if lower < upper:
+            found.append((begin + lower, begin + upper))
+        passed += end - begin
+    return found
+
+
+def share(
+    intervals: Sequence[Interval], rank: int, world_size: int, uneven: Uneven
+) -> list[Interval]:
+    """The contiguous part of the line that one rank gets.
+
+    ``"drop"`` leaves out the last samples that cannot be shared equally, ``"pad"`` goes on from
+    the beginning until all ranks have as many, with ``"keep"`` ranks may differ by one sample.
+    """
+    count = total(intervals)
+    if uneven == "keep":
+        return cut(intervals, rank * count // world_size, (rank + 1) * count // world_size)
+    if uneven == "drop":
+        each = count // world_size
+        return cut(intervals, rank * each, (rank + 1) * each)
+    each = -(-count // world_size)
+    laps = -(-each * world_size // count) if count else 0
+    return cut([*intervals] * laps, rank * each, (rank + 1) * each)
+
+
+def batches(count: int, batch_size: int, drop_last: bool) -> int:
+    """Number of batches that so many samples make."""
+    return count // batch_size if drop_last else -(-count // batch_size)
+
+
+def worker_share(
+    intervals: Sequence[Interval], worker: int, workers: int, batch_size: int, drop_last: bool
+) -> list[Interval]:
+    """The contiguous part of its rank's samples that one worker gets, cut between batches."""
+    count = total(intervals)
+    number = batches(count, batch_size, drop_last)
+    start = worker * number // workers * batch_size
+    stop = (worker + 1) * number // workers * batch_size
+    return cut(intervals, start, min(stop, count))

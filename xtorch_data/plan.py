@@ -1,0 +1,298 @@
+"""The plan of an epoch: what is read, in which order, and who gets what. Pure arithmetic, no IO."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import dask.utils
+
+from . import epoch as epochs
+from . import intervals as stretches
+from . import resume
+from .blocks import BlockGrid, plan_in_order, plan_shuffled
+from .chunks import Layout
+from .epoch import Line, Load, Stage
+from .intervals import Interval, Uneven
+from .resume import Walk
+from .windows import Windows
+
+__all__ = ["Plan"]
+
+# Shuffled, a pool that decodes a chunk no more often than this need not be larger.
+ENOUGH_AMPLIFICATION = 1.25
+# In order, blocks held and read ahead at most, if the memory allows more.
+BLOCKS_AHEAD = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything that is decided before a byte is read; `Plan.of` decides it.
+
+    The line of an epoch is every sample once, in the order of that epoch; an interval is a stretch
+    ``[start, stop)`` of it. See `xtorch_data.epoch.Line`.
+
+    Attributes
+    ----------
+    layouts : tuple of Layout
+        How the variables that are read are stored.
+    grid : BlockGrid
+        The blocks in which they are read.
+    shuffle : bool
+        Whether the order is random.
+    seed : int
+        What a random order depends on, besides the epoch.
+    batch_size : int or None
+        Samples in a batch; None for samples without the batch dimension.
+    drop_last : bool
+        Whether a rank's last batch is left out if it is smaller.
+    uneven : {"drop", "pad", "keep"}
+        How samples are shared that cannot be shared equally.
+    memory : int
+        Bytes that may be taken in all.
+    independent : bool
+        Whether every block is read whole, handing nothing on to the next.
+    cached : bool
+        Whether blocks are kept for later epochs.
+    pool_blocks : int
+        Blocks whose samples are shuffled together.
+    budget : int
+        Bytes of blocks that are held or read ahead.
+    resumed : tuple of (int, tuple of Walk)
+        An epoch, and what all ranks have walked of its line before.
+    """
+
+    layouts: tuple[Layout, ...]
+    grid: BlockGrid
+    shuffle: bool
+    seed: int
+    batch_size: int | None
+    drop_last: bool
+    uneven: Uneven
+    memory: int
+    independent: bool
+    cached: bool
+    pool_blocks: int
+    budget: int
+    resumed: tuple[int, tuple[Walk, ...]] = field(default=(0, ()))
+
+    @classmethod
+    def of(
+        cls,
+        windows: Windows,
+        layouts: Iterable[Layout],
+        *,
+        memory: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        batch_size: int | None = 1,
+        drop_last: bool = False,
+        uneven: Uneven = "keep",
+        independent: bool = False,
+        cached: bool = False,
+    ) -> Plan:
+        """Decide how the samples of some windows are read.
+
+        The parameters are the attributes of those names.
+        """
+        layouts = tuple(layouts)
+        grid, share = _blocks(windows, layouts, memory, shuffle)
+        if len(windows) and grid.nbytes > memory:
+            warnings.warn(
+                f"one sample takes {dask.utils.format_bytes(grid.nbytes)}, more than memory="
+                f"{dask.utils.format_bytes(memory)}: blocks of one window are read, one at a "
+                "time, and the memory is exceeded",
+                stacklevel=3,
+            )
+        nbytes = max(1, grid.nbytes)
+        # Memory that blocks have left, until the next ones are read; what is kept is not left.
+        spare = 0 if cached or share < 3 else memory // 3
+        budget = memory - spare
+        if not shuffle:  # a few blocks ahead hide a read; more would only take fresh memory
+            budget = min(budget, BLOCKS_AHEAD * nbytes)
+        return cls(
+            layouts=layouts,
+            grid=grid,
+            shuffle=shuffle,
+            seed=seed,
+            batch_size=batch_size,
+            drop_last=drop_last,
+            uneven=uneven,
+            memory=memory,
+            independent=independent,
+            cached=cached,
+            pool_blocks=max(1, memory // share // nbytes),
+            budget=budget,
+        )
+
+    def over(self, windows: Windows) -> Plan:
+        """The plan for other windows of the same data, with nothing resumed."""
+        return Plan.of(
+            windows,
+            self.layouts,
+            memory=self.memory,
+            shuffle=self.shuffle,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            drop_last=self.drop_last,
+            uneven=self.uneven,
+            independent=self.independent,
+            cached=self.cached,
+        )
+
+    # What there is, and what it takes.
+
+    @property
+    def windows(self) -> Windows:
+        """The samples."""
+        return self.grid.windows
+
+    @property
+    def amplification(self) -> float:
+        """Bytes decoded in an epoch over those decoded if each chunk is decoded once, about."""
+        return self.grid.amplification
+
+    @property
+    def block_nbytes(self) -> int:
+        """Bytes of the largest block."""
+        return max(1, self.grid.nbytes)
+
+    @property
+    def working_nbytes(self) -> int:
+        """Bytes of blocks in use at the same time: one pool that is gathered, one that is read."""
+        return 2 * self.block_nbytes * (self.pool_blocks if self.shuffle else 1)
+
+    def nbytes(self, load: Load, joins: bool = False) -> int:
+        """Bytes that a load takes in memory; with what is joined of it with the one before."""
+        along = load.axis
+        begin, stop = load.region[along] if load.region else (0, 1)
+        # Read, perhaps beyond the region; and pieces that straddle what was handed on.
+        extent = max([stop, *(end for _, end in load.whole_chunks.values())]) - begin
+        if joins and load.carried is not None:
+            extent += sum(piece.region[along][1] - load.carried for piece in load.pieces[:1])
+        sizes = {
+            axis.dim: stop - start
+            for axis, (start, stop) in zip(self.windows.axes, load.region, strict=True)
+        }
+        if load.region:
+            sizes[self.windows.axes[along].dim] = extent
+        return sum(
+            layout.itemsize * math.prod(sizes[dim] for dim in layout.chunks)
+            for layout in self.layouts
+        )
+
+    # Who gets what: the line, cut for ranks and workers.
+
+    def left(self, epoch: int) -> list[Interval]:
+        """What is still to be walked of an epoch's line."""
+        walks = self.resumed[1] if self.resumed[0] == epoch else ()
+        return resume.remaining(len(self.windows), walks)
+
+    def intervals(
+        self, epoch: int, rank: int, world_size: int, worker: int = 0, num_workers: int = 1
+    ) -> list[Interval]:
+        """What one worker of one rank yields of an epoch's line."""
+        mine = stretches.share(self.left(epoch), rank, world_size, self.uneven)
+        size = self.batch_size or 1
+        return stretches.worker_share(mine, worker, num_workers, size, self.drop_last)
+
+    def batches(self, epoch: int, rank: int, world_size: int) -> int:
+        """Number of batches that one rank yields, however many workers it has."""
+        mine = stretches.share(self.left(epoch), rank, world_size, self.uneven)
+        return stretches.batches(stretches.total(mine), self.batch_size or 1, self.drop_last)
+
+    def batch_sizes(self, intervals: Sequence[Interval]) -> Iterator[int]:
+        """Number of samples in each batch that one worker makes of what it yields."""
+        samples, size = stretches.total(intervals), self.batch_size or 1
+        return (min(size, samples - start) for start in range(0, samples, size))
+
+    def require_shares(self, world_size: int) -> None:
+        """Raise ValueError if there are fewer samples than ranks, so that all would get none."""
+        if self.uneven == "drop" and len(self.windows) < world_size:
+            raise ValueError(
+                f"{len(self.windows)} samples cannot be shared by {world_size} ranks with "
+                "uneven='drop': every rank would get none"
+            )
+
+    # What is read for it.
+
+    def line(self, epoch: int) -> Line:
+        """The order of an epoch."""
+        return Line(self.grid, self.shuffle, self.seed, epoch, self.pool_blocks)
+
+    def stages(self, epoch: int, intervals: Iterable[Interval]) -> Iterator[Stage]:
+        """What to load, in order, to walk over intervals of an epoch's line."""
+        return self.line(epoch).stages(intervals, self.independent)
+
+    def chunk_reads(self, epoch: int, intervals: Iterable[Interval]) -> dict[Hashable, int]:
+        """Chunks of each variable that are read to walk over intervals of an epoch's line."""
+        stages = self.stages(epoch, intervals)
+        counts = epochs.chunk_reads(stages, self.windows, self.layouts)
+        return {layout.name: count for layout, count in zip(self.layouts, counts, strict=True)}
+
+    # Stopping and going on.
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the order depends on, but for the epoch: equal for plans with equal lines."""
+        return resume.fingerprint(self.line(0))
+
+    def state_after(
+        self, epoch: int, batches: int, world_size: int, num_workers: int = 1
+    ) -> dict[str, Any]:
+        """A JSON-able state, after every rank has yielded so many batches of an epoch."""
+        walk = Walk(
+            world_size, num_workers, self.batch_size or 1, self.uneven, self.drop_last, batches
+        )
+        walked = self.resumed[1] if self.resumed[0] == epoch else ()
+        if batches and batches >= max(
+            self.batches(epoch, rank, world_size) for rank in (0, world_size - 1)
+        ):
+            epoch, walked = epoch + 1, ()
+        elif batches:
+            walked = (*walked, walk)
+        return resume.as_state(epoch, walked, self.fingerprint())
+
+    def resume(self, state: Mapping[str, Any], strict: bool = True) -> Plan:
+        """The plan that goes on where a state was taken.
+
+        Parameters
+        ----------
+        state : mapping
+            From `state_after`.
+        strict : bool
+            Whether to refuse the state of a plan whose line is another.
+
+        Raises
+        ------
+        ValueError
+            If it is no state, or of another plan; the message says what differs.
+        """
+        epoch, walks = resume.from_state(state, self.fingerprint(), strict)
+        return replace(self, resumed=(epoch, tuple(walks)))
+
+    def afresh(self) -> Plan:
+        """The plan with nothing resumed."""
+        return replace(self, resumed=(0, ())) if self.resumed[1] else self
+
+
+def _blocks(
+    windows: Windows, layouts: Sequence[Layout], memory: int, shuffle: bool
+) -> tuple[BlockGrid, int]:
+    """The blocks, and the part of the memory, one in so many, that a pool or block may take.
+
+    A third: one is in use while the next is read, and a third is for memory that is used again.
+    Where chunks are so large that this decodes them often, reading less comes first: a half leaves
+    no spare memory, the whole no room to read ahead.
+    """
+    planner = plan_shuffled if shuffle else plan_in_order
+    enough = ENOUGH_AMPLIFICATION if shuffle else 1.0
+    found = []
+    for share in (3, 2, 1):
+        grid = planner(windows, layouts, memory // share)
+        found.append((grid, share))
+        if grid.nbytes <= memory // share and grid.amplification <= enough:
+            return grid, share
+    return min(found, key=lambda each: round(each[0].amplification, 2))

@@ -1,0 +1,161 @@
+"""What samples are made of, whatever their order: the data, its windows, parts and functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import xarray as xr
+
+from .arguments import numpy_dtype
+from .assembly import Recipe
+from .batch import Batch
+from .chunks import Layout
+from .labels import LabelledWindows, Labels
+from .select import make_part, resolve_parts
+from .sources import as_source
+from .space import SampleSpace, coords_of, layouts_of
+from .transforms import Transform
+from .windows import Windows
+
+__all__ = ["Samples"]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The samples of a dataset, worked out from its arguments.
+
+    Attributes
+    ----------
+    data : xarray.Dataset
+        What is read: the variables needed and, for functions in xarray's API, their coordinates.
+    origin : str
+        Where it comes from, for messages.
+    layouts : tuple of Layout
+        How its variables are stored.
+    variable_dims : mapping of Hashable to frozenset
+        Dims of the variables of the parts, after preprocess.
+    preprocess : Transform, optional
+        Function for every block that is read.
+    recipe : Recipe
+        How samples become a batch.
+    """
+
+    data: xr.Dataset
+    origin: str
+    layouts: tuple[Layout, ...]
+    variable_dims: Mapping[Hashable, frozenset[Hashable]]
+    preprocess: Transform | None
+    recipe: Recipe
+
+    @classmethod
+    def of(
+        cls,
+        ds: Any,
+        input_dims: Mapping[Any, int] | None,
+        input_overlap: Mapping[Any, int] | None,
+        *,
+        inputs: Any,
+        targets: Any,
+        parts: Mapping[str, Any] | None,
+        preprocess: Callable[..., xr.Dataset] | None,
+        transform: Callable[..., Any] | None,
+        target_transform: Callable[..., Any] | None,
+        batch_transform: Callable[..., xr.Dataset] | None,
+        seed: int,
+        dtype: Any,
+        dims: Sequence[Hashable] | None,
+    ) -> Samples:
+        """Work them out, and check the arguments against the data.
+
+        The parameters are those of `xtorch_data.IterableDataset`.
+        """
+        source = as_source(ds, dims)
+        selections = resolve_parts(
+            source.dataset, source.single, inputs, targets, parts, reserved={"index", *dir(Batch)}
+        )
+        prepare = Transform.of(preprocess, "preprocess")
+        transforms = {
+            "x": Transform.of(transform, "transform"),
+            "y": Transform.of(target_transform, "target_transform"),
+        }
+        for part, given in transforms.items():
+            if given is not None and part not in selections:
+                raise ValueError(
+                    f"{given.argument} works on part {part!r}, but the parts are {list(selections)}"
+                )
+        floating, cast_to = numpy_dtype(dtype)
+        space = SampleSpace.of(source, input_dims, input_overlap, selections, prepare)
+        made = tuple(
+            make_part(name, select, space.template, space.windows, space.sample_dims, floating)
+            for name, select in selections.items()
+        )
+        coords = coords_of(source.dataset, space.windows)
+        variables = {
+            name: space.template.variables[name] for part in made for name in part.variables
+        }
+        recipe = Recipe(
+            windows=space.windows,
+            parts=made,
+            transforms={name: given for name, given in transforms.items() if given is not None},
+            batch_transform=Transform.of(batch_transform, "batch_transform"),
+            sample_dims=space.sample_dims,
+            flatten=space.flatten,
+            floating=floating,
+            cast=cast_to,
+            seed=seed,
+            labels=Labels(
+                space.windows,
+                coords,
+                {name: dict(variable.attrs) for name, variable in variables.items()},
+            ),
+        )
+        read = source.dataset[list(space.reads)]
+        labelled = prepare is not None or recipe.transforms
+        data = read if labelled else read.drop_vars(list(read.coords))
+        return cls(
+            data=data,
+            origin=source.origin,
+            layouts=tuple(layouts_of(data, space.windows, made)),
+            variable_dims={name: frozenset(each.dims) for name, each in variables.items()},
+            preprocess=prepare,
+            recipe=recipe,
+        )
+
+    def over(self, windows: Windows) -> Samples:
+        """The same for other windows of the same data, numbered anew."""
+        labels = self.recipe.labels
+        recipe = replace(
+            self.recipe, windows=windows, labels=Labels(windows, labels.coords, labels.attrs)
+        )
+        return replace(self, recipe=recipe)
+
+    @property
+    def windows(self) -> LabelledWindows:
+        """Where they lie."""
+        return LabelledWindows(self.recipe.windows, self.recipe.labels.coords)
+
+    @property
+    def random_blocks(self) -> bool:
+        """Whether preprocess draws random numbers, so that blocks differ between epochs."""
+        return self.preprocess is not None and self.preprocess.takes_rng
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors of one sample, before any transform."""
+        return sum(math.prod(part.sample_shape) * part.dtype.itemsize for part in self.recipe.parts)
+
+    def functions(self) -> list[Transform]:
+        """The functions of the user."""
+        given = [self.preprocess, *self.recipe.transforms.values(), self.recipe.batch_transform]
+        return [transform for transform in given if transform is not None]
+
+    def __repr__(self) -> str:
+        return ", ".join(
+            f"{part.name}: "
+            + (f"{list(part.variables)}" if part.stacked else f"{part.variables[0]!r}")
+            + f" {part.sample_shape}"
+            for part in self.recipe.parts
+        )
