@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,7 @@ class Assembly:
         self._buffers = buffers
         self._epoch = epoch
         self.transform_seconds = 0.0
+        self.paths: Counter[str] = Counter()
         self._numbers = np.empty(samples, dtype=np.int64)
         self._arrays: dict[str, npt.NDArray[Any]] = {}
         self._tensors: dict[str, torch.Tensor] = {}
@@ -109,7 +111,8 @@ class Assembly:
                 continue
             out = self._arrays[part.name]
             for place, view in enumerate(memory.views[part.name]):
-                copy_windows(out[:, place] if part.stacked else out, rows, view, places)
+                way = copy_windows(out[:, place] if part.stacked else out, rows, view, places)
+                self.paths[f"windows {way}"] += len(rows)
         if recipe.transforms:
             begun = time.perf_counter()
             self._add_transformed(rows, memory, local, numbers, places)
@@ -146,6 +149,7 @@ class Assembly:
                     )
                     labels = PartLabels(variables, stacked, dims, part.indexers)
                     self._put(part, row, array, labels)
+                    self.paths["windows transformed"] += len(variables)
                 except Exception as error:
                     error.add_note(f"in {transform.argument} of sample {number}")
                     raise

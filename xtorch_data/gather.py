@@ -241,17 +241,21 @@ def is_small(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
     return math.prod(shape) * dtype.itemsize < SMALL_WINDOW_BYTES
 
 
-def copy_windows(out: Array, rows: IntArray, view: View, places: tuple[IntArray, ...]) -> None:
-    """Copy the windows at some places of a view into rows of ``out (sample, *dims)``."""
+def copy_windows(out: Array, rows: IntArray, view: View, places: tuple[IntArray, ...]) -> str:
+    """Copy the windows at some places of a view into rows of ``out (sample, *dims)``.
+
+    Returns which way they went: ``"indexed"``, ``"copied"`` or ``"split"``.
+    """
     if not isinstance(view, SplitView) and (not places or is_small(out.shape[1:], out.dtype)):
         out[rows] = view[places]
-        return
+        return "indexed"
     # One wide copy for each window; it releases the GIL.
     for row, *place in zip(rows.tolist(), *(at.tolist() for at in places), strict=True):
         if isinstance(view, SplitView):
             view.copy_window(out[row, ...], place)
         else:
             np.copyto(out[row, ...], view[tuple(place)])
+    return "split" if isinstance(view, SplitView) else "copied"
 
 
 def labelled_sample(

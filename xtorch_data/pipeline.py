@@ -284,7 +284,9 @@ def _gather(
     seconds += time.perf_counter() - begun
     transform = assembly.transform_seconds
     nbytes = sum(tensor.nbytes for tensor in batch)
-    recorder.add(gather=seconds - transform, transform=transform, bytes_gathered=nbytes)
+    recorder.add(
+        gather=seconds - transform, transform=transform, bytes_gathered=nbytes, **assembly.paths
+    )
     return batch
 
 

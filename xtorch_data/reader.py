@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from .epoch import BLOCK_TRANSFORM, Load, generator, shared_box
+from .recycled import read_path
 from .sources import decodes_values
 from .stats import Recorder
 from .transforms import Transform
@@ -188,6 +189,7 @@ class Reader:
     async def _read_one(
         self, name: Hashable, variable: xr.Variable, region: Mapping[Hashable, slice]
     ) -> None:
+        self.recorder.add(**{f"read {read_path(variable)}": 1})
         try:
             if name not in self._blocking and not decodes_values(variable):
                 try:
@@ -214,6 +216,7 @@ class Reader:
             for variable, result in zip(graphs.values(), results, strict=True):
                 variable.data = result
 
+        self.recorder.add(**{"computed by dask": len(graphs)})
         try:
             await self._run(compute)
         except Exception as error:

@@ -11,24 +11,34 @@ from xarray.backends.zarr import ZarrArrayWrapper
 from zarr.core.buffer import BufferPrototype, cpu
 
 from .buffers import Buffers
+from .direct import DirectReader, on_loop_of
 
-__all__ = ["with_recycled_memory"]
+__all__ = ["read_path", "with_recycled_memory"]
 
 
 class _RecycledArray(ZarrArrayWrapper):
-    """Reads into memory of some buffers, by the prototype that zarr lets a reader choose."""
+    """Reads into memory of some buffers: directly where it can, else through zarr.
 
-    __slots__ = ("_buffers",)
+    Zarr lets a reader choose the memory by a prototype.
+    """
+
+    __slots__ = ("_buffers", "_direct")
 
     def __init__(self, array: Any, buffers: Buffers) -> None:
         super().__init__(array)  # type: ignore[no-untyped-call]
         self._buffers = buffers
+        self._direct = DirectReader.of(array)
 
     def _getitem(self, key: Any) -> Any:
+        if self._direct is not None and self._direct.is_local and self._direct.supports(key):
+            return self._direct.read(key, self._buffers)
         return self._array.get_basic_selection(key, prototype=_prototype(self._buffers))
 
     async def _async_getitem(self, key: Any) -> Any:
-        return await self._array._async_array.getitem(key, prototype=_prototype(self._buffers))
+        if self._direct is not None and self._direct.supports(key):
+            return await self._direct.read_async(key, self._buffers)
+        reading = self._array._async_array.getitem(key, prototype=_prototype(self._buffers))
+        return await on_loop_of(self._array, reading)
 
 
 def _prototype(buffers: Buffers) -> BufferPrototype:
@@ -57,6 +67,20 @@ def with_recycled_memory(data: xr.Dataset, buffers: Buffers) -> xr.Dataset:
             new = xr.Variable(variable.dims, found, variable.attrs, variable.encoding)
             variables[name] = new
     return data.assign(variables) if variables else data
+
+
+def read_path(variable: xr.Variable) -> str:
+    """How a lazy variable is read: ``"directly"``, ``"by zarr"`` or ``"by its backend"``."""
+    data, direct = variable._data, True
+    while hasattr(data, "array"):
+        key = getattr(data, "key", None)
+        places = () if key is None else key.tuple
+        plain = (isinstance(place, (slice, int, np.integer)) for place in places)
+        direct = direct and all(plain) and DirectReader.supports(places)
+        data = data.array
+    if not isinstance(data, _RecycledArray):
+        return "by its backend"
+    return "directly" if direct and data._direct is not None else "by zarr"
 
 
 def _rebuilt(data: Any, buffers: Buffers) -> Any:

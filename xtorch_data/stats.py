@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 __all__ = ["Recorder", "Stats"]
 
+# Ways that reads and gathered windows go.
+PATHS = (
+    "read directly",
+    "read by zarr",
+    "read by its backend",
+    "computed by dask",
+    "windows indexed",
+    "windows copied",
+    "windows split",
+    "windows transformed",
+)
 STAGES = ("read", "preprocess", "prepare", "transform", "gather", "wait")
 
 
@@ -37,6 +48,10 @@ class Stats:
         Bytes of decoded regions that were read, and of batches.
     blocks_read, blocks_cached : int
         Blocks that were read, and blocks that were still in memory from an earlier epoch.
+    paths : mapping of str to int
+        Ways that the data went, and how often. Regions of a variable: read directly, by zarr's
+        codec pipeline, by another backend, or computed by dask. Windows of a variable: gathered
+        by indexing, many at once; copied one by one; copied from several blocks; transformed.
     """
 
     epoch: int
@@ -53,6 +68,7 @@ class Stats:
     bytes_gathered: int
     blocks_read: int
     blocks_cached: int
+    paths: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def limited_by(self) -> str:
@@ -70,7 +86,8 @@ class Stats:
             f"{self.seconds:.2f} s ({rate:,.0f} samples/s), limited by {self.limited_by}\n"
             f"  {stages}\n"
             f"  {self.blocks_read} blocks ({self.bytes_read / 1e6:,.1f} MB) read{cached}, "
-            f"{self.bytes_gathered / 1e6:,.1f} MB gathered"
+            f"{self.bytes_gathered / 1e6:,.1f} MB gathered\n"
+            f"  {', '.join(f'{count} {path}' for path, count in self.paths.items())}"
         )
 
 
@@ -124,4 +141,5 @@ class Recorder:
             bytes_gathered=int(sums.get("bytes_gathered", 0)),
             blocks_read=int(sums.get("blocks_read", 0)),
             blocks_cached=int(sums.get("blocks_cached", 0)),
+            paths={path: int(sums[path]) for path in PATHS if path in sums},
         )

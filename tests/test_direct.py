@@ -1,0 +1,175 @@
+import asyncio
+import itertools
+import shutil
+
+import numcodecs
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+import zarr.codecs
+import zarr.storage
+from hypothesis import given
+from hypothesis import strategies as st
+
+import xtorch_data as xtd
+from xtorch_data.buffers import Buffers
+from xtorch_data.direct import DirectReader
+
+SHAPE, CHUNKS = (11, 6, 9), (4, 6, 5)
+
+V3 = {
+    "as it is": None,
+    "blosc": zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+    "blosc lz4 bitshuffle": zarr.codecs.BloscCodec(cname="lz4", shuffle="bitshuffle"),
+    "zstd": zarr.codecs.ZstdCodec(level=3),
+    "gzip": zarr.codecs.GzipCodec(),
+}
+V2 = {
+    "as it is": None,
+    "blosc": numcodecs.Blosc(),
+    "zstd": numcodecs.Zstd(),
+    "gzip": numcodecs.GZip(),
+    "zlib": numcodecs.Zlib(),
+    "lz4": numcodecs.LZ4(),
+}
+ALL = [(3, name) for name in V3] + [(2, name) for name in V2]
+
+
+def made(store, zarr_format=3, codec="blosc", dtype="f4", **options):
+    options = {"shape": SHAPE, "chunks": CHUNKS, "fill_value": 7, **options}
+    compressor = (V3 if zarr_format == 3 else V2)[codec]
+    if zarr_format == 2 and options.get("filters") is None:
+        options["filters"] = None
+    array = zarr.create_array(
+        store, dtype=dtype, zarr_format=zarr_format, compressors=compressor, **options
+    )
+    rng = np.random.default_rng(0)
+    array[...] = (rng.normal(size=array.shape) * 100).astype(dtype)
+    return array
+
+
+def read(reader, key, how):
+    if how == "async":
+        return asyncio.run(reader.read_async(key, Buffers(10**6)))
+    return reader.read(key, Buffers(10**6))
+
+
+@pytest.mark.parametrize(("zarr_format", "codec"), ALL)
+@pytest.mark.parametrize("dtype", ["f4", "i2", "?", "c16", "u1"])
+def test_regions_are_those_of_zarr(tmp_path, zarr_format, codec, dtype):
+    array = made(tmp_path / "a.zarr", zarr_format, codec, dtype)
+    reader = DirectReader.of(array)
+    keys = [
+        (slice(None),) * 3,
+        (slice(4, 8), slice(0, 6), slice(0, 5)),  # one chunk
+        (slice(3, 11), slice(2, 3), slice(4, 9)),
+        (2, slice(None), 8),
+        (slice(5, 5), slice(None), slice(None)),
+        (-1, 0, 0),
+    ]
+    for key, how in itertools.product(keys, ["async", "sync"]):
+        found = read(reader, key, how)
+        assert found.dtype == array.dtype
+        np.testing.assert_array_equal(found, array[key])
+
+
+@given(st.data())
+def test_any_region_of_any_grid(data):
+    sizes = st.lists(st.integers(1, 9), min_size=1, max_size=3)
+    shape = data.draw(sizes)
+    chunks = [data.draw(st.integers(1, size)) for size in shape]
+    array = zarr.create_array(zarr.storage.MemoryStore(), shape=shape, chunks=chunks, dtype="i4")
+    array[...] = np.arange(np.prod(shape)).reshape(shape)
+    key = tuple(
+        slice(*sorted(data.draw(st.tuples(st.integers(0, size), st.integers(0, size)))))
+        for size in shape
+    )
+    reader = DirectReader.of(array)
+    np.testing.assert_array_equal(read(reader, key, "async"), array[key])
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("fill", [7, np.nan])
+def test_missing_chunks_are_the_fill_value(tmp_path, zarr_format, fill):
+    array = made(tmp_path / "a.zarr", zarr_format, fill_value=fill)
+    chunk = (tmp_path / "a.zarr").glob("1.0.1" if zarr_format == 2 else "c/1/0/1")
+    next(iter(chunk)).unlink()
+    whole = (slice(None),) * 3
+    expected = array[...]
+    np.testing.assert_array_equal(expected[4:8, :, 5:], np.full((4, 6, 4), fill))
+    for how in ("async", "sync"):
+        np.testing.assert_array_equal(read(DirectReader.of(array), whole, how), expected)
+
+
+def test_without_a_fill_value_missing_chunks_are_zero(tmp_path):
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=4, dtype="f4", zarr_format=2, fill_value=None
+    )
+    np.testing.assert_array_equal(read(DirectReader.of(array), (slice(None),), "sync"), np.zeros(4))
+
+
+@pytest.mark.parametrize("name", [None, "group/array"])
+@pytest.mark.parametrize("store", [zarr.storage.MemoryStore, "memory://direct"])
+def test_other_stores_are_asked_for_many_chunks_at_once(store, name):
+    if isinstance(store, str):  # fsspec's, which answers in zarr's event loop only
+        store = zarr.storage.FsspecStore.from_url(f"{store}/{name}.zarr")
+    else:
+        store = store()
+    array = made(store, name=name)
+    found = read(DirectReader.of(array), (slice(1, 10), slice(None), slice(None)), "async")
+    np.testing.assert_array_equal(found, array[1:10])
+
+
+def test_arrays_that_are_not_so_simple_are_left_to_zarr(tmp_path):
+    count = itertools.count()
+
+    def reader(**options):
+        return DirectReader.of(made(tmp_path / f"{next(count)}.zarr", **options))
+
+    assert reader() is not None
+    assert reader(shards=(8, 6, 10)) is None
+    assert reader(dtype=">f4") is None
+    assert reader(filters=[zarr.codecs.TransposeCodec(order=(2, 1, 0))]) is None
+    assert reader(zarr_format=2, filters=[numcodecs.Delta("f4")]) is None
+    assert reader(zarr_format=2, order="F") is None
+    text = zarr.create_array({}, shape=3, dtype="str")
+    assert DirectReader.of(text) is None
+    assert not DirectReader.of(made({})).supports((slice(0, 9, 2), slice(None), slice(None)))
+
+
+@pytest.mark.parametrize(("zarr_format", "codec"), ALL)
+@pytest.mark.parametrize("damage", ["cut", "empty", "another"])
+def test_damaged_chunks_are_errors_that_name_them(tmp_path, zarr_format, codec, damage):
+    array = made(tmp_path / "a.zarr", zarr_format, codec)
+    other = made(tmp_path / "b.zarr", zarr_format, codec, chunks=(2, 6, 5))
+    name = "1.0.0" if zarr_format == 2 else "c/1/0/0"
+    path = tmp_path / "a.zarr" / name
+    if damage == "another":  # sound, but with fewer values
+        shutil.copy(tmp_path / "b.zarr" / name, path)
+    else:
+        path.write_bytes(path.read_bytes()[:-9] if damage == "cut" else b"")
+    assert other.chunks != array.chunks
+    for how in ("async", "sync"):
+        with pytest.raises(Exception) as caught:
+            read(DirectReader.of(array), (slice(None),) * 3, how)
+        assert any(f"in chunk {name} of " in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("opened", [xr.open_zarr, xtd.open_zarr])
+def test_datasets_read_directly_and_give_what_isel_gives(tmp_path, opened):
+    values = np.random.default_rng(0).normal(size=(40, 5, 6)).astype("f4")
+    ds = xr.Dataset({"t": (("time", "y", "x"), values)})
+    path = tmp_path / "t.zarr"
+    ds.to_zarr(path, consolidated=False, encoding={"t": {"chunks": (7, 5, 4)}})
+    lazy = opened(path, chunks=None, consolidated=False).isel(time=slice(3, None), x=slice(1, 6))
+    dataset = xtd.IterableDataset(
+        lazy, {"time": 4, "y": -1, "x": -1}, {"time": 3}, inputs="t", batch_size=5, shuffle=True
+    )
+    seen = []
+    for batch in dataset:
+        for number, window in zip(batch.index.tolist(), batch.x, strict=True):
+            np.testing.assert_array_equal(window, values[3 + number : 7 + number, :, 1:6])
+            seen.append(number)
+    assert sorted(seen) == list(range(34))
+    assert dataset.stats().paths["read directly"] > 0

@@ -1,0 +1,331 @@
+"""Zarr chunks decoded straight into the memory where their values are wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask.system
+import numcodecs
+import numcodecs.blosc
+import numcodecs.zstd
+import numpy as np
+import numpy.typing as npt
+import zarr
+import zarr.codecs
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import _get_loop
+from zarr.storage import FsspecStore, LocalStore
+
+from .buffers import Buffers
+
+__all__ = ["DirectReader", "on_loop_of"]
+
+Array = npt.NDArray[Any]
+Encoded = bytes | bytearray | memoryview
+
+# A task decodes chunks of about so many bytes: a small chunk takes less time than a task costs.
+TASK_BYTES = 2**20
+# Requests to a store that is not a local folder, under way for one region.
+REQUESTS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """What a region wants of a chunk."""
+
+    key: str
+    inside: tuple[slice, ...]  # of the chunk
+    target: tuple[slice, ...]  # of the region
+    whole: bool
+
+
+@dataclass(frozen=True, eq=False)
+class DirectReader:
+    """Reads regions of an array whose chunks are numbers in C order, perhaps compressed.
+
+    Zarr's codec pipelines allot memory for every chunk, or spend on each more Python than decoding
+    takes where chunks are small. Most arrays need neither: each chunk is a file that is decoded by
+    one call, outside the GIL, to where it belongs.
+
+    Attributes
+    ----------
+    array : zarr.Array
+        The array.
+    decode : callable, optional
+        ``(encoded, out)``, which fills a contiguous array; None for chunks that are not compressed.
+    """
+
+    array: zarr.Array[Any]
+    decode: Callable[[Encoded, Array], None] | None
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any]) -> DirectReader | None:
+        """A reader of an array, or None if its chunks are not so simple."""
+        dtype = array.dtype
+        if dtype.kind not in "biufc" or not dtype.isnative or array.shards is not None:
+            return None
+        metadata = array.metadata
+        if metadata.zarr_format == 2:
+            if metadata.filters or metadata.order != "C":
+                return None
+            codec: Any = metadata.compressor
+        else:
+            first, *others = metadata.codecs
+            regular = metadata.chunk_grid.to_dict()["name"] == "regular"
+            if not regular or type(first) is not zarr.codecs.BytesCodec or len(others) > 1:
+                return None
+            if dtype.itemsize > 1 and first.endian != zarr.codecs.Endian(sys.byteorder):
+                return None
+            codec = others[0] if others else None
+        if codec is None:
+            return cls(array, None)
+        decode = _DECODERS.get(type(codec))
+        return None if decode is None else cls(array, decode)
+
+    @staticmethod
+    def supports(key: Sequence[slice | int]) -> bool:
+        """Whether a key picks a region without gaps."""
+        return all(not isinstance(place, slice) or place.step in (None, 1) for place in key)
+
+    def read(self, key: Sequence[slice | int], buffers: Buffers) -> Array:
+        """A region of a local store, read on this thread.
+
+        Parameters
+        ----------
+        key : sequence of slice or int
+            The region, an entry for each dim.
+        buffers : Buffers
+            Where its memory comes from.
+        """
+        box, shape = self._box(key)
+        out = buffers.take([stop - start for start, stop in box], self.array.dtype)
+        self._read_local(list(self._chunks(box)), out)
+        return out.reshape(shape)
+
+    async def read_async(self, key: Sequence[slice | int], buffers: Buffers) -> Array:
+        """A region, read on the threads of the running loop's default executor."""
+        box, shape = self._box(key)
+        out = buffers.take([stop - start for start, stop in box], self.array.dtype)
+        chunks = list(self._chunks(box))
+        if self.is_local:
+            each = max(1, TASK_BYTES // max(1, self._chunk_nbytes))
+            tasks = [chunks[at : at + each] for at in range(0, len(chunks), each)]
+            await _all(_on_thread(self._read_local, task, out) for task in tasks)
+        else:
+            slots = asyncio.Semaphore(REQUESTS)
+            await _all(self._fetch(chunk, out, slots) for chunk in chunks)
+        return out.reshape(shape)
+
+    def _box(self, key: Sequence[slice | int]) -> tuple[list[tuple[int, int]], list[int]]:
+        """Begin and end of a region along every dim, and the shape of what is asked for."""
+        box, shape = [], []
+        for place, length in zip(key, self.array.shape, strict=True):
+            if isinstance(place, slice):
+                start, stop, _ = place.indices(length)
+                box.append((start, max(start, stop)))
+                shape.append(max(0, stop - start))
+            else:
+                place = int(place) % length
+                box.append((place, place + 1))
+        return box, shape
+
+    @property
+    def is_local(self) -> bool:
+        """Whether chunks are files of a local folder."""
+        return isinstance(self.array.store, LocalStore)
+
+    @property
+    def _chunk_nbytes(self) -> int:
+        return math.prod(self.array.chunks) * self.array.dtype.itemsize
+
+    def _chunks(self, box: Sequence[tuple[int, int]]) -> Iterator[_Chunk]:
+        """The chunks that hold a region."""
+        metadata, sizes = self.array.metadata, self.array.chunks
+        ranges = [_along(*bounds, size) for bounds, size in zip(box, sizes, strict=True)]
+        for found in itertools.product(*ranges):
+            inside = tuple(each[1] for each in found)
+            whole = all(
+                part.start == 0 and part.stop == size
+                for part, size in zip(inside, sizes, strict=True)
+            )
+            name = metadata.encode_chunk_key(tuple(each[0] for each in found))
+            yield _Chunk(name, inside, tuple(each[2] for each in found), whole)
+
+    def _read_local(self, chunks: Sequence[_Chunk], out: Array) -> None:
+        store = self.array.store
+        assert isinstance(store, LocalStore)
+        folder = Path(store.root, self.array.path)
+        for chunk in chunks:
+            try:
+                file = os.open(folder / chunk.key, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            except FileNotFoundError:
+                self._put(chunk, None, out)
+                continue
+            try:
+                encoded = _scratch("encoded", os.fstat(file).st_size)
+                read = 0
+                while more := os.readv(file, [encoded[read:]]):
+                    read += more
+            finally:
+                os.close(file)
+            self._put(chunk, encoded[:read], out)
+
+    async def _fetch(self, chunk: _Chunk, out: Array, slots: asyncio.Semaphore) -> None:
+        array = self.array
+        async with slots:
+            path = f"{array.path}/{chunk.key}" if array.path else chunk.key
+            found = await on_loop_of(array, array.store.get(path, default_buffer_prototype()))
+        encoded = None if found is None else found.as_numpy_array().data
+        await _on_thread(self._put, chunk, encoded, out)
+
+    def _put(self, chunk: _Chunk, encoded: Encoded | None, out: Array) -> None:
+        """Put the values of a chunk where they belong; one that is missing is the fill value."""
+        target = out[chunk.target]
+        if encoded is None:
+            fill = self.array.fill_value
+            target[...] = 0 if fill is None else fill
+            return
+        straight = chunk.whole and target.flags.c_contiguous
+        values = target if straight else self._scratch_chunk()
+        try:
+            if self.decode is None:
+                _copy(encoded, values)
+            else:
+                self.decode(encoded, values)
+        except Exception as error:
+            error.add_note(f"in chunk {chunk.key} of {self.array.store_path}")
+            raise
+        if not straight:
+            np.copyto(target, values[chunk.inside])
+
+    def _scratch_chunk(self) -> Array:
+        memory = _scratch("decoded", self._chunk_nbytes)
+        return np.frombuffer(memory, self.array.dtype).reshape(self.array.chunks)
+
+
+def on_loop_of(array: zarr.Array[Any], reading: Coroutine[Any, Any, Any]) -> Any:
+    """What awaits a read of an array from any loop.
+
+    Sessions of fsspec belong to the loop in which a store was opened, and that is zarr's own.
+    """
+    if not isinstance(array.store, FsspecStore):
+        return reading
+    return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(reading, _get_loop()))
+
+
+# Threads that decode at the same time, for each event loop: more than there are cores would only
+# take the GIL from each other.
+_cores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
+_cores = weakref.WeakKeyDictionary()
+
+
+async def _on_thread(function: Callable[..., None], *args: Any) -> None:
+    """Run a function that decodes on a thread, once a core is free for it."""
+    loop = asyncio.get_running_loop()
+    if loop not in _cores:
+        _cores[loop] = asyncio.Semaphore(dask.system.CPU_COUNT)
+    async with _cores[loop]:
+        await asyncio.to_thread(function, *args)
+
+
+async def _all(jobs: Any) -> None:
+    """Wait for all jobs, also if one fails: they write into memory that must not be lent again."""
+    for result in await asyncio.gather(*jobs, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _along(start: int, stop: int, size: int) -> list[tuple[int, slice, slice]]:
+    """Chunks along a dim: number, part of the chunk, part of the region."""
+    found = []
+    for number in range(start // size, -(-stop // size)) if stop > start else ():
+        begin = number * size
+        first, last = max(start, begin), min(stop, begin + size)
+        found.append(
+            (number, slice(first - begin, last - begin), slice(first - start, last - start))
+        )
+    return found
+
+
+# Memory of each thread, used again for every chunk.
+_local = threading.local()
+
+
+def _scratch(name: str, nbytes: int) -> memoryview:
+    memory = getattr(_local, name, None)
+    if memory is None or len(memory) < nbytes:
+        memory = np.empty(nbytes, np.uint8).data
+        setattr(_local, name, memory)
+    found: memoryview = memory[:nbytes]
+    return found
+
+
+# How chunks are decoded, each with a check that they hold what they should: decoders are satisfied
+# with less.
+
+
+def _require(nbytes: int | None, out: Array) -> None:
+    if nbytes is not None and nbytes != out.nbytes:
+        raise ValueError(f"the chunk holds {nbytes} bytes instead of {out.nbytes}")
+
+
+def _copy(encoded: Encoded, out: Array) -> None:
+    _require(len(encoded), out)
+    out.reshape(-1).view(np.uint8)[...] = np.frombuffer(encoded, np.uint8)
+
+
+def _blosc(encoded: Encoded, out: Array) -> None:
+    # https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
+    _require(int.from_bytes(encoded[4:8], "little"), out)
+    if int.from_bytes(encoded[12:16], "little") != len(encoded):  # the decoder would read on
+        raise ValueError(f"the chunk is cut: it has {len(encoded)} bytes")
+    numcodecs.blosc.decompress(encoded, out)
+
+
+def _zstd(encoded: Encoded, out: Array) -> None:
+    size = _zstd_size(encoded)
+    if size is None:
+        _copy(numcodecs.zstd.decompress(encoded), out)
+        return
+    _require(size, out)
+    numcodecs.zstd.decompress(encoded, out)
+
+
+def _zstd_size(encoded: Encoded) -> int | None:
+    """Size of the content of a frame, if its header says.
+
+    https://datatracker.ietf.org/doc/html/rfc8878#name-frame-header
+    """
+    descriptor = encoded[4]
+    single = descriptor >> 5 & 1
+    at = 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]
+    width = (single, 2, 4, 8)[descriptor >> 6]
+    if not width:
+        return None
+    return int.from_bytes(encoded[at : at + width], "little") + (256 if width == 2 else 0)
+
+
+def _by(codec: Any) -> Callable[[Encoded, Array], None]:
+    return lambda encoded, out: _copy(memoryview(codec.decode(encoded)).cast("B"), out)
+
+
+_DECODERS: dict[type, Callable[[Encoded, Array], None]] = {
+    zarr.codecs.BloscCodec: _blosc,
+    zarr.codecs.ZstdCodec: _zstd,
+    zarr.codecs.GzipCodec: _by(numcodecs.GZip()),
+    numcodecs.Blosc: _blosc,
+    numcodecs.Zstd: _zstd,
+    numcodecs.GZip: _by(numcodecs.GZip()),
+    numcodecs.Zlib: _by(numcodecs.Zlib()),
+    numcodecs.LZ4: _by(numcodecs.LZ4()),
+}
