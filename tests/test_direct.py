@@ -74,6 +74,15 @@ def test_regions_are_those_of_zarr(tmp_path, zarr_format, codec, dtype):
         np.testing.assert_array_equal(found, array[key])
 
 
+@pytest.mark.parametrize("codec", V3)
+def test_arrays_without_dims(tmp_path, codec):
+    array = made(tmp_path / "a.zarr", codec=codec, shape=(), chunks=())
+    for how in ("async", "sync"):
+        found = read(DirectReader.of(array), (), how)
+        assert found.shape == ()
+        assert found == array[()] != 7
+
+
 @given(st.data())
 def test_any_region_of_any_grid(data):
     sizes = st.lists(st.integers(1, 9), min_size=1, max_size=3)

@@ -16,7 +16,7 @@ import xarray as xr
 from .batch import Batch
 from .buffers import Buffers
 from .epoch import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
-from .gather import PieceInMemory, copy_windows, labelled_sample, locate, to_array
+from .gather import PieceInMemory, Rows, copy_windows, labelled_sample, locate, to_array
 from .labels import Labels, PartLabels, renamed
 from .select import Part, common_dtype
 from .transforms import Transform
@@ -101,7 +101,7 @@ class Assembly:
         array = self._buffers.take((len(self._numbers), *shape), dtype)
         self._arrays[name], self._tensors[name] = array, torch.from_numpy(array)
 
-    def add(self, rows: IntArray, memory: PieceInMemory, local: IntArray) -> None:
+    def add(self, rows: Rows, memory: PieceInMemory, local: IntArray) -> None:
         """Fill rows with samples of a piece, numbered inside the piece."""
         recipe = self._recipe
         numbers, places = locate(recipe.windows, memory.piece, local)
@@ -112,7 +112,7 @@ class Assembly:
             out = self._arrays[part.name]
             for place, view in enumerate(memory.views[part.name]):
                 way = copy_windows(out[:, place] if part.stacked else out, rows, view, places)
-                self.paths[f"windows {way}"] += len(rows)
+                self.paths[f"windows {way}"] += len(local)
         if recipe.transforms:
             begun = time.perf_counter()
             self._add_transformed(rows, memory, local, numbers, places)
@@ -120,14 +120,14 @@ class Assembly:
 
     def _add_transformed(
         self,
-        rows: IntArray,
+        rows: Rows,
         memory: PieceInMemory,
         local: IntArray,
         numbers: IntArray,
         places: tuple[IntArray, ...],
     ) -> None:
         recipe = self._recipe
-        for place, row in enumerate(rows.tolist()):
+        for place, row in enumerate(np.arange(len(self._numbers))[rows].tolist()):
             starts = [int(at[place]) for at in places]
             sample = labelled_sample(recipe.windows, memory, int(local[place]), starts)
             number = int(numbers[place])

@@ -19,11 +19,11 @@ from .cache import BlockCache
 from .forked import make_safe
 from .intervals import Uneven
 from .labels import LabelledWindows
+from .lazy import with_recycled_memory
 from .pipeline import run
 from .plan import Plan
 from .prepare import Preparer
 from .reader import Reader
-from .recycled import with_recycled_memory
 from .resume import Position
 from .samples import Samples
 from .shared import SharedBuffers
@@ -197,7 +197,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             total = plan.block_nbytes * len(plan.grid)
             self._cache = BlockCache(plan.memory, plan.working_nbytes, total)
         self._block_buffers = Buffers(plan.memory, total=plan.memory)
-        self._data = with_recycled_memory(samples.data, self._block_buffers)
+        self._data = with_recycled_memory(samples.data, self._block_buffers, samples.dtypes)
         self._buffers = Buffers(idle=4 * self._batch_nbytes())
         self._process = os.getpid()
 

@@ -28,7 +28,7 @@ from zarr.storage import FsspecStore, LocalStore
 
 from .buffers import Buffers
 
-__all__ = ["DirectReader", "on_loop_of"]
+__all__ = ["DirectReader", "on_loop_of", "on_thread"]
 
 Array = npt.NDArray[Any]
 Encoded = bytes | bytearray | memoryview
@@ -120,7 +120,7 @@ class DirectReader:
         if self.is_local:
             each = max(1, TASK_BYTES // max(1, self._chunk_nbytes))
             tasks = [chunks[at : at + each] for at in range(0, len(chunks), each)]
-            await _all(_on_thread(self._read_local, task, out) for task in tasks)
+            await _all(on_thread(self._read_local, task, out) for task in tasks)
         else:
             slots = asyncio.Semaphore(REQUESTS)
             await _all(self._fetch(chunk, out, slots) for chunk in chunks)
@@ -186,11 +186,12 @@ class DirectReader:
             path = f"{array.path}/{chunk.key}" if array.path else chunk.key
             found = await on_loop_of(array, array.store.get(path, default_buffer_prototype()))
         encoded = None if found is None else found.as_numpy_array().data
-        await _on_thread(self._put, chunk, encoded, out)
+        await on_thread(self._put, chunk, encoded, out)
 
     def _put(self, chunk: _Chunk, encoded: Encoded | None, out: Array) -> None:
         """Put the values of a chunk where they belong; one that is missing is the fill value."""
-        target = out[chunk.target]
+        where: tuple[Any, ...] = (*chunk.target, ...)
+        target = out[where]  # a view also where there are no dims
         if encoded is None:
             fill = self.array.fill_value
             target[...] = 0 if fill is None else fill
@@ -229,13 +230,13 @@ _cores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
 _cores = weakref.WeakKeyDictionary()
 
 
-async def _on_thread(function: Callable[..., None], *args: Any) -> None:
-    """Run a function that decodes on a thread, once a core is free for it."""
+async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
+    """What a function that decodes returns, run on a thread once a core is free for it."""
     loop = asyncio.get_running_loop()
     if loop not in _cores:
         _cores[loop] = asyncio.Semaphore(dask.system.CPU_COUNT)
     async with _cores[loop]:
-        await asyncio.to_thread(function, *args)
+        return await asyncio.to_thread(function, *args)
 
 
 async def _all(jobs: Any) -> None:

@@ -269,7 +269,7 @@ def _gather(
         begun = time.perf_counter()
         order = as_indices(loaded.order[portion.start : portion.stop])
         if len(loaded.pieces) == 1:
-            assembly.add(np.arange(row, row + len(order)), loaded.pieces[0], order)
+            assembly.add(slice(row, row + len(order)), loaded.pieces[0], order)
         else:
             of_piece = _piece_of(order, loaded.begins)
             for piece in np.flatnonzero(np.bincount(of_piece)).tolist():

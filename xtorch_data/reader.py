@@ -14,8 +14,7 @@ import numpy as np
 import xarray as xr
 
 from .epoch import BLOCK_TRANSFORM, Load, generator, shared_box
-from .recycled import read_path
-from .sources import decodes_values
+from .lazy import decodes_on_the_loop, read_path
 from .stats import Recorder
 from .transforms import Transform
 from .windows import Windows
@@ -191,7 +190,7 @@ class Reader:
     ) -> None:
         self.recorder.add(**{f"read {read_path(variable)}": 1})
         try:
-            if name not in self._blocking and not decodes_values(variable):
+            if name not in self._blocking and not decodes_on_the_loop(variable):
                 try:
                     await variable.load_async()
                     return

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from .arguments import numpy_dtype
@@ -16,7 +17,7 @@ from .chunks import Layout
 from .labels import LabelledWindows, Labels
 from .select import make_part, resolve_parts
 from .sources import as_source
-from .space import SampleSpace, coords_of, layouts_of
+from .space import SampleSpace, coords_of, dtypes_of, layouts_of
 from .transforms import Transform
 from .windows import Windows
 
@@ -35,6 +36,8 @@ class Samples:
         Where it comes from, for messages.
     layouts : tuple of Layout
         How its variables are stored.
+    dtypes : mapping of Hashable to numpy.dtype
+        What variables are cast to as they are read, where nothing needs them otherwise.
     variable_dims : mapping of Hashable to frozenset
         Dims of the variables of the parts, after preprocess.
     preprocess : Transform, optional
@@ -46,6 +49,7 @@ class Samples:
     data: xr.Dataset
     origin: str
     layouts: tuple[Layout, ...]
+    dtypes: Mapping[Hashable, np.dtype[Any]]
     variable_dims: Mapping[Hashable, frozenset[Hashable]]
     preprocess: Transform | None
     recipe: Recipe
@@ -115,10 +119,13 @@ class Samples:
         read = source.dataset[list(space.reads)]
         labelled = prepare is not None or recipe.transforms
         data = read if labelled else read.drop_vars(list(read.coords))
+        # Functions of the user get what xarray reads.
+        dtypes = {} if labelled else dtypes_of(data, made)
         return cls(
             data=data,
             origin=source.origin,
-            layouts=tuple(layouts_of(data, space.windows, made)),
+            layouts=tuple(layouts_of(data, space.windows, made, dtypes)),
+            dtypes=dtypes,
             variable_dims={name: frozenset(each.dims) for name, each in variables.items()},
             preprocess=prepare,
             recipe=recipe,

@@ -17,7 +17,7 @@ from xarray.core.indexing import LazilyIndexedArray
 
 from .chunks import Chunks, Layout
 
-__all__ = ["Source", "as_source", "decodes_values", "layout_of", "open_zarr"]
+__all__ = ["Source", "as_source", "layout_of", "open_zarr"]
 
 
 def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
@@ -180,19 +180,6 @@ def layout_of(
         if dim not in wanted:
             values *= variable.sizes[dim]
     return Layout(name, values, {dim: _chunks(variable, dim) for dim in wanted})
-
-
-def decodes_values(variable: xr.Variable) -> bool:
-    """Whether xarray computes the values of a lazy variable from those stored: packed integers.
-
-    That is work for a thread: an event loop would do nothing else meanwhile.
-    """
-    data = variable._data
-    while hasattr(data, "array"):
-        if hasattr(data, "func"):
-            return True
-        data = data.array
-    return False
 
 
 def _chunks(variable: xr.Variable, dim: Hashable) -> Chunks:

@@ -9,13 +9,14 @@ import numpy as np
 import xarray as xr
 
 from .chunks import Layout
+from .lazy import is_lazy
 from .reader import check_preprocessed
 from .select import Part, names_of
 from .sources import Source, layout_of
 from .transforms import Transform
 from .windows import Windows
 
-__all__ = ["SampleSpace", "coords_of", "layouts_of"]
+__all__ = ["SampleSpace", "coords_of", "dtypes_of", "layouts_of"]
 
 
 class SampleSpace:
@@ -183,13 +184,36 @@ def coords_of(data: xr.Dataset, windows: Windows) -> xr.Dataset:
     return found
 
 
-def layouts_of(data: xr.Dataset, windows: Windows, parts: Sequence[Part]) -> list[Layout]:
+def dtypes_of(data: xr.Dataset, parts: Sequence[Part]) -> dict[Hashable, np.dtype[Any]]:
+    """What lazy floating variables can be cast to as they are read, for parts that take them so."""
+    wanted: dict[Hashable, set[np.dtype[Any]]] = {}
+    for part in parts:
+        for name in part.variables:
+            wanted.setdefault(name, set()).add(part.dtype)
+    return {
+        name: dtypes.pop()
+        for name, dtypes in wanted.items()
+        if len(dtypes) == 1
+        and all(dtype.kind == "f" for dtype in (*dtypes, data.variables[name].dtype))
+        and is_lazy(data.variables[name])
+    }
+
+
+def layouts_of(
+    data: xr.Dataset,
+    windows: Windows,
+    parts: Sequence[Part],
+    dtypes: Mapping[Hashable, np.dtype[Any]],
+) -> list[Layout]:
     """How the variables that are read are stored; what is held is counted as it is held."""
-    wider = {
+    held = {
         name: max(part.dtype.itemsize, data.variables[name].dtype.itemsize)
         for part in parts
         for name in part.variables
         if name in data
     }
+    for name, dtype in dtypes.items():  # never held as what xarray decodes it to in between
+        stored = np.dtype(data.variables[name].encoding.get("dtype", data.variables[name].dtype))
+        held[name] = max(dtype.itemsize, stored.itemsize)
     dims = [axis.dim for axis in windows.axes]
-    return [layout_of(data.variables[name], name, dims, wider.get(name)) for name in data.data_vars]
+    return [layout_of(data.variables[name], name, dims, held.get(name)) for name in data.data_vars]

@@ -16,6 +16,7 @@ PATHS = (
     "read by zarr",
     "read by its backend",
     "computed by dask",
+    "windows selected",
     "windows indexed",
     "windows copied",
     "windows split",
@@ -50,8 +51,9 @@ class Stats:
         Blocks that were read, and blocks that were still in memory from an earlier epoch.
     paths : mapping of str to int
         Ways that the data went, and how often. Regions of a variable: read directly, by zarr's
-        codec pipeline, by another backend, or computed by dask. Windows of a variable: gathered
-        by indexing, many at once; copied one by one; copied from several blocks; transformed.
+        codec pipeline, by another backend, or computed by dask. Windows of a variable: selected by
+        torch or indexed by numpy, many at once; copied one by one; split, which is copied from
+        several blocks; or transformed.
     """
 
     epoch: int

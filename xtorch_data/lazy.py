@@ -1,0 +1,178 @@
+"""xarray's lazy arrays, read into memory that was used before."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends.zarr import ZarrArrayWrapper
+from xarray.coding.common import _ElementwiseFunctionArray
+from xarray.core.indexing import CopyOnWriteArray, MemoryCachedArray
+from zarr.core.buffer import BufferPrototype, cpu
+
+from .buffers import Buffers
+from .direct import DirectReader, on_loop_of, on_thread
+
+__all__ = ["decodes_on_the_loop", "is_lazy", "read_path", "with_recycled_memory"]
+
+# Values decoded at once: with what they pass through, they stay in a core's cache.
+PIECE = 2**15
+
+
+class _RecycledArray(ZarrArrayWrapper):
+    """Reads into memory of some buffers: directly where it can, else through zarr.
+
+    Zarr lets a reader choose the memory by a prototype.
+    """
+
+    __slots__ = ("_buffers", "_direct")
+
+    def __init__(self, array: Any, buffers: Buffers) -> None:
+        super().__init__(array)  # type: ignore[no-untyped-call]
+        self._buffers = buffers
+        self._direct = DirectReader.of(array)
+
+    def _getitem(self, key: Any) -> Any:
+        if self._direct is not None and self._direct.is_local and self._direct.supports(key):
+            return self._direct.read(key, self._buffers)
+        return self._array.get_basic_selection(key, prototype=_prototype(self._buffers))
+
+    async def _async_getitem(self, key: Any) -> Any:
+        if self._direct is not None and self._direct.supports(key):
+            return await self._direct.read_async(key, self._buffers)
+        reading = self._array._async_array.getitem(key, prototype=_prototype(self._buffers))
+        return await on_loop_of(self._array, reading)
+
+
+def _prototype(buffers: Buffers) -> BufferPrototype:
+    """What zarr asks for the memory it reads into."""
+
+    class NDBuffer(cpu.NDBuffer):
+        @classmethod
+        def empty(cls, shape: Any, dtype: Any, order: Any = "C") -> NDBuffer:
+            if order != "C" or np.dtype(dtype).hasobject:
+                return cls(np.empty(shape, dtype, order))  # type: ignore[arg-type]
+            return cls(buffers.take(tuple(shape), np.dtype(dtype)))  # type: ignore[arg-type]
+
+    return BufferPrototype(buffer=cpu.Buffer, nd_buffer=NDBuffer)
+
+
+class _DecodedArray(_ElementwiseFunctionArray):
+    """Stored values and what xarray makes of them, on a thread where the read is asynchronous."""
+
+    async def async_get_duck_array(self) -> Any:
+        return await on_thread(self.func, await self.array.async_get_duck_array())
+
+
+@dataclass(frozen=True, eq=False)
+class _InPieces:
+    """Elementwise functions, one after the other, and a cast, applied to a piece at a time.
+
+    The whole would go through fresh memory again and again: packed integers become float64 twice
+    before they are float32.
+    """
+
+    functions: tuple[Callable[[Any], Any], ...]
+    decoded: np.dtype[Any]
+    wanted: np.dtype[Any]
+    buffers: Buffers
+
+    def __call__(self, stored: Any) -> Any:
+        if not isinstance(stored, np.ndarray) or not stored.flags.c_contiguous:
+            return self._of(stored).astype(self.wanted, copy=False)
+        out = self.buffers.take(stored.shape, self.wanted)
+        values, target = stored.reshape(-1), out.reshape(-1)
+        for start in range(0, len(values), PIECE):
+            piece = self._of(values[start : start + PIECE])
+            if piece.dtype != self.decoded:  # not what xarray has promised
+                return self._of(stored)
+            target[start : start + PIECE] = piece
+        return out
+
+    def _of(self, values: Any) -> Any:
+        for function in self.functions:
+            values = function(values)
+        return values
+
+
+def with_recycled_memory(
+    data: xr.Dataset, buffers: Buffers, dtypes: Mapping[Hashable, np.dtype[Any]]
+) -> xr.Dataset:
+    """A dataset whose lazy variables are read into memory of some buffers.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        The dataset; it stays as it is. So do variables in memory and those of dask.
+    buffers : Buffers
+        Where the memory comes from, for Zarr arrays and for values that xarray decodes.
+    dtypes : mapping of Hashable to numpy.dtype
+        What variables are cast to as they are read.
+    """
+    variables = {}
+    for name, variable in data.data_vars.items():
+        if is_lazy(variable.variable):
+            found = _rebuilt(variable.variable._data, buffers, dtypes.get(name, variable.dtype))
+            new = xr.Variable(variable.dims, found, variable.attrs, variable.encoding)
+            variables[name] = new
+    return data.assign(variables) if variables else data
+
+
+def is_lazy(variable: xr.Variable) -> bool:
+    """Whether a variable is one of xarray's lazy arrays."""
+    return variable.chunks is None and not variable._in_memory
+
+
+def decodes_on_the_loop(variable: xr.Variable) -> bool:
+    """Whether an asynchronous read would decode values on the event loop, which would stand."""
+    data = variable._data
+    while hasattr(data, "array"):
+        if isinstance(data, _ElementwiseFunctionArray) and not isinstance(data, _DecodedArray):
+            return True
+        data = data.array
+    return False
+
+
+def read_path(variable: xr.Variable) -> str:
+    """How a lazy variable is read: ``"directly"``, ``"by zarr"`` or ``"by its backend"``."""
+    data, direct = variable._data, True
+    while hasattr(data, "array"):
+        key = getattr(data, "key", None)
+        places = () if key is None else key.tuple
+        plain = (isinstance(place, (slice, int, np.integer)) for place in places)
+        direct = direct and all(plain) and DirectReader.supports(places)
+        data = data.array
+    if not isinstance(data, _RecycledArray):
+        return "by its backend"
+    return "directly" if direct and data._direct is not None else "by zarr"
+
+
+def _rebuilt(data: Any, buffers: Buffers, wanted: np.dtype[Any]) -> Any:
+    """A chain of lazy arrays with a recycling array at its end, decoding in pieces."""
+    if type(data) in (MemoryCachedArray, CopyOnWriteArray):
+        again = copy.copy(data)
+        again.array = _rebuilt(data.array, buffers, wanted)
+        return again
+    decoded = data.dtype
+    functions: list[Callable[[Any], Any]] = []
+    while type(data) is _ElementwiseFunctionArray:
+        functions.insert(0, data.func)
+        data = data.array
+    found = _recycling(data, buffers)
+    if not functions and decoded == wanted:
+        return found
+    return _DecodedArray(found, _InPieces(tuple(functions), decoded, wanted, buffers), wanted)
+
+
+def _recycling(data: Any, buffers: Buffers) -> Any:
+    if type(data) is ZarrArrayWrapper:
+        return _RecycledArray(data.get_array(), buffers)  # type: ignore[no-untyped-call]
+    if hasattr(data, "array"):
+        again = copy.copy(data)
+        again.array = _recycling(data.array, buffers)
+        return again
+    return data
