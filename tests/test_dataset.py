@@ -26,11 +26,12 @@ from helpers import (
     twice_plus_one,
     xbatcher_windows,
 )
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import cases, window_arguments
 
 import xtorch_data as xtd
+from xtorch_data import gather, loaded
 
 
 def build(ds, *args, **kwargs):
@@ -79,6 +80,57 @@ def assert_batch(batch, oracle, windows, parts, kept):
 @settings(max_examples=100)
 @given(cases())
 def test_every_sample_once_and_equal_to_isel_for_any_data_windows_and_memory(case):
+    every_sample_once_and_equal_to_isel(case)
+
+
+# Each way that windows go from blocks to batches; which one is taken depends on sizes and strides.
+WAYS = {
+    "windows selected": lambda patch: patch.setattr(gather, "SMALL_WINDOW_BYTES", 10**9),
+    "windows indexed": lambda patch: (
+        patch.setattr(gather, "SMALL_WINDOW_BYTES", 10**9),
+        patch.setattr(loaded._Small, "can_hold", lambda views, axes: False),
+    ),
+    "windows copied": lambda patch: patch.setattr(gather, "SMALL_WINDOW_BYTES", 0),
+}
+# Copied, some may lie in two blocks.
+TAKEN = {way: {way} for way in WAYS} | {"windows copied": {"windows copied", "windows split"}}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=cases())
+def test_so_it_is_whichever_way_windows_go(way, case, monkeypatch):
+    with monkeypatch.context() as patch:
+        WAYS[way](patch)
+        dataset = every_sample_once_and_equal_to_isel(case)
+    if len(dataset):
+        taken = {path for path in dataset.stats().paths if path.startswith("windows")}
+        # Variables of 16 bytes a value, or laid out backwards, are indexed.
+        assert taken and taken <= TAKEN[way] | {"windows indexed"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_ways_are_the_ones_that_were_asked_for(way, monkeypatch):
+    ds = xr.Dataset({"v": (("time", "x"), np.random.default_rng(0).random((40, 3), "f4"))})
+    WAYS[way](monkeypatch)
+    for shuffle in (False, True):
+        dataset = xtd.IterableDataset(
+            ds.chunk(time=5),
+            {"time": 4, "x": -1},
+            {"time": 3},
+            inputs="v",
+            batch_size=6,
+            shuffle=shuffle,
+            memory=300,
+        )
+        for batch in dataset:
+            for number, window in zip(batch.index.tolist(), batch.x.numpy(), strict=True):
+                np.testing.assert_array_equal(window, ds["v"][number : number + 4])
+        taken = {path for path in dataset.stats().paths if path.startswith("windows")}
+        assert taken == (TAKEN[way] if not shuffle else {way})
+
+
+def every_sample_once_and_equal_to_isel(case):
     with case.stored.open() as ds:
         oracle = Oracle(ds)
         windows = xbatcher_windows(ds, case.names(ds), case.input_dims, case.input_overlap)
@@ -100,6 +152,7 @@ def test_every_sample_once_and_equal_to_isel_for_any_data_windows_and_memory(cas
             for tensor, copy in zip(batch, copied, strict=True):
                 torch.testing.assert_close(tensor, copy, rtol=0, atol=0, equal_nan=True)
             assert_batch(batch, oracle, windows, case.parts(ds), list(case.input_dims))
+    return dataset
 
 
 @settings(max_examples=60)

@@ -16,11 +16,12 @@ import xarray as xr
 from .batch import Batch
 from .buffers import Buffers
 from .epoch import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
-from .gather import PieceInMemory, Rows, copy_windows, labelled_sample, locate, to_array
+from .gather import labelled_sample, to_array
 from .labels import Labels, PartLabels, renamed
+from .loaded import Loaded, Located
 from .select import Part, common_dtype
 from .transforms import Transform
-from .windows import IntArray, Windows
+from .windows import Windows
 
 __all__ = ["Assembly", "Recipe"]
 
@@ -101,36 +102,31 @@ class Assembly:
         array = self._buffers.take((len(self._numbers), *shape), dtype)
         self._arrays[name], self._tensors[name] = array, torch.from_numpy(array)
 
-    def add(self, rows: Rows, memory: PieceInMemory, local: IntArray) -> None:
-        """Fill rows with samples of a piece, numbered inside the piece."""
+    def add(self, row: int, loaded: Loaded, located: Located) -> None:
+        """Fill rows, from a certain one on, with samples of a stage."""
         recipe = self._recipe
-        numbers, places = locate(recipe.windows, memory.piece, local)
-        self._numbers[rows] = numbers
+        rows = slice(row, row + len(located.numbers))
+        self._numbers[rows] = located.numbers
         for part in recipe.parts:
             if part.name in recipe.transforms:
                 continue
-            out = self._arrays[part.name]
-            for place, view in enumerate(memory.views[part.name]):
-                way = copy_windows(out[:, place] if part.stacked else out, rows, view, places)
-                self.paths[f"windows {way}"] += len(local)
+            out = self._arrays[part.name][rows]
+            for place in range(len(part.variables)):
+                target = out[:, place] if part.stacked else out
+                way = loaded.gather(part.name, place, located, target)
+                self.paths[f"windows {way}"] += len(out)
         if recipe.transforms:
             begun = time.perf_counter()
-            self._add_transformed(rows, memory, local, numbers, places)
+            self._add_transformed(row, loaded, located)
             self.transform_seconds += time.perf_counter() - begun
 
-    def _add_transformed(
-        self,
-        rows: Rows,
-        memory: PieceInMemory,
-        local: IntArray,
-        numbers: IntArray,
-        places: tuple[IntArray, ...],
-    ) -> None:
+    def _add_transformed(self, first: int, loaded: Loaded, located: Located) -> None:
         recipe = self._recipe
-        for place, row in enumerate(np.arange(len(self._numbers))[rows].tolist()):
-            starts = [int(at[place]) for at in places]
-            sample = labelled_sample(recipe.windows, memory, int(local[place]), starts)
-            number = int(numbers[place])
+        for place, number in enumerate(located.numbers.tolist()):
+            row = first + place
+            starts = [int(at[place]) for at in located.places]
+            memory = loaded.pieces[located.pieces[place]]
+            sample = labelled_sample(recipe.windows, memory, int(located.local[place]), starts)
 
             def rng(number: int = number) -> np.random.Generator:
                 return generator(recipe.seed, self._epoch, SAMPLE_TRANSFORM, number)

@@ -9,35 +9,28 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import xarray as xr
 import xbatcher
 
 from .epoch import Piece
 from .select import Part, common_dtype
-from .windows import Axis, IntArray, Windows
+from .windows import Axis, Windows
 
 __all__ = [
     "Array",
     "PieceInMemory",
-    "Rows",
-    "SmallWindows",
     "SplitView",
     "View",
-    "copy_windows",
     "is_small",
     "labelled_sample",
-    "locate",
     "to_array",
     "window_views",
 ]
 
 Array = npt.NDArray[Any]
 
-# Windows of fewer bytes are gathered by one indexing call, larger ones by a copy each.
+# Windows of fewer bytes are gathered by one call, larger ones by a copy each.
 SMALL_WINDOW_BYTES = 4096
-# Torch starts threads of its own for more values than these, which would be in the way of ours.
-SERIAL_VALUES = 2**15
 # xbatcher lists the windows of what it is given; beyond this many they are cut by isel.
 MAX_LISTED_WINDOWS = 10_000
 
@@ -81,76 +74,8 @@ class SplitView:
                 np.copyto(out[(*before, slice(start - first, end - first))], inside)
 
 
-class SmallWindows:
-    """Windows so small that many are gathered by one call of torch, which keeps the GIL free.
-
-    It takes a tenth of the time that numpy's indexing takes. Values are moved as integers, so that
-    every dtype goes this way bit for bit.
-
-    Parameters
-    ----------
-    view : ndarray
-        Shape ``(*position of the window along every axis, *part.dims)``.
-    axes : int
-        Number of axes.
-    """
-
-    def __init__(self, view: Array, axes: int) -> None:
-        itemsize = view.itemsize
-        *steps, last = (stride // itemsize for stride in (*view.strides[:axes], itemsize))
-        self.steps = np.array(steps, dtype=np.int64)
-        reach = sum((size - 1) * step for size, step in zip(view.shape, steps, strict=False))
-        flat = np.lib.stride_tricks.as_strided(
-            view, (reach + last, *view.shape[axes:]), (itemsize, *view.strides[axes:])
-        )
-        self.windows = torch.from_numpy(as_integers(flat))
-        self.at_once = max(1, SERIAL_VALUES // max(1, math.prod(view.shape[axes:])))
-
-    @staticmethod
-    def can_hold(view: Array, axes: int) -> bool:
-        """Whether a view can be gathered so: torch knows no steps backwards."""
-        return (
-            is_small(view.shape[axes:], view.dtype)
-            and view.size > 0
-            and view.itemsize in (1, 2, 4, 8)
-            and all(stride >= 0 and stride % view.itemsize == 0 for stride in view.strides)
-        )
-
-    def copy(self, out: Array, rows: Rows, places: tuple[IntArray, ...]) -> None:
-        """Copy the windows at some places into rows of ``out (sample, *dims)``."""
-        found = sum(at * step for at, step in zip(places, self.steps.tolist(), strict=True))
-        index = torch.from_numpy(np.asarray(found, dtype=np.int64))
-        target = as_integers(out)
-        for start in range(0, len(index), self.at_once):
-            part = slice(start, start + self.at_once)
-            if isinstance(rows, slice):
-                into = torch.from_numpy(target[rows][part])
-                torch.index_select(self.windows, 0, index[part], out=into)
-            else:
-                target[rows[part]] = torch.index_select(self.windows, 0, index[part]).numpy()
-
-
-def as_integers(array: Array) -> Array:
-    """The bits of an array, without a copy, as an array that torch takes for writable."""
-    interface = dict(array.__array_interface__)
-    interface["data"] = interface["data"][0], False
-    interface["typestr"] = np.dtype(f"i{array.itemsize}").str
-    interface.pop("descr", None)
-    return np.asarray(_Memory(array, interface))
-
-
-class _Memory:
-    """What numpy makes an array of that does not own its memory."""
-
-    def __init__(self, owner: Array, interface: dict[str, Any]) -> None:
-        self.owner = owner
-        self.__array_interface__ = interface
-
-
-# Rows of a batch.
-Rows = IntArray | slice
 # Every window of a piece.
-View = Array | SplitView | SmallWindows
+View = Array | SplitView
 
 
 @dataclass(eq=False)
@@ -276,64 +201,9 @@ def _stride(axis: Axis) -> int:
     return axis.starts.step
 
 
-def locate(
-    windows: Windows, piece: Piece, local: IntArray
-) -> tuple[IntArray, tuple[IntArray, ...]]:
-    """Where samples of a piece are.
-
-    Parameters
-    ----------
-    windows : Windows
-        The sample space.
-    piece : Piece
-        Part of it.
-    local : ndarray of int64
-        Numbers of samples inside the piece.
-
-    Returns
-    -------
-    numbers : ndarray of int64
-        Their numbers in the sample space.
-    places : tuple of ndarray of int64
-        Per axis, where they begin in the arrays of the piece.
-    """
-    if not windows.axes:
-        return np.zeros_like(local), ()
-    shape = tuple(last - first for first, last in piece.box)
-    numbers, places = [], []
-    for axis, inside, (first, _), (origin, _) in zip(
-        windows.axes, np.unravel_index(local, shape), piece.box, piece.region, strict=True
-    ):
-        numbers.append(inside + first)
-        places.append(axis.start(numbers[-1]) - origin)
-    flat = np.ravel_multi_index(tuple(numbers), windows.shape)
-    return np.asarray(flat, dtype=np.int64), tuple(places)
-
-
 def is_small(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
     """Whether windows are gathered by one indexing call, not by a copy each."""
     return math.prod(shape) * dtype.itemsize < SMALL_WINDOW_BYTES
-
-
-def copy_windows(out: Array, rows: Rows, view: View, places: tuple[IntArray, ...]) -> str:
-    """Copy the windows at some places of a view into rows of ``out (sample, *dims)``.
-
-    Returns which way they went: ``"selected"``, ``"indexed"``, ``"copied"`` or ``"split"``.
-    """
-    if isinstance(view, SmallWindows):
-        view.copy(out, rows, places)
-        return "selected"
-    if not isinstance(view, SplitView) and (not places or is_small(out.shape[1:], out.dtype)):
-        out[rows] = view[places]
-        return "indexed"
-    # One wide copy for each window; it releases the GIL.
-    numbers = range(*rows.indices(len(out))) if isinstance(rows, slice) else rows.tolist()
-    for row, *place in zip(numbers, *(at.tolist() for at in places), strict=True):
-        if isinstance(view, SplitView):
-            view.copy_window(out[row, ...], place)
-        else:
-            np.copyto(out[row, ...], view[tuple(place)])
-    return "split" if isinstance(view, SplitView) else "copied"
 
 
 def labelled_sample(

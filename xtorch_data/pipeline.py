@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import itertools
 import os
 import threading
 import time
@@ -15,34 +16,24 @@ from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from .assembly import Assembly
 from .batch import Batch
 from .blocks import INDEX_BYTES
 from .cache import BlockCache
-from .epoch import Load, Stage, as_indices
+from .epoch import Load, Stage
 from .gather import PieceInMemory
+from .loaded import Loaded, Located
 from .prepare import Preparer, Tail
 from .reader import Reader, Rest
 from .stats import Recorder
-from .windows import IntArray
 
 __all__ = ["run"]
 
 GATHER_THREADS = 2
 # Threads for reads without async, preprocess and preparation.
 WORK_THREADS = 8
-
-
-@dataclass(eq=False)
-class _Loaded:
-    """A stage whose blocks are in memory."""
-
-    pieces: list[PieceInMemory]
-    begins: IntArray  # number, among all samples of the stage, of each piece's first sample
-    order: IntArray | range
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +55,7 @@ class _Flight:
     # Earlier ones that have read what it needs, too; and how many, with itself, need its memory.
     carries: tuple[_Flight, ...] = ()
     users: int = 1
-    loaded: Future[_Loaded] = field(default_factory=Future)
+    loaded: Future[Loaded] = field(default_factory=Future)
     # What the next stage needs of this one, before and after preprocess.
     rest: Future[Rest] = field(default_factory=Future)
     tail: Future[Tail] = field(default_factory=Future)
@@ -244,10 +235,15 @@ def _jobs(batches: Iterator[list[_Portion]], together: int) -> Iterator[list[lis
 
 def _gather_all(batches: list[list[_Portion]], *how: Any) -> list[Batch | Exception]:
     """Gather some batches, on a thread; what went wrong comes after those before it."""
+    stretches: dict[_Flight, tuple[int, int]] = {}
+    for portion in itertools.chain.from_iterable(batches):
+        start, _ = stretches.get(portion.flight, (portion.start, 0))
+        stretches[portion.flight] = start, portion.stop
+    located: dict[_Flight, Located] = {}
     found: list[Batch | Exception] = []
     for portions in batches:
         try:
-            found.append(_gather(portions, *how))
+            found.append(_gather(portions, stretches, located, *how))
         except Exception as error:
             found.append(error)
             break
@@ -256,26 +252,28 @@ def _gather_all(batches: list[list[_Portion]], *how: Any) -> list[Batch | Except
 
 def _gather(
     portions: list[_Portion],
+    stretches: dict[_Flight, tuple[int, int]],
+    located: dict[_Flight, Located],
     flights: _Flights,
     assemble: Callable[[int], Assembly],
     single: bool,
     recorder: Recorder,
 ) -> Batch:
-    """Gather one batch, from one stage after the other."""
+    """Gather one batch, from one stage after the other.
+
+    Where samples lie is worked out for all batches of a job at once: their stretches of the stages.
+    """
     assembly = assemble(sum(portion.stop - portion.start for portion in portions))
     row, seconds = 0, 0.0
     for portion in portions:
-        loaded = portion.flight.loaded.result()
+        flight, count = portion.flight, portion.stop - portion.start
+        loaded = flight.loaded.result()
         begun = time.perf_counter()
-        order = as_indices(loaded.order[portion.start : portion.stop])
-        if len(loaded.pieces) == 1:
-            assembly.add(slice(row, row + len(order)), loaded.pieces[0], order)
-        else:
-            of_piece = _piece_of(order, loaded.begins)
-            for piece in np.flatnonzero(np.bincount(of_piece)).tolist():
-                rows = np.flatnonzero(of_piece == piece)
-                assembly.add(rows + row, loaded.pieces[piece], order[rows] - loaded.begins[piece])
-        row += len(order)
+        if flight not in located:
+            located[flight] = loaded.locate(*stretches[flight])
+        first = portion.start - stretches[flight][0]
+        assembly.add(row, loaded, located[flight].part(first, first + count))
+        row += count
         del loaded
         seconds += time.perf_counter() - begun
         flights.done(portion)
@@ -288,17 +286,6 @@ def _gather(
         gather=seconds - transform, transform=transform, bytes_gathered=nbytes, **assembly.paths
     )
     return batch
-
-
-def _piece_of(order: IntArray, begins: IntArray) -> IntArray:
-    """In which piece each sample lies."""
-    if len(begins) > 32:
-        return np.searchsorted(begins, order, side="right") - 1
-    # Many times faster than a search for few pieces in random order.
-    found = np.zeros(len(order), dtype=np.int64)
-    for begin in begins[1:]:
-        found += order >= begin
-    return found
 
 
 class _Flights:
@@ -434,8 +421,8 @@ class _Flights:
             order = self._loop.run_in_executor(None, flight.stage.order)
             loads = [self._pieces(load, flight, before) for load in flight.stage.loads]
             pieces = [piece for found in await asyncio.gather(*loads) for piece in found]
-            begins = np.cumsum([0, *(each.piece.samples for each in pieces)])[:-1]
-            _settle(flight.loaded, _Loaded(pieces, begins, await order))
+            windows = self._reader.windows
+            _settle(flight.loaded, Loaded(windows, pieces, await order))
         except BaseException as error:
             _settle(flight.rest, error)
             _settle(flight.tail, error)

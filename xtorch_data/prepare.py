@@ -11,9 +11,7 @@ import xarray as xr
 from .buffers import Buffers
 from .epoch import Load, Piece
 from .gather import (
-    Array,
     PieceInMemory,
-    SmallWindows,
     SplitView,
     View,
     is_small,
@@ -131,8 +129,7 @@ class Preparer:
         if not needed:
             return PieceInMemory(piece, views)
         data = _joined(segments, dim, needed, self.buffers)
-        found = window_views(self.windows, self.sample_dims, whole, data.variables)
-        views.update({name: [self._small(view) for view in found[name]] for name in found})
+        views.update(window_views(self.windows, self.sample_dims, whole, data.variables))
         if not self.transformed:
             return PieceInMemory(piece, views)
         names = {
@@ -150,10 +147,6 @@ class Preparer:
         return PieceInMemory(
             piece, views, labelled, labelled_generator(self.windows, piece, labelled)
         )
-
-    def _small(self, view: Array) -> View:
-        axes = len(self.windows.axes)
-        return SmallWindows(view, axes) if SmallWindows.can_hold(view, axes) else view
 
     def _split_views(
         self, parts: Sequence[Part], segments: tuple[Segment, ...], dim: Hashable

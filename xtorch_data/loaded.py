@@ -1,0 +1,277 @@
+"""A stage whose blocks are in memory: where its samples lie, and how they are gathered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from .epoch import as_indices
+from .gather import Array, PieceInMemory, SplitView, View, is_small
+from .windows import IntArray, Windows
+
+__all__ = ["Loaded", "Located"]
+
+# Torch starts threads of its own for more values than these, which would be in the way of ours.
+SERIAL_VALUES = 2**15
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """Samples of a stage, and where they lie.
+
+    Attributes
+    ----------
+    numbers : ndarray of int64
+        Their numbers in the sample space.
+    pieces : ndarray of int64
+        The piece that holds each.
+    local : ndarray of int64
+        Their numbers inside it.
+    places : tuple of ndarray of int64
+        Per axis, where they begin in the arrays of the piece.
+    """
+
+    numbers: IntArray
+    pieces: IntArray
+    local: IntArray
+    places: tuple[IntArray, ...]
+    _of: tuple[Located, slice] | None = None
+    _offsets: dict[Hashable, IntArray] = field(default_factory=dict)
+
+    def part(self, start: int, stop: int) -> Located:
+        """The samples from one place to another."""
+        rows = slice(start, stop)
+        places = tuple(at[rows] for at in self.places)
+        return Located(
+            self.numbers[rows], self.pieces[rows], self.local[rows], places, (self, rows)
+        )
+
+    def offsets(self, key: Hashable, compute: Callable[[Located], IntArray]) -> IntArray:
+        """What is worked out once for all samples of which these are a part."""
+        if self._of is not None:
+            whole, rows = self._of
+            return whole.offsets(key, compute)[rows]
+        if key not in self._offsets:
+            self._offsets[key] = compute(self)
+        return self._offsets[key]
+
+
+class Loaded:
+    """The pieces of a stage, as one.
+
+    Parameters
+    ----------
+    windows : Windows
+        The sample space.
+    pieces : sequence of PieceInMemory
+        What is in memory.
+    order : ndarray of int64 or range
+        Number, among the samples of all pieces one after the other, of each sample in turn.
+    """
+
+    def __init__(
+        self, windows: Windows, pieces: Sequence[PieceInMemory], order: IntArray | range
+    ) -> None:
+        self.pieces = pieces
+        self._windows = windows
+        self._order = order
+        self._begins = np.cumsum([0, *(each.piece.samples for each in pieces)])[:-1]
+        boxes = np.array([each.piece.box for each in pieces], dtype=np.int64)
+        boxes = boxes.reshape(len(pieces), len(windows.axes), 2)
+        regions = np.array([each.piece.region for each in pieces], dtype=np.int64)
+        self._first = boxes[:, :, 0]
+        self._shape = boxes[:, :, 1] - boxes[:, :, 0]
+        self._origin = regions.reshape(boxes.shape)[:, :, 0]
+        self._views = {
+            name: [
+                _view([each.views[name][place] for each in pieces], len(windows.axes))
+                for place in range(len(views))
+            ]
+            for name, views in pieces[0].views.items()
+        }
+
+    def locate(self, start: int, stop: int) -> Located:
+        """Where the samples from one place of the order to another lie."""
+        order = as_indices(self._order[start:stop])
+        pieces = self._pieces_of(order)
+        local = order - of_piece(self._begins, pieces)
+        windows = self._windows
+        numbers, places = [], []
+        left = local
+        for axis in reversed(range(len(windows.axes))):
+            if axis and windows.shape[axis] > 1:
+                left, inside = np.divmod(left, of_piece(self._shape[:, axis], pieces))
+            elif axis:
+                inside = np.zeros_like(left)
+            else:
+                inside = left
+            number = inside + of_piece(self._first[:, axis], pieces)
+            numbers.append(number)
+            at = windows.axes[axis].start(number)
+            places.append(at - of_piece(self._origin[:, axis], pieces))
+        flat = np.zeros_like(local)
+        for number, size in zip(reversed(numbers), windows.shape, strict=True):
+            flat *= size
+            flat += number
+        return Located(flat, pieces, local, tuple(reversed(places)))
+
+    def gather(self, part: str, variable: int, located: Located, out: Array) -> str:
+        """Copy the windows of some samples into ``out (sample, *dims)``.
+
+        Parameters
+        ----------
+        part : str
+            A part without a transform.
+        variable : int
+            Which of its variables.
+        located : Located
+            The samples.
+        out : ndarray
+            Where they go, one row each.
+
+        Returns
+        -------
+        str
+            Which way they went: ``"selected"``, ``"indexed"``, ``"copied"`` or ``"split"``.
+        """
+        return self._views[part][variable].copy(located, out)
+
+    def _pieces_of(self, order: IntArray) -> IntArray:
+        begins = self._begins
+        if len(begins) > 32:
+            return np.searchsorted(begins, order, side="right") - 1
+        # Many times faster than a search for few pieces in random order.
+        found = np.zeros(len(order), dtype=np.int64)
+        for begin in begins[1:]:
+            found += order >= begin
+        return found
+
+
+class _View:
+    """The windows of one variable in all pieces."""
+
+    def __init__(self, views: Sequence[View]) -> None:
+        self._views = views
+
+    def copy(self, located: Located, out: Array) -> str:
+        views, places = self._views, located.places
+        if not places:
+            out[...] = views[0]
+            return "indexed"
+        if is_small(out.shape[1:], out.dtype) and not isinstance(views[0], SplitView):
+            for piece in np.unique(located.pieces).tolist():
+                rows = np.flatnonzero(located.pieces == piece)
+                out[rows] = views[piece][tuple(at[rows] for at in places)]
+            return "indexed"
+        # One wide copy for each window; it releases the GIL.
+        way = "copied"
+        where = zip(located.pieces.tolist(), *(at.tolist() for at in places), strict=True)
+        for row, (piece, *place) in enumerate(where):
+            view = views[piece]
+            if isinstance(view, SplitView):
+                view.copy_window(out[row, ...], place)
+                way = "split"
+            else:
+                np.copyto(out[row, ...], view[tuple(place)])
+        return way
+
+
+class _Small(_View):
+    """Windows so small that torch selects many by one call, which takes a tenth of numpy's time.
+
+    The call takes a single tensor. So it is one over all the memory from the first value of any
+    piece to the last, of which nothing but the windows is touched. Values are moved as integers:
+    every dtype goes this way bit for bit.
+    """
+
+    def __init__(self, views: Sequence[Array], axes: int) -> None:
+        super().__init__(views)
+        view, itemsize = views[0], views[0].itemsize
+        begins = np.array([each.__array_interface__["data"][0] for each in views])
+        steps = np.array([each.strides[:axes] for each in views], dtype=np.int64)
+        last = np.array([each.shape[:axes] for each in views], dtype=np.int64) - 1
+        self._begins = (begins - begins.min()) // itemsize
+        self._steps = steps // itemsize
+        windows = int((self._begins + (last * self._steps).sum(axis=1)).max()) + 1
+        memory = _Memory(
+            views,
+            int(begins.min()),
+            (windows, *view.shape[axes:]),
+            (itemsize, *view.strides[axes:]),
+            itemsize,
+        )
+        self._windows = torch.from_numpy(np.asarray(memory))
+        self._at_once = max(1, SERIAL_VALUES // max(1, math.prod(view.shape[axes:])))
+
+    @staticmethod
+    def can_hold(views: Sequence[Array], axes: int) -> bool:
+        """Whether views can be gathered so: torch knows no steps backwards."""
+        if not axes or not all(view.size for view in views):
+            return False
+        itemsize = views[0].itemsize
+        return (
+            is_small(views[0].shape[axes:], views[0].dtype)
+            and itemsize in (1, 2, 4, 8)
+            and len({view.strides[axes:] for view in views}) == 1
+            and all(step >= 0 and step % itemsize == 0 for view in views for step in view.strides)
+            and len({view.__array_interface__["data"][0] % itemsize for view in views}) == 1
+        )
+
+    def copy(self, located: Located, out: Array) -> str:
+        index = torch.from_numpy(located.offsets(self, self._offsets))
+        target = torch.from_numpy(
+            np.asarray(
+                _Memory(
+                    out, out.__array_interface__["data"][0], out.shape, out.strides, out.itemsize
+                )
+            )
+        )
+        for start in range(0, len(index), self._at_once):
+            rows = slice(start, start + self._at_once)
+            torch.index_select(self._windows, 0, index[rows], out=target[rows])
+        return "selected"
+
+    def _offsets(self, located: Located) -> IntArray:
+        found = np.zeros(len(located.numbers), dtype=np.int64)
+        found += of_piece(self._begins, located.pieces)
+        for axis, at in enumerate(located.places):
+            found += at * of_piece(self._steps[:, axis], located.pieces)
+        return found
+
+
+def _view(views: Sequence[View], axes: int) -> _View:
+    arrays = [view for view in views if not isinstance(view, SplitView)]
+    if len(arrays) == len(views) and _Small.can_hold(arrays, axes):
+        return _Small(arrays, axes)
+    return _View(views)
+
+
+class _Memory:
+    """Memory as integers, of which numpy, and so torch, makes an array that may be written."""
+
+    def __init__(
+        self,
+        owner: Any,
+        address: int,
+        shape: Sequence[int],
+        strides: Sequence[int],
+        itemsize: int,
+    ) -> None:
+        self.owner = owner  # held as long as the array
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (address, False),
+            "typestr": np.dtype(f"i{itemsize}").str,
+            "shape": tuple(shape),
+            "strides": tuple(strides),
+        }
+
+
+def of_piece(table: IntArray, pieces: IntArray) -> Any:
+    """What a table says of the piece of each sample."""
+    return table[0] if len(table) == 1 else table[pieces]
