@@ -26,7 +26,7 @@ check: $(VENV)/check.installed ## Check format, lint, types, docstrings and spel
 docs: $(VENV)/docs.installed ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(VENV)/test.installed ## Run the benchmarks (WORKLOAD=forecast, QUICK=1)
+bench: $(VENV)/bench.installed ## Run the benchmarks (WORKLOAD=forecast, QUICK=1)
 	WORKLOAD="$(WORKLOAD)" QUICK="$(QUICK)" $(BIN)/python -m benchmarks
 
 format: $(VENV)/check.installed ## Format the code and fix what ruff can fix

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from . import remote
+from .stores import Store
 from .workloads import Workload
 
 # In the environment of insitubatch there is neither torch nor xtorch_data: contenders import what
 # they race with when they are made.
+
+STAGES = ("read", "prepare", "gather", "wait")  # of `dataset.stats()`
+FILES = ("forecast", "patches", "stations", "giant", "packed")  # workloads without a server
 
 
 class Contender:
@@ -19,7 +26,7 @@ class Contender:
 
     title = ""
     modules: tuple[str, ...] = ()  # imported before memory is counted
-    groups: tuple[str, ...] = ("forecast", "patches", "stations", "giant", "packed")
+    groups: tuple[str, ...] = FILES  # the workloads it takes part in
     slow = False  # pays for every sample: timed over `Workload.slow_samples`
     workers = 0
     firsts = False  # whether several first epochs are worth their time
@@ -28,6 +35,11 @@ class Contender:
     def __init__(self, workload: Workload, **options: Any) -> None:
         self.workload = workload
         self.options = options
+
+    @classmethod
+    def store_of(cls, workload: Workload) -> Store:
+        """The store that it reads."""
+        return workload.store
 
     def open(self) -> None:
         """Open the store and make the loader."""
@@ -57,20 +69,29 @@ class Contender:
 class Ours(Contender):
     title = "xtorch_data, shuffled"
     modules = ("torch", "xtorch_data")
+    groups = (*FILES, "remote")
     firsts = True
     shuffle = True
     cache = False
 
     @property
-    def memory(self) -> str | int:
+    def memory(self) -> int:
         return self.workload.memory
+
+    def open_store(self) -> Any:
+        import xtorch_data as xtd
+
+        return xtd.open_zarr(remote.source(self.workload), consolidated=False)
 
     def open(self) -> None:
         import xtorch_data as xtd
 
         work = self.workload
+        begin = time.perf_counter()
+        data = self.open_store()
+        self.opening = time.perf_counter() - begin
         self.dataset = xtd.IterableDataset(
-            xtd.open_zarr(work.store.path, consolidated=False),
+            data,
             input_dims=work.input_dims,
             input_overlap=work.input_overlap,
             inputs=work.store.names,
@@ -92,8 +113,27 @@ class Ours(Contender):
         if self.workers:  # each accounts for itself
             return {}
         stats = self.dataset.stats()
-        seconds = {stage: getattr(stats, stage) for stage in ("read", "prepare", "gather", "wait")}
-        return {**seconds, "decoded": stats.bytes_read}
+        seconds = {stage: getattr(stats, stage) for stage in STAGES}
+        return {
+            **seconds,
+            "decoded": stats.bytes_read,
+            "opening": self.opening,
+            "pool": self._pool_nbytes(),
+        }
+
+    def _pool_nbytes(self) -> int:
+        """Bytes that are read before the first batch can be: of the first pool, as planned."""
+        dataset = self.dataset
+        stage = next(dataset._stages(0, dataset._intervals(0, 0, 1, 0, 1)))
+        found = 0
+        for load in stage.loads:
+            for name in self.workload.store.names:
+                region = [stop - start for start, stop in load.region]
+                if name in load.whole_chunks:
+                    begin, end = load.whole_chunks[name]
+                    region[load.axis] = end - begin
+                found += 4 * math.prod(region)
+        return found
 
 
 class OursInOrder(Ours):
@@ -108,14 +148,50 @@ class OursCached(Ours):
     cache = True
 
     @property
-    def memory(self) -> str | int:
+    def memory(self) -> int:
         return 3 * self.workload.store.nbytes
 
 
 class OursWorkers(Ours):
     title = "xtorch_data, shuffled, 2 workers"
+    groups = FILES
     firsts = False
     workers = 2
+
+
+class OursUnpacked(Ours):
+    """What `packed` is compared with."""
+
+    title = "xtorch_data, shuffled, the same data unpacked"
+    groups = ("packed",)
+    firsts = False
+
+    def __init__(self, workload: Workload, **options: Any) -> None:
+        super().__init__(workload.unpacked, **options)
+
+    @classmethod
+    def store_of(cls, workload: Workload) -> Store:
+        return workload.unpacked.store
+
+
+class OursUnpackedInOrder(OursUnpacked):
+    title = "xtorch_data, in order, the same data unpacked"
+    shuffle = False
+
+
+class OursS3fs(Ours):
+    """As one types it: `s3://` with `storage_options`."""
+
+    title = "xtorch_data, shuffled, s3:// through s3fs"
+    modules = ("torch", "xtorch_data", "s3fs")
+    groups = ("remote",)
+
+    def open_store(self) -> Any:
+        import xtorch_data as xtd
+
+        options = {"anon": True, "endpoint_url": self.workload.endpoint}
+        where = remote.url(self.workload)
+        return xtd.open_zarr(where, consolidated=False, storage_options=options)
 
 
 def contenders() -> dict[str, type[Contender]]:
@@ -123,7 +199,8 @@ def contenders() -> dict[str, type[Contender]]:
     from .limit import Limit
     from .peers import PEERS
 
-    kinds = [Ours, OursInOrder, OursCached, OursWorkers, *PEERS, Limit]
+    ours = [Ours, OursInOrder, OursCached, OursWorkers, OursS3fs, OursUnpacked, OursUnpackedInOrder]
+    kinds = [*ours, *PEERS, Limit]
     return {kind.__name__: kind for kind in kinds}
 
 
@@ -132,7 +209,18 @@ def versions(modules: tuple[str, ...]) -> dict[str, str]:
     from importlib import metadata
 
     found = {}
-    for name in (*modules, "zarr", "zarrs", "xarray", "numpy", "torch", "xbatcher", "numcodecs"):
+    for name in (
+        *modules,
+        "zarr",
+        "zarrs",
+        "xarray",
+        "numpy",
+        "torch",
+        "xbatcher",
+        "numcodecs",
+        "obstore",
+        "s3fs",
+    ):
         package = name.split(".")[0]
         if package in sys.modules:
             try:

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .contenders import Contender
+from . import remote
+from .contenders import FILES, Contender
 from .workloads import Workload
 
 SLAB_BYTES = 64 * 2**20
@@ -26,18 +27,25 @@ class Limit(Contender):
     """The fastest reader that there is here, and a copy by all cores into warm memory."""
 
     title = "the limit"
+    groups = (*FILES, "remote")
     firsts = True
     modules = ("zarr", "zarrs", "numcodecs.blosc")
 
     def open(self) -> None:
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
         self.threads = ThreadPoolExecutor(self.cores)
-        self.readers: dict[str, Callable[[], None]] = {
-            "zarrs": Zarrs(self.workload).read,
-            "bare codec": BareCodec(self.workload, self.threads).read,
-        }
-        if importlib.util.find_spec("tensorstore") is not None:
-            self.readers["tensorstore"] = TensorStore(self.workload).read
+        self.fetchers: dict[str, Callable[[], None]] = {}
+        self.readers: dict[str, Callable[[], None]]
+        if self.workload.endpoint:
+            fetch = remote.Fetch(self.workload, self.threads)
+            self.fetchers, self.readers = fetch.ways(len), fetch.ways(fetch.decode)
+        else:
+            self.readers = {
+                "zarrs": Zarrs(self.workload).read,
+                "bare codec": BareCodec(self.workload, self.threads).read,
+            }
+            if importlib.util.find_spec("tensorstore") is not None:
+                self.readers["tensorstore"] = TensorStore(self.workload).read
         # As large as a batch, but so large that starting the threads costs nothing.
         size = max(self.workload.sample_nbytes * self.workload.batch_size, SLAB_BYTES)
         self.source = np.ones(size, np.uint8)
@@ -45,9 +53,13 @@ class Limit(Contender):
 
     def timed(self) -> tuple[float, dict[str, float]]:
         """Seconds of the limit, and of everything that was tried for it."""
-        found = {name: _seconds(read) for name, read in self.readers.items()}
+        read = {name: _seconds(reader) for name, reader in self.readers.items()}
+        fetched = {f"{name} alone": _seconds(fetch) for name, fetch in self.fetchers.items()}
         copy = _seconds(self.copy)
-        return min(found.values()) + copy, {**found, "copy": copy}
+        parts = {"read": min(read.values()), "copy": copy}
+        if fetched:
+            parts["fetch"] = min(fetched.values())
+        return parts["read"] + copy, {**read, **fetched, **parts}
 
     def copy(self) -> None:
         """Copy as many bytes as an epoch yields, a batch or more at a time."""

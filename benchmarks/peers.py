@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .contenders import Contender
+from . import remote
+from .contenders import FILES, Contender
 from .stores import OPEN
 from .workloads import Workload
 
@@ -56,6 +57,7 @@ class PerSample(Contender):
 
 class Xbatcher(PerSample):
     title = "xbatcher, lazy Zarr"
+    groups = (*FILES, "remote")
     modules = ("torch", "xarray", "xbatcher.loaders.torch")
     chunks: dict[str, int] | None = None
     open_with = "xarray"
@@ -70,7 +72,7 @@ class Xbatcher(PerSample):
         work = self.workload
         options = {**OPEN, "chunks": self.chunks}
         opener = xtd.open_zarr if self.open_with == "zarrs" else xr.open_zarr
-        data = opener(work.store.path, **options)[work.store.names]
+        data = opener(remote.source(work), **options)[work.store.names]
         alone = [dim for dim in work.dims if dim not in work.input_dims]
         if alone:  # xbatcher lists every window; of ten million it cannot
             data = data.isel({dim: slice(0, 2) for dim in alone})
@@ -98,6 +100,7 @@ class _Stacked:
 
 class XbatcherZarrs(Xbatcher):
     title = "xbatcher, lazy Zarr read by zarrs"
+    groups = FILES
     open_with = "zarrs"
 
 
@@ -108,6 +111,7 @@ class XbatcherDask(Xbatcher):
 
 class XbatcherWorkers(Xbatcher):
     title = "xbatcher, lazy Zarr, 2 workers"
+    groups = FILES
     workers = 2
 
 
@@ -150,7 +154,7 @@ class InSituBatch(Contender):
 
     title = "insitubatch (later epochs from its cache)"
     modules = ("insitubatch", "xarray")
-    groups = ("forecast", "giant")
+    groups = ("forecast", "giant", "remote")
     firsts = True
     other_python = True
 
@@ -158,7 +162,10 @@ class InSituBatch(Contender):
         import insitubatch
 
         work = self.workload
-        store = insitubatch.obstore_store(f"file://{work.store.path}")
+        if work.endpoint:
+            store = insitubatch.obstore_store(remote.url(work), **remote.options(work))
+        else:
+            store = insitubatch.obstore_store(f"file://{work.store.path}")
         names = work.store.names
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from .workloads import make_workload
+from .server import Server
+from .stores import Store
 
 MIB = 2**20
+PATIENCE = 900  # seconds that an answer may take; the longest check takes a minute or two
+WORDS = 300  # characters of an error that are shown
 POLL = 0.02  # seconds between two looks at the memory of a process
 POLL_TREE = 0.1  # and of a tree, which costs more to look at
 
@@ -30,7 +35,8 @@ class Epoch:
     samples: int
     user: float  # CPU seconds, of the process tree
     system: float
-    read: int  # bytes, by the process tree; 0 where that is not known
+    read: int  # bytes, by the process tree or from the server; 0 where that is not known
+    most: int = 0  # requests that the server had in flight at the same time
     details: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -41,10 +47,13 @@ class Epoch:
 class Process:
     """`benchmarks.worker` for one contender. Use as a context manager."""
 
-    def __init__(self, config: dict[str, Any], python: str | None, tree: bool) -> None:
+    def __init__(
+        self, config: dict[str, Any], python: str | None, tree: bool, server: Server | None
+    ) -> None:
         self._errors = tempfile.TemporaryFile("w+")
         self._poll = POLL_TREE if tree else POLL
         self._tree = tree
+        self._server = server
         self._popen = subprocess.Popen(
             [python or sys.executable, "-m", "benchmarks.worker", json.dumps(config)],
             cwd=Path(__file__).parent.parent,
@@ -66,16 +75,23 @@ class Process:
 
     @classmethod
     def of(
-        cls, kind: type, workload: str, quick: bool, python: str | None = None, **options: Any
+        cls,
+        kind: type,
+        workload: str,
+        quick: bool,
+        python: str | None = None,
+        server: Server | None = None,
+        **options: Any,
     ) -> Process:
         config = {
             "contender": kind.__name__,
             "workload": workload,
             "quick": quick,
+            "endpoint": server.endpoint if server else "",
             "options": options,
         }
         tree = bool(kind.workers)  # type: ignore[attr-defined]
-        return cls(config, python, tree)
+        return cls(config, python, tree, server)
 
     @property
     def above_imports(self) -> int:
@@ -90,20 +106,24 @@ class Process:
 
     def epoch(self) -> Epoch:
         """Have an epoch run and timed."""
-        before = self._used()
+        before, asked = self._used(), self._server and self._server.counts()
         found = self._ask("epoch")
         user, system, read = (b - a for a, b in zip(before, self._used(), strict=True))
+        if self._server and asked:
+            counts = self._server.counts()
+            read = counts.sent - asked.sent
+            found["most"] = counts.most
         return Epoch(**found, user=user, system=system, read=int(read))
 
     def close(self) -> None:
         """Let the process end."""
         assert self._popen.stdin is not None and self._popen.stdout is not None
-        self._popen.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._popen.stdin.close()
         try:
             self._popen.wait(20)
         except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
+            self._kill()
         self._popen.stdout.close()
         self._errors.close()
 
@@ -115,22 +135,34 @@ class Process:
 
     def _ask(self, what: str) -> dict[str, Any]:
         assert self._popen.stdin is not None
-        self._popen.stdin.write(json.dumps(what) + "\n")
-        self._popen.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # has died: its last words say why
+            self._popen.stdin.write(json.dumps(what) + "\n")
+            self._popen.stdin.flush()
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self._popen.stdout is not None
+        deadline = time.monotonic() + PATIENCE
         while not select.select([self._popen.stdout], [], [], self._poll)[0]:
             self.peak = max(self.peak, self._resident())
+            if time.monotonic() > deadline:
+                self._kill()
+                raise RuntimeError(f"no answer within {PATIENCE} s")
         line = self._popen.stdout.readline()
         self.peak = max(self.peak, self._resident())
         if not line:
             self._errors.seek(0)
             last = (self._errors.read().strip() or "no message").splitlines()[-1]
-            raise RuntimeError(last)
+            raise RuntimeError(last if len(last) < WORDS else last[:WORDS] + " …")
         found: dict[str, Any] = json.loads(line)
         return found
+
+    def _kill(self) -> None:
+        """End the process and those that it has started."""
+        for member in (*self._process.children(recursive=True), self._process):
+            with contextlib.suppress(psutil.Error):
+                member.kill()
+        self._popen.wait()
 
     def _members(self) -> list[psutil.Process]:
         return [self._process, *(self._process.children(recursive=True) if self._tree else ())]
@@ -168,9 +200,6 @@ def _no_counters() -> tuple[int, ...]:
     return (0,) * (_READ_CHARS + 1)
 
 
-def warm(workload: str, quick: bool) -> int:
-    """Bring the files of a workload's store into the page cache; their bytes."""
-    total = 0
-    for path in make_workload(workload, quick).store.files():
-        total += len(path.read_bytes())
-    return total
+def warm(store: Store) -> int:
+    """Bring the files of a store into the page cache; their bytes."""
+    return sum(len(path.read_bytes()) for path in store.files())

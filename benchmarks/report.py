@@ -1,20 +1,21 @@
-"""Tables in Markdown, and which targets were reached."""
+"""Tables in Markdown."""
 
 from __future__ import annotations
 
 import datetime
 import os
 import platform
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import psutil
 
+from .contenders import STAGES
+from .targets import Target, best_xbatcher, detail, has_stages, number, targets
+
 if TYPE_CHECKING:
     from .harness import Race, Result
 
-XBATCHER = ("Xbatcher", "XbatcherZarrs", "XbatcherDask", "XbatcherWorkers")
 MIB, GIB = 2**20, 2**30
 
 
@@ -25,7 +26,7 @@ def header(workload: str, quick: bool) -> str:
     cores = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else 0
     memory = psutil.virtual_memory().total / GIB
     return (
-        f"# Benchmarks, {datetime.date.today()}\n\n`{command}` on {cores or os.cpu_count()} cores, "
+        f"{datetime.date.today()}, `{command}` on {cores or os.cpu_count()} cores, "
         f"{memory:.0f} GiB of memory, {platform.machine()}, Python {platform.python_version()}, "
         f"load average {os.getloadavg()[0]:.1f} at the start.\n"
     )
@@ -37,45 +38,32 @@ def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def table(race: Race, races: Mapping[str, Race]) -> str:
-    """One workload: its numbers, the versions, the targets."""
-    work, limit = race.workload, race.results["Limit"]
+def table(race: Race) -> str:
+    """One workload: its numbers, where the time went, the targets, the versions."""
+    work = race.workload
     text = (
-        f"\n## {work.name}\n\n{work.samples:,} samples of {work.sample_nbytes / MIB:.3g} MiB in "
-        f"batches of {work.batch_size}: {work.samples * work.sample_nbytes / GIB:.2f} GiB handed "
-        f"out of {work.store.nbytes / GIB:.2f} GiB, stored in {race.stored / GIB:.2f} GiB. Medians "
-        f"of {race.rounds} rounds; first epochs of {race.firsts} processes.\n\n"
+        f"\n### {work.name}\n\n{work.samples:,} samples of {_size(work.sample_nbytes)} in "
+        f"batches of {work.batch_size:,}: {work.samples * work.sample_nbytes / GIB:.2f} GiB handed "
+        f"out of {work.store.nbytes / GIB:.2f} GiB, stored in "
+        f"{race.results['Limit'].stored / GIB:.2f} GiB. Medians of {race.rounds} rounds; first "
+        f"epochs of {race.firsts} processes. Load average {race.load:.1f}.\n\n"
     )
-    best = _best_xbatcher(race)
+    best = best_xbatcher(race)
     head = [
         "contender", "first epoch, samples/s", "later epochs, samples/s", "first batch, s",
-        "CPU s, user + system", "bytes read / stored", "peak above imports, MiB", "× best xbatcher",
-        "of the limit",
+        "in later epochs, s", "CPU s, user + system", "bytes read / stored",
+        "peak above imports, MiB", "× best xbatcher", "of the limit",
     ]  # fmt: skip
-    body = [
-        _row(race, key, result, best)
-        for key, result in race.results.items()
-        if key != "Limit" and not result.skipped
-    ]
-    text += rows(head, body)
-    if limit.later:
-        parts = limit.later[0].details
-        text += "\nThe limit: " + ", ".join(
-            [f"{race.rate('Limit'):,.0f} samples/s"]
-            + [
-                f"{name} {_median(epoch.details[name] for epoch in limit.later):.3f} s"
-                for name in parts
-                if name != "seconds"
-            ]
-        )
-        text += ".\n"
-    text += "".join(_stages(race, key) for key in ("Ours", "OursInOrder", "OursCached"))
-    if any(result.kind.slow for result in race.results.values()):
+    raced = {key: each for key, each in race.results.items() if key != "Limit" and each.later}
+    text += rows(head, [_row(race, result, best) for result in raced.values()])
+    text += _limit(race)
+    if any(result.kind.slow for result in raced.values()):
         text += "\n\\* timed over a few samples spread over the store; each costs the same.\n"
     for result in race.results.values():
         if result.skipped:
             text += f"\n{result.kind.title}: not measured, {result.skipped}.\n"
-    text += "\n" + "".join(f"- {line}\n" for line in targets(race, races))
+    text += _stages(race)
+    text += "\n" + "".join(f"- {line(target)}\n" for target in targets(race))
     versions: dict[str, str] = {}
     for result in race.results.values():
         for name, version in result.versions.items():
@@ -85,87 +73,89 @@ def table(race: Race, races: Mapping[str, Race]) -> str:
     return text + "\nVersions: " + ", ".join(f"{n} {v}" for n, v in versions.items()) + ".\n"
 
 
-def _median(values: Iterable[float]) -> float:
-    return statistics.median(values)
+def line(target: Target) -> str:
+    """One target in a line."""
+    said = "reached" if target.reached else "**not reached**"
+    if target.found is None:
+        said = "**not measured**"
+    return f"{said}: {target.what}: {number(target.found)} (wanted {target.limit})"
 
 
-def _row(race: Race, key: str, result: Result, best: float | None) -> list[str]:
+def summary(found: Sequence[Target]) -> str:
+    """All targets in one table."""
+    count = sum(target.reached for target in found)
+    body = [
+        [
+            target.workload,
+            target.what,
+            target.limit,
+            number(target.found),
+            "yes" if target.reached else "**no**",
+            "" if target.reached else target.where,
+        ]
+        for target in found
+    ]
+    head = ["workload", "target", "wanted", "found", "reached", "if not, where the time went, s"]
+    return f"\n### Targets\n\n{count} of {len(found)} reached.\n\n" + rows(head, body)
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / MIB:.3g} MiB" if nbytes >= MIB / 10 else f"{nbytes:,} bytes"
+
+
+def _row(race: Race, result: Result, best: float | None) -> list[str]:
     later, limit = result.median("rate"), race.rate("Limit")
     whole = not result.kind.slow
     reads = result.median("read")
     return [
         result.kind.title + ("" if whole else " \\*"),
         f"{result.median('rate', True):,.0f}" if result.first else "",
-        f"{later:,.0f}",
+        f"{later:,.0f}" if later >= 10 else f"{later:.2f}",
+        f"{result.median('first_batch', True):.2f}" if result.first else "",
         f"{result.median('first_batch'):.2f}",
         f"{result.median('user'):.2f} + {result.median('system'):.2f}" if whole else "",
-        f"{reads / race.stored:.2f}" if whole and reads else "",
+        f"{reads / result.stored:.2f}" if whole and reads else "",
         f"{result.peak / MIB:,.0f}",
         f"{later / best:.1f}" if best else "",
         f"{later / limit:.2f}" if limit else "",
     ]
 
 
-def _stages(race: Race, key: str) -> str:
-    """Where the time of a contender of ours has gone."""
-    result = race.results.get(key)
-    if result is None or not result.later:
+def _limit(race: Race) -> str:
+    epochs = race.results["Limit"].later
+    if not epochs:
         return ""
-    found = {
-        name: _median(epoch.details[name] for epoch in result.later)
-        for name in result.later[0].details
-    }
-    decoded = found.pop("decoded") / race.workload.store.nbytes
-    stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in found.items())
-    return (
-        f"\n{result.kind.title}: {result.median('seconds'):.2f} s; summed over threads {stages}; "
-        f"decoded {decoded:.2f} × the data.\n"
-    )
+    parts = [
+        f"{name} {detail(epochs, name):.3f} s"
+        for name in epochs[0].details
+        if name not in ("seconds", "read", "fetch")
+    ]
+    return f"\nThe limit: {race.rate('Limit'):,.0f} samples/s; {', '.join(parts)}.\n"
 
 
-def _best_xbatcher(race: Race) -> float | None:
-    return max(filter(None, (race.rate(name) for name in XBATCHER)), default=None)
-
-
-def targets(race: Race, races: Mapping[str, Race]) -> list[str]:
-    """The targets of a workload, each reached or not."""
-    name = race.workload.name
-    ours, in_order = race.rate("Ours"), race.rate("OursInOrder")
-    limit, best = race.rate("Limit"), _best_xbatcher(race)
-    lines: list[str] = []
-
-    def at_least(what: str, wanted: float, found: float | None, base: float | None) -> None:
-        if found is not None and base:
-            _line(lines, what, found / base, wanted, found / base >= wanted)
-
-    if name.startswith("forecast"):
-        wanted = 8 if name in ("forecast-1", "forecast-sharded") else 20
-        at_least("shuffled, of the best xbatcher", wanted, ours, best)
-        at_least("in order, of the best xbatcher", wanted, in_order, best)
-        peer = [race.rate("InSituBatch", of_first) for of_first in (True, False)]
-        at_least("first epoch, of insitubatch's first", 2, race.rate("Ours", True), peer[0])
-        at_least("later epochs, of insitubatch's cached ones", 1, ours, peer[1])
-        at_least("in order, of the limit", 0.9, in_order, limit)
-        at_least("shuffled, of the limit", 0.85, ours, limit)
-        copies = [race.workload.samples / e.details["copy"] for e in race.results["Limit"].later]
-        copy = _median(copies) if copies else None
-        at_least("later epochs with cache=True, of memcpy", 0.9, race.rate("OursCached"), copy)
-        at_least("first epoch shuffled, of the limit", 0.7, race.rate("Ours", True), limit)
-    elif name.startswith(("patches", "giant")):
-        at_least("shuffled, of the limit", 0.8, ours, limit)
-        at_least("in order, of the limit", 0.8, in_order, limit)
-    elif name == "stations":
-        at_least("shuffled, million samples/s", 5, ours, 1e6)
-        at_least("in order, million samples/s", 5, in_order, 1e6)
-    elif name == "packed" and "forecast-16" in races:
-        plain = races["forecast-16"].rate("Ours")
-        at_least("time of the same data unpacked, inverse", 1 / 1.5, ours, plain)
-    return lines
-
-
-def _line(lines: list[str], what: str, found: float, wanted: float, reached: bool) -> None:
-    number: Callable[[float], str] = "{:.2f}".format
-    lines.append(
-        f"{'reached' if reached else '**not reached**'}: {what}: {number(found)} "
-        f"(wanted {number(wanted)})"
-    )
+def _stages(race: Race) -> str:
+    """Where the time of each contender of ours went."""
+    head = ["where the time went, s", "wall", *STAGES, "CPU user", "CPU system", "opening",
+            "decoded / data", "most requests at once"]  # fmt: skip
+    body = []
+    for result in race.results.values():
+        for title, epochs in (("first", result.first), ("later", result.later)):
+            if not has_stages(epochs):
+                continue
+            is_first = title == "first"
+            most = result.median("most", is_first)
+            body.append(
+                [
+                    f"{result.kind.title}, {title}",
+                    f"{result.median('seconds', is_first):.2f}",
+                    *(f"{detail(epochs, name):.2f}" for name in STAGES),
+                    f"{result.median('user', is_first):.2f}",
+                    f"{result.median('system', is_first):.2f}",
+                    f"{detail(epochs, 'opening'):.2f}" if is_first else "",
+                    f"{detail(epochs, 'decoded') / race.workload.store.nbytes:.2f}",
+                    f"{most:,.0f}" if most else "",
+                ]
+            )
+    if not body:
+        return ""
+    return "\nStages are summed over threads; wait is the consumer's.\n\n" + rows(head, body)

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,15 +136,22 @@ class Store:
         place = [sum(round(1 + 5 * w) * g for w, g in zip(wave, grids)) for wave in waves]  # noqa: B905
         cosines, sines = [np.cos(each) for each in place], [np.sin(each) for each in place]
         out = np.empty((stop - start, *inner), np.float32)
-        for row, step in enumerate(range(start, stop)):
-            field = np.random.default_rng([SEED, variable, step]).standard_normal(
-                inner, dtype=np.float32
-            )
+
+        def fill(row: int) -> None:
+            step, field = start + row, out[row]
+            rng = np.random.default_rng([SEED, variable, step])
+            rng.standard_normal(out=field, dtype=np.float32)
             field *= 0.5
+            part = np.empty_like(field)
             for cosine, sine, wave in zip(cosines, sines, waves, strict=True):
                 phase = 0.02 * step * (0.5 + wave[2]) + 6 * wave[3]
-                field += np.float32(5 * np.cos(phase)) * cosine
-                field -= np.float32(5 * np.sin(phase)) * sine
-            np.rint(field / np.float32(QUANTUM), out=field)
-            out[row] = field * np.float32(QUANTUM) + np.float32(280)
+                field += np.multiply(cosine, np.float32(5 * np.cos(phase)), out=part)
+                field -= np.multiply(sine, np.float32(5 * np.sin(phase)), out=part)
+            field /= np.float32(QUANTUM)
+            np.rint(field, out=field)
+            field *= np.float32(QUANTUM)
+            field += np.float32(280)
+
+        with ThreadPoolExecutor() as threads:  # NumPy works outside the GIL
+            list(threads.map(fill, range(stop - start)))
         return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,8 +20,9 @@ class Workload:
     input_dims: dict[str, int]
     input_overlap: dict[str, int]
     batch_size: int
-    memory: str | int = "1 GiB"
+    memory: int = 2**30  # bytes
     slow_samples: int = 64  # what contenders are timed over that pay for every sample
+    endpoint: str = ""  # of the S3 server that the store is read through; "" for none
 
     @cached_property
     def dims(self) -> list[str]:
@@ -53,6 +54,11 @@ class Workload:
     def sample_nbytes(self) -> int:
         return math.prod(self.sample_shape) * 4
 
+    @property
+    def unpacked(self) -> Workload:
+        """The same windows over the same data, not packed."""
+        return replace(self, store=replace(self.store, name="forecast-16", packed=False))
+
     def indexers(self, number: int) -> dict[str, slice | int]:
         """What plain `isel` takes to cut a sample; independent of every contender."""
         places = np.unravel_index(number, self.shape)
@@ -71,11 +77,14 @@ GROUPS = {
     "stations": ["stations"],
     "giant": ["giant"],
     "packed": ["packed"],
+    "remote": ["remote"],
 }
 
 
-def make_workload(name: str, quick: bool) -> Workload:
+def make_workload(name: str, quick: bool, endpoint: str = "") -> Workload:
     """One workload by name; `quick` makes smaller stores."""
+    if name == "remote":  # until the server runs, `endpoint` is not known
+        return replace(make_workload("forecast-16", quick), name=name, endpoint=endpoint)
     if name.startswith("patches"):
         return _patches(name, 16 if quick else 64)
     if name == "stations":
