@@ -122,7 +122,7 @@ class Ours(Contender):
         }
 
     def _pool_nbytes(self) -> int:
-        """Bytes that are read before the first batch can be: of the first pool, as planned."""
+        """Bytes that the first pool reads, as planned."""
         dataset = self.dataset
         stage = next(dataset._stages(0, dataset._intervals(0, 0, 1, 0, 1)))
         found = 0

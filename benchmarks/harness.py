@@ -6,6 +6,7 @@ import contextlib
 import os
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from .stores import bench_dir
 from .targets import Target, targets
 from .workloads import GROUPS, Workload, make_workload
 
+BEGUN = time.monotonic()
 RESULTS = Path(__file__).parent / "results.md"  # not kept; docs/benchmarks.md has the last ones
 
 
@@ -131,7 +133,7 @@ def race(name: str, quick: bool) -> Race:
 
 def say(line: str) -> None:
     """Progress, beside the table."""
-    print(line, file=sys.stderr, flush=True)
+    print(f"{time.monotonic() - BEGUN:5.0f} s  {line}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -136,7 +136,8 @@ def _limit(race: Race) -> str:
 def _stages(race: Race) -> str:
     """Where the time of each contender of ours went."""
     head = ["where the time went, s", "wall", *STAGES, "CPU user", "CPU system", "opening",
-            "decoded / data", "most requests at once"]  # fmt: skip
+            "decoded / data",
+            "first pool, MiB", "most requests at once"]  # fmt: skip
     body = []
     for result in race.results.values():
         for title, epochs in (("first", result.first), ("later", result.later)):
@@ -153,6 +154,7 @@ def _stages(race: Race) -> str:
                     f"{result.median('system', is_first):.2f}",
                     f"{detail(epochs, 'opening'):.2f}" if is_first else "",
                     f"{detail(epochs, 'decoded') / race.workload.store.nbytes:.2f}",
+                    f"{detail(epochs, 'pool') / MIB:,.0f}" if is_first else "",
                     f"{most:,.0f}" if most else "",
                 ]
             )

@@ -112,11 +112,13 @@ class _Judge:
         self._add(key, what, wanted, base / rate if rate and base else None, at_most=True)
 
     def _first_batch(self, key: str, order: str) -> None:
-        """From the opened store to the first batch, in reads of the first pool."""
-        result, reading = self.race.results.get(key), self._parts(lambda parts: parts["read"])
+        """From the opened store to the first batch, in reads of the first pool when shuffled."""
+        results = self.race.results
+        result, pools = results.get(key), results["Ours"].first
+        reading = self._parts(lambda parts: parts["read"])
         found = None
-        if result is not None and result.first and reading:
-            pool = reading / self.race.workload.store.nbytes * detail(result.first, "pool")
+        if result is not None and result.first and pools and reading:
+            pool = reading / self.race.workload.store.nbytes * detail(pools, "pool")
             found = (result.median("first_batch", True) - detail(result.first, "opening")) / pool
         self._add(key, f"{order}, first batch, pool reads", 2, found, at_most=True, is_first=True)
 

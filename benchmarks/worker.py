@@ -18,9 +18,11 @@ from .contenders import Contender, contenders, versions
 from .stores import OPEN
 from .workloads import make_workload
 
-# Samples compared in a check, spread over the epoch; counted is every one. The process of those
-# which are timed from the start is thrown away after its check, so that it may hold all the data.
+# Samples, and bytes of samples, compared in a check, spread over the epoch; counted is every one.
+# The process of those which are timed from the start is thrown away after its check, so that it may
+# hold all the data.
 COMPARED = {True: 2_000, False: 64}
+COMPARED_BYTES = 2**31
 
 
 def make(config: dict[str, Any]) -> Contender:
@@ -38,7 +40,8 @@ def check(contender: Contender) -> dict[str, Any]:
     if contender.firsts:
         data.load()
     contender.open()
-    share = COMPARED[contender.firsts] / contender.expected
+    most = min(COMPARED[contender.firsts], COMPARED_BYTES // work.sample_nbytes)
+    share = most / contender.expected
     rng = np.random.default_rng(0)
     seen, compared = [], 0
     for batch in contender.epoch():
@@ -59,6 +62,8 @@ def check(contender: Contender) -> dict[str, Any]:
             f"{len(found)} samples, {len(np.unique(found))} different; expected "
             f"{contender.expected}"
         )
+    if not compared:
+        raise AssertionError("no sample was compared")
     return {"samples": len(found), "compared": compared}
 
 
