@@ -56,7 +56,7 @@ class Contender:
         """Sample numbers and values of a batch, for the check."""
         raise NotImplementedError
 
-    def details(self) -> dict[str, float]:
+    def details(self) -> dict[str, Any]:
         """What it says itself of the epoch that has ended."""
         return {}
 
@@ -109,7 +109,7 @@ class Ours(Contender):
     def look(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
         return batch.index.numpy(), batch.x.numpy()
 
-    def details(self) -> dict[str, float]:
+    def details(self) -> dict[str, Any]:
         if self.workers:  # each accounts for itself
             return {}
         stats = self.dataset.stats()
@@ -119,12 +119,13 @@ class Ours(Contender):
             "decoded": stats.bytes_read,
             "opening": self.opening,
             "pool": self._pool_nbytes(),
+            "paths": dict(stats.paths),
         }
 
     def _pool_nbytes(self) -> int:
         """Bytes that the first pool reads, as planned."""
-        dataset = self.dataset
-        stage = next(dataset._stages(0, dataset._intervals(0, 0, 1, 0, 1)))
+        plan = self.dataset.plan
+        stage = next(plan.stages(0, plan.intervals(0, 0, 1, 0, 1)))
         found = 0
         for load in stage.loads:
             for name in self.workload.store.names:

@@ -37,7 +37,7 @@ class Epoch:
     system: float
     read: int  # bytes, by the process tree or from the server; 0 where that is not known
     most: int = 0  # requests that the server had in flight at the same time
-    details: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:

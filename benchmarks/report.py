@@ -137,7 +137,7 @@ def _stages(race: Race) -> str:
     """Where the time of each contender of ours went."""
     head = ["where the time went, s", "wall", *STAGES, "CPU user", "CPU system", "opening",
             "decoded / data",
-            "first pool, MiB", "most requests at once"]  # fmt: skip
+            "first pool, MiB", "most requests at once", "ways"]  # fmt: skip
     body = []
     for result in race.results.values():
         for title, epochs in (("first", result.first), ("later", result.later)):
@@ -156,6 +156,9 @@ def _stages(race: Race) -> str:
                     f"{detail(epochs, 'decoded') / race.workload.store.nbytes:.2f}",
                     f"{detail(epochs, 'pool') / MIB:,.0f}" if is_first else "",
                     f"{most:,.0f}" if most else "",
+                    ", ".join(
+                        f"{way} {count}" for way, count in epochs[-1].details["paths"].items()
+                    ),
                 ]
             )
     if not body:
