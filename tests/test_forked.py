@@ -1,3 +1,4 @@
+import fsspec.asyn
 import numpy as np
 import pytest
 import torch.utils.data
@@ -5,6 +6,7 @@ import xarray as xr
 import zarr
 
 import xtorch_data as xtd
+from xtorch_data import forked
 
 
 def fields():
@@ -64,3 +66,12 @@ def test_a_store_that_cannot_be_forked_is_refused_in_a_forked_worker():
     )
     with pytest.raises(RuntimeError, match="forkserver"):
         list(loader)
+
+
+def test_remote_file_systems_have_sessions_that_a_fork_loses():
+    class Remote(fsspec.asyn.AsyncFileSystem):
+        """Asynchronous by itself, like those of object stores."""
+
+    assert forked._has_sessions(zarr.storage.FsspecStore(Remote(asynchronous=True)))
+    assert not forked._has_sessions(zarr.storage.FsspecStore.from_url("memory://forked"))
+    assert not forked._has_sessions(zarr.storage.MemoryStore())

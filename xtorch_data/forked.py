@@ -9,6 +9,7 @@ from typing import Any
 import xarray as xr
 import zarr
 from xarray.backends.file_manager import FILE_CACHE
+from zarr.storage import FsspecStore
 
 __all__ = ["make_safe"]
 
@@ -25,8 +26,8 @@ _THREADED_STORES = ("ObjectStore", "IcechunkStore")
 def make_safe(data: xr.Dataset) -> None:
     """Make lazy variables, inherited by a fork, readable in this process; in place.
 
-    Threads do not survive a fork. Zarr starts its own again, the zarrs pipeline cannot: arrays go
-    back to zarr's own pipeline. HDF5 files are opened again.
+    Threads do not survive a fork. Zarr starts its own again, the zarrs pipeline cannot: arrays that
+    are not read directly go back to zarr's own pipeline. HDF5 files are opened again.
 
     Raises
     ------
@@ -42,7 +43,7 @@ def make_safe(data: xr.Dataset) -> None:
             if not isinstance(array, zarr.Array):
                 continue
             store = type(array.store).__name__
-            if store in _THREADED_STORES:
+            if store in _THREADED_STORES or _has_sessions(array.store):
                 raise RuntimeError(
                     f"this worker was forked, and variable {name!r} is read from a {store}, whose "
                     f"threads do not survive a fork: it would hang. {_ADVICE}"
@@ -53,13 +54,18 @@ def make_safe(data: xr.Dataset) -> None:
                 with zarr.config.set({"codec_pipeline.path": default}):
                     again = type(inner)(inner.metadata, inner.store_path, inner.config)
                 wrapper._array = type(array)(again)
-                slower = True
+                slower = slower or getattr(wrapper, "_direct", None) is None
     if slower:
         logger.warning(
             "this worker was forked from the process that opened the data; the threads of the fast "
             "codec pipeline do not survive a fork, so zarr's own is used. %s",
             _ADVICE,
         )
+
+
+def _has_sessions(store: Any) -> bool:
+    """Whether a store of fsspec answers in an event loop, whose thread a fork has lost."""
+    return isinstance(store, FsspecStore) and not hasattr(store.fs, "sync_fs")
 
 
 def _backend_arrays(variable: xr.Variable) -> Iterator[Any]:

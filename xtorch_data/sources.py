@@ -24,8 +24,10 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     """Open a Zarr store lazily, with the fast codec pipeline and without dask.
 
     `xarray.open_zarr` with ``chunks=None`` and the codec pipeline of `zarrs`, which decodes chunks
-    in parallel outside the GIL. Arrays which that pipeline does not support (strings, some stores)
-    fall back to zarr's own. The pipeline stays with the dataset, also when it is pickled.
+    in parallel outside the GIL. Datasets of this package read most arrays without any pipeline;
+    this one is for the others, such as those with shards, and for what you read yourself. Arrays
+    which it does not support (strings, some stores) fall back to zarr's own. The pipeline stays
+    with the dataset, also when it is pickled.
 
     Parameters
     ----------
