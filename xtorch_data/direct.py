@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import math
-import os
 import sys
 import threading
 import weakref
@@ -167,18 +167,27 @@ class DirectReader:
         folder = Path(store.root, self.array.path)
         for chunk in chunks:
             try:
-                file = os.open(folder / chunk.key, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+                file = io.FileIO(folder / chunk.key)
             except FileNotFoundError:
                 self._put(chunk, None, out)
                 continue
-            try:
-                encoded = _scratch("encoded", os.fstat(file).st_size)
-                read = 0
-                while more := os.readv(file, [encoded[read:]]):
-                    read += more
-            finally:
-                os.close(file)
-            self._put(chunk, encoded[:read], out)
+            with file:
+                size = file.seek(0, io.SEEK_END)
+                if not self._read_rows(file, size, chunk, out):
+                    encoded = _scratch("encoded", size)
+                    self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
+
+    def _read_rows(self, file: io.FileIO, size: int, chunk: _Chunk, out: Array) -> bool:
+        """Read just the rows that are wanted, where they lie side by side in file and memory."""
+        target = out[chunk.target]
+        sizes = self.array.chunks
+        if self.decode is not None or not sizes or not target.flags.c_contiguous:
+            return False
+        if target.shape[1:] != sizes[1:] or size != self._chunk_nbytes:
+            return False
+        begin = chunk.inside[0].start * (size // sizes[0])
+        memory = target.reshape(-1).view(np.uint8).data
+        return _fill(file, begin, memory) == len(memory)
 
     async def _fetch(self, chunk: _Chunk, out: Array, slots: asyncio.Semaphore) -> None:
         array = self.array
@@ -237,6 +246,15 @@ async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
         _cores[loop] = asyncio.Semaphore(dask.system.CPU_COUNT)
     async with _cores[loop]:
         return await asyncio.to_thread(function, *args)
+
+
+def _fill(file: io.FileIO, begin: int, memory: memoryview) -> int:
+    """Fill memory from a place of a file on; returns how many bytes there were."""
+    file.seek(begin)
+    read = 0
+    while read < len(memory) and (more := file.readinto(memory[read:])):
+        read += more
+    return read
 
 
 async def _all(jobs: Any) -> None:
