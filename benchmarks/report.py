@@ -109,8 +109,8 @@ def _row(race: Race, result: Result, best: float | None) -> list[str]:
     reads = result.median("read")
     return [
         result.kind.title + ("" if whole else " \\*"),
-        f"{result.median('rate', True):,.0f}" if result.first else "",
-        f"{later:,.0f}" if later >= 10 else f"{later:.2f}",
+        number(result.median("rate", True)) if result.first else "",
+        number(later),
         f"{result.median('first_batch', True):.2f}" if result.first else "",
         f"{result.median('first_batch'):.2f}",
         f"{result.median('user'):.2f} + {result.median('system'):.2f}" if whole else "",
@@ -130,7 +130,7 @@ def _limit(race: Race) -> str:
         for name in epochs[0].details
         if name not in ("seconds", "read", "fetch")
     ]
-    return f"\nThe limit: {race.rate('Limit'):,.0f} samples/s; {', '.join(parts)}.\n"
+    return f"\nThe limit: {number(race.rate('Limit'))} samples/s; {', '.join(parts)}.\n"
 
 
 def _stages(race: Race) -> str:
