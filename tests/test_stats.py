@@ -54,4 +54,4 @@ def test_bytes_read_are_those_of_the_regions(tmp_path):
     opened = xtd.open_zarr(tmp_path / "v.zarr", consolidated=False)
     dataset = xtd.IterableDataset(opened, {"time": 5, "x": -1}, {"time": 4}, inputs="v")
     list(dataset)
-    assert dataset.stats().bytes_read == 100 * 4 * 8
+    assert dataset.stats().bytes_read == 100 * 4 * 4  # float64 becomes float32 as it is read

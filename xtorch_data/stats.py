@@ -46,7 +46,7 @@ class Stats:
     wait : float
         Seconds the consumer has waited for batches: time the model could have used.
     bytes_read, bytes_gathered : int
-        Bytes of decoded regions that were read, and of batches.
+        Bytes of the regions that were read, as they are held, and of batches.
     blocks_read, blocks_cached : int
         Blocks that were read, and blocks that were still in memory from an earlier epoch.
     paths : mapping of str to int
