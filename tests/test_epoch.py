@@ -21,7 +21,11 @@ def plans(draw, max_samples=3000):
     input_dims = {name: draw(st.integers(1, sizes[name])) for name in windowed}
     overlap = {name: draw(st.integers(0, input_dims[name] - 1)) for name in windowed}
     windows = Windows.from_sizes(sizes, input_dims, overlap)
-    assume(len(windows) <= max_samples)
+    if draw(st.booleans()):  # with holes
+        dim = draw(st.sampled_from(names))
+        edges = sorted(draw(st.lists(st.integers(0, sizes[dim]), min_size=2, max_size=8)))
+        windows = windows.within(dim, list(zip(edges[::2], edges[1::2], strict=False)))
+    assume(0 < len(windows) <= max_samples)
     variables = []
     for number in range(draw(st.integers(1, 3))):
         dims = draw(st.permutations(names))[: draw(st.integers(1, len(names)))]

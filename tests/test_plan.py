@@ -77,7 +77,7 @@ def test_a_plan_for_other_windows_keeps_what_was_asked_for():
         windows, [layout], memory=300, shuffle=True, seed=3, batch_size=5, drop_last=True,
         uneven="pad", independent=True, cached=True,
     )  # fmt: skip
-    part = plan.over(windows.subset("time", slice(0, 20)))
+    part = plan.over(windows.within("time", [(0, 23)]))
     asked = ("layouts", "shuffle", "seed", "batch_size", "drop_last", "uneven", "memory",
              "independent", "cached")  # fmt: skip
     assert all(getattr(part, name) == getattr(plan, name) for name in asked)

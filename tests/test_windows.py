@@ -1,8 +1,10 @@
+import pickle
+
 import numpy as np
 import pytest
 import xarray as xr
 import xbatcher
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from xtorch_data.windows import Axis, Windows
@@ -54,28 +56,64 @@ def test_starts_of_many_samples_are_those_of_each(layout, data):
         ]
 
 
+@st.composite
+def intervals_of(draw, length):
+    """Some intervals of a dim, ascending and apart; some of them may be empty or touch."""
+    edges = sorted(draw(st.lists(st.integers(0, length), max_size=8)))
+    return list(zip(edges[::2], edges[1::2], strict=False))
+
+
 @given(layouts(), st.data())
-def test_a_subset_keeps_the_chosen_windows_in_order(layout, data):
+def test_windows_within_intervals_are_those_that_lie_inside_one(layout, data):
+    """Also of windows that are within others."""
     windows = Windows.from_sizes(*layout)
-    place = data.draw(st.integers(0, len(windows.axes) - 1))
-    axis = windows.axes[place]
-    keep = sorted(data.draw(st.sets(st.integers(0, len(axis) - 1), min_size=1)))
-    as_slice = slice(keep[0], keep[-1] + 1)
-    for chosen, numbers in ((keep, keep), (as_slice, range(len(axis))[as_slice])):
-        subset = windows.subset(axis.dim, chosen)
-        expected = np.arange(len(windows)).reshape(windows.shape).take(list(numbers), axis=place)
-        assert [subset[i] for i in range(len(subset))] == [windows[i] for i in expected.ravel()]
+    assume(len(windows) <= 2000)
+    axis = data.draw(st.sampled_from(windows.axes))
+    expected = np.arange(len(windows))
+    part = windows
+    for _ in range(data.draw(st.integers(1, 3))):
+        intervals = data.draw(intervals_of(axis.length))
+        part = part.within(axis.dim, intervals)
+        starts = windows.starts(expected)[windows.axes.index(axis)]
+        inside = [
+            any(begin <= start and start + axis.size <= end for begin, end in intervals)
+            for start in starts
+        ]
+        expected = expected[np.array(inside, dtype=bool)]
+    assert len(part) == len(expected)
+    assert [part[i] for i in range(len(part))] == [windows[int(i)] for i in expected]
+    np.testing.assert_array_equal(part.starts(np.arange(len(part))), windows.starts(expected))
+    cut = part.axis(axis.dim)
+    if len(cut):
+        begins = cut.start(np.arange(len(cut)))
+        positions = np.arange(-2, axis.length + 3)
+        np.testing.assert_array_equal(
+            cut.first_from(positions), [(begins < position).sum() for position in positions]
+        )
+        covered = {step for begin in begins for step in range(begin, begin + axis.size)}
+        starts, stops = cut.stretches
+        assert covered <= {
+            step for start, stop in zip(starts, stops, strict=True) for step in range(start, stop)
+        }
+        assert {*starts, *(stops - 1)} <= covered
+        assert len(cut.runs[0]) == 1 + (np.diff(begins) != axis.stride).sum()
+
+
+def test_holes_of_a_huge_dim_are_a_few_numbers():
+    windows = Windows.from_sizes({"time": 10**12}, {"time": 8}, {"time": 7})
+    part = windows.within("time", [(0, 10**11), (2 * 10**11, 10**12)])
+    assert len(part) == 9 * 10**11 - 14
+    assert part[10**11 - 8] == {"time": slice(10**11 - 8, 10**11)}
+    assert part[10**11 - 7] == {"time": slice(2 * 10**11, 2 * 10**11 + 8)}
+    assert len(pickle.dumps(part)) < 2000
 
 
 @given(st.integers(0, 9), st.integers(1, 7), st.integers(1, 30), st.lists(st.integers(-5, 300)))
 def test_first_from_counts_windows_that_begin_before(start, step, count, positions):
     starts = range(start, start + step * count, step)
-    for axis in (
-        Axis("x", 400, 1, starts, True),
-        Axis("x", 400, 1, np.array(starts, dtype=np.int64), True),
-    ):
-        expected = [sum(begin < position for begin in starts) for position in positions]
-        assert axis.first_from(positions).tolist() == expected
+    axis = Axis("x", 400, 1, starts, True)
+    expected = [sum(begin < position for begin in starts) for position in positions]
+    assert axis.first_from(positions).tolist() == expected
 
 
 def test_a_trillion_samples_are_a_few_numbers():
@@ -115,12 +153,14 @@ def test_what_does_not_fit_is_refused(sizes, input_dims, overlap, error, message
         Windows.from_sizes(sizes, input_dims, overlap)
 
 
-def test_a_subset_without_windows_is_refused():
+def test_intervals_that_overlap_and_dims_that_are_not_there_are_refused():
     windows = Windows.from_sizes({"x": 9}, {"x": 3})
-    with pytest.raises(ValueError, match="no window is left"):
-        windows.subset("x", slice(3, 3))
-    with pytest.raises(ValueError, match="ascending"):
-        windows.subset("x", [2, 1])
+    for intervals in ([(0, 5), (4, 9)], [(5, 9), (0, 3)], [(5, 2)]):
+        with pytest.raises(ValueError, match="ascending and apart"):
+            windows.within("x", intervals)
+    with pytest.raises(ValueError, match=r"no dim 'y' in the samples; theirs are \['x'\]"):
+        windows.within("y", [(0, 5)])
+    assert len(windows.within("x", [])) == 0
 
 
 @pytest.mark.parametrize("index", [3, -4])

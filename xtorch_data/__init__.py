@@ -6,6 +6,7 @@ from .loader import DataLoader
 from .reader import ReadError
 from .select import Select
 from .sources import open_zarr
+from .splits import Split, kfold, random_split, split
 from .stats import Stats
 from .verify import Verification, verify
 
@@ -17,8 +18,12 @@ __all__ = [
     "IterableDataset",
     "ReadError",
     "Select",
+    "Split",
     "Stats",
     "Verification",
+    "kfold",
     "open_zarr",
+    "random_split",
+    "split",
     "verify",
 ]

@@ -19,6 +19,7 @@ from .cuts import (
     EachWindow,
     candidates,
     consecutive,
+    decoded_once,
     independent,
     thin,
     with_whole_chunks,
@@ -211,7 +212,7 @@ def _decoded_once(windows: Windows, layouts: Iterable[Layout]) -> float:
         nbytes = float(layout.itemsize)
         for axis in windows.axes:
             if axis.dim in layout.chunks:
-                nbytes *= float(layout.chunks[axis.dim].decoded(*axis.span(0, len(axis))))
+                nbytes *= decoded_once(axis, layout.chunks[axis.dim])
         total += nbytes
     return total
 

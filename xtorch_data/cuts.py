@@ -19,6 +19,7 @@ __all__ = [
     "EachWindow",
     "candidates",
     "consecutive",
+    "decoded_once",
     "independent",
     "interval_of",
     "thin",
@@ -57,11 +58,11 @@ def candidates(
     count = len(axis)
     grids = _distinct_grids(axis, layouts)
     chunk = min((grid.size for grid in grids), default=axis.length)
-    steps = max(1, int(axis.starts[min(1, count - 1)]) - int(axis.starts[0]))
     inner = [
         each
         for each in _steps(count)
-        if count // each <= MAX_INTERVALS and (each == 1 or not grids or each * steps < 2 * chunk)
+        if count // each <= MAX_INTERVALS
+        and (each == 1 or not grids or each * axis.stride < 2 * chunk)
     ]
     found: list[tuple[IntArray, IntArray | None]] = []
     for each in inner:
@@ -83,7 +84,25 @@ def candidates(
             found.append((np.append(0, numbers), stops if by_end else None))
     end = axis.span(0, count)[1]
     found.append((np.array([0, count]), np.array([end]) if by_end else None))
-    return found
+    hole = chunk if grids else axis.size
+    return [_cut_at_holes(axis, numbers, stops, hole) for numbers, stops in found]
+
+
+def _cut_at_holes(
+    axis: Axis, numbers: IntArray, stops: IntArray | None, hole: int
+) -> tuple[IntArray, IntArray | None]:
+    """A cut no interval of which goes on beyond a hole of so many steps or more."""
+    starts, ends = axis.stretches
+    borders = axis.runs[0][1:][starts[1:] - ends[:-1] >= hole]
+    if not len(borders) or len(borders) > MAX_INTERVALS:
+        return numbers, stops
+    both = np.union1d(numbers, borders)
+    if stops is None:
+        return both, None
+    last = axis.start(both[1:] - 1) + axis.size
+    known = np.searchsorted(numbers, both[1:])
+    kept = (numbers[known] == both[1:]) & ~np.isin(both[1:], borders)
+    return both, np.where(kept, stops[known - 1], last)
 
 
 def _distinct_grids(axis: Axis, layouts: Iterable[Layout]) -> list[Chunks]:
@@ -142,11 +161,12 @@ def interval_of(numbers: IntArray | EachWindow, window: int) -> int:
 def independent(axis: Axis, layouts: Iterable[Layout], numbers: IntArray | EachWindow) -> Cut:
     """What a cut costs where every interval is read on its own."""
     sampled = min(len(numbers) - 1, SAMPLED_INTERVALS)
-    places = np.arange(sampled, dtype=np.int64)
+    places = np.append(np.arange(sampled, dtype=np.int64), _across_holes(axis, numbers))
     first, last = numbers[places], numbers[places + 1]
     starts = axis.start(first)
     stops = axis.start(last - 1) + axis.size
-    return _measure(axis, layouts, numbers, None, starts, stops, stops - starts)
+    extents = stops - starts
+    return _measure(axis, layouts, numbers, None, starts[:sampled], stops[:sampled], extents)
 
 
 def consecutive(
@@ -159,7 +179,18 @@ def consecutive(
     begin = axis.start(numbers[:-1][:SAMPLED_INTERVALS])
     starts = np.maximum(begin, np.append(0, stops[:-1]))
     starts[0] = begin[0]
-    return _measure(axis, layouts, numbers, ends, starts, stops, stops - begin)
+    holes = _across_holes(axis, numbers)
+    extents = np.append(stops - begin, ends[holes] - axis.start(numbers[holes]))
+    return _measure(axis, layouts, numbers, ends, starts, stops, extents)
+
+
+def _across_holes(axis: Axis, numbers: IntArray | EachWindow) -> IntArray:
+    """Some of the intervals that have a hole in them, for they reach further than others."""
+    borders = axis.runs[0][1 : SAMPLED_INTERVALS + 1]
+    if isinstance(numbers, EachWindow) or not len(borders):
+        return np.empty(0, dtype=np.int64)
+    places = np.searchsorted(numbers, borders, side="right") - 1
+    return places[numbers[places] < borders]
 
 
 def with_whole_chunks(axis: Axis, layouts: Sequence[Layout], cuts: Sequence[Cut]) -> list[Cut]:
@@ -168,11 +199,10 @@ def with_whole_chunks(axis: Axis, layouts: Sequence[Layout], cuts: Sequence[Cut]
     Where blocks end inside a chunk, the chunk is read to its end and the rest kept for the next
     block, which takes the room of a chunk.
     """
-    begin, end = axis.span(0, len(axis))
     grids = {
         layout.name: layout.chunks[axis.dim] for layout in layouts if axis.dim in layout.chunks
     }
-    once = {name: float(grid.decoded(begin, end)) for name, grid in grids.items()}
+    once = {name: decoded_once(axis, grid) for name, grid in grids.items()}
     return [
         replace(
             cut,
@@ -186,6 +216,12 @@ def with_whole_chunks(axis: Axis, layouts: Sequence[Layout], cuts: Sequence[Cut]
         for cut in cuts
         if any(decoded > once[name] for name, decoded in cut.decoded.items())
     ]
+
+
+def decoded_once(axis: Axis, grid: Chunks) -> float:
+    """Steps that are decoded if every chunk that windows touch is decoded once."""
+    whole = grid.decoded(*axis.span(0, len(axis)))
+    return float(min(whole, grid.decoded(*axis.stretches).sum()))
 
 
 def _measure(

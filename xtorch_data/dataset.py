@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 import os
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.utils.data
@@ -30,6 +31,7 @@ from .shared import SharedBuffers
 from .stats import Recorder, Stats
 from .topology import EpochCounter, Topology
 from .transforms import Transform
+from .windows import Windows
 
 __all__ = ["IterableDataset"]
 
@@ -316,6 +318,18 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             f"  {self._samples!r}\n"
             f"  batches of {self.batch_size}, {order}, from {self._samples.origin}>"
         )
+
+    def with_windows(self, windows: Windows) -> Self:
+        """The same dataset of other samples, with epochs of its own from 0 on.
+
+        Parameters
+        ----------
+        windows : Windows
+            Some of its windows: ``dataset.plan.windows.within(dim, intervals)``.
+        """
+        part = copy.copy(self)
+        part._begin_with(self._samples.over(windows), self._plan.over(windows))
+        return part
 
     # What a loader asks for.
 

@@ -35,7 +35,7 @@ GROUP_BLOCKS = 2**18
 MAX_RUNS = 2**20
 
 # What a random generator is for, so that no two uses share a stream.
-_RUNS, _BLOCKS, _SAMPLES, SAMPLE_TRANSFORM, BLOCK_TRANSFORM, BATCH_TRANSFORM = range(6)
+_RUNS, _BLOCKS, _SAMPLES, SAMPLE_TRANSFORM, BLOCK_TRANSFORM, BATCH_TRANSFORM, SPLIT = range(7)
 
 
 def generator(seed: int, epoch: int, use: int, number: int) -> np.random.Generator:

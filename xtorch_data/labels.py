@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import xarray as xr
 
 from .windows import IntArray, Windows
@@ -39,6 +40,10 @@ class LabelledWindows:
     def coords(self, index: int) -> xr.Coordinates:
         """Coordinates of one sample, as ``isel`` would leave them."""
         return self._coords.isel(self._windows[index], missing_dims="ignore").coords
+
+    def index(self, dim: Hashable) -> pd.Index[Any] | None:
+        """The coordinate of a dim as an index, if the data has one."""
+        return self._coords[dim].to_index() if dim in self._coords.coords else None
 
     def __repr__(self) -> str:
         axes = ", ".join(

@@ -11,6 +11,7 @@ import numpy as np
 
 from .epoch import Line
 from .intervals import Interval, Uneven, cut, share, total, worker_share
+from .windows import Runs
 
 __all__ = ["Position", "Walk", "as_state", "fingerprint", "from_state", "remaining"]
 
@@ -150,8 +151,10 @@ def fingerprint(line: Line) -> dict[str, Any]:
     return found
 
 
-def _summary(starts: range | np.ndarray[Any, Any]) -> Any:
-    return [starts.start, starts.stop, starts.step] if isinstance(starts, range) else starts
+def _summary(starts: range | Runs) -> Any:
+    if isinstance(starts, range):
+        return [starts.start, starts.stop, starts.step]
+    return np.concatenate([starts.begins, starts.ends, [starts.step]])
 
 
 def require_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

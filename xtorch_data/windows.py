@@ -8,16 +8,61 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Axis", "Windows"]
+__all__ = ["Axis", "Runs", "Windows"]
 
 IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Ascending positions: runs with one step between neighbors, and holes between the runs.
+
+    Attributes
+    ----------
+    begins : ndarray of int64
+        First position of each run.
+    ends : ndarray of int64
+        Number of positions in each run and all runs before it.
+    step : int
+        From a position to the next one of its run.
+    firsts : ndarray of int64
+        Number of positions in all runs before each run.
+    """
+
+    begins: IntArray
+    ends: IntArray
+    step: int
+    firsts: IntArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "firsts", np.append(0, self.ends[:-1]))
+
+    @classmethod
+    def of(cls, begins: IntArray, counts: IntArray, step: int) -> range | Runs:
+        """Runs of some lengths; a single one is a range."""
+        if len(begins) == 1:
+            return range(int(begins[0]), int(begins[0] + counts[0] * step), step)
+        return cls(begins, np.cumsum(counts), step)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, numbers: Any) -> Any:
+        run = np.searchsorted(self.ends, numbers, side="right")
+        return self.begins[run] + (numbers - self.firsts[run]) * self.step
+
+    def first_from(self, positions: IntArray) -> IntArray:
+        """How many come before each of `positions`."""
+        run = np.searchsorted(self.begins, positions) - 1
+        inside = -((self.begins[run] - positions) // self.step)
+        return np.where(run < 0, 0, np.minimum(self.firsts[run] + inside, self.ends[run]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +77,8 @@ class Axis:
         Size of the dim in the data.
     size : int
         Number of steps in one window, 1 where the dim is not windowed.
-    starts : range or ndarray of int64
-        Data position at which each window begins, ascending. A ``range`` takes no memory.
+    starts : range or Runs
+        Data position at which each window begins, ascending.
     windowed : bool
         Whether the dim is kept in a sample. A dim that is not windowed disappears.
     """
@@ -41,7 +86,7 @@ class Axis:
     dim: Hashable
     length: int
     size: int
-    starts: range | IntArray
+    starts: range | Runs
     windowed: bool
 
     def __len__(self) -> int:
@@ -51,7 +96,25 @@ class Axis:
         """Data positions at which the windows `numbers` begin."""
         if isinstance(self.starts, range):
             return numbers * self.starts.step + self.starts.start
-        return self.starts[numbers]
+        return self.starts[numbers]  # type: ignore[no-any-return]
+
+    @property
+    def stride(self) -> int:
+        """Steps from a window to the next, but for holes."""
+        return self.starts.step
+
+    @property
+    def runs(self) -> tuple[IntArray, IntArray]:
+        """Window numbers ``[first, last)`` of each run of windows without a hole."""
+        if isinstance(self.starts, range):
+            return np.array([0]), np.array([len(self)])
+        return self.starts.firsts, self.starts.ends
+
+    @property
+    def stretches(self) -> tuple[IntArray, IntArray]:
+        """Data positions ``[start, stop)`` that each run of windows covers."""
+        first, last = self.runs
+        return self.start(first), self.start(last - 1) + self.size
 
     def indexer(self, number: int) -> slice | int:
         """What ``isel`` takes to cut window `number`."""
@@ -68,7 +131,7 @@ class Axis:
         if isinstance(self.starts, range):
             begin, step = self.starts.start, self.starts.step
             return np.clip(-((begin - at) // step), 0, len(self.starts))
-        return np.searchsorted(self.starts, at).astype(np.int64)
+        return self.starts.first_from(at)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,35 +283,57 @@ class Windows:
                 out[place] = self.axes[place].start(numbers)
         return out
 
-    def subset(self, dim: Hashable, keep: slice | Sequence[int] | IntArray) -> Windows:
-        """Keep only some of the window positions along a dim.
+    def axis(self, dim: Hashable) -> Axis:
+        """The window positions along a dim; ValueError if it is none of the sample space."""
+        for axis in self.axes:
+            if axis.dim == dim:
+                return axis
+        raise ValueError(
+            f"there is no dim {dim!r} in the samples; theirs are {[axis.dim for axis in self.axes]}"
+        )
+
+    def within(self, dim: Hashable, intervals: npt.ArrayLike) -> Windows:
+        """Only the windows that lie wholly inside one of some intervals of a dim.
 
         Parameters
         ----------
         dim : Hashable
             One of the dims of the sample space.
-        keep : slice or sequence of int
-            Which window numbers along `dim` to keep, in ascending order.
+        intervals : array_like of int
+            Data positions ``[start, stop)``, ascending and apart, shape ``(interval, 2)``.
 
         Returns
         -------
         Windows
-            A sample space of its own, its samples numbered from 0.
+            A sample space of its own, its samples numbered from 0. It may be empty.
+
+        Examples
+        --------
+        >>> windows = Windows.from_sizes({"time": 10}, {"time": 4}, {"time": 3})
+        >>> [window["time"] for window in windows.within("time", [(0, 5), (6, 10)])]
+        [slice(0, 4, None), slice(1, 5, None), slice(6, 10, None)]
         """
-        axes = list(self.axes)
-        place = [axis.dim for axis in axes].index(dim)
-        axis = axes[place]
-        if isinstance(keep, slice):
-            starts = axis.starts[keep]
-        else:
-            numbers = np.asarray(keep, dtype=np.int64)
-            if numbers.ndim != 1 or (np.diff(numbers) <= 0).any():
-                raise ValueError(f"the windows kept along {dim!r} must be 1-d and ascending")
-            starts = axis.start(numbers)
-        if len(starts) == 0:
-            raise ValueError(f"no window is left along dim {dim!r}")
-        axes[place] = replace(axis, starts=starts)
-        return Windows(tuple(axes))
+        axis = self.axis(dim)
+        start, stop = np.asarray(intervals, dtype=np.int64).reshape(-1, 2).T
+        if (start > stop).any() or (start[1:] < stop[:-1]).any():
+            raise ValueError(f"the intervals along {dim!r} must be ascending and apart")
+        first = axis.first_from(start)
+        last = np.maximum(axis.first_from(stop - axis.size + 1), first)
+        # Runs of window numbers end where an interval ends, or where there is a hole already.
+        edges = np.unique(np.concatenate([first, last, axis.runs[1]]))
+        place = np.searchsorted(first, edges[:-1], side="right") - 1
+        kept = edges[:-1] < np.append(last, 0)[place]  # the 0 is for place -1
+        begins, counts = axis.start(edges[:-1][kept]), np.diff(edges)[kept]
+        # Where there is no hole between two of them, they are one.
+        ends = begins + counts * axis.stride
+        one = np.append(True, begins[1:] != ends[:-1])[: len(begins)]
+        runs = np.flatnonzero(one)
+        starts: range | Runs = range(0)
+        if len(runs):
+            starts = Runs.of(begins[runs], np.add.reduceat(counts, runs), axis.stride)
+        return Windows(
+            tuple(replace(axis, starts=starts) if axis is other else other for other in self.axes)
+        )
 
 
 def _integer(value: Any, name: str) -> int:

@@ -1,0 +1,534 @@
+"""Parts of the data: compared with arithmetic on plain sets of steps, and with scikit-learn."""
+
+import datetime
+import logging
+import pickle
+
+import cftime
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.model_selection
+import torch
+import xarray as xr
+from helpers import Oracle, assert_once, forecast, numbered, samples_of
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import xtorch_data as xtd
+
+
+def dataset_of(steps, size=1, overlap=0, index=None, **options):
+    """Windows along ``time`` on a variable whose values are the numbers of the steps."""
+    ds = numbered(steps)
+    if index is not None:
+        ds = ds.assign_coords(time=index)
+    return xtd.IterableDataset(ds, {"time": size}, {"time": overlap}, inputs="a", **options)
+
+
+def begins(dataset, dim="time"):
+    """Where the windows along a dim begin."""
+    axis = dataset.plan.windows.axis(dim)
+    return axis.start(np.arange(len(axis))).tolist()
+
+
+def inside(steps, length, size, stride):
+    """Where windows begin that have all of their steps in a set."""
+    return [
+        begin
+        for begin in range(0, length - size + 1, stride)
+        if set(range(begin, begin + size)) <= steps
+    ]
+
+
+@st.composite
+def series(draw, least=2):
+    """Length of a dim, size of a window, and stride."""
+    length = draw(st.integers(least, 60))
+    size = draw(st.integers(1, max(1, length // 4)))
+    return length, size, draw(st.integers(1, size + 2))
+
+
+def part_or_none(make):
+    """A split, or None if it says that a part has no sample."""
+    try:
+        return make()
+    except ValueError as error:
+        assert "has no sample" in str(error)
+        return None
+
+
+# ---------------------------------------------------------------------------------------------
+# split
+
+
+@given(series(), st.data())
+def test_parts_hold_every_window_that_lies_inside_and_no_step_is_in_two(series, data):
+    length, size, stride = series
+    cuts = sorted(data.draw(st.sets(st.integers(1, length - 1), min_size=1, max_size=3)))
+    gap = data.draw(st.sampled_from([0, 0, 1, 3]))
+    dataset = dataset_of(length, size, size - stride, np.arange(length) * 3)
+    # A label between coordinates belongs to the step after it.
+    at = [3 * cut - data.draw(st.integers(0, 2)) for cut in cuts]
+    allowed = [
+        set(range(start, stop - (gap if stop < length else 0)))
+        for start, stop in zip([0, *cuts], [*cuts, length], strict=True)
+    ]
+    expected = [inside(steps, length, size, stride) for steps in allowed]
+
+    parts = part_or_none(lambda: xtd.split(dataset, "time", at=at, gap=gap))
+
+    assert (parts is None) == (not all(expected))
+    assume(parts is not None)
+    assert [begins(part) for part in parts] == expected
+    assert parts.left_out == len(dataset.windows) - sum(map(len, expected))
+    assert_no_step_in_two(parts, size)
+
+
+def assert_no_step_in_two(parts, size, apart=0):
+    """Read them, and see that no step of the data comes from two parts, nor one too near."""
+    found = []
+    for part in parts:
+        values = [int(value) for batch in part for value in batch.x.flatten()]
+        assert len(values) == size * len(part.windows)
+        found.append(set(values))
+    for number, steps in enumerate(found):
+        for other in found[number + 1 :]:
+            assert all(abs(a - b) > apart for a in steps for b in other)
+
+
+@given(series(), st.lists(st.integers(1, 5), min_size=2, max_size=4), st.integers(0, 3))
+def test_fractions_are_shares_of_the_steps(series, weights, gap):
+    length, size, stride = series
+    shares = [weight / sum(weights) for weight in weights]
+    ends = [int(np.floor(sum(weights[: n + 1]) / sum(weights) * length + 0.5)) for n in range(9)]
+    ends = [0, *ends[: len(weights) - 1], length]
+    dataset = dataset_of(length, size, size - stride)
+    expected = [
+        inside(set(range(start, stop - (gap if stop < length else 0))), length, size, stride)
+        for start, stop in zip(ends, ends[1:], strict=False)
+    ]
+    parts = part_or_none(lambda: xtd.split(dataset, "time", fractions=shares, gap=gap))
+    assert (parts is None) == (not all(expected))
+    if parts is not None:
+        assert [begins(part) for part in parts] == expected
+
+
+def test_a_split_is_a_tuple_and_says_what_it_leaves_out(caplog):
+    dataset = dataset_of(100, 8, 7)
+    with caplog.at_level(logging.INFO, logger="xtorch_data"):
+        parts = xtd.split(dataset, "time", fractions=(0.6, 0.2, 0.2), gap=2)
+    train, val, test = parts
+    assert [len(part.windows) for part in parts] == [51, 11, 13]
+    assert parts.left_out == 93 - 75
+    assert repr(parts) == "<Split into 51, 11, 13 samples, 18 left out>"
+    assert "of 93 samples, 18 are in no part" in caplog.text
+    again = pickle.loads(pickle.dumps(parts))
+    assert (again.left_out, len(again[1].windows)) == (18, 11)
+    assert type(train) is type(val) is type(test) is xtd.IterableDataset
+
+
+DAILY = xr.date_range("2014-12-01", periods=90)
+NOLEAP = xr.date_range("2014-12-01", periods=90, calendar="360_day", use_cftime=True)
+
+
+@pytest.mark.parametrize(
+    ("index", "label"),
+    [
+        (DAILY, "2015-01-01"),
+        (DAILY, "2015"),
+        (DAILY, np.datetime64("2015-01-01")),
+        (DAILY, datetime.datetime(2015, 1, 1)),
+        (DAILY, pd.Timestamp("2015-01-01")),
+        (DAILY, pd.Timestamp("2014-12-31 18:00")),
+        (NOLEAP, "2015-01-01"),
+        (NOLEAP, "2015-01"),
+        (NOLEAP, cftime.Datetime360Day(2015, 1, 1)),
+    ],
+)
+@pytest.mark.parametrize(
+    "gap", [0, 14, "14D", datetime.timedelta(days=14), np.timedelta64(14, "D"), "336h"]
+)
+def test_dates_of_any_calendar_and_gaps_in_time(index, label, gap):
+    """The coordinate at the boundary belongs to the later part."""
+    boundary = 30 if index is NOLEAP else 31
+    train, val = xtd.split(dataset_of(90, index=index), "time", at=[label], gap=gap)
+    assert begins(val) == list(range(boundary, 90))
+    assert begins(train) == list(range(boundary - (14 if gap else 0)))
+    assert str(val.windows.coords(0)["time"].values[0])[:10] == "2015-01-01"
+
+
+@given(st.data())
+def test_a_gap_in_coordinate_units_compares_coordinates(data):
+    """Also where these are irregular, or descend."""
+    steps = data.draw(st.lists(st.integers(1, 9), min_size=4, max_size=40))
+    coordinate = np.cumsum(steps).astype(float)
+    boundary = data.draw(st.integers(1, len(steps) - 1))
+    gap = data.draw(st.sampled_from([0.0, 1.0, 4.5, 11.0]))
+    expected = [n for n in range(boundary) if coordinate[n] < coordinate[boundary] - gap]
+    assume(expected)
+    for index in (coordinate, -coordinate, pd.to_timedelta(coordinate, "D")):
+        timed = isinstance(index, pd.TimedeltaIndex)
+        train, val = xtd.split(
+            dataset_of(len(steps), index=index),
+            "time",
+            at=[index[boundary]],
+            gap=f"{gap}D" if timed else gap,
+        )
+        assert begins(train) == expected
+        assert begins(val) == list(range(boundary, len(steps)))
+
+
+@pytest.mark.parametrize("dim", ["time", "y", "x"])
+def test_along_any_dim_windowed_or_not(dim):
+    """A dim that is not windowed is split as well: its places belong to one part each."""
+    ds = forecast(time=24, y=12, x=10)
+    dataset = xtd.IterableDataset(ds, {"time": 3, "y": 2}, {"time": 2, "y": 1}, batch_size=16)
+    coordinate = ds[dim].values
+    parts = xtd.split(dataset, dim, at=[coordinate[4], coordinate[8]], gap=1)
+    seen = []
+    for part in parts:
+        labels = [batch.to_xarray() for batch in part]
+        seen.append({value for each in labels for value in each[dim].values.ravel().tolist()})
+    assert seen == [
+        set(coordinate[some].tolist()) for some in (slice(0, 3), slice(4, 7), slice(8, None))
+    ]
+
+
+def test_names_along_a_dim_split_where_they_begin():
+    ds = numbered((10, 5), ("time", "station")).assign_coords(station=list("abdef"))
+    dataset = xtd.IterableDataset(ds, {"time": 2}, inputs="a")
+    west, east = xtd.split(dataset, "station", at="c")
+    assert [str(part.windows.coords(0)["station"].values) for part in (west, east)] == ["a", "d"]
+    assert (len(west.windows), len(east.windows)) == (10, 15)
+
+
+@pytest.mark.parametrize(
+    ("index", "arguments", "error", "message"),
+    [
+        (None, {}, ValueError, "give either at"),
+        (None, {"at": [3], "fractions": (0.5, 0.5)}, ValueError, "give either at"),
+        (None, {"at": [3]}, ValueError, "needs a coordinate along 'time', which has none"),
+        (None, {"fractions": (0.5, 0.5), "gap": "1D"}, ValueError, "needs a coordinate"),
+        (None, {"fractions": (0.5, 0.6)}, ValueError, "add up to 1"),
+        (None, {"fractions": (1.5, -0.5)}, ValueError, "positive"),
+        (None, {"fractions": (1,)}, ValueError, "two or more"),
+        (None, {"fractions": (0.5, 0.5), "gap": -1}, ValueError, "negative"),
+        (None, {"fractions": (0.5, 0.5), "gap": True}, TypeError, "gap must be"),
+        (None, {"fractions": (0.5, 0.5), "gap": 40}, ValueError, "part 0 of 2.*nothing is left"),
+        (None, {"fractions": (0.95, 0.05)}, ValueError, "part 1 of 2.*38 to 39.*window of 4"),
+        (np.r_[0:20, 19:39], {"fractions": (0.5, 0.5)}, ValueError, "19 more than once"),
+        (np.r_[20:40, 0:20], {"at": [3]}, ValueError, "sorted.*sortby"),
+        (np.arange(40), {"at": [0]}, ValueError, "part 0 of 2.*nothing is left"),
+        (np.arange(40), {"at": [99]}, ValueError, "part 1 of 2.*nothing is left"),
+        (np.arange(40), {"at": [20, 10]}, ValueError, "must follow the order"),
+        (np.arange(40), {"at": [10, 10]}, ValueError, "part 1 of 3"),
+        (np.arange(40), {"at": ["2015"]}, TypeError, "at='2015' cannot be compared"),
+        (np.arange(40), {"at": [9], "gap": "1D"}, TypeError, "float in its units"),
+        (np.arange(40), {"at": [9], "gap": -1.0}, ValueError, "negative"),
+        (np.arange(40), {"at": [9], "gap": float("nan")}, ValueError, "negative"),
+        (DAILY[:40], {"at": [9]}, TypeError, "at=9 cannot be compared"),
+        (DAILY[:40], {"at": ["soon"]}, TypeError, "at='soon' cannot be compared"),
+        (DAILY[:40], {"at": ["2014-12-20"], "gap": 1.5}, TypeError, "a time such as"),
+        (DAILY[:40], {"at": ["2014-12-20"], "gap": "one"}, ValueError, "not understood as a time"),
+        (DAILY[:40], {"at": ["2014-12-20"], "gap": "-1D"}, ValueError, "negative"),
+        (NOLEAP[:40], {"at": [np.datetime64("2015-01-01")]}, TypeError, "cannot be compared"),
+        (
+            DAILY[:40],
+            {"at": ["2015-01-08"]},
+            ValueError,
+            r"part 1 of 2.*38 to 39 \(2015-01-08 00:00:00 to 2015-01-09.*Move the boundaries",
+        ),
+    ],
+)
+def test_what_cannot_be_split_is_refused(index, arguments, error, message):
+    dataset = dataset_of(40, 4, 3, index)
+    with pytest.raises(error, match=message):
+        xtd.split(dataset, "time", **arguments)
+
+
+def test_unsorted_labels_do_with_fractions():
+    dataset = dataset_of(40, 4, 3, np.random.default_rng(0).permutation(40))
+    train, val = xtd.split(dataset, "time", fractions=(0.5, 0.5), gap=2)
+    assert begins(train) == list(range(15))
+    assert begins(val) == list(range(20, 37))
+    with pytest.raises(ValueError, match="no dim 'tme'"):
+        xtd.split(dataset, "tme", fractions=(0.5, 0.5))
+
+
+def test_a_dim_of_several_levels_is_split_by_fractions_alone():
+    ds = numbered((4, 5), ("y", "x")).stack(place=("y", "x"))
+    dataset = xtd.IterableDataset(ds, {"place": 3}, inputs="a")
+    assert len(xtd.split(dataset, "place", fractions=(0.5, 0.5))[0].windows) == 3
+    with pytest.raises(ValueError, match="several levels"):
+        xtd.split(dataset, "place", at=[(1, 2)])
+
+
+# ---------------------------------------------------------------------------------------------
+# kfold
+
+
+@given(series(4), st.integers(2, 5), st.integers(0, 4))
+def test_folds_are_those_of_scikit_learn_less_the_gap(series, n_splits, gap):
+    length, size, stride = series
+    dataset = dataset_of(length, size, size - stride)
+    assume(n_splits <= length)
+    expected = []
+    for train, test in sklearn.model_selection.KFold(n_splits).split(np.arange(length)):
+        near = {step + distance for step in test for distance in range(-gap, gap + 1)}
+        kept = [set(train) - near, set(test)]
+        expected.append([inside(set(map(int, steps)), length, size, stride) for steps in kept])
+
+    folds = part_or_none(lambda: list(xtd.kfold(dataset, "time", n_splits, gap=gap)))
+
+    assert (folds is None) == (not all(all(parts) for parts in expected))
+    assume(folds is not None)
+    assert [[begins(part) for part in fold] for fold in folds] == expected
+    assert_no_step_in_two(folds[n_splits // 2], size, apart=gap)
+
+
+@pytest.mark.parametrize("gap", [0, 3])
+def test_a_growing_past_is_that_of_scikit_learn(gap):
+    """`split` at the boundaries of a fold is a fold of TimeSeriesSplit."""
+    dataset = dataset_of(60, 4, 3, np.arange(60))
+    folds = sklearn.model_selection.TimeSeriesSplit(5, gap=gap).split(np.arange(60))
+    for train, test in folds:
+        at = [int(test[0])] if test[-1] == 59 else [int(test[0]), int(test[-1]) + 1]
+        parts = xtd.split(dataset, "time", at=at, gap=gap)
+        assert begins(parts[0]) == inside(set(train.tolist()), 60, 4, 1)
+        if len(at) == 1:
+            assert begins(parts[1]) == inside(set(test.tolist()), 60, 4, 1)
+
+
+@pytest.mark.parametrize("index", [DAILY, NOLEAP, DAILY[::-1]])
+def test_gaps_in_time_are_left_out_on_both_sides_of_a_fold(index):
+    dataset = dataset_of(90, index=index)
+    folds = list(xtd.kfold(dataset, "time", 3, gap="7D"))
+    assert [begins(train) for train, _ in folds] == [
+        list(range(37, 90)),
+        [*range(23), *range(67, 90)],
+        list(range(53)),
+    ]
+    assert [begins(test) for _, test in folds] == [
+        list(range(30)), list(range(30, 60)), list(range(60, 90))
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("n_splits", [1, 41, 0])
+def test_folds_must_be_two_or_more_and_have_a_step_each(n_splits):
+    with pytest.raises(ValueError, match="n_splits must be 2 to 40"):
+        xtd.kfold(dataset_of(40), "time", n_splits)
+
+
+def test_folds_that_cannot_be_made_are_refused_at_once():
+    with pytest.raises(TypeError, match="n_splits must be an integer"):
+        xtd.kfold(dataset_of(40), "time", 2.5)
+    with pytest.raises(ValueError, match="fold 0: part 1 of 2 along 'time' has no sample"):
+        xtd.kfold(dataset_of(40, 9, 8), "time", 5)
+    with pytest.raises(ValueError, match="negative"):
+        xtd.kfold(dataset_of(40), "time", 5, gap=-3)
+
+
+# ---------------------------------------------------------------------------------------------
+# random_split
+
+
+@given(series(8), st.integers(1, 12), st.integers(0, 5), st.sampled_from([0, 0, 2]))
+def test_blocks_are_dealt_out_whole(series, block, seed, gap):
+    length, size, stride = series
+    count = -(-length // block)
+    shares = (0.5, 0.3, 0.2)
+    dataset = dataset_of(length, size, size - stride)
+    make = lambda: xtd.random_split(  # noqa: E731
+        dataset, "time", shares, block=block, seed=seed, gap=gap
+    )
+    parts = part_or_none(make)
+    assume(parts is not None)
+    # Which part each block belongs to can be told from any of its windows.
+    steps = [{s for b in begins(part) for s in range(b, b + size)} for part in parts]
+    owner = {}
+    for number, some in enumerate(steps):
+        for step in some:
+            assert owner.setdefault(step // block, number) == number
+    blocks = [list(owner.values()).count(number) for number in range(3)]
+    assert blocks[0] <= np.floor(0.5 * count + 0.5)
+    assert sum(blocks[:2]) <= np.floor(0.8 * count + 0.5)
+    assert [begins(part) for part in make()] == [begins(part) for part in parts]
+    # What is missing crosses into another part's block, or lies in a gap before it.
+    for number, part in enumerate(parts):
+        allowed = {
+            step
+            for step in range(length)
+            if owner.get(step // block) == number
+            and not any(
+                owner.get((step + ahead) // block, number) != number for ahead in range(1, gap + 1)
+            )
+        }
+        if len(owner) == count:
+            assert begins(part) == inside(allowed, length, size, stride)
+    if len(owner) == count:
+        assert len(steps[0] & steps[1] | steps[1] & steps[2] | steps[0] & steps[2]) == 0
+
+
+def test_blocks_are_whole_chunks_and_parts_read_no_chunk_of_another():
+    ds = numbered((2000, 3), ("time", "x")).chunk(time=25)
+    dataset = xtd.IterableDataset(ds, {"time": 4, "x": -1}, {"time": 3}, shuffle=True, seed=1)
+    parts = xtd.random_split(dataset, "time", (0.7, 0.3), seed=3)
+    chunks = []
+    for part in parts:
+        read = part.plan.chunk_reads(0, part.plan.intervals(0, 0, 1))
+        chunks.append({step // 25 for begin in begins(part) for step in (begin, begin + 3)})
+        assert read["a"] <= 1.3 * len(chunks[-1])
+    assert len(chunks[0] | chunks[1]) == 80
+    assert not chunks[0] & chunks[1]
+    assert begins(parts[0]) != begins(xtd.random_split(dataset, "time", (0.7, 0.3), seed=4)[0])
+
+
+def test_what_cannot_be_dealt_out_is_refused():
+    dataset = dataset_of(40, 4, 3)
+    with pytest.raises(ValueError, match="has no sample"):
+        xtd.random_split(dataset, "time", (0.9, 0.1))  # two blocks
+    with pytest.raises(ValueError, match="block must be 1 step or more"):
+        xtd.random_split(dataset, "time", (0.9, 0.1), block=0)
+    with pytest.raises(TypeError, match="block must be an integer"):
+        xtd.random_split(dataset, "time", (0.9, 0.1), block="1")
+    with pytest.raises(ValueError, match="seed"):
+        xtd.random_split(dataset, "time", (0.9, 0.1), block=4, seed=-1)
+
+
+# ---------------------------------------------------------------------------------------------
+# Parts are datasets like others
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    ds = forecast(time=120, y=6, x=5)
+    path = tmp_path_factory.mktemp("splits") / "data.zarr"
+    encoding = {"a": {"chunks": (16, 6, 5)}, "b": {"chunks": (10, 3, 5)}}
+    ds.to_zarr(path, consolidated=False, encoding=encoding)
+    return ds, path
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("memory", ["9 kB", "30 kB", "1 GiB"])
+@pytest.mark.parametrize("functions", ["none", "preprocess", "transform"])
+def test_samples_of_a_fold_are_slices_of_the_data_with_their_labels(
+    store, shuffle, memory, functions
+):
+    """The training part of a middle fold has a hole."""
+    ds, path = store
+    double = {functions: lambda block: block * 2} if functions != "none" else {}
+    dataset = xtd.IterableDataset(
+        xtd.open_zarr(path, consolidated=False), {"time": 8, "y": -1, "x": -1}, {"time": 7},
+        inputs=["a", "b"], batch_size=7, shuffle=shuffle, memory=memory, **double,
+    )  # fmt: skip
+    oracle = Oracle(ds)
+    _, (train, val), _ = xtd.kfold(dataset, "time", 3, gap="12h")
+    assert begins(train) == [*range(31), *range(82, 113)]
+    assert begins(val) == list(range(40, 73))
+    for part in (train, val):
+        batches = list(part)
+        assert_once(samples_of(batches), len(part.windows))
+        for batch in batches:
+            labeled = batch.to_xarray()
+            for row, number in enumerate(batch.index.tolist()):
+                window = part.windows[number]
+                expected = oracle.part(["a", "b"], window, ("time", "y", "x"))
+                expected = expected * (2 if double else 1)
+                np.testing.assert_array_equal(batch.x[row].numpy(), expected)
+                times = labeled["time"].values[row]
+                np.testing.assert_array_equal(times, ds["time"].values[window["time"]])
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_hole_is_neither_read_nor_held(store, shuffle):
+    """But for what lies in the same chunks as the windows beside it."""
+    _, path = store
+    dataset = xtd.IterableDataset(
+        xtd.open_zarr(path, consolidated=False), {"time": 4, "y": -1, "x": -1}, {"time": 3},
+        inputs="b", shuffle=shuffle, memory="6 kB",
+    )  # fmt: skip
+    _, (train, _), _ = xtd.kfold(dataset, "time", 3)
+    plan = train.plan
+    intervals = plan.intervals(0, 0, 1)
+    loads = [load for stage in plan.stages(0, intervals) for load in stage.loads]
+    assert max(plan.nbytes(load) for load in loads) <= 6000
+    for load in loads:
+        start, stop = load.region[0]
+        assert stop <= 40 or start >= 80
+    if not shuffle:
+        assert plan.chunk_reads(0, intervals) == {"b": 2 * 8}
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(("world_size", "workers"), [(1, 0), (3, 2)])
+def test_verify_counts_the_samples_of_a_part(shuffle, world_size, workers, capsys):
+    dataset = dataset_of(200, 8, 7, shuffle=shuffle, batch_size=5, uneven="keep")
+    _, (train, val), *_ = xtd.kfold(dataset, "time", 5)
+    for part, samples in ((train, 33 + 113), (val, 33)):
+        counts = xtd.verify(part, world_size, workers)
+        assert (counts.samples, counts.repeated, counts.missing) == (samples, 0, 0)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_parts_have_epochs_and_states_of_their_own(shuffle):
+    dataset = dataset_of(200, 8, 7, shuffle=shuffle, batch_size=5, uneven="keep")
+    list(dataset)
+    train, val = xtd.split(dataset, "time", fractions=(0.7, 0.3))
+    assert (dataset.epoch, train.epoch, val.epoch) == (1, 0, 0)
+    batches = iter(train)
+    done = samples_of([next(batches) for _ in range(6)])
+    state = train.state_dict()
+    list(val)
+    again, other = xtd.split(dataset, "time", fractions=(0.7, 0.3))
+    again.load_state_dict(state)
+    assert_once(done + samples_of(again), len(train.windows))
+    with pytest.raises(ValueError, match="What differs.*windows"):
+        other.load_state_dict(state)
+    fold, _ = next(xtd.kfold(dataset, "time", 3))
+    with pytest.raises(ValueError, match="What differs.*windows"):
+        fold.load_state_dict(state)
+    if shuffle:
+        assert samples_of(again) != samples_of(again)
+
+
+def test_workers_yield_the_samples_of_a_part():
+    dataset = dataset_of(100, 8, 7, shuffle=True, batch_size=5)
+    _, (train, _), _ = xtd.kfold(dataset, "time", 3)
+    batches = list(xtd.DataLoader(train, num_workers=2))
+    assert_once(samples_of(batches), len(train.windows))
+    steps = torch.cat([batch.x.flatten() for batch in batches])
+    assert set(steps.tolist()) == {*range(34), *range(67, 100)}
+
+
+def test_parts_are_cut_again():
+    """Validation data out of a training part with a hole, and folds of a part."""
+    dataset = dataset_of(90, 2, 1, index=np.arange(90))
+    _, (outer, _), _ = xtd.kfold(dataset, "time", 3)
+    assert begins(outer) == [*range(29), *range(60, 89)]
+    for inner, val in xtd.kfold(outer, "time", 2):
+        assert sorted(begins(inner) + begins(val)) == begins(outer)
+    train, val = xtd.split(outer, "time", fractions=(0.75, 0.25), gap=5)
+    assert begins(train) == [*range(29), *range(60, 69)]
+    assert begins(val) == list(range(75, 89))
+    early, late = xtd.split(outer, "time", at=[45], gap=5)  # the hole is a gap already
+    assert begins(early) == list(range(29))
+    assert begins(late) == list(range(60, 89))
+    assert samples_of(late) == list(range(29))
+
+
+def test_a_part_keeps_the_arguments():
+    dataset = xtd.IterableDataset(
+        forecast(time=120), {"time": 8, "y": -1, "x": -1}, inputs=["a"], targets="b", batch_size=3,
+        shuffle=True, seed=4, drop_last=True, memory="1 MiB", rank=0, world_size=2, cache=True,
+    )  # fmt: skip
+    train, _ = xtd.split(dataset, "time", fractions=(0.8, 0.2))
+    assert (train.batch_size, train.shuffle, train.plan.seed) == (3, True, 4)
+    assert (train.plan.memory, train.rank, train.world_size) == (2**20, 0, 2)
+    assert len(train) == 2  # 12 samples, 6 for each rank
+    for _ in range(2):
+        (x, y), _ = list(train)
+        assert (x.shape, y.shape) == ((3, 1, 8, 4, 5), (3, 8, 4, 5))
+    assert train.stats().blocks_cached > 0
+    with pytest.raises(ValueError, match="1 samples cannot be shared by 2 ranks"):
+        xtd.split(dataset, "time", fractions=(0.9, 0.1))
