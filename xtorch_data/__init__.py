@@ -3,7 +3,9 @@
 from .batch import Batch
 from .dataset import IterableDataset
 from .loader import DataLoader
+from .map_dataset import MapDataset
 from .reader import ReadError
+from .sampler import ChunkSampler
 from .select import Select
 from .sources import open_zarr
 from .splits import Split, kfold, random_split, split
@@ -14,8 +16,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Batch",
+    "ChunkSampler",
     "DataLoader",
     "IterableDataset",
+    "MapDataset",
     "ReadError",
     "Select",
     "Split",

@@ -65,6 +65,26 @@ class Chunks:
             ((position + self.offset) // self.size + 1) * self.size - self.offset, self.length
         )
 
+    def number(self, positions: npt.ArrayLike) -> IntArray:
+        """Number of the chunk in which each of some positions lies."""
+        at = np.asarray(positions, np.int64)
+        if self.edges is None:
+            return (at + self.offset) // self.size
+        return np.searchsorted(self.edges, at, side="right") - 1
+
+    def bounds(self, number: int) -> tuple[int, int]:
+        """Positions ``[start, stop)`` of a chunk."""
+        if self.edges is not None:
+            return int(self.edges[number]), int(self.edges[number + 1])
+        start = number * self.size - self.offset
+        return max(start, 0), min(start + self.size, self.length)
+
+    def joined(self, every: int) -> Chunks:
+        """The grid of so many neighboring chunks as one."""
+        if self.edges is None:
+            return Chunks(self.length, self.size * every, self.offset)
+        return Chunks(self.length, edges=np.append(self.edges[:-1:every], self.length))
+
     @property
     def key(self) -> Hashable:
         """The same for equal grids."""

@@ -63,6 +63,13 @@ class Piece:
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", math.prod(last - first for first, last in self.box))
 
+    def place(self, numbers: Sequence[IntArray], count: int) -> IntArray:
+        """Numbers inside the piece of `count` samples, from their window numbers per axis."""
+        local = np.zeros(count, dtype=np.int64)
+        for number, (first, last) in zip(numbers, self.box, strict=True):
+            local = local * (last - first) + number - first
+        return local
+
     def numbers(self, windows: Windows, local: IntArray) -> IntArray:
         """Sample numbers of samples that are numbered inside the piece."""
         if not windows.axes:

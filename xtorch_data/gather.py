@@ -108,6 +108,7 @@ def window_views(
     parts: Sequence[Part],
     variables: Mapping[Any, xr.Variable],
     whole: Hashable = None,
+    as_is: bool = False,
 ) -> dict[str, list[Array]]:
     """Every window of a block, as views, by part and variable.
 
@@ -123,12 +124,18 @@ def window_views(
         The block, in memory.
     whole : Hashable, optional
         A dim of which all steps are in the view, instead of every window.
+    as_is : bool
+        Whether values stay as they are and lie, to be cast as they are copied: where few of the
+        windows will be.
     """
     cast: dict[tuple[Hashable, np.dtype[Any]], Array] = {}
     views: dict[str, list[Array]] = {}
     for part in parts:
         for name in part.variables:
             if (name, part.dtype) not in cast:
+                if as_is:
+                    cast[name, part.dtype] = variables[name].to_numpy()
+                    continue
                 array = _in_order_of_axes(windows, variables[name])
                 cast[name, part.dtype] = array.astype(part.dtype, copy=False)
         views[part.name] = [

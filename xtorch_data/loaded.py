@@ -192,6 +192,7 @@ class _Small(_View):
     def __init__(self, views: Sequence[Array], axes: int) -> None:
         super().__init__(views)
         view, itemsize = views[0], views[0].itemsize
+        self._dtype = view.dtype
         begins = np.array([each.__array_interface__["data"][0] for each in views])
         steps = np.array([each.strides[:axes] for each in views], dtype=np.int64)
         last = np.array([each.shape[:axes] for each in views], dtype=np.int64) - 1
@@ -223,6 +224,8 @@ class _Small(_View):
         )
 
     def copy(self, located: Located, out: Array) -> str:
+        if out.dtype != self._dtype:  # values are cast
+            return super().copy(located, out)
         index = torch.from_numpy(located.offsets(self, self._offsets))
         target = torch.from_numpy(
             np.asarray(

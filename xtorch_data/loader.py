@@ -11,8 +11,10 @@ from typing import Any
 import torch
 import torch.utils.data
 
+from .arguments import as_batch_size
 from .batch import Batch
 from .dataset import IterableDataset
+from .map_dataset import Fetched, MapDataset
 from .resume import Position
 from .shared import forget_ended
 from .topology import shared_integers
@@ -22,6 +24,10 @@ __all__ = ["DataLoader"]
 
 def _as_is(batch: Batch) -> Batch:
     return batch
+
+
+def _fetched(samples: Fetched) -> Batch:
+    return samples.batch
 
 
 class _TellEpoch:
@@ -34,9 +40,7 @@ class _TellEpoch:
     def __call__(self, worker: int) -> None:
         info = torch.utils.data.get_worker_info()
         assert info is not None
-        dataset = info.dataset
-        assert isinstance(dataset, IterableDataset)
-        dataset.tell_epoch(self.epoch)
+        _ours(info.dataset).tell_epoch(self.epoch)
         if self.also is not None:
             self.also(worker)
 
@@ -44,16 +48,19 @@ class _TellEpoch:
 class DataLoader(torch.utils.data.DataLoader[Batch]):
     """Batches of a dataset, loaded ahead, on the device where they are wanted.
 
-    A `torch.utils.data.DataLoader` whose batches, order and shares come from the dataset. Without
-    workers, the dataset reads and gathers ahead on threads, which is the fastest way for data that
-    needs no slow Python. Workers are for slow transforms.
+    A `torch.utils.data.DataLoader` whose batches, order and shares come from an `IterableDataset`.
+    Without workers, the dataset reads and gathers ahead on threads, which is the fastest way for
+    data that needs no slow Python. Workers are for slow transforms.
+
+    Of a `MapDataset`, or a ``torch.utils.data.Subset`` of one, a sampler decides the order. Batches
+    are the same: fetched together, with labels. They are loaded ahead by workers alone.
 
     Parameters
     ----------
-    dataset : IterableDataset
-        The batches.
+    dataset : IterableDataset or MapDataset
+        The batches, or the samples to make batches of.
     num_workers : int
-        Processes that load, each a contiguous part of this rank's batches.
+        Processes that load: each a contiguous part of this rank's batches, or batches in turns.
     device : torch.device or str, optional
         Where tensors are wanted. For ``"cuda"``, batches are pinned and copied one ahead of the
         one in use, without waiting.
@@ -64,13 +71,15 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         Called in each worker with its number.
     **kwargs
         Passed on to `torch.utils.data.DataLoader`: ``prefetch_factor``, ``persistent_workers``,
-        ``timeout``, ``pin_memory``.
+        ``timeout``, ``pin_memory`` and, for a `MapDataset`, ``batch_size``, ``shuffle``,
+        ``sampler``, ``batch_sampler``, ``drop_last`` and the ``generator`` of ``shuffle``.
 
     Raises
     ------
     TypeError
-        If `dataset` is not an `IterableDataset`, or an argument that belongs to the dataset
-        (``batch_size``, ``shuffle``, ``sampler``, ``drop_last``, …) is given.
+        If `dataset` is neither of ours, or an argument that belongs to an `IterableDataset`
+        (``batch_size``, ``shuffle``, ``sampler``, ``drop_last``, …) is given with one, or a
+        ``collate_fn``.
     RuntimeError
         If `device` is a CUDA device and there is none.
 
@@ -85,7 +94,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
 
     def __init__(
         self,
-        dataset: IterableDataset,
+        dataset: Any,
         num_workers: int = 0,
         device: Any = None,
         *,
@@ -93,17 +102,10 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         worker_init_fn: Any = None,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(dataset, IterableDataset):
-            raise TypeError(
-                f"dataset must be an xtorch_data.IterableDataset, not {type(dataset).__name__}"
-            )
-        ours = {"batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "collate_fn"}
-        given = sorted(ours & set(kwargs))
-        if given:
-            raise TypeError(
-                f"DataLoader does not take {', '.join(given)}: batches and their order come from "
-                "the dataset; give it to IterableDataset"
-            )
+        if isinstance(_ours(dataset), IterableDataset):
+            kwargs = _for_stream(kwargs)
+        else:
+            kwargs = _for_samples(dataset, kwargs)
         self.device = None if device is None else _as_device(device)
         if self.device is not None and self.device.type == "cuda":
             kwargs.setdefault("pin_memory", True)
@@ -116,9 +118,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         self._position = Position()
         super().__init__(
             dataset,
-            batch_size=None,
             num_workers=num_workers,
-            collate_fn=_as_is,  # type: ignore[arg-type]  # without batch_size it gets one item
             multiprocessing_context=multiprocessing_context,
             worker_init_fn=worker_init_fn,
             # Of its own, so that making an iterator does not draw from the global one.
@@ -134,7 +134,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         context = self.multiprocessing_context
         if context is not None and context.get_start_method() == "fork":
             return
-        for transform in self._dataset().functions():
+        for transform in _ours(self.dataset).functions():
             try:
                 pickle.dumps(transform.function)
                 if getattr(transform.function, "__module__", None) == "__main__":
@@ -148,10 +148,16 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
                 ) from error
 
     def __iter__(self) -> Any:
-        dataset = self._dataset()
+        dataset = _ours(self.dataset)
         epoch = dataset.epoch
-        if self.num_workers:
+        if isinstance(dataset, MapDataset):
+            reached = self._position.reached
+            if reached is not None and reached[0] == epoch:  # not set to another since
+                epoch += 1
+            dataset.set_epoch(epoch)
+        elif self.num_workers:
             dataset.begin_epoch()
+        if self.num_workers:
             self._epoch[0] = epoch
             # Workers that live on look into shared memory; others are told once, so that an
             # iterator begun before they are up does not change it.
@@ -168,8 +174,12 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         forget_ended()
 
     def _dataset(self) -> IterableDataset:
-        dataset = self.dataset
-        assert isinstance(dataset, IterableDataset)
+        dataset = _ours(self.dataset)
+        if isinstance(dataset, MapDataset):
+            raise TypeError(
+                "a loader of a MapDataset has no state: its order is the sampler's. "
+                "IterableDataset can go on in the middle of an epoch"
+            )
         return dataset
 
     def state_dict(self) -> dict[str, Any]:
@@ -201,10 +211,56 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         ------
         ValueError
             If it is no state, or of another dataset; the message says what differs.
+        TypeError
+            If the dataset is a `MapDataset`.
         """
         self._dataset().load_state_dict(state, strict)
         self._position = Position()
         self._iterator = None  # persistent workers know nothing of it: new ones begin
+
+
+def _ours(dataset: Any) -> IterableDataset | MapDataset:
+    """A dataset of ours, or the one of which it is a subset."""
+    found = dataset
+    while isinstance(found, torch.utils.data.Subset):
+        found = found.dataset
+    if isinstance(found, MapDataset) or (found is dataset and isinstance(found, IterableDataset)):
+        return found
+    raise TypeError(
+        "dataset must be an xtorch_data.IterableDataset, an xtorch_data.MapDataset or a Subset of "
+        f"one, not {type(dataset).__name__}; torch.utils.data.DataLoader takes others made of them"
+    )
+
+
+def _for_stream(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for torch's loader of an IterableDataset."""
+    ours = {"batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "collate_fn"}
+    given = sorted(ours & set(kwargs))
+    if given:
+        raise TypeError(
+            f"DataLoader does not take {', '.join(given)}: batches and their order come from "
+            "the dataset; give it to IterableDataset"
+        )
+    return {**kwargs, "batch_size": None, "collate_fn": _as_is}
+
+
+def _for_samples(dataset: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for torch's loader of a MapDataset."""
+    if "collate_fn" in kwargs:
+        raise TypeError(
+            "DataLoader does not take collate_fn: samples are fetched as a Batch, with labels; "
+            "torch.utils.data.DataLoader takes a MapDataset and a collate_fn"
+        )
+    kwargs = {**kwargs, "collate_fn": _fetched}
+    generator = kwargs.pop("generator", None)
+    if kwargs.get("batch_sampler") is not None:
+        return kwargs
+    if as_batch_size(kwargs.setdefault("batch_size", 1)) is None:
+        raise TypeError("batch_size must be an integer: a MapDataset itself gives single samples")
+    if kwargs.get("shuffle") and kwargs.get("sampler") is None:
+        del kwargs["shuffle"]
+        kwargs["sampler"] = torch.utils.data.RandomSampler(dataset, generator=generator)
+    return kwargs
 
 
 def _on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import math
-import numbers
 import operator
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 
+from .along import Along, Gap
 from .arguments import as_seed
 from .dataset import IterableDataset
 from .epoch import SPLIT, generator
 from .intervals import Interval
-from .windows import Axis, IntArray, Windows
+from .map_dataset import MapDataset
+from .windows import Axis, Windows
 
 __all__ = ["Split", "kfold", "random_split", "split"]
 
 logger = logging.getLogger(__name__)
 
-D = TypeVar("D", bound=IterableDataset)
-Gap = int | float | str | datetime.timedelta | np.timedelta64
+Either = IterableDataset | MapDataset
+D = TypeVar("D", bound=Either)
 
 # Windows that a block of `random_split` has room for, end to end, where chunks have less.
 WINDOWS_IN_A_BLOCK = 8
@@ -73,7 +70,7 @@ def split(
 
     Parameters
     ----------
-    dataset : IterableDataset
+    dataset : IterableDataset or MapDataset
         What is cut. It may be a part itself.
     dim : Hashable
         Any dim of the samples, in ``input_dims`` or not.
@@ -113,7 +110,7 @@ def split(
     >>> val.windows.coords(0)["time"].values[0].astype("datetime64[D]")
     np.datetime64('2020-11-01')
     """
-    along = _Along.of(dataset, dim)
+    along = Along.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
     if (at is None) == (fractions is None):
         raise ValueError("give either at=[…], labels where parts begin, or fractions=(…)")
     if at is not None:
@@ -141,7 +138,7 @@ def kfold(dataset: D, dim: Hashable, n_splits: int = 5, *, gap: Gap = 0) -> Iter
 
     Parameters
     ----------
-    dataset : IterableDataset
+    dataset : IterableDataset or MapDataset
         What is cut. It may be a part of a split.
     dim : Hashable
         Any dim of the samples.
@@ -171,7 +168,7 @@ def kfold(dataset: D, dim: Hashable, n_splits: int = 5, *, gap: Gap = 0) -> Iter
     19 15
     27 14
     """
-    along = _Along.of(dataset, dim)
+    along = Along.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
     along.check(gap)
     folds = _integer(n_splits, "n_splits")
     if not 2 <= folds <= along.steps:
@@ -210,7 +207,7 @@ def random_split(
 
     Parameters
     ----------
-    dataset : IterableDataset
+    dataset : IterableDataset or MapDataset
         What is dealt out. It may be a part of a split.
     dim : Hashable
         Any dim of the samples.
@@ -243,7 +240,7 @@ def random_split(
     >>> len(train.windows) + len(val.windows) < len(dataset.windows)
     True
     """
-    along = _Along.of(dataset, dim)
+    along = Along.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
     along.check(gap)
     size = _block(dataset, along.axis) if block is None else _integer(block, "block")
     if size < 1:
@@ -265,145 +262,6 @@ def random_split(
     return _made(dataset, along, parts)
 
 
-@dataclass(frozen=True, eq=False)
-class _Along:
-    """A dim that is cut: its windows, its coordinate, and what of it there is."""
-
-    axis: Axis
-    index: pd.Index[Any] | None
-    # What there is of it, as data positions; a part that is cut again may have holes.
-    starts: IntArray
-    stops: IntArray
-
-    @classmethod
-    def of(cls, dataset: IterableDataset, dim: Hashable) -> _Along:
-        axis = dataset.plan.windows.axis(dim)
-        index = dataset.windows.index(dim)
-        if index is not None and not index.is_unique:
-            twice = index[index.duplicated()][0]
-            raise ValueError(
-                f"the coordinate {dim!r} has {twice} more than once, so that parts could share "
-                f"it: ds.drop_duplicates({dim!r}) keeps the first of each, "
-                f"ds.drop_vars({dim!r}) leaves the dim without a coordinate"
-            )
-        starts, stops = axis.stretches
-        # Steps at an end that have no room for one more window belong to it.
-        if starts[0] < axis.stride:
-            starts[0] = 0
-        if stops[-1] + axis.stride > axis.length:
-            stops[-1] = axis.length
-        return cls(axis, index, starts, stops)
-
-    @property
-    def steps(self) -> int:
-        """Number of steps there are."""
-        return int((self.stops - self.starts).sum())
-
-    def nth(self, step: int) -> int:
-        """Data position of one of the steps there are."""
-        ends = np.cumsum(self.stops - self.starts)
-        place = np.searchsorted(ends, step, side="right")
-        return int(self.stops[place] - (ends[place] - step))
-
-    def between(self, start: int, stop: int) -> list[Interval]:
-        """What there is of the data positions ``[start, stop)``."""
-        first = int(np.searchsorted(self.stops, start, "right"))
-        last = int(np.searchsorted(self.starts, stop))
-        some = slice(first, last)
-        starts = np.maximum(self.starts[some], start).tolist()
-        stops = np.minimum(self.stops[some], stop).tolist()
-        return list(zip(starts, stops, strict=True)) if start < stop else []
-
-    def position(self, label: Any) -> int:
-        """Data position of the first step that is not before a label."""
-        index = self._sorted(f"at={label!r}")
-        try:
-            if index.dtype.kind in "iuf" and not isinstance(label, numbers.Real):
-                raise TypeError("it is not a number")  # pandas would compare texts
-            return int(index.get_slice_bound(label, "left"))
-        except (TypeError, ValueError, KeyError) as error:
-            raise TypeError(
-                f"at={label!r} cannot be compared with the coordinate {self.axis.dim!r}, which "
-                f"goes from {index[0]} to {index[-1]}: {error}"
-            ) from error
-
-    def before(self, position: int, gap: Gap) -> int:
-        """Where data ends that is apart by a gap from what begins at a position."""
-        if _in_steps(gap):
-            return max(position - int(gap), 0)
-        if position >= self.axis.length:
-            return position
-        return min(self._shifted(position, gap, -1), position)
-
-    def after(self, position: int, gap: Gap) -> int:
-        """Where data begins that is apart by a gap from what ends with a position."""
-        if _in_steps(gap):
-            return position + 1 + int(gap)
-        return max(self._shifted(position, gap, 1), position + 1)
-
-    def _shifted(self, position: int, gap: Gap, direction: int) -> int:
-        index = self._sorted(f"gap={gap!r}")
-        distance = self._distance(index, gap)
-        if index.is_monotonic_increasing == (direction > 0):
-            label = index[position] + distance
-        else:
-            label = index[position] - distance
-        return int(index.get_slice_bound(label, "left" if direction < 0 else "right"))
-
-    def check(self, gap: Gap) -> None:
-        """Raise if a gap does not fit the coordinate."""
-        if isinstance(gap, (bool, np.bool_)):
-            raise TypeError(f"gap must be steps, a time or units of {self.axis.dim!r}, not {gap!r}")
-        if _in_steps(gap):
-            negative = gap < 0
-        else:
-            index = self._sorted(f"gap={gap!r}")
-            distance = self._distance(index, gap)
-            negative = not distance >= distance * 0
-        if negative:
-            raise ValueError(f"gap must not be negative, got {gap!r}")
-
-    def _distance(self, index: pd.Index[Any], gap: Gap) -> Any:
-        """A gap as what is added to labels."""
-        numeric = index.dtype.kind in "iuf"
-        try:
-            if isinstance(gap, (float, np.floating)):
-                if numeric:
-                    return float(gap)
-            elif isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)):
-                return pd.Timedelta(gap)
-            elif isinstance(index, xr.CFTimeIndex):
-                return pd.Timedelta(gap).to_pytimedelta()
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"gap={gap!r} is not understood as a time: {error}") from error
-        wanted = "a float in its units" if numeric else "a time such as '14D'"
-        raise TypeError(
-            f"gap={gap!r} does not fit the coordinate {self.axis.dim!r}, which goes from "
-            f"{index[0]} to {index[-1]}: give steps as an integer or, if it is apt, {wanted}"
-        )
-
-    def _sorted(self, what: str) -> pd.Index[Any]:
-        """The coordinate, if it serves to look labels up."""
-        dim, index = self.axis.dim, self.index
-        if index is None:
-            raise ValueError(
-                f"{what} needs a coordinate along {dim!r}, which has none: fractions=(…) and a gap "
-                "in steps do without"
-            )
-        if isinstance(index, pd.MultiIndex):
-            raise ValueError(f"{what} needs a plain coordinate; {dim!r} has several levels")
-        if not (index.is_monotonic_increasing or index.is_monotonic_decreasing):
-            raise ValueError(
-                f"{what} needs a sorted coordinate, and {dim!r} is not: ds.sortby({dim!r}) sorts it"
-            )
-        return index
-
-
-def _in_steps(gap: Gap) -> TypeGuard[int]:
-    # A numpy timedelta is a numpy integer, too.
-    return isinstance(gap, (int, np.integer)) and not isinstance(gap, np.timedelta64)
-
-
 def _shares(fractions: Sequence[float], count: int) -> list[int]:
     """Ends of the shares of some things, in order."""
     shares = [float(fraction) for fraction in fractions]
@@ -414,14 +272,14 @@ def _shares(fractions: Sequence[float], count: int) -> list[int]:
     return [*(math.floor(end * count + 0.5) for end in np.cumsum(shares)[:-1]), count]
 
 
-def _block(dataset: IterableDataset, axis: Axis) -> int:
+def _block(dataset: Either, axis: Axis) -> int:
     """Steps of the chunks in which a dim is stored, as many as have room for some windows."""
     chunks = (layout.chunks.get(axis.dim) for layout in dataset.plan.layouts)
     chunk = max((grid.largest for grid in chunks if grid is not None), default=1)
     return chunk * -(-WINDOWS_IN_A_BLOCK * axis.size // chunk)
 
 
-def _made(dataset: D, along: _Along, parts: Sequence[Sequence[Interval]]) -> Split[D]:
+def _made(dataset: D, along: Along, parts: Sequence[Sequence[Interval]]) -> Split[D]:
     """The datasets of some parts of the data."""
     windows = _windows(dataset, along, parts)
     left_out = len(dataset.windows) - sum(map(len, windows))
@@ -432,12 +290,12 @@ def _made(dataset: D, along: _Along, parts: Sequence[Sequence[Interval]]) -> Spl
         len(dataset.windows),
         left_out,
     )
-    return Split((dataset.with_windows(part) for part in windows), left_out)
+    return Split((cast(D, dataset.with_windows(part)) for part in windows), left_out)
 
 
 def _windows(
-    dataset: IterableDataset,
-    along: _Along,
+    dataset: Either,
+    along: Along,
     parts: Sequence[Sequence[Interval]],
     which: str = "",
 ) -> list[Windows]:

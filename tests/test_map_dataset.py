@@ -1,0 +1,574 @@
+"""Samples by number: equal to plain slicing, each chunk read once, with any sampler."""
+
+import multiprocessing
+import os
+import pickle
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import sklearn.model_selection
+import torch
+import xarray as xr
+from helpers import (
+    Oracle,
+    add_noise,
+    anomaly,
+    assert_once,
+    forecast,
+    numbered,
+    orders,
+    samples_of,
+    tiny_memory_allowed,
+    twice_plus_one,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import cases
+from test_reads import counted, reads
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    random_split,
+)
+from torch.utils.data.distributed import DistributedSampler
+
+import xtorch_data as xtd
+
+WINDOW = {"time": 8, "y": -1, "x": -1}
+
+
+def make(ds=None, **options):
+    """Windows of ``a`` and ``b`` along time, 53 of them, to predict ``b``."""
+    arguments = {"input_overlap": {"time": 7}, "inputs": ["a", "b"], "targets": "b"} | options
+    return xtd.MapDataset(forecast() if ds is None else ds, WINDOW, **arguments)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("map") / "data.zarr"
+    encoding = {"a": {"chunks": (16, 4, 5)}, "b": {"chunks": (10, 2, 5)}}
+    forecast().to_zarr(path, consolidated=False, encoding=encoding)
+    return path
+
+
+def expected(numbers, dataset, ds=None):
+    oracle = Oracle(forecast() if ds is None else ds)
+    windows = [dataset.windows[int(number)] for number in numbers]
+    x = [oracle.part(["a", "b"], window, ("time", "y", "x")) for window in windows]
+    return np.stack(x), np.stack([each[1] for each in x])
+
+
+# ---------------------------------------------------------------------------------------------
+# Values
+
+
+@given(cases(), st.data())
+def test_samples_are_slices_of_the_data(case, data):
+    """In any order, repeated, from any storage, whatever the memory."""
+    with case.stored.open() as ds, tiny_memory_allowed():
+        names = {"inputs": case.inputs, "targets": case.targets}
+        windows = {"input_dims": case.input_dims, "input_overlap": case.input_overlap}
+        dataset = xtd.MapDataset(ds, **windows, **names, memory=case.memory)
+        oracle = Oracle(ds)
+        numbers = st.lists(st.integers(-len(dataset), len(dataset) - 1), min_size=1, max_size=12)
+        for _ in range(2):
+            chosen = data.draw(numbers)
+            samples = dataset.__getitems__(chosen)
+            assert len(samples) == len(chosen)
+            for number, sample in zip(chosen, samples, strict=True):
+                window = dataset.windows[number]
+                wanted = case.parts(ds).values()
+                for tensor, part in zip(sample, wanted, strict=True):
+                    values = oracle.part(part, window, tuple(case.input_dims))
+                    np.testing.assert_array_equal(tensor.numpy(), values)
+
+
+@pytest.mark.parametrize("source", ["memory", "zarr", "dask"])
+@pytest.mark.parametrize(
+    "functions",
+    [
+        {},
+        {"preprocess": twice_plus_one},
+        {"transform": anomaly, "target_transform": twice_plus_one},
+        {"preprocess": twice_plus_one, "transform": anomaly},
+        {"transform": add_noise},
+        {"dtype": torch.float64},
+        {"targets": None, "inputs": xtd.Select("a", time=slice(2, None, 3))},
+    ],
+)
+@pytest.mark.parametrize("memory", ["1 GiB", "6 kB"])
+def test_batches_are_those_of_the_stream_bit_by_bit(store, source, functions, memory):
+    """Values, dtypes and labels."""
+    ds = forecast()
+    if source != "memory":
+        ds = xr.open_zarr(store, consolidated=False, chunks={} if source == "dask" else None)
+    dataset = make(ds, memory=memory, **functions)
+    arguments = {"input_overlap": {"time": 7}, "inputs": ["a", "b"], "targets": "b"} | functions
+    for batch in xtd.IterableDataset(ds, WINDOW, **arguments, batch_size=7, shuffle=True):
+        found = dataset.fetch(batch.index.tolist())
+        assert found.keys() == batch.keys()
+        assert torch.equal(found.index, batch.index)
+        for ours, theirs in zip(found, batch, strict=True):
+            assert ours.dtype == theirs.dtype
+            assert torch.equal(ours, theirs)
+        xr.testing.assert_identical(found.to_xarray(), batch.to_xarray())
+
+
+def test_an_index_may_be_negative_or_numpys_and_iteration_ends():
+    dataset = make()
+    assert len(dataset) == 53
+    x, y = expected([52], dataset)
+    for index in (52, -1, np.int64(52), np.int32(-1), torch.tensor(52)):
+        sample = dataset[index]
+        assert isinstance(sample, tuple)
+        assert np.array_equal(sample[0], x[0]) and np.array_equal(sample[1], y[0])
+    assert len(list(dataset)) == 53
+    for index in (53, -54):
+        with pytest.raises(IndexError, match=f"sample {index} is out of range for 53"):
+            dataset[index]
+        with pytest.raises(IndexError, match="out of range"):
+            dataset.__getitems__([0, index])
+    with pytest.raises(TypeError):
+        dataset[1.5]
+    assert dataset.__getitems__([]) == []
+    with pytest.raises(ValueError, match="no index"):
+        dataset.fetch([])
+
+
+def test_a_dataset_without_targets_gives_tuples_of_one():
+    (x,) = make(targets=None)[3]
+    assert x.shape == (2, 8, 4, 5)
+
+
+def test_what_makes_batches_and_orders_is_not_taken():
+    for argument in ("batch_size", "shuffle", "seed", "drop_last", "uneven", "batch_transform"):
+        with pytest.raises(TypeError, match=argument):
+            make(**{argument: 1})
+
+
+def test_samples_that_are_kept_do_not_change():
+    dataset = make()
+    kept = dataset[5]
+    before = [tensor.clone() for tensor in kept]
+    for index in range(53):
+        dataset[index]
+    assert all(map(torch.equal, kept, before))
+
+
+# ---------------------------------------------------------------------------------------------
+# Reads
+
+
+@pytest.mark.parametrize("chunks", [(16, 4, 5), (10, 2, 5), (60, 4, 5), (7, 4, 2)])
+def test_a_chunk_is_read_once_for_all_samples_of_a_batch(chunks):
+    ds = forecast()
+    opened, counts = counted(ds, {"a": chunks, "b": (16, 4, 5)})
+    dataset = make(opened)
+    numbers = np.random.default_rng(0).integers(0, 53, 40)
+    dataset.__getitems__(numbers)
+    steps = {int(step) for number in numbers for step in range(number, number + 8)}
+    along = {step // chunks[0] for step in steps}
+    rows, columns = -(-4 // chunks[1]), -(-5 // chunks[2])
+    found = reads(counts, "a")
+    assert set(found.values()) == {1}
+    # Chunks of 64 KiB in all may be read together.
+    assert len(found) >= len(along) * rows * columns
+    counts.clear()
+    dataset.__getitems__(numbers[::-1])  # and kept
+    assert not reads(counts, ["a", "b"])
+
+
+def large(steps=400):
+    values = np.arange(steps * 100 * 100, dtype="float32").reshape(steps, 100, 100)
+    return xr.Dataset({"a": (("time", "y", "x"), values)})
+
+
+def test_a_sample_costs_the_chunks_that_it_lies_in():
+    opened, counts = counted(large(), {"a": (10, 50, 100)})  # 200 kB
+    dataset = xtd.MapDataset(opened, {"time": 4, "y": 20, "x": -1}, {"time": 3}, memory="2 MB")
+    dataset[0]
+    assert reads(counts, "a") == {"a/c/0/0/0": 1}
+    counts.clear()
+    dataset[5 * 8 + 2]  # steps 8 to 11, rows 40 to 59
+    assert set(reads(counts, "a")) == {"a/c/0/1/0", "a/c/1/0/0", "a/c/1/1/0"}
+
+
+def test_what_was_used_last_is_kept():
+    opened, counts = counted(large(), {"a": (10, 100, 100)})  # 400 kB
+    dataset = xtd.MapDataset(opened, {"time": 10, "y": -1, "x": -1}, memory="1.3 MB")  # three
+    for index in (0, 1, 2, 0, 3, 0, 2, 1):
+        dataset[index]
+    counts = reads(counts, "a")
+    assert [counts[f"a/c/{chunk}/0/0"] for chunk in range(4)] == [1, 2, 1, 1]
+
+
+def test_a_batch_of_more_than_the_memory_holds_reads_each_chunk_once():
+    opened, counts = counted(large(), {"a": (10, 100, 100)})
+    dataset = xtd.MapDataset(opened, {"time": 10, "y": -1, "x": -1}, memory="1 MB")
+    numbers = np.random.default_rng(1).permutation(40)
+    batch = dataset.fetch(numbers)
+    np.testing.assert_array_equal(batch.x[:, 0, 0, 0, 0], numbers * 100_000)
+    assert set(reads(counts, "a").values()) == {1}
+    assert len(reads(counts, "a")) == 40
+
+
+def test_preprocess_runs_once_for_each_chunk_and_random_ones_depend_on_the_epoch():
+    calls = []
+
+    def noise(block, rng):
+        calls.append(block.sizes["time"])
+        return block + rng.normal()
+
+    dataset = make(preprocess=noise)
+    first = dataset[3][0]
+    seen = len(calls)
+    assert torch.equal(dataset[3][0], first)
+    assert len(calls) == seen
+    dataset.set_epoch(1)
+    assert not torch.equal(dataset[3][0], first)
+    dataset.set_epoch(0)
+    assert torch.equal(dataset[3][0], first)
+
+
+def test_a_failing_read_names_what_could_not_be_read_and_may_be_tried_again():
+    dataset = make(failing := Failing.dataset())
+    with pytest.raises(xtd.ReadError, match="could not read 'a', 'b' at isel"):
+        dataset[3]
+    Failing.fails = False
+    assert np.array_equal(dataset[3][0], expected([3], dataset)[0][0])
+    assert failing["a"].chunks is not None
+
+
+class Failing:
+    """Data that cannot be read while `fails`."""
+
+    fails = True
+
+    @classmethod
+    def dataset(cls):
+        def load(block):
+            if cls.fails:
+                raise OSError("the disk is gone")
+            return block
+
+        ds = forecast().chunk(time=20)
+        return ds.assign(a=ds["a"].copy(data=ds["a"].data.map_blocks(load, dtype="float32")))
+
+
+# ---------------------------------------------------------------------------------------------
+# Samplers
+
+
+def weights(dataset):
+    return (torch.arange(len(dataset)) % 7 + 1).double()
+
+
+SAMPLERS = {
+    "sequential": SequentialSampler,
+    "random": lambda dataset: RandomSampler(dataset, generator=torch.Generator().manual_seed(1)),
+    "replacement": lambda dataset: RandomSampler(dataset, replacement=True, num_samples=99),
+    "weighted": lambda dataset: WeightedRandomSampler(weights(dataset), 60),
+    "subset": lambda dataset: SubsetRandomSampler(range(5, 40, 3)),
+    "distributed": lambda dataset: DistributedSampler(dataset, num_replicas=3, rank=1, seed=2),
+    "chunks": lambda dataset: xtd.ChunkSampler(dataset, seed=3),
+}
+
+
+class Recorded(torch.utils.data.Sampler):
+    """What another sampler draws."""
+
+    def __init__(self, sampler):
+        self.sampler, self.drawn = sampler, []
+
+    def __len__(self):
+        return len(self.sampler)
+
+    def __iter__(self):
+        for index in self.sampler:
+            self.drawn.append(int(index))
+            yield index
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("batched", [False, True])
+def test_any_sampler_decides_the_order_of_labeled_batches(name, batched):
+    dataset = make()
+    sampler = Recorded(SAMPLERS[name](dataset))
+    how = {"batch_size": 8, "sampler": sampler}
+    if batched:
+        how = {"batch_sampler": BatchSampler(sampler, 8, drop_last=False)}
+    loader = xtd.DataLoader(dataset, **how)
+    batches = list(loader)
+    assert len(loader) == len(batches) == -(-len(sampler) // 8)
+    assert samples_of(batches) == sampler.drawn
+    for batch in batches:
+        assert isinstance(batch, xtd.Batch)
+        x, y = batch
+        for found, wanted in zip((x, y), expected(batch.index, dataset), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+        times = batch.to_xarray()["time"].values
+        window = dataset.windows[int(batch.index[0])]["time"]
+        np.testing.assert_array_equal(times[0], forecast()["time"].values[window])
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_plain_loader_takes_any_sampler(name):
+    dataset = make()
+    sampler = Recorded(SAMPLERS[name](dataset))
+    found = list(DataLoader(dataset, batch_size=8, sampler=sampler))
+    wanted = expected(sampler.drawn, dataset)
+    for part in range(2):
+        values = torch.cat([batch[part] for batch in found]).numpy()
+        np.testing.assert_array_equal(values, wanted[part])
+
+
+def test_shuffle_is_torchs_and_follows_the_generator():
+    def order(generator=None):
+        return orders(xtd.DataLoader(make(), batch_size=8, shuffle=True, generator=generator))
+
+    assert_once([n for batch in order() for n in batch], 53)
+    assert order() != order()
+    torch.manual_seed(5)
+    first = order()
+    torch.manual_seed(5)
+    assert order() == first
+    same = [order(torch.Generator().manual_seed(3)) for _ in range(2)]
+    assert same[0] == same[1]
+
+
+def test_subsets_keep_their_labels_and_other_combinations_go_to_the_plain_loader():
+    dataset = make()
+    subset = Subset(Subset(dataset, range(10, 40)), [3, 1, 20])
+    [batch] = xtd.DataLoader(subset, batch_size=4)
+    assert batch.index.tolist() == [13, 11, 30]
+    train, val = random_split(dataset, [0.8, 0.2], torch.Generator().manual_seed(0))
+    both = [samples_of(xtd.DataLoader(part, batch_size=8)) for part in (train, val)]
+    assert_once(both[0] + both[1], 53)
+
+    twice = ConcatDataset([dataset, dataset])
+    with pytest.raises(TypeError, match="not ConcatDataset; torch.utils.data.DataLoader takes"):
+        xtd.DataLoader(twice, batch_size=4)
+    x = torch.cat([x for x, _ in DataLoader(twice, batch_size=10)])
+    wanted = expected(range(53), dataset)[0]
+    np.testing.assert_array_equal(x, np.concatenate([wanted, wanted]))
+
+
+@pytest.mark.parametrize(
+    "splitter", [sklearn.model_selection.KFold(4), sklearn.model_selection.TimeSeriesSplit(3)]
+)
+def test_splitters_of_scikit_learn_split_it(splitter):
+    dataset = make()
+    for train, test in splitter.split(dataset):
+        [batch] = xtd.DataLoader(Subset(dataset, test), batch_size=100)
+        np.testing.assert_array_equal(batch.x, expected(test, dataset)[0])
+        sampler = SubsetRandomSampler(train)
+        loaded = xtd.DataLoader(dataset, batch_size=10, sampler=sampler)
+        assert sorted(samples_of(loaded)) == train.tolist()
+
+
+def test_our_splits_split_it():
+    dataset = make()
+    train, val = xtd.split(dataset, "time", at=["2000-01-11"], gap="12h")
+    assert type(train) is type(val) is xtd.MapDataset
+    assert (len(train), len(val)) == (31, 13)
+    ds = forecast()
+    assert np.array_equal(val[0][1], ds["b"].values[40:48])
+    for train, val in xtd.kfold(dataset, "time", 3):
+        seen = [set(dataset_steps(part, ds)) for part in (train, val)]
+        assert not seen[0] & seen[1]
+
+
+def dataset_steps(dataset, ds):
+    """Steps of time in a dataset, told by their values."""
+    steps = {float(value): step for step, value in enumerate(ds["b"].values[:, 0, 0])}
+    return [steps[float(value)] for _, y in dataset for value in y[:, 0, 0]]
+
+
+# ---------------------------------------------------------------------------------------------
+# ChunkSampler
+
+
+@pytest.mark.parametrize("memory", ["6 kB", "1 GiB"])
+def test_the_order_of_chunks_is_that_of_the_stream(memory):
+    stream = xtd.IterableDataset(
+        forecast().chunk(time=9), WINDOW, {"time": 7}, shuffle=True, seed=4, memory=memory
+    )
+    dataset = xtd.MapDataset(forecast().chunk(time=9), WINDOW, {"time": 7}, memory=memory)
+    sampler = xtd.ChunkSampler(dataset, seed=4)
+    for epoch in range(3):
+        assert sampler.epoch == epoch
+        assert list(sampler) == samples_of(stream)
+    sampler.set_epoch(1)
+    stream.set_epoch(1)
+    assert list(sampler) == samples_of(stream)
+
+
+def test_ranks_share_the_order_of_chunks():
+    dataset = make()
+    for uneven, each in (("drop", 13), ("pad", 14), ("keep", None)):
+        shares = [
+            xtd.ChunkSampler(dataset, rank=rank, world_size=4, uneven=uneven) for rank in range(4)
+        ]
+        numbers = [list(share) for share in shares]
+        for share, found in zip(shares, numbers, strict=True):
+            assert len(share) == len(found) == (each or len(found))
+        counts = Counter(number for share in numbers for number in share)
+        assert len(counts) == (52 if uneven == "drop" else 53)
+    with pytest.raises(TypeError, match="MapDataset"):
+        xtd.ChunkSampler([1, 2])
+    with pytest.raises(ValueError, match="cannot be shared by 99 ranks"):
+        xtd.ChunkSampler(dataset, rank=0, world_size=99)
+    with pytest.raises(ValueError, match="negative"):
+        xtd.ChunkSampler(dataset).set_epoch(-1)
+
+
+def test_the_order_of_chunks_reads_as_little_as_the_stream():
+    ds = numbered((4000, 40), ("time", "x")).astype("float32")
+    opened, counts = counted(ds, {"a": (50, 40)})  # 80 chunks of 8 kB
+    options = {"input_dims": {"time": 8, "x": -1}, "input_overlap": {"time": 7}, "memory": "200 kB"}
+
+    def read_by(batches):
+        counts.clear()
+        assert_once(samples_of(batches), 3993)
+        return sum(reads(counts, "a").values())
+
+    stream = read_by(xtd.IterableDataset(opened, **options, shuffle=True, batch_size=32))
+    dataset = xtd.MapDataset(opened, **options)
+    ours = xtd.DataLoader(dataset, batch_size=32, sampler=xtd.ChunkSampler(dataset))
+    assert read_by(ours) <= 1.1 * stream
+    assert read_by(xtd.DataLoader(dataset, batch_size=32, shuffle=True)) > 5 * stream
+
+
+# ---------------------------------------------------------------------------------------------
+# Threads and processes
+
+
+def test_threads_read_the_same_samples_at_the_same_time(store, no_new_threads):
+    dataset = make(xtd.open_zarr(store, consolidated=False), memory="9 kB")
+    rng = np.random.default_rng(0)
+    asked = [rng.integers(0, 53, 9) for _ in range(60)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(dataset.fetch, asked))
+    for batch, numbers in zip(found, asked, strict=True):
+        np.testing.assert_array_equal(batch.x, expected(numbers, dataset)[0])
+    del dataset, found, batch
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("loader", [DataLoader, xtd.DataLoader])
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_workers_read_for_themselves(store, method, used, loader):
+    dataset = make(xr.open_zarr(store, consolidated=False, chunks=None))
+    if used:
+        dataset[0]
+    batches = list(
+        loader(dataset, batch_size=8, num_workers=2, multiprocessing_context=method, timeout=60)
+    )
+    x = torch.cat([batch[0] if isinstance(batch, list) else batch.x for batch in batches])
+    np.testing.assert_array_equal(x, expected(range(53), dataset)[0])
+
+
+def test_a_copy_begins_anew():
+    dataset = make()
+    dataset.set_epoch(4)
+    dataset[0]
+    again = pickle.loads(pickle.dumps(dataset))
+    assert again.epoch == 4
+    assert np.array_equal(again[7][0], dataset[7][0])
+    assert repr(again) == repr(dataset)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_random_functions_draw_anew_in_every_epoch_of_our_loader(workers, persistent):
+    if persistent and not workers:
+        pytest.skip("nothing lives on")
+    loader = xtd.DataLoader(
+        make(transform=add_noise), batch_size=16, num_workers=workers,
+        persistent_workers=persistent,
+    )  # fmt: skip
+    epochs = [torch.cat([batch.x for batch in loader]) for _ in range(3)]
+    stream = xtd.IterableDataset(
+        forecast(), WINDOW, {"time": 7}, inputs=["a", "b"], transform=add_noise, batch_size=16
+    )
+    for epoch in epochs:
+        assert torch.equal(epoch, torch.cat([batch.x for batch in stream]))
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+def test_a_fork_does_not_wait_for_threads_of_its_parent(store):
+    dataset = make(xr.open_zarr(store, consolidated=False, chunks=None))
+    dataset[0]
+    stop = threading.Event()
+
+    def busily():
+        while not stop.is_set():
+            dataset[int(np.random.default_rng().integers(53))]
+
+    reader = threading.Thread(target=busily)
+    reader.start()
+    try:
+        context = multiprocessing.get_context("fork")
+        for _ in range(5):
+            process = context.Process(target=read_all, args=(dataset,))
+            process.start()
+            process.join(60)
+            assert process.exitcode == 0, "the child hangs" if process.is_alive() else "it failed"
+    finally:
+        stop.set()
+        reader.join()
+        for child in multiprocessing.active_children():
+            child.kill()
+
+
+def read_all(dataset):
+    found = np.stack([x.numpy() for x, _ in dataset])
+    os._exit(0 if np.array_equal(found, expected(range(53), dataset)[0]) else 3)
+
+
+# ---------------------------------------------------------------------------------------------
+# The loader says no
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"collate_fn": list}, TypeError, "does not take collate_fn"),
+        ({"batch_size": None}, TypeError, "batch_size must be an integer"),
+        ({"batch_size": 0}, ValueError, "batch_size must be 1 or more"),
+        ({"shuffle": True, "sampler": [1, 2]}, ValueError, "sampler"),
+        ({"batch_sampler": [[1]], "drop_last": True}, ValueError, "batch_sampler"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        xtd.DataLoader(make(), **arguments)
+
+
+def test_a_sampler_for_the_stream_is_refused():
+    stream = xtd.IterableDataset(forecast(), WINDOW)
+    with pytest.raises(TypeError, match="does not take sampler"):
+        xtd.DataLoader(stream, sampler=[1, 2])
+
+
+def test_a_loader_of_samples_has_no_state():
+    loader = xtd.DataLoader(make(), batch_size=8)
+    with pytest.raises(TypeError, match="its order is the sampler's"):
+        loader.state_dict()
+    with pytest.raises(TypeError, match="its order is the sampler's"):
+        loader.load_state_dict({})
+
+
+def test_an_index_out_of_range_of_a_sampler_is_an_error():
+    with pytest.raises(IndexError, match="sample 53 is out of range for 53"):
+        list(xtd.DataLoader(make(), sampler=[52, 53]))

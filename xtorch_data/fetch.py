@@ -1,0 +1,293 @@
+"""Samples by number: chunks are read when they are wanted, and kept while memory lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Coroutine, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from .assembly import Assembly
+from .batch import Batch
+from .buffers import Buffers
+from .cells import Group, Place, Region, cells_of
+from .epoch import Piece
+from .gather import PieceInMemory, window_views
+from .lazy import with_recycled_memory
+from .loaded import Loaded
+from .reader import Reader
+from .samples import Samples
+from .sources import layout_of
+from .stats import Recorder
+from .windows import IntArray
+
+__all__ = ["Fetcher"]
+
+# Chunks of fewer bytes are read several at a time; of more, where a preprocess runs on each.
+CELL_BYTES, PREPROCESSED_BYTES = 2**16, 2**20
+# But so that many cells fit in memory.
+CELLS_IN_MEMORY = 64
+WORK_THREADS = 8
+
+Cell = tuple[int, Place]  # number of a group, and place in its grid
+
+
+class Fetcher:
+    """Reads samples by number; any thread of the process may ask, and several at a time.
+
+    Parameters
+    ----------
+    samples : Samples
+        What samples are made of.
+    memory : int
+        Bytes of decoded chunks that are kept and read.
+    epoch : int
+        What a random preprocess depends on, besides the chunk.
+    """
+
+    def __init__(self, samples: Samples, memory: int, epoch: int) -> None:
+        self._samples, self._memory = samples, memory
+        self._loop = asyncio.new_event_loop()
+        self._work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
+        # Of its own: work that waits for a graph must not take the threads that compute it.
+        self._graphs = ThreadPoolExecutor(os.cpu_count(), "xtorch_data-dask")
+        self._loop.set_default_executor(self._work)
+        self._blocks = Buffers(memory, total=memory)
+        self._data = with_recycled_memory(samples.data, self._blocks, samples.dtypes)
+        self._groups = self._grouped(epoch)
+        # Cells that are held or being read, the one used last at the end.
+        self._held: OrderedDict[Cell, Future[xr.Dataset]] = OrderedDict()
+        self._nbytes = 0
+        self._lock = threading.Lock()
+        weakref.finalize(self, _end, self._loop, self._graphs, os.getpid())
+        threading.Thread(
+            target=_run, args=(self._loop,), name="xtorch_data-fetch", daemon=True
+        ).start()
+
+    def _grouped(self, epoch: int) -> list[Group]:
+        """Variables that must be read, grouped by how they are stored.
+
+        A preprocess takes all variables of a block, so that then there is one group.
+        """
+        samples = self._samples
+        dims = [axis.dim for axis in samples.recipe.windows.axes]
+        if samples.preprocess is not None:
+            names = [list(self._data.data_vars)]
+        else:
+            alike: dict[Hashable, list[Hashable]] = {}
+            for name, variable in self._data.variables.items():
+                if not variable._in_memory:
+                    chunks = layout_of(variable, name, dims).chunks
+                    key = tuple((dim, grid.key) for dim, grid in chunks.items())
+                    alike.setdefault(key, []).append(name)
+            names = list(alike.values())
+        return [self._group(some, dims, epoch) for some in names]
+
+    def _group(self, names: list[Hashable], dims: Sequence[Hashable], epoch: int) -> Group:
+        samples, data = self._samples, self._data
+        layouts = [layout_of(data.variables[name], name, dims) for name in names]
+        small = CELL_BYTES if samples.preprocess is None else PREPROCESSED_BYTES
+        grids, nbytes = cells_of(layouts, dims, min(small, self._memory // CELLS_IN_MEMORY))
+        if samples.preprocess is None:
+            data = xr.Dataset({name: data.variables[name] for name in names})
+        reader = Reader(
+            dataset=data,
+            origin=samples.origin,
+            windows=samples.recipe.windows,
+            variable_dims=samples.variable_dims,
+            preprocess=samples.preprocess,
+            seed=samples.recipe.seed,
+            epoch=epoch,
+            recorder=Recorder(epoch),
+            executor=self._work,
+            graphs=self._graphs,
+        )
+        return Group(reader, grids, nbytes)
+
+    def fetch(self, numbers: IntArray, epoch: int, buffers: Buffers) -> Batch:
+        """A batch of samples, in the order that was asked for.
+
+        Every chunk is read once, as far as `memory` holds them.
+
+        Parameters
+        ----------
+        numbers : ndarray of int64
+            Sample numbers, shape ``(sample,)``.
+        epoch : int
+            What random transforms depend on, besides the sample.
+        buffers : Buffers
+            Where the memory of the batch comes from.
+        """
+        recipe = self._samples.recipe
+        windows = recipe.windows
+        assembly = Assembly(recipe, buffers, len(numbers), epoch)
+        places = np.unravel_index(numbers, windows.shape) if windows.axes else ()
+        done: list[IntArray] = []
+        for portion in self._portions(windows.starts(numbers)):
+            cells = self._cells({cell for _, wanted in portion for cell in wanted})
+            pieces, order = [], []
+            before = 0
+            for rows, _ in portion:
+                box = tuple((int(at[rows].min()), int(at[rows].max()) + 1) for at in places)
+                region = tuple(
+                    axis.span(*each) for axis, each in zip(windows.axes, box, strict=True)
+                )
+                piece = Piece(box, region)
+                pieces.append(self._in_memory(piece, cells))
+                order.append(before + piece.place(tuple(at[rows] for at in places), len(rows)))
+                before += piece.samples
+            chosen = np.concatenate([rows for rows, _ in portion])
+            as_asked = np.argsort(chosen, kind="stable")
+            loaded = Loaded(windows, pieces, np.concatenate(order)[as_asked])
+            assembly.add(sum(len(rows) for rows in done), loaded, loaded.locate(0, len(chosen)))
+            done.append(chosen[as_asked])
+            del cells, pieces, loaded  # before the next ones are read
+        batch = assembly.finish(single=False)
+        if len(done) == 1:
+            return batch
+        back = torch.from_numpy(np.argsort(np.concatenate(done), kind="stable"))
+        found = batch.replace(**{name: batch[name][back] for name in batch.keys()})
+        found.index = batch.index[back]
+        return found
+
+    def _portions(self, starts: IntArray) -> Iterator[list[tuple[IntArray, list[Cell]]]]:
+        """Samples that lie in the same cells, with these; as many as memory holds at a time."""
+        axes = self._samples.recipe.windows.axes
+        columns, spans = [], []
+        for number, group in enumerate(self._groups):
+            for place, axis in enumerate(axes):
+                if axis.dim in group.grids:
+                    grid = group.grids[axis.dim]
+                    columns += [grid.number(starts[place])]
+                    columns += [grid.number(starts[place] + axis.size - 1)]
+                    spans.append((number, axis.dim))
+        count = starts.shape[1]
+        if not columns:  # variables without any of the dims are one cell each
+            everything: list[Cell] = [(number, ()) for number in range(len(self._groups))]
+            yield [(np.arange(count), everything)]
+            return
+        found, of = np.unique(np.stack(columns), axis=1, return_inverse=True)
+        of = of.ravel()
+        rows = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of))[:-1])
+        portion: list[tuple[IntArray, list[Cell]]] = []
+        taken: set[Cell] = set()
+        nbytes = 0
+        for some, signature in zip(rows, found.T.tolist(), strict=True):
+            ranges: list[list[range]] = [[] for _ in self._groups]
+            for place, (number, _) in enumerate(spans):
+                first, last = signature[2 * place : 2 * place + 2]
+                ranges[number].append(range(first, last + 1))
+            wanted = [
+                (number, cell)
+                for number, each in enumerate(ranges)
+                for cell in itertools.product(*each)
+            ]
+            more = sum(self._groups[cell[0]].nbytes for cell in set(wanted) - taken)
+            if portion and nbytes + more > self._memory:
+                yield portion
+                portion, taken, nbytes = [], set(), 0
+                more = sum(self._groups[cell[0]].nbytes for cell in wanted)
+            portion.append((some, wanted))
+            taken.update(wanted)
+            nbytes += more
+        yield portion
+
+    # From cells to the windows in them.
+
+    def _in_memory(self, piece: Piece, cells: Mapping[Cell, xr.Dataset]) -> PieceInMemory:
+        """A piece of the sample space with its data, from the cells around it."""
+        recipe = self._samples.recipe
+        region = {
+            axis.dim: slice(*each)
+            for axis, each in zip(recipe.windows.axes, piece.region, strict=True)
+        }
+        data: xr.Dataset | None = None
+        if self._samples.preprocess is not None:
+            data = self._groups[0].combined(region, self._around(0, region, cells))
+            variables: Mapping[Any, xr.Variable] = data.variables
+        else:
+            read: dict[Hashable, xr.Variable] = {}
+            for number, group in enumerate(self._groups):
+                around = self._around(number, region, cells)
+                read.update(group.joined(region, around, self._blocks))
+            variables = {
+                name: read[name] if name in read else variable.isel(region, missing_dims="ignore")
+                for name, variable in self._data.variables.items()
+            }
+            if recipe.transforms:
+                cut = self._data.isel(region, missing_dims="ignore")
+                data = cut.assign({n: v for n, v in read.items() if n in cut.data_vars})
+                data = data.assign_coords({n: v for n, v in read.items() if n in cut.coords})
+        plain = [part for part in recipe.parts if part.name not in recipe.transforms]
+        views = window_views(recipe.windows, recipe.sample_dims, plain, variables, as_is=True)
+        if not recipe.transforms:
+            return PieceInMemory(piece, views)
+        assert data is not None
+        names = {n for part in recipe.parts if part not in plain for n in part.variables}
+        return PieceInMemory(piece, views, data[[n for n in data.data_vars if n in names]])
+
+    def _around(
+        self, number: int, region: Region, cells: Mapping[Cell, xr.Dataset]
+    ) -> dict[Place, xr.Dataset]:
+        """The cells of a group which a region touches."""
+        numbers = self._groups[number].around(region).values()
+        return {place: cells[number, place] for place in itertools.product(*numbers)}
+
+    # Reading and keeping.
+
+    def _cells(self, wanted: Iterable[Cell]) -> dict[Cell, xr.Dataset]:
+        """Some cells, read together if they are not held."""
+        wanted = sorted(wanted)
+        with self._lock:
+            known = {cell: self._held[cell] for cell in wanted if cell in self._held}
+            for cell in known:
+                self._held.move_to_end(cell)
+            futures = {cell: known[cell] if cell in known else self._begin(cell) for cell in wanted}
+        try:
+            return {cell: future.result() for cell, future in futures.items()}
+        except BaseException:
+            with self._lock:
+                for cell, future in futures.items():
+                    if not future.done() or future.cancelled() or future.exception():
+                        self._drop(cell)
+            raise
+
+    def _begin(self, cell: Cell) -> Future[xr.Dataset]:
+        nbytes = self._groups[cell[0]].nbytes
+        while self._held and self._nbytes + nbytes > self._memory:
+            self._drop(next(iter(self._held)))
+        reading: Coroutine[Any, Any, xr.Dataset] = self._read(cell)
+        self._held[cell] = asyncio.run_coroutine_threadsafe(reading, self._loop)
+        self._nbytes += nbytes
+        return self._held[cell]
+
+    def _drop(self, cell: Cell) -> None:
+        if self._held.pop(cell, None) is not None:
+            self._nbytes -= self._groups[cell[0]].nbytes
+
+    async def _read(self, cell: Cell) -> xr.Dataset:
+        group = self._groups[cell[0]]
+        load = group.load(cell[1])
+        found = await group.reader.read(load)
+        return await group.reader.preprocessed(load, found.block)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()  # and with it the pool of work
+
+
+def _end(loop: asyncio.AbstractEventLoop, graphs: ThreadPoolExecutor, process: int) -> None:
+    """Let the threads of a fetcher end, in the process that has them."""
+    if process == os.getpid() and not loop.is_closed():
+        loop.call_soon_threadsafe(loop.stop)
+        graphs.shutdown(wait=False)

@@ -1,0 +1,283 @@
+"""MapDataset: samples of an xarray object by number, in any order."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import os
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.utils.data
+import xarray as xr
+
+from .arguments import as_bytes
+from .batch import Batch
+from .buffers import Buffers
+from .fetch import Fetcher
+from .forked import make_safe
+from .labels import LabelledWindows
+from .plan import Plan
+from .samples import Samples
+from .shared import SharedBuffers
+from .transforms import Transform
+from .windows import Windows
+
+__all__ = ["Fetched", "MapDataset"]
+
+# Memory of batches that is kept while nobody uses it.
+IDLE_BYTES = 2**28
+
+
+class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
+    """Samples of labeled arrays by number, for samplers that decide on the order.
+
+    ``dataset[i]`` is a tuple of tensors without the batch dimension, ``(x, y)`` or ``(x,)``. It
+    works with torch's samplers, ``Subset``, ``random_split`` and ``DataLoader``, and with
+    scikit-learn's splitters. Samples of a batch are fetched together: each chunk is read once for
+    all of them, and kept for later ones while `memory` lasts.
+
+    Where the order is the dataset's to decide, `IterableDataset` reads far less: a random sample
+    costs all the chunks that it lies in. `ChunkSampler` makes a random order that does not.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset, xarray.DataArray, zarr.Array, zarr.Group or xbatcher.BatchGenerator
+        The data, as for `IterableDataset`.
+    input_dims : mapping of Hashable to int
+        Size of one sample along each windowed dim, -1 for the whole dim.
+    input_overlap : mapping of Hashable to int, optional
+        Overlap of neighboring windows.
+    inputs : Hashable, list of Hashable or Select, optional
+        Variables of the part ``x``. Every data variable, as a list, by default.
+    targets : Hashable, list of Hashable or Select, optional
+        Variables of the part ``y``.
+    parts : mapping of str to Hashable, list of Hashable or Select, optional
+        Any number of named parts instead of `inputs` and `targets`.
+    preprocess : callable, optional
+        ``Dataset → Dataset``, once for every chunk (or some small ones) that is read.
+    transform, target_transform : callable, optional
+        xarray object → xarray object, for every sample of the part ``x`` or ``y``.
+    memory : int or str
+        Bytes, or text such as ``"1 GiB"``, that decoded chunks may take, per process.
+    dtype : torch.dtype or numpy.dtype, optional
+        What floating data becomes, float32 by default. Integers and booleans keep their dtype.
+    dims : sequence of Hashable, optional
+        Names of the dims of a ``zarr.Array`` that does not name them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit the data; the message names the dim or variable and says what
+        would.
+
+    Notes
+    -----
+    A function that has a parameter named ``rng`` draws the same numbers for the same sample in
+    the same epoch. `DataLoader` counts epochs; elsewhere `set_epoch` tells the dataset.
+
+    Any number of threads may use a dataset. Copies in other processes, forked or started afresh,
+    read on threads of their own.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> t2m = xr.DataArray(np.arange(10.0), dims="time", name="t2m")
+    >>> dataset = MapDataset(t2m, input_dims={"time": 4}, input_overlap={"time": 3})
+    >>> len(dataset)
+    7
+    >>> dataset[-1]
+    (tensor([6., 7., 8., 9.]),)
+    """
+
+    def __init__(
+        self,
+        ds: Any,
+        input_dims: Mapping[Any, int] | None = None,
+        input_overlap: Mapping[Any, int] | None = None,
+        *,
+        inputs: Any = None,
+        targets: Any = None,
+        parts: Mapping[str, Any] | None = None,
+        preprocess: Callable[..., xr.Dataset] | None = None,
+        transform: Callable[..., Any] | None = None,
+        target_transform: Callable[..., Any] | None = None,
+        memory: int | str = "1 GiB",
+        dtype: Any = None,
+        dims: Sequence[Hashable] | None = None,
+    ) -> None:
+        samples = Samples.of(
+            ds,
+            input_dims,
+            input_overlap,
+            inputs=inputs,
+            targets=targets,
+            parts=parts,
+            preprocess=preprocess,
+            transform=transform,
+            target_transform=target_transform,
+            batch_transform=None,
+            seed=0,
+            dtype=dtype,
+            dims=dims,
+        )
+        plan = Plan.of(
+            samples.recipe.windows,
+            samples.layouts,
+            memory=as_bytes(memory),
+            shuffle=True,
+            batch_size=None,
+        )
+        self._begin_with(samples, plan)
+
+    def _begin_with(self, samples: Samples, plan: Plan) -> None:
+        self._samples, self._plan = samples, plan
+        self._epoch: int | torch.Tensor = 0
+        self._shares_memory = False
+        self._reading: tuple[int, Fetcher, Buffers] | None = None
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+
+    # What there is.
+
+    @property
+    def windows(self) -> LabelledWindows:
+        """The samples: ``len(windows)``, ``windows[i]`` for ``isel``, ``windows.coords(i)``."""
+        return self._samples.windows
+
+    @property
+    def plan(self) -> Plan:
+        """The blocks and the random order in which `ChunkSampler` walks through the samples."""
+        return self._plan
+
+    def __len__(self) -> int:
+        return len(self._plan.windows)
+
+    def __repr__(self) -> str:
+        return (
+            f"<xtorch_data.MapDataset {self.windows!r}\n"
+            f"  {self._samples!r}\n"
+            f"  from {self._samples.origin}>"
+        )
+
+    def with_windows(self, windows: Windows) -> Self:
+        """The same dataset of other samples.
+
+        Parameters
+        ----------
+        windows : Windows
+            Some of its windows: ``dataset.plan.windows.within(dim, intervals)``.
+        """
+        part = copy.copy(self)
+        part._begin_with(self._samples.over(windows), self._plan.over(windows))
+        return part
+
+    @property
+    def epoch(self) -> int:
+        """What random functions depend on, besides the sample."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let random functions draw the numbers of a certain epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Its number, 0 or more.
+        """
+        epoch = operator.index(epoch)
+        if epoch < 0:
+            raise ValueError(f"epoch must not be negative, got {epoch}")
+        self._epoch = epoch
+
+    # What a loader asks for.
+
+    def functions(self) -> list[Transform]:
+        """The functions of the user."""
+        return self._samples.functions()
+
+    def tell_epoch(self, epoch: torch.Tensor | int) -> None:
+        """Tell the copy in a worker process which epoch it is, and that batches leave it.
+
+        Parameters
+        ----------
+        epoch : torch.Tensor or int
+            Its number, or memory from which it is read.
+        """
+        self._epoch = epoch
+        self._shares_memory = True
+
+    def fetch(self, indices: Sequence[int]) -> Batch:
+        """Some samples as a batch with labels.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Sample numbers, in any order, also repeated or negative.
+
+        Returns
+        -------
+        Batch
+            The samples in that order.
+
+        Raises
+        ------
+        IndexError
+            If there is no such sample.
+        ReadError
+            If their data cannot be read.
+        """
+        numbers = np.array([self._plan.windows.normalize(index) for index in indices], np.int64)
+        if not len(numbers):
+            raise ValueError("a batch has one sample or more; no index was given")
+        fetcher, buffers = self._fetch_with()
+        return fetcher.fetch(numbers, self.epoch, buffers)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+        return tuple(tensor[0] for tensor in self.fetch([index]))
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, ...]]:
+        """Some samples, fetched together, as torch's loader asks for them."""
+        return Fetched(self.fetch(indices)) if len(indices) else []
+
+    def _fetch_with(self) -> tuple[Fetcher, Buffers]:
+        """What reads in this process, begun when it is first needed."""
+        if self._process != os.getpid():  # inherited by a fork, not sent to this process
+            make_safe(self._samples.data)
+            _inherited.append(self._reading)
+            self._process, self._reading, self._lock = os.getpid(), None, threading.Lock()
+        # Where blocks are random, they are others in every epoch.
+        epoch = self.epoch if self._samples.random_blocks else 0
+        with self._lock:
+            if self._reading is None or self._reading[0] != epoch:
+                memory = self._plan.memory
+                buffers = SharedBuffers if self._shares_memory else Buffers
+                self._reading = (
+                    epoch,
+                    Fetcher(self._samples, memory, epoch),
+                    buffers(min(memory, IDLE_BYTES)),
+                )
+            return self._reading[1:]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**self.__dict__, "_epoch": self.epoch, "_reading": None}
+        del state["_lock"], state["_process"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _process=os.getpid())
+
+
+# Threads of a parent process, which are not here; to end them would wait for them.
+_inherited: list[Any] = []
+
+
+class Fetched(list[tuple[torch.Tensor, ...]]):
+    """Samples that were fetched together, and the batch that they are views of."""
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(zip(*(tensor.unbind() for tensor in batch), strict=True))
+        self.batch = batch
