@@ -160,6 +160,39 @@ class OursWorkers(Ours):
     workers = 2
 
 
+class OursPlainWorkers(Ours):
+    """The same work, but tensors go the way that torch sends them: in fresh shared memory."""
+
+    title = "xtorch_data, shuffled, 2 workers of a plain torch loader, as tensors"
+    groups = ("forecast",)
+    firsts = False
+    workers = 2
+
+    def open(self) -> None:
+        import torch.utils.data
+
+        super().open()
+        self.loader = torch.utils.data.DataLoader(
+            self.dataset,
+            batch_size=None,
+            num_workers=self.workers,
+            persistent_workers=True,
+            multiprocessing_context="forkserver",
+            collate_fn=_as_tensors,
+        )
+
+    def look(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+        index, x = batch
+        return index.numpy(), x.numpy()
+
+    def count(self, batch: Any) -> int:
+        return len(batch[0])
+
+
+def _as_tensors(batch: Any) -> tuple[Any, ...]:
+    return batch.index, *batch
+
+
 class OursUnpacked(Ours):
     """What `packed` is compared with."""
 
@@ -200,7 +233,16 @@ def contenders() -> dict[str, type[Contender]]:
     from .limit import Limit
     from .peers import PEERS
 
-    ours = [Ours, OursInOrder, OursCached, OursWorkers, OursS3fs, OursUnpacked, OursUnpackedInOrder]
+    ours = [
+        Ours,
+        OursInOrder,
+        OursCached,
+        OursWorkers,
+        OursPlainWorkers,
+        OursS3fs,
+        OursUnpacked,
+        OursUnpackedInOrder,
+    ]
     kinds = [*ours, *PEERS, Limit]
     return {kind.__name__: kind for kind in kinds}
 
