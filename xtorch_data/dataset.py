@@ -6,6 +6,7 @@ import copy
 import operator
 import os
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -18,14 +19,14 @@ from .batch import Batch
 from .buffers import Buffers
 from .cache import BlockCache
 from .forked import make_safe
-from .intervals import Uneven
+from .intervals import Uneven, cut, total
 from .labels import LabelledWindows
 from .lazy import with_recycled_memory
 from .pipeline import run
 from .plan import Plan
 from .prepare import Preparer
 from .reader import Reader
-from .resume import Position
+from .resume import Part, Position, require_no_part
 from .samples import Samples
 from .shared import SharedBuffers
 from .stats import Recorder, Stats
@@ -193,6 +194,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             plan.require_shares(self._topology.explicit[1])
         self._epochs = EpochCounter()
         self._position = Position()
+        self._taken = 0  # batches that the next iteration in a worker passes over
         self._recorder: Recorder | None = None
         self._cache: BlockCache | None = None
         if plan.cached:
@@ -264,6 +266,9 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         `DataLoader.state_dict`.
         """
         epoch, batches = self._position.reached or (self.epoch, 0)
+        part = self._part()
+        if part is not None:
+            return self._plan.state_of_part(epoch, replace(part, batches=batches))
         return self._plan.state_after(epoch, batches, self.world_size)
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
@@ -283,8 +288,14 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         ValueError
             If it is no state, or of another dataset; the message says what differs.
         """
-        self._plan = self._plan.resume(state, strict)
-        self._epochs.next = self._plan.resumed[0]
+        plan, part = self._plan.resume(state, strict), self._part()
+        if part is None:
+            require_no_part(state)
+            self._epochs.next = plan.resumed[0]
+        else:  # torchdata's StatefulDataLoader asks and tells each of its workers
+            self._taken = part.of_state(state).batches
+            self._epochs.go_on(plan.resumed[0])
+        self._plan = plan
         self._position = Position()
 
     def stats(self) -> Stats:
@@ -365,15 +376,29 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             return self._position.counted(epoch, self._iterate(epoch, 0, 1))
         if not isinstance(self._buffers, SharedBuffers):
             self._buffers = SharedBuffers(idle=4 * self._batch_nbytes())
-        return self._iterate(self._epochs.claim_in_worker(info), info.id, info.num_workers)
+        epoch = self._epochs.claim_in_worker(info)
+        taken, self._taken = self._taken, 0
+        self._position.begin(epoch, taken)
+        batches = self._iterate(epoch, info.id, info.num_workers, taken)
+        return self._position.counted(epoch, batches, taken)
 
-    def _iterate(self, epoch: int, worker: int, num_workers: int) -> Generator[Batch, None, None]:
+    def _part(self) -> Part | None:
+        """Which loader worker this process is, if it is one."""
+        info = torch.utils.data.get_worker_info()
+        if info is None:
+            return None
+        return self._plan.part(self.rank, self.world_size, info.id, info.num_workers)
+
+    def _iterate(
+        self, epoch: int, worker: int, num_workers: int, taken: int = 0
+    ) -> Generator[Batch, None, None]:
         if self._process != os.getpid():  # inherited by a fork, not sent to this process
             make_safe(self._data)
             self._process = os.getpid()
         samples, plan = self._samples, self._plan
         plan.require_shares(self.world_size)
         intervals = plan.intervals(epoch, self.rank, self.world_size, worker, num_workers)
+        intervals = cut(intervals, taken * (plan.batch_size or 1), total(intervals))
         recipe = samples.recipe
         recorder = self._recorder = Recorder(epoch)
         nbytes = self._batch_nbytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import dask.utils
@@ -17,7 +17,7 @@ from .blocks import BlockGrid, plan_in_order, plan_shuffled
 from .chunks import Layout
 from .epoch import Line, Load, Stage
 from .intervals import Interval, Uneven
-from .resume import Walk
+from .resume import Part, Walk
 from .windows import Windows
 
 __all__ = ["Plan"]
@@ -188,16 +188,27 @@ class Plan:
 
     def left(self, epoch: int) -> list[Interval]:
         """What is still to be walked of an epoch's line."""
-        walks = self.resumed[1] if self.resumed[0] == epoch else ()
-        return resume.remaining(len(self.windows), walks)
+        return resume.remaining(len(self.windows), self._walked(epoch))
+
+    def _walked(self, epoch: int) -> tuple[Walk, ...]:
+        """What was walked of an epoch's line before it was resumed."""
+        return self.resumed[1] if self.resumed[0] == epoch else ()
+
+    def _walk(self, world_size: int, num_workers: int, batches: int = 0) -> Walk:
+        """A walk on a topology, after so many batches."""
+        size = self.batch_size or 1
+        return Walk(world_size, num_workers, size, self.uneven, self.drop_last, batches)
 
     def intervals(
         self, epoch: int, rank: int, world_size: int, worker: int = 0, num_workers: int = 1
     ) -> list[Interval]:
         """What one worker of one rank yields of an epoch's line."""
-        mine = stretches.share(self.left(epoch), rank, world_size, self.uneven)
-        size = self.batch_size or 1
-        return stretches.worker_share(mine, worker, num_workers, size, self.drop_last)
+        walk = self._walk(world_size, num_workers)
+        *before, latest = self._walked(epoch) or [walk]
+        left = resume.remaining(len(self.windows), before)
+        if latest.goes_on(walk):  # exactly the batches that would have come next
+            return latest.rest(left, rank)[worker]
+        return walk.parts(self.left(epoch), rank)[worker]
 
     def batches(self, epoch: int, rank: int, world_size: int) -> int:
         """Number of batches that one rank yields, however many workers it has."""
@@ -243,17 +254,28 @@ class Plan:
         self, epoch: int, batches: int, world_size: int, num_workers: int = 1
     ) -> dict[str, Any]:
         """A JSON-able state, after every rank has yielded so many batches of an epoch."""
-        walk = Walk(
-            world_size, num_workers, self.batch_size or 1, self.uneven, self.drop_last, batches
-        )
-        walked = self.resumed[1] if self.resumed[0] == epoch else ()
+        walked = self._walked(epoch)
         if batches and batches >= max(
             self.batches(epoch, rank, world_size) for rank in (0, world_size - 1)
         ):
             epoch, walked = epoch + 1, ()
         elif batches:
+            walk = self._walk(world_size, num_workers, batches)
+            if walked and walked[-1].goes_on(walk):
+                walk = replace(walk, batches=walked[-1].batches + batches)
+                walked = walked[:-1]
             walked = (*walked, walk)
         return resume.as_state(epoch, walked, self.fingerprint())
+
+    def part(self, rank: int, world_size: int, worker: int, num_workers: int) -> Part:
+        """One worker of one rank, which has yielded nothing yet."""
+        size = self.batch_size or 1
+        return Part(rank, world_size, worker, num_workers, size, self.uneven, self.drop_last)
+
+    def state_of_part(self, epoch: int, part: Part) -> dict[str, Any]:
+        """A JSON-able state of one worker alone."""
+        state = resume.as_state(epoch, self._walked(epoch), self.fingerprint())
+        return {**state, "part": list(astuple(part))}
 
     def resume(self, state: Mapping[str, Any], strict: bool = True) -> Plan:
         """The plan that goes on where a state was taken.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,13 +24,12 @@ class Position:
     def __init__(self) -> None:
         self.reached: tuple[int, int] | None = None
 
-    def begin(self, epoch: int) -> None:
-        """Note that an epoch has begun."""
-        self.reached = epoch, 0
+    def begin(self, epoch: int, taken: int = 0) -> None:
+        """Note that an epoch has begun, or goes on after so many batches."""
+        self.reached = epoch, taken
 
-    def counted(self, epoch: int, batches: Iterable[T]) -> Generator[T, None, None]:
+    def counted(self, epoch: int, batches: Iterable[T], taken: int = 0) -> Generator[T, None, None]:
         """Batches, counted as they are handed out, not as they are loaded ahead."""
-        taken = 0
         try:
             for batch in batches:
                 taken += 1
@@ -79,11 +78,93 @@ class Walk:
         """What all ranks have yielded of what was left."""
         found: list[Interval] = []
         for rank in range(self.world_size):
-            parts = self.parts(left, rank)
-            counts = [-(-total(part) // self.batch_size) for part in parts]
-            for part, taken in zip(parts, _round_robin(counts, self.batches), strict=True):
-                found += cut(part, 0, taken * self.batch_size)
+            for part, taken in self._taken(left, rank):
+                found += cut(part, 0, taken)
         return found
+
+    def rest(self, left: Sequence[Interval], rank: int) -> list[list[Interval]]:
+        """What each worker of a rank gets if the walk goes on as it was, with the next batch.
+
+        The worker whose turn it is comes first, because a loader begins with the first.
+        """
+        parts = [cut(part, taken, total(part)) for part, taken in self._taken(left, rank)]
+        turn = self.batches % self.num_workers
+        return parts[turn:] + parts[:turn]
+
+    def goes_on(self, other: Walk) -> bool:
+        """Whether another walk is on the same topology, with the same batches."""
+        return replace(self, batches=0) == replace(other, batches=0)
+
+    def _taken(self, left: Sequence[Interval], rank: int) -> list[tuple[list[Interval], int]]:
+        """What each worker of a rank gets, and how many samples of it were yielded."""
+        parts = self.parts(left, rank)
+        counts = [-(-total(part) // self.batch_size) for part in parts]
+        taken = _round_robin(counts, self.batches)
+        return [(part, each * self.batch_size) for part, each in zip(parts, taken, strict=True)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """How far one loader worker of one rank has come, for a loader that asks each of its workers.
+
+    Attributes
+    ----------
+    rank, world_size, worker, num_workers : int
+        Which worker of which rank.
+    batch_size : int
+        Samples in a batch.
+    uneven : {"drop", "pad", "keep"}
+        How ranks share.
+    drop_last : bool
+        Whether smaller batches are left out.
+    batches : int
+        Batches that this worker has yielded.
+    """
+
+    rank: int
+    world_size: int
+    worker: int
+    num_workers: int
+    batch_size: int
+    uneven: Uneven
+    drop_last: bool
+    batches: int = 0
+
+    def of_state(self, state: Mapping[str, Any]) -> Part:
+        """The part of a worker's state, which must be that of this worker.
+
+        Raises
+        ------
+        ValueError
+            If it is of another worker, or of none.
+        """
+        if "part" not in state:
+            raise ValueError(
+                "this state is not of a loader worker; xtorch_data.DataLoader takes it, or the "
+                "dataset itself, before workers begin"
+            )
+        found = Part(*state["part"])
+        different = [
+            f"{name} {value} in the state, {getattr(self, name)} here"
+            for name, value in asdict(replace(found, batches=self.batches)).items()
+            if value != getattr(self, name)
+        ]
+        if different:
+            raise ValueError(
+                "a state that was taken in loader workers goes on in the same ones only, but: "
+                + "; ".join(different)
+                + ". A state of xtorch_data.DataLoader goes on with any ranks and workers"
+            )
+        return found
+
+
+def require_no_part(state: Mapping[str, Any]) -> None:
+    """Raise ValueError if a state is of one worker alone."""
+    if "part" in state:
+        raise ValueError(
+            "this state was taken in a loader worker and is of its share alone: it goes on in that "
+            "worker only. Take the state from the loader"
+        )
 
 
 def _round_robin(counts: Sequence[int], taken: int) -> list[int]:

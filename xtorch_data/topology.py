@@ -101,6 +101,7 @@ class EpochCounter:
         self._shared = shared_integers(self._ROWS * (self._TAKEN + self._WORKERS))
         self._iterations: dict[int, int] = {}
         self._told: torch.Tensor | int | None = None
+        self._rest: int | None = None  # the epoch that the next iteration in a worker goes on with
 
     def _row(self, process: int) -> torch.Tensor:
         """What is known of a process; begun anew if nothing is."""
@@ -140,8 +141,17 @@ class EpochCounter:
         """Tell a worker the epoch: a number, or memory in which the parent writes it."""
         self._told = epoch
 
+    def go_on(self, epoch: int) -> None:
+        """Let the next iteration in this worker, and in its siblings, be the rest of an epoch."""
+        self._rest = epoch
+
     def claim_in_worker(self, info: Any) -> int:
         """The epoch of a loader's iteration, the same in all of its workers."""
+        if self._rest is not None:
+            epoch, self._rest = self._rest, None
+            if info.id == 0:
+                self.next = epoch + 1
+            return epoch
         if self._told is not None:
             return int(self._told)
         count = self._iterations.get(info.id, 0)
@@ -171,7 +181,13 @@ class EpochCounter:
             time.sleep(0.001)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_start": self.next, "_iterations": {}, "_told": None}
+        return {
+            **self.__dict__,
+            "_start": self.next,
+            "_iterations": {},
+            "_told": None,
+            "_rest": None,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

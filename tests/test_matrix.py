@@ -1,0 +1,179 @@
+"""Every topology, left at every batch, gone on with on every other: the plan alone, no processes.
+
+A loader is played as torch's documentation has it: workers are asked in turns, whoever has ended is
+skipped. A few loaders with real processes are at the end.
+"""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from helpers import assert_once, numbered, samples_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+import xtorch_data as xtd
+
+RANKS = (1, 2, 3)
+WORKERS = (0, 1, 2, 4)
+TOPOLOGIES = list(itertools.product(RANKS, WORKERS))
+
+
+def plan_of(total, state=None, **options):
+    dataset = xtd.IterableDataset(numbered(total).chunk(time=7), {"time": 1}, **options)
+    if state is not None:
+        dataset.load_state_dict(json.loads(json.dumps(state)))
+    return dataset.plan, dataset.epoch
+
+
+def play(plan, epoch, ranks, workers):
+    """What each rank's loader yields in an epoch: lists of sample numbers, batch after batch."""
+    found = []
+    for rank in range(ranks):
+        queues = []
+        for worker in range(max(1, workers)):
+            mine = plan.intervals(epoch, rank, ranks, worker, max(1, workers))
+            numbers = np.concatenate(
+                [stage.numbers(plan.windows) for stage in plan.stages(epoch, mine)]
+                or [np.zeros(0, int)]
+            ).tolist()
+            sizes = list(plan.batch_sizes(mine))
+            ends = list(itertools.accumulate(sizes))
+            queues.append(
+                [numbers[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+            )
+        batches = []
+        while any(queues):
+            batches += [queue.pop(0) for queue in queues if queue]
+        assert len(batches) == plan.batches(epoch, rank, ranks)
+        found.append(batches)
+    return found
+
+
+def flat(batches):
+    return [number for batch in batches for number in batch]
+
+
+@pytest.mark.parametrize(("ranks", "workers"), TOPOLOGIES)
+def test_left_at_every_batch_and_gone_on_with_on_every_topology(ranks, workers):
+    total, options = 48, {"batch_size": 3, "shuffle": True, "seed": 4, "memory": "200 B"}
+    plan, epoch = plan_of(total, **options)
+    whole = play(plan, epoch, ranks, workers)
+    assert_once(flat(itertools.chain(*whole)), total)
+    following = play(plan, epoch + 1, ranks, workers)
+    for taken in range(1, len(whole[0]) + 1):
+        state = plan.state_after(epoch, taken, ranks, max(1, workers))
+        again, where = plan_of(total, state, **options)
+        if taken == len(whole[0]):  # the end of an epoch is the beginning of the next
+            assert where == epoch + 1
+            assert play(again, where, ranks, workers) == following
+            continue
+        assert where == epoch
+        # As it was: the very batches that would have come, on every rank.
+        assert play(again, where, ranks, workers) == [batches[taken:] for batches in whole]
+        assert play(again, where + 1, ranks, workers) == following
+        before = flat(itertools.chain(*(batches[:taken] for batches in whole)))
+        for others in TOPOLOGIES:
+            rest = play(again, where, *others)
+            left = total - len(before)
+            assert {len(batches) for batches in rest} == {-(-(left // others[0]) // 3)}
+            after = flat(itertools.chain(*rest))
+            assert len(after) == left // others[0] * others[0]  # "drop": none more than must be
+            assert len(set(before + after)) == len(before) + len(after)
+
+
+@given(
+    total=st.integers(1, 70),
+    history=st.lists(
+        st.tuples(
+            st.sampled_from(RANKS), st.sampled_from(WORKERS), st.integers(1, 6), st.integers(0, 9)
+        ),
+        max_size=4,
+    ),
+    uneven=st.sampled_from(["pad", "keep"]),
+    shuffle=st.booleans(),
+)
+def test_interrupted_any_number_of_times_no_sample_is_lost(total, history, uneven, shuffle):
+    options = {"uneven": uneven, "shuffle": shuffle, "memory": "200 B"}
+    seen, state = [], None
+    for ranks, workers, size, steps in [*history, (1, 0, 5, 99)]:
+        plan, epoch = plan_of(total, state, batch_size=size, **options)
+        if epoch:
+            break
+        found = play(plan, epoch, ranks, workers)
+        counts = {len(batches) for batches in found}
+        if uneven == "pad":
+            assert len(counts) == 1
+        assert max(counts) - min(counts) <= 1
+        if steps >= min(counts):
+            steps = max(counts)
+        seen += flat(itertools.chain(*(batches[:steps] for batches in found)))
+        state = plan.state_after(epoch, steps, ranks, max(1, workers))
+    assert set(seen) == set(range(total))
+    if uneven == "keep":
+        assert_once(seen, total)
+
+
+@given(
+    total=st.integers(6, 70),
+    topology=st.sampled_from(TOPOLOGIES),
+    size=st.integers(1, 6),
+    stops=st.lists(st.integers(1, 6), max_size=4),
+    uneven=st.sampled_from(["drop", "pad", "keep"]),
+    drop_last=st.booleans(),
+)
+def test_interrupted_on_one_topology_an_epoch_is_as_if_it_had_not_been(
+    total, topology, size, stops, uneven, drop_last
+):
+    """Batch for batch, on every rank; and the state does not grow."""
+    ranks, workers = topology
+    options = {"batch_size": size, "uneven": uneven, "drop_last": drop_last, "shuffle": True}
+    plan, epoch = plan_of(total, **options)
+    whole = play(plan, epoch, ranks, workers)
+    done, state = 0, None
+    for steps in stops:
+        plan, epoch = plan_of(total, state, **options)
+        found = play(plan, epoch, ranks, workers)
+        assert found == [batches[done:] for batches in whole]
+        if steps >= min(map(len, found)):
+            return
+        done += steps
+        state = plan.state_after(epoch, steps, ranks, max(1, workers))
+        assert len(state["walks"]) == 1
+
+
+# Real processes: each start method, workers that live on and that do not, 1, 2 and 4 of them.
+
+
+@pytest.mark.parametrize(
+    ("context", "workers", "persistent"),
+    [("fork", 4, True), ("fork", 2, False), ("forkserver", 1, True), ("spawn", 1, False)],
+)
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_real_workers_yield_what_the_plan_says_also_after_a_stop(context, workers, persistent):
+    def loader(state=None):
+        dataset = xtd.IterableDataset(numbered(48).chunk(time=7), {"time": 1}, **options)
+        made = xtd.DataLoader(
+            dataset, workers, multiprocessing_context=context, persistent_workers=persistent
+        )
+        if state is not None:
+            made.load_state_dict(json.loads(json.dumps(state)))
+        return made
+
+    options = {"batch_size": 3, "shuffle": True, "seed": 4, "memory": "200 B", "rank": 1}
+    options |= {"world_size": 2}
+    plan, _ = plan_of(48, **options)
+    whole = [play(plan, epoch, 2, workers)[1] for epoch in range(2)]
+    first = loader()
+    batches, found = iter(first), []
+    for _ in range(3):
+        found.append(samples_of([next(batches)]))
+    state = first.state_dict()
+    del batches
+    again = loader(state) if context == "fork" else first  # others take seconds to start
+    again.load_state_dict(state)
+    found += [samples_of([batch]) for batch in again]
+    assert found == whole[0]
+    if persistent or context == "fork":
+        assert [samples_of([batch]) for batch in again] == whole[1]
