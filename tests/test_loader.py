@@ -176,3 +176,44 @@ def test_ranks_that_are_given_one_dataset_share_each_epoch(context, tmp_path):
         assert sorted(found[0][epoch] + found[1][epoch]) == list(range(17))
     assert found[0][0] != found[0][1]
     assert dataset.epoch == 0
+
+
+def _seed(sample):
+    """The global seed of the worker, instead of data."""
+    return xr.full_like(sample, torch.initial_seed() % 2**40, dtype="int64")
+
+
+def test_global_seeds_differ_by_rank_worker_and_epoch_and_come_again():
+    def seeds(rank):
+        dataset = make(transform=_seed, rank=rank, world_size=2)
+        loader = xtd.DataLoader(dataset, num_workers=2, multiprocessing_context="fork")
+        return [{int(batch.x[0, 0, 0]) for batch in loader} for _ in range(2)]
+
+    found = seeds(0) + seeds(1)
+    assert [len(epoch) for epoch in found] == [2, 2, 2, 2]  # one of each worker
+    assert len(set().union(*found)) == 8
+    assert found == seeds(0) + seeds(1)
+
+
+def _begin(worker):
+    torch.manual_seed(1234 + worker)
+
+
+def test_what_is_called_in_workers_may_be_set_after_the_loader_is_made():
+    """As Lightning does."""
+    loader = xtd.DataLoader(make(transform=_seed), num_workers=1, multiprocessing_context="fork")
+    loader.worker_init_fn = _begin
+    for _ in range(2):
+        assert {int(batch.x[0, 0, 0]) for batch in loader} == {1234}
+
+
+def test_an_error_in_a_worker_keeps_its_type():
+    loader = xtd.DataLoader(
+        make(transform=_fail), num_workers=1, multiprocessing_context="fork", timeout=60
+    )
+    with pytest.raises(OSError, match="no space"):
+        list(loader)
+
+
+def _fail(sample):
+    raise OSError("no space left")

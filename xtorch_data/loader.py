@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.utils.data
 
@@ -20,6 +23,10 @@ from .shared import forget_ended
 from .topology import shared_integers
 
 __all__ = ["DataLoader"]
+
+
+# After a worker has died, until the system says how.
+_REAPING_SECONDS = 1.0
 
 
 def _as_is(batch: Batch) -> Batch:
@@ -92,6 +99,9 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
     [torch.Size([2, 5])]
     """
 
+    # Accelerate's `prepare` shards loaders that do not say so, and this one's dataset already has.
+    _is_accelerate_prepared = True
+
     def __init__(
         self,
         dataset: Any,
@@ -114,7 +124,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         if num_workers and multiprocessing_context is None:
             multiprocessing_context = "forkserver"
         self._epoch = shared_integers(1)
-        self._user_init_fn = worker_init_fn
+        self._user_init_fn: Any = None
         self._position = Position()
         super().__init__(
             dataset,
@@ -162,8 +172,15 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             # Workers that live on look into shared memory; others are told once, so that an
             # iterator begun before they are up does not change it.
             told = self._epoch if self.persistent_workers else epoch
+            if not isinstance(self.worker_init_fn, _TellEpoch):
+                self._user_init_fn = (
+                    self.worker_init_fn
+                )  # frameworks set it after the loader is made
             self.worker_init_fn = _TellEpoch(told, self._user_init_fn)
+            self.generator.manual_seed(_worker_seed(dataset.plan.seed, epoch, dataset.rank))
         batches: Iterator[Batch] = super().__iter__()
+        if self.num_workers:
+            batches = _explained(batches)
         if self.device is not None:
             batches = _on_device(batches, self.device)
         self._position.begin(epoch)
@@ -294,6 +311,43 @@ def _arrived(pinned: Batch, moved: Batch, copied: torch.cuda.Event, device: torc
     copied.synchronize()
     del pinned
     return moved
+
+
+def _worker_seed(seed: int, epoch: int, rank: int) -> int:
+    """What torch derives the global seeds of workers from, which no two ranks or epochs share."""
+    return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _explained(batches: Any) -> Iterator[Batch]:
+    """Batches of worker processes; if one has died, an error that says which, and of what."""
+    try:
+        yield from batches
+    except (RuntimeError, OSError, EOFError) as error:  # torch's own, and of a connection cut off
+        if "DataLoader worker process" in str(error):
+            raise  # the error of a worker that lives
+        end = time.monotonic() + _REAPING_SECONDS
+        while time.monotonic() < end:
+            for number, worker in enumerate(batches._workers):
+                if worker.exitcode:
+                    raise RuntimeError(
+                        _how_it_ended(number, worker.pid, worker.exitcode)
+                    ) from error
+            time.sleep(0.01)
+        raise
+
+
+def _how_it_ended(number: int, process: int, exitcode: int) -> str:
+    """What became of a worker."""
+    if exitcode == -signal.SIGKILL:
+        end = (
+            "was killed (SIGKILL), most often because memory ran out: use fewer workers, a smaller "
+            "memory= in each, or a smaller batch"
+        )
+    elif exitcode < 0:
+        end = f"was ended by {signal.Signals(-exitcode).name}"
+    else:
+        end = f"ended with exit code {exitcode}; what it printed says why"
+    return f"worker {number} (process {process}) {end}"
 
 
 def _as_device(device: Any) -> torch.device:
