@@ -1,0 +1,115 @@
+"""Train with PyTorch Lightning: python examples/train_lightning.py --devices 2
+
+A checkpoint in the middle of an epoch holds where the loader is, because Lightning asks it for its
+state; `--resume` goes on with the very next batch.
+"""
+
+import argparse
+from pathlib import Path
+
+import iris_sample_data
+import lightning as L
+import torch
+import xarray as xr
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+import xtorch_data as xtd
+
+NAME, PAST = "air_temperature", 8  # the variable, and how many years the network sees
+
+
+class Climate(L.LightningDataModule):
+    """Every nine consecutive years of a climate model: eight in, the next one out."""
+
+    def __init__(self, batch_size=8, num_workers=0):
+        super().__init__()
+        self.batch_size, self.num_workers = batch_size, num_workers
+
+    def setup(self, stage):
+        self.ds = xr.open_dataset(Path(iris_sample_data.path) / "A1B_north_america.nc")
+
+    def loader(self, ds, **options):
+        dataset = xtd.IterableDataset(
+            ds,
+            input_dims={"time": PAST + 1, "latitude": -1, "longitude": -1},
+            input_overlap={"time": PAST},
+            inputs=xtd.Select(NAME, time=slice(0, PAST)),
+            targets=xtd.Select(NAME, time=slice(PAST, PAST + 1)),
+            batch_size=self.batch_size,
+            **options,
+        )
+        return xtd.DataLoader(dataset, num_workers=self.num_workers)
+
+    def train_dataloader(self):
+        return self.loader(self.ds.sel(time=slice(None, "2029")), shuffle=True, seed=1)
+
+    def val_dataloader(self):  # "pad": ranks wait for each other, so all need as many batches
+        return self.loader(self.ds.sel(time=slice("2030", None)), uneven="pad")
+
+
+class Forecaster(L.LightningModule):
+    """Next year is a mean of the years before, with weights that are learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Conv2d(PAST, 1, 3, padding="same")
+        self.seen = []  # the samples of every batch, to see for yourself that none is lost
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(batch.index.tolist())
+        return nn.functional.mse_loss(self.net(batch.x / 300), batch.y / 300)
+
+    def validation_step(self, batch, batch_idx):
+        loss = nn.functional.mse_loss(self.net(batch.x / 300), batch.y / 300)
+        self.log("validation", loss, batch_size=len(batch), sync_dist=True)
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters())
+
+
+class AnyTopology(L.Callback):
+    """Lets an epoch go on with another number of ranks or batch size than it was begun with.
+
+    Lightning ends an epoch when its count of batches reaches the length of the loader; where both
+    are as they were, it needs no help.
+    """
+
+    def on_load_checkpoint(self, trainer, module, checkpoint):
+        progress = checkpoint["loops"]["fit_loop"]
+        loader = trainer.datamodule.train_dataloader()
+        whole = len(loader)
+        loader.load_state_dict(progress["state_dict"]["combined_loader"][0])
+        done = whole - len(loader) or whole  # an epoch's end is the beginning of the next
+        counts = progress["epoch_loop.batch_progress"]["current"]
+        more = done - counts["ready"]
+        counts.update({key: count + more for key, count in counts.items()})
+
+
+def main(folder, epochs, devices=1, resume=None, **options):
+    """Train until an epoch; return the samples of every batch of this rank."""
+    torch.manual_seed(0)
+    trainer = L.Trainer(
+        max_epochs=epochs,
+        accelerator="auto",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        # Every fifth batch, wherever it falls in an epoch.
+        callbacks=[ModelCheckpoint(folder, "{step}", every_n_train_steps=5, save_top_k=-1)]
+        + [AnyTopology()],
+        logger=False,
+        enable_progress_bar=False,
+    )
+    model = Forecaster()
+    trainer.fit(model, datamodule=Climate(**options), ckpt_path=resume)
+    print(f"rank {trainer.global_rank}: {len(model.seen)} batches, then {trainer.callback_metrics}")
+    return model.seen
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("demo_output/lightning"))
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--resume", type=Path, help="a checkpoint, such as FOLDER/step=5.ckpt")
+    seen = main(**vars(parser.parse_args()))

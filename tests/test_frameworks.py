@@ -1,0 +1,258 @@
+"""Training frameworks: the examples as a user runs them, and every batch counted."""
+
+import itertools
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import assert_once, numbered, samples_of
+
+import xtorch_data as xtd
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+# Years of the file, of which nine in a row make a sample.
+SAMPLES = 240 - 8
+TRAINING_SAMPLES = 2029 - 1860 + 1 - 8
+
+
+def flat(batches):
+    return [number for batch in batches for number in batch]
+
+
+# Runs an example as it stands and writes what its variable `seen` holds in the end.
+WRAPPER = """
+    import json, os, runpy, sys
+    folder, *sys.argv = sys.argv[1:]
+    seen = runpy.run_path(sys.argv[0], run_name="__main__")["seen"]
+    with open(os.path.join(folder, os.environ["RANK"] + ".json"), "w") as file:
+        json.dump(seen, file)
+"""
+
+
+def with_torchrun(folder, example, *arguments, ranks=2):
+    """What each rank of an example trained on: sample numbers, batch after batch."""
+    wrapper = folder / "wrapper.py"
+    wrapper.write_text(textwrap.dedent(WRAPPER))
+    run = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        + [str(ranks), str(wrapper), str(folder), str(EXAMPLES / example), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    try:
+        output, _ = run.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(run.pid, signal.SIGKILL)
+        raise AssertionError(f"hung; it said\n{run.communicate()[0]}") from None
+    assert run.returncode == 0, output
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)], output
+
+
+def load(example):
+    """The functions of an example, without running it."""
+    return runpy.run_path(str(EXAMPLES / example))
+
+
+# ---------------------------------------------------------------------------------------------
+# Plain DistributedDataParallel
+
+
+@pytest.mark.slow
+def test_ddp_with_torchrun_trains_on_each_sample_once_and_goes_on_with_fewer_ranks(tmp_path):
+    checkpoint = tmp_path / "ddp.pt"
+    options = ["--checkpoint", checkpoint, "--epochs", 1, "--steps", 5]
+    ranks, output = with_torchrun(tmp_path, "train_ddp.py", *options)
+    assert "0 repeated, 0 missing; 15 batches on each of 2 ranks" in output
+    assert [len(batches) for batches in ranks] == [5, 5]
+    before = flat(itertools.chain(*ranks))
+    assert len(set(before)) == len(before) == 2 * 5 * 8
+
+    dataset = load("train_ddp.py")["forecasts"](shuffle=True, seed=1)
+    loader = xtd.DataLoader(dataset)
+    loader.load_state_dict(torch.load(checkpoint)["loader"])
+    assert_once(before + samples_of(loader), SAMPLES)
+
+
+# ---------------------------------------------------------------------------------------------
+# Lightning
+
+# It warns about much that is as meant here: no logger, no workers, a loader that has a length.
+IN_LIGHTNING = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"
+)
+
+
+@pytest.mark.slow
+@IN_LIGHTNING
+def test_lightning_with_two_ranks_and_its_checkpoint_on_one(tmp_path):
+    """Fit and validate; stopped in the middle of an epoch; gone on with on another topology."""
+    lightning = load("train_lightning.py")
+    options = ["--folder", tmp_path, "--devices", 2, "--epochs", 1]
+    ranks, output = with_torchrun(tmp_path, "train_lightning.py", *options)
+    assert [len(batches) for batches in ranks] == [11, 11]
+    assert_once(flat(itertools.chain(*ranks)), TRAINING_SAMPLES)
+    assert "validation" in output
+    before = flat(itertools.chain(*(batches[:5] for batches in ranks)))
+
+    seen = lightning["main"](
+        tmp_path, epochs=2, resume=tmp_path / "step=5.ckpt", batch_size=6, num_workers=0
+    )
+    rest = -(-(TRAINING_SAMPLES - len(before)) // 6)
+    assert_once(before + flat(seen[:rest]), TRAINING_SAMPLES)
+    assert_once(flat(seen[rest:]), TRAINING_SAMPLES)
+    assert seen[rest:] != seen[:rest]
+
+
+@pytest.fixture
+def fit(tmp_path):
+    """Fit a small model with Lightning; the samples of its batches, in every epoch."""
+    import lightning as L
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    class Model(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+            self.seen = []
+
+        def training_step(self, batch, batch_idx):
+            self.seen.append((self.current_epoch, batch_idx, batch.index.tolist()))
+            return self.layer(batch.x[:, None].float()).square().mean()
+
+        def validation_step(self, batch, batch_idx):
+            self.log("loss", self.layer(batch.x[:, None].float()).mean(), batch_size=len(batch))
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 1e-9)
+
+    def loader(**options):
+        dataset = xtd.IterableDataset(
+            numbered(26), {"time": 1}, batch_size=4, memory="100 B", **options
+        )
+        return xtd.DataLoader(dataset)
+
+    def run(validate, resume=None):
+        every = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+        trainer = L.Trainer(
+            max_epochs=3, accelerator="cpu", logger=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[] if resume else [every],
+            enable_checkpointing=not resume,
+        )  # fmt: skip
+        model = Model()
+        validation = loader() if validate else None
+        trainer.fit(model, loader(shuffle=True, seed=2), validation, ckpt_path=resume)
+        return model.seen
+
+    return run
+
+
+@IN_LIGHTNING
+@pytest.mark.parametrize("validate", [False, True])
+def test_lightning_goes_on_from_the_checkpoint_of_every_batch(fit, validate, tmp_path):
+    """No batch lost or repeated, also at the ends of epochs; later epochs in their own orders."""
+    whole = fit(validate)
+    assert [epoch for epoch, _, _ in whole] == [0] * 7 + [1] * 7 + [2] * 7
+    for epoch in range(3):
+        assert_once(flat(numbers for when, _, numbers in whole if when == epoch), 26)
+    assert whole[0][2] != whole[7][2] != whole[14][2]
+    for step in range(1, len(whole)):
+        assert fit(validate, tmp_path / f"step={step}.ckpt") == whole[step:], step
+
+
+# ---------------------------------------------------------------------------------------------
+# Accelerate
+
+
+@pytest.mark.slow
+def test_accelerate_shards_once_and_its_state_holds_where_the_loader_is(tmp_path):
+    folder = tmp_path / "state"
+    options = ["--folder", folder, "--epochs", 1, "--steps", 5]
+    ranks, _ = with_torchrun(tmp_path, "train_accelerate.py", *options)
+    before = flat(itertools.chain(*ranks))
+    assert len(set(before)) == len(before) == 2 * 5 * 8
+
+    after = load("train_accelerate.py")["main"](folder, epochs=1)
+    assert_once(before + flat(after), SAMPLES)
+
+
+def test_prepare_leaves_the_loader_as_it_is():
+    from accelerate import Accelerator
+
+    loader = xtd.DataLoader(xtd.IterableDataset(numbered(9), {"time": 1}, batch_size=4))
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.prepare(loader) is loader
+    assert accelerator.prepare(loader) is loader
+    assert [len(batch) for batch in loader] == [4, 4, 1]
+
+
+# ---------------------------------------------------------------------------------------------
+# torchdata's StatefulDataLoader
+
+IN_TORCHDATA = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
+
+
+def stateful(workers, persistent=False, **options):
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    dataset = xtd.IterableDataset(
+        numbered(40), {"time": 1}, batch_size=4, shuffle=True, memory="200 B", **options
+    )
+    return StatefulDataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
+        persistent_workers=persistent,
+    )
+
+
+@IN_TORCHDATA
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
+def test_the_stateful_loader_goes_on_from_every_batch(workers, persistent):
+    first, whole, states = stateful(workers, persistent), [], []
+    for _ in range(2):
+        for batch in first:
+            whole.append(batch.index.tolist())
+            states.append(json.loads(json.dumps(first.state_dict())))
+    assert_once(flat(whole[:10]), 40)
+    assert_once(flat(whole[10:]), 40)
+    assert whole[:10] != whole[10:]
+    for taken, state in enumerate(states[:-1], start=1):
+        again = stateful(workers, persistent)
+        again.load_state_dict(state)
+        found = [samples_of([batch]) for batch in again]
+        assert found == whole[taken : taken // 10 * 10 + 10] or taken % 10 == 0
+        if taken < 10 and taken % 3 == 0:  # and the epoch after it is a whole one
+            assert [samples_of([batch]) for batch in again] == whole[10:]
+
+
+@IN_TORCHDATA
+def test_the_state_of_one_worker_is_refused_where_it_would_lose_samples():
+    loader = stateful(2)
+    next(iter(loader))
+    state = loader.state_dict()["_snapshot"]["_worker_snapshots"]["worker_0"]["dataset_state"]
+    with pytest.raises(ValueError, match="taken in a loader worker"):
+        stateful(0).dataset.load_state_dict(state)
+    other = stateful(2, rank=0, world_size=2)
+    other.load_state_dict(loader.state_dict())
+    with pytest.raises(ValueError, match="world_size 1 in the state, 2 here"):
+        next(iter(other))
+
+
+@IN_TORCHDATA
+def test_the_stateful_example_loses_no_batch(tmp_path):
+    main = load("train_stateful.py")["main"]
+    before = main(tmp_path / "state.pt", epochs=1, steps=5)
+    after = main(tmp_path / "state.pt", epochs=1)
+    assert len(before) == 5
+    assert_once(flat(before + after), SAMPLES)
