@@ -11,7 +11,7 @@ import torch
 
 from .intervals import Uneven
 
-__all__ = ["as_batch_size", "as_bytes", "as_seed", "as_uneven", "numpy_dtype"]
+__all__ = ["as_batch_size", "as_bytes", "as_retries", "as_seed", "as_uneven", "numpy_dtype"]
 
 
 def as_batch_size(batch_size: int | None) -> int | None:
@@ -31,12 +31,21 @@ def as_batch_size(batch_size: int | None) -> int | None:
 
 def as_seed(seed: int) -> int:
     """A seed as numpy takes it: an integer that is not negative."""
+    return _not_negative(seed, "seed")
+
+
+def as_retries(retries: int) -> int:
+    """How often a read is tried again."""
+    return _not_negative(retries, "retries")
+
+
+def _not_negative(value: int, name: str) -> int:
     try:
-        number = operator.index(seed)
+        number = operator.index(value)
     except TypeError:
-        raise TypeError(f"seed must be an integer, not {seed!r}") from None
+        raise TypeError(f"{name} must be an integer, not {value!r}") from None
     if number < 0:
-        raise ValueError(f"seed must not be negative, got {number}")
+        raise ValueError(f"{name} must not be negative, got {number}")
     return number
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.utils.data
 import xarray as xr
 
-from .arguments import as_batch_size, as_bytes, as_seed, as_uneven
+from .arguments import as_batch_size, as_bytes, as_retries, as_seed, as_uneven
 from .assembly import Assembly
 from .batch import Batch
 from .buffers import Buffers
@@ -89,6 +89,9 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         Whether decoded blocks are kept for later epochs while they fit in `memory`; the rest is
         read again. Batches are the same either way. A `preprocess` that takes ``rng`` makes other
         values each epoch: then nothing is kept.
+    retries : int
+        How often a read is tried again that fails in passing, with a timeout or a connection cut
+        off, after pauses that grow from half a second to half a minute.
     uneven : {"drop", "pad", "keep"}, optional
         What happens to the ``samples % world_size`` samples that cannot be shared equally: they
         are left out, some are repeated, or some ranks get one more. "drop" when shuffled, "keep"
@@ -149,6 +152,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         drop_last: bool = False,
         memory: int | str = "1 GiB",
         cache: bool = False,
+        retries: int = 3,
         uneven: Uneven | None = None,
         rank: int | None = None,
         world_size: int | None = None,
@@ -157,6 +161,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
     ) -> None:
         super().__init__()
         shuffle, seed = bool(shuffle), as_seed(seed)
+        self.retries = as_retries(retries)
         samples = Samples.of(
             ds,
             input_dims,
@@ -424,6 +429,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 recorder=recorder,
                 executor=threads.work,
                 graphs=threads.graphs,
+                retries=self.retries,
             ),
             preparer,
             lambda count: Assembly(recipe, self._buffers, count, epoch),

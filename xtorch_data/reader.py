@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ import xarray as xr
 
 from .epoch import BLOCK_TRANSFORM, Load, generator, shared_box
 from .lazy import decodes_on_the_loop, read_path
+from .retry import retried
 from .stats import Recorder
 from .transforms import Transform
 from .windows import Windows
@@ -75,6 +76,8 @@ class Reader:
         Where work runs that would block the event loop.
     graphs : concurrent.futures.Executor
         Where dask computes, unless it has been given a scheduler.
+    retries : int
+        Attempts after the first to read what fails in passing.
     """
 
     dataset: xr.Dataset
@@ -87,6 +90,7 @@ class Reader:
     recorder: Recorder
     executor: Executor
     graphs: Executor
+    retries: int = 0
     _blocking: set[Hashable] = field(default_factory=set)
     _last: dict[Hashable, tuple[object, xr.Variable, asyncio.Future[None]]] = field(
         default_factory=dict
@@ -188,8 +192,7 @@ class Reader:
     async def _read_one(
         self, name: Hashable, variable: xr.Variable, region: Mapping[Hashable, slice]
     ) -> None:
-        self.recorder.add(**{f"read {read_path(variable)}": 1})
-        try:
+        async def load() -> None:
             if name not in self._blocking and not decodes_on_the_loop(variable):
                 try:
                     await variable.load_async()
@@ -197,8 +200,9 @@ class Reader:
                 except NotImplementedError:  # the backend has no asynchronous reads
                     self._blocking.add(name)
             await self._run(variable.load)
-        except Exception as error:
-            raise self._error([name], region, error) from error
+
+        self.recorder.add(**{f"read {read_path(variable)}": 1})
+        await self._retried(load, [name], region)
 
     async def _compute(
         self, graphs: Mapping[Hashable, xr.Variable], region: Mapping[Hashable, slice]
@@ -216,19 +220,24 @@ class Reader:
                 variable.data = result
 
         self.recorder.add(**{"computed by dask": len(graphs)})
-        try:
-            await self._run(compute)
-        except Exception as error:
-            raise self._error(graphs, region, error) from error
+        await self._retried(lambda: self._run(compute), graphs, region)
 
-    def _error(
-        self, names: Iterable[Hashable], region: Mapping[Hashable, slice], error: Exception
-    ) -> ReadError:
+    async def _retried(
+        self,
+        load: Callable[[], Coroutine[Any, Any, None]],
+        names: Iterable[Hashable],
+        region: Mapping[Hashable, slice],
+    ) -> None:
+        """Load, again if that fails in passing."""
         where = ", ".join(f"{dim}={part.start}:{part.stop}" for dim, part in region.items())
-        return ReadError(
-            f"could not read {', '.join(repr(name) for name in names)} at isel({where}) from "
-            f"{self.origin}: {type(error).__name__}: {error}"
-        )
+        what = f"{', '.join(repr(name) for name in names)} at isel({where}) from {self.origin}"
+        try:
+            await retried(load, self.retries, lambda: self.recorder.add(retries=1), what)
+        except Exception as error:
+            notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+            raise ReadError(
+                f"could not read {what}: {type(error).__name__}: {error}{notes}"
+            ) from error
 
     def _preprocessed(self, block: xr.Dataset, load: Load) -> xr.Dataset:
         assert self.preprocess is not None

@@ -49,6 +49,8 @@ class Stats:
         Bytes of the regions that were read, as they are held, and of batches.
     blocks_read, blocks_cached : int
         Blocks that were read, and blocks that were still in memory from an earlier epoch.
+    retries : int
+        Reads that failed in passing and were tried again.
     paths : mapping of str to int
         Ways that the data went, and how often. Regions of a variable: read directly, by zarr's
         codec pipeline, by another backend, or computed by dask. Windows of a variable: selected by
@@ -70,6 +72,7 @@ class Stats:
     bytes_gathered: int
     blocks_read: int
     blocks_cached: int
+    retries: int = 0
     paths: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -83,12 +86,13 @@ class Stats:
         rate = self.samples / self.seconds if self.seconds else 0.0
         stages = ", ".join(f"{stage} {getattr(self, stage):.2f} s" for stage in STAGES)
         cached = f" and {self.blocks_cached} from memory" if self.blocks_cached else ""
+        retries = f", {self.retries} reads tried again" if self.retries else ""
         return (
             f"epoch {self.epoch}: {self.samples} samples in {self.batches} batches, "
             f"{self.seconds:.2f} s ({rate:,.0f} samples/s), limited by {self.limited_by}\n"
             f"  {stages}\n"
             f"  {self.blocks_read} blocks ({self.bytes_read / 1e6:,.1f} MB) read{cached}, "
-            f"{self.bytes_gathered / 1e6:,.1f} MB gathered\n"
+            f"{self.bytes_gathered / 1e6:,.1f} MB gathered{retries}\n"
             f"  {', '.join(f'{count} {path}' for path, count in self.paths.items())}"
         )
 
@@ -143,5 +147,6 @@ class Recorder:
             bytes_gathered=int(sums.get("bytes_gathered", 0)),
             blocks_read=int(sums.get("blocks_read", 0)),
             blocks_cached=int(sums.get("blocks_cached", 0)),
+            retries=int(sums.get("retries", 0)),
             paths={path: int(sums[path]) for path in PATHS if path in sums},
         )
