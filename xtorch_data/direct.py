@@ -8,7 +8,6 @@ import itertools
 import math
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,14 +234,16 @@ def on_loop_of(array: zarr.Array[Any], reading: Coroutine[Any, Any, Any]) -> Any
 
 # Threads that decode at the same time, for each event loop: more than there are cores would only
 # take the GIL from each other.
-_cores: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
-_cores = weakref.WeakKeyDictionary()
+_cores: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
 
 
 async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
     """What a function that decodes returns, run on a thread once a core is free for it."""
     loop = asyncio.get_running_loop()
     if loop not in _cores:
+        # Not by weak keys: a semaphore that was waited for refers to its loop.
+        for ended in [each for each in list(_cores) if each.is_closed()]:
+            _cores.pop(ended, None)
         _cores[loop] = asyncio.Semaphore(dask.system.CPU_COUNT)
     async with _cores[loop]:
         return await asyncio.to_thread(function, *args)
