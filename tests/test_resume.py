@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xtorch_data as xtd
-from xtorch_data.intervals import cut, total
+from xtorch_data.intervals import cut, share, share_total, total
 from xtorch_data.resume import Walk, _round_robin, remaining
 
 
@@ -168,6 +168,28 @@ def test_a_state_is_small_at_any_scale():
     state = dataset.plan.state_after(0, 3, world_size=5, num_workers=8)
     state["walks"] = [[4096, 8, 32, "drop", True, 123_456]] * 20
     assert len(json.dumps(state)) < 4096
+
+
+def test_what_is_left_is_computed_once_for_the_states_of_all_batches(monkeypatch):
+    """With thousands of workers it takes a tenth of a second."""
+    first = make(rank=0, world_size=3, batch_size=1, seed=99)
+    state = first.plan.state_after(0, 5, 3, 4)
+    done, calls = Walk.done, []
+    monkeypatch.setattr(Walk, "done", lambda *args: calls.append(args) or done(*args))
+    dataset = make(rank=0, world_size=3, batch_size=1, seed=99)
+    dataset.load_state_dict(state)
+    for _ in dataset:
+        dataset.state_dict()
+        len(dataset)
+    assert len(calls) <= 1
+
+
+@given(st.integers(0, 90), st.integers(1, 7), st.sampled_from(["drop", "pad", "keep"]))
+def test_the_size_of_a_share_is_known_without_cutting_it(count, world_size, uneven):
+    intervals = [(0, count // 3), (count, count + count - count // 3)]
+    for rank in range(world_size):
+        found = share_total(count, rank, world_size, uneven)
+        assert found == total(share(intervals, rank, world_size, uneven))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-__all__ = ["Interval", "Uneven", "batches", "cut", "share", "total", "worker_share"]
+__all__ = ["Interval", "Uneven", "batches", "cut", "share", "share_total", "total", "worker_share"]
 
 Interval = tuple[int, int]
 Uneven = Literal["drop", "pad", "keep"]
@@ -47,6 +47,13 @@ def share(
     each = -(-count // world_size)
     laps = -(-each * world_size // count) if count else 0
     return cut([*intervals] * laps, rank * each, (rank + 1) * each)
+
+
+def share_total(count: int, rank: int, world_size: int, uneven: Uneven) -> int:
+    """Number of positions that one rank gets of so many."""
+    if uneven == "keep":
+        return (rank + 1) * count // world_size - rank * count // world_size
+    return count // world_size if uneven == "drop" else -(-count // world_size)
 
 
 def batches(count: int, batch_size: int, drop_last: bool) -> int:

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import dask.utils
@@ -212,8 +213,9 @@ class Plan:
 
     def batches(self, epoch: int, rank: int, world_size: int) -> int:
         """Number of batches that one rank yields, however many workers it has."""
-        mine = stretches.share(self.left(epoch), rank, world_size, self.uneven)
-        return stretches.batches(stretches.total(mine), self.batch_size or 1, self.drop_last)
+        left = resume.samples_left(len(self.windows), self._walked(epoch))
+        mine = stretches.share_total(left, rank, world_size, self.uneven)
+        return stretches.batches(mine, self.batch_size or 1, self.drop_last)
 
     def batch_sizes(self, intervals: Sequence[Interval]) -> Iterator[int]:
         """Number of samples in each batch that one worker makes of what it yields."""
@@ -248,6 +250,10 @@ class Plan:
 
     def fingerprint(self) -> dict[str, Any]:
         """What the order depends on, but for the epoch: equal for plans with equal lines."""
+        return dict(self._fingerprint)
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
         return resume.fingerprint(self.line(0))
 
     def state_after(

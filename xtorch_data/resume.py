@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -186,10 +187,26 @@ def _round_robin(counts: Sequence[int], taken: int) -> list[int]:
 
 def remaining(samples: int, walks: Iterable[Walk]) -> list[Interval]:
     """Stretches of the line that are left after some walks, one after the other."""
+    return list(_remaining(samples, tuple(walks)))
+
+
+def samples_left(samples: int, walks: Iterable[Walk]) -> int:
+    """Number of samples that are left after some walks."""
+    return _samples_left(samples, tuple(walks))
+
+
+# Kept: states are taken at every batch, and thousands of workers leave thousands of intervals.
+@lru_cache(maxsize=8)
+def _remaining(samples: int, walks: tuple[Walk, ...]) -> tuple[Interval, ...]:
     left = [(0, samples)]
     for walk in walks:
         left = _without(left, walk.done(left))
-    return left
+    return tuple(left)
+
+
+@lru_cache(maxsize=8)
+def _samples_left(samples: int, walks: tuple[Walk, ...]) -> int:
+    return total(_remaining(samples, walks))
 
 
 def _without(intervals: Iterable[Interval], done: Iterable[Interval]) -> list[Interval]:
