@@ -193,6 +193,11 @@ def test_prepare_leaves_the_loader_as_it_is():
     assert accelerator.prepare(loader) is loader
     assert accelerator.prepare(loader) is loader
     assert [len(batch) for batch in loader] == [4, 4, 1]
+    # Nobody else shares out a MapDataset.
+    loader = xtd.DataLoader(xtd.MapDataset(numbered(9), {"time": 1}), batch_size=4)
+    prepared = accelerator.prepare(loader)
+    assert prepared is not loader
+    assert [batch.index.tolist() for batch in prepared] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -236,17 +241,26 @@ def test_the_stateful_loader_goes_on_from_every_batch(workers, persistent):
             assert [samples_of([batch]) for batch in again] == whole[10:]
 
 
-@IN_TORCHDATA
-def test_the_state_of_one_worker_is_refused_where_it_would_lose_samples():
-    loader = stateful(2)
-    next(iter(loader))
-    state = loader.state_dict()["_snapshot"]["_worker_snapshots"]["worker_0"]["dataset_state"]
-    with pytest.raises(ValueError, match="taken in a loader worker"):
-        stateful(0).dataset.load_state_dict(state)
-    other = stateful(2, rank=0, world_size=2)
-    other.load_state_dict(loader.state_dict())
+def test_the_state_of_one_worker_is_refused_where_it_would_lose_samples(as_worker):
+    def dataset(**options):
+        return xtd.IterableDataset(numbered(40), {"time": 1}, batch_size=4, **options)
+
+    as_worker(0, 2)
+    first = dataset()
+    next(iter(first))
+    state = first.state_dict()
     with pytest.raises(ValueError, match="world_size 1 in the state, 2 here"):
-        next(iter(other))
+        dataset(rank=0, world_size=2).load_state_dict(state)
+    as_worker(1, 2)
+    with pytest.raises(ValueError, match="worker 0 in the state, 1 here"):
+        dataset().load_state_dict(state)
+    as_worker(0, 0)
+    with pytest.raises(ValueError, match="taken in a loader worker"):
+        dataset().load_state_dict(state)
+    whole = dataset().state_dict()
+    as_worker(0, 2)
+    with pytest.raises(ValueError, match="not of a loader worker"):
+        dataset().load_state_dict(whole)
 
 
 @IN_TORCHDATA

@@ -134,6 +134,13 @@ def test_an_epoch_is_whole_though_every_chunk_fails_twice(make, dask, caplog):
     assert "reset by peer" in caplog.records[0].message
 
 
+def test_a_map_dataset_reads_again_as_well(make):
+    store, dataset = make(2, ConnectionResetError("reset by peer"))
+    samples = xtd.MapDataset(xr.open_zarr(store, consolidated=False, chunks=None), {"time": 1})
+    assert samples[3][0].item() == 3
+    assert set(store.asked.values()) == {3}
+
+
 def test_what_does_not_pass_is_an_error_that_says_how_often_it_was_tried(make):
     store, dataset = make(99, TimeoutError("no answer"), retries=2)
     with pytest.raises(xtd.ReadError, match=r"'a' at isel\(time=.*no answer \(tried 3 times\)"):

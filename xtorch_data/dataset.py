@@ -27,6 +27,7 @@ from .plan import Plan
 from .prepare import Preparer
 from .reader import Reader
 from .resume import Part, Position, require_no_part
+from .retry import RETRIES
 from .samples import Samples
 from .shared import SharedBuffers
 from .stats import Recorder, Stats
@@ -152,7 +153,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         drop_last: bool = False,
         memory: int | str = "1 GiB",
         cache: bool = False,
-        retries: int = 3,
+        retries: int = RETRIES,
         uneven: Uneven | None = None,
         rank: int | None = None,
         world_size: int | None = None,

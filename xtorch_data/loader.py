@@ -20,7 +20,7 @@ from .dataset import IterableDataset
 from .map_dataset import Fetched, MapDataset
 from .resume import Position
 from .shared import forget_ended
-from .topology import shared_integers
+from .topology import current_topology, shared_integers
 
 __all__ = ["DataLoader"]
 
@@ -99,9 +99,6 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
     [torch.Size([2, 5])]
     """
 
-    # Accelerate's `prepare` shards loaders that do not say so, and this one's dataset already has.
-    _is_accelerate_prepared = True
-
     def __init__(
         self,
         dataset: Any,
@@ -126,6 +123,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         self._epoch = shared_integers(1)
         self._user_init_fn: Any = None
         self._position = Position()
+        # Accelerate's `prepare` shards loaders that do not say so; a stream is sharded already.
+        self._is_accelerate_prepared = isinstance(dataset, IterableDataset)
         super().__init__(
             dataset,
             num_workers=num_workers,
@@ -172,12 +171,10 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             # Workers that live on look into shared memory; others are told once, so that an
             # iterator begun before they are up does not change it.
             told = self._epoch if self.persistent_workers else epoch
-            if not isinstance(self.worker_init_fn, _TellEpoch):
-                self._user_init_fn = (
-                    self.worker_init_fn
-                )  # frameworks set it after the loader is made
+            if not isinstance(self.worker_init_fn, _TellEpoch):  # Lightning sets it late
+                self._user_init_fn = self.worker_init_fn
             self.worker_init_fn = _TellEpoch(told, self._user_init_fn)
-            self.generator.manual_seed(_worker_seed(dataset.plan.seed, epoch, dataset.rank))
+            self.generator.manual_seed(_worker_seed(dataset, epoch))
         batches: Iterator[Batch] = super().__iter__()
         if self.num_workers:
             batches = _explained(batches)
@@ -313,9 +310,13 @@ def _arrived(pinned: Batch, moved: Batch, copied: torch.cuda.Event, device: torc
     return moved
 
 
-def _worker_seed(seed: int, epoch: int, rank: int) -> int:
+def _worker_seed(dataset: IterableDataset | MapDataset, epoch: int) -> int:
     """What torch derives the global seeds of workers from, which no two ranks or epochs share."""
-    return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1, np.uint64)[0] >> 1)
+    if isinstance(dataset, MapDataset):
+        known = 0, epoch, current_topology()[0]
+    else:
+        known = dataset.plan.seed, epoch, dataset.rank
+    return int(np.random.SeedSequence(known).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _explained(batches: Any) -> Iterator[Batch]:

@@ -15,7 +15,7 @@ import xarray as xr
 
 from .epoch import BLOCK_TRANSFORM, Load, generator, shared_box
 from .lazy import decodes_on_the_loop, read_path
-from .retry import retried
+from .retry import RETRIES, retried
 from .stats import Recorder
 from .transforms import Transform
 from .windows import Windows
@@ -90,7 +90,7 @@ class Reader:
     recorder: Recorder
     executor: Executor
     graphs: Executor
-    retries: int = 0
+    retries: int = RETRIES
     _blocking: set[Hashable] = field(default_factory=set)
     _last: dict[Hashable, tuple[object, xr.Variable, asyncio.Future[None]]] = field(
         default_factory=dict

@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable
 from http.client import IncompleteRead
 from typing import TypeVar
 
-__all__ = ["is_transient", "pause_before", "retried"]
+__all__ = ["RETRIES", "is_transient", "pause_before", "retried"]
 
 T = TypeVar("T")
 
+# Attempts after the first, unless it is said otherwise.
+RETRIES = 3
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 
 _ERRORS = (TimeoutError, ConnectionError, IncompleteRead, asyncio.IncompleteReadError)
