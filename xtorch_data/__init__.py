@@ -2,6 +2,7 @@
 
 from .batch import Batch
 from .dataset import IterableDataset
+from .failures import Failure
 from .loader import DataLoader
 from .map_dataset import MapDataset
 from .reader import ReadError
@@ -18,6 +19,7 @@ __all__ = [
     "Batch",
     "ChunkSampler",
     "DataLoader",
+    "Failure",
     "IterableDataset",
     "MapDataset",
     "ReadError",

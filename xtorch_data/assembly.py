@@ -88,6 +88,7 @@ class Assembly:
         self.transform_seconds = 0.0
         self.paths: Counter[str] = Counter()
         self._numbers = np.empty(samples, dtype=np.int64)
+        self._filled = 0  # rows; fewer than there are where samples could not be read
         self._arrays: dict[str, npt.NDArray[Any]] = {}
         self._tensors: dict[str, torch.Tensor] = {}
         self._labels: dict[str, PartLabels] = {}
@@ -106,6 +107,7 @@ class Assembly:
         """Fill rows, from a certain one on, with samples of a stage."""
         recipe = self._recipe
         rows = slice(row, row + len(located.numbers))
+        self._filled = max(self._filled, rows.stop)
         self._numbers[rows] = located.numbers
         for part in recipe.parts:
             if part.name in recipe.transforms:
@@ -174,9 +176,16 @@ class Assembly:
                 self._arrays[part.name][...] = out
         self._arrays[part.name][row] = array
 
-    def finish(self, single: bool) -> Batch:
-        """The batch; with `single`, its only sample without the batch dimension."""
+    def finish(self, single: bool, skipped: Sequence[int] = ()) -> Batch:
+        """The batch; with `single`, its only sample without the batch dimension.
+
+        `skipped` are the numbers of samples that are not in it, because they could not be read.
+        """
         recipe = self._recipe
+        if self._filled < len(self._numbers):
+            self._numbers = self._numbers[: self._filled]
+            self._arrays = {name: array[: self._filled] for name, array in self._arrays.items()}
+            self._tensors = {name: each[: self._filled] for name, each in self._tensors.items()}
         if recipe.batch_transform is not None:
             begun = time.perf_counter()
             self._transform_batch(recipe.batch_transform)
@@ -201,6 +210,7 @@ class Assembly:
             index,
             {part.name: labels[part.name] for part in recipe.parts},
             recipe.labels,
+            skipped,
         )
 
     def _flattened(

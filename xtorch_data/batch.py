@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -28,6 +28,8 @@ class Batch:
     index : torch.Tensor
         Sample numbers, int64, shape ``(sample,)``, always on the CPU. For a single sample without
         the batch dimension it is 0-d.
+    skipped : tuple of int
+        Numbers of samples that belong here but could not be read, with ``on_error="skip"``.
     """
 
     # Neither a Sequence nor a tuple: torch would take those apart and rebuild them without labels.
@@ -38,11 +40,13 @@ class Batch:
         index: torch.Tensor,
         part_labels: Mapping[str, PartLabels],
         labels: Labels | None,
+        skipped: Sequence[int] = (),
     ) -> None:
         self._parts = dict(parts)
         self._part_labels = dict(part_labels)
         self._labels = labels
         self.index = index
+        self.skipped = tuple(skipped)
 
     def __getattr__(self, name: str) -> torch.Tensor:
         parts = self.__dict__.get("_parts", {})
@@ -99,12 +103,14 @@ class Batch:
         """
         for name in parts:
             self[name]
-        return Batch({**self._parts, **parts}, self.index, self._part_labels, self._labels)
+        return Batch(
+            {**self._parts, **parts}, self.index, self._part_labels, self._labels, self.skipped
+        )
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, from which copies to a GPU need not be waited for."""
         pinned = {name: tensor.pin_memory() for name, tensor in self._parts.items()}
-        return Batch(pinned, self.index, self._part_labels, self._labels)
+        return Batch(pinned, self.index, self._part_labels, self._labels, self.skipped)
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
         """The batch on a device; `index` and labels stay on the CPU.
@@ -120,7 +126,7 @@ class Batch:
             name: tensor.to(device, non_blocking=non_blocking)
             for name, tensor in self._parts.items()
         }
-        return Batch(moved, self.index, self._part_labels, self._labels)
+        return Batch(moved, self.index, self._part_labels, self._labels, self.skipped)
 
     def to_xarray(self, part: str | None = None) -> xr.Dataset:
         """The batch with its labels.
@@ -193,7 +199,8 @@ def _collate(samples: list[Batch], *, collate_fn_map: Any = None) -> Batch:
         )
     parts = {name: torch.stack([sample[name] for sample in samples]) for name in first.keys()}
     index = torch.stack([sample.index for sample in samples])
-    return Batch(parts, index, first._part_labels, first._labels)
+    skipped = [number for sample in samples for number in sample.skipped]
+    return Batch(parts, index, first._part_labels, first._labels, skipped)
 
 
 def _rebuild(
@@ -201,15 +208,17 @@ def _rebuild(
     index: np.ndarray[Any, Any],
     part_labels: dict[str, PartLabels],
     token: str | None,
+    skipped: Sequence[int],
 ) -> Batch:
     labels = Labels.find(token) if token is not None else None
-    return Batch(parts, torch.from_numpy(index), part_labels, labels)
+    return Batch(parts, torch.from_numpy(index), part_labels, labels, skipped)
 
 
 def _reduce(batch: Batch) -> tuple[Any, ...]:
     token = None if batch._labels is None else batch._labels.token
     parts = {name: shareable(tensor) for name, tensor in batch._parts.items()}
-    return _rebuild, (parts, batch.index.numpy(), batch._part_labels, token)
+    index = batch.index.numpy()
+    return _rebuild, (parts, index, batch._part_labels, token, batch.skipped)
 
 
 # torch's documented way to teach default_collate a type.

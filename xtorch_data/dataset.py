@@ -7,7 +7,7 @@ import operator
 import os
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.utils.data
@@ -90,6 +90,11 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         Whether decoded blocks are kept for later epochs while they fit in `memory`; the rest is
         read again. Batches are the same either way. A `preprocess` that takes ``rng`` makes other
         values each epoch: then nothing is kept.
+    on_error : {"raise", "skip"}
+        What happens to samples that touch a chunk which cannot be read: an error, or they are left
+        out of their batches, which are smaller then. That is logged, counted in `stats`, and their
+        numbers are in `Batch.skipped`. A batch of which nothing is left gets a sample that has been
+        there before, since all ranks must have as many batches.
     retries : int
         How often a read is tried again that fails in passing, with a timeout or a connection cut
         off, after pauses that grow from half a second to half a minute.
@@ -153,6 +158,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         drop_last: bool = False,
         memory: int | str = "1 GiB",
         cache: bool = False,
+        on_error: Literal["raise", "skip"] = "raise",
         retries: int = RETRIES,
         uneven: Uneven | None = None,
         rank: int | None = None,
@@ -163,6 +169,9 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         super().__init__()
         shuffle, seed = bool(shuffle), as_seed(seed)
         self.retries = as_retries(retries)
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+        self.on_error = on_error
         samples = Samples.of(
             ds,
             input_dims,
@@ -431,6 +440,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 executor=threads.work,
                 graphs=threads.graphs,
                 retries=self.retries,
+                skipping=plan.grids if self.on_error == "skip" else None,
             ),
             preparer,
             lambda count: Assembly(recipe, self._buffers, count, epoch),

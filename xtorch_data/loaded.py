@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from .epoch import as_indices
+from .failures import Failure, hit
 from .gather import Array, PieceInMemory, SplitView, View, is_small
 from .windows import IntArray, Windows
 
@@ -34,21 +36,35 @@ class Located:
         Their numbers inside it.
     places : tuple of ndarray of int64
         Per axis, where they begin in the arrays of the piece.
+    missing : ndarray of bool, optional
+        Which of them touch what could not be read, if there is any such thing.
     """
 
     numbers: IntArray
     pieces: IntArray
     local: IntArray
     places: tuple[IntArray, ...]
-    _of: tuple[Located, slice] | None = None
+    missing: npt.NDArray[np.bool_] | None = None
+    _of: tuple[Located, slice | IntArray] | None = None
     _offsets: dict[Hashable, IntArray] = field(default_factory=dict)
 
     def part(self, start: int, stop: int) -> Located:
         """The samples from one place to another."""
-        rows = slice(start, stop)
+        return self._rows(slice(start, stop))
+
+    def there(self) -> Located:
+        """The samples that could be read."""
+        return self if self.missing is None else self._rows(np.flatnonzero(~self.missing))
+
+    def not_there(self) -> list[int]:
+        """Numbers of the others."""
+        return [] if self.missing is None else self.numbers[self.missing].tolist()
+
+    def _rows(self, rows: slice | IntArray) -> Located:
         places = tuple(at[rows] for at in self.places)
+        missing = None if self.missing is None else self.missing[rows]
         return Located(
-            self.numbers[rows], self.pieces[rows], self.local[rows], places, (self, rows)
+            self.numbers[rows], self.pieces[rows], self.local[rows], places, missing, (self, rows)
         )
 
     def offsets(self, key: Hashable, compute: Callable[[Located], IntArray]) -> IntArray:
@@ -72,12 +88,19 @@ class Loaded:
         What is in memory.
     order : ndarray of int64 or range
         Number, among the samples of all pieces one after the other, of each sample in turn.
+    failures : sequence of Failure
+        What could not be read.
     """
 
     def __init__(
-        self, windows: Windows, pieces: Sequence[PieceInMemory], order: IntArray | range
+        self,
+        windows: Windows,
+        pieces: Sequence[PieceInMemory],
+        order: IntArray | range,
+        failures: Sequence[Failure] = (),
     ) -> None:
         self.pieces = pieces
+        self._failures = failures
         self._windows = windows
         self._order = order
         self._begins = np.cumsum([0, *(each.piece.samples for each in pieces)])[:-1]
@@ -101,7 +124,7 @@ class Loaded:
         pieces = self._pieces_of(order)
         local = order - of_piece(self._begins, pieces)
         windows = self._windows
-        numbers, places = [], []
+        numbers, places, starts = [], [], []
         left = local
         for axis in reversed(range(len(windows.axes))):
             if axis and windows.shape[axis] > 1:
@@ -112,13 +135,22 @@ class Loaded:
                 inside = left
             number = inside + of_piece(self._first[:, axis], pieces)
             numbers.append(number)
-            at = windows.axes[axis].start(number)
-            places.append(at - of_piece(self._origin[:, axis], pieces))
+            starts.append(windows.axes[axis].start(number))
+            places.append(starts[-1] - of_piece(self._origin[:, axis], pieces))
         flat = np.zeros_like(local)
         for number, size in zip(reversed(numbers), windows.shape, strict=True):
             flat *= size
             flat += number
-        return Located(flat, pieces, local, tuple(reversed(places)))
+        missing = hit(self._failures, windows, starts[::-1]) if self._failures else None
+        return Located(flat, pieces, local, tuple(reversed(places)), missing)
+
+    def one_that_is_there(self) -> Located | None:
+        """Any sample that could be read."""
+        for start in range(0, len(self._order), 1024):
+            found = self.locate(start, min(start + 1024, len(self._order))).there()
+            if len(found.numbers):
+                return found.part(0, 1)
+        return None
 
     def gather(self, part: str, variable: int, located: Located, out: Array) -> str:
         """Copy the windows of some samples into ``out (sample, *dims)``.

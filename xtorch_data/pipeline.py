@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import itertools
+import logging
 import os
 import threading
 import time
@@ -26,10 +27,12 @@ from .epoch import Load, Stage
 from .gather import PieceInMemory
 from .loaded import Loaded, Located
 from .prepare import Preparer, Tail
-from .reader import Reader, Rest
+from .reader import Reader, ReadError, Rest
 from .stats import Recorder
 
 __all__ = ["run"]
+
+logger = logging.getLogger(__name__)
 
 GATHER_THREADS = 2
 # Threads for reads without async, preprocess and preparation.
@@ -265,6 +268,7 @@ def _gather(
     """
     assembly = assemble(sum(portion.stop - portion.start for portion in portions))
     row, seconds = 0, 0.0
+    skipped: list[int] = []
     for portion in portions:
         flight, count = portion.flight, portion.stop - portion.start
         loaded = flight.loaded.result()
@@ -272,18 +276,29 @@ def _gather(
         if flight not in located:
             located[flight] = loaded.locate(*stretches[flight])
         first = portion.start - stretches[flight][0]
-        assembly.add(row, loaded, located[flight].part(first, first + count))
-        row += count
+        wanted = located[flight].part(first, first + count)
+        found = wanted.there()
+        skipped += wanted.not_there()
+        assembly.add(row, loaded, found)
+        row += len(found.numbers)
+        if len(found.numbers):
+            flights.keep(loaded, found)
+        elif portion is portions[-1] and row == 0:
+            flights.stand_in(assembly, loaded)
         del loaded
         seconds += time.perf_counter() - begun
         flights.done(portion)
     begun = time.perf_counter()
-    batch = assembly.finish(single)
+    batch = assembly.finish(single, skipped)
     seconds += time.perf_counter() - begun
     transform = assembly.transform_seconds
     nbytes = sum(tensor.nbytes for tensor in batch)
     recorder.add(
-        gather=seconds - transform, transform=transform, bytes_gathered=nbytes, **assembly.paths
+        gather=seconds - transform,
+        transform=transform,
+        bytes_gathered=nbytes,
+        skipped=len(skipped),
+        **assembly.paths,
     )
     return batch
 
@@ -320,6 +335,8 @@ class _Flights:
         self._before: _Flight | None = None  # the one that was last begun
         self._last: _Flight | None = None  # the one that was last planned
         self._closed = False
+        # A sample that stands in where nothing can be read, with its stage.
+        self._spare: tuple[Loaded, Located] | None = None
 
     def portions(self, batches: Iterator[int]) -> Iterator[list[_Portion]]:
         """What each batch takes from which stages."""
@@ -359,6 +376,27 @@ class _Flights:
                     self._held -= 0 if each.users else each.nbytes
                 flight.carries = ()
                 self._read_ahead()
+
+    def keep(self, loaded: Loaded, found: Located) -> None:
+        """Keep a sample in case nothing of a later batch can be read."""
+        if self._reader.skipping is not None:
+            self._spare = loaded, found.part(0, 1)
+
+    def stand_in(self, assembly: Assembly, loaded: Loaded) -> None:
+        """Put a sample that is there into a batch of which nothing could be read.
+
+        The batch cannot be left out: all ranks must have as many, and a state counts them.
+        """
+        found = loaded.one_that_is_there()
+        if found is not None:
+            self._spare = loaded, found
+        if self._spare is None:
+            what = "; ".join(map(str, self._reader.failures[:3]))
+            raise ReadError(f"no sample of a whole batch could be read, nor one before it: {what}")
+        assembly.add(0, *self._spare)
+        number = int(self._spare[1].numbers[0])
+        logger.warning("sample %d stands in for a batch of which nothing could be read", number)
+        self._recorder.add(repeated=1)
 
     def close(self) -> None:
         """Read nothing more and wake whoever waits for a stage."""
@@ -422,7 +460,8 @@ class _Flights:
             loads = [self._pieces(load, flight, before) for load in flight.stage.loads]
             pieces = [piece for found in await asyncio.gather(*loads) for piece in found]
             windows = self._reader.windows
-            _settle(flight.loaded, Loaded(windows, pieces, await order))
+            failures = tuple(self._reader.failures)
+            _settle(flight.loaded, Loaded(windows, pieces, await order, failures))
         except BaseException as error:
             _settle(flight.rest, error)
             _settle(flight.tail, error)
@@ -440,7 +479,9 @@ class _Flights:
             kept = await self._read(load, before)
             self._recorder.add(blocks_read=1)
             nbytes = self._nbytes(load)
-            if self._cache is not None and self._cache.offer(load.key, kept, nbytes):
+            # What is not all there, or may hold on to such, is read again in the next epoch.
+            cache = None if self._reader.failures else self._cache
+            if cache is not None and cache.offer(load.key, kept, nbytes):
                 with self._lock:  # now the cache counts them
                     flight.nbytes -= nbytes
                     self._held -= nbytes

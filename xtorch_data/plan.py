@@ -15,7 +15,7 @@ from . import epoch as epochs
 from . import intervals as stretches
 from . import resume
 from .blocks import BlockGrid, plan_in_order, plan_shuffled
-from .chunks import Layout
+from .chunks import Chunks, Layout
 from .epoch import Line, Load, Stage
 from .intervals import Interval, Uneven
 from .resume import Part, Walk
@@ -150,6 +150,11 @@ class Plan:
     def windows(self) -> Windows:
         """The samples."""
         return self.grid.windows
+
+    @property
+    def grids(self) -> dict[Hashable, Mapping[Hashable, Chunks]]:
+        """The chunk grids of the variables."""
+        return {layout.name: layout.chunks for layout in self.layouts}
 
     @property
     def amplification(self) -> float:

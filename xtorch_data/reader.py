@@ -13,7 +13,9 @@ import dask.threaded
 import numpy as np
 import xarray as xr
 
+from .chunks import Chunks
 from .epoch import BLOCK_TRANSFORM, Load, generator, shared_box
+from .failures import Failure, read_by_chunks
 from .lazy import decodes_on_the_loop, read_path
 from .retry import RETRIES, retried
 from .stats import Recorder
@@ -78,6 +80,11 @@ class Reader:
         Where dask computes, unless it has been given a scheduler.
     retries : int
         Attempts after the first to read what fails in passing.
+    skipping : mapping of Hashable to mapping of Hashable to Chunks, optional
+        To go on without what cannot be read: the chunk grids of the variables. Without it, that is
+        an error.
+    failures : list of Failure
+        What could not be read so far.
     """
 
     dataset: xr.Dataset
@@ -91,6 +98,8 @@ class Reader:
     executor: Executor
     graphs: Executor
     retries: int = RETRIES
+    skipping: Mapping[Hashable, Mapping[Hashable, Chunks]] | None = None
+    failures: list[Failure] = field(default_factory=list)
     _blocking: set[Hashable] = field(default_factory=set)
     _last: dict[Hashable, tuple[object, xr.Variable, asyncio.Future[None]]] = field(
         default_factory=dict
@@ -106,6 +115,7 @@ class Reader:
         along = self.windows.axes[load.axis].dim if load.whole_chunks else None
         own: dict[Hashable, xr.Variable] = {}
         whole: dict[Hashable, xr.Variable] = {}
+        regions: dict[Hashable, Mapping[Hashable, slice]] = {}
         shared = []
         for name, variable in block.variables.items():
             if variable._in_memory or isinstance(variable, xr.IndexVariable):
@@ -116,11 +126,12 @@ class Reader:
                     wider = {**region, along: slice(begin, end)}
                     found = self.dataset.variables[name].isel(wider, missing_dims="ignore")
                     own[name] = whole[name] = found.copy(deep=False)
+                    regions[name] = wider
             elif all(axis.dim in variable.dims for axis in self.windows.axes):
-                own[name] = variable
+                own[name], regions[name] = variable, region
             else:
                 shared.append(self._read_shared(name, variable, region))
-        await together([*shared, self._read_own(own, region)])
+        await together([*shared, self._read_own(own, regions)])
         self.recorder.add(bytes_read=sum(variable.nbytes for variable in own.values()))
         return Region(block, whole)
 
@@ -157,17 +168,19 @@ class Reader:
         return await asyncio.get_running_loop().run_in_executor(self.executor, function, *args)
 
     async def _read_own(
-        self, variables: Mapping[Hashable, xr.Variable], region: Mapping[Hashable, slice]
+        self,
+        variables: Mapping[Hashable, xr.Variable],
+        regions: Mapping[Hashable, Mapping[Hashable, slice]],
     ) -> None:
         """Read what no other block reads but for its halo."""
         graphs = {name: each for name, each in variables.items() if each.chunks is not None}
         jobs = [
-            self._read_one(name, variable, region)
+            self._read_one(name, variable, regions[name])
             for name, variable in variables.items()
             if name not in graphs
         ]
         if graphs:
-            jobs.append(self._compute(graphs, region))
+            jobs.append(self._compute(graphs, regions))
         async with self._slots:
             with self.recorder.timed("read"):
                 await together(jobs)
@@ -182,7 +195,7 @@ class Reader:
             reading = (
                 self._read_one(name, variable, region)
                 if variable.chunks is None
-                else self._compute({name: variable}, region)
+                else self._compute({name: variable}, {name: region})
             )
             held = self._last[name] = box, variable, asyncio.ensure_future(reading)
         # If this block is given up, others may still want it.
@@ -192,35 +205,63 @@ class Reader:
     async def _read_one(
         self, name: Hashable, variable: xr.Variable, region: Mapping[Hashable, slice]
     ) -> None:
-        async def load() -> None:
-            if name not in self._blocking and not decodes_on_the_loop(variable):
+        async def load(part: xr.Variable) -> None:
+            if name not in self._blocking and not decodes_on_the_loop(part):
                 try:
-                    await variable.load_async()
+                    await part.load_async()
                     return
                 except NotImplementedError:  # the backend has no asynchronous reads
                     self._blocking.add(name)
-            await self._run(variable.load)
+            await self._run(part.load)
 
         self.recorder.add(**{f"read {read_path(variable)}": 1})
-        await self._retried(load, [name], region)
+        try:
+            await self._retried(lambda: load(variable), [name], region)
+        except ReadError as error:
+            await self._skip(name, variable, region, load, error)
+
+    async def _skip(
+        self,
+        name: Hashable,
+        variable: xr.Variable,
+        region: Mapping[Hashable, slice],
+        load: Callable[[xr.Variable], Coroutine[Any, Any, None]],
+        error: ReadError,
+    ) -> None:
+        """Go on without the chunks that cannot be read, if that is wanted."""
+        if self.skipping is None or isinstance(error.__cause__, MemoryError):
+            raise error
+        found = await read_by_chunks(name, variable, region, self.skipping.get(name, {}), load)
+        self.failures.extend(found)
+        self.recorder.fail(found)
 
     async def _compute(
-        self, graphs: Mapping[Hashable, xr.Variable], region: Mapping[Hashable, slice]
+        self,
+        graphs: Mapping[Hashable, xr.Variable],
+        regions: Mapping[Hashable, Mapping[Hashable, slice]],
     ) -> None:
         """Compute variables backed by dask together, so that they share what their graphs share."""
 
-        def compute() -> None:
-            lazy = [variable.data for variable in graphs.values()]
+        def compute(variables: Sequence[xr.Variable]) -> None:
+            lazy = [variable.data for variable in variables]
             # By default dask would start a pool for each thread that calls it, and keep it.
             scheduler = dask.base.get_scheduler(collections=lazy)  # type: ignore[no-untyped-call]
             plain = scheduler in (None, dask.threaded.get)
             options = {"scheduler": "threads", "pool": self.graphs} if plain else {}
             results = dask.base.compute(*lazy, **options)  # type: ignore[no-untyped-call]
-            for variable, result in zip(graphs.values(), results, strict=True):
+            for variable, result in zip(variables, results, strict=True):
                 variable.data = result
 
+        async def load(part: xr.Variable) -> None:
+            await self._run(compute, [part])
+
         self.recorder.add(**{"computed by dask": len(graphs)})
-        await self._retried(lambda: self._run(compute), graphs, region)
+        every, first = list(graphs.values()), next(iter(regions.values()))
+        try:
+            await self._retried(lambda: self._run(compute, every), graphs, first)
+        except ReadError as error:
+            for name, variable in graphs.items():
+                await self._skip(name, variable, regions[name], load, error)
 
     async def _retried(
         self,

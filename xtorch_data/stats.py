@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from .failures import Failure
 
 __all__ = ["Recorder", "Stats"]
 
@@ -51,6 +53,11 @@ class Stats:
         Blocks that were read, and blocks that were still in memory from an earlier epoch.
     retries : int
         Reads that failed in passing and were tried again.
+    skipped, repeated : int
+        With ``on_error="skip"``, samples left out because they touch what could not be read, and
+        samples handed out once more for batches of which nothing was left.
+    failures : tuple of Failure
+        What could not be read.
     paths : mapping of str to int
         Ways that the data went, and how often. Regions of a variable: read directly, by zarr's
         codec pipeline, by another backend, or computed by dask. Windows of a variable: selected by
@@ -73,6 +80,9 @@ class Stats:
     blocks_read: int
     blocks_cached: int
     retries: int = 0
+    skipped: int = 0
+    repeated: int = 0
+    failures: tuple[Failure, ...] = ()
     paths: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -106,6 +116,7 @@ class Recorder:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _begun: float = field(default_factory=time.perf_counter)
     _ended: float | None = None
+    _failures: list[Failure] = field(default_factory=list)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -122,6 +133,11 @@ class Recorder:
             for name, amount in amounts.items():
                 self._sums[name] = self._sums.get(name, 0) + amount
 
+    def fail(self, failures: Iterable[Failure]) -> None:
+        """Note what could not be read."""
+        with self._lock:
+            self._failures.extend(failures)
+
     def end(self) -> None:
         """Stop the clock."""
         if self._ended is None:
@@ -130,7 +146,7 @@ class Recorder:
     def stats(self) -> Stats:
         """The sums so far."""
         with self._lock:
-            sums = dict(self._sums)
+            sums, failures = dict(self._sums), tuple(self._failures)
         ended = time.perf_counter() if self._ended is None else self._ended
         return Stats(
             epoch=self.epoch,
@@ -148,5 +164,8 @@ class Recorder:
             blocks_read=int(sums.get("blocks_read", 0)),
             blocks_cached=int(sums.get("blocks_cached", 0)),
             retries=int(sums.get("retries", 0)),
+            skipped=int(sums.get("skipped", 0)),
+            repeated=int(sums.get("repeated", 0)),
+            failures=failures,
             paths={path: int(sums[path]) for path in PATHS if path in sums},
         )

@@ -1,0 +1,208 @@
+"""Chunks that cannot be read: an error, or samples that are left out and counted."""
+
+import logging
+
+import dask.array
+import numpy as np
+import pytest
+import torch.utils.data
+import xarray as xr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import xtorch_data as xtd
+
+TIME, X, CHUNK = 60, 12, (5, 4)
+
+
+def fields(path, damaged=(), names=("a", "b")):
+    """Data in chunks of 5 × 4, and a store of it in which some chunks of `a` are damaged."""
+    rng = np.random.default_rng(0)
+    ds = xr.Dataset(
+        {name: (("time", "x"), rng.normal(size=(TIME, X)).astype("f4")) for name in names}
+    )
+    ds.to_zarr(path, consolidated=False, encoding={name: {"chunks": CHUNK} for name in names})
+    for place in damaged:
+        path.joinpath("a", "c", *map(str, place)).write_bytes(b"not what it was")
+    return ds
+
+
+def touches(window, damaged):
+    """Whether a window lies on a damaged chunk, worked out from positions alone."""
+    cells = {
+        (time // CHUNK[0], x // CHUNK[1])
+        for time in range(window["time"].start, window["time"].stop)
+        for x in range(window["x"].start, window["x"].stop)
+    }
+    return not cells.isdisjoint(damaged)
+
+
+def checked(dataset, ds, damaged):
+    """Batches of an epoch, each compared with `isel`; and what was skipped."""
+    batches = list(dataset)
+    bad = {n for n in range(len(dataset.windows)) if touches(dataset.windows[n], damaged)}
+    skipped, seen = [], []
+    for batch in batches:
+        assert len(batch) > 0
+        for place, number in enumerate(batch.index.tolist()):
+            cut = ds.isel(dataset.windows[number])
+            for part, name in zip(batch.x[place].numpy(), ("a", "b"), strict=True):
+                np.testing.assert_array_equal(part, cut[name])
+        skipped += batch.skipped
+        seen += batch.index.tolist()
+    assert sorted(skipped) == sorted(bad)
+    assert not bad & set(seen)
+    assert bad | set(seen) == set(range(len(dataset.windows)))
+    return batches, seen, bad
+
+
+DAMAGED = st.sets(
+    st.tuples(st.integers(0, TIME // CHUNK[0] - 1), st.integers(0, X // CHUNK[1] - 1)),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    damaged=DAMAGED,
+    shuffle=st.booleans(),
+    width=st.sampled_from([3, X]),
+    memory=st.sampled_from([600, 3000, 10**6]),
+    cache=st.booleans(),
+    size=st.integers(8, 20),
+)
+def test_samples_that_touch_damage_are_left_out_and_no_others(
+    tmp_path_factory, damaged, shuffle, width, memory, cache, size
+):
+    path = tmp_path_factory.mktemp("damaged") / "d.zarr"
+    ds = fields(path, damaged)
+    dataset = xtd.IterableDataset(
+        xtd.open_zarr(path, consolidated=False),
+        {"time": 3, "x": width},
+        {"time": 2, "x": width - 1},
+        batch_size=size,
+        shuffle=shuffle,
+        memory=memory,
+        cache=cache,
+        inputs=["a", "b"],
+        on_error="skip",
+    )
+    try:
+        for _ in range(2):
+            batches, seen, bad = checked(dataset, ds, damaged)
+            stats = dataset.stats()
+            assert stats.skipped == len(bad)
+            # Repeated are the samples that stand in, one for each batch that would be empty.
+            assert stats.repeated == len(seen) - len(set(seen))
+            assert len(batches) == len(dataset)
+            if bad:
+                assert {failure.variable for failure in stats.failures} == {"a"}
+    except xtd.ReadError as error:
+        assert "no sample of a whole batch" in str(error)  # before there was any
+
+
+@pytest.mark.parametrize("kind", ["zarr", "zarr's pipeline", "dask", "netcdf"])
+def test_any_backend(tmp_path, kind, caplog):
+    damaged = {(2, 0)}
+    ds = fields(tmp_path / "d.zarr", damaged)
+    lazy = xtd.open_zarr(tmp_path / "d.zarr", consolidated=False)
+    if kind == "zarr's pipeline":
+        store = xr.open_zarr(tmp_path / "d.zarr", consolidated=False, chunks=None)
+        lazy = store.isel(time=list(range(TIME)))  # an indexer that is not read directly
+    elif kind == "dask":
+        lazy = xr.open_zarr(tmp_path / "d.zarr", consolidated=False)
+    elif kind == "netcdf":
+
+        def block(values, block_info=None):
+            if block_info[0]["chunk-location"] in damaged:
+                raise OSError("a bad sector")
+            return values
+
+        lazy = ds.chunk(time=CHUNK[0], x=CHUNK[1])
+        lazy["a"] = lazy["a"].copy(data=dask.array.map_blocks(block, lazy["a"].data, dtype="f4"))
+    dataset = xtd.IterableDataset(
+        lazy, {"time": 3, "x": 4}, {"time": 2}, batch_size=16, inputs=["a", "b"], on_error="skip"
+    )
+    with caplog.at_level(logging.WARNING, "xtorch_data"):
+        _, _, bad = checked(dataset, ds, damaged)
+    assert bad
+    assert any("'a' at isel(time=10:15, x=0:4)" in str(f) for f in dataset.stats().failures)
+    assert "skipping samples that need 'a'" in caplog.text
+
+
+def test_by_default_it_is_an_error(tmp_path):
+    fields(tmp_path / "d.zarr", {(2, 0)})
+    lazy = xtd.open_zarr(tmp_path / "d.zarr", consolidated=False)
+    with pytest.raises(xtd.ReadError, match="could not read 'a'"):
+        list(xtd.IterableDataset(lazy, {"time": 3, "x": 4}))
+    with pytest.raises(ValueError, match="on_error must be 'raise' or 'skip', not 'ignore'"):
+        xtd.IterableDataset(lazy, {"time": 3}, on_error="ignore")
+
+
+def test_an_epoch_of_nothing_is_an_error(tmp_path):
+    everywhere = {(t, x) for t in range(TIME // CHUNK[0]) for x in range(X // CHUNK[1])}
+    fields(tmp_path / "d.zarr", everywhere)
+    lazy = xtd.open_zarr(tmp_path / "d.zarr", consolidated=False)
+    with pytest.raises(xtd.ReadError, match="no sample of a whole batch could be read"):
+        list(xtd.IterableDataset(lazy, {"time": 3, "x": 4}, inputs=["a", "b"], on_error="skip"))
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_ranks_have_as_many_batches_and_a_state_goes_on(tmp_path, world_size):
+    damaged = {(2, 0), (2, 1), (2, 2), (7, 1)}
+    ds = fields(tmp_path / "d.zarr", damaged)
+
+    def dataset(rank):
+        return xtd.IterableDataset(
+            xtd.open_zarr(tmp_path / "d.zarr", consolidated=False),
+            {"time": 3, "x": X},
+            {"time": 2},
+            batch_size=2,
+            drop_last=True,
+            shuffle=True,
+            seed=3,
+            inputs=["a", "b"],
+            on_error="skip",
+            rank=rank,
+            world_size=world_size,
+        )
+
+    whole = [list(dataset(rank)) for rank in range(world_size)]
+    assert len({len(batches) for batches in whole}) == 1
+    batches = whole[0]
+    for taken in (1, len(batches) // 2):
+        first = dataset(0)
+        stream = iter(first)
+        for _ in range(taken):
+            next(stream)
+        again = dataset(0)
+        again.load_state_dict(first.state_dict())
+        rest = list(again)
+        assert [b.skipped for b in rest] == [b.skipped for b in batches[taken:]]
+        there = [b for b in zip(rest, batches[taken:], strict=True) if len(b[0].skipped) < 2]
+        for found, expected in there:
+            assert found.index.tolist() == expected.index.tolist()
+    assert ds.sizes["time"] == TIME
+
+
+def test_workers_tell_what_they_skipped(tmp_path):
+    damaged = {(2, 0), (9, 2)}
+    ds = fields(tmp_path / "d.zarr", damaged)
+    dataset = xtd.IterableDataset(
+        xtd.open_zarr(tmp_path / "d.zarr", consolidated=False),
+        {"time": 3, "x": 4},
+        {"time": 2},
+        batch_size=16,
+        shuffle=True,
+        inputs=["a", "b"],
+        on_error="skip",
+    )
+    loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=2)
+    batches = list(loader)
+    bad = {n for n in range(len(dataset.windows)) if touches(dataset.windows[n], damaged)}
+    assert sorted(number for batch in batches for number in batch.skipped) == sorted(bad)
+    for batch in batches:
+        assert batch.replace(x=batch.x + 1).skipped == batch.to("cpu").skipped == batch.skipped
+        assert list(batch.to_xarray()["sample"].values) == batch.index.tolist()
+    assert ds.sizes["x"] == X
