@@ -56,6 +56,19 @@ def test_only_so_many_idle_buffers_are_kept():
     assert sum(len(free) for free in buffers._free.values()) == 0
 
 
+def test_idle_memory_that_is_somewhat_larger_serves_as_well():
+    buffers = Buffers(10**6)
+    where = address(buffers.take((100,), F4))
+    smaller = buffers.take((9, 10), F4)
+    assert address(smaller) == where
+    assert smaller.shape == (9, 10)
+    del smaller
+    much = buffers.take((20,), F4)  # half of it would lie idle
+    assert sum(len(free) for free in buffers._free.values()) == 1
+    assert address(buffers.take((100,), F4)) == where
+    assert much.nbytes == 80
+
+
 def test_nothing_can_be_lent():
     assert Buffers(10**6).take((0, 4), F4).shape == (0, 4)
 

@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 __all__ = ["Buffers"]
 
+# How many times as large as what is asked for memory may be that is lent.
+LARGER = 1.5
+
 
 class Buffers:
     """Memory that is lent, and lent again once nobody holds what it was lent for.
@@ -42,22 +45,28 @@ class Buffers:
         nbytes = math.prod(shape) * dtype.itemsize
         if nbytes == 0:
             return np.empty(shape, dtype)
-        free = self._free.setdefault(nbytes, deque())
-        try:
-            memory = free.popleft()
-        except IndexError:
+        memory = self._idle_memory(nbytes)
+        if memory is None:
             self._make_room(nbytes)
             memory = np.empty(nbytes, np.uint8).data
         # numpy lets a view hold the array at the root of its chain of views. That is this one,
         # because what lies under it is no array.
-        root = np.frombuffer(memory, dtype)
+        root = np.frombuffer(memory[:nbytes], dtype)
         address = root.__array_interface__["data"][0]
-        self._lent[address] = nbytes
+        self._lent[address] = memory.nbytes
         weakref.finalize(root, _give_back, self, address, memory).atexit = False
         return root.reshape(shape)
 
     # What follows may run wherever a last reference dies, in the middle of a lock for all we know:
     # it needs none. If it runs twice at once, a buffer more or less is kept.
+
+    def _idle_memory(self, nbytes: int) -> memoryview | None:
+        """Idle memory of a size, or somewhat larger: the last batch or block is often smaller."""
+        for size in sorted(list(self._free)):
+            if nbytes <= size <= LARGER * nbytes:
+                with contextlib.suppress(IndexError):
+                    return self._free[size].popleft()
+        return None
 
     def _room(self) -> int:
         """Bytes that may still be kept."""
@@ -83,4 +92,4 @@ class Buffers:
 def _give_back(buffers: Buffers, address: int, memory: memoryview) -> None:
     buffers._lent.pop(address, None)
     if memory.nbytes <= buffers._room():
-        buffers._free[memory.nbytes].append(memory)
+        buffers._free.setdefault(memory.nbytes, deque()).append(memory)
