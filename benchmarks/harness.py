@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import growth, memory, planning, remote, report
+from . import growth, memory, planning, remote, report, state
 from .contenders import Contender, contenders
 from .environment import insitubatch_python
 from .process import Epoch, Process, warm
@@ -142,7 +142,7 @@ def main() -> None:
     wanted = os.environ.get("WORKLOAD") or ""
     names = [name for group in GROUPS.values() for name in group]
     chosen = GROUPS.get(wanted) or [name for name in names if wanted in ("", name)]
-    known = [*GROUPS, "planning", "memory", "growth"]
+    known = [*GROUPS, "planning", "memory", "growth", "state"]
     if not chosen and wanted not in known:
         raise SystemExit(f"no workload {wanted!r}; there are {known} and {names}")
     found: list[Target] = []
@@ -160,7 +160,12 @@ def main() -> None:
             raced = race(name, quick)
             put(report.table(raced))
             found += targets(raced)
-        tables = {"planning": planning.table, "memory": memory.table, "growth": growth.table}
+        tables = {
+            "planning": planning.table,
+            "memory": memory.table,
+            "growth": growth.table,
+            "state": state.table,
+        }
         for name, measure in tables.items():
             if wanted in ("", name):
                 text, reached = measure(quick)
