@@ -56,7 +56,7 @@ def table(quick: bool) -> tuple[str, list[Target]]:
         found.append(Target("state", f"{what}: bytes of a state", BYTES, size, at_most=True))
     columns = ["", "batches", "a state, µs", "share of the epoch, %", "largest, bytes as JSON"]
     text = (
-        f"\n### state\n\n{work.name}, batches of {work.batch_size}, `loader.state_dict()` after every "
-        f"batch; medians of {ROUNDS} epochs.\n\n"
+        f"\n### state\n\n{work.name}, batches of {work.batch_size}, `loader.state_dict()` after "
+        f"every batch; medians of {ROUNDS} epochs.\n\n"
     )
     return text + report.rows(columns, body), found
