@@ -1246,3 +1246,15 @@ def test_a_dim_called_sample_of_which_each_place_is_a_sample_labels_them():
             expected = ds.isel(dataset.windows[number])
             assert labelled["sample"].values[place] == expected["sample"].item()
             np.testing.assert_array_equal(labelled["a"].values[place], expected["a"].values)
+
+
+def test_a_preprocess_gives_every_block_the_same_dtype():
+    ds = xr.Dataset({"v": ("time", np.arange(40.0))}).chunk(time=10)
+
+    def preprocess(block):
+        # Ones, on which it is tried, fit integers.
+        return block.astype("i4") if float(block["v"].max()) < 20 else block + 0.5
+
+    dataset = xtd.IterableDataset(ds, {"time": 2}, preprocess=preprocess, memory=200)
+    with pytest.raises(TypeError, match="the dtype float64; on the block it was tried on"):
+        list(dataset)

@@ -206,3 +206,25 @@ def test_workers_tell_what_they_skipped(tmp_path):
         assert batch.replace(x=batch.x + 1).skipped == batch.to("cpu").skipped == batch.skipped
         assert list(batch.to_xarray()["sample"].values) == batch.index.tolist()
     assert ds.sizes["x"] == X
+
+
+def test_dims_outside_the_sample_space_are_whole(tmp_path):
+    rng = np.random.default_rng(0)
+    ds = xr.Dataset(
+        {
+            "a": (("time", "x"), rng.normal(size=(TIME, X)).astype("f4")),
+            "edges": (("time", "side"), rng.normal(size=(TIME, 2)).astype("f4")),
+        }
+    )
+    ds.to_zarr(tmp_path / "d.zarr", consolidated=False, encoding={"edges": {"chunks": (5, 2)}})
+    (tmp_path / "d.zarr" / "edges" / "c" / "3" / "0").write_bytes(b"not what it was")
+    dataset = xtd.IterableDataset(
+        xtd.open_zarr(tmp_path / "d.zarr", consolidated=False),
+        {"time": 3, "x": -1},
+        inputs="a",
+        preprocess=lambda block: block.assign(a=block["a"] - block["edges"].mean("side")),
+        batch_size=4,
+        on_error="skip",
+    )
+    skipped = [number for batch in dataset for number in batch.skipped]
+    assert skipped == [5, 6]  # steps 15 to 20

@@ -87,3 +87,25 @@ def test_the_given_dataset_stays_as_it_is(tmp_path):
     np.testing.assert_array_equal(again["v"], ds["v"].values.astype("f4"))
     part = again.isel(time=slice(2, 9, 3), x=[3, 1])["v"]
     np.testing.assert_array_equal(part, ds["v"].values.astype("f4")[2:9:3, :, [3, 1]])
+
+
+@pytest.mark.parametrize("engine", ["zarr", "netcdf4"])
+def test_dates_of_another_calendar_are_there_for_preprocess(tmp_path, engine):
+    time = xr.date_range("2000-01-01", periods=12, calendar="noleap", use_cftime=True)
+    bounds = np.stack([time.values, time.values], axis=1)
+    ds = xr.Dataset(
+        {"t": ("time", np.arange(12.0)), "time_bnds": (("time", "bnds"), bounds)}, {"time": time}
+    )
+    if engine == "zarr":
+        ds.to_zarr(tmp_path / "t.zarr", consolidated=False)
+        lazy_ds = xtd.open_zarr(tmp_path / "t.zarr", consolidated=False)
+    else:
+        ds.to_netcdf(tmp_path / "t.nc", engine=engine)
+        lazy_ds = xr.open_dataset(tmp_path / "t.nc", engine=engine)
+
+    def preprocess(block):
+        return block.assign(t=block["t"] + block["time_bnds"].notnull().sum("bnds"))
+
+    dataset = xtd.IterableDataset(lazy_ds, {"time": 3}, inputs="t", preprocess=preprocess)
+    found = np.concatenate([batch.x.numpy().ravel() for batch in dataset])
+    np.testing.assert_array_equal(found, np.arange(12) + 2)

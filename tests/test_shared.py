@@ -188,3 +188,22 @@ def test_memory_of_workers_is_left_when_an_epoch_is_broken_off():
     shared.forget_ended()
     assert held_of_workers() == []
     assert torch.equal(batch.x, first)
+
+
+def test_tensors_of_many_sizes_share_few_files():
+    buffers = SharedBuffers(10**6)
+    for size in range(1, 3000):
+        found = sent(filled(buffers, (size,), size))
+        assert found.shape == (size,)
+        assert (found == size).all()
+    assert len(shared._received[buffers.sender]) < 100
+
+
+def test_tensors_that_are_more_than_their_memory_go_as_torch_sends_them():
+    array = SharedBuffers(10**6).take((4,), np.dtype("c8"))
+    array[...] = 1j
+    plain = torch.from_numpy(array)
+    assert isinstance(shareable(plain), shared._Loan)
+    assert not isinstance(shareable(plain.conj()), shared._Loan)
+    assert not isinstance(shareable(plain.to_sparse()), shared._Loan)
+    assert not isinstance(shareable(torch.nn.Parameter(plain)), shared._Loan)

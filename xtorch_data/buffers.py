@@ -43,7 +43,7 @@ class Buffers:
         It is lent until the array, every view of it and every tensor made of them are gone.
         """
         nbytes = math.prod(shape) * dtype.itemsize
-        if nbytes == 0:
+        if nbytes == 0 or dtype.hasobject:
             return np.empty(shape, dtype)
         memory = self._idle_memory(nbytes)
         if memory is None:

@@ -433,6 +433,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 origin=samples.origin,
                 windows=recipe.windows,
                 variable_dims=samples.variable_dims,
+                variable_dtypes=samples.variable_dtypes,
                 preprocess=samples.preprocess,
                 seed=recipe.seed,
                 epoch=epoch,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import itertools
 import math
 import sys
-import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,14 +168,14 @@ class DirectReader:
         for chunk in chunks:
             try:
                 file = io.FileIO(folder / chunk.key)
-            except FileNotFoundError:
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # as zarr has it
                 self._put(chunk, None, out)
                 continue
             with file:
                 size = file.seek(0, io.SEEK_END)
                 if not self._read_rows(file, size, chunk, out):
-                    encoded = _scratch("encoded", size)
-                    self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
+                    with _scratch(size) as encoded:
+                        self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
 
     def _read_rows(self, file: io.FileIO, size: int, chunk: _Chunk, out: Array) -> bool:
         """Read just the rows that are wanted, where they lie side by side in file and memory."""
@@ -204,22 +205,18 @@ class DirectReader:
             fill = self.array.fill_value
             target[...] = 0 if fill is None else fill
             return
-        straight = chunk.whole and target.flags.c_contiguous
-        values = target if straight else self._scratch_chunk()
         try:
-            if self.decode is None:
-                _copy(encoded, values)
-            else:
-                self.decode(encoded, values)
+            decode = _copy if self.decode is None else self.decode
+            if chunk.whole and target.flags.c_contiguous:
+                decode(encoded, target)
+                return
+            with _scratch(self._chunk_nbytes) as memory:
+                values = np.frombuffer(memory, self.array.dtype).reshape(self.array.chunks)
+                decode(encoded, values)
+                np.copyto(target, values[chunk.inside])
         except Exception as error:
             error.add_note(f"in chunk {chunk.key} of {self.array.store_path}")
             raise
-        if not straight:
-            np.copyto(target, values[chunk.inside])
-
-    def _scratch_chunk(self) -> Array:
-        memory = _scratch("decoded", self._chunk_nbytes)
-        return np.frombuffer(memory, self.array.dtype).reshape(self.array.chunks)
 
 
 def on_loop_of(array: zarr.Array[Any], reading: Coroutine[Any, Any, Any]) -> Any:
@@ -277,17 +274,24 @@ def _along(start: int, stop: int, size: int) -> list[tuple[int, slice, slice]]:
     return found
 
 
-# Memory of each thread, used again for every chunk.
-_local = threading.local()
+# Memory for a chunk as it is stored, or of which a part is wanted, used again; only so many threads
+# decode at the same time.
+_idle: deque[memoryview] = deque(maxlen=2 * dask.system.CPU_COUNT)
 
 
-def _scratch(name: str, nbytes: int) -> memoryview:
-    memory = getattr(_local, name, None)
-    if memory is None or len(memory) < nbytes:
+@contextlib.contextmanager
+def _scratch(nbytes: int) -> Iterator[memoryview]:
+    """Memory of some bytes, for a while."""
+    try:
+        memory = _idle.pop()
+    except IndexError:
+        memory = memoryview(b"")
+    if len(memory) < nbytes:
         memory = np.empty(nbytes, np.uint8).data
-        setattr(_local, name, memory)
-    found: memoryview = memory[:nbytes]
-    return found
+    try:
+        yield memory[:nbytes]
+    finally:
+        _idle.append(memory)
 
 
 # How chunks are decoded, each with a check that they hold what they should: decoders are satisfied
@@ -307,7 +311,8 @@ def _copy(encoded: Encoded, out: Array) -> None:
 def _blosc(encoded: Encoded, out: Array) -> None:
     # https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
     _require(int.from_bytes(encoded[4:8], "little"), out)
-    if int.from_bytes(encoded[12:16], "little") != len(encoded):  # the decoder would read on
+    # The decoder would read on behind the end.
+    if len(encoded) < 16 or int.from_bytes(encoded[12:16], "little") != len(encoded):
         raise ValueError(f"the chunk is cut: it has {len(encoded)} bytes")
     numcodecs.blosc.decompress(encoded, out)
 
@@ -326,6 +331,8 @@ def _zstd_size(encoded: Encoded) -> int | None:
 
     https://datatracker.ietf.org/doc/html/rfc8878#name-frame-header
     """
+    if encoded[:4] != b"\x28\xb5\x2f\xfd" or len(encoded) < 6:
+        raise ValueError("the chunk does not begin as a frame of Zstandard does")
     descriptor = encoded[4]
     single = descriptor >> 5 & 1
     at = 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]

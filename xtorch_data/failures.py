@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy.typing as npt
 import xarray as xr
 
 from .chunks import Chunks
+from .epoch import Box
 from .windows import IntArray, Windows
 
-__all__ = ["Failure", "hit", "read_by_chunks"]
+__all__ = ["Failure", "hit", "reaching", "read_by_chunks"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,19 @@ def hit(
                 touched &= (at < stop) & (at + axis.size > start)
         found |= touched
     return found
+
+
+def reaching(failures: Iterable[Failure], boxes: Sequence[Box], windows: Windows) -> list[Failure]:
+    """The failures that lie in some regions of the data."""
+    places = {axis.dim: place for place, axis in enumerate(windows.axes)}
+
+    def touches(failure: Failure, box: Box) -> bool:
+        return all(
+            box[places[dim]][0] < stop and start < box[places[dim]][1]
+            for dim, (start, stop) in failure.region.items()
+        )
+
+    return [each for each in failures if any(touches(each, box) for box in boxes)]
 
 
 async def read_by_chunks(
@@ -127,6 +141,7 @@ def _cells(
 ) -> Iterator[dict[Hashable, tuple[int, int]]]:
     """The chunks that a region touches, cut to it."""
     along = []
+    dims = [dim for dim in dims if dim in region]  # along others, all of it is wanted
     for dim in dims:
         cuts = []
         start, stop = region[dim].start, region[dim].stop

@@ -104,6 +104,7 @@ class Fetcher:
             origin=samples.origin,
             windows=samples.recipe.windows,
             variable_dims=samples.variable_dims,
+            variable_dtypes=samples.variable_dtypes,
             preprocess=samples.preprocess,
             seed=samples.recipe.seed,
             epoch=epoch,

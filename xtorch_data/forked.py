@@ -19,8 +19,13 @@ _ADVICE = (
     "Start workers afresh instead: DataLoader(…, multiprocessing_context='forkserver'), or "
     "xtorch_data.DataLoader, which does"
 )
-# Stores whose reads run on threads of a compiled library, which do not survive a fork.
-_THREADED_STORES = ("ObjectStore", "IcechunkStore")
+# Why a store cannot be read in a fork of the process that opened it.
+_LOST_THREADS = "whose threads do not survive a fork: it would hang"
+_UNSAFE_STORES = {
+    "ObjectStore": _LOST_THREADS,
+    "IcechunkStore": _LOST_THREADS,
+    "ZipStore": "whose open file all forks would move about in",
+}
 
 
 def make_safe(data: xr.Dataset) -> None:
@@ -43,10 +48,11 @@ def make_safe(data: xr.Dataset) -> None:
             if not isinstance(array, zarr.Array):
                 continue
             store = type(array.store).__name__
-            if store in _THREADED_STORES or _has_sessions(array.store):
+            why = _LOST_THREADS if _has_sessions(array.store) else _UNSAFE_STORES.get(store)
+            if why is not None:
                 raise RuntimeError(
-                    f"this worker was forked, and variable {name!r} is read from a {store}, whose "
-                    f"threads do not survive a fork: it would hang. {_ADVICE}"
+                    f"this worker was forked, and variable {name!r} is read from a {store}, {why}. "
+                    f"{_ADVICE}"
                 )
             inner = array._async_array
             if type(inner.codec_pipeline).__module__.startswith("zarrs"):

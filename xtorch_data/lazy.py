@@ -82,7 +82,8 @@ class _InPieces:
     buffers: Buffers
 
     def __call__(self, stored: Any) -> Any:
-        if not isinstance(stored, np.ndarray) or not stored.flags.c_contiguous:
+        plain = isinstance(stored, np.ndarray) and stored.flags.c_contiguous
+        if not plain or self.wanted.hasobject:  # such as dates of a calendar of its own
             return self._of(stored).astype(self.wanted, copy=False)
         out = self.buffers.take(stored.shape, self.wanted)
         values, target = stored.reshape(-1), out.reshape(-1)

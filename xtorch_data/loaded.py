@@ -171,7 +171,7 @@ class Loaded:
         str
             Which way they went: ``"selected"``, ``"indexed"``, ``"copied"`` or ``"split"``.
         """
-        return self._views[part][variable].copy(located, out)
+        return self._views[part][variable].copy((part, variable), located, out)
 
     def _pieces_of(self, order: IntArray) -> IntArray:
         begins = self._begins
@@ -190,7 +190,7 @@ class _View:
     def __init__(self, views: Sequence[View]) -> None:
         self._views = views
 
-    def copy(self, located: Located, out: Array) -> str:
+    def copy(self, key: Hashable, located: Located, out: Array) -> str:
         views, places = self._views, located.places
         if not places:
             out[...] = views[0]
@@ -250,15 +250,16 @@ class _Small(_View):
         return (
             is_small(views[0].shape[axes:], views[0].dtype)
             and itemsize in (1, 2, 4, 8)
+            and len({view.dtype for view in views}) == 1
             and len({view.strides[axes:] for view in views}) == 1
             and all(step >= 0 and step % itemsize == 0 for view in views for step in view.strides)
             and len({view.__array_interface__["data"][0] % itemsize for view in views}) == 1
         )
 
-    def copy(self, located: Located, out: Array) -> str:
+    def copy(self, key: Hashable, located: Located, out: Array) -> str:
         if out.dtype != self._dtype:  # values are cast
-            return super().copy(located, out)
-        index = torch.from_numpy(located.offsets(self, self._offsets))
+            return super().copy(key, located, out)
+        index = torch.from_numpy(located.offsets(key, self._offsets))
         target = torch.from_numpy(
             np.asarray(
                 _Memory(

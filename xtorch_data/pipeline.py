@@ -24,6 +24,7 @@ from .batch import Batch
 from .blocks import INDEX_BYTES
 from .cache import BlockCache
 from .epoch import Load, Stage
+from .failures import reaching
 from .gather import PieceInMemory
 from .loaded import Loaded, Located
 from .prepare import Preparer, Tail
@@ -460,7 +461,8 @@ class _Flights:
             loads = [self._pieces(load, flight, before) for load in flight.stage.loads]
             pieces = [piece for found in await asyncio.gather(*loads) for piece in found]
             windows = self._reader.windows
-            failures = tuple(self._reader.failures)
+            regions = [piece.piece.region for piece in pieces]
+            failures = reaching(self._reader.failures, regions, windows)
             _settle(flight.loaded, Loaded(windows, pieces, await order, failures))
         except BaseException as error:
             _settle(flight.rest, error)

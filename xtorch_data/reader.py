@@ -68,6 +68,8 @@ class Reader:
         The sample space.
     variable_dims : mapping of Hashable to frozenset
         Dims of the variables of the parts, after preprocess.
+    variable_dtypes : mapping of Hashable to numpy.dtype
+        Their dtypes, after preprocess.
     preprocess : Transform, optional
         Function for every region that is read.
     seed, epoch : int
@@ -91,6 +93,7 @@ class Reader:
     origin: str
     windows: Windows
     variable_dims: Mapping[Hashable, frozenset[Hashable]]
+    variable_dtypes: Mapping[Hashable, np.dtype[Any]]
     preprocess: Transform | None
     seed: int
     epoch: int
@@ -198,8 +201,13 @@ class Reader:
                 else self._compute({name: variable}, {name: region})
             )
             held = self._last[name] = box, variable, asyncio.ensure_future(reading)
-        # If this block is given up, others may still want it.
-        await asyncio.shield(held[2])
+        try:
+            # If this block is given up, others may still want it.
+            await asyncio.shield(held[2])
+        except Exception:
+            if self._last.get(name) is held:  # the next one tries again
+                del self._last[name]
+            raise
         variable.data = held[1].data
 
     async def _read_one(
@@ -301,6 +309,12 @@ class Reader:
                     raise ValueError(
                         f"preprocess gave variable {name!r} the dims {list(result[name].dims)}; on "
                         f"the block it was tried on, it was {sorted(map(str, expected))}"
+                    )
+                dtype, tried = result[name].dtype, self.variable_dtypes[name]
+                if not np.can_cast(dtype, tried, "same_kind"):
+                    raise TypeError(
+                        f"preprocess gave variable {name!r} the dtype {dtype}; on the block it was "
+                        f"tried on, it was {tried}: let it give every block the same"
                     )
         except Exception as error:
             error.add_note(f"in preprocess of block {load.block}")

@@ -22,6 +22,7 @@ _ERRORS = (TimeoutError, ConnectionError, IncompleteRead, asyncio.IncompleteRead
 _NUMBERS = frozenset(
     {
         errno.EAGAIN,
+        errno.EBUSY,  # what s3fs makes of "slow down"
         errno.EINTR,
         errno.EHOSTUNREACH,
         errno.ENETDOWN,
@@ -41,6 +42,7 @@ _NAMES = {
     "urllib3": {"ProtocolError", "TimeoutError", "NewConnectionError"},
 }
 
+_random = random.Random()  # nobody's seed is drawn from
 _log = logging.getLogger(__name__)
 
 
@@ -54,7 +56,7 @@ def is_transient(error: BaseException) -> bool:
     while cause is not None:
         if isinstance(cause, _ERRORS) or getattr(cause, "errno", None) in _NUMBERS:
             return True
-        if getattr(cause, "status", None) in _STATUS:
+        if getattr(cause, "status", None) in _STATUS or getattr(cause, "code", None) in _STATUS:
             return True
         for kind in type(cause).__mro__:
             if kind.__name__ in _NAMES.get(kind.__module__.partition(".")[0], ()):
@@ -70,7 +72,7 @@ def pause_before(attempt: int) -> float:
     together should not try again together.
     """
     longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1))
-    return longest * random.uniform(0.5, 1.0)
+    return longest * _random.uniform(0.5, 1.0)
 
 
 async def retried(

@@ -40,6 +40,8 @@ class Samples:
         What variables are cast to as they are read, where nothing needs them otherwise.
     variable_dims : mapping of Hashable to frozenset
         Dims of the variables of the parts, after preprocess.
+    variable_dtypes : mapping of Hashable to numpy.dtype
+        Their dtypes.
     preprocess : Transform, optional
         Function for every block that is read.
     recipe : Recipe
@@ -51,6 +53,7 @@ class Samples:
     layouts: tuple[Layout, ...]
     dtypes: Mapping[Hashable, np.dtype[Any]]
     variable_dims: Mapping[Hashable, frozenset[Hashable]]
+    variable_dtypes: Mapping[Hashable, np.dtype[Any]]
     preprocess: Transform | None
     recipe: Recipe
 
@@ -127,6 +130,7 @@ class Samples:
             layouts=tuple(layouts_of(data, space.windows, made, dtypes)),
             dtypes=dtypes,
             variable_dims={name: frozenset(each.dims) for name, each in variables.items()},
+            variable_dtypes={name: each.dtype for name, each in variables.items()},
             preprocess=prepare,
             recipe=recipe,
         )

@@ -88,12 +88,13 @@ class SharedBuffers(Buffers):
         nbytes = math.prod(shape) * dtype.itemsize
         if nbytes == 0:
             return np.empty(shape, dtype)
-        slot = self._free_slot(nbytes)
+        size = _rounded(nbytes)
+        slot = self._free_slot(size)
         if slot is None:
             self._drop_idle()
-            slot = self._new_slot(nbytes)
+            slot = self._new_slot(size)
         slot.sent = False
-        root = np.frombuffer(slot.values, dtype)
+        root = np.frombuffer(slot.values[:nbytes], dtype)
         address = root.__array_interface__["data"][0]
         _lent[address] = slot
         weakref.finalize(root, _let_go, address, self._slots).atexit = False
@@ -145,6 +146,12 @@ class SharedBuffers(Buffers):
         return tuple(found)
 
 
+def _rounded(nbytes: int) -> int:
+    """A size up to an eighth larger, one of few: batches may differ in theirs."""
+    step = max(HEADER, 1 << max(0, nbytes.bit_length() - 4))
+    return -(-nbytes // step) * step
+
+
 def _let_go(address: int, free: dict[int, deque[_Slot]]) -> None:
     # Runs wherever the last reference dies, in the middle of a lock for all we know.
     slot = _lent.pop(address)
@@ -177,6 +184,9 @@ class _Loan:
 
 def shareable(tensor: torch.Tensor) -> Any:
     """What to send for a tensor: itself, or if it lies in a slot, what says which."""
+    plain = type(tensor) is torch.Tensor and tensor.layout is torch.strided
+    if not plain or tensor.requires_grad or tensor.is_conj() or tensor.is_neg():
+        return tensor
     slot = _lent.get(tensor.untyped_storage().data_ptr())
     # Sent twice it would be given back twice: the second time it is copied.
     return tensor if slot is None or slot.sent else _Loan(slot, tensor)
