@@ -14,7 +14,7 @@ demo: $(VENV)/demo.installed ## Train a small forecaster on real data; results i
 	$(BIN)/python examples/forecast.py
 
 test: $(VENV)/test.installed ## Run the tests, the docstring examples and every example in the docs (ARGS=… for pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(or $(ARGS),-n auto)
 
 check: $(VENV)/check.installed ## Check format, lint, types, docstrings and spelling
 	$(BIN)/ruff format --check .
