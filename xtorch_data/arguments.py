@@ -11,7 +11,15 @@ import torch
 
 from .intervals import Uneven
 
-__all__ = ["as_batch_size", "as_bytes", "as_retries", "as_seed", "as_uneven", "numpy_dtype"]
+__all__ = [
+    "as_batch_size",
+    "as_bytes",
+    "as_epoch",
+    "as_retries",
+    "as_seed",
+    "as_uneven",
+    "numpy_dtype",
+]
 
 
 def as_batch_size(batch_size: int | None) -> int | None:
@@ -32,6 +40,11 @@ def as_batch_size(batch_size: int | None) -> int | None:
 def as_seed(seed: int) -> int:
     """A seed as numpy takes it: an integer that is not negative."""
     return _not_negative(seed, "seed")
+
+
+def as_epoch(epoch: int) -> int:
+    """The number of an epoch."""
+    return _not_negative(epoch, "epoch")
 
 
 def as_retries(retries: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 import os
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ import torch
 import torch.utils.data
 import xarray as xr
 
-from .arguments import as_batch_size, as_bytes, as_retries, as_seed, as_uneven
+from .arguments import as_batch_size, as_bytes, as_epoch, as_retries, as_seed, as_uneven
 from .assembly import Assembly
 from .batch import Batch
 from .buffers import Buffers
@@ -265,9 +264,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         epoch : int
             Its number, 0 or more.
         """
-        epoch = operator.index(epoch)
-        if epoch < 0:
-            raise ValueError(f"epoch must not be negative, got {epoch}")
+        epoch = as_epoch(epoch)
         if self._position.reached:  # begun since: an epoch that is set again is a whole one
             self._plan = self._plan.afresh()
         self._epochs.next = epoch

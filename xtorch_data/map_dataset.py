@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 import os
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -14,7 +13,7 @@ import torch
 import torch.utils.data
 import xarray as xr
 
-from .arguments import as_bytes
+from .arguments import as_bytes, as_epoch
 from .batch import Batch
 from .buffers import Buffers
 from .fetch import Fetcher
@@ -188,9 +187,7 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         epoch : int
             Its number, 0 or more.
         """
-        epoch = operator.index(epoch)
-        if epoch < 0:
-            raise ValueError(f"epoch must not be negative, got {epoch}")
+        epoch = as_epoch(epoch)
         self._epoch = epoch
 
     # What a loader asks for.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from dataclasses import replace
 
 import torch.utils.data
 
-from .arguments import as_seed, as_uneven
+from .arguments import as_epoch, as_seed, as_uneven
 from .intervals import Uneven, total
 from .map_dataset import MapDataset
 from .topology import Topology
@@ -81,9 +80,7 @@ class ChunkSampler(torch.utils.data.Sampler[int]):
         epoch : int
             Its number, 0 or more.
         """
-        epoch = operator.index(epoch)
-        if epoch < 0:
-            raise ValueError(f"epoch must not be negative, got {epoch}")
+        epoch = as_epoch(epoch)
         self._epoch = epoch
 
     def __len__(self) -> int:
