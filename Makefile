@@ -14,7 +14,12 @@ demo: $(VENV)/demo.installed ## Train a small forecaster on real data; results i
 	$(BIN)/python examples/forecast.py
 
 test: $(VENV)/test.installed ## Run the tests, the docstring examples and every example in the docs (ARGS=… for pytest)
-	$(BIN)/python -m pytest $(or $(ARGS),-n auto)
+ifdef ARGS
+	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -n auto -m "not alone"
+	$(BIN)/python -m pytest -m alone
+endif
 
 check: $(VENV)/check.installed ## Check format, lint, types, docstrings and spelling
 	$(BIN)/ruff format --check .

@@ -73,6 +73,7 @@ def slowly(sample):
     return sample
 
 
+@pytest.mark.alone
 def test_threads_end_though_waiting_for_them_is_interrupted(dataset):
     data = dataset._data
     dataset = xtd.IterableDataset(

@@ -565,6 +565,7 @@ def test_an_interrupt_in_the_loop_leaves_no_thread(warm, no_new_threads):
     assert_once(samples_of(dataset), 153)
 
 
+@pytest.mark.alone
 def test_an_interrupt_while_waiting_for_a_slow_store_ends_the_wait(warm, no_new_threads):
     opened, _ = counted(fields(160), {"a": (16, 8, 8), "b": (16, 8, 8)}, delay=0.5)
     dataset = xtd.IterableDataset(opened, WINDOW, {"time": 7}, batch_size=4, memory="60 KiB")
