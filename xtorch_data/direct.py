@@ -9,7 +9,7 @@ import itertools
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from zarr.storage import FsspecStore, LocalStore
 
 from .buffers import Buffers
 
-__all__ = ["DirectReader", "on_loop_of", "on_thread"]
+__all__ = ["DirectReader", "on_loop_of", "on_thread", "together"]
 
 Array = npt.NDArray[Any]
 Encoded = bytes | bytearray | memoryview
@@ -120,10 +120,10 @@ class DirectReader:
         if self.is_local:
             each = max(1, TASK_BYTES // max(1, self._chunk_nbytes))
             tasks = [chunks[at : at + each] for at in range(0, len(chunks), each)]
-            await _all(on_thread(self._read_local, task, out) for task in tasks)
+            await together(on_thread(self._read_local, task, out) for task in tasks)
         else:
             slots = asyncio.Semaphore(REQUESTS)
-            await _all(self._fetch(chunk, out, slots) for chunk in chunks)
+            await together(self._fetch(chunk, out, slots) for chunk in chunks)
         return out.reshape(shape)
 
     def _box(self, key: Sequence[slice | int]) -> tuple[list[tuple[int, int]], list[int]]:
@@ -255,8 +255,11 @@ def _fill(file: io.FileIO, begin: int, memory: memoryview) -> int:
     return read
 
 
-async def _all(jobs: Any) -> None:
-    """Wait for all jobs, also if one fails: they write into memory that must not be lent again."""
+async def together(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run coroutines at the same time; when all have ended, raise the first error.
+
+    Not before: they write into memory that must not be lent again.
+    """
     for result in await asyncio.gather(*jobs, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
@@ -298,8 +301,8 @@ def _scratch(nbytes: int) -> Iterator[memoryview]:
 # with less.
 
 
-def _require(nbytes: int | None, out: Array) -> None:
-    if nbytes is not None and nbytes != out.nbytes:
+def _require(nbytes: int, out: Array) -> None:
+    if nbytes != out.nbytes:
         raise ValueError(f"the chunk holds {nbytes} bytes instead of {out.nbytes}")
 
 

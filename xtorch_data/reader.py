@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from .chunks import Chunks
+from .direct import together
 from .epoch import BLOCK_TRANSFORM, Load, generator, shared_box
 from .failures import Failure, read_by_chunks
 from .lazy import decodes_on_the_loop, read_path
@@ -33,13 +34,6 @@ class ReadError(RuntimeError):
 
     The message names the variable, the region and the source; ``__cause__`` is the error itself.
     """
-
-
-async def together(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run coroutines at the same time; when all have ended, raise the first error."""
-    for result in await asyncio.gather(*jobs, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
 
 
 # Steps of variables behind a region that were in the last chunk: where they begin, and the values.
