@@ -6,6 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from xtorch_data import epoch as epochs
+from xtorch_data import streams
 from xtorch_data.blocks import plan_in_order, plan_shuffled
 from xtorch_data.chunks import Chunks, Layout
 from xtorch_data.epoch import Line
@@ -262,7 +263,7 @@ def test_more_blocks_than_are_shuffled_at_once(monkeypatch, runs, group):
 
 def test_random_streams_differ_by_use_and_number():
     draws = {
-        epochs.generator(seed, epoch, use, number).integers(2**62)
+        streams.generator(seed, epoch, use, number).integers(2**62)
         for seed, epoch, use, number in itertools.product(range(3), repeat=4)
     }
     assert len(draws) == 3**4

@@ -15,11 +15,11 @@ import xarray as xr
 
 from .batch import Batch
 from .buffers import Buffers
-from .epoch import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
 from .gather import labelled_sample, to_array
 from .labels import Labels, PartLabels, renamed
 from .loaded import Loaded, Located
 from .select import Part, common_dtype
+from .streams import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
 from .transforms import Transform
 from .windows import Windows
 

@@ -17,6 +17,7 @@ from .assembly import Assembly
 from .batch import Batch
 from .buffers import Buffers
 from .cache import BlockCache
+from .filters import as_weights, as_where, evaluated, labeled
 from .forked import make_safe
 from .intervals import Uneven, cut, total
 from .labels import LabelledWindows
@@ -83,6 +84,18 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         Seed of the order and of random transforms.
     drop_last : bool
         Whether a rank's last batch is left out if it is smaller.
+    weights : xarray.DataArray or array_like of float, optional
+        Samples are drawn by these, with replacement, instead of taken once each: an epoch has as
+        many as there are, and in the mean each comes in proportion to its weight. One for each
+        sample in the order of their numbers, or a DataArray along dims of the sample space, with
+        one for each window or for each step of the data, where that of a window's first step
+        counts. Needs ``shuffle=True``.
+    where : xarray.DataArray, array_like of bool or callable, optional
+        Which samples there are; others are neither yielded nor counted by `len`, and blocks that
+        hold only such are not read. A boolean for each sample in the order of their numbers, a
+        DataArray along dims of the sample space with one for each window, or a function
+        ``Dataset → bool`` that is asked about every window when the dataset is made: that reads
+        the data once. It gets the variables of all parts, after `preprocess`.
     memory : int or str
         Bytes, or text such as ``"1 GiB"``, that blocks held and read ahead may take, per process.
     cache : bool
@@ -155,6 +168,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         shuffle: bool = False,
         seed: int = 0,
         drop_last: bool = False,
+        weights: Any = None,
+        where: Any = None,
         memory: int | str = "1 GiB",
         cache: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
@@ -186,8 +201,30 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             dtype=dtype,
             dims=dims,
         )
+        windows, labels = samples.recipe.windows, samples.windows
+        if weights is not None and not shuffle:
+            raise ValueError("weights draw samples at random, which needs shuffle=True")
+        drawn = as_weights(weights, windows, labels)
+        if callable(where) and not isinstance(where, xr.DataArray):
+            where = evaluated(
+                where,
+                windows,
+                lambda arguments: IterableDataset(
+                    ds,
+                    input_dims,
+                    input_overlap,
+                    inputs=list(samples.variable_dims),
+                    preprocess=preprocess,
+                    memory=memory,
+                    retries=retries,
+                    rank=0,
+                    world_size=1,
+                    dims=dims,
+                    **arguments,
+                ),
+            )
         plan = Plan.of(
-            samples.recipe.windows,
+            windows,
             samples.layouts,
             memory=as_bytes(memory),
             shuffle=shuffle,
@@ -197,6 +234,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             uneven=as_uneven(uneven, shuffle),
             independent=samples.random_blocks,
             cached=cache and not samples.random_blocks,
+            where=as_where(where, windows, labels),
+            weights=drawn,
         )
         self._topology = Topology(rank, world_size)
         self._begin_with(samples, plan)
@@ -225,6 +264,15 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
     def windows(self) -> LabelledWindows:
         """The samples: ``len(windows)``, ``windows[i]`` for ``isel``, ``windows.coords(i)``."""
         return self._samples.windows
+
+    @property
+    def where(self) -> xr.DataArray | None:
+        """Which samples there are, labeled with their first steps; None if all are.
+
+        What a function has answered can be saved and given to other datasets of the same samples.
+        """
+        table = self._plan.where
+        return None if table is None else labeled(table, self._plan.windows, self.windows)
 
     @property
     def plan(self) -> Plan:
@@ -336,8 +384,11 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
 
     def __repr__(self) -> str:
         order = f"shuffled with seed {self._plan.seed}" if self.shuffle else "in order"
+        if self._plan.weights is not None:
+            order = f"drawn by weights with seed {self._plan.seed}"
+        left_out = f", {self._plan.left_out} left out" if self._plan.where is not None else ""
         return (
-            f"<xtorch_data.IterableDataset {self.windows!r}\n"
+            f"<xtorch_data.IterableDataset {self.windows!r}{left_out}\n"
             f"  {self._samples!r}\n"
             f"  batches of {self.batch_size}, {order}, from {self._samples.origin}>"
         )

@@ -1,4 +1,4 @@
-"""An epoch is one line: every sample once, in an order that (seed, epoch) alone decides.
+"""An epoch is one line: its samples in an order that (seed, epoch) alone decides.
 
 Walking along the line means loading one region after the other. Pure arithmetic, no IO.
 """
@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
+from typing import Any
 
 import numpy as np
 
 from .blocks import BlockGrid
+from .choice import Choice, Everything
 from .chunks import Layout
 from .cuts import interval_of
 from .intervals import Interval
+from .streams import BLOCKS, RUNS, SAMPLES, generator
 from .windows import IntArray, Windows
 
 __all__ = [
@@ -24,7 +27,7 @@ __all__ = [
     "Stage",
     "as_indices",
     "chunk_reads",
-    "generator",
+    "run_length",
     "shared_box",
 ]
 
@@ -33,14 +36,6 @@ Box = tuple[Interval, ...]
 # A full permutation of this many blocks is cheap; beyond it, runs of blocks are shuffled first.
 GROUP_BLOCKS = 2**18
 MAX_RUNS = 2**20
-
-# What a random generator is for, so that no two uses share a stream.
-_RUNS, _BLOCKS, _SAMPLES, SAMPLE_TRANSFORM, BLOCK_TRANSFORM, BATCH_TRANSFORM, SPLIT = range(7)
-
-
-def generator(seed: int, epoch: int, use: int, number: int) -> np.random.Generator:
-    """A random generator that depends on its arguments alone."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, use, number))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +135,8 @@ class Stage:
         The positions of the line that are wanted, ``first <= start < stop``.
     shuffle : tuple of int, optional
         Seed, epoch and number of the pool whose samples are shuffled; None for C order.
+    choice : Choice
+        Which of the samples that lie in the blocks are on the line, and how often.
     """
 
     loads: tuple[Load, ...]
@@ -147,16 +144,31 @@ class Stage:
     start: int
     stop: int
     shuffle: tuple[int, int, int] | None
+    choice: Choice
 
     def order(self) -> IntArray | range:
         """Number, among the samples of all pieces, of the sample at each wanted position."""
         start, stop = self.start - self.first, self.stop - self.first
+        chosen = self._chosen()
         if self.shuffle is None:
-            return range(start, stop)
+            return range(start, stop) if chosen is None else chosen[start:stop]
         seed, epoch, pool = self.shuffle
-        count = sum(piece.samples for load in self.loads for piece in load.pieces)
-        order: IntArray = generator(seed, epoch, _SAMPLES, pool).permutation(count)
+        if chosen is None:
+            chosen = sum(piece.samples for load in self.loads for piece in load.pieces)
+        order: IntArray = generator(seed, epoch, SAMPLES, pool).permutation(chosen)
         return order[start:stop]
+
+    def _chosen(self) -> Any:
+        """Numbers, among the samples of all pieces, of those on the line; None if all are once."""
+        found, passed = [], 0
+        for load in self.loads:
+            for piece in load.pieces:
+                inside = self.choice.inside(load.block, piece.box)
+                if inside is None:
+                    return None
+                found.append(inside + passed)
+                passed += piece.samples
+        return np.concatenate(found)
 
     def numbers(self, windows: Windows) -> IntArray:
         """Sample number at each wanted position."""
@@ -190,6 +202,8 @@ class Line:
         What the order depends on.
     pool_blocks : int
         Number of blocks in a pool.
+    chosen : Choice, optional
+        Which samples the line holds, and how often; every sample once by default.
     """
 
     grid: BlockGrid
@@ -197,9 +211,14 @@ class Line:
     seed: int
     epoch: int
     pool_blocks: int = 1
+    chosen: InitVar[Choice | None] = None
+    choice: Choice = field(init=False)
+
+    def __post_init__(self, chosen: Choice | None) -> None:
+        object.__setattr__(self, "choice", chosen or Everything(self.grid))
 
     def __len__(self) -> int:
-        return len(self.grid.windows)
+        return self.choice.total
 
     def stages(self, intervals: Iterable[Interval], independent: bool = False) -> Iterator[Stage]:
         """What to load, in order, to walk over the given intervals of the line.
@@ -223,12 +242,12 @@ class Line:
 
     def _pools(self, start: int, stop: int) -> Iterator[Stage]:
         count = len(self.grid)
-        length = -(-count // MAX_RUNS)  # blocks in a run
+        length = run_length(self.grid)
         runs = -(-count // length)
         group_runs = max(1, GROUP_BLOCKS // length)
-        order = generator(self.seed, self.epoch, _RUNS, 0).permutation(runs)
-        borders = self.grid.samples_before(np.minimum(np.arange(runs + 1) * length, count))
-        sizes = np.add.reduceat(np.diff(borders)[order], np.arange(0, runs, group_runs))
+        order = generator(self.seed, self.epoch, RUNS, 0).permutation(runs)
+        samples = self.choice.of_runs(length)
+        sizes = np.add.reduceat(samples[order], np.arange(0, runs, group_runs))
         ends = np.cumsum(sizes)
         group = int(np.searchsorted(ends, start, side="right"))
         pools_in_group = -(-group_runs * length // self.pool_blocks)
@@ -236,10 +255,12 @@ class Line:
             members = order[group * group_runs : (group + 1) * group_runs]
             blocks = (members[:, None] * length + np.arange(length)).ravel()
             blocks = blocks[blocks < count]
-            generator(self.seed, self.epoch, _BLOCKS, group).shuffle(blocks)
+            generator(self.seed, self.epoch, BLOCKS, group).shuffle(blocks)
+            counts = self.choice.of_blocks(blocks)
+            blocks, counts = blocks[counts > 0], counts[counts > 0]  # others are not read
             position = int(ends[group] - sizes[group])
             starts = np.arange(0, len(blocks), self.pool_blocks)
-            pool_sizes = np.add.reduceat(self.grid.samples(blocks), starts)
+            pool_sizes = np.add.reduceat(counts, starts)
             pool_ends = position + np.cumsum(pool_sizes)
             for pool in range(int(np.searchsorted(pool_ends, start, side="right")), len(starts)):
                 first = int(pool_ends[pool] - pool_sizes[pool])
@@ -252,6 +273,7 @@ class Line:
                     start=max(start, first),
                     stop=min(stop, int(pool_ends[pool])),
                     shuffle=(self.seed, self.epoch, group * pools_in_group + pool),
+                    choice=self.choice,
                 )
             group += 1
 
@@ -267,18 +289,35 @@ class Line:
         axis = max((place for place, count in enumerate(self.grid.shape) if count > 1), default=0)
         below = math.prod(self.grid.windows.shape[axis + 1 :])
         before: Load | None = None  # the load before, if the next block adjoins it
+        # From here on, numbers of samples instead of positions on the line.
+        upto = self.choice.sample(stop - 1) + 1
+        following = self.choice.sample(start)  # the next sample that is on the line
         while start < stop:
-            block, box, first, last = self._block_at(start, axis, below)
-            end = min(last, stop)
+            block, box, first, last = self._block_at(following, axis, below)
+            begin = following if before is None else first
+            end = min(last, upto)
+            position = self.choice.position(end)
+            following = self.choice.sample(position) if end < upto else upto
             if independent or not box:
-                yield Stage((self._whole(block),), first, start, end, None)
+                yield Stage(
+                    (self._whole(block),),
+                    self.choice.position(first),
+                    start,
+                    position,
+                    None,
+                    self.choice,
+                )
             else:
-                positions = first, start, end, last
-                goes_on = last < stop and box[axis][1] < len(self.grid.windows.axes[axis])
-                load = self._consecutive(block, box, axis, positions, below, before, goes_on)
-                yield Stage((load,), start - (start - first) % below, start, end, None)
+                adjoins = last < upto and box[axis][1] < len(self.grid.windows.axes[axis])
+                # The next block, if anything of it is on the line.
+                goes_on = adjoins and following < self._block_at(last, axis, below)[3]
+                load = self._consecutive(
+                    block, box, axis, (first, begin, end, last), below, before, goes_on
+                )
+                piece_begin = self.choice.position(begin - (begin - first) % below)
+                yield Stage((load,), piece_begin, start, position, None, self.choice)
                 before = load if goes_on else None
-            start = end
+            start = position
 
     def _block_at(self, sample: int, axis: int, below: int) -> tuple[int, Box, int, int]:
         """Block number and box around a sample, and the samples ``[first, last)`` in it."""
@@ -346,6 +385,11 @@ class Line:
             keep if keep < finish else None,
             whole_chunks,
         )
+
+
+def run_length(grid: BlockGrid) -> int:
+    """Blocks that follow each other and are shuffled as one, where there are very many."""
+    return -(-len(grid) // MAX_RUNS)
 
 
 def as_indices(order: IntArray | range) -> IntArray:

@@ -15,8 +15,9 @@ from . import epoch as epochs
 from . import intervals as stretches
 from . import resume
 from .blocks import BlockGrid, plan_in_order, plan_shuffled
+from .choice import BlockSums, Drawn, Kept, Table
 from .chunks import Chunks, Layout
-from .epoch import Line, Load, Stage
+from .epoch import Line, Load, Stage, run_length
 from .intervals import Interval, Uneven
 from .resume import Part, Walk
 from .windows import Windows
@@ -33,8 +34,9 @@ BLOCKS_AHEAD = 8
 class Plan:
     """Everything that is decided before a byte is read; `Plan.of` decides it.
 
-    The line of an epoch is every sample once, in the order of that epoch; an interval is a stretch
-    ``[start, stop)`` of it. See `xtorch_data.epoch.Line`.
+    The line of an epoch is its samples, in the order of that epoch: every sample once, unless
+    `where` leaves some out or `weights` draw them. An interval is a stretch ``[start, stop)`` of
+    it. See `xtorch_data.epoch.Line`.
 
     Attributes
     ----------
@@ -62,6 +64,10 @@ class Plan:
         Blocks whose samples are shuffled together.
     budget : int
         Bytes of blocks that are held or read ahead.
+    where : Table, optional
+        Which samples there are; every one by default.
+    weights : Table, optional
+        By which as many samples as there are are drawn in each epoch, with replacement.
     resumed : tuple of (int, tuple of Walk)
         An epoch, and what all ranks have walked of its line before.
     """
@@ -78,6 +84,8 @@ class Plan:
     cached: bool
     pool_blocks: int
     budget: int
+    where: Table | None = None
+    weights: Table | None = None
     resumed: tuple[int, tuple[Walk, ...]] = field(default=(0, ()))
 
     @classmethod
@@ -94,6 +102,8 @@ class Plan:
         uneven: Uneven = "keep",
         independent: bool = False,
         cached: bool = False,
+        where: Table | None = None,
+        weights: Table | None = None,
     ) -> Plan:
         """Decide how the samples of some windows are read.
 
@@ -114,7 +124,7 @@ class Plan:
         budget = memory - spare
         if not shuffle:  # a few blocks ahead hide a read; more would only take fresh memory
             budget = min(budget, BLOCKS_AHEAD * nbytes)
-        return cls(
+        plan = cls(
             layouts=layouts,
             grid=grid,
             shuffle=shuffle,
@@ -127,7 +137,18 @@ class Plan:
             cached=cached,
             pool_blocks=max(1, memory // share // nbytes),
             budget=budget,
+            where=where,
+            weights=weights,
         )
+        if len(windows):
+            plan._require_samples()
+        return plan
+
+    def _require_samples(self) -> None:
+        if not self.samples:
+            raise ValueError(f"where leaves none of the {len(self.windows)} samples")
+        if self._weights is not None and not self._weights.total > 0:
+            raise ValueError("the weights of all samples are 0: there is none to draw")
 
     def over(self, windows: Windows) -> Plan:
         """The plan for other windows of the same data, with nothing resumed."""
@@ -142,14 +163,26 @@ class Plan:
             uneven=self.uneven,
             independent=self.independent,
             cached=self.cached,
+            where=self.where and self.where.over(self.windows, windows),
+            weights=self.weights and self.weights.over(self.windows, windows),
         )
 
     # What there is, and what it takes.
 
     @property
     def windows(self) -> Windows:
-        """The samples."""
+        """The sample space."""
         return self.grid.windows
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in an epoch."""
+        return len(self.windows) if self._kept is None else self._kept.total
+
+    @property
+    def left_out(self) -> int:
+        """Number of samples that `where` leaves out."""
+        return len(self.windows) - self.samples
 
     @property
     def grids(self) -> dict[Hashable, Mapping[Hashable, Chunks]]:
@@ -194,7 +227,7 @@ class Plan:
 
     def left(self, epoch: int) -> list[Interval]:
         """What is still to be walked of an epoch's line."""
-        return resume.remaining(len(self.windows), self._walked(epoch))
+        return resume.remaining(self.samples, self._walked(epoch))
 
     def _walked(self, epoch: int) -> tuple[Walk, ...]:
         """What was walked of an epoch's line before it was resumed."""
@@ -211,14 +244,14 @@ class Plan:
         """What one worker of one rank yields of an epoch's line."""
         walk = self._walk(world_size, num_workers)
         *before, latest = self._walked(epoch) or [walk]
-        left = resume.remaining(len(self.windows), before)
+        left = resume.remaining(self.samples, before)
         if latest.goes_on(walk):  # exactly the batches that would have come next
             return latest.rest(left, rank)[worker]
         return walk.parts(self.left(epoch), rank)[worker]
 
     def batches(self, epoch: int, rank: int, world_size: int) -> int:
         """Number of batches that one rank yields, however many workers it has."""
-        left = resume.samples_left(len(self.windows), self._walked(epoch))
+        left = resume.samples_left(self.samples, self._walked(epoch))
         mine = stretches.share_total(left, rank, world_size, self.uneven)
         return stretches.batches(mine, self.batch_size or 1, self.drop_last)
 
@@ -229,9 +262,9 @@ class Plan:
 
     def require_shares(self, world_size: int) -> None:
         """Raise ValueError if there are fewer samples than ranks, so that all would get none."""
-        if self.uneven == "drop" and len(self.windows) < world_size:
+        if self.uneven == "drop" and self.samples < world_size:
             raise ValueError(
-                f"{len(self.windows)} samples cannot be shared by {world_size} ranks with "
+                f"{self.samples} samples cannot be shared by {world_size} ranks with "
                 "uneven='drop': every rank would get none"
             )
 
@@ -239,7 +272,20 @@ class Plan:
 
     def line(self, epoch: int) -> Line:
         """The order of an epoch."""
-        return Line(self.grid, self.shuffle, self.seed, epoch, self.pool_blocks)
+        choice: Kept | Drawn | None = self._kept
+        if self._weights is not None:
+            choice = Drawn(self._weights, self.samples, self.seed, epoch, run_length(self.grid))
+        return Line(self.grid, self.shuffle, self.seed, epoch, self.pool_blocks, choice)
+
+    @cached_property
+    def _kept(self) -> Kept | None:
+        return None if self.where is None else Kept(BlockSums(self.where, self.grid))
+
+    @cached_property
+    def _weights(self) -> BlockSums | None:
+        if self.weights is None:
+            return None
+        return BlockSums(self.weights.only(self.where, self.windows.shape), self.grid)
 
     def stages(self, epoch: int, intervals: Iterable[Interval]) -> Iterator[Stage]:
         """What to load, in order, to walk over intervals of an epoch's line."""
@@ -259,7 +305,9 @@ class Plan:
 
     @cached_property
     def _fingerprint(self) -> dict[str, Any]:
-        return resume.fingerprint(self.line(0))
+        found = resume.fingerprint(self.line(0))
+        tables = {"where": self.where, "weights": self.weights}
+        return found | {name: table.digest() for name, table in tables.items() if table is not None}
 
     def state_after(
         self, epoch: int, batches: int, world_size: int, num_workers: int = 1

@@ -15,11 +15,12 @@ import xarray as xr
 
 from .chunks import Chunks
 from .direct import together
-from .epoch import BLOCK_TRANSFORM, Load, generator, shared_box
+from .epoch import Load, shared_box
 from .failures import Failure, read_by_chunks
 from .lazy import decodes_on_the_loop, read_path
 from .retry import RETRIES, retried
 from .stats import Recorder
+from .streams import BLOCK_TRANSFORM, generator
 from .transforms import Transform
 from .windows import Windows
 

@@ -13,9 +13,9 @@ import numpy as np
 from .along import Along, Gap
 from .arguments import as_seed
 from .dataset import IterableDataset
-from .epoch import SPLIT, generator
 from .intervals import Interval
 from .map_dataset import MapDataset
+from .streams import SPLIT, generator
 from .windows import Axis, Windows
 
 __all__ = ["Split", "kfold", "random_split", "split"]

@@ -23,7 +23,8 @@ class Verification:
     Attributes
     ----------
     samples : int
-        Samples in the dataset.
+        Samples of the epoch, or what is left of it if it is resumed: those that ``where`` keeps,
+        and with ``weights`` those that are drawn, each draw counted as one.
     repeated : int
         Samples yielded beyond the first time, over all ranks.
     missing : int
@@ -83,13 +84,14 @@ def verify(
         raise ValueError("world_size must be 1 or more and num_workers 0 or more")
     plan, epoch = dataset.plan, dataset.epoch
     workers = max(1, num_workers)
-    samples = len(plan.windows)
+    samples = total(plan.left(epoch))
     parts = [
         [plan.intervals(epoch, rank, world_size, worker, workers) for worker in range(workers)]
         for rank in range(world_size)
     ]
     intervals = [interval for rank in parts for worker in rank for interval in worker]
-    covered = _counted(plan, epoch, intervals) if samples <= COUNTED_SAMPLES else _union(intervals)
+    each = plan.weights is None and len(plan.windows) <= COUNTED_SAMPLES
+    covered = _counted(plan, epoch, intervals) if each else _union(intervals)
     found = Verification(
         samples=samples,
         repeated=total(intervals) - covered,

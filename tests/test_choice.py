@@ -1,0 +1,392 @@
+"""Samples that are left out, and samples that are drawn by weights."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from helpers import forecast, numbered, orders, samples_of, tiny_memory_allowed
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from strategies import cases
+from test_epoch import make_line, plans
+from test_epoch import samples_of as of_stage
+
+import xtorch_data as xtd
+from xtorch_data.choice import BlockSums, Drawn, Kept, Table
+from xtorch_data.epoch import Line, run_length
+
+
+@st.composite
+def tables(draw, windows, kind="where"):
+    """A table over some axes, and what it says of each sample."""
+    places = range(len(windows.axes))
+    axes = tuple(place for place in places if draw(st.booleans()))
+    shape = [windows.shape[place] for place in axes]
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    density = draw(st.sampled_from([0.02, 0.3, 0.9, 1.0]))
+    values = rng.random(shape) < density
+    if kind == "weights":
+        values = values * rng.integers(1, 5, shape).astype(float)
+    own = [size if place in axes else 1 for place, size in enumerate(windows.shape)]
+    full = np.broadcast_to(values.reshape(own), windows.shape).ravel()
+    assume(full.any())
+    return Table(axes, values), full
+
+
+def walk(line, start=0, stop=None):
+    stages = line.stages([(start, len(line) if stop is None else stop)])
+    return [number for stage in stages for number in of_stage(stage, line.grid.windows)]
+
+
+@given(plans(), st.booleans(), st.integers(1, 5), st.data())
+def test_a_filtered_line_is_the_line_less_what_is_left_out(plan, shuffle, pool, data):
+    windows = plan[0]
+    table, full = data.draw(tables(windows))
+    grid = make_line(plan, shuffle).grid
+    kept = Kept(BlockSums(table, grid))
+    line = Line(grid, shuffle, 3, 1, pool, kept)
+    expected = np.flatnonzero(full).tolist()
+    whole = walk(line)
+    assert len(line) == len(expected)
+    assert (sorted(whole) if shuffle else whole) == expected
+    start = data.draw(st.integers(0, len(line)))
+    stop = data.draw(st.integers(start, len(line)))
+    assert walk(line, start, stop) == whole[start:stop]
+    # Where samples come in C order, either number is found from the other.
+    assert [kept.sample(position) for position in range(len(line))] == expected
+    before = np.append(0, np.cumsum(full))
+    assert [kept.position(sample) for sample in range(len(windows) + 1)] == before.tolist()
+
+
+@given(plans(max_samples=400), st.booleans(), st.data())
+def test_no_block_is_read_of_which_nothing_is_wanted(plan, shuffle, data):
+    windows = plan[0]
+    table, full = data.draw(tables(windows))
+    grid = make_line(plan, shuffle).grid
+    line = Line(grid, shuffle, 0, 0, 2, Kept(BlockSums(table, grid)))
+    numbers = np.arange(len(windows)).reshape(windows.shape)
+    blocks = []
+    held = None
+    for stage in line.stages([(0, len(line))]):
+        for load in stage.loads:
+            blocks.append(load.block)
+            box = tuple(slice(first, last) for first, last in grid.box(load.block))
+            assert full[numbers[box]].any()
+            if load.carried is not None:  # what is taken over was handed on
+                assert held is not None
+                assert held[0] <= load.carried
+                assert held[1] == load.region[load.axis][0]
+            held = None if load.keep is None else (load.keep, load.region[load.axis][1])
+    assert not shuffle or len(blocks) == len(set(blocks))
+
+
+@given(plans(), st.integers(1, 5), st.data())
+def test_a_draw_holds_as_many_samples_and_none_of_weight_zero(plan, pool, data):
+    windows = plan[0]
+    table, full = data.draw(tables(windows, "weights"))
+    grid = make_line(plan, True).grid
+
+    def line(epoch):
+        drawn = Drawn(BlockSums(table, grid), len(windows), 5, epoch, run_length(grid))
+        return Line(grid, True, 5, epoch, pool, drawn)
+
+    whole = walk(line(0))
+    assert len(whole) == len(windows)
+    assert full[whole].all()
+    start = data.draw(st.integers(0, len(windows)))
+    stop = data.draw(st.integers(start, len(windows)))
+    assert walk(line(0), start, stop) == whole[start:stop]
+    if np.count_nonzero(full) > 20:
+        assert sorted(walk(line(1))) != sorted(whole)
+
+
+def frequencies(dataset, epochs):
+    counts = np.zeros(len(dataset.windows))
+    for epoch in range(epochs):
+        for stage in dataset.plan.stages(epoch, dataset.plan.left(epoch)):
+            np.add.at(counts, stage.numbers(dataset.plan.windows), 1)
+    return counts
+
+
+@pytest.mark.parametrize("memory", ["1 kB", "1 GiB"])  # many blocks, and one
+def test_samples_come_as_often_as_they_weigh(memory):
+    weights = np.array([0.0, 1.0, 1.0, 2.0, 0.5, 7.0] * 20)
+    ds = numbered((6, 20), ("time", "x")).chunk({"time": 2, "x": 3})
+    along_x = xr.DataArray(weights.reshape(20, 6), dims=("x", "time"))
+    dataset = xtd.IterableDataset(
+        ds, {"time": 1}, weights=along_x, shuffle=True, seed=4, memory=memory
+    )
+    assert (len(dataset.plan.grid) > 1) == (memory == "1 kB")
+    times = 500
+    counts = frequencies(dataset, times)
+    expected = times * len(weights) * weights / weights.sum()
+    assert counts.sum() == times * len(weights)
+    assert (counts[weights == 0] == 0).all()
+    # Independent draws: the counts of one sample vary as those of coins that are thrown.
+    chance = weights / weights.sum()
+    deviation = np.sqrt(times * len(weights) * chance * (1 - chance))
+    off = (counts - expected)[weights > 0] / deviation[weights > 0]
+    assert np.abs(off).max() < 4
+    assert 0.75 < (off**2).mean() < 1.25
+
+
+def test_weights_are_given_for_each_sample_or_along_dims():
+    ds = forecast(time=12, y=2, x=3)
+    arguments = {"input_dims": {"time": 4}, "input_overlap": {"time": 3}, "shuffle": True}
+    rng = np.random.default_rng(0)
+    of_steps = xr.DataArray(rng.random(12), dims="time")
+    of_windows = of_steps.isel(time=slice(9))
+    on_map = xr.DataArray(rng.random((3, 2)), dims=("x", "y"))
+    for weights in (of_steps, of_windows, of_steps * on_map, on_map, on_map.astype("float32")):
+        shape = {"y": 2, "x": 3, "time": 9}
+        each = xr.DataArray(np.ones((2, 3, 9)), dims=("y", "x", "time"))
+        expected = (each * weights.isel(time=slice(9), missing_dims="ignore")).transpose(*shape)
+        ours = xtd.IterableDataset(ds, weights=weights, **arguments)
+        flat = xtd.IterableDataset(ds, weights=expected.values.ravel(), **arguments)
+        as_samples = xtd.IterableDataset(
+            ds, weights=xr.DataArray(expected.values.ravel(), dims="sample"), **arguments
+        )
+        torchs = xtd.IterableDataset(ds, weights=torch.tensor(expected.values.ravel()), **arguments)
+        numbers = samples_of(ours)
+        assert numbers == samples_of(flat) == samples_of(as_samples) == samples_of(torchs)
+    labeled = of_steps.assign_coords(time=ds.time)
+    assert samples_of(xtd.IterableDataset(ds, weights=labeled, **arguments)) == samples_of(
+        xtd.IterableDataset(ds, weights=of_steps, **arguments)
+    )
+
+
+@settings(max_examples=20)
+@given(cases(), st.data())
+def test_a_filtered_stream_is_the_stream_less_what_is_left_out(case, data):
+    with case.stored.open() as ds, tiny_memory_allowed():
+        everything = xtd.IterableDataset(ds, **case.arguments)
+        table, full = data.draw(tables(everything.plan.windows))
+        dims = [everything.plan.windows.axes[place].dim for place in table.axes]
+        where = xr.DataArray(table.values, dims=dims)
+        dataset = xtd.IterableDataset(ds, where=where, **case.arguments)
+        found = list(dataset)
+        kept = np.flatnonzero(full)
+        numbers = samples_of(found)
+        counted = len(kept) // case.batch_size * case.batch_size if case.drop_last else len(kept)
+        assert len(numbers) == counted
+        assert len(found) == len(dataset)
+        assert set(numbers) <= set(kept.tolist())
+        assert len(set(numbers)) == len(numbers)
+        if not case.shuffle:
+            assert numbers == kept[:counted].tolist()
+        all_of = {}
+        for batch in everything:
+            all_of.update(zip(batch.index.tolist(), batch.x, strict=True))
+        for batch in found:
+            for number, x in zip(batch.index.tolist(), batch.x, strict=True):
+                if number in all_of:
+                    torch.testing.assert_close(x, all_of[number], rtol=0, atol=0, equal_nan=True)
+
+
+def enough_there(window):
+    return float(window.a.isnull().mean()) <= 0.25
+
+
+def with_gaps():
+    ds = forecast(time=40, y=3, x=2)
+    holes = np.random.default_rng(1).random(ds.a.shape) < 0.2
+    return ds.assign(a=ds.a.where(~holes))
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_function_is_asked_about_every_window_once(shuffle):
+    ds = with_gaps()
+    asked = []
+
+    def enough(window):
+        asked.append(1)
+        assert set(window.data_vars) == {"a", "b"}
+        assert set(window.coords) == {"time", "y", "x", "longitude"}
+        return enough_there(window)
+
+    dataset = xtd.IterableDataset(
+        ds,
+        {"time": 4},
+        {"time": 3},
+        inputs="a",
+        targets="b",
+        where=enough,
+        shuffle=shuffle,
+        batch_size=8,
+    )
+    windows = dataset.windows
+    assert len(asked) == len(windows) == 37 * 6
+    expected = [n for n in range(len(windows)) if enough_there(ds.isel(windows[n]))]
+    assert 0 < len(expected) < len(windows)
+    for _ in range(2):
+        numbers = samples_of(dataset)
+        assert (sorted(numbers) if shuffle else numbers) == expected
+    assert len(asked) == len(windows)
+    assert f"{len(windows) - len(expected)} left out" in repr(dataset)
+    assert dataset.plan.left_out == len(windows) - len(expected)
+    # The answers serve another dataset; they carry the labels of first steps.
+    again = xtd.IterableDataset(ds, {"time": 4}, {"time": 3}, where=dataset.where)
+    assert samples_of(again) == expected
+    assert dataset.where.time.equals(ds.time[:37])
+
+
+def test_a_function_gets_what_preprocess_makes():
+    ds = with_gaps()
+
+    def shifted(block):
+        return block.assign(c=block.a.fillna(0) + 100)
+
+    dataset = xtd.IterableDataset(
+        ds, {"time": 4}, inputs="c", preprocess=shifted, where=lambda w: bool(w.c.mean() > 100)
+    )
+    filled = ds.a.fillna(0)
+    expected = [
+        n for n in range(len(dataset.windows)) if filled.isel(dataset.windows[n]).mean() > 0
+    ]
+    assert samples_of(dataset) == expected
+
+
+@pytest.mark.parametrize("given", ["where", "weights", "both"])
+@pytest.mark.parametrize("world_size, workers, batch_size", [(1, 1, 3), (3, 1, 4), (2, 3, 5)])
+def test_ranks_and_workers_share_what_there_is(given, world_size, workers, batch_size):
+    ds = forecast(time=30, y=3, x=3).chunk({"time": 7, "x": 1})
+    arguments = {"input_dims": {"time": 4}, "input_overlap": {"time": 2}, "memory": "4 kB"}
+    arguments |= {"shuffle": True, "batch_size": batch_size, "uneven": "keep"}
+    rng = np.random.default_rng(2)
+    windows = xtd.IterableDataset(ds, **arguments).windows
+    if given != "weights":
+        arguments["where"] = rng.random(len(windows)) < 0.4
+    if given != "where":
+        arguments["weights"] = xr.DataArray(rng.random(3), dims="x")
+    whole = xtd.IterableDataset(ds, **arguments)
+    expected = sorted(samples_of(whole))
+    assert len(expected) == len(whole.plan.windows) - whole.plan.left_out
+    shared, batches = [], 0
+    for rank in range(world_size):
+        for worker in range(workers):
+            part = whole.plan.intervals(0, rank, world_size, worker, workers)
+            for stage in whole.plan.stages(0, part):
+                shared += stage.numbers(whole.plan.windows).tolist()
+        batches += whole.plan.batches(0, rank, world_size)
+    assert sorted(shared) == expected
+    counts = xtd.verify(whole, world_size, workers)
+    assert (counts.samples, counts.repeated, counts.missing) == (len(expected), 0, 0)
+    assert sum(counts.batches_per_rank) == batches
+
+
+@pytest.mark.parametrize("given", ["where", "weights"])
+def test_an_epoch_is_resumed_with_other_ranks(given):
+    ds = forecast(time=40, y=2, x=2)
+    rng = np.random.default_rng(3)
+    values = rng.random(37 * 4)
+    arguments = {"input_dims": {"time": 4}, "input_overlap": {"time": 3}, "shuffle": True}
+    arguments |= {given: values < 0.5 if given == "where" else values, "batch_size": 5}
+    whole = sorted(samples_of(xtd.IterableDataset(ds, uneven="keep", **arguments)))
+    done, state = [], None
+    for rank in range(2):
+        dataset = xtd.IterableDataset(ds, rank=rank, world_size=2, uneven="keep", **arguments)
+        batches = iter(dataset)
+        for _ in range(3):
+            done += next(batches).index.tolist()
+        state = json.loads(json.dumps(dataset.state_dict()))
+    rest = []
+    for rank in range(3):
+        dataset = xtd.IterableDataset(ds, rank=rank, world_size=3, uneven="keep", **arguments)
+        dataset.load_state_dict(state)
+        rest += samples_of(dataset)
+    assert sorted(done + rest) == whole
+    other = xtd.IterableDataset(ds, **{**arguments, given: np.roll(arguments[given], 1)})
+    with pytest.raises(ValueError, match=given):
+        other.load_state_dict(state)
+
+
+def test_parts_of_a_split_keep_their_filter_and_weights():
+    ds = with_gaps()
+    arguments = {"input_dims": {"time": 4}, "input_overlap": {"time": 3}, "inputs": "a"}
+    rng = np.random.default_rng(5)
+    weights = rng.integers(0, 3, 37 * 6).astype(float)
+    dataset = xtd.IterableDataset(
+        ds, where=enough_there, weights=weights, shuffle=True, batch_size=7, **arguments
+    )
+    for part in xtd.split(dataset, "time", fractions=(0.5, 0.5)):
+        windows = part.windows
+        keeps = [n for n in range(len(windows)) if enough_there(ds.isel(windows[n])[["a"]])]
+        assert part.plan.samples == len(keeps) < len(windows)
+        drawn = {n for epoch in range(20) for n in samples_of(part)}
+        first = {(str(windows.coords(n)["time"].values[0]), *index_of(windows, n)) for n in keeps}
+        whole = dataset.windows
+        weighing = {
+            (str(whole.coords(n)["time"].values[0]), *index_of(whole, n))
+            for n in range(len(whole))
+            if weights[n] > 0
+        }
+        labels = {(str(windows.coords(n)["time"].values[0]), *index_of(windows, n)) for n in drawn}
+        assert labels == first & weighing
+
+
+def index_of(windows, number):
+    return windows[number]["y"], windows[number]["x"]
+
+
+def test_workers_and_pickles_have_the_filter():
+    ds = forecast(time=30)
+    where = np.random.default_rng(6).random(27 * 20) < 0.3
+    dataset = xtd.IterableDataset(ds, {"time": 4}, {"time": 3}, where=where, batch_size=16)
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert orders(copy) == orders(dataset)
+    loader = xtd.DataLoader(dataset, num_workers=2, multiprocessing_context="fork")
+    assert sorted(samples_of(loader)) == np.flatnonzero(where).tolist()
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({"weights": np.ones(5)}, ValueError, r"shape \(5,\).* 80 samples"),
+        ({"weights": -np.ones(80)}, ValueError, "negative"),
+        ({"weights": np.zeros(80)}, ValueError, "weights of all samples are 0"),
+        ({"weights": np.full(80, np.nan)}, ValueError, "finite"),
+        ({"weights": np.full(80, "a")}, TypeError, "numbers"),
+        ({"weights": np.ones(80), "shuffle": False}, ValueError, "shuffle=True"),
+        ({"weights": xr.DataArray(np.ones(3), dims="level")}, ValueError, "dim 'level'"),
+        ({"weights": xr.DataArray(np.ones(3), dims="x")}, ValueError, "3 values along 'x'"),
+        ({"weights": xr.Dataset({"a": ("x", np.ones(4))})}, TypeError, "DataArray"),
+        ({"where": np.zeros(80, bool)}, ValueError, "where leaves none of the 80 samples"),
+        ({"where": lambda window: False}, ValueError, "where leaves none of the 80 samples"),
+        ({"where": np.ones(80)}, TypeError, "float64"),
+        ({"where": np.ones(81, bool)}, ValueError, r"shape \(81,\)"),
+        ({"where": xr.DataArray(np.ones(8, bool), dims="time")}, ValueError, "rolling"),
+        ({"where": lambda window: window.a.mean()}, TypeError, "True or False"),
+        ({"where": lambda window, rng: True}, TypeError, "random"),
+        ({"where": lambda: True}, TypeError, "where|positional"),
+        (
+            {"where": np.arange(80) < 3, "weights": np.arange(80) >= 3},
+            ValueError,
+            "weights of all samples are 0",
+        ),
+        (
+            {"where": xr.DataArray(np.ones(4, bool), {"x": [1, 2, 3, 4]}, dims="x")},
+            ValueError,
+            "labeled along 'x'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments, error, message):
+    ds = forecast(time=8, y=4, x=4)
+    with pytest.raises(error, match=message):
+        xtd.IterableDataset(
+            ds,
+            **{"input_dims": {"time": 4}, "input_overlap": {"time": 3}, "shuffle": True}
+            | arguments,
+        )
+
+
+def test_the_mask_that_a_message_offers_is_that_of_whole_windows():
+    ds = numbered(30).assign_coords(time=np.arange(30) * 6)
+    steps = ds.a.astype(float).copy(data=np.random.default_rng(8).random(30)) < 0.8
+    where = steps.rolling({"time": 4}).min().astype(bool)[3::2]
+    dataset = xtd.IterableDataset(ds, {"time": 4}, {"time": 2}, where=where)
+    expected = [n for n in range(len(dataset.windows)) if steps[dataset.windows[n]["time"]].all()]
+    assert samples_of(dataset) == expected
