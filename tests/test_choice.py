@@ -130,7 +130,7 @@ def test_samples_come_as_often_as_they_weigh(memory):
     deviation = np.sqrt(times * len(weights) * chance * (1 - chance))
     off = (counts - expected)[weights > 0] / deviation[weights > 0]
     assert np.abs(off).max() < 4
-    assert 0.75 < (off**2).mean() < 1.25
+    assert 0.6 < (off**2).mean() < 1.4  # 100 squares, so within three deviations
 
 
 def test_weights_are_given_for_each_sample_or_along_dims():
