@@ -142,7 +142,7 @@ def test_predicted_chunk_reads_are_those_counted_step_by_step(plan, shuffle):
                         for dim, grid in variable.chunks.items()
                     ]
                 )
-    assert epochs.chunk_reads(line.stages([(0, len(line))]), windows, variables) == counts
+    assert epochs.reads(line.stages([(0, len(line))]), windows, variables)[0] == counts
 
 
 @given(
@@ -159,7 +159,7 @@ def test_in_order_each_chunk_on_the_walk_is_read_once(extra, offset, chunk, size
     grid = Chunks(length, chunk, offset % chunk)
     budget = (chunk + size) * 4 * 4 + 8 * 4 * (chunk + size) * windows_fit
     line = Line(plan_in_order(windows, [Layout("v", 4, {"time": grid})], budget), False, 0, 0)
-    reads = epochs.chunk_reads(
+    reads, _ = epochs.reads(
         line.stages([(0, len(line))]), windows, [Layout("v", 4, {"time": grid})]
     )
     assert reads == [len(set(chunk_of(grid)))]
@@ -186,7 +186,7 @@ def test_in_order_each_chunk_is_read_once_though_variables_are_chunked_different
     budget = 4 * sum(max(sizes) + size + window for size in sizes) + extra
     line = Line(plan_in_order(windows, variables, budget), False, 0, 0)
     begin, end = windows.axes[0].span(0, len(windows))
-    assert epochs.chunk_reads(line.stages([(0, len(line))]), windows, variables) == [
+    assert epochs.reads(line.stages([(0, len(line))]), windows, variables)[0] == [
         len(set(chunk_of(variable.chunks["time"])[begin:end])) for variable in variables
     ]
 
@@ -198,7 +198,7 @@ def test_shuffled_reads_stay_below_a_quarter_more_where_blocks_of_four_chunks_fi
         variable = Layout("v", row, {"time": Chunks(2048, chunk)})
         grid = plan_shuffled(windows, [variable], budget=(4 * chunk + 7) * (row + 8))
         line = Line(grid, True, 0, 0, 1)
-        [reads] = epochs.chunk_reads(line.stages([(0, len(line))]), windows, [variable])
+        [reads], _ = epochs.reads(line.stages([(0, len(line))]), windows, [variable])
         assert reads <= 1.25 * 2048 / chunk
 
 

@@ -2,6 +2,7 @@
 
 from .batch import Batch
 from .dataset import IterableDataset
+from .explain import Explanation, VariableReads
 from .failures import Failure
 from .loader import DataLoader
 from .map_dataset import MapDataset
@@ -19,6 +20,7 @@ __all__ = [
     "Batch",
     "ChunkSampler",
     "DataLoader",
+    "Explanation",
     "Failure",
     "IterableDataset",
     "MapDataset",
@@ -26,6 +28,7 @@ __all__ = [
     "Select",
     "Split",
     "Stats",
+    "VariableReads",
     "Verification",
     "kfold",
     "open_zarr",

@@ -17,6 +17,7 @@ __all__ = [
     "as_epoch",
     "as_retries",
     "as_seed",
+    "as_topology",
     "as_uneven",
     "numpy_dtype",
 ]
@@ -50,6 +51,13 @@ def as_epoch(epoch: int) -> int:
 def as_retries(retries: int) -> int:
     """How often a read is tried again."""
     return _not_negative(retries, "retries")
+
+
+def as_topology(world_size: int, num_workers: int) -> tuple[int, int]:
+    """Numbers of ranks, 1 or more, and of workers."""
+    if world_size < 1 or num_workers < 0:
+        raise ValueError("world_size must be 1 or more and num_workers 0 or more")
+    return world_size, num_workers
 
 
 def _not_negative(value: int, name: str) -> int:

@@ -12,11 +12,20 @@ import torch
 import torch.utils.data
 import xarray as xr
 
-from .arguments import as_batch_size, as_bytes, as_epoch, as_retries, as_seed, as_uneven
+from .arguments import (
+    as_batch_size,
+    as_bytes,
+    as_epoch,
+    as_retries,
+    as_seed,
+    as_topology,
+    as_uneven,
+)
 from .assembly import Assembly
 from .batch import Batch
 from .buffers import Buffers
 from .cache import BlockCache
+from .explain import Explanation, explain
 from .filters import as_weights, as_where, evaluated, labeled
 from .forked import make_safe
 from .intervals import Uneven, cut, total
@@ -374,6 +383,25 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 "did the work"
             )
         return self._recorder.stats()
+
+    def explain(self, world_size: int | None = None, num_workers: int = 0) -> Explanation:
+        """What the next epoch will do and what that costs, from metadata alone.
+
+        Parameters
+        ----------
+        world_size : int, optional
+            Number of ranks; by default the dataset's own.
+        num_workers : int
+            Worker processes of each rank.
+
+        Returns
+        -------
+        Explanation
+            Samples, batches, chunk reads, read amplification, memory, mixing, and advice. It prints
+            as text and, in a notebook, as HTML.
+        """
+        world_size, num_workers = as_topology(world_size or self.world_size, num_workers)
+        return explain(self._samples, self._data, self._plan, self.epoch, world_size, num_workers)
 
     def __len__(self) -> int:
         """Number of batches that this rank yields in the next iteration.

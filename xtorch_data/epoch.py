@@ -26,7 +26,7 @@ __all__ = [
     "Piece",
     "Stage",
     "as_indices",
-    "chunk_reads",
+    "reads",
     "run_length",
     "shared_box",
 ]
@@ -402,13 +402,15 @@ def shared_box(dims: Iterable[Hashable], region: Mapping[Hashable, slice]) -> tu
     return tuple((region[dim].start, region[dim].stop) for dim in dims if dim in region)
 
 
-def chunk_reads(stages: Iterable[Stage], windows: Windows, layouts: Sequence[Layout]) -> list[int]:
-    """Chunks that are decoded to walk over some stages, for each variable.
+def reads(
+    stages: Iterable[Stage], windows: Windows, layouts: Sequence[Layout]
+) -> tuple[list[int], list[int]]:
+    """Chunks, and bytes of them, that are decoded to walk over some stages, for each variable.
 
     A variable that lacks a dim of the sample space is not read again while blocks that follow each
     other want the same of it.
     """
-    counts = [0] * len(layouts)
+    counts, nbytes = [0] * len(layouts), [0] * len(layouts)
     last: dict[Hashable, tuple[Interval, ...]] = {}
     for stage in stages:
         for load in stage.loads:
@@ -425,8 +427,11 @@ def chunk_reads(stages: Iterable[Stage], windows: Windows, layouts: Sequence[Lay
                     if last.get(layout.name) == box:
                         continue
                     last[layout.name] = box
-                counts[place] += math.prod(
-                    int(chunks.touched(found[dim].start, found[dim].stop))
+                wanted = [
+                    (chunks, found[dim].start, found[dim].stop)
                     for dim, chunks in layout.chunks.items()
-                )
-    return counts
+                ]
+                counts[place] += math.prod(int(c.touched(*steps)) for c, *steps in wanted)
+                steps_of = math.prod(int(c.decoded(*steps)) for c, *steps in wanted)
+                nbytes[place] += layout.itemsize * steps_of
+    return counts, nbytes

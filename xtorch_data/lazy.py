@@ -17,7 +17,7 @@ from zarr.core.buffer import BufferPrototype, cpu
 from .buffers import Buffers
 from .direct import DirectReader, on_loop_of, on_thread
 
-__all__ = ["decodes_on_the_loop", "is_lazy", "read_path", "with_recycled_memory"]
+__all__ = ["codec_pipeline", "decodes_on_the_loop", "is_lazy", "read_path", "with_recycled_memory"]
 
 # Values decoded at once: with what they pass through, they stay in a core's cache.
 PIECE = 2**15
@@ -150,6 +150,15 @@ def read_path(variable: xr.Variable) -> str:
     if not isinstance(data, _RecycledArray):
         return "by its backend"
     return "directly" if direct and data._direct is not None else "by zarr"
+
+
+def codec_pipeline(variable: xr.Variable) -> str:
+    """The class that decodes chunks of a lazy Zarr variable, with its module."""
+    data: Any = variable._data
+    while hasattr(data, "array"):
+        data = data.array
+    kind = type(data._array._async_array.codec_pipeline)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _rebuilt(data: Any, buffers: Buffers, wanted: np.dtype[Any]) -> Any:

@@ -150,12 +150,12 @@ class Plan:
         if self._weights is not None and not self._weights.total > 0:
             raise ValueError("the weights of all samples are 0: there is none to draw")
 
-    def over(self, windows: Windows) -> Plan:
-        """The plan for other windows of the same data, with nothing resumed."""
+    def over(self, windows: Windows, memory: int | None = None) -> Plan:
+        """The plan for other windows of the same data, or memory, with nothing resumed."""
         return Plan.of(
             windows,
             self.layouts,
-            memory=self.memory,
+            memory=memory or self.memory,
             shuffle=self.shuffle,
             seed=self.seed,
             batch_size=self.batch_size,
@@ -294,7 +294,7 @@ class Plan:
     def chunk_reads(self, epoch: int, intervals: Iterable[Interval]) -> dict[Hashable, int]:
         """Chunks of each variable that are read to walk over intervals of an epoch's line."""
         stages = self.stages(epoch, intervals)
-        counts = epochs.chunk_reads(stages, self.windows, self.layouts)
+        counts, _ = epochs.reads(stages, self.windows, self.layouts)
         return {layout.name: count for layout, count in zip(self.layouts, counts, strict=True)}
 
     # Stopping and going on.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .arguments import as_topology
 from .dataset import IterableDataset
 from .intervals import Interval, total
 from .plan import Plan
@@ -80,8 +81,7 @@ def verify(
     """
     if world_size is None:
         world_size = dataset.world_size
-    if world_size < 1 or num_workers < 0:
-        raise ValueError("world_size must be 1 or more and num_workers 0 or more")
+    world_size, num_workers = as_topology(world_size, num_workers)
     plan, epoch = dataset.plan, dataset.epoch
     workers = max(1, num_workers)
     samples = total(plan.left(epoch))

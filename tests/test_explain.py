@@ -1,0 +1,184 @@
+"""What `explain` says, compared with what an epoch then does."""
+
+import itertools
+
+import numpy as np
+import pytest
+import xarray as xr
+from helpers import forecast, tiny_memory_allowed
+from hypothesis import given, settings
+from strategies import cases
+from test_reads import counted, fields, reads
+
+import xtorch_data as xtd
+
+
+@pytest.mark.parametrize(
+    "chunks, arguments",
+    [
+        ({"a": (16, 8, 8), "b": (16, 8, 8)}, {}),
+        ({"a": (1, 32, 24), "b": (16, 8, 8)}, {}),
+        ({"a": (5, 8, 24), "b": (7, 32, 5)}, {"memory": "40 kB"}),
+        ({"a": (20, 32, 24), "b": (20, 32, 24)}, {"input_dims": {"time": 4, "y": 8, "x": 8}}),
+        ({"a": (3, 4, 4), "b": (9, 32, 24)}, {"where": np.arange(57) % 9 == 2}),
+        ({"a": (8, 32, 24), "b": (8, 32, 24)}, {"batch_size": 7, "drop_last": True}),
+        ({"a": (50, 5, 5), "b": (16, 8, 8)}, {"uneven": "drop"}),
+        ({"a": (10, 8, 8), "b": (11, 8, 8)}, {"memory": "200 kB", "input_overlap": None}),
+    ],
+)
+@pytest.mark.parametrize("shuffle, world_size", [(True, 1), (False, 1), (True, 3), (False, 2)])
+def test_chunks_are_read_as_often_as_explained(chunks, arguments, shuffle, world_size):
+    opened, counts = counted(fields(60), chunks)
+    arguments = {
+        "input_dims": {"time": 4, "y": -1, "x": -1},
+        "input_overlap": {"time": 3},
+        "batch_size": 4,
+        "memory": "1 MiB",
+        "shuffle": shuffle,
+        **arguments,
+    }
+    if "where" in arguments:
+        arguments["where"] = xr.DataArray(arguments["where"], dims="time")
+    explained = xtd.IterableDataset(opened, **arguments).explain(world_size)
+    counts.clear()
+    batches = []
+    for rank in range(world_size):
+        dataset = xtd.IterableDataset(opened, rank=rank, world_size=world_size, **arguments)
+        batches.append(list(dataset))
+    found = reads(counts, "ab")
+    assert explained.exact
+    assert explained.chunk_reads == sum(found.values())
+    for variable in explained.variables:
+        mine = sum(count for key, count in found.items() if key.split("/")[0] == variable.name)
+        assert variable.chunk_reads == mine
+        assert variable.nbytes == mine * 4 * np.prod(chunks[variable.name])
+        assert tuple(variable.chunks.values()) == chunks[variable.name]
+        assert variable.path == "directly"
+    # Samples and batches.
+    numbers = [n for rank in batches for batch in rank for n in batch.index.tolist()]
+    assert explained.batches_per_rank == tuple(len(rank) for rank in batches)
+    assert len(numbers) == len(set(numbers))
+    assert explained.windows - sum(explained.left_out.values()) == len(numbers)
+    # What windows hold, each value once.
+    touched = np.zeros(opened.a.shape, dtype=bool)
+    for number in range(explained.windows):
+        window = dataset.windows[number]
+        touched[tuple(window[dim] for dim in opened.a.dims)] = True
+    assert explained.nbytes_used == 2 * 4 * touched.sum()
+    assert (
+        explained.beyond["time"] == len(opened.time) - np.flatnonzero(touched.any((1, 2)))[-1] - 1
+    )
+    assert explained.amplification == pytest.approx(np.prod([*explained.amplification_of.values()]))
+    assert explained.amplification == explained.nbytes / explained.nbytes_used
+
+
+@settings(max_examples=25)
+@given(cases())
+def test_anything_can_be_explained(case):
+    with case.stored.open() as ds, tiny_memory_allowed():
+        dataset = xtd.IterableDataset(ds, **case.arguments)
+        explained = dataset.explain()
+        assert explained.samples == explained.windows == len(dataset.windows)
+        assert explained.batches_per_rank == (len(dataset),)
+        assert 0 <= explained.mixing <= 1
+        assert explained.amplification_of["chunks"] >= 1
+        assert explained.amplification_of["cuts"] <= 1  # less where drop_last leaves blocks out
+        text, page = str(explained), explained._repr_html_()
+        for name in case.names(ds):
+            assert f"{name}: " in text
+            assert f">{name}</td>" in page
+
+
+@pytest.mark.parametrize("memory", ["60 kB", "200 kB", "400 kB", "1 MiB", "1 GiB"])
+def test_mixing_is_that_of_batches(memory):
+    ds = forecast(time=400, y=4, x=5).chunk(time=10)
+    dataset = xtd.IterableDataset(
+        ds,
+        {"time": 4, "y": -1, "x": -1},
+        {"time": 3},
+        shuffle=True,
+        batch_size=16,
+        memory=memory,
+    )
+    grid = dataset.plan.grid
+    block_of = np.repeat(np.arange(len(grid)), grid.samples(np.arange(len(grid))))
+    same, full = [], []
+    rng = np.random.default_rng(0)
+    for epoch in range(3):
+        for stage in dataset.plan.stages(epoch, dataset.plan.left(epoch)):
+            blocks = block_of[stage.numbers(dataset.plan.windows)]
+            for start in range(0, len(blocks) - 15, 16):
+                pairs = itertools.combinations(blocks[start : start + 16], 2)
+                same += [one == other for one, other in pairs]
+    for _ in range(200):
+        pairs = itertools.combinations(rng.permutation(block_of)[:16], 2)
+        full += [one == other for one, other in pairs]
+    simulated = (1 - np.mean(same)) / (1 - np.mean(full)) if len(grid) > 1 else 1.0
+    assert dataset.explain().mixing == pytest.approx(simulated, abs=0.08)
+
+
+def test_a_petabyte_is_explained_without_walking_it():
+    import dask.array
+
+    shape = (10**6, 721, 1440)
+    data = dask.array.zeros(shape, chunks=(200, 721, 1440), dtype="float32")
+    ds = xr.Dataset({"t": (("time", "lat", "lon"), data)})
+    dataset = xtd.IterableDataset(
+        ds, {"time": 8, "lat": 32, "lon": 32}, {"time": 7}, shuffle=True, memory="64 GiB"
+    )
+    explained = dataset.explain(world_size=64, num_workers=4)
+    assert explained.samples > 10**8
+    assert sum(explained.batches_per_rank) == pytest.approx(explained.samples, abs=64)
+    assert 1 <= explained.amplification_of["halo"] < 1.25
+    assert explained.amplification == pytest.approx(np.prod([*explained.amplification_of.values()]))
+
+
+def test_estimates_are_near_what_is_counted(monkeypatch):
+    opened, _ = counted(fields(200), {"a": (7, 8, 8), "b": (16, 32, 24)})
+    for shuffle, memory in itertools.product([True, False], ["300 kB", "2 MiB"]):
+        dataset = xtd.IterableDataset(
+            opened, {"time": 4, "y": 4, "x": 4}, {"time": 3}, shuffle=shuffle, memory=memory
+        )
+        exact = dataset.explain()
+        monkeypatch.setattr("xtorch_data.explain.COUNTED_LOADS", 0)
+        estimate = dataset.explain()
+        monkeypatch.undo()
+        assert exact.exact
+        assert not estimate.exact
+        assert "about" in str(estimate)
+        assert estimate.nbytes == pytest.approx(exact.nbytes, rel=0.15)
+
+
+def test_what_is_advised_is_what_happens():
+    opened, _ = counted(fields(400), {"a": (8, 8, 8), "b": (8, 8, 8)})
+
+    def explained(memory):
+        return xtd.IterableDataset(
+            opened,
+            {"time": 16, "y": -1, "x": -1},
+            {"time": 15},
+            shuffle=True,
+            memory=memory,
+        ).explain()
+
+    poor = explained("30 kB")
+    [again, mixing] = [text for text in poor.advice if "memory=" in text]
+    promised = float(again.split("would be ")[1].split(" times")[0])
+    better = explained(again.split("memory='")[1].split("'")[0])
+    assert poor.amplification_of["halo"] > 1.25
+    assert better.amplification_of["halo"] == pytest.approx(promised, abs=0.15)
+    promised = float(mixing.split("would be ")[1])
+    better = explained(mixing.split("memory='")[1].split("'")[0])
+    assert better.mixing == pytest.approx(promised, abs=0.02)
+    assert not [text for text in better.advice if "mixing" in text]
+
+
+def test_other_advice():
+    ds = forecast(time=300, y=16, x=16)
+    opened, _ = counted(ds[["a"]], {"a": (1, 4, 4)})
+    small = xtd.IterableDataset(opened, {"time": 4}, memory="1 MiB").explain(num_workers=9)
+    assert any("requests" in text and "'a'" in text for text in small.advice)
+    few = xtd.IterableDataset(ds, {"time": 100}, batch_size=10**6).explain(num_workers=2)
+    assert any("2 workers share 1 batches" in text for text in few.advice)
+    with pytest.raises(ValueError, match="world_size"):
+        xtd.IterableDataset(ds, {"time": 4}).explain(world_size=-1)

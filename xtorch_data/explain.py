@@ -1,0 +1,466 @@
+"""What an epoch will cost, from metadata alone: the EXPLAIN of data loading."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from dask.utils import format_bytes
+
+from . import epoch as epochs
+from .chunks import Layout
+from .cuts import decoded_once
+from .intervals import Interval, share_total, total
+from .lazy import codec_pipeline, is_lazy, read_path
+from .plan import ENOUGH_AMPLIFICATION, Plan
+from .samples import Samples
+
+__all__ = ["Explanation", "VariableReads", "explain"]
+
+# Loads up to which an epoch is walked to count what it reads; beyond, it is estimated.
+COUNTED_LOADS = 20_000
+# Chunks smaller than this cost more to ask for than to decode.
+SMALL_CHUNK_BYTES = 2**16
+# A shuffle that mixes less than this can be better.
+ENOUGH_MIXING = 0.8
+
+
+@dataclass(frozen=True)
+class VariableReads:
+    """How one variable is stored, and what an epoch reads of it.
+
+    Attributes
+    ----------
+    name : Hashable
+        Its name.
+    dtype : str
+        Dtype of the values as they are held.
+    chunks : mapping of Hashable to int
+        Size of a chunk along each dim of the sample space, the largest where they differ.
+    chunk_nbytes : int
+        Bytes of a chunk as it is held.
+    path : str
+        How it is read: ``"directly"``, ``"by zarr"``, ``"by its backend"``, ``"by dask"`` or
+        ``"from memory"``.
+    chunk_reads : int
+        Chunks that are decoded in an epoch, over all ranks and workers.
+    nbytes : int
+        Bytes that are decoded in an epoch, over all ranks and workers.
+    """
+
+    name: Hashable
+    dtype: str
+    chunks: Mapping[Hashable, int]
+    chunk_nbytes: int
+    path: str
+    chunk_reads: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the next epoch of a dataset will do, and what that costs.
+
+    Attributes
+    ----------
+    source : str
+        Where the data comes from.
+    windows : int
+        Windows that fit into the data.
+    samples : int
+        Samples of the epoch, or what is left of it where it is resumed.
+    left_out : mapping of str to int
+        Samples that are not yielded, by reason: ``"where"``, ``"uneven"``, ``"drop_last"``.
+    shuffle : bool
+        Whether the order is random.
+    beyond : mapping of Hashable to int
+        Steps of windowed dims behind the last window, which are in no sample.
+    batches_per_rank : tuple of int
+        Batches of each rank.
+    num_workers : int
+        Worker processes of each rank, 0 for none.
+    sample_nbytes : int
+        Bytes of the tensors of one sample, before any transform.
+    variables : tuple of VariableReads
+        What is read, and how.
+    blocks, block_nbytes : int
+        Blocks in which the data is read, and bytes of the largest.
+    pools, pool_nbytes : int
+        Pools whose samples are shuffled together, and bytes of one; the blocks where nothing is.
+    memory : int
+        Bytes that blocks may take in each process.
+    nbytes_used : int
+        Bytes that are in at least one window, each counted once, as they are held.
+    nbytes : int
+        Bytes that are decoded, over all ranks and workers.
+    amplification : float
+        Their ratio: how many bytes are decoded for one that is used.
+    amplification_of : mapping of str to float
+        Its factors: ``"chunks"``, what chunks hold beside what windows use; ``"halo"``, what is
+        decoded again for windows that reach into the next block; ``"cuts"``, what is read again
+        where ranks and workers divide a pool.
+    mixing : float
+        How well batches are mixed, from 0 in order to 1 for a full shuffle: the chance that two
+        samples that are shuffled together come from different blocks, over that of a full shuffle.
+    exact : bool
+        Whether reads are counted; for very many blocks they are estimated.
+    advice : tuple of str
+        What would make it cheaper or mix it better, and by how much.
+    """
+
+    source: str
+    windows: int
+    samples: int
+    left_out: Mapping[str, int]
+    shuffle: bool
+    beyond: Mapping[Hashable, int]
+    batches_per_rank: tuple[int, ...]
+    num_workers: int
+    sample_nbytes: int
+    variables: tuple[VariableReads, ...]
+    blocks: int
+    block_nbytes: int
+    pools: int
+    pool_nbytes: int
+    memory: int
+    nbytes_used: int
+    nbytes: int
+    amplification: float
+    amplification_of: Mapping[str, float]
+    mixing: float
+    exact: bool
+    advice: tuple[str, ...]
+
+    @property
+    def chunk_reads(self) -> int:
+        """Chunks that are decoded in an epoch, over all ranks and workers."""
+        return sum(variable.chunk_reads for variable in self.variables)
+
+    def __str__(self) -> str:
+        about = "" if self.exact else "about "
+        lines = [
+            self._samples_line(),
+            f"  batches   {self._batches_line()}",
+            f"  blocks    {self.blocks:,} of {format_bytes(self.block_nbytes)} at most; "
+            f"{self._pools_line()}",
+            f"  reads     {about}{self.chunk_reads:,} chunks, {format_bytes(self.nbytes)} decoded "
+            f"for {format_bytes(self.nbytes_used)} used: {self.amplification:.2f} times",
+            f"            ({', '.join(f'{k} {v:.2f}' for k, v in self.amplification_of.items())})",
+        ]
+        lines += [f"    {_variable_line(variable)}" for variable in self.variables]
+        lines += [f"  advice    {text}" for text in self.advice]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _samples_line(self) -> str:
+        out = [f"{count:,} by {reason}" for reason, count in self.left_out.items() if count]
+        out += [f"{steps} steps of {dim!r}" for dim, steps in self.beyond.items() if steps]
+        left = f"; left out: {', '.join(out)}" if out else ""
+        return f"{self.samples:,} of {self.windows:,} samples from {self.source}{left}"
+
+    def _batches_line(self) -> str:
+        fewest, most = min(self.batches_per_rank), max(self.batches_per_rank)
+        each = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+        ranks, workers = len(self.batches_per_rank), self.num_workers
+        return (
+            f"{each} on {'each of ' if ranks > 1 else ''}{ranks} rank{'s' * (ranks > 1)}, "
+            f"{f'{workers} workers' if workers else 'no workers'}; "
+            f"{format_bytes(self.sample_nbytes)} a sample"
+        )
+
+    def _pools_line(self) -> str:
+        memory = f"{format_bytes(self.memory)} of memory a process"
+        if not self.shuffle:
+            return f"in order, {memory}"
+        return (
+            f"{self.pools:,} pools of {format_bytes(self.pool_nbytes)}, mixing {self.mixing:.2f}, "
+            f"{memory}"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>"
+            + "".join(
+                f"<td style='text-align:left;padding:0.15em 0.8em'>{html.escape(str(cell))}</td>"
+                for cell in (
+                    variable.name,
+                    variable.dtype,
+                    _sizes(variable.chunks),
+                    format_bytes(variable.chunk_nbytes),
+                    variable.path,
+                    f"{variable.chunk_reads:,}",
+                    format_bytes(variable.nbytes),
+                )
+            )
+            + "</tr>"
+            for variable in self.variables
+        )
+        titles = "".join(
+            f"<th style='text-align:left;padding:0.15em 0.8em'>{title}</th>"
+            for title in ("variable", "dtype", "chunks", "a chunk", "read", "chunks read", "bytes")
+        )
+        text = str(self).split("\n    ")[0]
+        advice = "".join(f"<li>{html.escape(each)}</li>" for each in self.advice)
+        return (
+            f"<div><pre style='white-space:pre-wrap'>{html.escape(text)}</pre>"
+            f"<details><summary>Variables ({len(self.variables)})</summary>"
+            f"<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table></details>"
+            + (f"<details open><summary>Advice</summary><ul>{advice}</ul></details>" * bool(advice))
+            + "</div>"
+        )
+
+
+def _sizes(sizes: Mapping[Hashable, int]) -> str:
+    return " × ".join(f"{dim} {size}" for dim, size in sizes.items()) or "scalar"
+
+
+def _variable_line(variable: VariableReads) -> str:
+    return (
+        f"{variable.name}: {variable.dtype}, chunks of {_sizes(variable.chunks)} "
+        f"({format_bytes(variable.chunk_nbytes)}), read {variable.path}, "
+        f"{variable.chunk_reads:,} chunks"
+    )
+
+
+def explain(
+    samples: Samples, data: xr.Dataset, plan: Plan, epoch: int, world_size: int, num_workers: int
+) -> Explanation:
+    """Work out what an epoch will cost.
+
+    Parameters
+    ----------
+    samples : Samples
+        What a sample is.
+    data : xarray.Dataset
+        What is read, as it is read.
+    plan : Plan
+        The plan of its epochs.
+    epoch : int
+        Which one.
+    world_size, num_workers : int
+        The topology.
+    """
+    windows, workers = plan.windows, max(1, num_workers)
+    parts = [
+        [plan.intervals(epoch, rank, world_size, worker, workers) for worker in range(workers)]
+        for rank in range(world_size)
+    ]
+    left = plan.left(epoch)
+    once = sum(_decoded_once(layout, plan) for layout in plan.layouts)
+    used = sum(_used(layout, plan) for layout in plan.layouts)
+    exact = len(plan.grid) * (2 if world_size * workers > 1 else 1) <= COUNTED_LOADS
+    if exact:
+        _, alone = _counted(plan, epoch, [left])
+        chunk_reads, nbytes = _counted(plan, epoch, [part for rank in parts for part in rank])
+    else:
+        chunk_reads, nbytes, alone = _estimated(plan, world_size * workers)
+    size, count = plan.batch_size or 1, total(left)
+    batches = tuple(sum(-(-total(part) // size) for part in rank) for rank in parts)
+    yielded = sum(total(part) for rank in parts for part in rank)
+    shared = sum(share_total(count, rank, world_size, plan.uneven) for rank in range(world_size))
+    mixing = _mixing(plan)
+    decoded, walked = sum(nbytes), sum(alone)
+    factors = {
+        "chunks": once / used if used else 1.0,
+        "halo": walked / once if once else 1.0,
+        "cuts": decoded / walked if walked else 1.0,
+    }
+    return Explanation(
+        source=samples.origin,
+        windows=len(windows),
+        samples=count,
+        left_out={
+            "where": plan.left_out,
+            "uneven": max(0, count - shared),
+            "drop_last": max(0, shared - yielded),
+        },
+        shuffle=plan.shuffle,
+        beyond={
+            axis.dim: axis.length - int(axis.stretches[1][-1])
+            for axis in windows.axes
+            if axis.windowed and len(axis)
+        },
+        batches_per_rank=batches,
+        num_workers=num_workers,
+        sample_nbytes=samples.nbytes,
+        variables=tuple(
+            _variable(layout, data, count, size)
+            for layout, count, size in zip(plan.layouts, chunk_reads, nbytes, strict=True)
+        ),
+        blocks=len(plan.grid),
+        block_nbytes=plan.block_nbytes,
+        pools=_pools(plan),
+        pool_nbytes=plan.block_nbytes * (_pool_blocks(plan) if plan.shuffle else 1),
+        memory=plan.memory,
+        nbytes_used=int(used),
+        nbytes=int(decoded),
+        amplification=decoded / used if used else 1.0,
+        amplification_of=factors,
+        mixing=mixing,
+        exact=exact,
+        advice=tuple(_advice(plan, data, factors["halo"], factors["cuts"], batches, num_workers)),
+    )
+
+
+def _counted(
+    plan: Plan, epoch: int, parts: Iterable[Iterable[Interval]]
+) -> tuple[list[int], list[int]]:
+    """Chunks and bytes of each variable that are decoded to walk over some parts of the line."""
+    sums = np.zeros((2, len(plan.layouts)), dtype=np.int64)
+    for part in parts:
+        sums += epochs.reads(plan.stages(epoch, part), plan.windows, plan.layouts)
+    chunks, nbytes = sums.tolist()
+    return chunks, nbytes
+
+
+def _estimated(plan: Plan, parts: int) -> tuple[list[int], list[int], list[int]]:
+    """About as many; each cut makes two parts read the same pool."""
+    alone = [int(_decoded_once(layout, plan) * plan.amplification) for layout in plan.layouts]
+    nbytes = [int(size * (1 + (parts - 1) / _pools(plan))) for size in alone]
+    chunks = [
+        size // max(1, _chunk_nbytes(layout))
+        for layout, size in zip(plan.layouts, nbytes, strict=True)
+    ]
+    return chunks, nbytes, alone
+
+
+def _decoded_once(layout: Layout, plan: Plan) -> float:
+    """Bytes of a variable that are decoded if each chunk that windows touch is decoded once."""
+    axes = (axis for axis in plan.windows.axes if axis.dim in layout.chunks)
+    return layout.itemsize * math.prod(decoded_once(axis, layout.chunks[axis.dim]) for axis in axes)
+
+
+def _used(layout: Layout, plan: Plan) -> int:
+    """Bytes of a variable that are in a window, each counted once."""
+    steps = [
+        min(len(axis) * axis.size, int(np.subtract(*axis.stretches[::-1]).sum()))
+        for axis in plan.windows.axes
+        if axis.dim in layout.chunks
+    ]
+    return layout.itemsize * math.prod(steps)
+
+
+def _chunk_nbytes(layout: Layout) -> int:
+    return layout.itemsize * math.prod(grid.largest for grid in layout.chunks.values())
+
+
+def _pools(plan: Plan) -> int:
+    return max(1, -(-len(plan.grid) // _pool_blocks(plan)) if plan.shuffle else len(plan.grid))
+
+
+def _pool_blocks(plan: Plan) -> int:
+    return min(plan.pool_blocks, len(plan.grid))
+
+
+def _variable(layout: Layout, data: xr.Dataset, chunk_reads: int, nbytes: int) -> VariableReads:
+    variable = data[layout.name].variable
+    if variable.chunks is not None:
+        path = "by dask"
+    else:
+        path = read_path(variable) if is_lazy(variable) else "from memory"
+    stored = path != "from memory"
+    return VariableReads(
+        name=layout.name,
+        dtype=str(variable.dtype),
+        chunks={dim: grid.largest for dim, grid in layout.chunks.items()} if stored else {},
+        chunk_nbytes=_chunk_nbytes(layout) if stored else 0,
+        path=path,
+        chunk_reads=chunk_reads if stored else 0,
+        nbytes=nbytes,
+    )
+
+
+def _mixing(plan: Plan) -> float:
+    """How well batches are mixed: see `Explanation.mixing`."""
+    if not plan.shuffle:
+        return 0.0
+    blocks, together = len(plan.grid), _pool_blocks(plan)
+    if together == blocks:
+        return 1.0
+    some = np.linspace(0, blocks - 1, min(blocks, 2**16)).astype(np.int64)
+    sizes = plan.line(0).choice.of_blocks(some).astype(float)
+    alike = float((sizes**2).mean() / sizes.mean() ** 2)  # 1 where all are equal
+    rest = blocks % together  # in the last pool
+    same = alike * ((blocks - rest) / together + (rest > 0)) / blocks
+    return max(0.0, (1 - same) / (1 - alike / blocks))
+
+
+def _advice(
+    plan: Plan,
+    data: xr.Dataset,
+    again: float,
+    cuts: float,
+    batches: tuple[int, ...],
+    num_workers: int,
+) -> Iterable[str]:
+    """What would make an epoch cheaper or mix it better."""
+    if again > ENOUGH_AMPLIFICATION:
+        better = _first(plan, lambda other: other.amplification <= ENOUGH_AMPLIFICATION)
+        if better is not None:
+            yield (
+                f"chunks are decoded {again:.1f} times; with memory="
+                f"{format_bytes(better.memory)!r} it would be {better.amplification:.1f} times"
+            )
+        else:
+            yield (
+                f"chunks are decoded {again:.1f} times, and more memory would not help: chunks "
+                "that are longer than a window along windowed dims would"
+            )
+    mixing = _mixing(plan)
+    if plan.shuffle and mixing < ENOUGH_MIXING:
+        better = _first(plan, lambda other: _mixing(other) >= ENOUGH_MIXING)
+        if better is not None:
+            yield (
+                f"mixing is {mixing:.2f}: with memory={format_bytes(better.memory)!r} it would be "
+                f"{_mixing(better):.2f}"
+            )
+    for layout in plan.layouts:
+        variable, size = data[layout.name].variable, _chunk_nbytes(layout)
+        if not (is_lazy(variable) or variable.chunks is not None):
+            continue
+        block = plan.block_nbytes / len(plan.layouts)
+        if size < SMALL_CHUNK_BYTES and block > 16 * size:
+            yield (
+                f"chunks of {layout.name!r} have {format_bytes(size)}, so a block takes about "
+                f"{block / size:,.0f} requests of them: chunks of a megabyte or more are read "
+                "faster, above all from far away"
+            )
+            break
+    lazily = [name for name, each in data.data_vars.items() if each.chunks is not None]
+    stored = [name for name in lazily if "preferred_chunks" in data[name].encoding]
+    if stored:
+        yield (
+            f"{stored[0]!r} is read through dask: opened with chunks=None it would be read "
+            "straight from the store, block by block"
+        )
+    slow = [
+        name
+        for name, each in data.data_vars.items()
+        if is_lazy(each.variable)
+        and read_path(each.variable) == "by zarr"
+        and not codec_pipeline(each.variable).startswith("zarrs.")
+    ]
+    if slow:
+        yield (
+            f"{slow[0]!r} is decoded by zarr's own codec pipeline: opened by "
+            "xtorch_data.open_zarr it would be decoded by the faster one of zarrs"
+        )
+    if cuts > ENOUGH_AMPLIFICATION:
+        yield (
+            f"blocks are read {cuts:.1f} times because {len(batches) * max(1, num_workers)} ranks "
+            f"and workers share {_pools(plan)} pools: fewer workers, or less memory for more and "
+            "smaller pools, read less"
+        )
+    if num_workers > min(batches):
+        yield f"{num_workers} workers share {min(batches)} batches: some have none"
+
+
+def _first(plan: Plan, good: Callable[[Plan], bool]) -> Plan | None:
+    """The plan with the least of a few larger memories that is good."""
+    larger = (plan.over(plan.windows, memory=plan.memory * 2**power) for power in range(1, 7))
+    return next((other for other in larger if good(other)), None)
