@@ -1,6 +1,8 @@
 """What `explain` says, compared with what an epoch then does."""
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,3 +184,11 @@ def test_other_advice():
     assert any("2 workers share 1 batches" in text for text in few.advice)
     with pytest.raises(ValueError, match="world_size"):
         xtd.IterableDataset(ds, {"time": 4}).explain(world_size=-1)
+
+
+def test_the_docs_print_what_is_explained(capsys):
+    page = (Path(__file__).parents[1] / "docs/how-to/explain.md").read_text()
+    blocks = re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL)
+    exec(blocks[0][1], {})
+    assert blocks[1][0] == "text"
+    assert capsys.readouterr().out == blocks[1][1]
