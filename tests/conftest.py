@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import hypothesis
 import pytest
 import torch.utils.data
+from strategies import EXAMPLES
 
 hypothesis.settings.register_profile(
     "default",
     deadline=None,
-    max_examples=80,
+    max_examples=EXAMPLES,
     suppress_health_check=[
         hypothesis.HealthCheck.too_slow,
         hypothesis.HealthCheck.data_too_large,

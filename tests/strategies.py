@@ -1,6 +1,8 @@
 """Hypothesis strategies: random labeled datasets, where they are stored, and what to cut."""
 
 import contextlib
+import math
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +11,27 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from helpers import used_dims
+from hypothesis import settings
 from hypothesis import strategies as st
+
+# Ten times as many examples of everything, for who has the time: make test THOROUGH=1
+MORE = 10 if os.environ.get("THOROUGH") else 1
+EXAMPLES = 50 * MORE
+
+
+def examples(number):
+    """So many examples of a property whose examples take longer, or need fewer."""
+    return settings(max_examples=number * MORE)
+
 
 DIMS = ("time", "y", "x", "member")
 NAMES = ("a", "b", "c")
 DTYPES = ("float32", "float64", "int16", "int64", "bool", ">f4", ">f8", ">i2")
 STORAGES = ("memory", "dask", "zarr", "zarr", "zarr", "zarr+dask", "netcdf")
 MEMORIES = (1, "1 B", 64, 700, "4 kB", "20 KiB", "1 MiB", "1 GiB")
-MAX_POINTS = 2400
+MAX_POINTS = 800
+# With less memory each sample is read by itself, which is slow where there are many.
+MAX_SAMPLES_ALONE = 60
 
 
 @dataclass
@@ -152,6 +167,15 @@ def _irregular(draw, size):
     return tuple(np.diff(edges).tolist())
 
 
+def _regular(draw, shape):
+    """The size of chunks along each dim, of which there are not too many to write."""
+    chunks = [draw(st.integers(1, size)) for size in shape]
+    while math.prod(-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True)) > 50:
+        most = max(range(len(shape)), key=lambda place: shape[place] / chunks[place])
+        chunks[most] += 1
+    return tuple((chunk,) for chunk in chunks)
+
+
 def _lazy(draw, size):
     """What a user may cut lazily along a dim: an offset, a stride, the other way round, a list."""
     kind = draw(st.sampled_from(["offset", "offset", "offset", "stride", "reverse", "list"]))
@@ -188,7 +212,7 @@ def stored_datasets(draw):
         if storage == "dask":
             chunks[name] = tuple(_irregular(draw, size) for size in shape)
         elif storage.startswith("zarr"):
-            chunks[name] = tuple((draw(st.integers(1, size)),) for size in shape)
+            chunks[name] = _regular(draw, shape)
             if np.dtype(dtype).kind == "f" and draw(st.integers(0, 3)) == 0:
                 packed.append(name)
 
@@ -259,7 +283,7 @@ def cases(draw):
         shuffle=draw(st.booleans()),
         drop_last=draw(st.integers(0, 4)) == 0,
         seed=draw(st.integers(0, 2**31)),
-        memory=draw(st.sampled_from(MEMORIES)),
+        memory=None,
     )
     sizes = {dim: ds.sizes[dim] for dim in used_dims(ds, case.names(ds))}
     case.input_dims, case.input_overlap = draw(window_arguments(sizes))
@@ -269,6 +293,7 @@ def cases(draw):
         window = case.input_dims.get(dim, 1)
         window = size if window == -1 else window
         total *= (size - window) // (window - case.input_overlap.get(dim, 0)) + 1
-    # At most 40 batches an epoch, so that an example stays quick.
-    case.batch_size = max(draw(st.integers(1, total + 2)), total // 40, 1)
+    case.memory = draw(st.sampled_from(MEMORIES[0 if total <= MAX_SAMPLES_ALONE else 3 :]))
+    # At most 12 batches an epoch, so that an example stays quick.
+    case.batch_size = max(draw(st.integers(1, total + 2)), -(-total // 12), 1)
     return case

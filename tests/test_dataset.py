@@ -26,9 +26,9 @@ from helpers import (
     twice_plus_one,
     xbatcher_windows,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from strategies import cases, window_arguments
+from strategies import cases, examples, window_arguments
 
 import xtorch_data as xtd
 from xtorch_data import gather, loaded
@@ -77,7 +77,7 @@ def assert_batch(batch, oracle, windows, parts, kept):
 # The promise: every sample once, equal to isel
 
 
-@settings(max_examples=100)
+@examples(60)
 @given(cases())
 def test_every_sample_once_and_equal_to_isel_for_any_data_windows_and_memory(case):
     every_sample_once_and_equal_to_isel(case)
@@ -97,7 +97,7 @@ TAKEN = {way: {way} for way in WAYS} | {"windows copied": {"windows copied", "wi
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(20)
 @given(case=cases())
 def test_so_it_is_whichever_way_windows_go(way, case, monkeypatch):
     with monkeypatch.context() as patch:
@@ -155,7 +155,7 @@ def every_sample_once_and_equal_to_isel(case):
     return dataset
 
 
-@settings(max_examples=60)
+@examples(40)
 @given(cases())
 def test_windows_are_those_of_xbatcher_and_coords_those_of_isel(case):
     ds = case.stored.ds.isel(case.stored.lazy)
@@ -173,7 +173,7 @@ def test_windows_are_those_of_xbatcher_and_coords_those_of_isel(case):
         xr.testing.assert_equal(found, xr.Dataset(coords=plain.coords))
 
 
-@settings(max_examples=40)
+@examples(25)
 @given(cases())
 def test_labels_equal_xarray_isel_itself(case):
     """As the first test, but against xarray and not against numpy slices; one sample a batch."""
@@ -600,8 +600,8 @@ def selections(draw):
     return ds, input_dims, overlap, parts
 
 
-@settings(max_examples=60)
-@given(selections(), st.booleans(), st.integers(5, 60))
+@examples(40)
+@given(selections(), st.booleans(), st.integers(20, 60))
 def test_select_is_isel_inside_the_window(selection, shuffle, batch_size):
     ds, input_dims, overlap, parts = selection
     dataset = build(
