@@ -1,5 +1,6 @@
 """Settings of the property tests and the fixtures that several modules share."""
 
+import multiprocessing
 import os
 import threading
 import time
@@ -25,6 +26,9 @@ hypothesis.settings.register_profile(
     "ci", hypothesis.settings.get_profile("default"), derandomize=True, database=None
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+# The fork server, which is started by whoever needs it first, imports torch once for all tests.
+multiprocessing.set_forkserver_preload(["xtorch_data"])
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ def _rank(rank, dataset, store, results):
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", "forkserver"])
 def test_ranks_that_are_given_one_dataset_share_each_epoch(context, tmp_path):
     """Made before the process group, sent to its ranks: each counts epochs for itself."""
     start = torch.multiprocessing.get_context(context)

@@ -56,6 +56,7 @@ def test_values_and_labels_of_a_real_file_are_those_of_isel(real, shuffle, memor
     name, ds, input_dims, overlap = real
     windows = xbatcher_windows(ds, [name], input_dims, overlap)
     oracle = Oracle(ds[[name]])
+    read = ds[[name]].compute()
     dataset = xtd.IterableDataset(
         ds, input_dims, overlap, inputs=[name], batch_size=10, shuffle=shuffle, memory=memory
     )
@@ -67,7 +68,7 @@ def test_values_and_labels_of_a_real_file_are_those_of_isel(real, shuffle, memor
         assert labels[name].dims == ("sample", *input_dims)
         assert_labels(labels, [oracle.coords([name], windows[k]) for k in batch.index.tolist()])
         for place, number in enumerate(batch.index.tolist()):
-            plain = ds[name].isel(windows[number]).transpose(*input_dims)
+            plain = read[name].isel(windows[number]).transpose(*input_dims)
             np.testing.assert_array_equal(batch.x[place, 0].numpy(), plain.values)
             np.testing.assert_array_equal(labels[name].values[place], plain.values)
     assert_once(numbers, len(windows))

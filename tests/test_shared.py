@@ -147,7 +147,7 @@ def held_of_workers():
     return [len(arenas) for sender, arenas in shared._received.items() if sender[0] != os.getpid()]
 
 
-@pytest.mark.parametrize("context", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("context", ["fork", "forkserver"])
 @pytest.mark.parametrize("loader", [xtd.DataLoader, torch.utils.data.DataLoader])
 def test_batches_of_workers_can_be_kept(context, loader):
     ds = series()
