@@ -4,13 +4,16 @@ Nothing here uses the package: a sample is plain slicing of plain numpy, windows
 """
 
 import contextlib
+import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import textwrap
 import warnings
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -150,6 +153,60 @@ def in_a_process(script, *arguments, timeout=60, warnings_as_errors=True):
         out, err = process.communicate()
         raise AssertionError(f"hung after {timeout} s; it said\n{out}\n{err}") from None
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+class Script:
+    """A script that runs as the main one of a process of the fork server.
+
+    Torch and the package are imported there already, which takes longer than most scripts. It
+    serves where no worker processes are started and nothing is said of how the interpreter ends.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The script.
+    *arguments
+        Its arguments.
+    folder : pathlib.Path
+        Where it runs and what it prints is kept; of its own for each that runs at the same time.
+    environment : mapping, optional
+        More environment variables.
+    warnings_as_errors : bool
+        Whether every warning is an error.
+    """
+
+    def __init__(self, path, *arguments, folder, environment=None, warnings_as_errors=True):
+        self._outputs = folder / "stdout.txt", folder / "stderr.txt"
+        self._process = multiprocessing.get_context("forkserver").Process(
+            target=_as_main,
+            args=(str(path), list(map(str, arguments)), *self._outputs, environment or {}),
+            kwargs={"warnings_as_errors": warnings_as_errors},
+            daemon=True,
+        )
+        self._process.start()
+
+    def wait(self, timeout=60):
+        """What it printed and how it ended."""
+        self._process.join(timeout)
+        hung = self._process.is_alive()
+        if hung:
+            self._process.kill()
+            self._process.join()
+        out, err = (path.read_text() if path.exists() else "" for path in self._outputs)
+        assert not hung, f"hung after {timeout} s; it said\n{out}\n{err}"
+        return subprocess.CompletedProcess([], self._process.exitcode, out, err)
+
+
+def _as_main(path, arguments, out, err, environment, warnings_as_errors):
+    os.environ.update(environment)
+    for number, output in ((1, out), (2, err)):
+        with open(output, "wb") as file:
+            os.dup2(file.fileno(), number)
+    os.chdir(Path(out).parent)
+    if warnings_as_errors:
+        warnings.simplefilter("error")
+    sys.argv = [path, *arguments]
+    runpy.run_path(path, run_name="__main__")
 
 
 # ---------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import json
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_once, numbered, samples_of
+from helpers import Script, assert_once, numbered, samples_of
 
 import xtorch_data as xtd
 
@@ -58,6 +59,40 @@ def with_torchrun(folder, example, *arguments, ranks=2):
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)], output
 
 
+def with_ranks(folder, example, *arguments, ranks=2):
+    """The same in the environment that torchrun makes, but without its launcher.
+
+    Ranks begin in the fork server, where torch is imported already.
+    """
+    wrapper = folder / "wrapper.py"
+    wrapper.write_text(textwrap.dedent(WRAPPER))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    environment = {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "none",
+        "OMP_NUM_THREADS": "1",
+    }
+    started = []
+    for rank in range(ranks):
+        (folder / f"rank {rank}").mkdir()
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        script = Script(
+            wrapper, folder, EXAMPLES / example, *arguments, folder=folder / f"rank {rank}",
+            environment=environment | own, warnings_as_errors=False,
+        )  # fmt: skip
+        started.append(script)
+    done = [script.wait(120) for script in started]
+    output = "".join(each.stdout + each.stderr for each in done)
+    assert all(each.returncode == 0 for each in done), output
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)], output
+
+
 def load(example):
     """The functions of an example, without running it."""
     return runpy.run_path(str(EXAMPLES / example))
@@ -98,7 +133,7 @@ def test_lightning_with_two_ranks_and_its_checkpoint_on_one(tmp_path):
     """Fit and validate; stopped in the middle of an epoch; gone on with on another topology."""
     lightning = load("train_lightning.py")
     options = ["--folder", tmp_path, "--devices", 2, "--epochs", 1]
-    ranks, output = with_torchrun(tmp_path, "train_lightning.py", *options)
+    ranks, output = with_ranks(tmp_path, "train_lightning.py", *options)
     assert [len(batches) for batches in ranks] == [11, 11]
     assert_once(flat(itertools.chain(*ranks)), TRAINING_SAMPLES)
     assert "validation" in output
@@ -177,7 +212,7 @@ def test_lightning_goes_on_from_the_checkpoint_of_every_batch(fit, validate, tmp
 def test_accelerate_shards_once_and_its_state_holds_where_the_loader_is(tmp_path):
     folder = tmp_path / "state"
     options = ["--folder", folder, "--epochs", 1, "--steps", 5]
-    ranks, _ = with_torchrun(tmp_path, "train_accelerate.py", *options)
+    ranks, _ = with_ranks(tmp_path, "train_accelerate.py", *options)
     before = flat(itertools.chain(*ranks))
     assert len(set(before)) == len(before) == 2 * 5 * 8
 

@@ -27,7 +27,7 @@ from helpers import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import cases
+from strategies import cases, examples
 from test_reads import counted, reads
 from torch.utils.data import (
     BatchSampler,
@@ -72,6 +72,7 @@ def expected(numbers, dataset, ds=None):
 # Values
 
 
+@examples(40)
 @given(cases(), st.data())
 def test_samples_are_slices_of_the_data(case, data):
     """In any order, repeated, from any storage, whatever the memory."""
