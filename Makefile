@@ -13,11 +13,11 @@ help: ## Show this list
 demo: $(VENV)/demo.installed ## Train a small forecaster on real data; results in demo_output/
 	$(BIN)/python examples/forecast.py
 
-test: $(VENV)/test.installed ## Run the tests, the docstring examples and every example in the docs (ARGS=… for pytest)
+test: $(VENV)/test.installed ## Run the tests, the docstring examples and every example in the docs (ARGS=… for pytest, THOROUGH=1)
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -n auto -m "not alone"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -m alone
 endif
 

@@ -31,6 +31,11 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 multiprocessing.set_forkserver_preload(["xtorch_data"])
 
 
+def pytest_collection_modifyitems(items):
+    """Slow tests first, so that no process is left with one when the others have ended."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture
 def as_worker(monkeypatch):
     """Make this process look like one worker of a ``torch.utils.data.DataLoader``.

@@ -9,6 +9,7 @@ import sys
 import textwrap
 
 import psutil
+import pytest
 from helpers import assert_once, in_a_process
 
 TRAINING = """
@@ -49,6 +50,7 @@ def start_training(checkpoint, workers):
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_twice_trains_on_every_sample_once(tmp_path):
     """Each time at some batch, and restarted from the latest checkpoint with other workers."""
     checkpoint = tmp_path / "checkpoint.json"
@@ -103,6 +105,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_named_and_not_waited_for():
     run = in_a_process(KILLED, warnings_as_errors=False)
     assert run.returncode == 0, run.stderr

@@ -5,8 +5,9 @@ import pytest
 import xarray as xr
 import xbatcher
 from helpers import assert_once, forecast, samples_of
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from strategies import examples
 
 import xtorch_data as xtd
 
@@ -65,7 +66,7 @@ def generators(draw):
     return xbatcher.BatchGenerator(array(), input_dims, overlap, batch_dims)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(generators())
 def test_any_generator_over_an_array_keeps_number_order_shape_and_values(generator):
     assert_same(generator, xtd.IterableDataset(generator, batch_size=None))
