@@ -12,6 +12,7 @@ from .select import Select
 from .sources import open_zarr
 from .splits import Split, kfold, random_split, split
 from .stats import Stats
+from .transforms import Compose
 from .verify import Verification, verify
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Batch",
     "ChunkSampler",
+    "Compose",
     "DataLoader",
     "Explanation",
     "Failure",

@@ -161,7 +161,7 @@ class Samples:
     def functions(self) -> list[Transform]:
         """The functions of the user."""
         given = [self.preprocess, *self.recipe.transforms.values(), self.recipe.batch_transform]
-        return [transform for transform in given if transform is not None]
+        return [each for function in given if function is not None for each in function.functions()]
 
     def __repr__(self) -> str:
         return ", ".join(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Transform"]
+__all__ = ["Compose", "Transform"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Transform:
             return None
         if not callable(function):
             raise TypeError(f"{argument} must be a function, not {function!r}")
+        if isinstance(function, Compose):
+            return cls(function, argument, function.takes_rng)
         try:
             parameters = inspect.signature(function).parameters
         except (TypeError, ValueError):  # built in, without a signature
@@ -67,3 +70,86 @@ class Transform:
     def __call__(self, obj: Any, rng: Callable[[], np.random.Generator]) -> Any:
         """Apply the function; `rng` makes the generator if the function takes one."""
         return self.function(obj, rng=rng()) if self.takes_rng else self.function(obj)
+
+    def functions(self) -> Iterator[Transform]:
+        """The function, or those that it is composed of."""
+        if isinstance(self.function, Compose):
+            for member in self.function.members:
+                yield from member.functions()
+        else:
+            yield self
+
+
+class Compose:
+    """Functions of xarray objects, one after the other, as one.
+
+    For `preprocess`, `transform` and the other arguments that take a function, as
+    `torchvision.transforms.Compose
+    <https://docs.pytorch.org/vision/stable/generated/torchvision.transforms.v2.Compose.html>`_ is
+    for images. It can be part of another one, and be sent to workers if its functions can.
+
+    Parameters
+    ----------
+    transforms : iterable of callable
+        Functions that take and return an xarray object. Those which have a parameter ``rng`` draw
+        from one `numpy.random.Generator`, in turn. Without any, an object stays as it is.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no function, or needs arguments beyond the object and ``rng``.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, xtorch_data as xtd
+    >>> def celsius(block):
+    ...     return block - 273.15
+    >>> def noisy(block, rng):
+    ...     return block + rng.normal(scale=0.1, size=block.shape)
+    >>> augment = xtd.Compose([celsius, noisy])
+    >>> augment
+    Compose([
+        celsius,
+        noisy,
+    ])
+    >>> t2m = xr.DataArray([280.0, 290.0], dims="time")
+    >>> augment(t2m, rng=np.random.default_rng(0)).round(2).values
+    array([ 6.86, 16.84])
+    """
+
+    def __init__(self, transforms: Iterable[Callable[..., Any]]) -> None:
+        if callable(transforms) or not isinstance(transforms, Iterable):
+            raise TypeError(f"Compose takes a list of functions, not {transforms!r}")
+        self.transforms = tuple(transforms)
+        members = []
+        for place, function in enumerate(self.transforms):
+            member = Transform.of(function, f"transforms[{place}]")
+            if member is None:
+                raise TypeError(f"transforms[{place}] must be a function, not None")
+            members.append(member)
+        self.members = tuple(members)
+
+    @property
+    def takes_rng(self) -> bool:
+        """Whether any of the functions draws random numbers."""
+        return any(member.takes_rng for member in self.members)
+
+    def __call__(self, obj: Any, rng: np.random.Generator | None = None) -> Any:
+        """Apply the functions in their order."""
+        if rng is None and self.takes_rng:
+            raise TypeError("some of the functions draw random numbers: give rng=…, a Generator")
+        for member in self.members:
+            try:
+                obj = member.function(obj, rng=rng) if member.takes_rng else member.function(obj)
+            except Exception as error:
+                error.add_note(f"in {member.argument}, {_name(member.function)}")
+                raise
+        return obj
+
+    def __repr__(self) -> str:
+        lines = "".join(f"{_name(function)},\n" for function in self.transforms)
+        return f"Compose([\n{textwrap.indent(lines, '    ')}])" if lines else "Compose([])"
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return function.__qualname__ if inspect.isroutine(function) else repr(function)
