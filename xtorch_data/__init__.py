@@ -6,6 +6,7 @@ from .explain import Explanation, VariableReads
 from .failures import Failure
 from .loader import DataLoader
 from .map_dataset import MapDataset
+from .normalize import Normalize
 from .reader import ReadError
 from .sampler import ChunkSampler
 from .select import Select
@@ -26,6 +27,7 @@ __all__ = [
     "Failure",
     "IterableDataset",
     "MapDataset",
+    "Normalize",
     "ReadError",
     "Select",
     "Split",

@@ -24,7 +24,7 @@ from .streams import BLOCK_TRANSFORM, generator
 from .transforms import Transform
 from .windows import Windows
 
-__all__ = ["ReadError", "Reader", "Region", "Rest", "check_preprocessed"]
+__all__ = ["ReadError", "Reader", "Region", "Rest", "check_preprocessed", "computed"]
 
 # Reads under way at the same time; each already uses every core to decode its chunks.
 CONCURRENT_READS = 4
@@ -247,11 +247,7 @@ class Reader:
 
         def compute(variables: Sequence[xr.Variable]) -> None:
             lazy = [variable.data for variable in variables]
-            # By default dask would start a pool for each thread that calls it, and keep it.
-            scheduler = dask.base.get_scheduler(collections=lazy)  # type: ignore[no-untyped-call]
-            plain = scheduler in (None, dask.threaded.get)
-            options = {"scheduler": "threads", "pool": self.graphs} if plain else {}
-            results = dask.base.compute(*lazy, **options)  # type: ignore[no-untyped-call]
+            results = computed(lazy, self.graphs)
             for variable, result in zip(variables, results, strict=True):
                 variable.data = result
 
@@ -315,6 +311,17 @@ class Reader:
             error.add_note(f"in preprocess of block {load.block}")
             raise
         return result  # type: ignore[no-any-return]
+
+
+def computed(collections: Sequence[Any], threads: Executor) -> Sequence[Any]:
+    """What dask makes of some collections: on these threads, unless it has been given others.
+
+    By default dask would start a pool for each thread that calls it, and keep it.
+    """
+    scheduler = dask.base.get_scheduler(collections=collections)  # type: ignore[no-untyped-call]
+    plain = scheduler in (None, dask.threaded.get)
+    options = {"scheduler": "threads", "pool": threads} if plain else {}
+    return dask.base.compute(*collections, **options)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def check_preprocessed(

@@ -1,0 +1,139 @@
+"""Mean and standard deviation of a dataset's variables: arguments checked, results labeled."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch.utils.data
+import xarray as xr
+
+from .choice import Table
+from .covered import covered
+from .dataset import IterableDataset
+from .fitting import moments_of
+from .map_dataset import MapDataset
+from .plan import Plan
+from .retry import RETRIES
+from .sources import as_source
+
+__all__ = ["fitted"]
+
+# Attributes of the data that its statistics have as well.
+KEPT_ATTRS = ("units", "long_name", "standard_name")
+
+
+def fitted(
+    dataset: Any,
+    per: Hashable | Iterable[Hashable],
+    variables: Iterable[Hashable] | None,
+    progress: bool,
+) -> tuple[dict[Hashable, xr.DataArray], dict[Hashable, xr.DataArray]]:
+    """Mean and standard deviation by variable; see `xtorch_data.Normalize.fit`."""
+    dataset = _as_dataset(dataset, variables)
+    samples = dataset._samples
+    names = _names(samples.variable_dtypes, variables)
+    kept = _dims(per)
+    have = {dim for name in names for dim in samples.variable_dims[name]}
+    labels = {dim: _labels(dataset, dim, have) for dim in kept}
+    found = moments_of(
+        samples,
+        _wanted(dataset.plan),
+        names,
+        kept,
+        memory=dataset.plan.memory,
+        retries=getattr(dataset, "retries", RETRIES),
+        progress=progress,
+    )
+    mean, std = {}, {}
+    for name in names:
+        moments = found[name]
+        some = moments.count > 0
+        if not some.any():
+            raise ValueError(f"variable {name!r} has no value but NaN: there is no mean")
+        if not np.isfinite([moments.mean[some], moments.std[some]]).all():
+            raise ValueError(
+                f"variable {name!r} has infinite values, or such that their squares are: "
+                "ds.where(np.isfinite(ds)) makes them NaN, which does not count"
+            )
+        dims = [dim for dim in kept if dim in samples.variable_dims[name]]
+        coords = {dim: labels[dim] for dim in dims}
+        given = samples.recipe.labels.attrs.get(name, {})
+        attrs = {key: given[key] for key in KEPT_ATTRS if isinstance(given.get(key), str)}
+        mean[name] = xr.DataArray(moments.mean, coords, dims, attrs=attrs)
+        std[name] = xr.DataArray(moments.std, coords, dims, attrs=attrs)
+    return mean, std
+
+
+def _as_dataset(data: Any, variables: Iterable[Hashable] | None) -> Any:
+    """A dataset of ours, of plain data one whose samples are all the places."""
+    if isinstance(data, (IterableDataset, MapDataset)):
+        return data
+    if isinstance(data, (torch.utils.data.Dataset, torch.utils.data.DataLoader)):
+        raise TypeError(
+            "Normalize.fit takes an xtorch_data.IterableDataset or MapDataset, or data, not "
+            f"{type(data).__module__}.{type(data).__name__}"
+        )
+    source = as_source(data)
+    if source.generator is not None:
+        return IterableDataset(data)
+    ds = source.dataset
+    dtypes = {name: variable.dtype for name, variable in ds.data_vars.items()}
+    return IterableDataset(ds, input_dims={}, inputs=_names(dtypes, variables))
+
+
+def _wanted(plan: Plan) -> Table | None:
+    """Which samples there are; None for all."""
+    if plan.weights is None:
+        return plan.where
+    weights = plan.weights.only(plan.where, plan.windows.shape)
+    return Table(weights.axes, weights.values > 0)
+
+
+def _names(
+    dtypes: Mapping[Hashable, np.dtype[Any]], variables: Iterable[Hashable] | None
+) -> list[Hashable]:
+    """The variables that are wanted, of those there are."""
+    if variables is None:
+        names = [name for name, dtype in dtypes.items() if dtype.kind == "f"]
+        if not names:
+            raise ValueError(
+                f"none of the variables {list(dtypes)} is floating; variables=[…] names others"
+            )
+        return names
+    names = [variables] if isinstance(variables, str) else list(dict.fromkeys(variables))
+    if not names:
+        raise ValueError("variables names none; left out, it means all that are floating")
+    for name in names:
+        if name not in dtypes:
+            raise ValueError(f"there is no variable {name!r}; the variables are {list(dtypes)}")
+        if dtypes[name].kind not in "iuf":
+            raise TypeError(f"variable {name!r} has dtype {dtypes[name]}: it has no mean to take")
+    return names
+
+
+def _dims(per: Hashable | Iterable[Hashable]) -> list[Hashable]:
+    if isinstance(per, str) or not isinstance(per, Iterable):
+        return [per]
+    return list(dict.fromkeys(per))
+
+
+def _labels(dataset: Any, dim: Hashable, have: set[Hashable]) -> Any:
+    """Labels of the covered places along a dim that is kept."""
+    if dim not in have:
+        raise ValueError(
+            f"per={dim!r} is no dim of the variables; theirs are {sorted(map(str, have))}"
+        )
+    index = dataset.windows.index(dim)
+    if index is None:
+        raise ValueError(
+            f"per={dim!r} needs a coordinate, by which statistics are looked up: "
+            f"ds.assign_coords({dim}=range(ds.sizes[{dim!r}])) gives it one"
+        )
+    axis = covered(dataset.plan.windows.axis(dim))
+    found = index[axis.start(np.arange(len(axis)))]
+    if isinstance(index, pd.MultiIndex) or not found.is_unique:
+        raise ValueError(f"per={dim!r} needs a plain coordinate without a label that comes twice")
+    return found
