@@ -19,15 +19,15 @@ NAME, PAST = "air_temperature", 8  # the variable, and how many years the networ
 SPLITS = (None, "2029"), ("2030", "2059"), ("2060", None)  # training, validation, test
 
 
-def forecasts(ds, climatology, scale, shuffle=False):
-    """Every nine consecutive years of `ds`: eight in, the next one out, as scaled anomalies."""
+def forecasts(ds, normalize, shuffle=False):
+    """Every nine consecutive years of `ds`: eight in, the next one out, as normalized anomalies."""
     return xtd.IterableDataset(
         ds,
         input_dims={"time": PAST + 1, "latitude": -1, "longitude": -1},  # -1: the whole dim
         input_overlap={"time": PAST},  # so that a window begins every year
         inputs=xtd.Select(NAME, time=slice(0, PAST)),
         targets=xtd.Select(NAME, time=PAST),
-        preprocess=lambda block: (block - climatology) / scale,  # once for each block read
+        preprocess=normalize,  # once for each block read
         batch_size=8,
         shuffle=shuffle,
     )
@@ -91,24 +91,23 @@ def main(output=Path("demo_output"), epochs=15):
 
     # Split by label, before windows are cut: then no window reaches into another part.
     past, near, far = (ds.sel(time=slice(*years)) for years in SPLITS)
-    climatology = past.mean("time").load()
-    scale = (past - climatology).std().load()
-    training = xtd.DataLoader(forecasts(past, climatology, scale, shuffle=True))
-    validation, test = (xtd.DataLoader(forecasts(part, climatology, scale)) for part in (near, far))
+    normalize = xtd.Normalize.fit(past, per=("latitude", "longitude"))
+    training = xtd.DataLoader(forecasts(past, normalize, shuffle=True))
+    validation, test = (xtd.DataLoader(forecasts(part, normalize)) for part in (near, far))
 
     model = Forecaster()
     train(model, training, validation, epochs)
     with torch.no_grad():  # a forecast takes the place of the target, and with it its labels
         parts = [batch.replace(y=model(batch.x)).to_xarray("y") for batch in test]
     forecast = xr.concat(parts, "sample").assign_coords(ds[["latitude", "longitude"]].coords)
-    forecast = forecast.swap_dims(sample="time").drop_vars("sample") * scale + climatology
+    forecast = normalize.inverse(forecast.swap_dims(sample="time").drop_vars("sample"))
     forecast.to_zarr(output / "forecast.zarr", mode="w", consolidated=False)
     truth = far[NAME].sel(time=forecast.time)
     draw(truth[-1], forecast[NAME][-1], output / "forecast.png")
 
     guesses = {"this model": forecast, "persistence (last year)": far.shift(time=1)}
     guesses["mean of the eight years"] = far.rolling(time=PAST).mean().shift(time=1)
-    guesses["climatology (training years)"] = climatology
+    guesses["climatology (training years)"] = normalize.mean
     errors = {key: ((ds[NAME] - truth) ** 2).mean().item() ** 0.5 for key, ds in guesses.items()}
     print(f"Root-mean-square error, {len(truth)} test years that no training saw:")
     print("\n".join(f"  {key:30}{error:.2f} K" for key, error in errors.items()))
