@@ -15,6 +15,7 @@ import xarray as xr
 
 from .choice import Table
 from .labels import LabelledWindows
+from .progress import bar
 from .transforms import Transform
 from .windows import Axis, IntArray, Windows
 
@@ -204,21 +205,9 @@ def evaluated(
         raise TypeError("where cannot take random numbers: it is asked once, for all epochs")
     kept = np.zeros(len(windows), dtype=bool)
     size = max(1, min(256, math.isqrt(len(windows))))
-    bar = _progress(len(windows))
-    for batch in batches({"transform": _Flag(where), "batch_size": size}):
-        kept[batch.index.numpy()] = batch["x"].numpy()
-        if bar is not None:
-            bar.update(len(batch.index))
-    if bar is not None:
-        bar.close()
+    with bar(len(windows), "sample", "where", None) as done:
+        for batch in batches({"transform": _Flag(where), "batch_size": size}):
+            kept[batch.index.numpy()] = batch["x"].numpy()
+            done(len(batch.index))
     logger.info("where leaves out %d of %d samples", len(kept) - kept.sum(), len(kept))
     return kept
-
-
-def _progress(total: int) -> Any:
-    """A progress bar in a terminal or notebook, if tqdm is there and it takes its time."""
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        return None
-    return tqdm(total=total, desc="where", unit="sample", delay=2, disable=None)

@@ -29,6 +29,7 @@ from .epoch import Load, Piece
 from .lazy import with_recycled_memory
 from .moments import Moments
 from .plan import Plan
+from .progress import bar
 from .reader import CONCURRENT_READS, Reader, check_preprocessed, computed
 from .samples import Samples
 from .sources import layout_of
@@ -88,32 +89,20 @@ def moments_of(
         for walk in walks
         for name in walk.kept
     }
-    bar = _bar(sum(1 for walk in walks for _ in walk.loads())) if progress else None
-    try:
+    blocks = sum(1 for walk in walks for _ in walk.loads()) if progress else 0
+    with bar(blocks, "block", "fitting", progress) as done:
         for walk in walks:
 
             def take(block: Found) -> None:
                 for name, (place, moments) in block.items():
                     found[name].update(place, moments)
-                if bar is not None:
-                    bar.update()
+                done(1)
 
             if walk.is_dask:
                 _compute(walk, take)
             else:
                 _read(walk, take, samples.origin, retries)
-    finally:
-        if bar is not None:
-            bar.close()
     return found
-
-
-def _bar(blocks: int) -> Any:
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True shows a bar of tqdm: pip install tqdm") from error
-    return tqdm(total=blocks, unit="block", desc="fitting")
 
 
 def _groups(samples: Samples, names: Sequence[Hashable]) -> list[list[Hashable]]:

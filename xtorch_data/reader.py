@@ -172,14 +172,14 @@ class Reader:
     ) -> None:
         """Read what no other block reads but for its halo."""
         graphs = {name: each for name, each in variables.items() if each.chunks is not None}
-        jobs = [
-            self._read_one(name, variable, regions[name])
-            for name, variable in variables.items()
-            if name not in graphs
-        ]
-        if graphs:
-            jobs.append(self._compute(graphs, regions))
-        async with self._slots:
+        async with self._slots:  # before there are coroutines, which would be left if cancelled
+            jobs = [
+                self._read_one(name, variable, regions[name])
+                for name, variable in variables.items()
+                if name not in graphs
+            ]
+            if graphs:
+                jobs.append(self._compute(graphs, regions))
             with self.recorder.timed("read"):
                 await together(jobs)
 

@@ -1,0 +1,49 @@
+"""A progress bar for what takes long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["bar"]
+
+# A bar that nobody asked for appears after so many seconds.
+DELAY = 2.0
+
+
+@contextmanager
+def bar(
+    total: int, unit: str, title: str, wanted: bool | None
+) -> Iterator[Callable[[int], object]]:
+    """A function that tells a bar of tqdm how many more are done.
+
+    Parameters
+    ----------
+    total : int
+        How many there are.
+    unit : str
+        What they are.
+    title : str
+        What is going on.
+    wanted : bool, optional
+        Whether to show it; None for in a terminal or notebook alone, if tqdm is installed and it
+        takes a while.
+
+    Raises
+    ------
+    ImportError
+        If a bar is wanted and tqdm is missing.
+    """
+    if wanted is False:
+        yield lambda done: None
+        return
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        if wanted:
+            raise ImportError("progress=True shows a bar of tqdm: pip install tqdm") from error
+        yield lambda done: None
+        return
+    options = {} if wanted else {"delay": DELAY, "disable": None}
+    with tqdm(total=total, unit=unit, desc=title, **options) as shown:
+        yield shown.update
