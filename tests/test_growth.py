@@ -1,12 +1,14 @@
 """Nothing piles up from epoch to epoch."""
 
 import gc
+import multiprocessing
 from collections import Counter
 
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from helpers import in_a_process
 
 import xtorch_data as xtd
 
@@ -34,3 +36,40 @@ def test_no_objects_are_left_of_an_epoch(chunks):
     for _ in range(12):
         list(dataset)
     assert {kind: more for kind, more in (alive() - before).items() if more >= 6} == {}
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_private_memory_does_not_grow_over_epochs_of_millions_of_samples():
+    """Nothing is held for a sample: neither objects, whose counts a fork would copy, nor numbers.
+
+    A list of two million numbers takes 76 MiB, an array of them 15.
+    """
+    script = """
+        import warnings
+        import numpy as np, psutil, xarray as xr
+        import xtorch_data as xtd
+
+        warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
+        ds = xr.Dataset({"a": ("time", np.zeros(2_000_007, "float32"))})
+        dataset = xtd.MapDataset(ds, {"time": 8}, {"time": 7}, memory="4 MiB")
+        loader = xtd.DataLoader(
+            dataset, 4, batch_size=8192, sampler=xtd.ChunkSampler(dataset), timeout=60,
+            multiprocessing_context="fork", persistent_workers=True,
+        )
+
+        def look():
+            processes = [psutil.Process(worker.pid) for worker in loader._iterator._workers]
+            found = [each.memory_full_info().uss for each in (psutil.Process(), *processes)]
+            print(len(dataset), *found)
+
+        for epoch in range(3):
+            for place, _ in enumerate(loader):
+                if epoch == 0 and place == 100 or epoch == 2 and place == 240:
+                    look()
+    """
+    process = in_a_process(script, timeout=120)
+    assert process.returncode == 0, process.stderr
+    before, after = (np.array(line.split(), int) for line in process.stdout.splitlines())
+    assert before[0] == 2_000_000
+    assert len(before) == 6  # and the private bytes of the parent and four workers
+    assert ((after - before)[1:] < 6 * 2**20).all(), (after - before) / 2**20

@@ -139,11 +139,32 @@ def test_an_index_may_be_negative_or_numpys_and_iteration_ends():
             dataset[index]
         with pytest.raises(IndexError, match="out of range"):
             dataset.__getitems__([0, index])
-    with pytest.raises(TypeError):
-        dataset[1.5]
-    assert dataset.__getitems__([]) == []
+    assert len(dataset.__getitems__([])) == 0
     with pytest.raises(ValueError, match="no index"):
         dataset.fetch([])
+
+
+@pytest.mark.parametrize("index", [1.5, [1, 2], slice(3), np.array([1, 2]), None, "a"])
+def test_a_sample_is_asked_for_by_an_integer(index):
+    with pytest.raises(TypeError, match="__getitems__"):
+        make()[index]
+
+
+@pytest.mark.parametrize("indices", [[1.5], [[1, 2]], [True, False], np.ones(53, bool), ["a"]])
+def test_several_samples_are_asked_for_by_integers(indices):
+    """A mask is no list of indices."""
+    with pytest.raises(TypeError, match="indices must be integers"):
+        make().fetch(indices)
+    with pytest.raises(TypeError, match="Subset: indices must be integers"):
+        xtd.DataLoader(Subset(make(), indices))
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, np.uint8])
+def test_indices_may_be_any_sequence_of_integers(kind):
+    numbers = [7, 0, 52, 7]
+    dataset = make()
+    assert dataset.fetch(kind(numbers)).index.tolist() == numbers
+    np.testing.assert_array_equal(dataset.fetch(kind(numbers)).x, expected(numbers, dataset)[0])
 
 
 def test_a_dataset_without_targets_gives_tuples_of_one():
@@ -566,16 +587,53 @@ def test_a_sampler_for_the_stream_is_refused():
     stream = xtd.IterableDataset(forecast(), WINDOW)
     with pytest.raises(TypeError, match="does not take sampler"):
         xtd.DataLoader(stream, sampler=[1, 2])
+    for loader in (DataLoader, xtd.DataLoader):  # torch says it in words of its own
+        for argument in ({"sampler": [1, 2]}, {"batch_sampler": [[1, 2]]}, {"shuffle": True}):
+            with pytest.raises((TypeError, ValueError), match=next(iter(argument))):
+                loader(stream, **argument)
 
 
-def test_a_loader_of_samples_has_no_state():
-    loader = xtd.DataLoader(make(), batch_size=8)
-    with pytest.raises(TypeError, match="its order is the sampler's"):
-        loader.state_dict()
-    with pytest.raises(TypeError, match="its order is the sampler's"):
-        loader.load_state_dict({})
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        ([52, 53], "sampler: sample 53 is out of range for 53"),
+        (np.array([-54]), "sampler: sample -54 is out of range"),
+        (SubsetRandomSampler([3, 99]), "SubsetRandomSampler: sample 99"),
+        (WeightedRandomSampler(torch.ones(60), 5), r"draws from 60 samples \(its weights\)"),
+        (RandomSampler(range(99)), r"draws from 99 samples \(its data_source\)"),
+        (DistributedSampler(range(99), 2, 0), r"draws from 99 samples \(its dataset\)"),
+    ],
+)
+def test_a_sampler_of_samples_that_are_not_there_is_refused(sampler, message):
+    with pytest.raises(IndexError, match=message):
+        xtd.DataLoader(make(), batch_size=4, sampler=sampler)
+    with pytest.raises(IndexError, match=message.replace("sampler: ", "")):
+        batch_sampler = BatchSampler(sampler, 4, drop_last=False)
+        xtd.DataLoader(make(), batch_sampler=batch_sampler)
 
 
-def test_an_index_out_of_range_of_a_sampler_is_an_error():
+def test_subsets_and_batches_of_samples_that_are_not_there_are_refused():
+    dataset = make()
+    with pytest.raises(IndexError, match="batch_sampler: sample 53 is out of range for 53"):
+        xtd.DataLoader(dataset, batch_sampler=[[1], [2, 53]])
+    with pytest.raises(IndexError, match="Subset: sample 53 is out of range for 53"):
+        xtd.DataLoader(Subset(dataset, [1, 53]), batch_size=4)
+    with pytest.raises(IndexError, match="Subset: sample 2 is out of range for 2"):
+        xtd.DataLoader(Subset(Subset(dataset, [1, 7]), [0, 2]), batch_size=4)
+    with pytest.raises(IndexError, match="draws from 53 samples"):
+        xtd.DataLoader(Subset(dataset, [1, 7]), sampler=xtd.ChunkSampler(dataset))
+
+
+def test_an_index_that_turns_out_to_be_out_of_range_is_an_error():
+    class Late(torch.utils.data.Sampler):
+        def __iter__(self):
+            return iter([52, 53])
+
     with pytest.raises(IndexError, match="sample 53 is out of range for 53"):
-        list(xtd.DataLoader(make(), sampler=[52, 53]))
+        list(xtd.DataLoader(make(), sampler=Late()))
+
+
+def test_of_no_samples_there_are_no_batches():
+    empty = xtd.DataLoader(make(), batch_size=4, sampler=[])
+    assert len(empty) == len(list(empty)) == 0
+    assert list(xtd.DataLoader(Subset(make(), []), batch_size=4)) == []

@@ -7,6 +7,7 @@ from typing import Any, cast, get_args
 
 import dask.utils
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from .intervals import Uneven
@@ -15,6 +16,7 @@ __all__ = [
     "as_batch_size",
     "as_bytes",
     "as_epoch",
+    "as_numbers",
     "as_retries",
     "as_seed",
     "as_topology",
@@ -68,6 +70,28 @@ def _not_negative(value: int, name: str) -> int:
     if number < 0:
         raise ValueError(f"{name} must not be negative, got {number}")
     return number
+
+
+def as_numbers(indices: Any, samples: int) -> npt.NDArray[np.int64]:
+    """Sample numbers from indices, which may be negative: shape ``(index,)``.
+
+    Raises
+    ------
+    TypeError
+        If they are not integers, one after the other.
+    IndexError
+        If there is no such sample.
+    """
+    found = np.asarray(indices)
+    if found.size == 0:
+        return np.empty(0, np.int64)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise TypeError(f"indices must be integers, one after the other, not {indices!r}")
+    found = found.astype(np.int64)
+    outside = found[(found < -samples) | (found >= samples)]
+    if len(outside):
+        raise IndexError(f"sample {outside[0]} is out of range for {samples} samples")
+    return np.where(found < 0, found + samples, found)
 
 
 def as_bytes(memory: int | str) -> int:

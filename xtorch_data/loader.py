@@ -7,17 +7,19 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.utils.data
 
+from .ahead import ahead
 from .arguments import as_batch_size
 from .batch import Batch
-from .dataset import IterableDataset
+from .dataset import LARGE_BATCH_BYTES, IterableDataset
 from .map_dataset import Fetched, MapDataset
+from .orders import Order, Shuffled, numbers_behind, require_there
 from .resume import Position
 from .shared import forget_ended
 from .topology import current_topology, shared_integers
@@ -60,7 +62,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
     data that needs no slow Python. Workers are for slow transforms.
 
     Of a `MapDataset`, or a ``torch.utils.data.Subset`` of one, a sampler decides the order. Batches
-    are the same: fetched together, with labels. They are loaded ahead by workers alone.
+    are the same: fetched together, with labels, and ahead.
 
     Parameters
     ----------
@@ -87,6 +89,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         If `dataset` is neither of ours, or an argument that belongs to an `IterableDataset`
         (``batch_size``, ``shuffle``, ``sampler``, ``drop_last``, …) is given with one, or a
         ``collate_fn``.
+    IndexError
+        If a sampler or ``Subset`` has indices of samples that are not there.
     RuntimeError
         If `device` is a CUDA device and there is none.
 
@@ -123,6 +127,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         self._epoch = shared_integers(1)
         self._user_init_fn: Any = None
         self._position = Position()
+        self._order: Order | None = None
         # Accelerate's `prepare` shards loaders that do not say so; a stream is sharded already.
         self._is_accelerate_prepared = isinstance(dataset, IterableDataset)
         super().__init__(
@@ -134,6 +139,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             generator=torch.Generator(),
             **kwargs,
         )
+        if not isinstance(dataset, IterableDataset):
+            self._order = Order(self.batch_sampler, _ours(dataset).plan)
         if num_workers:
             _preload(self.multiprocessing_context)
             self._require_picklable()
@@ -156,14 +163,23 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
                     "as a lambda, or use num_workers=0"
                 ) from error
 
+    @property
+    def _index_sampler(self) -> Any:
+        """What torch's loader, and its iterators, take indices from."""
+        return super()._index_sampler if self._order is None else self._order
+
     def __iter__(self) -> Any:
         dataset = _ours(self.dataset)
         epoch = dataset.epoch
+        taken = 0
         if isinstance(dataset, MapDataset):
+            assert self._order is not None
+            taken = self._order.passed
             reached = self._position.reached
             if reached is not None and reached[0] == epoch:  # not set to another since
                 epoch += 1
             dataset.set_epoch(epoch)
+            self._order.begin()
         elif self.num_workers:
             dataset.begin_epoch()
         if self.num_workers:
@@ -175,34 +191,49 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
                 self._user_init_fn = self.worker_init_fn
             self.worker_init_fn = _TellEpoch(told, self._user_init_fn)
             self.generator.manual_seed(_worker_seed(dataset, epoch))
-        batches: Iterator[Batch] = super().__iter__()
+        batches: Iterator[Batch]
         if self.num_workers:
-            batches = _explained(batches)
+            batches = _explained(super().__iter__())
+        elif isinstance(dataset, MapDataset):
+            batches = self._ahead(dataset, epoch)
+        else:
+            batches = super().__iter__()
         if self.device is not None:
             batches = _on_device(batches, self.device)
-        self._position.begin(epoch)
-        return self._counted(epoch, batches)
+        self._position.begin(epoch, taken)
+        return self._counted(epoch, batches, taken)
 
-    def _counted(self, epoch: int, batches: Iterator[Batch]) -> Iterator[Batch]:
-        yield from self._position.counted(epoch, batches)
+    def _counted(self, epoch: int, batches: Iterator[Batch], taken: int) -> Iterator[Batch]:
+        yield from self._position.counted(epoch, batches, taken)
         forget_ended()
 
-    def _dataset(self) -> IterableDataset:
-        dataset = _ours(self.dataset)
-        if isinstance(dataset, MapDataset):
-            raise TypeError(
-                "a loader of a MapDataset has no state: its order is the sampler's. "
-                "IterableDataset can go on in the middle of an epoch"
-            )
-        return dataset
+    def _ahead(self, dataset: MapDataset, epoch: int) -> Iterator[Batch]:
+        """Batches of a `MapDataset`, without workers."""
+        pinned = self.pin_memory and torch.accelerator.is_available()
+
+        def fetch(indices: Sequence[int]) -> Batch:
+            batch = dataset.fetch(numbers_behind(self.dataset, indices), epoch)
+            return batch.pin_memory() if pinned else batch
+
+        nbytes = dataset.sample_nbytes * (self.batch_size or 1)
+        return ahead(fetch, iter(self._index_sampler), 2 if nbytes > LARGE_BATCH_BYTES else 4)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the latest iteration is: JSON-able, and small at any scale.
 
         Batches that were loaded ahead but not handed out do not count. Taken after the same number
         of batches on all ranks, the state of one serves every rank.
+
+        Raises
+        ------
+        TypeError
+            If the loader is in the middle of an epoch of a `MapDataset` in an order that cannot be
+            made again: of a sampler other than ``shuffle=True`` and those with ``set_epoch``.
         """
-        dataset = self._dataset()
+        dataset = _ours(self.dataset)
+        if isinstance(dataset, MapDataset):
+            assert self._order is not None
+            return self._order.state(*(self._position.reached or (dataset.epoch, None)))
         epoch, batches = self._position.reached or (dataset.epoch, 0)
         return dataset.plan.state_after(
             epoch, batches, dataset.world_size, max(1, self.num_workers)
@@ -212,7 +243,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         """Go on at the batch after the one where a state was taken.
 
         The rest of the epoch comes exactly once also with other numbers of ranks and workers and
-        another batch size.
+        another batch size. Samples of a `MapDataset` come in the batches of their sampler: only the
+        number of workers may be another.
 
         Parameters
         ----------
@@ -225,10 +257,13 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         ------
         ValueError
             If it is no state, or of another dataset; the message says what differs.
-        TypeError
-            If the dataset is a `MapDataset`.
         """
-        self._dataset().load_state_dict(state, strict)
+        dataset = _ours(self.dataset)
+        if isinstance(dataset, MapDataset):
+            assert self._order is not None
+            dataset.set_epoch(self._order.resume(state, strict))
+        else:
+            dataset.load_state_dict(state, strict)
         self._position = Position()
         self._iterator = None  # persistent workers know nothing of it: new ones begin
 
@@ -267,13 +302,14 @@ def _for_samples(dataset: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         )
     kwargs = {**kwargs, "collate_fn": _fetched}
     generator = kwargs.pop("generator", None)
+    require_there(dataset, kwargs.get("sampler"), kwargs.get("batch_sampler"))
     if kwargs.get("batch_sampler") is not None:
         return kwargs
     if as_batch_size(kwargs.setdefault("batch_size", 1)) is None:
         raise TypeError("batch_size must be an integer: a MapDataset itself gives single samples")
     if kwargs.get("shuffle") and kwargs.get("sampler") is None:
         del kwargs["shuffle"]
-        kwargs["sampler"] = torch.utils.data.RandomSampler(dataset, generator=generator)
+        kwargs["sampler"] = Shuffled(dataset, generator)
     return kwargs
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
+import operator
 import os
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self
 
-import numpy as np
 import torch
 import torch.utils.data
 import xarray as xr
 
-from .arguments import as_bytes, as_epoch
+from .arguments import as_bytes, as_epoch, as_numbers
 from .batch import Batch
 from .buffers import Buffers
 from .fetch import Fetcher
@@ -190,6 +191,11 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         epoch = as_epoch(epoch)
         self._epoch = epoch
 
+    @property
+    def sample_nbytes(self) -> int:
+        """Bytes of the tensors of one sample, before any transform."""
+        return self._samples.nbytes
+
     # What a loader asks for.
 
     def functions(self) -> list[Transform]:
@@ -207,13 +213,15 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         self._epoch = epoch
         self._shares_memory = True
 
-    def fetch(self, indices: Sequence[int]) -> Batch:
+    def fetch(self, indices: Sequence[int], epoch: int | None = None) -> Batch:
         """Some samples as a batch with labels.
 
         Parameters
         ----------
         indices : sequence of int
             Sample numbers, in any order, also repeated or negative.
+        epoch : int, optional
+            What random functions depend on, besides the sample; `epoch` of the dataset by default.
 
         Returns
         -------
@@ -224,30 +232,41 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         ------
         IndexError
             If there is no such sample.
+        TypeError
+            If they are not integers, one after the other.
         ReadError
             If their data cannot be read.
         """
-        numbers = np.array([self._plan.windows.normalize(index) for index in indices], np.int64)
+        numbers = as_numbers(indices, len(self))
         if not len(numbers):
             raise ValueError("a batch has one sample or more; no index was given")
-        fetcher, buffers = self._fetch_with()
-        return fetcher.fetch(numbers, self.epoch, buffers)
+        epoch = self.epoch if epoch is None else epoch
+        fetcher, buffers = self._fetch_with(epoch)
+        return fetcher.fetch(numbers, epoch, buffers)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
-        return tuple(tensor[0] for tensor in self.fetch([index]))
+        try:
+            number = operator.index(index)
+        except TypeError:
+            raise TypeError(
+                f"a sample is asked for by an integer, not {index!r}; fetch(indices) gives several "
+                "as a batch, __getitems__(indices) as a list, and torch.utils.data.Subset(dataset, "
+                "indices) is a part of the dataset"
+            ) from None
+        return tuple(tensor[0] for tensor in self.fetch([number]))
 
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, ...]]:
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[tuple[torch.Tensor, ...]]:
         """Some samples, fetched together, as torch's loader asks for them."""
         return Fetched(self.fetch(indices)) if len(indices) else []
 
-    def _fetch_with(self) -> tuple[Fetcher, Buffers]:
+    def _fetch_with(self, epoch: int) -> tuple[Fetcher, Buffers]:
         """What reads in this process, begun when it is first needed."""
         if self._process != os.getpid():  # inherited by a fork, not sent to this process
             make_safe(self._samples.data)
             _inherited.append(self._reading)
             self._process, self._reading, self._lock = os.getpid(), None, threading.Lock()
         # Where blocks are random, they are others in every epoch.
-        epoch = self.epoch if self._samples.random_blocks else 0
+        epoch = epoch if self._samples.random_blocks else 0
         with self._lock:
             if self._reading is None or self._reading[0] != epoch:
                 memory = self._plan.memory
@@ -272,9 +291,21 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 _inherited: list[Any] = []
 
 
-class Fetched(list[tuple[torch.Tensor, ...]]):
-    """Samples that were fetched together, and the batch that they are views of."""
+class Fetched(Sequence[tuple[torch.Tensor, ...]]):
+    """Samples that were fetched together, and the batch that they are views of.
+
+    The views are made when somebody asks for one: our loader takes the batch.
+    """
 
     def __init__(self, batch: Batch) -> None:
-        super().__init__(zip(*(tensor.unbind() for tensor in batch), strict=True))
         self.batch = batch
+
+    @cached_property
+    def _samples(self) -> list[tuple[torch.Tensor, ...]]:
+        return list(zip(*(tensor.unbind() for tensor in self.batch), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._samples[place]

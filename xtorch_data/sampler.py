@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch.utils.data
 
@@ -59,6 +60,7 @@ class ChunkSampler(torch.utils.data.Sampler[int]):
             raise TypeError(
                 f"dataset must be an xtorch_data.MapDataset, not {type(dataset).__name__}"
             )
+        self.dataset = dataset
         self._plan = replace(
             dataset.plan, seed=as_seed(seed), uneven=as_uneven(uneven, shuffle=True)
         )
@@ -82,6 +84,11 @@ class ChunkSampler(torch.utils.data.Sampler[int]):
         """
         epoch = as_epoch(epoch)
         self._epoch = epoch
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the order depends on, but for the epoch: equal for samplers with equal orders."""
+        plan, (_, world_size) = self._plan, self._topology.current()
+        return {**plan.fingerprint(), "world_size": world_size, "uneven": plan.uneven}
 
     def __len__(self) -> int:
         return total(self._plan.intervals(self._epoch, *self._topology.current()))

@@ -1,0 +1,242 @@
+"""A loader of samples by number goes on where it was, in the same order."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers import add_noise, forecast, orders
+from torch.utils.data import (
+    BatchSampler,
+    DistributedSampler,
+    RandomSampler,
+    Subset,
+    WeightedRandomSampler,
+)
+
+import xtorch_data as xtd
+from xtorch_data.orders import Shuffled
+
+WINDOW = {"time": 8, "y": -1, "x": -1}
+
+
+def make():
+    return xtd.MapDataset(forecast(), WINDOW, {"time": 7}, inputs="a", transform=add_noise)
+
+
+def distributed(dataset, epoch=0):
+    sampler = DistributedSampler(dataset, num_replicas=2, rank=1, seed=2)
+    sampler.set_epoch(epoch)
+    return sampler
+
+
+ORDERS = {
+    "in order": lambda dataset: {},
+    "shuffled": lambda dataset: {"shuffle": True},
+    "chunks": lambda dataset: {"sampler": xtd.ChunkSampler(dataset, seed=3)},
+    "a rank's": lambda dataset: {"sampler": distributed(dataset)},
+    "batches": lambda dataset: {
+        "batch_sampler": BatchSampler(xtd.ChunkSampler(dataset, seed=3), 8, drop_last=True)
+    },
+}
+
+
+def loader_of(name, workers=0):
+    dataset = make()
+    how = ORDERS[name](dataset)
+    if "batch_sampler" not in how:
+        how["batch_size"] = 8
+    return xtd.DataLoader(dataset, workers, **how)
+
+
+def epochs(loader, count):
+    """Sample numbers and values of some epochs."""
+    return [[(batch.index.tolist(), batch.x) for batch in loader] for _ in range(count)]
+
+
+def assert_same(found, wanted):
+    assert [numbers for numbers, _ in found] == [numbers for numbers, _ in wanted]
+    for (_, ours), (_, theirs) in zip(found, wanted, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_a_loader_goes_on_with_the_next_batch_wherever_it_was(name):
+    """Also in the second epoch, and when another state is loaded on the way."""
+    torch.manual_seed(1)
+    whole = epochs(loader_of(name), 2)
+    states = []
+    torch.manual_seed(1)
+    loader = loader_of(name)
+    for _ in range(2):
+        states.append(loader.state_dict())
+        for _ in loader:
+            states.append(loader.state_dict())
+    # after the last batch of an epoch it is the next one's turn
+    every = [(epoch, place) for epoch in (0, 1) for place in range(len(whole[0]) + 1)]
+    fresh = loader_of(name)
+    for (epoch, place), state in zip(every, states, strict=True):
+        assert len(json.dumps(state)) < 1000
+        fresh.load_state_dict(json.loads(json.dumps(state)))
+        assert fresh.state_dict() == state
+        begins_anew = place in (0, len(whole[epoch]))
+        if begins_anew and (name == "shuffled" or place):
+            assert state["batches"] == 0 and state["epoch"] == epoch + (place > 0)
+            continue
+        assert len(fresh) == len(whole[epoch]) - place
+        [rest] = epochs(fresh, 1)
+        assert_same(rest, whole[epoch][place:])
+        assert len(fresh) == len(whole[epoch])
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"), [("shuffled", (0, 1)), ("chunks", (2, 0)), ("in order", (2, 1))]
+)
+def test_workers_do_not_matter(name, workers):
+    torch.manual_seed(1)
+    wanted = epochs(loader_of(name), 1)[0][3:]
+    torch.manual_seed(1)
+    loader = loader_of(name, workers[0])
+    for _ in itertools.islice(loader, 3):
+        pass
+    again = loader_of(name, workers[1])
+    again.load_state_dict(loader.state_dict())
+    assert_same(epochs(again, 1)[0], wanted)
+
+
+def test_epochs_that_follow_are_as_if_nothing_had_happened():
+    whole = epochs(loader_of("chunks"), 3)
+    loader = loader_of("chunks")
+    for _ in itertools.islice(loader, 3):
+        pass
+    again = loader_of("chunks")
+    again.load_state_dict(loader.state_dict())
+    found = epochs(again, 3)
+    assert_same(found[0], whole[0][3:])
+    for ours, theirs in zip(found[1:], whole[1:], strict=True):
+        assert_same(ours, theirs)
+
+
+def test_workers_that_live_on_go_on_too():
+    dataset = make()
+    how = {"sampler": xtd.ChunkSampler(dataset, seed=3), "batch_size": 8}
+    loader = xtd.DataLoader(dataset, 1, persistent_workers=True, **how)
+    wanted = epochs(loader_of("chunks"), 2)
+    assert_same(epochs(loader, 1)[0], wanted[0])
+    other = loader_of("chunks")
+    for _ in itertools.islice(other, 3):
+        pass
+    loader.load_state_dict(other.state_dict())
+    assert_same(epochs(loader, 1)[0], wanted[0][3:])
+    assert_same(epochs(loader, 1)[0], wanted[1])
+
+
+def test_the_state_of_one_rank_serves_every_rank():
+    dataset = make()
+
+    def share(rank):
+        sampler = xtd.ChunkSampler(dataset, rank=rank, world_size=3, uneven="keep")
+        return xtd.DataLoader(dataset, batch_size=4, sampler=sampler)
+
+    first = share(0)
+    for _ in itertools.islice(first, 2):
+        pass
+    for rank in range(3):
+        wanted = orders(share(rank))[2:]
+        again = share(rank)
+        again.load_state_dict(first.state_dict())
+        assert orders(again) == wanted
+
+
+def test_subsets_go_on_too():
+    def loader():
+        return xtd.DataLoader(Subset(make(), range(10, 40)), batch_size=4, shuffle=True)
+
+    torch.manual_seed(1)
+    wanted = orders(loader())
+    torch.manual_seed(1)
+    stopped = loader()
+    for _ in itertools.islice(stopped, 4):
+        pass
+    again = loader()
+    again.load_state_dict(stopped.state_dict())
+    assert orders(again) == wanted[4:]
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        lambda dataset: RandomSampler(dataset),
+        lambda dataset: WeightedRandomSampler(torch.ones(len(dataset)), len(dataset)),
+        lambda dataset: list(range(53)),
+    ],
+)
+def test_an_order_that_cannot_be_made_again_has_a_state_between_epochs_alone(sampler):
+    dataset = make()
+    loader = xtd.DataLoader(dataset, batch_size=8, sampler=sampler(dataset))
+    batches = iter(loader)
+    assert loader.state_dict()["batches"] == 0
+    next(batches)
+    with pytest.raises(TypeError, match="cannot be made again.*ChunkSampler"):
+        loader.state_dict()
+    list(batches)
+    state = loader.state_dict()
+    assert (state["epoch"], state["batches"]) == (1, 0)
+    other = make()
+    again = xtd.DataLoader(other, batch_size=8, sampler=sampler(other))
+    again.load_state_dict(state)
+    assert len(list(again)) == 7
+    assert other.epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: {"batch_size": 9, "sampler": xtd.ChunkSampler(d)}, "batch_size: 8 .* 9 here"),
+        (lambda d: {"batch_size": 8, "sampler": xtd.ChunkSampler(d, seed=1)}, "seed: 0 .* 1 here"),
+        (lambda d: {"batch_size": 8, "shuffle": True}, "sampler: ChunkSampler .* Shuffled here"),
+        (
+            lambda d: {"batch_size": 8, "sampler": xtd.ChunkSampler(d, rank=0, world_size=2)},
+            "world_size: 1 .* 2 here",
+        ),
+    ],
+)
+def test_the_state_of_another_order_is_refused(change, message):
+    dataset = make()
+    loader = xtd.DataLoader(dataset, batch_size=8, sampler=xtd.ChunkSampler(dataset))
+    next(iter(loader))
+    with pytest.raises(ValueError, match=message):
+        xtd.DataLoader(dataset, **change(dataset)).load_state_dict(loader.state_dict())
+
+
+def test_what_is_no_state_is_refused():
+    loader = loader_of("chunks")
+    stream = xtd.IterableDataset(forecast(), WINDOW, {"time": 7}, batch_size=8)
+    for state in ({}, None, xtd.DataLoader(stream).state_dict()):
+        with pytest.raises(ValueError, match="not a state of a loader of a MapDataset"):
+            loader.load_state_dict(state)
+    with pytest.raises(ValueError, match="version 2"):
+        loader.load_state_dict({**loader.state_dict(), "version": 2})
+    with pytest.raises(ValueError, match="not a state"):
+        xtd.DataLoader(stream).load_state_dict(loader.state_dict())
+
+
+def test_the_shuffled_order_is_torchs():
+    torch.manual_seed(5)
+    wanted = list(RandomSampler(range(200_000)))
+    torch.manual_seed(5)
+    assert list(Shuffled(range(200_000), None)) == wanted
+    assert sorted(wanted) == list(np.arange(200_000))
+
+
+def test_iterations_begun_together_have_orders_and_states_of_their_own():
+    loader = loader_of("shuffled")
+    first, second = iter(loader), iter(loader)
+    next(first), next(second)
+    state = loader.state_dict()
+    rest = [batch.index.tolist() for batch in second]
+    again = loader_of("shuffled")
+    again.load_state_dict(state)
+    assert [list(order) for order in orders(again)] == rest
+    assert [batch.index.tolist() for batch in first] != rest
