@@ -50,6 +50,7 @@ def test_private_memory_does_not_grow_over_epochs_of_millions_of_samples():
         import xtorch_data as xtd
 
         warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
+        warnings.filterwarnings("ignore", ".*will create 4 worker processes", UserWarning)
         ds = xr.Dataset({"a": ("time", np.zeros(2_000_007, "float32"))})
         dataset = xtd.MapDataset(ds, {"time": 8}, {"time": 7}, memory="4 MiB")
         loader = xtd.DataLoader(
