@@ -193,6 +193,52 @@ def _as_tensors(batch: Any) -> tuple[Any, ...]:
     return batch.index, *batch
 
 
+class OursMap(Ours):
+    """Samples by number, in the order of a sampler."""
+
+    title = "xtorch_data.MapDataset, shuffle=True"
+    groups = ("forecast",)
+    firsts = False
+    by_chunks = False
+
+    def open(self) -> None:
+        import xtorch_data as xtd
+
+        work = self.workload
+        dataset = xtd.MapDataset(
+            self.open_store(),
+            input_dims=work.input_dims,
+            input_overlap=work.input_overlap,
+            inputs=work.store.names,
+            memory=self.memory,
+        )
+        order = {"sampler": xtd.ChunkSampler(dataset)} if self.by_chunks else {"shuffle": True}
+        self.loader = xtd.DataLoader(dataset, batch_size=work.batch_size, **order)
+
+    def details(self) -> dict[str, Any]:
+        return {}
+
+
+class OursMapChunks(OursMap):
+    title = "xtorch_data.MapDataset, ChunkSampler"
+    by_chunks = True
+
+
+class OursMapBeyond(OursMap):
+    """What a random order costs where memory does not hold the store."""
+
+    title = "xtorch_data.MapDataset, shuffle=True, memory for an eighth of the store"
+
+    @property
+    def memory(self) -> int:
+        return self.workload.store.nbytes // 8
+
+
+class OursMapChunksBeyond(OursMapBeyond):
+    title = "xtorch_data.MapDataset, ChunkSampler, memory for an eighth of the store"
+    by_chunks = True
+
+
 class OursUnpacked(Ours):
     """What `packed` is compared with."""
 
@@ -239,6 +285,10 @@ def contenders() -> dict[str, type[Contender]]:
         OursCached,
         OursWorkers,
         OursPlainWorkers,
+        OursMap,
+        OursMapChunks,
+        OursMapBeyond,
+        OursMapChunksBeyond,
         OursS3fs,
         OursUnpacked,
         OursUnpackedInOrder,
