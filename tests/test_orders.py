@@ -230,6 +230,17 @@ def test_the_shuffled_order_is_torchs():
     assert sorted(wanted) == list(np.arange(200_000))
 
 
+def test_ranks_with_equal_generators_have_equal_orders():
+    """Accelerate gives samplers a generator late, and sets it to that of the first rank."""
+    samplers = [xtd.DataLoader(make(), batch_size=8, shuffle=True).sampler for _ in range(2)]
+    for sampler in samplers:
+        assert isinstance(sampler, RandomSampler)
+        sampler.generator = torch.Generator().manual_seed(3)
+    for _ in range(2):
+        first, second = map(list, samplers)
+        assert first == second
+
+
 def test_iterations_begun_together_have_orders_and_states_of_their_own():
     loader = loader_of("shuffled")
     first, second = iter(loader), iter(loader)

@@ -34,14 +34,14 @@ class Shuffled(RandomSampler):
     """
 
     def __init__(self, data_source: Sized, generator: torch.Generator | None) -> None:
-        super().__init__(data_source)
-        self._draws = generator
+        super().__init__(data_source, generator=generator)
         self.seed: int | None = None  # of the next pass, once it is known
 
     def draw(self) -> None:
         """Draw the seed of the next pass, unless it is known."""
         if self.seed is None:
-            drawn = torch.empty((), dtype=torch.int64).random_(generator=self._draws)
+            # The attribute, because Accelerate puts a generator there that all ranks share.
+            drawn = torch.empty((), dtype=torch.int64).random_(generator=self.generator)
             self.seed = int(drawn.item())
 
     def __iter__(self) -> Iterator[int]:
