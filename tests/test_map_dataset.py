@@ -167,6 +167,24 @@ def test_indices_may_be_any_sequence_of_integers(kind):
     np.testing.assert_array_equal(dataset.fetch(kind(numbers)).x, expected(numbers, dataset)[0])
 
 
+def test_labels_that_are_not_numbers_or_not_there_come_with_batches():
+    calendar = xr.date_range("2000-01-01", periods=60, calendar="noleap", use_cftime=True)
+    x = [np.nan, 1.0, 2.0, np.nan, 4.0]
+    ds = forecast().assign_coords(time=calendar, x=x)
+    found = make(ds).fetch([52, 0, 52]).to_xarray()
+    assert found["time"].values[:, 0].tolist() == [calendar[52], calendar[0], calendar[52]]
+    np.testing.assert_array_equal(found["x"], [x] * 3)
+
+
+def test_memory_for_less_than_one_sample_is_exceeded_with_a_warning():
+    with pytest.warns(UserWarning, match="memory is exceeded"):
+        dataset = make(forecast().chunk(time=5), memory="100 B")
+    batches = list(xtd.DataLoader(dataset, batch_size=20, shuffle=True))
+    assert_once(samples_of(batches), 53)
+    for batch in batches:
+        np.testing.assert_array_equal(batch.x, expected(batch.index, dataset)[0])
+
+
 def test_a_dataset_without_targets_gives_tuples_of_one():
     (x,) = make(targets=None)[3]
     assert x.shape == (2, 8, 4, 5)
@@ -622,6 +640,30 @@ def test_subsets_and_batches_of_samples_that_are_not_there_are_refused():
         xtd.DataLoader(Subset(Subset(dataset, [1, 7]), [0, 2]), batch_size=4)
     with pytest.raises(IndexError, match="draws from 53 samples"):
         xtd.DataLoader(Subset(dataset, [1, 7]), sampler=xtd.ChunkSampler(dataset))
+
+
+def test_a_subclass_that_makes_other_samples_is_not_passed_over():
+    """Loaders fetch batches: what is overridden must be what they call."""
+    with pytest.raises(TypeError, match="Half overrides __getitem__ alone"):
+
+        class Half(xtd.MapDataset):
+            def __getitem__(self, index):
+                return 1
+
+    class Doubled(xtd.MapDataset):
+        def __getitems__(self, indices):
+            return [(2 * x,) for x, *_ in super().__getitems__(indices)]
+
+    class DoubledSubset(Subset):
+        def __getitems__(self, indices):
+            return [(2 * x,) for x, *_ in super().__getitems__(indices)]
+
+    doubled = Doubled(forecast(), WINDOW, {"time": 7}, inputs=["a", "b"])
+    for dataset in (doubled, DoubledSubset(make(), range(53))):
+        [x] = next(iter(DataLoader(dataset, batch_size=4)))
+        np.testing.assert_array_equal(x, 2 * expected(range(4), make())[0])
+        with pytest.raises(TypeError, match="torch.utils.data.DataLoader takes others"):
+            xtd.DataLoader(dataset, batch_size=4)
 
 
 def test_an_index_that_turns_out_to_be_out_of_range_is_an_error():

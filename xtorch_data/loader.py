@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -271,14 +271,21 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
 def _ours(dataset: Any) -> IterableDataset | MapDataset:
     """A dataset of ours, or the one of which it is a subset."""
     found = dataset
-    while isinstance(found, torch.utils.data.Subset):
+    while _gets_items_as(torch.utils.data.Subset, found):
         found = found.dataset
-    if isinstance(found, MapDataset) or (found is dataset and isinstance(found, IterableDataset)):
-        return found
+    if _gets_items_as(MapDataset, found) or (
+        found is dataset and isinstance(found, IterableDataset)
+    ):
+        return cast(IterableDataset | MapDataset, found)
     raise TypeError(
         "dataset must be an xtorch_data.IterableDataset, an xtorch_data.MapDataset or a Subset of "
         f"one, not {type(dataset).__name__}; torch.utils.data.DataLoader takes others made of them"
     )
+
+
+def _gets_items_as(kind: Any, dataset: Any) -> bool:
+    """Whether it is of a kind, and not of a subclass that makes samples otherwise."""
+    return isinstance(dataset, kind) and type(dataset).__getitems__ is kind.__getitems__
 
 
 def _for_stream(kwargs: dict[str, Any]) -> dict[str, Any]:

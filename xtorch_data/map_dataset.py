@@ -141,6 +141,14 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         self._process = os.getpid()
         self._lock = threading.Lock()
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__getitem__" in cls.__dict__ and "__getitems__" not in cls.__dict__:
+            raise TypeError(
+                f"{cls.__name__} overrides __getitem__ alone, but loaders call __getitems__: "
+                "override that, too, or give the dataset a transform"
+            )
+
     # What there is.
 
     @property
