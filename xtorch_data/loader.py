@@ -6,7 +6,6 @@ import pickle
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ from .ahead import ahead
 from .arguments import as_batch_size
 from .batch import Batch
 from .dataset import LARGE_BATCH_BYTES, IterableDataset
+from .device import as_device, on_device
 from .map_dataset import Fetched, MapDataset
 from .orders import Order, Shuffled, numbers_behind, require_there
 from .resume import Position
@@ -117,7 +117,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             kwargs = _for_stream(kwargs)
         else:
             kwargs = _for_samples(dataset, kwargs)
-        self.device = None if device is None else _as_device(device)
+        self.device = None if device is None else as_device(device)
         if self.device is not None and self.device.type == "cuda":
             kwargs.setdefault("pin_memory", True)
         if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
@@ -199,7 +199,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         else:
             batches = super().__iter__()
         if self.device is not None:
-            batches = _on_device(batches, self.device)
+            batches = on_device(batches, self.device)
         self._position.begin(epoch, taken)
         return self._counted(epoch, batches, taken)
 
@@ -320,39 +320,6 @@ def _for_samples(dataset: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     return kwargs
 
 
-def _on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Batches on a device; on CUDA the next one is copied while one is in use."""
-    if device.type != "cuda":
-        for batch in batches:
-            yield batch.to(device)
-        return
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    ahead: deque[tuple[Batch, Batch, torch.cuda.Event]] = deque()
-    for batch in batches:
-        with torch.cuda.stream(stream):
-            moved = batch.to(device, non_blocking=True)
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record(stream)
-        ahead.append((batch, moved, copied))
-        if len(ahead) > 1:
-            yield _arrived(*ahead.popleft(), device)
-    while ahead:
-        yield _arrived(*ahead.popleft(), device)
-
-
-def _arrived(pinned: Batch, moved: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
-    """A batch whose copy the consumer's stream has waited for."""
-    current = torch.cuda.current_stream(device)
-    current.wait_event(copied)
-    for tensor in moved:
-        # It was allocated on the side stream; its memory must outlive its use on this one.
-        tensor.record_stream(current)
-    # The pinned memory may be used again once the copy is over.
-    copied.synchronize()
-    del pinned
-    return moved
-
-
 def _worker_seed(dataset: IterableDataset | MapDataset, epoch: int) -> int:
     """What torch derives the global seeds of workers from, which no two ranks or epochs share."""
     if isinstance(dataset, MapDataset):
@@ -392,16 +359,6 @@ def _how_it_ended(number: int, process: int, exitcode: int) -> str:
     else:
         end = f"ended with exit code {exitcode}; what it printed says why"
     return f"worker {number} (process {process}) {end}"
-
-
-def _as_device(device: Any) -> torch.device:
-    found = torch.device(device)
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(
-            f"device={str(device)!r} was asked for, but CUDA is not available; "
-            "device=None leaves batches on the CPU"
-        )
-    return found
 
 
 def _preload(context: Any) -> None:

@@ -267,13 +267,14 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         """Some samples, fetched together, as torch's loader asks for them."""
         return Fetched(self.fetch(indices)) if len(indices) else []
 
-    def _fetch_with(self, epoch: int) -> tuple[Fetcher, Buffers]:
+    def _fetch_with(self, epoch: int | None = None) -> tuple[Fetcher, Buffers]:
         """What reads in this process, begun when it is first needed."""
         if self._process != os.getpid():  # inherited by a fork, not sent to this process
             make_safe(self._samples.data)
             _inherited.append(self._reading)
             self._process, self._reading, self._lock = os.getpid(), None, threading.Lock()
         # Where blocks are random, they are others in every epoch.
+        epoch = self.epoch if epoch is None else epoch
         epoch = epoch if self._samples.random_blocks else 0
         with self._lock:
             if self._reading is None or self._reading[0] != epoch:
