@@ -223,12 +223,6 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
 
         Batches that were loaded ahead but not handed out do not count. Taken after the same number
         of batches on all ranks, the state of one serves every rank.
-
-        Raises
-        ------
-        TypeError
-            If the loader is in the middle of an epoch of a `MapDataset` in an order that cannot be
-            made again: of a sampler other than ``shuffle=True`` and those with ``set_epoch``.
         """
         dataset = _ours(self.dataset)
         if isinstance(dataset, MapDataset):
@@ -251,7 +245,10 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         state : mapping
             From `state_dict`.
         strict : bool
-            Whether to refuse the state of a dataset that differs in what the order depends on.
+            Whether to refuse the state of a dataset that differs in what the order depends on, or
+            of the middle of an epoch in an order that cannot be made again: that of samplers of a
+            `MapDataset` other than ``shuffle=True`` and those with ``set_epoch``. If it is not
+            refused, such an epoch begins anew.
 
         Raises
         ------

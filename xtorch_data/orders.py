@@ -102,22 +102,13 @@ class Order:
     def state(self, epoch: int, batches: int | None) -> dict[str, Any]:
         """A JSON-able state after so many batches of an epoch; None if it has not begun.
 
-        Raises
-        ------
-        TypeError
-            If it is in the middle of an epoch whose order cannot be made again.
+        There is always one, so that no checkpoint fails; `resume` refuses what it cannot go on with.
         """
         depends = self._depends
         if batches is None:
             batches, depends = self.passed, _depends_on(self._sampler)
         elif batches >= len(self._batches):
             epoch, batches, depends = epoch + 1, 0, _depends_on(self._sampler)
-        if batches and depends is None:
-            raise TypeError(
-                f"the order of {type(self._sampler).__name__} cannot be made again, so that a "
-                "loader has no state in the middle of an epoch. It has one in order, with "
-                "shuffle=True, and with samplers that have set_epoch, such as ChunkSampler"
-            )
         return {
             "version": 1,
             "epoch": epoch,
@@ -132,7 +123,8 @@ class Order:
         Raises
         ------
         ValueError
-            If it is no state, or, if `strict`, one of another order.
+            If it is no state, or, if `strict`, one of another order, or of the middle of an epoch
+            whose order cannot be made again: without `strict` that epoch begins anew.
         """
         try:
             version, epoch, batches = state["version"], state["epoch"], state["batches"]
@@ -145,6 +137,15 @@ class Order:
             raise ValueError(f"the state has version {version!r}; this release reads version 1")
         if strict:
             require_same(found, self._fingerprint())
+        if batches and depends is None:
+            if strict:
+                raise ValueError(
+                    f"the state was taken in the middle of an epoch, and the order of "
+                    f"{found['sampler']} cannot be made again; that in order, of shuffle=True and "
+                    "of samplers with set_epoch, such as ChunkSampler, can. strict=False begins "
+                    "the epoch anew"
+                )
+            batches = 0
         if isinstance(self._sampler, Shuffled):
             self._sampler.seed = (depends or {}).get("seed")
         elif "epoch" in (depends or {}):
