@@ -102,7 +102,7 @@ class Order:
     def state(self, epoch: int, batches: int | None) -> dict[str, Any]:
         """A JSON-able state after so many batches of an epoch; None if it has not begun.
 
-        There is always one, so that no checkpoint fails; `resume` refuses what it cannot go on with.
+        There is always one, so that no checkpoint fails; `resume` may refuse it.
         """
         depends = self._depends
         if batches is None:
