@@ -7,11 +7,11 @@ import contextlib
 import io
 import itertools
 import math
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import dask.system
@@ -33,10 +33,15 @@ __all__ = ["DirectReader", "on_loop_of", "on_thread", "together"]
 Array = npt.NDArray[Any]
 Encoded = bytes | bytearray | memoryview
 
-# A task decodes chunks of about so many bytes: a small chunk takes less time than a task costs.
-TASK_BYTES = 2**20
+# A task decodes chunks of so many bytes: a small chunk takes less time than a task costs, and an
+# iteration that is given up waits for its tasks.
+TASK_BYTES, MOST_TASK_BYTES = 2**20, 2**23
 # Requests to a store that is not a local folder, under way for one region.
 REQUESTS = 256
+
+# What a region wants of chunks along a dim: number, part of the chunk, whether that is all of it,
+# part of the region.
+_Along = list[tuple[int, slice, bool, slice]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,22 +114,32 @@ class DirectReader:
         """
         box, shape = self._box(key)
         out = buffers.take([stop - start for start, stop in box], self.array.dtype)
-        self._read_local(list(self._chunks(box)), out)
+        self._read_local(self._along(box), 0, None, out)
         return out.reshape(shape)
 
     async def read_async(self, key: Sequence[slice | int], buffers: Buffers) -> Array:
         """A region, read on the threads of the running loop's default executor."""
         box, shape = self._box(key)
         out = buffers.take([stop - start for start, stop in box], self.array.dtype)
-        chunks = list(self._chunks(box))
+        along = self._along(box)
         if self.is_local:
-            each = max(1, TASK_BYTES // max(1, self._chunk_nbytes))
-            tasks = [chunks[at : at + each] for at in range(0, len(chunks), each)]
-            await together(on_thread(self._read_local, task, out) for task in tasks)
+            count = math.prod(map(len, along))
+            each = self._chunks_of_a_task(count)
+            await together(
+                on_thread(self._read_local, along, start, start + each, out)
+                for start in range(0, count, each)
+            )
         else:
             slots = asyncio.Semaphore(REQUESTS)
-            await together(self._fetch(chunk, out, slots) for chunk in chunks)
+            await together(self._fetch(chunk, out, slots) for chunk in self._chunks(along))
         return out.reshape(shape)
+
+    def _chunks_of_a_task(self, count: int) -> int:
+        """How many chunks of a region are decoded in one go: a share for each core, if they can."""
+        least, most = (
+            max(1, nbytes // max(1, self._chunk_nbytes)) for nbytes in (TASK_BYTES, MOST_TASK_BYTES)
+        )
+        return min(max(least, -(-count // dask.system.CPU_COUNT)), most)
 
     def _box(self, key: Sequence[slice | int]) -> tuple[list[tuple[int, int]], list[int]]:
         """Begin and end of a region along every dim, and the shape of what is asked for."""
@@ -148,26 +163,33 @@ class DirectReader:
     def _chunk_nbytes(self) -> int:
         return math.prod(self.array.chunks) * self.array.dtype.itemsize
 
-    def _chunks(self, box: Sequence[tuple[int, int]]) -> Iterator[_Chunk]:
-        """The chunks that hold a region."""
-        metadata, sizes = self.array.metadata, self.array.chunks
-        ranges = [_along(*bounds, size) for bounds, size in zip(box, sizes, strict=True)]
-        for found in itertools.product(*ranges):
-            inside = tuple(each[1] for each in found)
-            whole = all(
-                part.start == 0 and part.stop == size
-                for part, size in zip(inside, sizes, strict=True)
-            )
-            name = metadata.encode_chunk_key(tuple(each[0] for each in found))
-            yield _Chunk(name, inside, tuple(each[2] for each in found), whole)
+    def _along(self, box: Sequence[tuple[int, int]]) -> list[_Along]:
+        """What a region wants of chunks, along every dim."""
+        sizes = self.array.chunks
+        return [_along(*bounds, size) for bounds, size in zip(box, sizes, strict=True)]
 
-    def _read_local(self, chunks: Sequence[_Chunk], out: Array) -> None:
+    def _chunks(
+        self, along: Sequence[_Along], start: int = 0, stop: int | None = None
+    ) -> Iterator[_Chunk]:
+        """The chunks that hold a region, from one of them to another.
+
+        Worked out where they are decoded: thousands of them would keep the event loop busy.
+        """
+        key = self.array.metadata.encode_chunk_key
+        for found in itertools.islice(itertools.product(*along), start, stop):
+            # No dims, one chunk.
+            numbers, inside, whole, target = zip(*found, strict=True) if found else ((), (), (), ())
+            yield _Chunk(key(numbers), inside, target, all(whole))
+
+    def _read_local(
+        self, along: Sequence[_Along], start: int, stop: int | None, out: Array
+    ) -> None:
         store = self.array.store
         assert isinstance(store, LocalStore)
-        folder = Path(store.root, self.array.path)
-        for chunk in chunks:
+        folder = os.path.join(store.root, self.array.path)
+        for chunk in self._chunks(along, start, stop):
             try:
-                file = io.FileIO(folder / chunk.key)
+                file = io.FileIO(os.path.join(folder, chunk.key))
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # as zarr has it
                 self._put(chunk, None, out)
                 continue
@@ -265,15 +287,13 @@ async def together(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
             raise result
 
 
-def _along(start: int, stop: int, size: int) -> list[tuple[int, slice, slice]]:
-    """Chunks along a dim: number, part of the chunk, part of the region."""
+def _along(start: int, stop: int, size: int) -> _Along:
     found = []
     for number in range(start // size, -(-stop // size)) if stop > start else ():
         begin = number * size
         first, last = max(start, begin), min(stop, begin + size)
-        found.append(
-            (number, slice(first - begin, last - begin), slice(first - start, last - start))
-        )
+        inside = slice(first - begin, last - begin)
+        found.append((number, inside, last - first == size, slice(first - start, last - start)))
     return found
 
 
