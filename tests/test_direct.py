@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xtorch_data as xtd
+from xtorch_data import direct
 from xtorch_data.buffers import Buffers
 from xtorch_data.direct import DirectReader
 
@@ -96,6 +97,18 @@ def test_any_region_of_any_grid(data):
     )
     reader = DirectReader.of(array)
     np.testing.assert_array_equal(read(reader, key, "async"), array[key])
+
+
+@pytest.mark.parametrize("cores", [1, 2, 5])
+@pytest.mark.parametrize(("least", "most"), [(0, 0), (0, 10**9), (1_500, 2_500), (10**9, 10**9)])
+def test_regions_are_the_same_in_however_many_tasks(tmp_path, monkeypatch, least, most, cores):
+    monkeypatch.setattr(direct, "TASK_BYTES", least)
+    monkeypatch.setattr(direct, "MOST_TASK_BYTES", most)
+    monkeypatch.setattr(direct.dask.system, "CPU_COUNT", cores)
+    array = made(tmp_path / "a.zarr")
+    reader, expected = DirectReader.of(array), array[...]
+    for key in [(slice(None),) * 3, (slice(1, 9), slice(2, 5), slice(4, 9)), (slice(3, 3),) * 3]:
+        np.testing.assert_array_equal(read(reader, key, "async"), expected[key])
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
