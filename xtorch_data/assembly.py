@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ import numpy.typing as npt
 import torch
 import xarray as xr
 
+from .arrange import arranged, labelled
 from .batch import Batch
 from .buffers import Buffers
 from .gather import labelled_sample, to_array
+from .items import Items
 from .labels import Labels, PartLabels, renamed
 from .loaded import Loaded, Located
 from .select import Part, common_dtype
@@ -42,8 +44,8 @@ class Recipe:
         Function for the labeled batch.
     sample_dims : tuple of Hashable
         Windowed dims in the order of the tensors.
-    flatten : int
-        How many of these are flattened into one, as xbatcher stacks the dims it does not window.
+    items : Items, optional
+        How a window is arranged, where samples are the items of an xbatcher generator.
     floating : numpy.dtype
         What floating data is gathered as.
     cast : torch.dtype, optional
@@ -59,7 +61,7 @@ class Recipe:
     transforms: Mapping[str, Transform]
     batch_transform: Transform | None
     sample_dims: tuple[Hashable, ...]
-    flatten: int
+    items: Items | None
     floating: np.dtype[Any]
     cast: torch.dtype | None
     seed: int
@@ -138,12 +140,8 @@ class Assembly:
                 if transform is None:
                     continue
                 try:
-                    array, variables, dims, stacked = to_array(
-                        transform(part.take(sample), rng),
-                        part,
-                        (),
-                        recipe.sample_dims,
-                        recipe.floating,
+                    array, variables, dims, stacked = self._transformed(
+                        transform, part, sample, number, rng
                     )
                     labels = PartLabels(variables, stacked, dims, part.indexers)
                     self._put(part, row, array, labels)
@@ -151,6 +149,26 @@ class Assembly:
                 except Exception as error:
                     error.add_note(f"in {transform.argument} of sample {number}")
                     raise
+
+    def _transformed(
+        self,
+        transform: Transform,
+        part: Part,
+        sample: xr.Dataset,
+        number: int,
+        rng: Callable[[], np.random.Generator],
+    ) -> tuple[npt.NDArray[Any], tuple[Hashable, ...], tuple[Hashable, ...], bool]:
+        """What the transform makes of one sample, as `to_array` gives it."""
+        recipe, given = self._recipe, part.take(sample)
+        if recipe.items is None:
+            return to_array(transform(given, rng), part, (), recipe.sample_dims, recipe.floating)
+        firsts = recipe.items.firsts(recipe.windows.starts(number))
+        item = labelled(recipe.items, given, firsts)
+        # The dims of an item are its own, and keep their order.
+        array, variables, dims, stacked = to_array(
+            transform(item, rng), replace(part, lacking=()), (), (), recipe.floating
+        )
+        return array, variables, recipe.items.labels_of(dims), stacked
 
     def _put(self, part: Part, row: int, array: npt.NDArray[Any], labels: PartLabels) -> None:
         if part.name not in self._arrays:
@@ -186,6 +204,8 @@ class Assembly:
             self._numbers = self._numbers[: self._filled]
             self._arrays = {name: array[: self._filled] for name, array in self._arrays.items()}
             self._tensors = {name: each[: self._filled] for name, each in self._tensors.items()}
+        if recipe.items is not None:
+            self._arrange(recipe.items)
         if recipe.batch_transform is not None:
             begun = time.perf_counter()
             self._transform_batch(recipe.batch_transform)
@@ -196,10 +216,10 @@ class Assembly:
                 name: tensor.to(recipe.cast) if tensor.is_floating_point() else tensor
                 for name, tensor in tensors.items()
             }
-        if recipe.flatten > 1:
+        if recipe.items is not None and recipe.items.stacked:
             for part in recipe.parts:
-                tensors[part.name], labels[part.name] = self._flattened(
-                    tensors[part.name], labels[part.name]
+                tensors[part.name], labels[part.name] = _stacked(
+                    recipe.items.stacked, tensors[part.name], labels[part.name]
                 )
         index = torch.from_numpy(self._numbers)
         if single:
@@ -213,18 +233,19 @@ class Assembly:
             skipped,
         )
 
-    def _flattened(
-        self, tensor: torch.Tensor, labels: PartLabels
-    ) -> tuple[torch.Tensor, PartLabels]:
-        many = self._recipe.flatten
-        if labels.dims[:many] != self._recipe.sample_dims[:many]:
-            return tensor, labels
-        lead = 1 + labels.stacked
-        shape = tuple(tensor.shape[lead:])
-        flat = tensor.flatten(lead, lead + many - 1)
-        return flat, PartLabels(
-            labels.variables, labels.stacked, labels.dims, labels.indexers, unflattened=shape
-        )
+    def _arrange(self, items: Items) -> None:
+        """Make the items of a generator of their regions, but for dims that are stacked."""
+        plain = [part for part in self._recipe.parts if part.name not in self._recipe.transforms]
+        if not plain:
+            return
+        firsts = items.firsts(self._recipe.windows.starts(self._numbers))
+        for part in plain:
+            known = self._labels[part.name]
+            array, dims = arranged(
+                items, part.name, self._arrays[part.name], known.dims, firsts, self._buffers.take
+            )
+            self._arrays[part.name], self._tensors[part.name] = array, torch.from_numpy(array)
+            self._labels[part.name] = replace(known, dims=dims)
 
     def _transform_batch(self, transform: Transform) -> None:
         recipe = self._recipe
@@ -261,7 +282,7 @@ class Assembly:
                     xr.Dataset(chosen) if labels.stacked else xr.DataArray(chosen[names[0]]),
                     part,
                     ("sample",),
-                    recipe.sample_dims,
+                    self._labels[part.name].dims,
                     recipe.floating,
                 )
                 out = self._buffers.take(array.shape, array.dtype)
@@ -273,3 +294,15 @@ class Assembly:
         except Exception as error:
             error.add_note(f"in batch_transform of the batch that begins with sample {number}")
             raise
+
+
+def _stacked(
+    dims: Sequence[Hashable], tensor: torch.Tensor, labels: PartLabels
+) -> tuple[torch.Tensor, PartLabels]:
+    """A part with its first dims made one, if it has them."""
+    if labels.dims[: len(dims)] != tuple(dims):
+        return tensor, labels
+    lead = 1 + labels.stacked
+    shape = tuple(tensor.shape[lead:])
+    flat = tensor.flatten(lead, lead + len(dims) - 1)
+    return flat, replace(labels, flattened=len(dims), unflattened=shape)

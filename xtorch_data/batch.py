@@ -166,9 +166,8 @@ class Batch:
             array = as_numpy(self[name])
             labels = self._part_labels[name]
             lead = self.index.ndim + labels.stacked
-            dims = 1 if labels.unflattened is not None else len(labels.dims)
             if (
-                array.ndim != lead + dims
+                array.ndim != lead + labels.axes
                 or array.shape[: self.index.ndim] != tuple(self.index.shape)
                 or (labels.stacked and array.shape[lead - 1] != len(labels.variables))
             ):

@@ -210,6 +210,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             dtype=dtype,
             dims=dims,
         )
+        samples.require_batches(as_batch_size(batch_size))
         windows, labels = samples.recipe.windows, samples.windows
         if weights is not None and not shuffle:
             raise ValueError("weights draw samples at random, which needs shuffle=True")

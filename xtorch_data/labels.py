@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from .items import INPUT_BATCH, Items, Patches
 from .windows import IntArray, Windows
 
 __all__ = ["LabelledWindows", "Labels", "PartLabels", "renamed"]
@@ -27,19 +28,21 @@ class LabelledWindows:
     ``i``: a slice for every windowed dim, an integer for the others.
     """
 
-    def __init__(self, windows: Windows, coords: xr.Dataset) -> None:
+    def __init__(self, windows: Windows, coords: xr.Dataset, items: Items | None = None) -> None:
         self._windows = windows
         self._coords = coords
+        self._items = items
 
     def __len__(self) -> int:
         return len(self._windows)
 
     def __getitem__(self, index: int) -> dict[Any, slice | int]:
-        return self._windows[index]
+        window = self._windows[index]
+        return window if self._items is None else self._items.region(window)
 
     def coords(self, index: int) -> xr.Coordinates:
         """Coordinates of one sample, as ``isel`` would leave them."""
-        return self._coords.isel(self._windows[index], missing_dims="ignore").coords
+        return self._coords.isel(self[index], missing_dims="ignore").coords
 
     def index(self, dim: Hashable) -> pd.Index[Any] | None:
         """The coordinate of a dim as an index, if the data has one."""
@@ -69,15 +72,23 @@ class PartLabels:
         Dims of one sample.
     indexers : mapping
         How the window was cut.
-    shape : tuple of int, optional
-        Sizes of `dims` before they were flattened into one, where they were.
+    flattened : int
+        How many of `dims`, from the first on, are one axis of the tensor.
+    unflattened : tuple of int, optional
+        Sizes of `dims`, where some are one axis.
     """
 
     variables: tuple[Hashable, ...]
     stacked: bool
     dims: tuple[Hashable, ...]
     indexers: Mapping[Hashable, int | slice]
+    flattened: int = 0
     unflattened: tuple[int, ...] | None = None
+
+    @property
+    def axes(self) -> int:
+        """Axes of the tensor of one sample, but for ``variable``."""
+        return len(self.dims) - max(0, self.flattened - 1)
 
 
 @dataclass(eq=False)
@@ -91,6 +102,7 @@ class Labels:
     windows: Windows
     coords: xr.Dataset
     attrs: dict[Hashable, dict[Any, Any]]
+    items: Items | None = None
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
@@ -145,7 +157,8 @@ class Labels:
                 return f"{name}_{part}" if suffixes else name
 
             if labels.unflattened is not None:
-                array = array.reshape((*array.shape[: samples.ndim], *labels.unflattened))
+                lead_shape = array.shape[: samples.ndim + labels.stacked]
+                array = array.reshape((*lead_shape, *labels.unflattened))
             variable_axis = samples.ndim
             sizes = dict(
                 zip(labels.dims, array.shape[variable_axis + labels.stacked :], strict=True)
@@ -200,11 +213,19 @@ class Labels:
         return (indexer or slice(None)).indices(size)
 
     def _steps(self, dim: Hashable, labels: PartLabels, otherwise: int) -> int:
+        if dim in self._patched(labels):
+            return self._patched(labels)[dim].size
         indexer = labels.indexers.get(dim, slice(None))
         for axis in self.windows.axes:
             if axis.dim == dim and isinstance(indexer, slice):
                 return len(range(axis.size)[indexer])
         return otherwise
+
+    def _patched(self, labels: PartLabels) -> Mapping[Hashable, Patches]:
+        """Dims along which a sample of this part has windows of its own."""
+        if self.items is None or self.items.patches is None or INPUT_BATCH not in labels.dims:
+            return {}
+        return self.items.patches
 
     def _of_samples(
         self,
@@ -215,8 +236,17 @@ class Labels:
     ) -> xr.Variable:
         """A coordinate at the places of some samples."""
         indexers: dict[Hashable, xr.Variable] = {}
+        patched = self._patched(labels)
+        offsets: Mapping[Hashable, IntArray] = {}
+        if self.items is not None and patched:
+            offsets = self.items.offsets(self.items.firsts(starts))
         for axis, start in zip(self.windows.axes, starts, strict=True):
             if axis.dim not in variable.dims:
+                continue
+            if axis.dim in patched:
+                of_windows = start[..., None, None] + offsets[axis.dim][:, None]
+                place = of_windows + np.arange(patched[axis.dim].size)
+                indexers[axis.dim] = xr.Variable((*lead, INPUT_BATCH, axis.dim), place)
                 continue
             indexer = labels.indexers.get(axis.dim, slice(None))
             steps = np.arange(axis.size)[indexer] if axis.windowed else np.int64(0)

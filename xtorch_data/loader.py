@@ -309,8 +309,12 @@ def _for_samples(dataset: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     require_there(dataset, kwargs.get("sampler"), kwargs.get("batch_sampler"))
     if kwargs.get("batch_sampler") is not None:
         return kwargs
-    if as_batch_size(kwargs.setdefault("batch_size", 1)) is None:
+    batch_size = as_batch_size(kwargs.setdefault("batch_size", 1))
+    if batch_size is None:
         raise TypeError("batch_size must be an integer: a MapDataset itself gives single samples")
+    samples = _ours(dataset)
+    assert isinstance(samples, MapDataset)
+    samples.require_batches(batch_size)
     if kwargs.get("shuffle") and kwargs.get("sampler") is None:
         del kwargs["shuffle"]
         kwargs["sampler"] = Shuffled(dataset, generator)

@@ -210,6 +210,16 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         """The functions of the user."""
         return self._samples.functions()
 
+    def require_batches(self, batch_size: int) -> None:
+        """Raise ValueError if samples differ in size, so that they do not fit into batches.
+
+        Parameters
+        ----------
+        batch_size : int
+            Samples in a batch.
+        """
+        self._samples.require_batches(batch_size)
+
     def tell_epoch(self, epoch: torch.Tensor | int) -> None:
         """Tell the copy in a worker process which epoch it is, and that batches leave it.
 

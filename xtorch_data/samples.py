@@ -15,7 +15,7 @@ from .assembly import Recipe
 from .batch import Batch
 from .chunks import Layout
 from .labels import LabelledWindows, Labels
-from .select import make_part, resolve_parts
+from .select import Part, make_part, resolve_parts
 from .sources import as_source
 from .space import SampleSpace, coords_of, dtypes_of, layouts_of
 from .transforms import Transform
@@ -109,7 +109,7 @@ class Samples:
             transforms={name: given for name, given in transforms.items() if given is not None},
             batch_transform=Transform.of(batch_transform, "batch_transform"),
             sample_dims=space.sample_dims,
-            flatten=space.flatten,
+            items=space.items,
             floating=floating,
             cast=cast_to,
             seed=seed,
@@ -117,6 +117,7 @@ class Samples:
                 space.windows,
                 coords,
                 {name: dict(variable.attrs) for name, variable in variables.items()},
+                space.items,
             ),
         )
         read = source.dataset[list(space.reads)]
@@ -135,18 +136,32 @@ class Samples:
             recipe=recipe,
         )
 
+    def require_batches(self, batch_size: int | None) -> None:
+        """Raise ValueError if samples differ in size, so that they do not fit into batches."""
+        items = self.recipe.items
+        if all(part.name in self.recipe.transforms for part in self.recipe.parts):
+            return  # which may make one size of them
+        if items is not None and items.ragged and batch_size not in (None, 1):
+            raise ValueError(
+                "items of this BatchGenerator differ in size, the last has fewer windows: they "
+                f"come one at a time, with batch_size=None, not {batch_size} in a batch"
+            )
+
     def over(self, windows: Windows) -> Samples:
         """The same for other windows of the same data, numbered anew."""
         labels = self.recipe.labels
         recipe = replace(
-            self.recipe, windows=windows, labels=Labels(windows, labels.coords, labels.attrs)
+            self.recipe,
+            windows=windows,
+            labels=Labels(windows, labels.coords, labels.attrs, labels.items),
         )
         return replace(self, recipe=recipe)
 
     @property
     def windows(self) -> LabelledWindows:
         """Where they lie."""
-        return LabelledWindows(self.recipe.windows, self.recipe.labels.coords)
+        labels = self.recipe.labels
+        return LabelledWindows(self.recipe.windows, labels.coords, labels.items)
 
     @property
     def random_blocks(self) -> bool:
@@ -156,7 +171,14 @@ class Samples:
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors of one sample, before any transform."""
-        return sum(math.prod(part.sample_shape) * part.dtype.itemsize for part in self.recipe.parts)
+        return sum(math.prod(self._shape(part)) * part.dtype.itemsize for part in self.recipe.parts)
+
+    def _shape(self, part: Part) -> tuple[int, ...]:
+        """Shape of the tensor of a sample, before any transform."""
+        if self.recipe.items is None:
+            return part.sample_shape
+        shape = self.recipe.items.shape(part.name, dict(zip(part.dims, part.shape, strict=True)))
+        return (len(part.variables), *shape) if part.stacked else shape
 
     def functions(self) -> list[Transform]:
         """The functions of the user."""
@@ -167,6 +189,6 @@ class Samples:
         return ", ".join(
             f"{part.name}: "
             + (f"{list(part.variables)}" if part.stacked else f"{part.variables[0]!r}")
-            + f" {part.sample_shape}"
+            + f" {self._shape(part)}"
             for part in self.recipe.parts
         )

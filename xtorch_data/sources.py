@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -71,11 +71,14 @@ class Source:
         Name of the variable where the data was one array.
     generator : xbatcher.BatchGenerator, optional
         Where the data was one, what its items look like.
+    names : mapping of Hashable to Hashable
+        Dims of the generator's data that have another name in `dataset`, and which.
     """
 
     dataset: xr.Dataset
     single: Hashable | None = None
     generator: xbatcher.BatchGenerator | None = None
+    names: Mapping[Hashable, Hashable] = field(default_factory=dict)
 
     @property
     def sizes(self) -> dict[Hashable, int]:
@@ -104,8 +107,7 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
     if dims is not None and not isinstance(data, zarr.Array):
         raise ValueError("dims names the dims of a zarr.Array; other data has names of its own")
     if isinstance(data, xbatcher.BatchGenerator):
-        inner = as_source(data.ds)
-        return Source(inner.dataset, inner.single, data)
+        return _from_generator(data)
     if isinstance(data, xr.Dataset):
         if not data.data_vars:
             raise ValueError("the dataset is empty: it has no data variables")
@@ -132,6 +134,19 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
         "data must be an xarray Dataset or DataArray, a zarr Array or Group, or an "
         f"xbatcher.BatchGenerator, not {type(data).__name__}"
     )
+
+
+def _from_generator(generator: xbatcher.BatchGenerator) -> Source:
+    inner = as_source(generator.ds)
+    dataset = inner.dataset
+    if "sample" not in dataset.dims:
+        return Source(dataset, inner.single, generator)
+    # The name of the batch dimension, which is common in data for xbatcher.
+    name = "sample_"
+    while name in dataset.dims or name in dataset.variables:
+        name += "_"
+    names: dict[Hashable, Hashable] = {"sample": name}
+    return Source(dataset.rename(names), inner.single, generator, names)
 
 
 def _from_array(array: xr.DataArray) -> Source:

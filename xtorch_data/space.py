@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .chunks import Layout
+from .items import Items
 from .lazy import is_lazy
 from .reader import check_preprocessed
 from .select import Part, names_of
@@ -26,13 +27,13 @@ class SampleSpace:
         self,
         windows: Windows,
         sample_dims: tuple[Hashable, ...],
-        flatten: int,
+        items: Items | None,
         reads: tuple[Hashable, ...],
         template: xr.Dataset,
     ) -> None:
         self.windows = windows
         self.sample_dims = sample_dims
-        self.flatten = flatten
+        self.items = items
         self.reads = reads
         self.template = template  # the variables of the parts as they are after preprocess
 
@@ -47,19 +48,15 @@ class SampleSpace:
     ) -> SampleSpace:
         """Work it out, and check the arguments against the data."""
         data = source.dataset
-        flatten = 0
-        sample_dims: tuple[Hashable, ...] | None = None
         if source.generator is not None:
             if input_dims is not None or input_overlap is not None:
                 raise ValueError(
                     "an xbatcher.BatchGenerator has input_dims and input_overlap of its own"
                 )
-            if source.generator.concat_input_dims:
-                raise ValueError(
-                    "a BatchGenerator with concat_input_dims=True is not supported; "
-                    "give batch_size instead of concatenating windows"
-                )
-            input_dims, input_overlap, sample_dims, flatten = _of_generator(source)
+            # An item may have any dim; a preprocess is tried on windows of the generator's size.
+            inner = source.generator.input_dims
+            input_dims = dict.fromkeys(source.sizes, 2)
+            input_dims |= {source.names.get(dim, dim): size for dim, size in inner.items()}
         if input_dims is None:
             raise ValueError("input_dims is missing: the size of one sample, {dim: steps}")
         if not isinstance(input_dims, Mapping):
@@ -74,32 +71,30 @@ class SampleSpace:
                 "of the data that has it"
             )
         reads, template = _reads(data, selected, input_dims, preprocess)
+        if source.generator is not None:
+            items = _items(source, selections, template)
+            return cls(items.windows, items.region_dims, items, reads, template)
         used = {dim for name in selected for dim in template.variables[name].dims} | set(input_dims)
         sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
         windows = Windows.from_sizes(sizes, input_dims, input_overlap)
-        return cls(windows, sample_dims or tuple(input_dims), flatten, reads, template)
+        return cls(windows, tuple(input_dims), None, reads, template)
 
 
-def _of_generator(
-    source: Source,
-) -> tuple[dict[Any, int], dict[Any, int], tuple[Hashable, ...], int]:
-    """Windows whose samples are the items of an xbatcher generator.
-
-    xbatcher keeps dims that are neither in ``input_dims`` nor in ``batch_dims`` whole, and stacks
-    all that are not in ``input_dims`` into one if there are two or more.
-    """
-    generator = source.generator
-    assert generator is not None
-    sizes = source.sizes
-    inner = dict(generator.input_dims)
-    batch_dims = {dim: size for dim, size in generator.batch_dims.items() if inner.get(dim) is None}
-    others = [dim for dim in sizes if dim not in inner]
-    whole = {dim: sizes[dim] for dim in others if dim not in batch_dims}
-    input_dims = {**batch_dims, **inner, **whole}
-    overlap = {dim: size for dim, size in generator.input_overlap.items() if dim in input_dims}
-    if len(others) < 2:
-        return input_dims, overlap, tuple(sizes), 0
-    return input_dims, overlap, (*others, *inner), len(others)
+def _items(source: Source, selections: Mapping[str, Any], template: xr.Dataset) -> Items:
+    """The items of a generator, for some parts."""
+    parts = {
+        part: [template.variables[name] for name in names_of(select)]
+        for part, select in selections.items()
+    }
+    used = [variable for variables in parts.values() for variable in variables]
+    items = Items.of(source.generator, source.sizes, source.names, used)
+    for part, select in selections.items():
+        if items.patches is not None and getattr(select, "indexers", None):
+            raise ValueError(
+                f"part {part!r} selects steps inside a window, but concat_input_dims=True makes an "
+                "item of many windows"
+            )
+    return items.for_parts(parts)
 
 
 def _reads(
