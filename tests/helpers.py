@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import torch
 import xarray as xr
 import xbatcher
 
@@ -244,6 +245,10 @@ def twice_plus_one(sample):
 
 def anomaly(sample):
     return sample - sample.mean("time")
+
+
+def first_and_sum(item):
+    return torch.tensor([float(item["time"].dt.dayofyear[0]), float(item.sum())])
 
 
 def add_noise(sample, rng):

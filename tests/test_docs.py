@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -71,12 +72,14 @@ def is_called_by_users(public):
         xtd.MapDataset,
         xtd.Normalize,
         xtd.Select,
+        xtd.xbatcher.IterableDataset,
+        xtd.xbatcher.MapDataset,
     )
 
 
-@pytest.mark.parametrize("name", xtd.__all__)
+@pytest.mark.parametrize("name", [*xtd.__all__, *(f"xbatcher.{n}" for n in xtd.xbatcher.__all__)])
 def test_public_names_document_every_parameter_and_show_an_example(name):
-    public = getattr(xtd, name)
+    public = attrgetter(name)(xtd)
     complete = {"GL08", "PR01", "PR02"}  # a docstring, every parameter in it, and no other
     wanted = {public: complete | {"EX01"} if is_called_by_users(public) else {"GL08"}}
     if inspect.isclass(public):

@@ -1,5 +1,6 @@
 """xarray-native batching for PyTorch."""
 
+from . import xbatcher as xbatcher
 from .batch import Batch
 from .dataset import IterableDataset
 from .explain import Explanation, VariableReads
