@@ -24,7 +24,7 @@ PAGES = [
     if "```python\n" in page.read_text()
 ]
 # These start workers, or are run as a user does, imports and all; the others where these are done.
-ALONE = {"README.md", "workers-and-ranks.md"}
+ALONE = {"README.md", "coming-from-xbatcher.md", "workers-and-ranks.md"}
 
 
 def script_of(page: Path) -> str:

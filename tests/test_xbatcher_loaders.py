@@ -9,8 +9,9 @@ import xarray as xr
 import xbatcher
 import xbatcher.loaders.torch
 from helpers import first_and_sum, forecast, numbered, tiny_memory_allowed
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from strategies import examples
 from test_reads import counted, reads
 from xbatcher_cases import assert_same_item, generators, grouped, labelled_items
 
@@ -33,7 +34,7 @@ def assert_equal_tensors(found, expected):
     np.testing.assert_array_equal(found.numpy(), expected.numpy())
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(generators() | grouped(), st.sampled_from([*CLASSES, xtd.MapDataset]))
 def test_a_transform_gets_the_very_items_that_the_generator_yields(generator, kind):
     try:
@@ -52,7 +53,7 @@ def test_a_transform_gets_the_very_items_that_the_generator_yields(generator, ki
         assert_same_item(found, item, generator.concat_input_dims)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(generators() | grouped(), st.sampled_from(CLASSES), st.data())
 def test_tensors_are_those_of_xbatchers_own_classes(generator, kind, draw):
     ds = generator.ds
