@@ -12,7 +12,7 @@ import sklearn.model_selection
 import torch
 import xarray as xr
 from helpers import Oracle, assert_once, forecast, numbered, samples_of
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from strategies import examples
 
@@ -100,6 +100,7 @@ def assert_no_step_in_two(parts, size, apart=0):
 
 
 @examples(25)
+@example((2, 1, 1), [3, 1], 0)  # the boundary at the very end
 @given(series(), st.lists(st.integers(1, 5), min_size=2, max_size=4), st.integers(0, 3))
 def test_fractions_are_shares_of_the_steps(series, weights, gap):
     length, size, stride = series

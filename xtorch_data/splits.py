@@ -121,7 +121,10 @@ def split(
     else:
         assert fractions is not None
         ends = _shares(fractions, along.steps)[:-1]
-        begins = [0, *(along.nth(min(end, along.steps - 1)) for end in ends)]
+        begins = [
+            0,
+            *(along.nth(end) if end < along.steps else along.axis.length for end in ends),
+        ]
     along.check(gap)
     stops = [*(along.before(begin, gap) for begin in begins[1:]), along.axis.length]
     parts = [along.between(*part) for part in zip(begins, stops, strict=True)]
