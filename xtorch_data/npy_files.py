@@ -1,0 +1,74 @@
+"""Arrays in ``.npy`` files, mapped into memory while they are looked at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["NpyFile"]
+
+
+class NpyFile:
+    """Where the values of a ``.npy`` file lie. It is not open: each look maps it anew.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole ``.npy`` file, or of a dtype that xarray cannot hold.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        if path.endswith(".npz"):
+            raise ValueError(
+                f"{path} is an archive, whose arrays cannot be memory-mapped: save each with "
+                "numpy.save, or make a Dataset of what numpy.load reads"
+            )
+        try:
+            mapped = np.lib.format.open_memmap(path, mode="r")
+        except ValueError as error:
+            if "Python objects" in str(error):
+                raise ValueError(
+                    f"{path} holds Python objects, which would have to be unpickled and could run "
+                    "any code: save numbers or text"
+                ) from error
+            raise ValueError(f"{path} is not a whole .npy file: {error}") from error
+        self.shape, self.dtype = mapped.shape, mapped.dtype
+        self._order: Any = "C" if mapped.flags.c_contiguous else "F"
+        with open(path, "rb") as file:
+            self._header = file.read(mapped.offset)
+        for dtype in [self.dtype] if self.fields is None else self.fields.values():
+            if dtype.base.kind == "V":
+                raise ValueError(
+                    f"{path} has dtype {self.dtype}: xarray cannot hold raw bytes, nor records "
+                    "inside records. Save plain numbers, such as float32 for bfloat16"
+                )
+
+    @property
+    def fields(self) -> dict[str, np.dtype[Any]] | None:
+        """The dtypes of the fields of an array of records."""
+        if self.dtype.names is None:
+            return None
+        return {name: self.dtype[name] for name in self.dtype.names}
+
+    def mapped(self) -> np.memmap[Any, Any]:
+        """The array, mapped as long as somebody refers to it.
+
+        Raises
+        ------
+        ValueError
+            If the file holds another array now.
+        """
+        with open(self.path, "rb") as file:
+            if file.read(len(self._header)) != self._header:
+                raise ValueError(f"{self.path} holds another array than when it was opened")
+            try:
+                return np.memmap(file, self.dtype, "r", len(self._header), self.shape, self._order)
+            except ValueError as error:
+                raise ValueError(f"{self.path} was cut off: {error}") from error
