@@ -1,9 +1,16 @@
+import multiprocessing
+import os
+import threading
+import time
+
 import fsspec.asyn
+import h5py
 import numpy as np
 import pytest
 import torch.utils.data
 import xarray as xr
 import zarr
+from xarray.backends import locks
 
 import xtorch_data as xtd
 from xtorch_data import forked
@@ -75,3 +82,33 @@ def test_remote_file_systems_have_sessions_that_a_fork_loses():
     assert forked._has_sessions(zarr.storage.FsspecStore(Remote(asynchronous=True)))
     assert not forked._has_sessions(zarr.storage.FsspecStore.from_url("memory://forked"))
     assert not forked._has_sessions(zarr.storage.MemoryStore())
+
+
+def exit_with_whether_locked(lock):
+    os._exit(0 if lock.acquire(timeout=5) else 1)
+
+
+@pytest.mark.parametrize("lock", [locks.HDF5_LOCK, locks.NETCDFC_LOCK], ids=["hdf5", "netcdf-c"])
+@pytest.mark.parametrize("engine", ["netcdf4", "h5netcdf"])
+def test_a_fork_waits_for_a_thread_that_reads_hdf5(engine, lock, tmp_path):
+    """Else the child, where that thread is not, would find the lock taken and wait forever."""
+    fields().to_netcdf(tmp_path / "v.nc")
+    with xr.open_dataset(tmp_path / "v.nc", engine=engine) as ds:
+        list(xtd.IterableDataset(ds, {"time": 8, "x": -1}, inputs="v"))
+    reading, process = (
+        threading.Event(),
+        multiprocessing.get_context("fork").Process(target=exit_with_whether_locked, args=(lock,)),
+    )
+
+    def read():
+        with lock, h5py._objects.phil:  # in the order of xarray's backends
+            reading.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    reading.wait()
+    process.start()
+    process.join()
+    thread.join()
+    assert process.exitcode == 0

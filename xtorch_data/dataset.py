@@ -27,7 +27,7 @@ from .buffers import Buffers
 from .cache import BlockCache
 from .explain import Explanation, explain
 from .filters import as_weights, as_where, evaluated, labeled
-from .forked import make_safe
+from .forked import let_forks_wait_for_reads, make_safe
 from .intervals import Uneven, cut, total
 from .labels import LabelledWindows
 from .lazy import with_recycled_memory
@@ -487,6 +487,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         if self._process != os.getpid():  # inherited by a fork, not sent to this process
             make_safe(self._data)
             self._process = os.getpid()
+        let_forks_wait_for_reads()
         samples, plan = self._samples, self._plan
         plan.require_shares(self.world_size)
         intervals = plan.intervals(epoch, self.rank, self.world_size, worker, num_workers)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import xarray as xr
 import zarr
 from xarray.backends.file_manager import FILE_CACHE
+from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK
 from zarr.storage import FsspecStore
 
-__all__ = ["make_safe"]
+__all__ = ["let_forks_wait_for_reads", "make_safe"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +30,45 @@ _UNSAFE_STORES = {
     "IcechunkStore": _LOST_THREADS,
     "ZipStore": "whose open file all forks would move about in",
 }
+
+# With these held no thread is inside the HDF5 or netCDF library.
+_LIBRARY_LOCKS = (HDF5_LOCK, NETCDFC_LOCK)
+_PATIENCE_SECONDS = 30.0  # for a read to end; only a thread that forks as it reads waits so long
+_held: list[Any] = []
+_known: set[str] = set()
+
+
+def let_forks_wait_for_reads() -> None:
+    """Let no fork happen while a thread reads HDF5: the child would find its lock taken forever.
+
+    To be called before reading. The last hook that is registered is the first to run, and ours must
+    come before that of h5py, whose lock readers take inside xarray's: hence once more if h5py has
+    been imported since.
+    """
+    loaded = {library for library in ("h5py", "netCDF4") if library in sys.modules}
+    if not loaded <= _known and hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=_wait_for_reads, after_in_parent=_release, after_in_child=_release
+        )
+    _known.update(loaded)
+
+
+def _wait_for_reads() -> None:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    first, second = _LIBRARY_LOCKS
+    while not _held and time.monotonic() < deadline:
+        if first.acquire(timeout=1.0):
+            _held.append(first)
+            if second.acquire(blocking=False):
+                _held.append(second)
+                return
+            _release()  # readers of netCDF take both, in an order that is not known
+        first, second = second, first
+
+
+def _release() -> None:
+    while _held:
+        _held.pop().release()
 
 
 def make_safe(data: xr.Dataset) -> None:

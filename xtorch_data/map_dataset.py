@@ -18,7 +18,7 @@ from .arguments import as_bytes, as_epoch, as_numbers
 from .batch import Batch
 from .buffers import Buffers
 from .fetch import Fetcher
-from .forked import make_safe
+from .forked import let_forks_wait_for_reads, make_safe
 from .labels import LabelledWindows
 from .plan import Plan
 from .samples import Samples
@@ -288,6 +288,7 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         epoch = epoch if self._samples.random_blocks else 0
         with self._lock:
             if self._reading is None or self._reading[0] != epoch:
+                let_forks_wait_for_reads()
                 memory = self._plan.memory
                 buffers = SharedBuffers if self._shares_memory else Buffers
                 self._reading = (
