@@ -27,12 +27,15 @@ class Chunks:
         Place of the data's first step inside its chunk: a lazily sliced array begins mid-chunk.
     edges : ndarray of int64, optional
         Where chunks begin, and the end, for a grid that is not regular.
+    stored : bool
+        Whether steps are chunks of their own where `size` is 1: one may be unreadable alone.
     """
 
     length: int
     size: int = 1
     offset: int = 0
     edges: IntArray | None = None
+    stored: bool = False
 
     def touched(self, start: npt.ArrayLike, stop: npt.ArrayLike) -> IntArray:
         """Number of chunks which the steps ``[start, stop)`` touch."""

@@ -147,7 +147,8 @@ def _cells(
         start, stop = region[dim].start, region[dim].stop
         grid = grids.get(dim)
         while start < stop:
-            end = grid.end_of(start) if grid is not None and grid.chunked else stop
+            known = grid is not None and (grid.chunked or grid.stored)
+            end = grid.end_of(start) if grid is not None and known else stop
             cuts.append((start, min(end, stop)))
             start = end
         along.append(cuts)

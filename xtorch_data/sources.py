@@ -211,7 +211,7 @@ def _chunks(variable: xr.Variable, dim: Hashable) -> Chunks:
         size = preferred.get(dim, 1)
         if not isinstance(size, (int, np.integer)):
             return _irregular(np.cumsum([0, *size]), length)
-        return Chunks(length, int(size))
+        return Chunks(length, int(size), stored=bool(preferred))
     place, positions = found[variable.dims.index(dim)]
     stored = variable.encoding.get("chunks") or variable.encoding.get("chunksizes")
     if not stored or place >= len(stored):
@@ -220,7 +220,7 @@ def _chunks(variable: xr.Variable, dim: Hashable) -> Chunks:
     if isinstance(positions, range):
         step, start = positions.step, positions.start
         if step > 0 and size % step == 0:
-            return Chunks(length, size // step, start // step % (size // step))
+            return Chunks(length, size // step, start // step % (size // step), stored=True)
     changes = np.flatnonzero(np.diff(np.asarray(positions) // size)) + 1
     return _irregular(np.concatenate([[0], changes, [length]]), length)
 
@@ -230,7 +230,7 @@ def _irregular(edges: Any, length: int) -> Chunks:
     edges = np.asarray(edges, dtype=np.int64)
     sizes = np.diff(edges)
     if len(sizes) and (sizes[:-1] == sizes[0]).all() and sizes[-1] <= sizes[0]:
-        return Chunks(length, int(sizes[0]))
+        return Chunks(length, int(sizes[0]), stored=True)
     return Chunks(length, edges=edges)
 
 
