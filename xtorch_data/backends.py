@@ -186,7 +186,21 @@ class PtBackendEntrypoint(BackendEntrypoint):
         return _is_named(filename_or_obj, ".pt")
 
 
-class _NpyArray(BackendArray):
+class _LazyArray(BackendArray):
+    """An array that is read with integers, slices and arrays, each dim for itself."""
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        if not isinstance(key, indexing.VectorizedIndexer):
+            return self._read(key.tuple)
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> Array:
+        raise NotImplementedError
+
+
+class _NpyArray(_LazyArray):
     """The lazy array of a file, or of one field of its records."""
 
     def __init__(self, file: NpyFile, field: str | None = None) -> None:
@@ -195,18 +209,13 @@ class _NpyArray(BackendArray):
         self.shape = (*file.shape, *dtype.shape)
         self.dtype = _of_known_unit(dtype.base)
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
-        )
-
     def _read(self, key: tuple[Any, ...]) -> Array:
         mapped = self._file.mapped()
         values = mapped if self._field is None else mapped[self._field]
         return np.array(_selected(values, key), self.dtype, order="C")
 
 
-class _PtArray(BackendArray):
+class _PtArray(_LazyArray):
     """The lazy array of one entry of all files, or of the one file there is."""
 
     def __init__(self, files: PtFiles, entry: str | None, stacked: bool = False) -> None:
@@ -215,17 +224,12 @@ class _PtArray(BackendArray):
         self.shape = (len(files), *like.shape) if stacked else like.shape
         self.dtype = like.dtype
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
-        )
-
     def _read(self, key: tuple[Any, ...]) -> Array:
         if not self._stacked:
             return self._of_file(0, key)
         along, inner = key[0], key[1:]
         if isinstance(along, (int, np.integer)):
-            return self._of_file(int(along), inner)
+            return self._of_file(range(len(self._files))[along], inner)
         places = np.arange(len(self._files))[along]
         nothing = np.broadcast_to(np.zeros((), self.dtype), self.shape[1:])
         out = np.empty((len(places), *_selected(nothing, inner).shape), self.dtype)

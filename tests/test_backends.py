@@ -1,0 +1,475 @@
+import gc
+import importlib.metadata
+import math
+import os
+import pickle
+import threading
+from pathlib import Path
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import psutil
+import pytest
+import torch
+import torch.utils.data
+import xarray as xr
+from helpers import assert_once
+
+import xtorch_data as xtd
+from xtorch_data.backends import NpyBackendEntrypoint, PtBackendEntrypoint
+
+
+def open_npy(path, **kwargs):
+    return xr.open_dataset(path, engine=NpyBackendEntrypoint, **kwargs)
+
+
+def open_pt(path, **kwargs):
+    return xr.open_dataset(path, engine=PtBackendEntrypoint, **kwargs)
+
+
+def saved(folder, samples, name="s{:03d}.pt"):
+    """Save samples in a folder of their own."""
+    folder.mkdir(exist_ok=True)
+    for number, sample in enumerate(samples):
+        torch.save(sample, folder / name.format(number))
+    return folder
+
+
+def test_an_installed_package_gives_xarray_its_engines(tmp_path):
+    found = {each.name: each for each in importlib.metadata.entry_points(group="xarray.backends")}
+    assert found["npy"].load() is NpyBackendEntrypoint
+    assert found["pt"].load() is PtBackendEntrypoint
+    np.save(tmp_path / "a.npy", np.arange(3))
+    torch.save(torch.arange(3), tmp_path / "b.pt")
+    for engine in ("npy", None):
+        assert xr.open_dataset(tmp_path / "a.npy", engine=engine)["a"].values.tolist() == [0, 1, 2]
+    for engine in ("pt", None):
+        assert xr.open_dataset(tmp_path / "b.pt", engine=engine)["b"].values.tolist() == [0, 1, 2]
+    assert xr.open_dataset(tmp_path, engine="pt")["sample"].values.tolist() == ["b"]
+
+
+# .npy
+
+
+def indexers(size):
+    bound = st.integers(-size, size) | st.none()
+    return st.one_of(
+        st.integers(-size, size - 1),
+        st.slices(size),
+        st.builds(slice, bound, bound, st.sampled_from([None, 1, 2, -1, -2])),
+        st.lists(st.integers(-size, size - 1), max_size=5).map(lambda at: np.array(at, int)),
+    )
+
+
+@hypothesis.given(data=st.data())
+@hypothesis.settings(max_examples=40)
+def test_any_part_of_a_file_is_what_numpy_has_there(data, tmp_path):
+    shape = tuple(data.draw(st.lists(st.integers(1, 6), min_size=0, max_size=3)))
+    dtype = data.draw(st.sampled_from(["f4", ">f8", "f2", ">i2", "?", "c8", "U3", "M8[ns]", "u1"]))
+    order = data.draw(st.sampled_from("CF"))
+    values = np.arange(math.prod(shape)).reshape(shape).astype(dtype, order=order)
+    np.save(tmp_path / "a.npy", values)
+    opened = open_npy(tmp_path / "a.npy")["a"]
+    expected = xr.DataArray(values)
+    assert (opened.dtype, opened.dims) == (values.dtype, expected.dims)
+    for _ in range(2):  # slices of lazy slices, too
+        where = {dim: data.draw(indexers(size)) for dim, size in opened.sizes.items() if size}
+        opened, expected = opened.isel(where), expected.isel(where)
+    assert not opened.variable._in_memory
+    np.testing.assert_array_equal(opened.values, expected.values)
+    if opened.ndim:
+        assert opened.values.flags.writeable and type(opened.values) is np.ndarray
+
+
+def test_a_file_larger_than_memory_opens_and_no_more_is_read_than_asked_for(tmp_path):
+    path, shape = tmp_path / "large.npy", (2**28, 256)
+    large = np.lib.format.open_memmap(path, "w+", "f4", shape)  # 256 GiB of which nothing is there
+    large[2**27, :3] = 1, 2, 3
+    del large
+    ds = open_npy(path, dims=("time", "station"))
+    assert dict(ds.sizes) == {"time": 2**28, "station": 256}
+    assert ds.encoding["source"] == str(path)
+    assert ds["large"][2**27, :4].values.tolist() == [1, 2, 3, 0]
+    ends = ds["large"].isel(time=[0, 2**27, -1], station=[2, 0]).values
+    assert ends.tolist() == [[0, 0], [3, 1], [0, 0]]
+
+
+def test_nothing_is_held_open_or_mapped(tmp_path):
+    np.save(tmp_path / "held.npy", np.ones((100, 100)))
+    torch.save(torch.ones(100, 100), tmp_path / "held.pt")
+    process = psutil.Process()
+    before = process.num_fds()
+    opened = [open_npy(tmp_path / "held.npy"), open_pt(tmp_path / "held.pt")]
+    for ds in opened:
+        assert ds["held"][3:5].values.shape == (2, 100)
+        assert len(pickle.dumps(ds)) < 5000
+    gc.collect()
+    assert process.num_fds() == before
+    assert "held.npy" not in Path("/proc/self/maps").read_text()
+
+
+def test_the_fields_of_records_are_variables(tmp_path):
+    records = np.zeros(5, [("open", "f4"), ("volume", ">i8"), ("bid", "f8", (2,))])
+    records["open"], records["volume"] = np.arange(5) / 2, np.arange(5)
+    records["bid"] = np.arange(10).reshape(5, 2)
+    np.save(tmp_path / "prices.npy", records)
+    ds = open_npy(tmp_path / "prices.npy", dims="time", drop_variables="volume")
+    assert {name: each.dims for name, each in ds.items()} == {
+        "open": ("time",),
+        "bid": ("time", "bid_dim_0"),
+    }
+    np.testing.assert_array_equal(ds["open"][::-2].values, records["open"][::-2])
+    np.testing.assert_array_equal(ds["bid"][1:3, 1].values, records["bid"][1:3, 1])
+
+
+def test_dates_in_coarse_units_become_seconds_and_an_index_if_named_as_their_dim(tmp_path):
+    days = np.arange("2020-01-01", "2020-01-11", dtype="M8[D]")
+    np.save(tmp_path / "time.npy", days)
+    ds = open_npy(tmp_path / "time.npy", dims=["time"])
+    assert ds.indexes["time"].dtype == "M8[s]"
+    assert (ds["time"].values == days).all()
+
+
+def objects(path):
+    np.save(path, np.array([{}, None], object), allow_pickle=True)
+
+
+def cut_off(path):
+    np.save(path, np.zeros(1000))
+    os.truncate(path, 4000)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (objects, "Python objects.*pickle"),
+        (cut_off, "not a whole .npy file"),
+        (lambda path: path.write_bytes(b""), "not a whole .npy file"),
+        (lambda path: path.write_bytes(b"PK and more than that"), "not a whole .npy file"),
+        (lambda path: np.save(path, np.zeros(3, "V2")), "raw bytes"),
+        (lambda path: np.save(path, np.zeros(3, [("a", [("b", "i4")])])), "records inside records"),
+    ],
+)
+def test_what_is_no_plain_array_is_refused_by_name(write, message, tmp_path):
+    write(tmp_path / "bad.npy")
+    with pytest.raises(ValueError, match=f"(?s)bad.npy.*{message}"):
+        open_npy(tmp_path / "bad.npy")
+
+
+def test_arguments_that_do_not_fit_a_file_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((4, 3)))
+    np.savez(tmp_path / "a.npz", a=np.zeros(3))
+    np.save(tmp_path / "r.npy", np.zeros(3, [("b", "i4")]))
+    for dims in ("time", ("time",), ("x", "x"), ("x", "y", "z")):
+        with pytest.raises(ValueError, match=r"2 different dims .*a.npy.*\(4, 3\)"):
+            open_npy(tmp_path / "a.npy", dims=dims)
+    with pytest.raises(ValueError, match="archive"):
+        open_npy(tmp_path / "a.npz")
+    with pytest.raises(ValueError, match="records of"):
+        open_npy(tmp_path / "r.npy", name="x")
+    with pytest.raises(FileNotFoundError, match="none.npy"):
+        open_npy(tmp_path / "none.npy")
+    with pytest.raises(ValueError, match="local"):
+        open_npy("s3://bucket/a.npy")
+    with pytest.raises(TypeError, match="paths"):
+        open_npy(b"\x93NUMPY")
+    assert list(open_npy(tmp_path / "a.npy", name="b")) == ["b"]
+
+
+def test_a_file_that_changes_while_it_is_in_use_is_an_error(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(1000))
+    ds = open_npy(tmp_path / "a.npy")
+    os.truncate(tmp_path / "a.npy", 5000)
+    with pytest.raises(ValueError, match=r"a.npy was cut off"):
+        ds["a"][:3].load()
+    np.save(tmp_path / "a.npy", np.zeros(1000, "i8"))
+    with pytest.raises(ValueError, match=r"a.npy holds another array"):
+        ds["a"][:3].load()
+
+
+# .pt
+
+
+def test_a_folder_of_dicts_is_a_dataset_with_a_variable_for_each_entry(tmp_path):
+    xs = [torch.randn(3, 5) for _ in range(4)]
+    folder = saved(
+        tmp_path / "train",
+        [{"x": x.requires_grad_(), "y": n, "weight": n / 2} for n, x in enumerate(xs)],
+    )
+    (folder / "notes.txt").write_text("no sample")
+    ds = open_pt(folder, dims={"x": ("channel", "step")})
+    assert ds["sample"].values.tolist() == ["s000", "s001", "s002", "s003"]
+    assert {name: (each.dims, str(each.dtype)) for name, each in ds.items()} == {
+        "x": (("sample", "channel", "step"), "float32"),
+        "y": (("sample",), "int64"),
+        "weight": (("sample",), "float64"),
+    }
+    assert not any(each.variable._in_memory for each in ds.values())
+    expected = torch.stack(xs).detach().numpy()
+    np.testing.assert_array_equal(ds["x"].values, expected)
+    part = ds["x"].isel(sample=[3, 0, 3], channel=slice(None, None, -2), step=[4, 1])
+    np.testing.assert_array_equal(part.values, expected[[3, 0, 3], ::-2][..., [4, 1]])
+    np.testing.assert_array_equal(ds["x"].sel(sample="s002")[1].values, expected[2, 1])
+    assert ds["x"][0:0].values.shape == (0, 3, 5)
+    assert ds["y"].values.tolist() == [0, 1, 2, 3]
+    assert ds["weight"].values.tolist() == [0, 0.5, 1, 1.5]
+    assert open_pt(folder, chunks={})["x"].chunks == ((1, 1, 1, 1), (3,), (5,))
+
+
+def test_a_pattern_or_a_list_of_files_serves_as_well(tmp_path):
+    for label in ("cat", "dog"):
+        saved(tmp_path / label, [torch.full((2,), n) for n in range(3)])
+    both = open_pt(tmp_path / "*" / "*.pt")
+    assert both["sample"].values.tolist() == [
+        f"{label}/s00{n}" for label in ("cat", "dog") for n in range(3)
+    ]
+    assert list(both) == [tmp_path.name]
+    some = open_pt([tmp_path / "dog" / "s002.pt", tmp_path / "dog" / "s000.pt"], name="x")
+    assert some["sample"].values.tolist() == ["s002", "s000"]
+    assert some["x"].values.tolist() == [[2, 2], [0, 0]]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_one_file_is_a_dataset_without_the_dim_of_samples(old, tmp_path):
+    values = torch.arange(12.0).reshape(4, 3)
+    new = {"_use_new_zipfile_serialization": not old}
+    torch.save(values, tmp_path / "a.pt", **new)
+    torch.save({"x": values, "y": values[:, 0] > 3}, tmp_path / "b.pt", **new)
+    one = open_pt(tmp_path / "a.pt", dims=("time", "x"))
+    assert one["a"].dims == ("time", "x")
+    np.testing.assert_array_equal(one["a"][1:3, [2, 0]].values, values[1:3, [2, 0]])
+    two = open_pt(tmp_path / "b.pt", dims={"x": ("time", "x_"), "y": ["time"]})
+    assert two["y"].values.tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "in_memory"),
+    [
+        (torch.bfloat16, "float32"),
+        (torch.float8_e4m3fn, "float32"),
+        (torch.float16, "float16"),
+        (torch.float64, "float64"),
+        (torch.complex64, "complex64"),
+        (torch.uint8, "uint8"),
+        (torch.bool, "bool"),
+    ],
+)
+def test_tensors_of_any_dtype_keep_their_values(dtype, in_memory, tmp_path):
+    values = torch.linspace(0, 4, 12).reshape(3, 4).to(dtype)
+    ds = open_pt(saved(tmp_path / "x", [values, values.T.contiguous().T]))
+    assert ds["x"].dtype == in_memory
+    expected = values.to(torch.float32) if in_memory == "float32" else values
+    np.testing.assert_array_equal(ds["x"].values, np.stack([expected.numpy()] * 2))
+    np.testing.assert_array_equal(ds["x"][1, ::-1, [2, 0]].values, expected.numpy()[::-1, [2, 0]])
+
+
+def test_views_and_conjugates_are_the_values_they_show(tmp_path):
+    turned = torch.complex(torch.arange(3.0), torch.ones(3)).conj()
+    ds = open_pt(saved(tmp_path / "x", [{"a": turned, "b": torch.arange(10)[::3].flip(0)}]))
+    assert ds["a"].values.tolist() == [[0 - 1j, 1 - 1j, 2 - 1j]]
+    assert ds["b"].values.tolist() == [[9, 6, 3, 0]]
+
+
+class Thing:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.ones(2)], "holds a list"),
+        ({"x": torch.ones(2), "id": "a"}, "'id' is a str.*drop_variables"),
+        ({"x": {"y": torch.ones(2)}}, "'x' is a dict"),
+        ({1: torch.ones(2)}, "entry 1"),
+        ({}, "no tensor"),
+        ({"x": torch.ones(2).to_sparse()}, "'x' is sparse"),
+        (Thing(), "could run any code"),
+        ({"x": np.ones(2)}, "could run any code"),
+    ],
+)
+def test_what_is_no_sample_is_refused_by_name(content, message, tmp_path):
+    with pytest.raises(ValueError, match=f"(?s)s000.pt.*{message}"):
+        open_pt(saved(tmp_path / "bad", [content]))
+
+
+def test_entries_that_hold_no_tensor_can_be_left_out(tmp_path):
+    folder = saved(tmp_path / "x", [{"x": torch.ones(2), "id": "a"}, {"x": torch.ones(2)}])
+    ds = open_pt(folder, drop_variables="id")
+    assert list(ds) == ["x"] and ds["x"].values.sum() == 4
+
+
+def test_arguments_that_do_not_fit_a_folder_are_refused(tmp_path):
+    dicts = saved(tmp_path / "dicts", [{"x": torch.ones(2, 3)}])
+    plain = saved(tmp_path / "plain", [torch.ones(2, 3)])
+    for folder, dims in [
+        (dicts, ("a", "b")),
+        (dicts, {"z": ("a",)}),
+        (dicts, {"x": ("a",)}),
+        (plain, {"x": ("a", "b")}),
+        (plain, ("a",)),
+    ]:
+        with pytest.raises(ValueError, match="dims"):
+            open_pt(folder, dims=dims)
+    with pytest.raises(ValueError, match="name='a'"):
+        open_pt(dicts, name="a")
+    for options in ({"name": "sample"}, {"dims": ("sample", "b")}):
+        with pytest.raises(ValueError, match="'sample' is the dim along the files"):
+            open_pt(plain, **options)
+    (tmp_path / "empty").mkdir()
+    for nothing in (tmp_path / "empty", tmp_path / "none", tmp_path / "no*.pt", []):
+        with pytest.raises(FileNotFoundError):
+            open_pt(nothing)
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        ({"x": torch.ones(4)}, r"'x' is torch.float32 of shape \(4,\)"),
+        ({"x": torch.ones(3, dtype=torch.float64)}, "'x' is torch.float64"),
+        ({"z": torch.ones(3)}, r"entries \['z'\]"),
+        ({"x": torch.ones(3), "z": torch.ones(3)}, r"entries \['x', 'z'\]"),
+        (torch.ones(3), "entries"),
+        (None, "No such file"),
+        (b"", "s001.pt"),
+        (b"not a file of torch", "s001.pt"),
+    ],
+)
+def test_a_file_unlike_the_first_or_missing_is_named_when_it_is_read(sample, message, tmp_path):
+    folder = saved(tmp_path / "x", [{"x": torch.ones(3)}, sample, {"x": torch.ones(3)}])
+    if isinstance(sample, bytes):
+        (folder / "s001.pt").write_bytes(sample)
+    ds = open_pt(folder)
+    if sample is None:
+        (folder / "s001.pt").unlink()
+    assert ds["x"][::2].values.shape == (2, 3)
+    with pytest.raises((ValueError, FileNotFoundError), match="s001.pt") as found:
+        ds["x"].load()
+    assert found.match(message)
+    dataset = xtd.IterableDataset(ds, {"x_dim_0": -1}, inputs="x")
+    with pytest.raises(xtd.ReadError, match="s001.pt"):
+        list(dataset)
+    dataset = xtd.IterableDataset(ds, {"x_dim_0": -1}, inputs="x", on_error="skip")
+    seen = [batch.to_xarray()["sample"].values.tolist() for batch in dataset]
+    assert {name for names in seen for name in names} == {"s000", "s002"}
+    assert dataset.stats().skipped == 1
+
+
+# In training
+
+
+def test_a_file_is_loaded_once_an_epoch_for_all_its_entries(tmp_path, monkeypatch):
+    folder = saved(tmp_path / "x", [{"x": torch.ones(3), "y": n} for n in range(40)])
+    ds = open_pt(folder)
+    loaded, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **kw: loaded.append(args) or load(*args, **kw))
+    dataset = xtd.IterableDataset(
+        ds, {"x_dim_0": -1}, inputs="x", targets=xtd.Select("y", x_dim_0=0), shuffle=True
+    )
+    for _ in range(2):
+        loaded.clear()
+        labels = [int(y) for _, y in dataset]
+        assert sorted(labels) == list(range(40))
+        # What is still mapped from before need not be loaded again.
+        assert len(loaded) <= 40
+    ds.load()
+    assert len(set(loaded)) == len(loaded)
+
+
+def made(folder):
+    """Features in an .npy file, labels in .pt files, and what each sample should be."""
+    values = np.random.default_rng(0).normal(size=(60, 4)).astype(">f4")
+    np.save(folder / "features.npy", values)
+    saved(folder / "labels", [torch.tensor([n, -n]) for n in range(60)])
+    ds = open_npy(folder / "features.npy", dims=("sample", "feature"))
+    return ds.merge(open_pt(folder / "labels", dims=["which"])), values
+
+
+def assert_samples(batches, values):
+    numbers = []
+    for x, y, index in batches:
+        numbers += index.tolist()
+        np.testing.assert_array_equal(x.numpy(), values[index.numpy()].astype("f4"))
+        assert (y[:, 0] == index).all() and (y[:, 1] == -index).all()
+    assert_once(numbers, 60)
+
+
+@pytest.mark.parametrize("context", [None, "fork", "forkserver", "spawn"])
+def test_both_engines_serve_workers_however_they_start(context, tmp_path):
+    ds, values = made(tmp_path)
+    dataset = xtd.IterableDataset(
+        ds,
+        {"feature": -1, "which": -1},
+        inputs=xtd.Select("features", which=0),
+        targets=xtd.Select("labels", feature=0),
+        batch_size=7,
+        shuffle=True,
+        memory="2 kB",
+    )
+    assert_samples(((*batch, batch.index) for batch in dataset), values)
+    if context is not None:
+        loader = xtd.DataLoader(dataset, num_workers=2, multiprocessing_context=context)
+        assert_samples(((*batch, batch.index) for batch in loader), values)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_both_engines_serve_samples_by_number(workers, tmp_path):
+    ds, values = made(tmp_path)
+    dataset = xtd.MapDataset(
+        ds,
+        {"feature": -1, "which": -1},
+        inputs=xtd.Select("features", which=0),
+        targets=xtd.Select("labels", feature=0),
+        memory="2 kB",
+    )
+    loader = xtd.DataLoader(
+        dataset,
+        batch_size=7,
+        shuffle=True,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
+    )
+    assert_samples(((*batch, batch.index) for batch in loader), values)
+
+
+def test_any_number_of_threads_may_read(tmp_path):
+    ds, values = made(tmp_path)
+    wrong = []
+
+    def read(first):
+        for n in [*range(first, 60), *range(first)]:
+            if not (ds["labels"][n].values == [n, -n]).all():
+                wrong.append(n)
+            if not (ds["features"][n].values == values[n]).all():
+                wrong.append(n)
+
+    threads = [threading.Thread(target=read, args=(first,)) for first in range(0, 60, 15)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("kind", ["IterableDataset", "MapDataset"])
+def test_private_memory_of_workers_does_not_grow_with_the_data_they_have_read(kind, tmp_path):
+    """The data is 64 MB; pages of a map that are read must not stay as memory of the process."""
+    np.save(tmp_path / "a.npy", np.ones((2**16, 256), "f4"))
+    ds = open_npy(tmp_path / "a.npy", dims=("time", "x"))
+    own = {"batch_size": 512} if kind == "IterableDataset" else {}
+    dataset = getattr(xtd, kind)(ds, {"x": -1}, inputs="a", memory="4 MB", **own)
+    loader = xtd.DataLoader(
+        dataset,
+        num_workers=2,
+        multiprocessing_context="fork",
+        persistent_workers=True,
+        **({} if own else {"batch_size": 512}),
+    )
+    sizes = []
+    for _ in range(4):
+        for _ in loader:
+            pass
+        children = psutil.Process().children()
+        sizes.append(sum(child.memory_full_info().uss for child in children))
+    del loader
+    assert sizes[-1] - sizes[0] < 32e6
