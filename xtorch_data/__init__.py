@@ -14,6 +14,7 @@ from .select import Select
 from .sources import open_zarr
 from .splits import Split, kfold, random_split, split
 from .stats import Stats
+from .suggest import suggest_num_workers
 from .transforms import Compose
 from .verify import Verification, verify
 
@@ -39,5 +40,6 @@ __all__ = [
     "open_zarr",
     "random_split",
     "split",
+    "suggest_num_workers",
     "verify",
 ]

@@ -189,6 +189,8 @@ class PtBackendEntrypoint(BackendEntrypoint):
 class _LazyArray(BackendArray):
     """An array that is read with integers, slices and arrays, each dim for itself."""
 
+    shape: tuple[int, ...]
+
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         if not isinstance(key, indexing.VectorizedIndexer):
             return self._read(key.tuple)

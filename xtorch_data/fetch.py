@@ -63,6 +63,7 @@ class Fetcher:
         self._loop.set_default_executor(self._work)
         self._blocks = Buffers(memory, total=memory)
         self._data = with_recycled_memory(samples.data, self._blocks, samples.dtypes)
+        self.recorder = Recorder(epoch)
         self._groups = self._grouped(epoch)
         # Cells that are held or being read, the one used last at the end.
         self._held: OrderedDict[Cell, Future[xr.Dataset]] = OrderedDict()
@@ -108,7 +109,7 @@ class Fetcher:
             preprocess=samples.preprocess,
             seed=samples.recipe.seed,
             epoch=epoch,
-            recorder=Recorder(epoch),
+            recorder=self.recorder,
             executor=self._work,
             graphs=self._graphs,
         )
@@ -153,6 +154,7 @@ class Fetcher:
             done.append(chosen[as_asked])
             del cells, pieces, loaded  # before the next ones are read
         batch = assembly.finish(single=False)
+        self.recorder.add(transform=assembly.transform_seconds)
         if len(done) == 1:
             return batch
         back = torch.from_numpy(np.argsort(np.concatenate(done), kind="stable"))

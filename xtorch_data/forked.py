@@ -32,7 +32,7 @@ _UNSAFE_STORES = {
 }
 
 # With these held no thread is inside the HDF5 or netCDF library.
-_LIBRARY_LOCKS = (HDF5_LOCK, NETCDFC_LOCK)
+_LIBRARY_LOCKS: tuple[Any, Any] = (HDF5_LOCK, NETCDFC_LOCK)
 _PATIENCE_SECONDS = 30.0  # for a read to end; only a thread that forks as it reads waits so long
 _held: list[Any] = []
 _known: set[str] = set()

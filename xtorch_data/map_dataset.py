@@ -23,6 +23,7 @@ from .labels import LabelledWindows
 from .plan import Plan
 from .samples import Samples
 from .shared import SharedBuffers
+from .stats import Recorder
 from .transforms import Transform
 from .windows import Windows
 
@@ -261,6 +262,11 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         epoch = self.epoch if epoch is None else epoch
         fetcher, buffers = self._fetch_with(epoch)
         return fetcher.fetch(numbers, epoch, buffers)
+
+    @property
+    def recorder(self) -> Recorder:
+        """What fetching has taken in this process."""
+        return self._fetch_with()[0].recorder
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
         try:
