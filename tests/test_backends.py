@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.utils.data
 import xarray as xr
-from helpers import assert_once
+from helpers import assert_once, in_a_process
 
 import xtorch_data as xtd
 from xtorch_data.backends import NpyBackendEntrypoint, PtBackendEntrypoint
@@ -47,6 +47,27 @@ def test_an_installed_package_gives_xarray_its_engines(tmp_path):
     for engine in ("pt", None):
         assert xr.open_dataset(tmp_path / "b.pt", engine=engine)["b"].values.tolist() == [0, 1, 2]
     assert xr.open_dataset(tmp_path, engine="pt")["sample"].values.tolist() == ["b"]
+
+
+def test_xarray_finds_the_engines_without_importing_torch():
+    """It imports all engines there are to open any file, also where nobody trains."""
+    done = in_a_process(
+        """
+        import sys
+        import xtorch_data.backends
+        print({"torch", "zarr", "dask", "xbatcher"} & set(sys.modules))
+        print(xtorch_data.verify.__name__, "verify" in dir(xtorch_data))
+        try:
+            xtorch_data.nothing
+        except AttributeError as error:
+            print(error)
+        """
+    )
+    assert done.stdout.splitlines() == [
+        "set()",
+        "verify True",
+        "module 'xtorch_data' has no attribute 'nothing'",
+    ], done.stderr
 
 
 # .npy

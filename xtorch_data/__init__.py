@@ -1,22 +1,25 @@
 """xarray-native batching for PyTorch."""
 
-from . import xbatcher as xbatcher
-from .batch import Batch
-from .dataset import IterableDataset
-from .explain import Explanation, VariableReads
-from .failures import Failure
-from .loader import DataLoader
-from .map_dataset import MapDataset
-from .normalize import Normalize
-from .reader import ReadError
-from .sampler import ChunkSampler
-from .select import Select
-from .sources import open_zarr
-from .splits import Split, kfold, random_split, split
-from .stats import Stats
-from .suggest import suggest_num_workers
-from .transforms import Compose
-from .verify import Verification, verify
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .batch import Batch
+    from .dataset import IterableDataset
+    from .explain import Explanation, VariableReads
+    from .failures import Failure
+    from .loader import DataLoader
+    from .map_dataset import MapDataset
+    from .normalize import Normalize
+    from .reader import ReadError
+    from .sampler import ChunkSampler
+    from .select import Select
+    from .sources import open_zarr
+    from .splits import Split, kfold, random_split, split
+    from .stats import Stats
+    from .suggest import suggest_num_workers
+    from .transforms import Compose
+    from .verification import Verification, verify
 
 __version__ = "0.1.0"
 
@@ -43,3 +46,40 @@ __all__ = [
     "suggest_num_workers",
     "verify",
 ]
+
+# What is imported only when it is used: xarray imports this package for its engines when it opens
+# any file, and torch takes seconds.
+_HOMES = {
+    "Batch": "batch",
+    "ChunkSampler": "sampler",
+    "Compose": "transforms",
+    "DataLoader": "loader",
+    "Explanation": "explain",
+    "Failure": "failures",
+    "IterableDataset": "dataset",
+    "MapDataset": "map_dataset",
+    "Normalize": "normalize",
+    "ReadError": "reader",
+    "Select": "select",
+    "Split": "splits",
+    "Stats": "stats",
+    "VariableReads": "explain",
+    "Verification": "verification",
+    "kfold": "splits",
+    "open_zarr": "sources",
+    "random_split": "splits",
+    "split": "splits",
+    "suggest_num_workers": "suggest",
+    "verify": "verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -365,4 +365,4 @@ def _how_it_ended(number: int, process: int, exitcode: int) -> str:
 def _preload(context: Any) -> None:
     """Let the fork server import this package once, instead of every worker."""
     if context is not None and context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(["__main__", "xtorch_data"])
+        context.set_forkserver_preload(["__main__", "xtorch_data.loader"])

@@ -50,7 +50,7 @@ class NumWorkers(int):
         return int(self), self.reason
 
     def __repr__(self) -> str:
-        return f"{int(self)} workers: {self.reason}"
+        return f"{int(self)} worker{'' if self == 1 else 's'}: {self.reason}"
 
     def __str__(self) -> str:
         return str(int(self))
@@ -230,7 +230,7 @@ def _costs_of_stream(dataset: IterableDataset, seconds: float) -> Costs:
         batches.close()
     stats, plan = copy.stats(), copy.plan
     gathered = stats.bytes_gathered / max(1, nbytes) * count  # some of them ahead
-    per_block = len(plan.windows) / len(plan.grid) / (plan.batch_size or 1)
+    per_block = plan.samples / len(plan.grid) / (plan.batch_size or 1)
     blocks = max(1, stats.blocks_read) * per_block
     return Costs(
         transforms=stats.transform / max(1, gathered) + stats.preprocess / blocks,
