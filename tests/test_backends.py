@@ -453,6 +453,27 @@ def test_both_engines_serve_samples_by_number(workers, tmp_path):
     assert_samples(((*batch, batch.index) for batch in loader), values)
 
 
+@pytest.mark.parametrize(
+    ("where", "reads"),
+    [
+        ({}, False),
+        ({"time": slice(-5, None, -3), "x": slice(1, 4)}, False),
+        ({"time": [9, 3, 3, 70, 41, 0]}, True),
+    ],
+)
+def test_samples_by_number_are_taken_from_the_map_itself(where, reads, tmp_path):
+    """A read would copy tens of kilobytes around each; the file would be read many times over."""
+    values = np.arange(400).reshape(100, 4).astype(">i4")
+    np.save(tmp_path / "v.npy", values)
+    ds = open_npy(tmp_path / "v.npy", dims=("time", "x")).isel(where)
+    expected = xr.DataArray(values, dims=("time", "x")).isel(where)
+    dataset = xtd.MapDataset(ds, {"time": 2, "x": -1}, {"time": 1}, inputs="v")
+    for x, n in [(dataset[n][0], n) for n in (3, 0, len(dataset) - 1)]:
+        np.testing.assert_array_equal(x.numpy(), expected.isel(time=slice(n, n + 2)).values)
+    assert (dataset.recorder.stats().bytes_read > 0) == reads
+    assert len(pickle.dumps(dataset)) < 10_000
+
+
 def test_any_number_of_threads_may_read(tmp_path):
     ds, values = made(tmp_path)
     wrong = []

@@ -211,10 +211,13 @@ class _NpyArray(_LazyArray):
         self.shape = (*file.shape, *dtype.shape)
         self.dtype = _of_known_unit(dtype.base)
 
-    def _read(self, key: tuple[Any, ...]) -> Array:
+    def mapped(self) -> Array:
+        """All values as they are in the file, without reading them."""
         mapped = self._file.mapped()
-        values = mapped if self._field is None else mapped[self._field]
-        return np.array(_selected(values, key), self.dtype, order="C")
+        return np.asarray(mapped if self._field is None else mapped[self._field])
+
+    def _read(self, key: tuple[Any, ...]) -> Array:
+        return np.array(_selected(self.mapped(), key), self.dtype, order="C")
 
 
 class _PtArray(_LazyArray):

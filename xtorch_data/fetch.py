@@ -24,6 +24,7 @@ from .epoch import Piece
 from .gather import PieceInMemory, window_views
 from .lazy import with_recycled_memory
 from .loaded import Loaded
+from .mapped import mapped
 from .reader import Reader
 from .samples import Samples
 from .sources import layout_of
@@ -62,7 +63,9 @@ class Fetcher:
         self._graphs = ThreadPoolExecutor(os.cpu_count(), "xtorch_data-dask")
         self._loop.set_default_executor(self._work)
         self._blocks = Buffers(memory, total=memory)
-        self._data = with_recycled_memory(samples.data, self._blocks, samples.dtypes)
+        # A preprocess works on cells of all variables.
+        data = mapped(samples.data) if samples.preprocess is None else samples.data
+        self._data = with_recycled_memory(data, self._blocks, samples.dtypes)
         self.recorder = Recorder(epoch)
         self._groups = self._grouped(epoch)
         # Cells that are held or being read, the one used last at the end.

@@ -1,0 +1,50 @@
+"""Variables that lie in memory-mapped files, as the maps themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.core.indexing import CopyOnWriteArray, LazilyIndexedArray, MemoryCachedArray
+
+from .lazy import is_lazy
+
+__all__ = ["mapped"]
+
+
+def mapped(data: xr.Dataset) -> xr.Dataset:
+    """A dataset of which nothing has to be read that lies in memory-mapped files.
+
+    Its variables are maps as long as it lives, for samples from anywhere: a read would copy what is
+    around each.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        The dataset; it stays as it is.
+    """
+    found = {name: _mapped(variable.variable) for name, variable in data.data_vars.items()}
+    return data.assign({name: new for name, new in found.items() if new is not None})
+
+
+def _mapped(variable: xr.Variable) -> xr.Variable | None:
+    """A view of the file of a variable, if there is one and the lazy arrays above only slice it."""
+    if not is_lazy(variable):
+        return None
+    data: Any = variable._data
+    keys: list[tuple[Any, ...]] = []
+    while hasattr(data, "array"):
+        if isinstance(data, LazilyIndexedArray):
+            keys.append(data.key.tuple)
+        elif type(data) not in (MemoryCachedArray, CopyOnWriteArray):
+            return None
+        data = data.array
+    if not hasattr(data, "mapped") or any(isinstance(at, np.ndarray) for key in keys for at in key):
+        return None
+    values = data.mapped()
+    for key in reversed(keys):
+        values = np.asarray(values[key])
+    if values.dtype != variable.dtype:  # read as another
+        return None
+    return xr.Variable(variable.dims, values, variable.attrs, variable.encoding)
