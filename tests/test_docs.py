@@ -24,7 +24,7 @@ PAGES = [
     if "```python\n" in page.read_text()
 ]
 # These start workers, or are run as a user does, imports and all; the others where these are done.
-ALONE = {"README.md", "coming-from-xbatcher.md", "workers-and-ranks.md"}
+ALONE = {"README.md", "coming-from-xbatcher.md", "price-series.md", "workers-and-ranks.md"}
 
 
 def script_of(page: Path) -> str:
@@ -43,7 +43,7 @@ def script_of(page: Path) -> str:
 def test_blocks_of_a_page_run_as_one_script_and_print_what_they_say(page, tmp_path):
     script = tmp_path / f"{page.stem}.py"
     script.write_text(script_of(page))
-    promised = re.findall(r"^print\(.*\)  # (.+)$", script.read_text(), re.MULTILINE)
+    promised = re.findall(r"^ *print\(.*\)  # (.+)$", script.read_text(), re.MULTILINE)
 
     if page.name in ALONE:
         done = subprocess.run(
