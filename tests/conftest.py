@@ -28,7 +28,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 # The fork server, which is started by whoever needs it first, imports torch once for all tests.
-multiprocessing.set_forkserver_preload(["xtorch_data"])
+multiprocessing.set_forkserver_preload(["xtorch_data.loader"])
 
 
 def pytest_collection_modifyitems(items):
