@@ -66,13 +66,10 @@ class Costs:
         In the user's functions, of samples, batches and blocks.
     reading : float
         In reading, decoding and preparing blocks, and copying windows of them.
-    reads_ahead : bool
-        Whether batches are loaded while the training step runs.
     """
 
     transforms: float
     reading: float
-    reads_ahead: bool
 
 
 def suggest_num_workers(
@@ -174,16 +171,11 @@ def decide(
         return NumWorkers(0, f"{measured}; {why}")
     if most < 1:
         return NumWorkers(0, f"{measured}; {shared}: none is left for workers")
-    if step_seconds is not None and costs.reads_ahead and total <= step_seconds:
+    if step_seconds is not None and total <= step_seconds:
         why = f"threads keep up with a step of {_text(step_seconds)}"
         return NumWorkers(0, f"{measured}; {why}")
     if costs.transforms < costs.reading:
-        if costs.reads_ahead:
-            why = "reading and copying use all cores from threads"
-            return NumWorkers(0, f"{measured}; {why}")
-        number = 1 if step_seconds is None else min(most, _needed(total, step_seconds))
-        why = "a MapDataset loads a batch when it is asked for, a worker loads ahead"
-        return NumWorkers(number, f"{measured}; {why}")
+        return NumWorkers(0, f"{measured}; threads do that, ahead of the training step")
     number = most
     limit = f"your functions hold Python's lock: a process for each of {shared} but one"
     if batches < cores // ranks - 1:
@@ -235,7 +227,6 @@ def _costs_of_stream(dataset: IterableDataset, seconds: float) -> Costs:
     return Costs(
         transforms=stats.transform / max(1, gathered) + stats.preprocess / blocks,
         reading=stats.gather / max(1, gathered) + (stats.read + stats.prepare) / blocks,
-        reads_ahead=True,
     )
 
 
@@ -254,7 +245,6 @@ def _costs_of_samples(dataset: MapDataset, batch_size: int, seconds: float) -> C
     return Costs(
         transforms=min(transforms, spent) / count,
         reading=max(0.0, spent - transforms) / count,
-        reads_ahead=False,
     )
 
 
