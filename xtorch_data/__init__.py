@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import xbatcher as xbatcher
     from .batch import Batch
     from .dataset import IterableDataset
     from .explain import Explanation, VariableReads
@@ -75,6 +76,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "xbatcher":  # the module
+        return import_module(".xbatcher", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
