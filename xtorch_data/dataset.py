@@ -226,6 +226,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                     inputs=list(samples.variable_dims),
                     preprocess=preprocess,
                     memory=memory,
+                    on_error=on_error,
                     retries=retries,
                     rank=0,
                     world_size=1,

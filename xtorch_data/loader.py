@@ -337,15 +337,24 @@ def _explained(batches: Any) -> Iterator[Batch]:
     except (RuntimeError, OSError, EOFError) as error:  # torch's own, and of a connection cut off
         if "DataLoader worker process" in str(error):
             raise  # the error of a worker that lives
-        end = time.monotonic() + _REAPING_SECONDS
-        while time.monotonic() < end:
-            for number, worker in enumerate(batches._workers):
+        how = _end_of_a_worker(batches._workers)
+        if how is None:
+            raise
+        raise RuntimeError(how) from error
+
+
+def _end_of_a_worker(workers: Sequence[Any]) -> str | None:
+    """What became of the worker that has ended; None if none has."""
+    end = time.monotonic() + _REAPING_SECONDS
+    while time.monotonic() < end:
+        try:
+            for number, worker in enumerate(workers):
                 if worker.exitcode:
-                    raise RuntimeError(
-                        _how_it_ended(number, worker.pid, worker.exitcode)
-                    ) from error
+                    return _how_it_ended(number, worker.pid, worker.exitcode)
             time.sleep(0.01)
-        raise
+        except RuntimeError:  # torch's handler of SIGCHLD has noticed, too
+            continue
+    return None
 
 
 def _how_it_ended(number: int, process: int, exitcode: int) -> str:
