@@ -26,7 +26,7 @@ class Contender:
 
     title = ""
     modules: tuple[str, ...] = ()  # imported before memory is counted
-    groups: tuple[str, ...] = FILES  # the workloads it takes part in
+    groups: tuple[str, ...] = FILES  # the workloads it takes part in, or kinds of them
     slow = False  # pays for every sample: timed over `Workload.slow_samples`
     workers = 0
     firsts = False  # whether several first epochs are worth their time
@@ -197,7 +197,7 @@ class OursMap(Ours):
     """Samples by number, in the order of a sampler."""
 
     title = "xtorch_data.MapDataset, shuffle=True"
-    groups = ("forecast",)
+    groups = ("forecast-16",)
     firsts = False
     by_chunks = False
 

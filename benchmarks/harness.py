@@ -63,7 +63,9 @@ def race(name: str, quick: bool) -> Race:
     """Race all that can do a workload over it."""
     workload = make_workload(name, quick)
     results = {
-        key: Result(kind) for key, kind in contenders().items() if name.split("-")[0] in kind.groups
+        key: Result(kind)
+        for key, kind in contenders().items()
+        if {name, name.split("-")[0]} & set(kind.groups)
     }
     pythons = dict.fromkeys(results)
     say(f"{name}: making the store")
