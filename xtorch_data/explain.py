@@ -178,7 +178,8 @@ class Explanation:
         if not self.shuffle:
             return f"in order, {memory}"
         return (
-            f"{self.pools:,} pools of {format_bytes(self.pool_nbytes)}, mixing {self.mixing:.2f}, "
+            f"{self.pools:,} pool{'s' * (self.pools > 1)} of {format_bytes(self.pool_nbytes)}, "
+            f"mixing {self.mixing:.2f}, "
             f"{memory}"
         )
 

@@ -81,6 +81,13 @@ def verify(
     """
     if world_size is None:
         world_size = dataset.world_size
+    found = counted(dataset, world_size, num_workers)
+    print(found)
+    return found
+
+
+def counted(dataset: IterableDataset, world_size: int, num_workers: int) -> Verification:
+    """The counts of `verify`."""
     world_size, num_workers = as_topology(world_size, num_workers)
     plan, epoch = dataset.plan, dataset.epoch
     workers = max(1, num_workers)
@@ -92,7 +99,7 @@ def verify(
     intervals = [interval for rank in parts for worker in rank for interval in worker]
     each = plan.weights is None and len(plan.windows) <= COUNTED_SAMPLES
     covered = _counted(plan, epoch, intervals) if each else _union(intervals)
-    found = Verification(
+    return Verification(
         samples=samples,
         repeated=total(intervals) - covered,
         missing=samples - covered,
@@ -100,8 +107,6 @@ def verify(
             sum(len(list(plan.batch_sizes(worker))) for worker in rank) for rank in parts
         ),
     )
-    print(found)
-    return found
 
 
 def _counted(plan: Plan, epoch: int, intervals: list[Interval]) -> int:

@@ -1,0 +1,245 @@
+"""The command line: what an epoch costs, proof that it is whole, its speed, what is here."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+import click
+
+__all__ = ["main"]
+
+PACKAGES = ("torch", "xarray", "xbatcher", "zarr", "zarrs", "dask", "numpy", "netCDF4", "h5netcdf")
+
+
+class Refused(click.ClickException):
+    """What cannot be opened or planned, as a message without a traceback."""
+
+    exit_code = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="xtorch_data")
+def main() -> None:
+    """Look at what a data loader will do with a store, and how fast.
+
+    Exit codes: 0, as it should be; 1, verify or doctor found something; 2, it cannot be done.
+    """
+
+
+def _sizes(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Any:
+    """``time=8,lat=32``, in one or in several options, as a mapping."""
+    found: dict[str, int] = {}
+    for each in _items(given):
+        dim, equals, size = each.rpartition("=")
+        try:
+            found[dim.strip()] = int(size)
+        except ValueError:
+            equals = ""
+        if not equals or not dim.strip():
+            raise click.BadParameter(f"give DIM=STEPS, not {each!r}")
+    return found
+
+
+def _names(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Any:
+    return list(_items(given)) or None
+
+
+def _items(given: tuple[str, ...]) -> Iterator[str]:
+    return (item.strip() for each in given for item in each.split(",") if item.strip())
+
+
+OPTIONS = [
+    click.argument("store"),
+    click.option(
+        "--input-dims", multiple=True, required=True, callback=_sizes, metavar="DIM=STEPS,…",
+        help="Size of one sample along each windowed dim; -1 is the whole dim.",
+    ),
+    click.option(
+        "--input-overlap", multiple=True, callback=_sizes, metavar="DIM=STEPS,…",
+        help="Overlap of neighboring windows.",
+    ),
+    click.option("--inputs", multiple=True, callback=_names, metavar="NAME,…",
+                 help="Variables of the part x; by default all."),
+    click.option("--targets", multiple=True, callback=_names, metavar="NAME,…",
+                 help="Variables of the part y."),
+    click.option("--batch-size", type=int, default=32, show_default=True),
+    click.option("--shuffle/--in-order", default=True, show_default=True),
+    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--drop-last", is_flag=True, help="Leave out a last batch that is smaller."),
+    click.option("--uneven", type=click.Choice(["drop", "pad", "keep"]), default=None,
+                 help="How samples are shared that ranks cannot share equally."),
+    click.option("--memory", default="1 GiB", show_default=True, help="Of each process."),
+    click.option("--engine", default=None, help="Engine of xarray.open_dataset."),
+    click.option("--group", default=None, help="Group of a Zarr store or of a NetCDF file."),
+]  # fmt: skip
+
+TOPOLOGY = [
+    click.option("--ranks", type=click.IntRange(1), default=1, show_default=True),
+    click.option("--workers", type=click.IntRange(0), default=0, show_default=True,
+                 help="Worker processes of each rank."),
+]  # fmt: skip
+
+AS_JSON = [click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")]
+
+
+def _with(*options: Any) -> Callable[[Any], Any]:
+    def decorated(command: Any) -> Any:
+        for option in reversed([each for some in options for each in some]):
+            command = option(command)
+        return command
+
+    return decorated
+
+
+def _dataset(store: str, engine: str | None, group: str | None, **arguments: Any) -> Any:
+    """The dataset that the options describe."""
+    import xtorch_data as xtd
+
+    try:
+        ds = _opened(store, engine, group)
+        return xtd.IterableDataset(ds, rank=0, world_size=1, **arguments)
+    except (ValueError, TypeError, OSError, ImportError, KeyError) as error:
+        raise Refused(f"{type(error).__name__}: {error}") from error
+
+
+def _opened(store: str, engine: str | None, group: str | None) -> Any:
+    import xarray as xr
+
+    import xtorch_data as xtd
+
+    some = {} if group is None else {"group": group}
+    is_zarr = engine is None and (
+        "://" in store or os.path.isdir(store) or store.rstrip("/").endswith(".zarr")
+    )
+    if engine == "zarr" or is_zarr:
+        if "://" not in store and not os.path.exists(store):
+            raise FileNotFoundError(f"there is no {store}")
+        has_all = not os.path.isdir(store) or _is_consolidated(os.path.join(store, group or ""))
+        return xtd.open_zarr(store, **some, **({} if has_all else {"consolidated": False}))
+    return xr.open_dataset(store, engine=engine, **some)  # type: ignore[arg-type]
+
+
+def _is_consolidated(folder: str) -> bool:
+    """Whether a local store has its metadata in one place; xarray warns if it is asked to look."""
+    if os.path.exists(os.path.join(folder, ".zmetadata")):
+        return True
+    try:
+        with open(os.path.join(folder, "zarr.json"), encoding="utf-8") as file:
+            return "consolidated_metadata" in json.load(file)
+    except OSError:
+        return False
+
+
+@main.command()
+@_with(OPTIONS, TOPOLOGY, AS_JSON)
+def explain(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
+    """Say what an epoch will read, and what would make it less, from metadata alone."""
+    found = _dataset(**options).explain(world_size=ranks, num_workers=workers)
+    _print(found, _plain(asdict(found)), as_json)
+
+
+@main.command()
+@_with(OPTIONS, TOPOLOGY, AS_JSON)
+def verify(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
+    """Count what all ranks and workers would get; exit with 1 if samples repeat or are missing."""
+    from .verification import counted
+
+    found = counted(_dataset(**options), ranks, workers)
+    _print(found, _plain(asdict(found)), as_json)
+    if found.repeated or found.missing:
+        raise SystemExit(1)
+
+
+@main.command()
+@_with(OPTIONS, AS_JSON)
+@click.option("--seconds", type=click.FloatRange(min=0.0, min_open=True), default=10.0,
+              show_default=True, help="How long to read, at most one epoch.")  # fmt: skip
+def bench(seconds: float, as_json: bool, **options: Any) -> None:
+    """Read batches, and say how fast, and which stage limits."""
+    dataset = _dataset(**options)
+    nbytes, end = 0, time.perf_counter() + seconds
+    batches = iter(dataset)
+    try:
+        for batch in batches:
+            nbytes += sum(tensor.nbytes for tensor in batch)
+            if time.perf_counter() > end:
+                break
+    except Exception as error:
+        raise Refused(f"{type(error).__name__}: {error}") from error
+    finally:
+        batches.close()
+    stats = dataset.stats()
+    figures = {
+        "samples_per_second": stats.samples / stats.seconds,
+        "gigabytes_per_second": nbytes / stats.seconds / 1e9,
+        "limited_by": stats.limited_by,
+        **_plain(asdict(stats)),
+    }
+    text = (
+        f"{figures['samples_per_second']:,.0f} samples/s, "
+        f"{figures['gigabytes_per_second']:.3f} GB/s of batches\n{stats}"
+    )
+    _print(text, figures, as_json)
+
+
+@main.command()
+@_with(AS_JSON)
+def doctor(as_json: bool) -> None:
+    """Say what is installed and usable here; exit with 1 if something is slow or missing."""
+    import torch.multiprocessing
+
+    from .suggest import usable_cores
+
+    versions = {name: _version(name) for name in ("xtorch_data", *PACKAGES)}
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    findings = []
+    if versions["zarrs"] is None:
+        findings.append("zarrs is missing: shards and rare codecs are decoded several times slower")
+    if versions["netCDF4"] is None and versions["h5netcdf"] is None:
+        findings.append("no library for NetCDF: pip install 'xtorch_data[netcdf]'")
+    if (cores := usable_cores()) == 1:
+        findings.append("one core only: nothing can be read while a model computes")
+    found = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": cores,
+        "start_method": torch.multiprocessing.get_start_method(allow_none=True) or "default",
+        "start_method_of_loader": "forkserver",
+        "cuda": accelerator,
+        "versions": versions,
+        "findings": findings,
+    }
+    lines = [f"Python {found['python']} on {found['platform']}, {cores} cores"]
+    lines += [f"  {name} {version or 'is not installed'}" for name, version in versions.items()]
+    lines.append(f"CUDA: {accelerator or 'none'}")
+    lines += findings or ["Nothing to complain about."]
+    _print("\n".join(lines), found, as_json)
+    if findings:
+        raise SystemExit(1)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: names as text, tuples as lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+
+
+def _print(text: Any, figures: Mapping[str, Any], as_json: bool) -> None:
+    click.echo(json.dumps(figures, indent=2) if as_json else str(text))
