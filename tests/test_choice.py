@@ -46,7 +46,7 @@ def test_a_filtered_line_is_the_line_less_what_is_left_out(plan, shuffle, pool, 
     windows = plan[0]
     table, full = data.draw(tables(windows))
     grid = make_line(plan, shuffle).grid
-    kept = Kept(BlockSums(table, grid))
+    kept = Kept(BlockSums([table], grid))
     line = Line(grid, shuffle, 3, 1, pool, kept)
     expected = np.flatnonzero(full).tolist()
     whole = walk(line)
@@ -66,7 +66,7 @@ def test_no_block_is_read_of_which_nothing_is_wanted(plan, shuffle, data):
     windows = plan[0]
     table, full = data.draw(tables(windows))
     grid = make_line(plan, shuffle).grid
-    line = Line(grid, shuffle, 0, 0, 2, Kept(BlockSums(table, grid)))
+    line = Line(grid, shuffle, 0, 0, 2, Kept(BlockSums([table], grid)))
     numbers = np.arange(len(windows)).reshape(windows.shape)
     blocks = []
     held = None
@@ -90,7 +90,7 @@ def test_a_draw_holds_as_many_samples_and_none_of_weight_zero(plan, pool, data):
     grid = make_line(plan, True).grid
 
     def line(epoch):
-        drawn = Drawn(BlockSums(table, grid), len(windows), 5, epoch, run_length(grid))
+        drawn = Drawn(BlockSums([table], grid), len(windows), 5, epoch, run_length(grid))
         return Line(grid, True, 5, epoch, pool, drawn)
 
     whole = walk(line(0))
@@ -390,3 +390,109 @@ def test_the_mask_that_a_message_offers_is_that_of_whole_windows():
     dataset = xtd.IterableDataset(ds, {"time": 4}, {"time": 2}, where=where)
     expected = [n for n in range(len(dataset.windows)) if steps[dataset.windows[n]["time"]].all()]
     assert samples_of(dataset) == expected
+
+
+def even(window):
+    return bool(window.a % 2 == 0)
+
+
+def test_what_cannot_be_read_is_wanted_and_skipped_by_every_rank(tmp_path):
+    numbered(40).chunk(time=5).to_zarr(tmp_path / "store", zarr_format=3, consolidated=False)
+    chunk = tmp_path / "store/a/c/6"
+    chunk.write_bytes(chunk.read_bytes()[:5])
+    opened = xr.open_zarr(tmp_path / "store", consolidated=False, chunks=None)
+    lengths, found = set(), []
+    for rank in range(2):
+        dataset = xtd.IterableDataset(
+            opened,
+            {"time": 1},
+            where=even,
+            on_error="skip",
+            retries=0,
+            batch_size=4,
+            rank=rank,
+            world_size=2,
+        )
+        lengths.add((len(dataset), dataset.plan.samples))
+        found += samples_of(dataset)
+    assert len(lengths) == 1
+    assert sorted(set(found)) == [n for n in range(0, 40, 2) if n not in range(30, 35)]
+
+
+class MadeInWorkers(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        dataset = xtd.IterableDataset(numbered(20), {"time": 1}, where=even, batch_size=3)
+        assert dataset.plan.samples == 10
+        epochs = [[batch.index for batch in dataset] for _ in range(2)]
+        assert [len(epoch) for epoch in epochs] == [2, 2]  # batches are cut by workers, not samples
+        return iter(epochs[1])
+
+
+def test_a_dataset_that_a_worker_makes_has_the_same_filter():
+    loader = torch.utils.data.DataLoader(
+        MadeInWorkers(), batch_size=None, num_workers=2, multiprocessing_context="fork"
+    )
+    assert sorted(int(n) for index in loader for n in index) == list(range(0, 20, 2))
+
+
+def test_a_dim_of_the_data_may_be_named_sample():
+    values = np.arange(6.0).reshape(3, 2)
+    ds = xr.Dataset({"a": (("sample", "x"), values)}, {"sample": ["a", "b", "c"]})
+    last = xr.DataArray([False, False, True], {"sample": ["a", "b", "c"]}, dims="sample")
+    dataset = xtd.IterableDataset(ds, {}, where=last)
+    assert samples_of(dataset) == [4, 5]
+    with pytest.raises(ValueError, match="labeled along 'sample'"):
+        xtd.IterableDataset(ds, {}, where=last[::-1])
+
+
+def test_tables_along_other_dims_are_not_multiplied_out():
+    ds = forecast(time=40, y=6, x=5)
+    on_map = xr.DataArray(np.random.default_rng(0).random((6, 5)) < 0.5, dims=("y", "x"))
+    in_time = xr.DataArray(np.random.default_rng(1).random(37), dims="time")
+    arguments = {"input_dims": {"time": 4}, "input_overlap": {"time": 3}, "shuffle": True}
+    apart = xtd.IterableDataset(ds, where=on_map, weights=in_time, **arguments)
+    both = (on_map * in_time).transpose("y", "x", "time").values.ravel()
+    assert apart.plan.line(0).choice.total == on_map.sum() * 37
+    counts = frequencies(apart, 300)
+    expected = counts.sum() * both / both.sum()
+    assert (counts[expected == 0] == 0).all()
+    off = (counts - expected)[expected > 0] / np.sqrt(expected[expected > 0])
+    assert np.abs(off).max() < 5
+    # The weights of all samples would be 555 times 8 bytes each.
+    assert max(sums.nbytes for sums in apart.plan._weights._sums) <= 37 * 8
+
+
+def test_what_is_worked_out_of_a_mask_does_not_go_to_workers():
+    dataset = xtd.IterableDataset(
+        numbered((60, 50, 200), ("y", "x", "time")),
+        {"time": 4},
+        {"time": 3},
+        where=xr.DataArray(np.arange(197) % 3 == 0, dims="time"),
+    )
+    before = len(pickle.dumps(dataset.plan))
+    for stage in dataset.plan.stages(0, [(100_000, 100_500)]):
+        stage.numbers(dataset.plan.windows)
+    dataset.explain()
+    assert len(pickle.dumps(dataset.plan)) == before < 10_000
+
+
+def test_a_function_is_asked_where_variables_lack_a_windowed_dim():
+    ds = xr.Dataset({"a": (("t", "x"), np.ones((9, 4))), "oro": ("x", np.arange(4.0))})
+    dataset = xtd.IterableDataset(
+        ds, {"t": 3, "x": 2}, inputs="oro", where=lambda window: bool(window.oro.max() > 2)
+    )
+    numbers = range(len(dataset.windows))
+    assert samples_of(dataset) == [n for n in numbers if dataset.windows[n]["x"].start == 2]
+
+
+def test_a_random_preprocess_and_a_function_are_refused():
+    with pytest.raises(ValueError, match="DataArray of booleans"):
+        xtd.IterableDataset(
+            numbered(9), {"time": 2}, preprocess=lambda block, rng: block, where=even
+        )
+
+
+def test_a_part_of_which_nothing_is_wanted_is_named():
+    dataset = xtd.IterableDataset(numbered(20), {"time": 1}, where=np.arange(20) < 8)
+    with pytest.raises(ValueError, match="part 1 of 2 along 'time': where leaves none"):
+        xtd.split(dataset, "time", fractions=(0.5, 0.5))

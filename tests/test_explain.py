@@ -1,5 +1,6 @@
 """What `explain` says, compared with what an epoch then does."""
 
+import html
 import itertools
 import re
 from pathlib import Path
@@ -63,13 +64,15 @@ def test_chunks_are_read_as_often_as_explained(chunks, arguments, shuffle, world
     assert explained.windows - sum(explained.left_out.values()) == len(numbers)
     # What windows hold, each value once.
     touched = np.zeros(opened.a.shape, dtype=bool)
-    for number in range(explained.windows):
+    wanted = np.arange(explained.windows)
+    if dataset.where is not None:
+        wanted = np.flatnonzero(dataset.where)  # there is one window at each time
+    for number in wanted.tolist():
         window = dataset.windows[number]
         touched[tuple(window[dim] for dim in opened.a.dims)] = True
     assert explained.nbytes_used == 2 * 4 * touched.sum()
-    assert (
-        explained.beyond["time"] == len(opened.time) - np.flatnonzero(touched.any((1, 2)))[-1] - 1
-    )
+    last = dataset.windows[explained.windows - 1]["time"].stop
+    assert explained.beyond["time"] == len(opened.time) - last
     assert explained.amplification == pytest.approx(np.prod([*explained.amplification_of.values()]))
     assert explained.amplification == explained.nbytes / explained.nbytes_used
 
@@ -192,3 +195,31 @@ def test_the_docs_print_what_is_explained(capsys):
     exec(blocks[0][1], {})
     assert blocks[1][0] == "text"
     assert capsys.readouterr().out == blocks[1][1]
+
+
+def test_blocks_of_which_nothing_is_wanted_are_no_pools():
+    ds = forecast(time=1000, y=1, x=1).chunk(time=10)
+    arguments = {"input_dims": {"time": 1}, "inputs": "a", "shuffle": True, "memory": "400 B"}
+    whole = xtd.IterableDataset(ds, **arguments).explain()
+    assert whole.pools > 10
+    assert whole.mixing < 0.8
+    sparse = xtd.IterableDataset(ds, where=np.arange(1000) < 5, **arguments).explain()
+    assert (sparse.samples, sparse.pools, sparse.mixing) == (5, 1, 1.0)
+    assert sparse.nbytes_used == 5 * 4
+    assert not any("mixing" in text for text in sparse.advice)
+    assert sparse.amplification >= 1
+
+
+def test_the_page_has_all_that_the_text_has():
+    explained = xtd.IterableDataset(forecast(), {"time": 4}, {"time": 3}).explain()
+    page = explained._repr_html_()
+    for line in str(explained).splitlines()[:5]:
+        assert html.escape(line) in page
+
+
+def test_ranks_without_a_sample_are_refused_as_when_iterating():
+    dataset = xtd.IterableDataset(forecast(time=4, y=1, x=1), {"time": 1}, shuffle=True)
+    with pytest.raises(ValueError, match="4 samples cannot be shared by 8 ranks"):
+        dataset.explain(world_size=8)
+    with pytest.raises(ValueError, match="world_size"):
+        dataset.explain(world_size=0)

@@ -21,7 +21,7 @@ from .intervals import Interval
 from .streams import DRAWS, DRAWS_OF_BLOCKS, DRAWS_OF_RUNS, generator
 from .windows import IntArray, Windows
 
-__all__ = ["BlockSums", "Choice", "Drawn", "Everything", "Kept", "Table"]
+__all__ = ["BlockSums", "Choice", "Drawn", "Everything", "Kept", "Table", "factors", "product"]
 
 # Blocks whose sums are worked out at a time.
 SLAB = 2**20
@@ -58,14 +58,6 @@ class Table:
         own = [size if place in self.axes else 1 for place, size in zip(axes, shape, strict=True)]
         return np.broadcast_to(self.values.reshape(own), tuple(shape))
 
-    def only(self, kept: Table | None, shape: Sequence[int]) -> Table:
-        """The table with 0 where another one is False."""
-        if kept is None:
-            return self
-        axes = tuple(sorted({*self.axes, *kept.axes}))
-        sizes = [shape[place] for place in axes]
-        return Table(axes, self.full(axes, sizes) * kept.full(axes, sizes))
-
     def over(self, windows: Windows, some: Windows) -> Table:
         """The table of some of the windows."""
         values = self.values
@@ -83,48 +75,40 @@ class Table:
 
 
 class BlockSums:
-    """The values of a table, summed over the samples of each block.
+    """The product of some tables, summed over the samples of each block.
 
     Parameters
     ----------
-    table : Table
-        The values; True counts as 1.
+    tables : sequence of Table
+        The values, along axes of which no two tables have the same; True counts as 1.
     grid : BlockGrid
         The blocks.
     """
 
-    def __init__(self, table: Table, grid: BlockGrid) -> None:
-        self.table, self.grid = table, grid
-        sums = table.values
-        if sums.dtype == bool:
-            sums = sums.view(np.uint8)
-        dtype: Any = np.int64 if table.values.dtype == bool else np.float64
-        for place, axis in enumerate(table.axes):
-            cuts = grid.cuts[axis]
-            if not isinstance(cuts, EachWindow):
-                sums = np.add.reduceat(sums, cuts[:-1], axis=place, dtype=dtype)
-        self._sums = sums.astype(dtype, copy=False)
+    def __init__(self, tables: Sequence[Table], grid: BlockGrid) -> None:
+        self.tables, self.grid = tuple(tables), grid
+        self._sums = [_summed(table, grid) for table in tables]
+        self._axes = {axis for table in tables for axis in table.axes}
 
     @cached_property
     def total(self) -> Any:
         """The sum over all samples."""
-        others = [
-            size
-            for place, size in enumerate(self.grid.windows.shape)
-            if place not in self.table.axes
-        ]
-        return self._sums.sum() * math.prod(others)
+        shape = self.grid.windows.shape
+        others = [size for place, size in enumerate(shape) if place not in self._axes]
+        return math.prod(sums.sum() for sums in self._sums) * math.prod(others)
 
     def of_blocks(self, blocks: IntArray) -> npt.NDArray[Any]:
         """The sum over each of some blocks."""
         if not self.grid.shape:
-            return np.repeat(self._sums, len(blocks))
+            return np.repeat(math.prod(self._sums), len(blocks))
         places = np.unravel_index(blocks, self.grid.shape)
-        found: npt.NDArray[Any] = self._sums[tuple(places[axis] for axis in self.table.axes)]
+        found: Any = 1
+        for table, sums in zip(self.tables, self._sums, strict=True):
+            found = found * sums[tuple(places[axis] for axis in table.axes)]
         for axis, cuts in enumerate(self.grid.cuts):
-            if axis not in self.table.axes and not isinstance(cuts, EachWindow):
+            if axis not in self._axes and not isinstance(cuts, EachWindow):
                 found = found * np.diff(cuts)[places[axis]]
-        return found
+        return np.broadcast_to(found, len(blocks))
 
     def of_runs(self, length: int) -> npt.NDArray[Any]:
         """The sum over each run of so many blocks."""
@@ -135,6 +119,41 @@ class BlockSums:
         for start in range(0, count, step):
             blocks = np.arange(start, min(start + step, count))
             yield np.add.reduceat(self.of_blocks(blocks), np.arange(0, len(blocks), length))
+
+    def inside(self, box: Sequence[Interval]) -> npt.NDArray[Any]:
+        """The values of the samples in a box of windows, in C order."""
+        values: npt.NDArray[Any] = math.prod(table.inside(box) for table in self.tables)  # type: ignore[assignment]
+        return values
+
+
+def _summed(table: Table, grid: BlockGrid) -> npt.NDArray[Any]:
+    """The values of a table, summed over each block along its axes."""
+    dtype: Any = np.int64 if table.values.dtype == bool else np.float64
+    sums = table.values.view(np.uint8) if table.values.dtype == bool else table.values
+    for place, axis in enumerate(table.axes):
+        cuts = grid.cuts[axis]
+        if not isinstance(cuts, EachWindow):
+            sums = np.add.reduceat(sums, cuts[:-1], axis=place, dtype=dtype)
+    return sums.astype(dtype, copy=False)
+
+
+def product(one: Table, other: Table, shape: Sequence[int]) -> Table:
+    """The product of two tables; of booleans, where both are True."""
+    axes = tuple(sorted({*one.axes, *other.axes}))
+    sizes = [shape[place] for place in axes]
+    return Table(axes, one.full(axes, sizes) * other.full(axes, sizes))
+
+
+def factors(weights: Table, kept: Table | None, shape: Sequence[int]) -> tuple[Table, ...]:
+    """Tables whose product is the weights, but 0 where another table is False.
+
+    They have no axis in common, so that nothing is multiplied out that need not be.
+    """
+    if kept is None:
+        return (weights,)
+    if not set(weights.axes) & set(kept.axes):
+        return weights, kept
+    return (product(weights, kept, shape),)
 
 
 class Choice(Protocol):
@@ -205,49 +224,56 @@ class Kept:
         return self.sums.of_blocks(blocks)
 
     def inside(self, block: int, box: Sequence[Interval]) -> IntArray:  # noqa: D102
-        return np.flatnonzero(self.sums.table.inside(box))
+        return np.flatnonzero(self.sums.inside(box))
 
-    # In C order: rows along the last axis of the table; all samples below one of its windows are
-    # kept, or none.
-
-    @cached_property
-    def _rows(self) -> tuple[npt.NDArray[np.bool_], int]:
-        table, shape = self.sums.table, self.sums.grid.windows.shape
-        upto = max(table.axes, default=-1) + 1
-        axes = range(upto)
-        return table.full(axes, [shape[place] for place in axes]), math.prod(shape[upto:])
+    # In C order. Before the first axis of the table all is repeated, and all samples below one
+    # window along its last are kept, or none. In between there are rows along the last.
 
     @cached_property
-    def _ends(self) -> IntArray:
-        """How many windows are kept up to the end of each row."""
-        kept, _ = self._rows
-        return np.cumsum(np.count_nonzero(kept, axis=-1) if kept.ndim else kept)
-
-    def _row(self, number: int) -> npt.NDArray[np.bool_]:
-        kept, _ = self._rows
+    def _rows(self) -> _Rows:
+        (table,) = self.sums.tables
+        shape = self.sums.grid.windows.shape
+        axes = range(min(table.axes, default=0), max(table.axes, default=-1) + 1)
+        kept = table.full(axes, [shape[place] for place in axes])
         if not kept.ndim:
-            return kept.reshape(1)
-        row: npt.NDArray[np.bool_] = kept[np.unravel_index(number, kept.shape[:-1])]
-        return row
+            kept = kept.reshape(1)
+        ends = np.cumsum(np.count_nonzero(kept, axis=-1))
+        return _Rows(kept, ends, math.prod(shape[axes.stop :]))
 
     def sample(self, position: int) -> int:  # noqa: D102
-        kept, below = self._rows
-        window, rest = divmod(position, below)
-        row = int(np.searchsorted(self._ends, window, side="right"))
-        inside = window - (int(self._ends[row - 1]) if row else 0)
-        place = int(np.flatnonzero(self._row(row))[inside])
-        return (row * (kept.shape[-1] if kept.ndim else 1) + place) * below + rest
+        rows = self._rows
+        window, rest = divmod(position, rows.below)
+        lap, window = divmod(window, int(rows.ends[-1]))
+        row = int(np.searchsorted(rows.ends, window, side="right"))
+        place = int(np.flatnonzero(rows.row(row))[window - rows.before(row)])
+        found = lap * rows.kept.size + row * rows.kept.shape[-1] + place
+        return int(found) * rows.below + rest
 
     def position(self, sample: int) -> int:  # noqa: D102
-        kept, below = self._rows
-        window, rest = divmod(sample, below)
-        row, inside = divmod(window, kept.shape[-1] if kept.ndim else 1)
-        if row == len(self._ends):
-            return self.total
-        values = self._row(row)
-        before = int(self._ends[row - 1]) if row else 0
+        rows = self._rows
+        window, rest = divmod(sample, rows.below)
+        lap, window = divmod(window, rows.kept.size)
+        row, inside = divmod(window, rows.kept.shape[-1])
+        values = rows.row(row)
+        before = lap * int(rows.ends[-1]) + rows.before(row)
         before += int(np.count_nonzero(values[:inside]))
-        return before * below + (rest if values[inside] else 0)
+        return before * rows.below + (rest if values[inside] else 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Which windows are kept, row by row, and how many up to the end of each row."""
+
+    kept: npt.NDArray[np.bool_]
+    ends: IntArray
+    below: int  # samples of one window along the last axis
+
+    def row(self, number: int) -> npt.NDArray[np.bool_]:
+        found: npt.NDArray[np.bool_] = self.kept[np.unravel_index(number, self.kept.shape[:-1])]
+        return found
+
+    def before(self, row: int) -> int:
+        return int(self.ends[row - 1]) if row else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,7 +325,7 @@ class Drawn:
 
     def inside(self, block: int, box: Sequence[Interval]) -> IntArray:  # noqa: D102
         count = int(self.of_blocks(np.array([block]))[0])
-        ends = np.cumsum(self.sums.table.inside(box))
+        ends = np.cumsum(self.sums.inside(box))
         # Random places, ascending: spacings of a Poisson process. Looked up in a row, they are
         # found ten times faster; the order on the line is another matter.
         rng = generator(self.seed, self.epoch, DRAWS, block)

@@ -216,6 +216,11 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             raise ValueError("weights draw samples at random, which needs shuffle=True")
         drawn = as_weights(weights, windows, labels)
         if callable(where) and not isinstance(where, xr.DataArray):
+            if samples.random_blocks:
+                raise ValueError(
+                    "where is asked once for all epochs, but preprocess draws other random numbers "
+                    "in each: give where as a DataArray of booleans"
+                )
             where = evaluated(
                 where,
                 windows,
@@ -232,7 +237,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                     world_size=1,
                     dims=dims,
                     **arguments,
-                ),
+                )._iterate(0, 0, 1),  # the whole of it, also in a loader's worker
             )
         plan = Plan.of(
             windows,
@@ -402,7 +407,9 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             Samples, batches, chunk reads, read amplification, memory, mixing, and advice. It prints
             as text and, in a notebook, as HTML.
         """
-        world_size, num_workers = as_topology(world_size or self.world_size, num_workers)
+        world_size = self.world_size if world_size is None else world_size
+        world_size, num_workers = as_topology(world_size, num_workers)
+        self._plan.require_shares(world_size)
         return explain(self._samples, self._data, self._plan, self.epoch, world_size, num_workers)
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from dask.utils import format_bytes
 
 from . import epoch as epochs
 from .chunks import Layout
+from .covered import places_covered
 from .cuts import decoded_once
 from .intervals import Interval, share_total, total
 from .lazy import codec_pipeline, is_lazy, read_path
@@ -23,6 +25,8 @@ __all__ = ["Explanation", "VariableReads", "explain"]
 
 # Loads up to which an epoch is walked to count what it reads; beyond, it is estimated.
 COUNTED_LOADS = 20_000
+# Lines of the text before those of variables.
+HEAD_LINES = 5
 # Chunks smaller than this cost more to ask for than to decode.
 SMALL_CHUNK_BYTES = 2**16
 # A shuffle that mixes less than this can be better.
@@ -107,7 +111,8 @@ class Explanation:
         How well batches are mixed, from 0 in order to 1 for a full shuffle: the chance that two
         samples that are shuffled together come from different blocks, over that of a full shuffle.
     exact : bool
-        Whether reads are counted; for very many blocks they are estimated.
+        Whether reads are counted; for very many blocks they are estimated. What ``cache=True`` has
+        kept from an earlier epoch is not taken off.
     advice : tuple of str
         What would make it cheaper or mix it better, and by how much.
     """
@@ -205,7 +210,7 @@ class Explanation:
             f"<th style='text-align:left;padding:0.15em 0.8em'>{title}</th>"
             for title in ("variable", "dtype", "chunks", "a chunk", "read", "chunks read", "bytes")
         )
-        text = str(self).split("\n    ")[0]
+        text = "\n".join(str(self).splitlines()[:HEAD_LINES])
         advice = "".join(f"<li>{html.escape(each)}</li>" for each in self.advice)
         return (
             f"<div><pre style='white-space:pre-wrap'>{html.escape(text)}</pre>"
@@ -321,7 +326,8 @@ def _counted(
 
 def _estimated(plan: Plan, parts: int) -> tuple[list[int], list[int], list[int]]:
     """About as many; each cut makes two parts read the same pool."""
-    alone = [int(_decoded_once(layout, plan) * plan.amplification) for layout in plan.layouts]
+    share = plan.filled_blocks[0] / len(plan.grid) * plan.amplification
+    alone = [int(_decoded_once(layout, plan) * share) for layout in plan.layouts]
     nbytes = [int(size * (1 + (parts - 1) / _pools(plan))) for size in alone]
     chunks = [
         size // max(1, _chunk_nbytes(layout))
@@ -337,13 +343,20 @@ def _decoded_once(layout: Layout, plan: Plan) -> float:
 
 
 def _used(layout: Layout, plan: Plan) -> int:
-    """Bytes of a variable that are in a window, each counted once."""
+    """Bytes of a variable that are in a window that is wanted, each counted once."""
+    axes = {axis.dim: axis for axis in plan.windows.axes if axis.dim in layout.chunks}
+    places = 1
+    if plan.where is not None:
+        positions = {dim: np.arange(axis.length) for dim, axis in axes.items()}
+        dims, wanted = places_covered(plan.where, plan.windows, positions)
+        places = int(np.count_nonzero(wanted))
+        for dim in dims:
+            del axes[dim]
     steps = [
         min(len(axis) * axis.size, int(np.subtract(*axis.stretches[::-1]).sum()))
-        for axis in plan.windows.axes
-        if axis.dim in layout.chunks
+        for axis in axes.values()
     ]
-    return layout.itemsize * math.prod(steps)
+    return layout.itemsize * places * math.prod(steps)
 
 
 def _chunk_nbytes(layout: Layout) -> int:
@@ -351,11 +364,12 @@ def _chunk_nbytes(layout: Layout) -> int:
 
 
 def _pools(plan: Plan) -> int:
-    return max(1, -(-len(plan.grid) // _pool_blocks(plan)) if plan.shuffle else len(plan.grid))
+    count, _ = plan.filled_blocks
+    return -(-count // _pool_blocks(plan)) if plan.shuffle else count
 
 
 def _pool_blocks(plan: Plan) -> int:
-    return min(plan.pool_blocks, len(plan.grid))
+    return min(plan.pool_blocks, plan.filled_blocks[0])
 
 
 def _variable(layout: Layout, data: xr.Dataset, chunk_reads: int, nbytes: int) -> VariableReads:
@@ -380,11 +394,9 @@ def _mixing(plan: Plan) -> float:
     """How well batches are mixed: see `Explanation.mixing`."""
     if not plan.shuffle:
         return 0.0
-    blocks, together = len(plan.grid), _pool_blocks(plan)
+    (blocks, sizes), together = plan.filled_blocks, _pool_blocks(plan)
     if together == blocks:
         return 1.0
-    some = np.linspace(0, blocks - 1, min(blocks, 2**16)).astype(np.int64)
-    sizes = plan.line(0).choice.of_blocks(some).astype(float)
     alike = float((sizes**2).mean() / sizes.mean() ** 2)  # 1 where all are equal
     rest = blocks % together  # in the last pool
     same = alike * ((blocks - rest) / together + (rest > 0)) / blocks
@@ -463,5 +475,7 @@ def _advice(
 
 def _first(plan: Plan, good: Callable[[Plan], bool]) -> Plan | None:
     """The plan with the least of a few larger memories that is good."""
-    larger = (plan.over(plan.windows, memory=plan.memory * 2**power) for power in range(1, 7))
-    return next((other for other in larger if good(other)), None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of memory that nobody has given
+        larger = (plan.over(plan.windows, memory=plan.memory * 2**power) for power in range(1, 7))
+        return next((other for other in larger if good(other)), None)

@@ -76,7 +76,7 @@ def _as_table(given: Any, argument: str, windows: Windows, labels: LabelledWindo
         raise TypeError(f"{argument} must be a DataArray, not a Dataset: select a variable of it")
     if not isinstance(given, xr.DataArray):
         return _per_sample(np.asarray(given), argument, windows)
-    if given.dims == ("sample",):
+    if given.dims == ("sample",) and all(axis.dim != "sample" for axis in windows.axes):
         return _per_sample(given.values, argument, windows)
     places = {axis.dim: place for place, axis in enumerate(windows.axes)}
     for dim in given.dims:
@@ -126,7 +126,7 @@ def _rows(
             if argument == "weights"
             else ". From a mask of steps, one for windows that lie wholly in it is "
             f"mask.rolling({{{dim!r}: {axis.size}}}).min().astype(bool)"
-            f"[{axis.size - 1}::{axis.stride}]"
+            f".isel({{{dim!r}: slice({axis.size - 1}, None, {axis.stride})}})"
         )
         raise ValueError(
             f"{argument} has {size} values along {dim!r}; it needs one for each of the "
@@ -164,7 +164,11 @@ class _Flag:
     where: Callable[[xr.Dataset], Any]
 
     def __call__(self, window: xr.Dataset) -> xr.DataArray:
-        answer = self.where(window)
+        try:
+            answer = self.where(window)
+        except Exception as error:
+            error.add_note("where was asked about this window")
+            raise
         if isinstance(answer, xr.Dataset) or np.ndim(answer) or np.asarray(answer).dtype != bool:
             raise TypeError(
                 f"where returns True or False for a window, not {type(answer).__name__} "
@@ -203,11 +207,14 @@ def evaluated(
     function = Transform.of(where, "where")
     if function is not None and function.takes_rng:
         raise TypeError("where cannot take random numbers: it is asked once, for all epochs")
-    kept = np.zeros(len(windows), dtype=bool)
+    # What cannot be read, and is skipped, has no answer: it is wanted, and skipped whenever it is
+    # read, on every rank.
+    kept = np.ones(len(windows), dtype=bool)
     size = max(1, min(256, math.isqrt(len(windows))))
     with bar(len(windows), "sample", "where", None) as done:
         for batch in batches({"transform": _Flag(where), "batch_size": size}):
-            kept[batch.index.numpy()] = batch["x"].numpy()
+            # Broadcast over dims that no variable has.
+            kept[batch.index.numpy()] = batch["x"].numpy().reshape(len(batch.index), -1)[:, 0]
             done(len(batch.index))
     logger.info("where leaves out %d of %d samples", len(kept) - kept.sum(), len(kept))
     return kept

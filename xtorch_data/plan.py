@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 import dask.utils
+import numpy as np
 
 from . import epoch as epochs
 from . import intervals as stretches
 from . import resume
 from .blocks import BlockGrid, plan_in_order, plan_shuffled
-from .choice import BlockSums, Drawn, Kept, Table
+from .choice import BlockSums, Drawn, Kept, Table, factors
 from .chunks import Chunks, Layout
 from .epoch import Line, Load, Stage, run_length
 from .intervals import Interval, Uneven
 from .resume import Part, Walk
-from .windows import Windows
+from .windows import IntArray, Windows
 
 __all__ = ["Plan"]
 
@@ -28,6 +29,8 @@ __all__ = ["Plan"]
 ENOUGH_AMPLIFICATION = 1.25
 # In order, blocks held and read ahead at most, if the memory allows more.
 BLOCKS_AHEAD = 8
+# Blocks that are looked at to tell how many there are samples of.
+LOOKED_AT = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,6 +226,21 @@ class Plan:
             for layout in self.layouts
         )
 
+    @cached_property
+    def filled_blocks(self) -> tuple[int, IntArray]:
+        """How many blocks there are samples of, and how many samples in some of them, or in all.
+
+        Of very many blocks some are looked at, and the number is an estimate. With weights, it is
+        that of the draw of epoch 0.
+        """
+        count = len(self.grid)
+        some = np.linspace(0, count - 1, min(count, LOOKED_AT)).round().astype(np.int64)
+        samples = self.line(0).choice.of_blocks(some)
+        filled = samples[samples > 0]
+        if not len(filled):
+            return 1, np.array([max(1, self.samples)])
+        return max(1, round(count * len(filled) / len(some))), filled
+
     # Who gets what: the line, cut for ranks and workers.
 
     def left(self, epoch: int) -> list[Interval]:
@@ -279,13 +297,17 @@ class Plan:
 
     @cached_property
     def _kept(self) -> Kept | None:
-        return None if self.where is None else Kept(BlockSums(self.where, self.grid))
+        return None if self.where is None else Kept(BlockSums([self.where], self.grid))
 
     @cached_property
     def _weights(self) -> BlockSums | None:
         if self.weights is None:
             return None
-        return BlockSums(self.weights.only(self.where, self.windows.shape), self.grid)
+        return BlockSums(factors(self.weights, self.where, self.windows.shape), self.grid)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: what was worked out of them is larger, and worked out again."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def stages(self, epoch: int, intervals: Iterable[Interval]) -> Iterator[Stage]:
         """What to load, in order, to walk over intervals of an epoch's line."""

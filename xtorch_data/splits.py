@@ -293,7 +293,15 @@ def _made(dataset: D, along: Along, parts: Sequence[Sequence[Interval]]) -> Spli
         len(dataset.windows),
         left_out,
     )
-    return Split((cast(D, dataset.with_windows(part)) for part in windows), left_out)
+    found = []
+    for number, part in enumerate(windows):
+        try:
+            found.append(cast(D, dataset.with_windows(part)))
+        except ValueError as error:  # where leaves nothing of it
+            raise ValueError(
+                f"part {number} of {len(windows)} along {along.axis.dim!r}: {error}"
+            ) from error
+    return Split(found, left_out)
 
 
 def _windows(

@@ -10,7 +10,7 @@ import pandas as pd
 import torch.utils.data
 import xarray as xr
 
-from .choice import Table
+from .choice import Table, product
 from .covered import covered
 from .dataset import IterableDataset
 from .fitting import moments_of
@@ -88,8 +88,8 @@ def _wanted(plan: Plan) -> Table | None:
     """Which samples there are; None for all."""
     if plan.weights is None:
         return plan.where
-    weights = plan.weights.only(plan.where, plan.windows.shape)
-    return Table(weights.axes, weights.values > 0)
+    drawn = Table(plan.weights.axes, plan.weights.values > 0)
+    return drawn if plan.where is None else product(drawn, plan.where, plan.windows.shape)
 
 
 def _names(

@@ -222,7 +222,7 @@ def _costs_of_stream(dataset: IterableDataset, seconds: float) -> Costs:
         batches.close()
     stats, plan = copy.stats(), copy.plan
     gathered = stats.bytes_gathered / max(1, nbytes) * count  # some of them ahead
-    per_block = plan.samples / len(plan.grid) / (plan.batch_size or 1)
+    per_block = plan.samples / plan.filled_blocks[0] / (plan.batch_size or 1)
     blocks = max(1, stats.blocks_read) * per_block
     return Costs(
         transforms=stats.transform / max(1, gathered) + stats.preprocess / blocks,

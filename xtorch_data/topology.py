@@ -98,6 +98,7 @@ class EpochCounter:
 
     def __init__(self, start: int = 0) -> None:
         self._start = start
+        self._home = os.getpid()
         self._shared = shared_integers(self._ROWS * (self._TAKEN + self._WORKERS))
         self._iterations: dict[int, int] = {}
         self._told: torch.Tensor | int | None = None
@@ -158,6 +159,8 @@ class EpochCounter:
         self._iterations[info.id] = count + 1
         if multiprocessing.parent_process() is None:  # workers that are not processes
             return self.next + count
+        if self._home == os.getpid():  # made in this worker: its siblings know nothing of it
+            return self.claim()
         main = _main_process()
         taken = self._TAKEN + info.id % self._WORKERS
         key = (info.seed - info.id + count) % 2**62
