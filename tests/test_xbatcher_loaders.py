@@ -218,6 +218,21 @@ def test_a_transform_may_work_in_place_and_its_items_may_be_kept(kind):
         np.testing.assert_array_equal(item.values, expected.values + 1)
 
 
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_transform_may_write_into_coordinates(kind):
+    ds = xr.Dataset({"a": ("x", np.zeros(8))}, {"k": ("x", np.arange(8)), "x": np.arange(8)})
+    seen = []
+
+    def transform(item):
+        seen.append(item["k"].values.tolist())
+        item["k"][:] = -1
+        return ours.to_tensor(item)
+
+    items_of(kind(xbatcher.BatchGenerator(ds, {"x": 3}, {"x": 2}), transform=transform))
+    assert seen == [[start, start + 1, start + 2] for start in range(6)]
+    assert ds["k"].values.tolist() == list(range(8))
+
+
 def fails_in_july(item):
     if item["time"].dt.month[0] == 7:
         raise RuntimeError("no July")

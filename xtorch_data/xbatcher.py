@@ -337,7 +337,8 @@ class _Side:
             dims = [axis.dim for axis in axes if axis.dim in variable.dims]
             found = xr.Variable(dims, values, variable.attrs)
             data[name] = found.transpose(*variable.dims)
-        cut = self._coords.isel(region, missing_dims="ignore").assign(data)
+        # A copy: a transform may write into its item, and later items are cut from the same.
+        cut = self._coords.isel(region, missing_dims="ignore").copy(deep=True).assign(data)
         cut.attrs = dict(source.dataset.attrs)
         firsts = items.firsts(items.windows.starts(number))
         if source.single is None:
