@@ -15,11 +15,13 @@ import pytest
 import torch
 import torch.utils.data
 import xarray as xr
+import xbatcher
 import zarr
-from helpers import twice_plus_one
-from hypothesis import given, settings
+from helpers import tiny_memory_allowed, twice_plus_one
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_reads import counted, reads
+from xbatcher_cases import grouped, true_items
 
 import xtorch_data as xtd
 
@@ -209,6 +211,44 @@ def test_windows_that_are_left_out_do_not_count(data):
 
     made = fields() if how["preprocess"] is None else twice_plus_one(fields())
     assert_statistics(normalize, made, windows)
+
+
+@settings(max_examples=15)
+@given(generator=grouped(), chunk=st.sampled_from([None, 2]))
+def test_items_of_a_generator_that_overlap_count_once(generator, chunk):
+    try:
+        items = true_items(generator)
+    except ValueError:  # of an item without a window
+        assume(False)
+    if chunk is not None:
+        generator.ds = generator.ds.chunk(chunk)
+    with tiny_memory_allowed():
+        dataset = xtd.IterableDataset(generator, batch_size=None, memory=40)
+    normalize = xtd.Normalize.fit(dataset)
+    for name, found in normalize.mean.data_vars.items():
+        arrays = [each if isinstance(each, xr.DataArray) else each[name] for each in items]
+        values = np.unique(np.concatenate([each.values.ravel() for each in arrays]))
+        np.testing.assert_allclose(found, values.mean(), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(normalize.std[name], values.std(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("length", "batch", "chunk"), [(400, 133, None), (10, 5, 2)])
+def test_a_last_item_that_overlaps_gives_no_label_twice(length, batch, chunk):
+    ds = xr.Dataset({"a": ("time", np.arange(length) ** 1.5)}, {"time": np.arange(length)})
+    generator = xbatcher.BatchGenerator(
+        ds if chunk is None else ds.chunk(time=chunk),
+        {"time": 3},
+        {"time": 1},
+        {"time": batch},
+        concat_input_dims=True,
+    )
+    places = np.unique(np.concatenate([item["time"].values.ravel() for item in generator]))
+    with tiny_memory_allowed():
+        dataset = xtd.IterableDataset(generator, batch_size=None, memory=600 if length > 10 else 40)
+    mean = xtd.Normalize.fit(dataset).mean["a"]
+    np.testing.assert_allclose(mean, ds["a"][places].mean(), rtol=1e-12)
+    mean = xtd.Normalize.fit(dataset, per="time").mean["a"]
+    xr.testing.assert_equal(mean, ds["a"][places])
 
 
 def test_blocks_without_a_window_that_is_wanted_are_not_read():

@@ -7,7 +7,7 @@ import xbatcher
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from xtorch_data.windows import Axis, Windows
+from xtorch_data.windows import Axis, Runs, Windows
 
 
 @st.composite
@@ -96,7 +96,25 @@ def test_windows_within_intervals_are_those_that_lie_inside_one(layout, data):
             step for start, stop in zip(starts, stops, strict=True) for step in range(start, stop)
         }
         assert {*starts, *(stops - 1)} <= covered
+        assert steps_in(cut.covered_stretches) == sorted(covered)
         assert len(cut.runs[0]) == 1 + (np.diff(begins) != axis.stride).sum()
+
+
+def steps_in(stretches):
+    """The steps of some stretches, one after the other."""
+    return [step for start, stop in zip(*stretches, strict=True) for step in range(start, stop)]
+
+
+@given(st.integers(1, 9), st.integers(1, 7), st.integers(1, 6), st.integers(1, 9))
+def test_windows_of_runs_that_overlap_cover_each_step_once(size, step, count, ahead):
+    """The last item of a generator begins less than a stride after the one before it."""
+    last = (count - 1) * step + min(ahead, step)
+    axis = Axis("x", 100, size, Runs.of(np.array([0, last]), np.array([count, 1]), step), True)
+    begins = [*range(0, count * step, step), last]
+    covered = {place for begin in begins for place in range(begin, begin + size)}
+    assert steps_in(axis.covered_stretches) == sorted(covered)
+    assert sorted({*steps_in(axis.stretches)}) == steps_in(axis.stretches)
+    assert covered <= {*steps_in(axis.stretches)}
 
 
 def test_holes_of_a_huge_dim_are_a_few_numbers():

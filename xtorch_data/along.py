@@ -41,9 +41,6 @@ class Along:
                 f"ds.drop_vars({dim!r}) leaves the dim without a coordinate"
             )
         starts, stops = axis.stretches
-        # Where items of a generator overlap, they are one stretch.
-        apart = starts[1:] >= stops[:-1]
-        starts, stops = starts[np.append(True, apart)], stops[np.append(apart, True)]
         # Steps at an end that have no room for one more window belong to it.
         if starts[0] < axis.stride:
             starts[0] = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Container, Hashable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -10,20 +10,26 @@ import numpy.typing as npt
 from .choice import Table
 from .windows import Axis, IntArray, Runs, Windows
 
-__all__ = ["covered", "places_covered"]
+__all__ = ["covered", "places_covered", "wanted_along"]
 
 
 def covered(axis: Axis) -> Axis:
     """The places along a dim that lie in a window, one by one."""
     if axis.size == 1:
         starts = axis.starts
-    elif axis.stride <= axis.size:
-        begins, ends = axis.stretches
+    else:
+        begins, ends = axis.covered_stretches
         starts = Runs.of(begins, ends - begins, 1)
-    else:  # windows with steps between them that are in none
-        begins = axis.start(np.arange(len(axis)))
-        starts = Runs.of(begins, np.full(len(axis), axis.size), 1)
     return Axis(axis.dim, axis.length, 1, starts, windowed=False)
+
+
+def wanted_along(table: Table, windows: Windows, dims: Container[Hashable]) -> Table:
+    """Which windows along some dims are wanted with any window along the others."""
+    others = [place for place, axis in enumerate(table.axes) if windows.axes[axis].dim not in dims]
+    if not others:
+        return table
+    axes = tuple(axis for place, axis in enumerate(table.axes) if place not in others)
+    return Table(axes, np.asarray(table.values.any(axis=tuple(others))))
 
 
 def places_covered(
@@ -34,30 +40,27 @@ def places_covered(
     Parameters
     ----------
     table : Table
-        Which windows are wanted.
+        Which windows are wanted, along dims for which there are positions; see `wanted_along`.
     windows : Windows
         The sample space.
     positions : mapping of Hashable to ndarray of int64
-        Data positions along its dims. Along a dim that is left out, any window will do.
+        Data positions along its dims. Those along other dims make no difference.
 
     Returns
     -------
     dims : list of Hashable
-        Those of the table for which positions are given.
+        Those of the table.
     covered : ndarray of bool
         The answer for every combination of positions along these dims.
     """
     axes = [windows.axes[place] for place in table.axes]
-    others = tuple(place for place, axis in enumerate(axes) if axis.dim not in positions)
-    axes = [axis for axis in axes if axis.dim in positions]
-    wanted = np.asarray(table.values.any(axis=others))
     # The windows around a position are neighbors along every axis: they are counted as the
     # difference of sums, one axis after the other.
     touching = []
     for axis in axes:
         at = positions[axis.dim]
         touching.append((axis.first_from(at - axis.size + 1), axis.first_from(at + 1)))
-    counts = wanted[tuple(slice(first.min(), last.max()) for first, last in touching)]
+    counts = table.values[tuple(slice(first.min(), last.max()) for first, last in touching)]
     for place, (first, last) in enumerate(touching):
         padding = [(int(place == other), 0) for other in range(counts.ndim)]
         sums = np.pad(counts.cumsum(axis=place, dtype=np.int64), padding)

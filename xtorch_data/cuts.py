@@ -92,8 +92,8 @@ def _cut_at_holes(
     axis: Axis, numbers: IntArray, stops: IntArray | None, hole: int
 ) -> tuple[IntArray, IntArray | None]:
     """A cut no interval of which goes on beyond a hole of so many steps or more."""
-    starts, ends = axis.stretches
-    borders = axis.runs[0][1:][starts[1:] - ends[:-1] >= hole]
+    borders = axis.runs[0][1:]
+    borders = borders[axis.start(borders) - axis.start(borders - 1) >= axis.size + hole]
     if not len(borders) or len(borders) > MAX_INTERVALS:
         return numbers, stops
     both = np.union1d(numbers, borders)

@@ -24,7 +24,7 @@ from dask.delayed import delayed
 
 from .buffers import Buffers
 from .choice import Table
-from .covered import covered, places_covered
+from .covered import covered, places_covered, wanted_along
 from .epoch import Load, Piece
 from .lazy import with_recycled_memory
 from .moments import Moments
@@ -141,8 +141,8 @@ class _Walk:
         Which of these are kept.
     samples : Windows
         The sample space.
-    wanted : Table, optional
-        Which of its windows count.
+    wanted : mapping of Hashable to Table
+        By variable, which windows count along its dims; empty where all do.
     """
 
     data: xr.Dataset
@@ -153,7 +153,7 @@ class _Walk:
     dtypes: Mapping[Hashable, np.dtype[Any]]
     kept: Mapping[Hashable, tuple[Hashable, ...]]
     samples: Windows
-    wanted: Table | None
+    wanted: Mapping[Hashable, Table]
 
     @classmethod
     def of(
@@ -174,6 +174,10 @@ class _Walk:
         axes = [covered(axis) for axis in samples.recipe.windows.axes if axis.dim in used]
         order = [axis.dim for axis in axes]
         layouts = [layout_of(data.variables[name], name, order) for name in group]
+        tables = {}  # a table may be large: once for all variables of the same dims
+        if wanted is not None:
+            windows = samples.recipe.windows
+            tables = {own: wanted_along(wanted, windows, own) for own in set(dims.values())}
         return cls(
             data=data,
             # Places are counted as eight bytes each: the room for their values in float64.
@@ -184,7 +188,7 @@ class _Walk:
             dtypes={name: samples.variable_dtypes[name] for name in counted},
             kept={name: tuple(dim for dim in per if dim in dims[name]) for name in counted},
             samples=samples.recipe.windows,
-            wanted=wanted,
+            wanted={name: tables[dims[name]] for name in counted if tables},
         )
 
     @property
@@ -222,17 +226,15 @@ class _Walk:
 
     def _mask(self, name: Hashable, load: Load) -> tuple[list[Hashable], npt.NDArray[np.bool_]]:
         """Which places of a variable count, where not all of a block do."""
-        assert self.wanted is not None
         positions = self._positions(load)
-        own = {dim: at for dim, at in positions.items() if dim in self.dims[name]}
-        return places_covered(self.wanted, self.samples, own)
+        return places_covered(self.wanted[name], self.samples, positions)
 
     def _counts(self, name: Hashable, load: Load) -> bool:
         """Whether any value of a variable in a block counts, and has not been counted before."""
         numbers = zip(self.windows.axes, load.pieces[0].box, strict=True)
         if any(first for axis, (first, _) in numbers if axis.dim not in self.dims[name]):
             return False  # it lacks a dim, and comes with every block along it
-        return self.wanted is None or bool(self._mask(name, load)[1].any())
+        return name not in self.wanted or bool(self._mask(name, load)[1].any())
 
     def moments(self, load: Load, block: xr.Dataset) -> Found:
         """Moments of the variables of a block, and their place among all that are kept."""
@@ -255,7 +257,7 @@ class _Walk:
                 if dim in variable.dims and len(at) < variable.sizes[dim]  # there are holes
             }
             variable = variable.isel(indexers)
-            if self.wanted is not None:
+            if name in self.wanted:
                 mask = xr.Variable(*self._mask(name, load))
                 variable = variable.where(mask)  # type: ignore[no-untyped-call]
             reduced = [dim for dim in variable.dims if dim not in kept]

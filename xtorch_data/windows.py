@@ -112,9 +112,21 @@ class Axis:
 
     @property
     def stretches(self) -> tuple[IntArray, IntArray]:
-        """Data positions ``[start, stop)`` that each run of windows covers."""
+        """Data positions ``[start, stop)`` that runs of windows cover, ascending and apart.
+
+        Steps between the windows of a run are among them. Runs that overlap, as the last items of
+        a generator may, are one stretch.
+        """
         first, last = self.runs
-        return self.start(first), self.start(last - 1) + self.size
+        return _apart(self.start(first), self.start(last - 1) + self.size)
+
+    @property
+    def covered_stretches(self) -> tuple[IntArray, IntArray]:
+        """Likewise, without the steps between windows: each of them lies in a window."""
+        if self.stride <= self.size:
+            return self.stretches
+        begins = self.start(np.arange(len(self)))
+        return _apart(begins, begins + self.size)
 
     def indexer(self, number: int) -> slice | int:
         """What ``isel`` takes to cut window `number`."""
@@ -334,6 +346,12 @@ class Windows:
         return Windows(
             tuple(replace(axis, starts=starts) if axis is other else other for other in self.axes)
         )
+
+
+def _apart(starts: IntArray, stops: IntArray) -> tuple[IntArray, IntArray]:
+    """Ascending stretches, of which those that overlap are one."""
+    apart = starts[1:] >= stops[:-1]
+    return starts[np.append(True, apart)], stops[np.append(apart, True)]
 
 
 def _integer(value: Any, name: str) -> int:
