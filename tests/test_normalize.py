@@ -471,6 +471,18 @@ def test_plain_data_serves_as_well():
     assert float(mean) == 5.5
 
 
+def test_variables_that_are_left_out_need_not_be_numbers():
+    ds = xr.Dataset({"a": ("x", [1.0, 2.0, 3.0, 9.0]), "kind": ("x", list("abcd"))})
+    for data in (ds, xbatcher.BatchGenerator(ds, {"x": 3})):
+        for variables in (["a"], None):
+            mean = xtd.Normalize.fit(data, variables=variables).mean
+            assert list(mean.data_vars) == ["a"]
+            assert float(mean["a"]) == (3.75 if data is ds else 2)
+    array = xbatcher.BatchGenerator(ds["a"].rename(None), {"x": 3})
+    (mean,) = xtd.Normalize.fit(array).mean.data_vars.values()
+    assert float(mean) == 2
+
+
 def test_a_bar_shows_blocks_and_is_missed_with_a_clear_error(capsys, monkeypatch):
     dataset = xtd.IterableDataset(fields(), WINDOW, inputs=["u"])
     xtd.Normalize.fit(dataset)
@@ -717,6 +729,22 @@ def test_the_only_variable_is_meant_where_there_is_no_name():
     assert x.shape == (1, 4, 4, 5)
 
 
+def test_other_variables_of_an_array_without_a_name_stay_as_they_are():
+    ds = fields()
+    normalize = xtd.Normalize.fit(ds, variables="u")
+    found = normalize(ds[["u", "v"]].to_dataarray())
+    np.testing.assert_array_equal(found.sel(variable="u"), normalize(ds["u"]))
+    np.testing.assert_array_equal(found.sel(variable="v"), ds["v"])
+    with pytest.raises(ValueError, match=r"no statistics of any of \['v'\]"):
+        normalize(ds[["v"]].to_dataarray())
+    with pytest.raises(ValueError, match="no statistics of None"):
+        normalize(ds[["u", "v"]].to_dataarray().sel(variable="v"))
+    # they may be one variable whose statistics are per variable
+    array = ds[["u", "v"]].to_dataarray()
+    found = xtd.Normalize.fit(array, per="variable")(array)
+    np.testing.assert_allclose(found.mean(["time", "level", "y", "x"]), [0, 0], atol=1e-6)
+
+
 def test_what_cannot_be_normalized_is_an_error():
     normalize, ds = known("level")
     with pytest.raises(ValueError, match=r"for level=1000.*3 labels, 850 to 250"):
@@ -777,6 +805,15 @@ def test_statistics_can_be_given():
             ValueError,
             "same dims and labels",
         ),
+        (
+            {
+                "u": xr.DataArray([1.0, 2.0], {"level": [1, 2]}),
+                "v": xr.DataArray([1.0, 2.0], {"level": [1, 3]}),
+            },
+            {"u": 1.0, "v": 1.0},
+            ValueError,
+            "mean of 'v' has other labels along 'level' than that of 'u'",
+        ),
     ],
 )
 def test_statistics_that_do_not_fit_are_refused(mean, std, error, message):
@@ -804,6 +841,36 @@ def test_what_was_saved_is_loaded_to_the_last_digit(suffix, tmp_path):
                 if saved[name].dtype.kind in "iuf":
                     assert found[name].dtype == saved[name].dtype
         assert repr(loaded) == repr(normalize)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".nc"])
+def test_attributes_and_names_change_no_number_that_is_saved(suffix, tmp_path):
+    attrs = {"units": "days since 2000-01-01", "long_name": "age", "standard_name": ""}
+    lossy = {
+        "scale_factor": 0.5,
+        "_FillValue": 5.0,
+        "missing_value": 6.0,
+        "dtype": "timedelta64[s]",
+    }
+    coords = {"level": ("level", [1, 2], {"units": "days since 2000-01-01"})}
+    age = xr.DataArray(
+        [5.0, 6.0], coords, attrs={**attrs, **lossy, "valid_range": np.array([0, 9])}
+    )
+    age["level"].encoding = {"dtype": "int16", "scale_factor": 7}
+    statistics = {"age": age, "statistic": age.isel(level=0), "statistic_": 1 / 3}
+    normalize = xtd.Normalize(statistics, statistics)
+    assert normalize.mean["age"].attrs == attrs
+    normalize.save(tmp_path / f"statistics{suffix}")
+    loaded = xtd.Normalize.load(tmp_path / f"statistics{suffix}")
+    xr.testing.assert_identical(loaded.mean, normalize.mean)
+    xr.testing.assert_identical(loaded.std, normalize.std)
+    assert loaded.mean["age"].values.tolist() == [5, 6] and float(loaded.std["statistic_"]) == 1 / 3
+
+
+def test_a_dim_may_have_the_name_of_one_in_the_file(tmp_path):
+    mean = xr.DataArray([5.0, 6.0], {"statistic": [1, 2]})
+    xtd.Normalize({"a": mean}, {"a": mean}).save(tmp_path / "a.nc")
+    xr.testing.assert_equal(xtd.Normalize.load(tmp_path / "a.nc").mean["a"], mean)
 
 
 @pytest.mark.parametrize("calendar", ["standard", "360_day"])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from .statistics import fitted
+from .statistics import fitted, kept_attrs
 from .statistics_file import read_statistics, write_statistics
 
 __all__ = ["Normalize"]
@@ -34,7 +34,7 @@ class Normalize:
 
     - **Variables** are found by name. A Dataset may have others: they stay as they are, but an
       object with none that is known is an error. A DataArray with a dim ``variable`` is taken apart
-      along it. One without a name is taken for the only variable there is.
+      along it. Another one without a name is taken for the only variable there is.
     - **Labels**: statistics that keep a dim, such as one mean per level, are found by the
       coordinate of that dim, in whatever order and part it comes. A label without statistics is
       an error.
@@ -54,7 +54,8 @@ class Normalize:
     Attributes
     ----------
     mean, std : xarray.Dataset
-        The statistics, float64, with coordinates along the dims that were kept.
+        The statistics, float64, with coordinates along the dims that were kept. Of attributes they
+        have ``units``, ``long_name`` and ``standard_name``, where these are text.
 
     Raises
     ------
@@ -253,7 +254,9 @@ class Normalize:
             )
         name: Hashable = obj.name
         if name is None and len(self.mean.data_vars) == 1:
-            (name,) = self.mean.data_vars
+            (only,) = self.mean.data_vars
+            if "variable" not in obj.coords or "variable" in self.mean[only].dims:
+                name = only
         if name not in self.mean.data_vars and "variable" in obj.indexes:
             dtype = _floating(obj.dtype)
             apart = self._apply(obj.to_dataset("variable"), function, attrs_of)
@@ -365,16 +368,26 @@ def _as_statistics(values: Statistics, what: str) -> xr.Dataset:
     """Numbers by variable as a Dataset, checked."""
     if not isinstance(values, Mapping):
         raise TypeError(f"{what} must be a mapping of variables to numbers, not {values!r}")
-    found = {}
+    found: dict[Hashable, xr.Variable] = {}
+    labels: dict[Hashable, pd.Index[Any]] = {}
+    first: dict[Hashable, Hashable] = {}  # the variable which had them
     for name, value in values.items():
-        array = xr.DataArray(value).reset_coords(drop=True).astype(np.float64)
-        array.encoding = {}
+        array = xr.DataArray(value)
         for dim in array.dims:
-            if dim not in array.indexes or not array.indexes[dim].is_unique:
+            index = array.indexes.get(dim)
+            if index is None or not index.is_unique or isinstance(index, pd.MultiIndex):
                 raise ValueError(
-                    f"{what} of {name!r} needs a coordinate along {dim!r}, without repeated labels"
+                    f"{what} of {name!r} needs a coordinate along {dim!r}, a plain one without "
+                    "repeated labels"
                 )
-        if np.isinf(array).any():
+            other = first.setdefault(dim, name)
+            if not labels.setdefault(dim, index).equals(index):
+                raise ValueError(
+                    f"{what} of {name!r} has other labels along {dim!r} than that of {other!r}: "
+                    "make a Normalize of each, and Compose them"
+                )
+        numbers = np.array(array, dtype=np.float64)
+        if np.isinf(numbers).any():
             raise ValueError(f"{what} of {name!r} is infinite")
-        found[name] = array.load()
-    return xr.merge([xr.Dataset({name: each}) for name, each in found.items()], join="exact")
+        found[name] = xr.Variable(array.dims, numbers, kept_attrs(array.attrs))
+    return xr.Dataset(found, labels)

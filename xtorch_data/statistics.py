@@ -19,7 +19,7 @@ from .plan import Plan
 from .retry import RETRIES
 from .sources import as_source
 
-__all__ = ["fitted"]
+__all__ = ["fitted", "kept_attrs"]
 
 # Attributes of the data that its statistics have as well.
 KEPT_ATTRS = ("units", "long_name", "standard_name")
@@ -60,11 +60,15 @@ def fitted(
             )
         dims = [dim for dim in kept if dim in samples.variable_dims[name]]
         coords = {dim: labels[dim] for dim in dims}
-        given = samples.recipe.labels.attrs.get(name, {})
-        attrs = {key: given[key] for key in KEPT_ATTRS if isinstance(given.get(key), str)}
+        attrs = kept_attrs(samples.recipe.labels.attrs.get(name, {}))
         mean[name] = xr.DataArray(moments.mean, coords, dims, attrs=attrs)
         std[name] = xr.DataArray(moments.std, coords, dims, attrs=attrs)
     return mean, std
+
+
+def kept_attrs(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Those attributes of the data that its statistics have as well."""
+    return {key: attrs[key] for key in KEPT_ATTRS if isinstance(attrs.get(key), str)}
 
 
 def _as_dataset(data: Any, variables: Iterable[Hashable] | None) -> Any:
@@ -77,11 +81,11 @@ def _as_dataset(data: Any, variables: Iterable[Hashable] | None) -> Any:
             f"{type(data).__module__}.{type(data).__name__}"
         )
     source = as_source(data)
-    if source.generator is not None:
-        return IterableDataset(data)
     ds = source.dataset
-    dtypes = {name: variable.dtype for name, variable in ds.data_vars.items()}
-    return IterableDataset(ds, input_dims={}, inputs=_names(dtypes, variables))
+    inputs = _names({name: each.dtype for name, each in ds.data_vars.items()}, variables)
+    if source.generator is not None:
+        return IterableDataset(data, inputs=inputs)
+    return IterableDataset(ds, input_dims={}, inputs=inputs)
 
 
 def _wanted(plan: Plan) -> Table | None:

@@ -26,9 +26,10 @@ def write_statistics(path: str | PathLike[str], mean: xr.Dataset, std: xr.Datase
     if is_json:
         Path(path).write_text(json.dumps(_to_json(mean, std), indent=1, allow_nan=False) + "\n")
         return
-    both = xr.concat(
-        [mean, std], pd.Index(["mean", "std"], name="statistic"), combine_attrs="override"
-    )
+    dim = "statistic"
+    while dim in mean.variables:
+        dim += "_"
+    both = xr.concat([mean, std], pd.Index(["mean", "std"], name=dim), combine_attrs="override")
     both.attrs = {"format": FORMAT}
     # A fill value would be one more number that is not there.
     both.to_netcdf(path, encoding={name: {"_FillValue": None} for name in both.data_vars})
@@ -44,14 +45,17 @@ def read_statistics(path: str | PathLike[str]) -> tuple[xr.Dataset, xr.Dataset]:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(_nothing_of_ours(path))
         return _of_json(content, "mean"), _of_json(content, "std")
-    # Units such as "days" are those of the data, and make no time of a number.
-    coder = xr.coders.CFTimedeltaCoder(decode_via_units=False)
-    with xr.open_dataset(path, decode_timedelta=coder) as opened:
+    with xr.open_dataset(path, decode_cf=False) as opened:
         if opened.attrs.get("format") != FORMAT:
             raise ValueError(_nothing_of_ours(path))
         both = opened.load()
     both.attrs = {}
-    mean, std = (both.sel(statistic=name, drop=True) for name in ("mean", "std"))
+    # Labels may be dates. Of statistics, units such as "days since 2000" make no dates.
+    coder = xr.coders.CFTimedeltaCoder(decode_via_units=False)
+    labels = xr.decode_cf(both.coords.to_dataset(), decode_timedelta=coder)
+    both = both.assign_coords(labels.coords)
+    (dim,) = {variable.dims[0] for variable in both.data_vars.values()}
+    mean, std = (both.sel({dim: name}, drop=True) for name in ("mean", "std"))
     return mean, std
 
 
