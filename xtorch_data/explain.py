@@ -14,7 +14,7 @@ from dask.utils import format_bytes
 
 from . import epoch as epochs
 from .chunks import Layout
-from .covered import places_covered
+from .covered import places_covered, wanted_along
 from .cuts import decoded_once
 from .intervals import Interval, share_total, total
 from .lazy import codec_pipeline, is_lazy, read_path
@@ -348,7 +348,8 @@ def _used(layout: Layout, plan: Plan) -> int:
     places = 1
     if plan.where is not None:
         positions = {dim: np.arange(axis.length) for dim, axis in axes.items()}
-        dims, wanted = places_covered(plan.where, plan.windows, positions)
+        table = wanted_along(plan.where, plan.windows, axes)
+        dims, wanted = places_covered(table, plan.windows, positions)
         places = int(np.count_nonzero(wanted))
         for dim in dims:
             del axes[dim]
