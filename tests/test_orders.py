@@ -149,6 +149,26 @@ def test_the_state_of_one_rank_serves_every_rank():
         assert orders(again) == wanted
 
 
+def test_the_state_of_one_rank_of_torchs_sampler_serves_every_rank():
+    dataset = make()
+
+    def share(rank, seed=2):
+        sampler = DistributedSampler(dataset, num_replicas=2, rank=rank, seed=seed)
+        return xtd.DataLoader(dataset, batch_size=4, sampler=sampler)
+
+    first = share(0)
+    for _ in itertools.islice(first, 2):
+        pass
+    state = json.loads(json.dumps(first.state_dict()))
+    for rank in range(2):
+        wanted = orders(share(rank))[2:]
+        again = share(rank)
+        again.load_state_dict(state)
+        assert orders(again) == wanted
+    with pytest.raises(ValueError, match="seed: 2 in the state, 9 here"):
+        share(0, seed=9).load_state_dict(state)
+
+
 def test_subsets_go_on_too():
     def loader():
         return xtd.DataLoader(Subset(make(), range(10, 40)), batch_size=4, shuffle=True)
@@ -212,6 +232,90 @@ def test_the_state_of_another_order_is_refused(change, message):
     next(iter(loader))
     with pytest.raises(ValueError, match=message):
         xtd.DataLoader(dataset, **change(dataset)).load_state_dict(loader.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"num_replicas": 3, "rank": 1}, "num_replicas: 2 .* 3 here"),
+        ({"shuffle": False}, "shuffle: 1 .* 0 here"),
+    ],
+)
+def test_the_state_of_a_distributed_sampler_that_is_set_otherwise_is_refused(setting, message):
+    """Also where every rank has as many samples as before."""
+    dataset = make()
+
+    def loader(**setting):
+        sampler = DistributedSampler(dataset, **{"num_replicas": 2, "rank": 0} | setting)
+        return xtd.DataLoader(dataset, batch_size=8, sampler=sampler)
+
+    first = loader()
+    next(iter(first))
+    with pytest.raises(ValueError, match=message):
+        loader(**setting).load_state_dict(first.state_dict())
+
+
+def subset(*indices):
+    dataset = make()
+    for some in indices:
+        dataset = Subset(dataset, some)
+    return xtd.DataLoader(dataset, batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([range(10)], [range(10, 20)]),
+        ([list(range(10))], [[0, 1, 2, 3, 4, 5, 6, 7, 9, 8]]),
+        ([range(20), range(10)], [range(20), range(10, 20)]),
+        ([range(20), range(10)], [range(10, 30), range(10)]),
+        ([range(53)], []),
+    ],
+)
+def test_the_state_of_a_subset_is_refused_by_another(one, other):
+    first = subset(*one)
+    next(iter(first))
+    with pytest.raises(ValueError, match="the indices of the Subset"):
+        subset(*other).load_state_dict(first.state_dict())
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_indices_are_the_same_in_any_sequence(kind):
+    first = subset(range(10, 40))
+    for _ in itertools.islice(first, 2):
+        pass
+    again = subset(kind(list(range(10, 40))))
+    again.load_state_dict(first.state_dict())
+    assert [number for batch in orders(again) for number in batch] == list(range(18, 40))
+
+
+class Unsized(torch.utils.data.Sampler):
+    """A sampler without a length, whose passes end all the same; `epoch` decides on the order."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        yield from (np.arange(53) + self.epoch).tolist()[: 53 - self.epoch]
+        self.epoch += 1
+
+
+def test_a_sampler_without_a_length_has_states_too():
+    """And the end of an epoch is noticed, when it comes."""
+    loader = xtd.DataLoader(make(), batch_size=8, sampler=Unsized())
+    states = [loader.state_dict()] + [loader.state_dict() for _ in loader]
+    states.append(loader.state_dict())
+    assert [(state["epoch"], state["batches"]) for state in states[:-2]] == [
+        (0, batches) for batches in range(7)
+    ]
+    assert (states[-1]["epoch"], states[-1]["batches"]) == (1, 0)
+    again = xtd.DataLoader(make(), batch_size=8, sampler=Unsized())
+    again.load_state_dict(json.loads(json.dumps(states[3])))
+    assert [batch[0] for batch in orders(again)] == [24, 32, 40, 48]
+    again.load_state_dict(states[-1])
+    assert [batch[0] for batch in orders(again)] == [1, 9, 17, 25, 33, 41, 49]
 
 
 def test_what_is_no_state_is_refused():

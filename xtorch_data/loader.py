@@ -140,7 +140,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             **kwargs,
         )
         if not isinstance(dataset, IterableDataset):
-            self._order = Order(self.batch_sampler, _ours(dataset).plan)
+            self._order = Order(self.batch_sampler, dataset)
         if num_workers:
             _preload(self.multiprocessing_context)
             self._require_picklable()

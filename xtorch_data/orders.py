@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,15 @@ import torch.utils.data
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, SubsetRandomSampler
 
 from .arguments import as_numbers
-from .plan import Plan
 from .resume import require_same
 
 __all__ = ["Order", "Shuffled", "numbers_behind", "require_there"]
 
 AT_ONCE = 2**16  # indices that are Python integers at the same time
+
+# What the order of samplers with `set_epoch`, such as torch's DistributedSampler or Accelerate's,
+# depends on besides; not the rank, because the state of one serves every rank.
+_SETTINGS = ("seed", "initial_seed", "num_replicas", "shuffle")
 
 
 class Shuffled(RandomSampler):
@@ -65,18 +70,19 @@ class Order:
     ----------
     batches : iterable of list of int
         The batch sampler, as torch's loader has it.
-    plan : Plan
-        Says which windows the samples are.
+    dataset : MapDataset or torch.utils.data.Subset
+        Says which samples the indices are of.
     """
 
-    def __init__(self, batches: Any, plan: Plan) -> None:
+    def __init__(self, batches: Any, dataset: Any) -> None:
         self._batches = batches
         self._sampler = batches
         while type(self._sampler) is BatchSampler:
             self._sampler = self._sampler.sampler
-        self._plan = plan
+        self._dataset = dataset
         self._depends: dict[str, int] | None = None  # what the latest pass depends on
         self._pass: Iterator[list[int]] = iter(())
+        self._over: list[int] = []  # how many batches the latest pass had, once it is over
         self.passed = 0  # batches that the next pass leaves out
 
     def __len__(self) -> int:
@@ -94,7 +100,8 @@ class Order:
         batches = itertools.islice(iter(self._batches), passed, None)
         # The sampler's pass begins now, so that it is the one that was noted.
         first = list(itertools.islice(batches, 1))
-        self._pass = itertools.chain(first, batches)
+        self._over = []
+        self._pass = _counted(itertools.chain(first, batches), passed, self._over)
 
     def __iter__(self) -> Iterator[list[int]]:
         return self._pass
@@ -107,7 +114,7 @@ class Order:
         depends = self._depends
         if batches is None:
             batches, depends = self.passed, _depends_on(self._sampler)
-        elif batches >= len(self._batches):
+        elif self._is_over(batches):
             epoch, batches, depends = epoch + 1, 0, _depends_on(self._sampler)
         return {
             "version": 1,
@@ -116,6 +123,11 @@ class Order:
             "order": depends,
             "dataset": self._fingerprint(),
         }
+
+    def _is_over(self, batches: int) -> bool:
+        """Whether the latest pass has no more batches than that."""
+        length = _length(self._batches)
+        return batches in self._over if length is None else batches >= length
 
     def resume(self, state: Mapping[str, Any], strict: bool) -> int:
         """Let the next pass go on where a state was taken, and give the number of its epoch.
@@ -158,13 +170,52 @@ class Order:
         if hasattr(self._sampler, "fingerprint"):
             own = self._sampler.fingerprint()
         else:
-            own = {"samples": len(self._sampler), "windows": self._plan.fingerprint()["windows"]}
+            own = {"samples": _length(self._sampler), **_settings(self._sampler)}
         return {
+            **self._samples,
             **own,
             "sampler": type(self._sampler).__name__,
             "batch_size": getattr(self._batches, "batch_size", None),
             "drop_last": getattr(self._batches, "drop_last", None),
         }
+
+    @cached_property
+    def _samples(self) -> dict[str, str]:
+        """What tells the samples of the indices from others."""
+        digest, dataset = hashlib.sha256(), self._dataset
+        while isinstance(dataset, torch.utils.data.Subset):
+            indices, dataset = dataset.indices, dataset.dataset
+            digest.update(len(indices).to_bytes(8, "little"))
+            for start in range(0, len(indices), AT_ONCE):
+                digest.update(np.asarray(indices[start : start + AT_ONCE], np.int64).tobytes())
+        found = {"windows": dataset.plan.fingerprint()["windows"]}
+        if dataset is not self._dataset:
+            found["subset"] = digest.hexdigest()[:16]
+        return found
+
+
+def _counted(batches: Iterable[list[int]], count: int, over: list[int]) -> Iterator[list[int]]:
+    """Batches; when they are over, their number goes into a list."""
+    for batch in batches:
+        count += 1
+        yield batch
+    over.append(count)
+
+
+def _length(sized: Any) -> int | None:
+    """The length of a sampler, if it has one: torch does not ask for it."""
+    try:
+        return len(sized)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _settings(sampler: Any) -> dict[str, int]:
+    """What the order of a sampler with epochs depends on besides these."""
+    if not hasattr(sampler, "set_epoch"):
+        return {}
+    found = {name: getattr(sampler, name, None) for name in _SETTINGS}
+    return {n: int(value) for n, value in found.items() if isinstance(value, (int, np.integer))}
 
 
 def _depends_on(sampler: Any) -> dict[str, int] | None:

@@ -261,6 +261,7 @@ def require_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
         "blocks": "the order of blocks (it depends on chunks and memory)",
         "blocks in a pool": "the number of blocks in a pool (it depends on memory)",
         "windows": "the windows, or the sizes of the dims",
+        "subset": "the indices of the Subset",
     }
     different = [
         f"{reasons.get(name, name)}: {found.get(name)} in the state, {expected.get(name)} here"
