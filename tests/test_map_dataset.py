@@ -1,10 +1,12 @@
 """Samples by number: equal to plain slicing, each chunk read once, with any sampler."""
 
+import inspect
 import itertools
 import multiprocessing
 import os
 import pickle
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -190,10 +192,35 @@ def test_a_dataset_without_targets_gives_tuples_of_one():
     assert x.shape == (2, 8, 4, 5)
 
 
-def test_what_makes_batches_and_orders_is_not_taken():
-    for argument in ("batch_size", "shuffle", "seed", "drop_last", "uneven", "batch_transform"):
-        with pytest.raises(TypeError, match=argument):
-            make(**{argument: 1})
+@pytest.mark.parametrize(
+    ("argument", "instead"),
+    [
+        ("where", "Subset"),
+        ("weights", "WeightedRandomSampler"),
+        ("batch_size", "DataLoader"),
+        ("shuffle", "DataLoader"),
+        ("drop_last", "DataLoader"),
+        ("seed", "ChunkSampler"),
+        ("uneven", "ChunkSampler"),
+        ("rank", "ChunkSampler"),
+        ("world_size", "ChunkSampler"),
+        ("batch_transform", "transform"),
+        ("cache", "kept while memory lasts"),
+        ("on_error", "ReadError"),
+    ],
+)
+def test_what_makes_batches_and_orders_is_not_taken_but_what_does_is_named(argument, instead):
+    with pytest.raises(TypeError, match=f"MapDataset does not take {argument}: .*{instead}"):
+        make(**{argument: 1})
+
+
+def test_every_argument_of_the_stream_is_taken_or_has_its_place_named():
+    for argument in inspect.signature(xtd.IterableDataset).parameters:
+        if argument not in inspect.signature(xtd.MapDataset).parameters:
+            with pytest.raises(TypeError, match=f"does not take {argument}: "):
+                make(**{argument: 1})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'no_such'"):
+        make(no_such=1)
 
 
 def test_samples_that_are_kept_do_not_change():
@@ -303,6 +330,24 @@ class Failing:
 
         ds = forecast().chunk(time=20)
         return ds.assign(a=ds["a"].copy(data=ds["a"].data.map_blocks(load, dtype="float32")))
+
+
+def test_a_mapped_file_that_changes_is_refused_instead_of_read(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(60_000.0))
+    opened = xr.open_dataset(path, engine="npy", dims="time")
+    for change in (
+        lambda: np.save(path, np.arange(60_000.0)[::-1].copy()),  # of the same size
+        lambda: os.truncate(path, 4000),  # what is beyond would end the process
+        path.unlink,
+    ):
+        dataset = xtd.MapDataset(opened, {"time": 100})
+        assert dataset[2][0][0, 0] == 200
+        time.sleep(0.02)  # coarse clocks of file systems
+        change()
+        with pytest.raises((ValueError, FileNotFoundError), match="a.npy"):
+            dataset[500]
+        np.save(path, np.arange(60_000.0))
 
 
 # ---------------------------------------------------------------------------------------------

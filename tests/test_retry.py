@@ -136,9 +136,17 @@ def test_an_epoch_is_whole_though_every_chunk_fails_twice(make, dask, caplog):
 
 def test_a_map_dataset_reads_again_as_well(make):
     store, dataset = make(2, ConnectionResetError("reset by peer"))
-    samples = xtd.MapDataset(xr.open_zarr(store, consolidated=False, chunks=None), {"time": 1})
+    opened = xr.open_zarr(store, consolidated=False, chunks=None)
+    impatient = xtd.MapDataset(opened, {"time": 1}, retries=0)
+    with pytest.raises(xtd.ReadError):
+        impatient[3]
+    store.asked.clear()
+    samples = xtd.MapDataset(opened, {"time": 1})
     assert samples[3][0].item() == 3
     assert set(store.asked.values()) == {3}
+    for retries, error in [(-1, ValueError), ("a few", TypeError)]:
+        with pytest.raises(error, match="retries"):
+            xtd.MapDataset(opened, {"time": 1}, retries=retries)
 
 
 def test_what_does_not_pass_is_an_error_that_says_how_often_it_was_tried(make):

@@ -206,14 +206,14 @@ class _NpyArray(_LazyArray):
     """The lazy array of a file, or of one field of its records."""
 
     def __init__(self, file: NpyFile, field: str | None = None) -> None:
-        self._file, self._field = file, field
+        self.file, self._field = file, field
         dtype = file.dtype if field is None else file.dtype[field]
         self.shape = (*file.shape, *dtype.shape)
         self.dtype = _of_known_unit(dtype.base)
 
     def mapped(self) -> Array:
         """All values as they are in the file, without reading them."""
-        mapped = self._file.mapped()
+        mapped = self.file.mapped()
         return np.asarray(mapped if self._field is None else mapped[self._field])
 
     def _read(self, key: tuple[Any, ...]) -> Array:

@@ -25,6 +25,7 @@ from .gather import PieceInMemory, window_views
 from .lazy import with_recycled_memory
 from .loaded import Loaded
 from .mapped import mapped
+from .npy_files import NpyFile, Stamp
 from .reader import Reader
 from .samples import Samples
 from .sources import layout_of
@@ -53,10 +54,12 @@ class Fetcher:
         Bytes of decoded chunks that are kept and read.
     epoch : int
         What a random preprocess depends on, besides the chunk.
+    retries : int
+        How often a read that fails in passing is tried again.
     """
 
-    def __init__(self, samples: Samples, memory: int, epoch: int) -> None:
-        self._samples, self._memory = samples, memory
+    def __init__(self, samples: Samples, memory: int, epoch: int, retries: int) -> None:
+        self._samples, self._memory, self._retries = samples, memory, retries
         self._loop = asyncio.new_event_loop()
         self._work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
         # Of its own: work that waits for a graph must not take the threads that compute it.
@@ -64,7 +67,9 @@ class Fetcher:
         self._loop.set_default_executor(self._work)
         self._blocks = Buffers(memory, total=memory)
         # A preprocess works on cells of all variables.
-        data = mapped(samples.data) if samples.preprocess is None else samples.data
+        data, self._maps = samples.data, dict[NpyFile, Stamp]()
+        if samples.preprocess is None:
+            data, self._maps = mapped(data)
         self._data = with_recycled_memory(data, self._blocks, samples.dtypes)
         self.recorder = Recorder(epoch)
         self._groups = self._grouped(epoch)
@@ -115,6 +120,7 @@ class Fetcher:
             recorder=self.recorder,
             executor=self._work,
             graphs=self._graphs,
+            retries=self._retries,
         )
         return Group(reader, grids, nbytes)
 
@@ -131,7 +137,14 @@ class Fetcher:
             What random transforms depend on, besides the sample.
         buffers : Buffers
             Where the memory of the batch comes from.
+
+        Raises
+        ------
+        ValueError
+            If a memory-mapped file has changed since it was mapped.
         """
+        for file, stamp in self._maps.items():
+            file.require_unchanged(stamp)
         recipe = self._samples.recipe
         windows = recipe.windows
         assembly = Assembly(recipe, buffers, len(numbers), epoch)

@@ -8,19 +8,20 @@ import os
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Never, Self
 
 import torch
 import torch.utils.data
 import xarray as xr
 
-from .arguments import as_bytes, as_epoch, as_numbers
+from .arguments import as_bytes, as_epoch, as_numbers, as_retries
 from .batch import Batch
 from .buffers import Buffers
 from .fetch import Fetcher
 from .forked import let_forks_wait_for_reads, make_safe
 from .labels import LabelledWindows
 from .plan import Plan
+from .retry import RETRIES
 from .samples import Samples
 from .shared import SharedBuffers
 from .stats import Recorder
@@ -31,6 +32,23 @@ __all__ = ["Fetched", "MapDataset"]
 
 # Memory of batches that is kept while nobody uses it.
 IDLE_BYTES = 2**28
+
+_OF_LOADER = "give it to the DataLoader, whose sampler decides the order"
+# What takes the place of arguments that only an IterableDataset has.
+_ELSEWHERE = {
+    "where": "take torch.utils.data.Subset(dataset, indices)",
+    "weights": "give the DataLoader a torch.utils.data.WeightedRandomSampler",
+    "batch_size": _OF_LOADER,
+    "shuffle": _OF_LOADER,
+    "drop_last": _OF_LOADER,
+    "batch_transform": "give the dataset a transform, or torch's DataLoader a collate_fn",
+    "seed": "give the DataLoader a ChunkSampler(dataset, seed=…)",
+    "uneven": "give the DataLoader a ChunkSampler(dataset, uneven=…)",
+    "rank": "give the DataLoader a ChunkSampler(dataset, rank=…, world_size=…)",
+    "world_size": "give the DataLoader a ChunkSampler(dataset, rank=…, world_size=…)",
+    "cache": "decoded chunks are always kept while memory lasts",
+    "on_error": "catch ReadError where a sample is asked for; an IterableDataset can skip samples",
+}
 
 
 class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
@@ -64,10 +82,15 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         xarray object → xarray object, for every sample of the part ``x`` or ``y``.
     memory : int or str
         Bytes, or text such as ``"1 GiB"``, that decoded chunks may take, per process.
+    retries : int
+        How often a read is tried again that fails in passing, as for `IterableDataset`.
     dtype : torch.dtype or numpy.dtype, optional
         What floating data becomes, float32 by default. Integers and booleans keep their dtype.
     dims : sequence of Hashable, optional
         Names of the dims of a ``zarr.Array`` that does not name them.
+    **others : Never
+        None. For arguments that only an `IterableDataset` has, such as ``where``, the error says
+        what takes their place.
 
     Raises
     ------
@@ -107,9 +130,13 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         transform: Callable[..., Any] | None = None,
         target_transform: Callable[..., Any] | None = None,
         memory: int | str = "1 GiB",
+        retries: int = RETRIES,
         dtype: Any = None,
         dims: Sequence[Hashable] | None = None,
+        **others: Never,
     ) -> None:
+        _refuse(others)
+        self.retries = as_retries(retries)
         samples = Samples.of(
             ds,
             input_dims,
@@ -255,6 +282,8 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
             If they are not integers, one after the other.
         ReadError
             If their data cannot be read.
+        ValueError
+            If there is no index, or a memory-mapped file has changed since it was mapped.
         """
         numbers = as_numbers(indices, len(self))
         if not len(numbers):
@@ -299,7 +328,7 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
                 buffers = SharedBuffers if self._shares_memory else Buffers
                 self._reading = (
                     epoch,
-                    Fetcher(self._samples, memory, epoch),
+                    Fetcher(self._samples, memory, epoch, self.retries),
                     buffers(min(memory, IDLE_BYTES)),
                 )
             return self._reading[1:]
@@ -311,6 +340,14 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock(), _process=os.getpid())
+
+
+def _refuse(others: Mapping[str, Any]) -> None:
+    """Raise TypeError, naming the alternative, if there are other arguments."""
+    for name in others:
+        if name in _ELSEWHERE:
+            raise TypeError(f"MapDataset does not take {name}: {_ELSEWHERE[name]}")
+        raise TypeError(f"MapDataset got an unexpected keyword argument {name!r}")
 
 
 # Threads of a parent process, which are not here; to end them would wait for them.

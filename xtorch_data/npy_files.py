@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["NpyFile"]
+__all__ = ["NpyFile", "Stamp"]
+
+Stamp: TypeAlias = tuple[int, int]  # size in bytes, and time of the last change in ns
 
 
 class NpyFile:
@@ -72,3 +75,24 @@ class NpyFile:
                 return np.memmap(file, self.dtype, "r", len(self._header), self.shape, self._order)
             except ValueError as error:
                 raise ValueError(f"{self.path} was cut off: {error}") from error
+
+    def stamp(self) -> Stamp:
+        """What tells the file, as it is now, from a later one."""
+        found = os.stat(self.path)
+        return found.st_size, found.st_mtime_ns
+
+    def require_unchanged(self, stamp: Stamp) -> None:
+        """Raise ValueError if the file has changed since it had a stamp.
+
+        A map shows other values then, and beyond the end of the file it would end the process.
+
+        Parameters
+        ----------
+        stamp : tuple of int
+            From `stamp`.
+        """
+        if self.stamp() != stamp:
+            raise ValueError(
+                f"{self.path} has changed since it was mapped into memory: open it again, and make "
+                "a dataset of that"
+            )
