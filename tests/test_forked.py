@@ -112,3 +112,16 @@ def test_a_fork_waits_for_a_thread_that_reads_hdf5(engine, lock, tmp_path):
     process.join()
     thread.join()
     assert process.exitcode == 0
+
+
+def test_a_fork_that_cannot_wait_any_longer_says_so(monkeypatch, caplog):
+    free, taken = threading.Lock(), threading.Lock()
+    monkeypatch.setattr(forked, "_LIBRARY_LOCKS", (free, taken))
+    monkeypatch.setattr(forked, "_PATIENCE_SECONDS", 0.05)
+    forked._wait_for_reads()
+    forked._release()
+    assert not caplog.records
+    with taken:
+        forked._wait_for_reads()
+    assert "may hang in the child" in caplog.text
+    assert not free.locked() and not taken.locked()

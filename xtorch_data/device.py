@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
 from .batch import Batch
 
-__all__ = ["as_device", "on_device"]
+__all__ = ["as_device", "on_device", "one_ahead"]
+
+Item = TypeVar("Item")
+Begun = TypeVar("Begun")
+Done = TypeVar("Done")
+Copy: TypeAlias = tuple[Batch, Batch, torch.cuda.Event]  # pinned, moved, and when it has
 
 
 def as_device(device: Any) -> torch.device:
@@ -31,17 +36,50 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
             yield batch.to(device)
         return
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    ahead: deque[tuple[Batch, Batch, torch.cuda.Event]] = deque()
-    for batch in batches:
+
+    def begin(batch: Batch) -> Copy:
         with torch.cuda.stream(stream):
             moved = batch.to(device, non_blocking=True)
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(stream)
-        ahead.append((batch, moved, copied))
-        if len(ahead) > 1:
-            yield _arrived(*ahead.popleft(), device)
-    while ahead:
-        yield _arrived(*ahead.popleft(), device)
+        return batch, moved, copied
+
+    yield from one_ahead(batches, begin, lambda copy: _arrived(*copy, device))
+
+
+def one_ahead(
+    items: Iterator[Item], begin: Callable[[Item], Begun], finish: Callable[[Begun], Done]
+) -> Iterator[Done]:
+    """Yield each item, finished after the next one was begun.
+
+    An error comes in the place of what could not be had or begun.
+
+    Parameters
+    ----------
+    items : iterator
+        What is begun.
+    begin, finish : callable
+        From an item to what has begun, and from that to what is yielded.
+    """
+    begun: deque[Begun] = deque()
+    failed: Exception | None = None
+    while True:
+        try:
+            begun.append(begin(next(items)))
+        except StopIteration:
+            break
+        except Exception as error:
+            failed = error
+            break
+        if len(begun) > 1:
+            yield finish(begun.popleft())
+    while begun:
+        yield finish(begun.popleft())
+    if failed is not None:
+        try:
+            raise failed
+        finally:
+            failed = None  # its traceback has this frame
 
 
 def _arrived(pinned: Batch, moved: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:

@@ -64,6 +64,13 @@ def _wait_for_reads() -> None:
                 return
             _release()  # readers of netCDF take both, in an order that is not known
         first, second = second, first
+    if not _held:
+        logger.warning(
+            "this process forks while one of its threads reads through HDF5 or netCDF, and has "
+            "done so for %.0f s: reads of such files may hang in the child. %s",
+            _PATIENCE_SECONDS,
+            _ADVICE,
+        )
 
 
 def _release() -> None:
