@@ -69,6 +69,7 @@ def test_verify_says_by_its_exit_code_whether_all_is_there(store):
         "repeated": 0,
         "missing": 0,
         "batches_per_rank": [2, 2],
+        "drawn_from": None,
     }
 
 

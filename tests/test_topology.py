@@ -284,6 +284,34 @@ def test_verify_cannot_be_changed_and_reads_no_data(capsys):
         report.missing = 1
 
 
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 0), (3, 2)])
+def test_shares_are_what_each_worker_of_each_rank_yields(ranks, workers):
+    plan = xtd.IterableDataset(
+        forecast(time=40), {"time": 8}, inputs="a", shuffle=True, batch_size=3, uneven="keep"
+    ).plan
+    shares = plan.shares(1, ranks, workers)
+    assert [len(rank) for rank in shares] == [max(1, workers)] * ranks
+    places = [p for rank in shares for worker in rank for a, b in worker for p in range(a, b)]
+    assert sorted(places) == list(range(100))
+    for rank, share in enumerate(shares):
+        sizes = [len(list(plan.batch_sizes(worker))) for worker in share]
+        assert sum(sizes) == plan.batches(1, rank, ranks)
+
+
+def test_verify_counts_draws_as_draws():
+    weighted = {"shuffle": True, "weights": np.arange(33) % 2}
+    line = forecast(time=40)["a"].isel(y=0, x=0)
+    dataset = xtd.IterableDataset(line, {"time": 8}, OVERLAP, **weighted)
+    numbers = samples_of(dataset)
+    assert len(set(numbers)) < len(numbers) == 33  # some are drawn again
+    counts = xtd.verify(dataset, world_size=2)
+    assert (counts.samples, counts.repeated, counts.drawn_from) == (33, 0, 33)
+    assert "33 draws of 33 samples, counted as draws: 0 repeated" in str(counts)
+    plain = xtd.verify(xtd.IterableDataset(line, {"time": 8}, OVERLAP))
+    assert str(plain).startswith("33 samples: 0 repeated")
+    assert plain.drawn_from is None
+
+
 # ---------------------------------------------------------------------------------------------
 # Real worker processes
 

@@ -17,9 +17,9 @@ __all__ = [
     "as_bytes",
     "as_epoch",
     "as_numbers",
+    "as_ranks_and_workers",
     "as_retries",
     "as_seed",
-    "as_topology",
     "as_uneven",
     "numpy_dtype",
 ]
@@ -55,7 +55,7 @@ def as_retries(retries: int) -> int:
     return _not_negative(retries, "retries")
 
 
-def as_topology(world_size: int, num_workers: int) -> tuple[int, int]:
+def as_ranks_and_workers(world_size: int, num_workers: int) -> tuple[int, int]:
     """Numbers of ranks, 1 or more, and of workers."""
     if world_size < 1 or num_workers < 0:
         raise ValueError("world_size must be 1 or more and num_workers 0 or more")

@@ -16,9 +16,9 @@ from .arguments import (
     as_batch_size,
     as_bytes,
     as_epoch,
+    as_ranks_and_workers,
     as_retries,
     as_seed,
-    as_topology,
     as_uneven,
 )
 from .assembly import Assembly
@@ -408,7 +408,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             as text and, in a notebook, as HTML.
         """
         world_size = self.world_size if world_size is None else world_size
-        world_size, num_workers = as_topology(world_size, num_workers)
+        world_size, num_workers = as_ranks_and_workers(world_size, num_workers)
         self._plan.require_shares(world_size)
         return explain(self._samples, self._data, self._plan, self.epoch, world_size, num_workers)
 

@@ -252,10 +252,7 @@ def explain(
         The topology.
     """
     windows, workers = plan.windows, max(1, num_workers)
-    parts = [
-        [plan.intervals(epoch, rank, world_size, worker, workers) for worker in range(workers)]
-        for rank in range(world_size)
-    ]
+    parts = plan.shares(epoch, world_size, num_workers)
     left = plan.left(epoch)
     once = sum(_decoded_once(layout, plan) for layout in plan.layouts)
     used = sum(_used(layout, plan) for layout in plan.layouts)

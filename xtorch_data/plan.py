@@ -267,6 +267,17 @@ class Plan:
             return latest.rest(left, rank)[worker]
         return walk.parts(self.left(epoch), rank)[worker]
 
+    def shares(self, epoch: int, world_size: int, num_workers: int) -> list[list[list[Interval]]]:
+        """What each worker of each rank yields of an epoch's line: ``[rank][worker]``.
+
+        Without workers there is one list in each rank's place.
+        """
+        workers = max(1, num_workers)
+        return [
+            [self.intervals(epoch, rank, world_size, worker, workers) for worker in range(workers)]
+            for rank in range(world_size)
+        ]
+
     def batches(self, epoch: int, rank: int, world_size: int) -> int:
         """Number of batches that one rank yields, however many workers it has."""
         left = resume.samples_left(self.samples, self._walked(epoch))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arguments import as_topology
+from .arguments import as_ranks_and_workers
 from .dataset import IterableDataset
 from .intervals import Interval, total
 from .plan import Plan
@@ -27,23 +27,31 @@ class Verification:
         Samples of the epoch, or what is left of it if it is resumed: those that ``where`` keeps,
         and with ``weights`` those that are drawn, each draw counted as one.
     repeated : int
-        Samples yielded beyond the first time, over all ranks.
+        Samples yielded beyond the first time, over all ranks; with ``weights``, draws: that
+        different draws are of the same sample does not count.
     missing : int
         Samples that no rank yields: those that ``uneven="drop"`` or ``drop_last`` leave out.
     batches_per_rank : tuple of int
         Number of batches of each rank.
+    drawn_from : int or None
+        With ``weights``, the number of samples that are drawn from.
     """
 
     samples: int
     repeated: int
     missing: int
     batches_per_rank: tuple[int, ...]
+    drawn_from: int | None = None
 
     def __str__(self) -> str:
         fewest, most = min(self.batches_per_rank), max(self.batches_per_rank)
         each = f"{most}" if fewest == most else f"{fewest} to {most}"
+        if self.drawn_from is None:
+            what = f"{self.samples} samples"
+        else:
+            what = f"{self.samples} draws of {self.drawn_from} samples, counted as draws"
         return (
-            f"{self.samples} samples: {self.repeated} repeated, {self.missing} missing; "
+            f"{what}: {self.repeated} repeated, {self.missing} missing; "
             f"{each} batches on each of {len(self.batches_per_rank)} ranks"
         )
 
@@ -88,15 +96,11 @@ def verify(
 
 def counted(dataset: IterableDataset, world_size: int, num_workers: int) -> Verification:
     """The counts of `verify`."""
-    world_size, num_workers = as_topology(world_size, num_workers)
+    world_size, num_workers = as_ranks_and_workers(world_size, num_workers)
     plan, epoch = dataset.plan, dataset.epoch
-    workers = max(1, num_workers)
     samples = total(plan.left(epoch))
-    parts = [
-        [plan.intervals(epoch, rank, world_size, worker, workers) for worker in range(workers)]
-        for rank in range(world_size)
-    ]
-    intervals = [interval for rank in parts for worker in rank for interval in worker]
+    shares = plan.shares(epoch, world_size, num_workers)
+    intervals = [interval for rank in shares for worker in rank for interval in worker]
     each = plan.weights is None and len(plan.windows) <= COUNTED_SAMPLES
     covered = _counted(plan, epoch, intervals) if each else _union(intervals)
     return Verification(
@@ -104,8 +108,9 @@ def counted(dataset: IterableDataset, world_size: int, num_workers: int) -> Veri
         repeated=total(intervals) - covered,
         missing=samples - covered,
         batches_per_rank=tuple(
-            sum(len(list(plan.batch_sizes(worker))) for worker in rank) for rank in parts
+            sum(len(list(plan.batch_sizes(worker))) for worker in rank) for rank in shares
         ),
+        drawn_from=None if plan.weights is None else plan.samples,
     )
 
 
