@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from . import xbatcher as xbatcher
     from .batch import Batch
     from .dataset import IterableDataset
-    from .explain import Explanation, VariableReads
+    from .explanation import Explanation, VariableReads
     from .failures import Failure
     from .loader import DataLoader
     from .map_dataset import MapDataset
@@ -55,7 +55,7 @@ _HOMES = {
     "ChunkSampler": "sampler",
     "Compose": "transforms",
     "DataLoader": "loader",
-    "Explanation": "explain",
+    "Explanation": "explanation",
     "Failure": "failures",
     "IterableDataset": "dataset",
     "MapDataset": "map_dataset",
@@ -64,7 +64,7 @@ _HOMES = {
     "Select": "select",
     "Split": "splits",
     "Stats": "stats",
-    "VariableReads": "explain",
+    "VariableReads": "explanation",
     "Verification": "verification",
     "kfold": "splits",
     "open_zarr": "sources",

@@ -25,7 +25,8 @@ from .assembly import Assembly
 from .batch import Batch
 from .buffers import Buffers
 from .cache import BlockCache
-from .explain import Explanation, explain
+from .explain import explain
+from .explanation import Explanation
 from .filters import as_weights, as_where, evaluated, labeled
 from .forked import let_forks_wait_for_reads, make_safe
 from .intervals import Uneven, cut, total

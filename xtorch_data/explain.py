@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import math
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import xarray as xr
@@ -16,221 +14,20 @@ from . import epoch as epochs
 from .chunks import Layout
 from .covered import places_covered, wanted_along
 from .cuts import decoded_once
+from .explanation import Explanation, VariableReads
 from .intervals import Interval, share_total, total
 from .lazy import codec_pipeline, is_lazy, read_path
 from .plan import ENOUGH_AMPLIFICATION, Plan
 from .samples import Samples
 
-__all__ = ["Explanation", "VariableReads", "explain"]
+__all__ = ["explain"]
 
 # Loads up to which an epoch is walked to count what it reads; beyond, it is estimated.
 COUNTED_LOADS = 20_000
-# Lines of the text before those of variables.
-HEAD_LINES = 5
 # Chunks smaller than this cost more to ask for than to decode.
 SMALL_CHUNK_BYTES = 2**16
 # A shuffle that mixes less than this can be better.
 ENOUGH_MIXING = 0.8
-
-
-@dataclass(frozen=True)
-class VariableReads:
-    """How one variable is stored, and what an epoch reads of it.
-
-    Attributes
-    ----------
-    name : Hashable
-        Its name.
-    dtype : str
-        Dtype of the values as they are held.
-    chunks : mapping of Hashable to int
-        Size of a chunk along each dim of the sample space, the largest where they differ.
-    chunk_nbytes : int
-        Bytes of a chunk as it is held.
-    path : str
-        How it is read: ``"directly"``, ``"by zarr"``, ``"by its backend"``, ``"by dask"`` or
-        ``"from memory"``.
-    chunk_reads : int
-        Chunks that are decoded in an epoch, over all ranks and workers.
-    nbytes : int
-        Bytes that are decoded in an epoch, over all ranks and workers.
-    """
-
-    name: Hashable
-    dtype: str
-    chunks: Mapping[Hashable, int]
-    chunk_nbytes: int
-    path: str
-    chunk_reads: int
-    nbytes: int
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What the next epoch of a dataset will do, and what that costs.
-
-    Attributes
-    ----------
-    source : str
-        Where the data comes from.
-    windows : int
-        Windows that fit into the data.
-    samples : int
-        Samples of the epoch, or what is left of it where it is resumed.
-    left_out : mapping of str to int
-        Samples that are not yielded, by reason: ``"where"``, ``"uneven"``, ``"drop_last"``.
-    shuffle : bool
-        Whether the order is random.
-    beyond : mapping of Hashable to int
-        Steps of windowed dims behind the last window, which are in no sample.
-    batches_per_rank : tuple of int
-        Batches of each rank.
-    num_workers : int
-        Worker processes of each rank, 0 for none.
-    sample_nbytes : int
-        Bytes of the tensors of one sample, before any transform.
-    variables : tuple of VariableReads
-        What is read, and how.
-    blocks, block_nbytes : int
-        Blocks in which the data is read, and bytes of the largest.
-    pools, pool_nbytes : int
-        Pools whose samples are shuffled together, and bytes of one; the blocks where nothing is.
-    memory : int
-        Bytes that blocks may take in each process.
-    nbytes_used : int
-        Bytes that are in at least one window, each counted once, as they are held.
-    nbytes : int
-        Bytes that are decoded, over all ranks and workers.
-    amplification : float
-        Their ratio: how many bytes are decoded for one that is used.
-    amplification_of : mapping of str to float
-        Its factors: ``"chunks"``, what chunks hold beside what windows use; ``"halo"``, what is
-        decoded again for windows that reach into the next block; ``"cuts"``, what is read again
-        where ranks and workers divide a pool.
-    mixing : float
-        How well batches are mixed, from 0 in order to 1 for a full shuffle: the chance that two
-        samples that are shuffled together come from different blocks, over that of a full shuffle.
-    exact : bool
-        Whether reads are counted; for very many blocks they are estimated. What ``cache=True`` has
-        kept from an earlier epoch is not taken off.
-    advice : tuple of str
-        What would make it cheaper or mix it better, and by how much.
-    """
-
-    source: str
-    windows: int
-    samples: int
-    left_out: Mapping[str, int]
-    shuffle: bool
-    beyond: Mapping[Hashable, int]
-    batches_per_rank: tuple[int, ...]
-    num_workers: int
-    sample_nbytes: int
-    variables: tuple[VariableReads, ...]
-    blocks: int
-    block_nbytes: int
-    pools: int
-    pool_nbytes: int
-    memory: int
-    nbytes_used: int
-    nbytes: int
-    amplification: float
-    amplification_of: Mapping[str, float]
-    mixing: float
-    exact: bool
-    advice: tuple[str, ...]
-
-    @property
-    def chunk_reads(self) -> int:
-        """Chunks that are decoded in an epoch, over all ranks and workers."""
-        return sum(variable.chunk_reads for variable in self.variables)
-
-    def __str__(self) -> str:
-        about = "" if self.exact else "about "
-        lines = [
-            self._samples_line(),
-            f"  batches   {self._batches_line()}",
-            f"  blocks    {self.blocks:,} of {format_bytes(self.block_nbytes)} at most; "
-            f"{self._pools_line()}",
-            f"  reads     {about}{self.chunk_reads:,} chunks, {format_bytes(self.nbytes)} decoded "
-            f"for {format_bytes(self.nbytes_used)} used: {self.amplification:.2f} times",
-            f"            ({', '.join(f'{k} {v:.2f}' for k, v in self.amplification_of.items())})",
-        ]
-        lines += [f"    {_variable_line(variable)}" for variable in self.variables]
-        lines += [f"  advice    {text}" for text in self.advice]
-        return "\n".join(lines)
-
-    __repr__ = __str__
-
-    def _samples_line(self) -> str:
-        out = [f"{count:,} by {reason}" for reason, count in self.left_out.items() if count]
-        out += [f"{steps} steps of {dim!r}" for dim, steps in self.beyond.items() if steps]
-        left = f"; left out: {', '.join(out)}" if out else ""
-        return f"{self.samples:,} of {self.windows:,} samples from {self.source}{left}"
-
-    def _batches_line(self) -> str:
-        fewest, most = min(self.batches_per_rank), max(self.batches_per_rank)
-        each = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
-        ranks, workers = len(self.batches_per_rank), self.num_workers
-        return (
-            f"{each} on {'each of ' if ranks > 1 else ''}{ranks} rank{'s' * (ranks > 1)}, "
-            f"{f'{workers} workers' if workers else 'no workers'}; "
-            f"{format_bytes(self.sample_nbytes)} a sample"
-        )
-
-    def _pools_line(self) -> str:
-        memory = f"{format_bytes(self.memory)} of memory a process"
-        if not self.shuffle:
-            return f"in order, {memory}"
-        return (
-            f"{self.pools:,} pool{'s' * (self.pools > 1)} of {format_bytes(self.pool_nbytes)}, "
-            f"mixing {self.mixing:.2f}, "
-            f"{memory}"
-        )
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            "<tr>"
-            + "".join(
-                f"<td style='text-align:left;padding:0.15em 0.8em'>{html.escape(str(cell))}</td>"
-                for cell in (
-                    variable.name,
-                    variable.dtype,
-                    _sizes(variable.chunks),
-                    format_bytes(variable.chunk_nbytes),
-                    variable.path,
-                    f"{variable.chunk_reads:,}",
-                    format_bytes(variable.nbytes),
-                )
-            )
-            + "</tr>"
-            for variable in self.variables
-        )
-        titles = "".join(
-            f"<th style='text-align:left;padding:0.15em 0.8em'>{title}</th>"
-            for title in ("variable", "dtype", "chunks", "a chunk", "read", "chunks read", "bytes")
-        )
-        text = "\n".join(str(self).splitlines()[:HEAD_LINES])
-        advice = "".join(f"<li>{html.escape(each)}</li>" for each in self.advice)
-        return (
-            f"<div><pre style='white-space:pre-wrap'>{html.escape(text)}</pre>"
-            f"<details><summary>Variables ({len(self.variables)})</summary>"
-            f"<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table></details>"
-            + (f"<details open><summary>Advice</summary><ul>{advice}</ul></details>" * bool(advice))
-            + "</div>"
-        )
-
-
-def _sizes(sizes: Mapping[Hashable, int]) -> str:
-    return " × ".join(f"{dim} {size}" for dim, size in sizes.items()) or "scalar"
-
-
-def _variable_line(variable: VariableReads) -> str:
-    return (
-        f"{variable.name}: {variable.dtype}, chunks of {_sizes(variable.chunks)} "
-        f"({format_bytes(variable.chunk_nbytes)}), read {variable.path}, "
-        f"{variable.chunk_reads:,} chunks"
-    )
 
 
 def explain(
