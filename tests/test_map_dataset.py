@@ -205,7 +205,6 @@ def test_a_dataset_without_targets_gives_tuples_of_one():
         ("rank", "ChunkSampler"),
         ("world_size", "ChunkSampler"),
         ("batch_transform", "transform"),
-        ("cache", "kept while memory lasts"),
         ("on_error", "ReadError"),
     ],
 )
@@ -268,6 +267,22 @@ def test_a_sample_costs_the_chunks_that_it_lies_in():
     counts.clear()
     dataset[5 * 8 + 2]  # steps 8 to 11, rows 40 to 59
     assert set(reads(counts, "a")) == {"a/c/0/1/0", "a/c/1/0/0", "a/c/1/1/0"}
+
+
+def test_without_a_cache_chunks_serve_those_alone_that_are_asked_for_together():
+    opened, counts = counted(large(), {"a": (10, 50, 100)})
+    kept, dropped = (
+        xtd.MapDataset(opened, {"time": 2, "y": -1, "x": -1}, inputs="a", cache=cache)
+        for cache in (True, False)
+    )
+    expected = kept.fetch([0, 3, 5])
+    counts.clear()
+    for _ in range(3):
+        assert torch.equal(kept.fetch([0, 3, 5]).x, expected.x)
+    assert not reads(counts, "a")
+    for _ in range(3):
+        assert torch.equal(dropped.fetch([0, 3, 5]).x, expected.x)
+    assert set(reads(counts, "a").values()) == {3}
 
 
 def test_what_was_used_last_is_kept():

@@ -56,10 +56,15 @@ class Fetcher:
         What a random preprocess depends on, besides the chunk.
     retries : int
         How often a read that fails in passing is tried again.
+    keep : bool
+        Whether chunks are kept for later samples.
     """
 
-    def __init__(self, samples: Samples, memory: int, epoch: int, retries: int) -> None:
+    def __init__(
+        self, samples: Samples, memory: int, epoch: int, retries: int, keep: bool = True
+    ) -> None:
         self._samples, self._memory, self._retries = samples, memory, retries
+        self._keep = keep
         self._loop = asyncio.new_event_loop()
         self._work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
         # Of its own: work that waits for a graph must not take the threads that compute it.
@@ -169,6 +174,10 @@ class Fetcher:
             assembly.add(sum(len(rows) for rows in done), loaded, loaded.locate(0, len(chosen)))
             done.append(chosen[as_asked])
             del cells, pieces, loaded  # before the next ones are read
+            if not self._keep:
+                with self._lock:
+                    for cell in list(self._held):
+                        self._drop(cell)
         batch = assembly.finish(single=False)
         self.recorder.add(transform=assembly.transform_seconds)
         if len(done) == 1:

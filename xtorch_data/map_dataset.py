@@ -46,7 +46,6 @@ _ELSEWHERE = {
     "uneven": "give the DataLoader a ChunkSampler(dataset, uneven=…)",
     "rank": "give the DataLoader a ChunkSampler(dataset, rank=…, world_size=…)",
     "world_size": "give the DataLoader a ChunkSampler(dataset, rank=…, world_size=…)",
-    "cache": "decoded chunks are always kept while memory lasts",
     "on_error": "catch ReadError where a sample is asked for; an IterableDataset can skip samples",
 }
 
@@ -82,6 +81,9 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         xarray object → xarray object, for every sample of the part ``x`` or ``y``.
     memory : int or str
         Bytes, or text such as ``"1 GiB"``, that decoded chunks may take, per process.
+    cache : bool
+        Whether decoded chunks are kept for later samples while they fit in `memory`. If not, they
+        serve those alone that are asked for together.
     retries : int
         How often a read is tried again that fails in passing, as for `IterableDataset`.
     dtype : torch.dtype or numpy.dtype, optional
@@ -130,13 +132,14 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         transform: Callable[..., Any] | None = None,
         target_transform: Callable[..., Any] | None = None,
         memory: int | str = "1 GiB",
+        cache: bool = True,
         retries: int = RETRIES,
         dtype: Any = None,
         dims: Sequence[Hashable] | None = None,
         **others: Never,
     ) -> None:
         _refuse(others)
-        self.retries = as_retries(retries)
+        self.retries, self.cache = as_retries(retries), bool(cache)
         samples = Samples.of(
             ds,
             input_dims,
@@ -328,7 +331,7 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
                 buffers = SharedBuffers if self._shares_memory else Buffers
                 self._reading = (
                     epoch,
-                    Fetcher(self._samples, memory, epoch, self.retries),
+                    Fetcher(self._samples, memory, epoch, self.retries, self.cache),
                     buffers(min(memory, IDLE_BYTES)),
                 )
             return self._reading[1:]
