@@ -26,7 +26,7 @@ from .cuts import (
 )
 from .windows import IntArray, Windows
 
-__all__ = ["INDEX_BYTES", "BlockGrid", "plan_in_order", "plan_shuffled"]
+__all__ = ["INDEX_BYTES", "BlockGrid", "decoded_once_nbytes", "plan_in_order", "plan_shuffled"]
 
 # Blocks whose halo costs no more than this are not made larger: more, smaller blocks mix better.
 TOLERATED_AMPLIFICATION = 1.1
@@ -144,7 +144,7 @@ def plan_shuffled(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
         for axis in windows.axes
     ]
     decoded, held = _costs(windows, layouts, options, INDEX_BYTES)
-    amplification = decoded / _decoded_once(windows, layouts)
+    amplification = decoded / decoded_once_nbytes(windows, layouts)
     choice = _choose(amplification, held, budget, budget // BLOCKS_PER_POOL)
     return _grid(windows, options, choice, held, amplification)
 
@@ -189,7 +189,7 @@ def _cut_along(windows: Windows, layouts: Sequence[Layout], budget: int, place: 
     ways = thin(candidates(axis, layouts, by_end=True), 1)
     plain = [consecutive(axis, layouts, cut) for cut in ways]
     target = min(budget, IN_ORDER_BLOCK_BYTES)
-    once = _decoded_once(windows, layouts)
+    once = decoded_once_nbytes(windows, layouts)
     # Ends of blocks at ends of chunks, or else what is left of a chunk is kept.
     for cuts in (plain, plain + with_whole_chunks(axis, layouts, plain)):
         options = [*before, cuts, *after]
@@ -205,7 +205,7 @@ def _cut_along(windows: Windows, layouts: Sequence[Layout], budget: int, place: 
     return replace(grid, whole_chunks={name: each for name, each in grids.items() if each.chunked})
 
 
-def _decoded_once(windows: Windows, layouts: Iterable[Layout]) -> float:
+def decoded_once_nbytes(windows: Windows, layouts: Iterable[Layout]) -> float:
     """Bytes that are decoded if every chunk that windows touch is decoded once."""
     total = 0.0
     for layout in layouts:

@@ -44,14 +44,8 @@ class Table:
 
     def inside(self, box: Sequence[Interval]) -> npt.NDArray[Any]:
         """The values of the samples in a box of windows, in C order."""
-        return self._broadcast(
-            self.values[tuple(slice(*box[place]) for place in self.axes)],
-            tuple(last - first for first, last in box),
-        ).ravel()
-
-    def _broadcast(self, values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        own = [size if place in self.axes else 1 for place, size in enumerate(shape)]
-        return np.broadcast_to(values.reshape(own), shape)
+        part = Table(self.axes, self.values[tuple(slice(*box[place]) for place in self.axes)])
+        return part.full(range(len(box)), [last - first for first, last in box]).ravel()
 
     def full(self, axes: Sequence[int], shape: Sequence[int]) -> npt.NDArray[Any]:
         """The values over these axes, which have its own among them, and sizes."""

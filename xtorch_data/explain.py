@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import xarray as xr
 from dask.utils import format_bytes
 
 from . import epoch as epochs
+from .blocks import decoded_once_nbytes
 from .chunks import Layout
 from .covered import places_covered, wanted_along
-from .cuts import decoded_once
 from .explanation import Explanation, VariableReads
 from .intervals import Interval, share_total, total
 from .lazy import codec_pipeline, is_lazy, read_path
@@ -51,7 +51,7 @@ def explain(
     windows, workers = plan.windows, max(1, num_workers)
     parts = plan.shares(epoch, world_size, num_workers)
     left = plan.left(epoch)
-    once = sum(_decoded_once(layout, plan) for layout in plan.layouts)
+    once = decoded_once_nbytes(windows, plan.layouts)
     used = sum(_used(layout, plan) for layout in plan.layouts)
     exact = len(plan.grid) * (2 if world_size * workers > 1 else 1) <= COUNTED_LOADS
     if exact:
@@ -59,8 +59,7 @@ def explain(
         chunk_reads, nbytes = _counted(plan, epoch, [part for rank in parts for part in rank])
     else:
         chunk_reads, nbytes, alone = _estimated(plan, world_size * workers)
-    size, count = plan.batch_size or 1, total(left)
-    batches = tuple(sum(-(-total(part) // size) for part in rank) for rank in parts)
+    count, batches = total(left), plan.batches_per_rank(parts)
     yielded = sum(total(part) for rank in parts for part in rank)
     shared = sum(share_total(count, rank, world_size, plan.uneven) for rank in range(world_size))
     mixing = _mixing(plan)
@@ -103,7 +102,7 @@ def explain(
         amplification_of=factors,
         mixing=mixing,
         exact=exact,
-        advice=tuple(_advice(plan, data, factors["halo"], factors["cuts"], batches, num_workers)),
+        advice=tuple(_advice(plan, data, factors, mixing, batches, num_workers)),
     )
 
 
@@ -121,19 +120,13 @@ def _counted(
 def _estimated(plan: Plan, parts: int) -> tuple[list[int], list[int], list[int]]:
     """About as many; each cut makes two parts read the same pool."""
     share = plan.filled_blocks[0] / len(plan.grid) * plan.amplification
-    alone = [int(_decoded_once(layout, plan) * share) for layout in plan.layouts]
+    alone = [int(decoded_once_nbytes(plan.windows, [layout]) * share) for layout in plan.layouts]
     nbytes = [int(size * (1 + (parts - 1) / _pools(plan))) for size in alone]
     chunks = [
         size // max(1, _chunk_nbytes(layout))
         for layout, size in zip(plan.layouts, nbytes, strict=True)
     ]
     return chunks, nbytes, alone
-
-
-def _decoded_once(layout: Layout, plan: Plan) -> float:
-    """Bytes of a variable that are decoded if each chunk that windows touch is decoded once."""
-    axes = (axis for axis in plan.windows.axes if axis.dim in layout.chunks)
-    return layout.itemsize * math.prod(decoded_once(axis, layout.chunks[axis.dim]) for axis in axes)
 
 
 def _used(layout: Layout, plan: Plan) -> int:
@@ -201,12 +194,13 @@ def _mixing(plan: Plan) -> float:
 def _advice(
     plan: Plan,
     data: xr.Dataset,
-    again: float,
-    cuts: float,
+    factors: Mapping[str, float],
+    mixing: float,
     batches: tuple[int, ...],
     num_workers: int,
 ) -> Iterable[str]:
     """What would make an epoch cheaper or mix it better."""
+    again, cuts = factors["halo"], factors["cuts"]
     if again > ENOUGH_AMPLIFICATION:
         better = _first(plan, lambda other: other.amplification <= ENOUGH_AMPLIFICATION)
         if better is not None:
@@ -219,7 +213,6 @@ def _advice(
                 f"chunks are decoded {again:.1f} times, and more memory would not help: chunks "
                 "that are longer than a window along windowed dims would"
             )
-    mixing = _mixing(plan)
     if plan.shuffle and mixing < ENOUGH_MIXING:
         better = _first(plan, lambda other: _mixing(other) >= ENOUGH_MIXING)
         if better is not None:

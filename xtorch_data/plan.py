@@ -278,6 +278,14 @@ class Plan:
             for rank in range(world_size)
         ]
 
+    def batches_per_rank(self, shares: Iterable[Iterable[Sequence[Interval]]]) -> tuple[int, ...]:
+        """Number of batches that the workers of each rank make of their shares."""
+        size = self.batch_size or 1
+        return tuple(
+            sum(stretches.batches(stretches.total(part), size, drop_last=False) for part in rank)
+            for rank in shares
+        )
+
     def batches(self, epoch: int, rank: int, world_size: int) -> int:
         """Number of batches that one rank yields, however many workers it has."""
         left = resume.samples_left(self.samples, self._walked(epoch))

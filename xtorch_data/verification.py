@@ -107,9 +107,7 @@ def counted(dataset: IterableDataset, world_size: int, num_workers: int) -> Veri
         samples=samples,
         repeated=total(intervals) - covered,
         missing=samples - covered,
-        batches_per_rank=tuple(
-            sum(len(list(plan.batch_sizes(worker))) for worker in rank) for rank in shares
-        ),
+        batches_per_rank=plan.batches_per_rank(shares),
         drawn_from=None if plan.weights is None else plan.samples,
     )
 
