@@ -39,11 +39,17 @@ def script_of(page: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def promises(code: str) -> list[str]:
+    """Lines that a script says it prints: behind a ``print(…)``, or below it."""
+    found = re.finditer(r"^ *print\(.*\)(?:  # (.+)\n|\n((?:# .+\n)+))", code, re.MULTILINE)
+    return [line.removeprefix("# ") for each in found for line in (each[1] or each[2]).splitlines()]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_blocks_of_a_page_run_as_one_script_and_print_what_they_say(page, tmp_path):
     script = tmp_path / f"{page.stem}.py"
     script.write_text(script_of(page))
-    promised = re.findall(r"^ *print\(.*\)  # (.+)$", script.read_text(), re.MULTILINE)
+    promised = promises(script.read_text())
 
     if page.name in ALONE:
         done = subprocess.run(
