@@ -1,11 +1,20 @@
-"""Copies to a device run one ahead, and errors stay in their place."""
+"""Copies to a device run ahead, errors stay in their place, and memory is not reused too early."""
 
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
+import torch
+import xarray as xr
 
-from xtorch_data.device import one_ahead
+import xtorch_data as xtd
+from xtorch_data.device import Streams, begun_ahead, on_device
 
 
-def followed(items, failing=()):
+def followed(items, most=1, failing=()):
     """What happens while batches are begun and finished, and the generator of these."""
     happened = []
 
@@ -19,15 +28,17 @@ def followed(items, failing=()):
         happened.append(("finish", item))
         return item
 
-    return happened, one_ahead(items, begin, finish)
+    return happened, begun_ahead(items, begin, finish, most)
 
 
-def test_the_next_copy_begins_before_one_is_handed_out():
-    happened, batches = followed(iter(range(3)))
+@pytest.mark.parametrize("most", range(4))
+def test_the_next_copies_begin_before_one_is_handed_out(most):
+    happened, batches = followed(iter(range(5)), most)
     for number, batch in enumerate(batches):
         assert batch == number
-        # never more than one ahead of the one in use
-        assert [n for what, n in happened if what == "begin"] == list(range(min(number + 2, 3)))
+        # never more than asked for ahead of the one in use
+        begun = [n for what, n in happened if what == "begin"]
+        assert begun == list(range(min(number + 1 + most, 5)))
         assert happened[-1] == ("finish", number)
 
 
@@ -45,3 +56,107 @@ def test_an_error_comes_in_its_place(count):
         with pytest.raises(ValueError, match=f"{count} cannot be"):
             next(batches)
         assert list(batches) == []
+
+
+class SlowStream(Streams):
+    """A device whose copies take place some time after they were asked for, as those of a GPU do.
+
+    Its event is the future of a copy, and a consumer on the device waits for it before it looks.
+    """
+
+    def __init__(self, seed):
+        super().__init__(torch.device("cpu"))
+        self.random = random.Random(seed)
+        self.stream = ThreadPoolExecutor(1)
+        self.most_under_way = 0
+        self.asked = self.done = 0
+        self.lock = threading.Lock()
+
+    def copied(self, batch):
+        moved = batch.replace(**{name: torch.empty_like(batch[name]) for name in batch.keys()})
+        addresses = [(name, batch[name].data_ptr(), batch[name].nbytes) for name in batch.keys()]
+        delay = self.random.choice([0, 0, 0.001, 0.004])
+
+        def copy():  # reads what is at the address by then, and keeps no tensor of it alive
+            time.sleep(delay)
+            for name, address, nbytes in addresses:
+                source = (np.ctypeslib.ctypes.c_byte * nbytes).from_address(address)
+                moved[name].view(torch.uint8).numpy().reshape(-1)[:] = np.frombuffer(source, "u1")
+            with self.lock:
+                self.done += 1
+
+        with self.lock:
+            self.asked += 1
+            self.most_under_way = max(self.most_under_way, self.asked - self.done)
+        event = self.stream.submit(copy)
+        event.query, event.synchronize = event.done, event.result
+        return moved, event
+
+    def hand_over(self, batch, reached):
+        reached.result()
+
+
+def windows(**kwargs):
+    data = xr.DataArray(
+        np.arange(4000.0).reshape(400, 10), dims=("time", "x"), coords={"time": np.arange(400)}
+    )
+    return xtd.IterableDataset(data, {"time": 8, "x": -1}, {"time": 7}, batch_size=4, **kwargs)
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+def test_memory_of_a_batch_is_not_gathered_into_again_while_a_copy_reads_it(prefetch):
+    dataset, expected = windows(shuffle=True), [batch.x.clone() for batch in windows(shuffle=True)]
+    stream, steps = SlowStream(prefetch), random.Random(1)
+    kept = []
+
+    for batch, values in zip(
+        on_device(iter(dataset), torch.device("cpu"), prefetch, stream), expected, strict=True
+    ):
+        assert torch.equal(batch.x, values)
+        if steps.random() < 0.2:
+            kept.append((batch, values))
+        time.sleep(steps.choice([0, 0, 0.002]))
+
+    assert len(kept) > 5
+    assert all(torch.equal(batch.x, values) for batch, values in kept)
+    assert stream.most_under_way <= prefetch + 3  # the host does not run away from the device
+
+
+def test_memory_is_held_until_the_copy_is_over_if_the_loop_is_left():
+    stream = SlowStream(0)
+    batches = on_device(iter(windows()), torch.device("cpu"), 2, stream)
+    next(batches)
+    batches.close()
+    assert stream.asked == stream.done == 3
+
+
+def test_prefetch_is_checked():
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(ValueError, match="prefetch"):
+            xtd.DataLoader(windows(), device="cpu", prefetch=wrong)
+
+
+def test_tensors_lie_on_the_device_as_asked():
+    data = xr.DataArray(np.zeros((20, 3, 6, 6), "f4"), dims=("time", "level", "y", "x"))
+    dataset = xtd.IterableDataset(
+        data,
+        {"level": -1, "y": 6, "x": 6},
+        batch_size=4,
+    )
+    for gather in ("host", "device"):
+        loader = xtd.DataLoader(
+            dataset, device="cpu", gather=gather, memory_format=torch.channels_last
+        )
+        for batch in loader:
+            assert batch.x.shape == (4, 3, 6, 6)
+            assert batch.x.is_contiguous(memory_format=torch.channels_last)
+    with pytest.raises(ValueError, match="memory_format"):
+        xtd.DataLoader(dataset, memory_format=torch.channels_last)
+
+
+def test_static_tensors_of_a_graph_are_filled_from_batches():
+    static = torch.zeros(4, 8, 10)
+    address = static.data_ptr()
+    for batch, values in zip(xtd.DataLoader(windows(), device="cpu"), windows(), strict=True):
+        static[: len(batch)].copy_(batch.x, non_blocking=True)
+        assert static.data_ptr() == address and torch.equal(static[: len(batch)], values.x)

@@ -17,6 +17,7 @@ __all__ = [
     "as_bytes",
     "as_epoch",
     "as_numbers",
+    "as_prefetch",
     "as_ranks_and_workers",
     "as_retries",
     "as_seed",
@@ -53,6 +54,13 @@ def as_epoch(epoch: int) -> int:
 def as_retries(retries: int) -> int:
     """How often a read is tried again."""
     return _not_negative(retries, "retries")
+
+
+def as_prefetch(prefetch: int) -> int:
+    """How many batches are on the device ahead: 0 or more."""
+    if isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 0:
+        raise ValueError(f"prefetch must be an integer, 0 or more, not {prefetch!r}")
+    return prefetch
 
 
 def as_ranks_and_workers(world_size: int, num_workers: int) -> tuple[int, int]:
@@ -94,16 +102,16 @@ def as_numbers(indices: Any, samples: int) -> npt.NDArray[np.int64]:
     return np.where(found < 0, found + samples, found)
 
 
-def as_bytes(memory: int | str) -> int:
+def as_bytes(memory: int | str, argument: str = "memory") -> int:
     """Bytes from a number or from text such as ``"1 GiB"``."""
     try:
         nbytes = int(dask.utils.parse_bytes(memory))
     except (ValueError, TypeError, AttributeError):
         raise ValueError(
-            f"memory must be a number of bytes or text such as '1 GiB', not {memory!r}"
+            f"{argument} must be a number of bytes or text such as '1 GiB', not {memory!r}"
         ) from None
     if nbytes < 1:
-        raise ValueError(f"memory must be positive, got {memory!r}")
+        raise ValueError(f"{argument} must be positive, got {memory!r}")
     return nbytes
 
 

@@ -91,7 +91,7 @@ class Assembly:
         self.paths: Counter[str] = Counter()
         self._numbers = np.empty(samples, dtype=np.int64)
         self._filled = 0  # rows; fewer than there are where samples could not be read
-        self._arrays: dict[str, npt.NDArray[Any]] = {}
+        self._arrays: dict[str, Any] = {}  # that `Loaded.gather` fills: the memory of the tensors
         self._tensors: dict[str, torch.Tensor] = {}
         self._labels: dict[str, PartLabels] = {}
         for part in recipe.parts:

@@ -16,6 +16,9 @@ from .shared import shareable
 
 __all__ = ["Batch"]
 
+# Dims of the tensors that these are for.
+DIMS_OF_FORMAT = {torch.channels_last: 4, torch.channels_last_3d: 5}
+
 
 class Batch:
     """Tensors of some samples, batch first, which know where they come from.
@@ -47,6 +50,8 @@ class Batch:
         self._labels = labels
         self.index = index
         self.skipped = tuple(skipped)
+        # Of a batch that is made on a device: what to wait for before it is used.
+        self.arrival: Any = None
 
     def __getattr__(self, name: str) -> torch.Tensor:
         parts = self.__dict__.get("_parts", {})
@@ -112,7 +117,12 @@ class Batch:
         pinned = {name: tensor.pin_memory() for name, tensor in self._parts.items()}
         return Batch(pinned, self.index, self._part_labels, self._labels, self.skipped)
 
-    def to(self, device: Any, non_blocking: bool = False) -> Batch:
+    def to(
+        self,
+        device: Any,
+        non_blocking: bool = False,
+        memory_format: torch.memory_format = torch.preserve_format,
+    ) -> Batch:
         """The batch on a device; `index` and labels stay on the CPU.
 
         Parameters
@@ -121,9 +131,19 @@ class Batch:
             Where the tensors go.
         non_blocking : bool
             Whether a copy from pinned memory to a GPU may go on in the background.
+        memory_format : torch.memory_format
+            How the tensors lie there. ``torch.channels_last`` is for those with four dims,
+            ``torch.channels_last_3d`` for those with five; others stay as they are.
         """
+        dims = DIMS_OF_FORMAT.get(memory_format)
         moved = {
-            name: tensor.to(device, non_blocking=non_blocking)
+            name: tensor.to(
+                device,
+                non_blocking=non_blocking,
+                memory_format=memory_format
+                if dims in (None, tensor.ndim)
+                else torch.preserve_format,
+            )
             for name, tensor in self._parts.items()
         }
         return Batch(moved, self.index, self._part_labels, self._labels, self.skipped)

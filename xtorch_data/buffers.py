@@ -48,7 +48,7 @@ class Buffers:
         memory = self._idle_memory(nbytes)
         if memory is None:
             self._make_room(nbytes)
-            memory = np.empty(nbytes, np.uint8).data
+            memory = self._fresh(nbytes)
         # numpy lets a view hold the array at the root of its chain of views. That is this one,
         # because what lies under it is no array.
         root = np.frombuffer(memory[:nbytes], dtype)
@@ -56,6 +56,10 @@ class Buffers:
         self._lent[address] = memory.nbytes
         weakref.finalize(root, _give_back, self, address, memory).atexit = False
         return root.reshape(shape)
+
+    def _fresh(self, nbytes: int) -> memoryview:
+        """Memory that was not lent before."""
+        return np.empty(nbytes, np.uint8).data
 
     # What follows may run wherever a last reference dies, in the middle of a lock for all we know:
     # it needs none. If it runs twice at once, a buffer more or less is kept.

@@ -25,6 +25,8 @@ from .assembly import Assembly
 from .batch import Batch
 from .buffers import Buffers
 from .cache import BlockCache
+from .device import WITH_STREAMS, PinnedBuffers
+from .device_gather import DeviceGather
 from .explain import explain
 from .explanation import Explanation
 from .filters import as_weights, as_where, evaluated, labeled
@@ -270,10 +272,14 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         if plan.cached:
             total = plan.block_nbytes * len(plan.grid)
             self._cache = BlockCache(plan.memory, plan.working_nbytes, total)
-        self._block_buffers = Buffers(plan.memory, total=plan.memory)
-        self._data = with_recycled_memory(samples.data, self._block_buffers, samples.dtypes)
-        self._buffers = Buffers(idle=4 * self._batch_nbytes())
+        self._read_into(Buffers(plan.memory, total=plan.memory))
+        self._buffers: Buffers = Buffers(idle=4 * self._batch_nbytes())
         self._process = os.getpid()
+
+    def _read_into(self, buffers: Buffers) -> None:
+        """Read blocks into memory of these."""
+        self._block_buffers = buffers
+        self._data = with_recycled_memory(self._samples.data, buffers, self._samples.dtypes)
 
     # What there is.
 
@@ -490,8 +496,39 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             return None
         return self._plan.part(self.rank, self.world_size, info.id, info.num_workers)
 
+    def gathered_on(self, device: torch.device, memory: int) -> Iterator[Batch]:
+        """The next epoch, with blocks sent to a device and windows cut there.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where batches are made. Each says in `Batch.arrival` what to wait for.
+        memory : int
+            Bytes that blocks may take there.
+        """
+        if device.type in WITH_STREAMS and not isinstance(self._block_buffers, PinnedBuffers):
+            self._read_into(PinnedBuffers(self._plan.memory, total=self._plan.memory))
+        epoch = self.begin_epoch()
+        gather = DeviceGather(device)
+        return self._position.counted(epoch, self._iterate(epoch, 0, 1, 0, gather, memory))
+
+    def pin_batches(self) -> None:
+        """Gather batches in page-locked memory from now on, in this process."""
+        if not isinstance(self._buffers, PinnedBuffers):
+            self._buffers = PinnedBuffers(idle=4 * self._batch_nbytes())
+
+    def needs_host(self) -> str | None:
+        """Why windows cannot be cut on a device, or None."""
+        return self._samples.needs_host()
+
     def _iterate(
-        self, epoch: int, worker: int, num_workers: int, taken: int = 0
+        self,
+        epoch: int,
+        worker: int,
+        num_workers: int,
+        taken: int = 0,
+        gather: DeviceGather | None = None,
+        device_memory: int | None = None,
     ) -> Generator[Batch, None, None]:
         if self._process != os.getpid():  # inherited by a fork, not sent to this process
             make_safe(self._data)
@@ -510,7 +547,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             recipe.parts,
             frozenset(recipe.transforms),
             self._block_buffers,
-            lasting=self._cache is not None,
+            lasting=self._cache is not None or gather is not None,
         )
         return run(
             plan.stages(epoch, intervals),
@@ -531,14 +568,19 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 skipping=plan.grids if self.on_error == "skip" else None,
             ),
             preparer,
-            lambda count: Assembly(recipe, self._buffers, count, epoch),
+            lambda count: (
+                Assembly(recipe, self._buffers, count, epoch)
+                if gather is None
+                else gather.assembly(recipe, count, epoch)
+            ),
             plan.batch_size is None,
             2 if nbytes > LARGE_BATCH_BYTES else 4,
             1 if self.functions() else max(1, min(SMALL_BATCHES, JOB_BYTES // max(1, nbytes))),
             lambda load: plan.nbytes(load, preparer.joins(load)),
-            plan.budget,
+            plan.budget if device_memory is None else min(plan.budget, device_memory),
             self._cache,
             recorder,
+            gather,
         )
 
     def _batch_nbytes(self) -> int:

@@ -2,55 +2,207 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 
 from .batch import Batch
+from .buffers import Buffers
 
-__all__ = ["as_device", "on_device", "one_ahead"]
+__all__ = ["PinnedBuffers", "Streams", "arrived", "as_device", "begun_ahead", "on_device"]
 
 Item = TypeVar("Item")
 Begun = TypeVar("Begun")
 Done = TypeVar("Done")
-Copy: TypeAlias = tuple[Batch, Batch, torch.cuda.Event]  # pinned, moved, and when it has
+
+# Kinds of devices with streams, on which copies go on beside the work.
+WITH_STREAMS = ("cuda", "xpu")
+# Batches whose copies the host does not wait for, beside those that are begun ahead.
+COPIES_UNDER_WAY = 2
 
 
 def as_device(device: Any) -> torch.device:
-    """A device that is there; RuntimeError if it is a CUDA device and there is none."""
+    """A device that is there; RuntimeError if there is none of its kind."""
     found = torch.device(device)
-    if found.type == "cuda" and not torch.cuda.is_available():
+    if found.type in ("cpu", "meta"):
+        return found
+    module = torch.get_device_module(found)
+    if not module.is_available():
+        name = {"cuda": "CUDA", "mps": "MPS", "xpu": "XPU"}.get(found.type, found.type)
         raise RuntimeError(
-            f"device={str(device)!r} was asked for, but CUDA is not available; "
+            f"device={str(device)!r} was asked for, but {name} is not available; "
             "device=None leaves batches on the CPU"
+        )
+    if found.index is not None and found.index >= module.device_count():
+        raise RuntimeError(
+            f"device={str(device)!r} was asked for, but there are {module.device_count()} devices "
+            f"of this kind, numbered from 0"
         )
     return found
 
 
-def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Batches on a device; on CUDA the next one is copied while one is in use."""
-    if device.type != "cuda":
-        for batch in batches:
-            yield batch.to(device)
-        return
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+class Mark(Protocol):
+    """A point in the work of a stream, as torch's events are."""
 
-    def begin(batch: Batch) -> Copy:
-        with torch.cuda.stream(stream):
-            moved = batch.to(device, non_blocking=True)
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record(stream)
-        return batch, moved, copied
+    def query(self) -> bool:
+        """Whether it has been reached."""
+        ...
 
-    yield from one_ahead(batches, begin, lambda copy: _arrived(*copy, device))
+    def synchronize(self) -> None:
+        """Wait until it is."""
+        ...
 
 
-def one_ahead(
-    items: Iterator[Item], begin: Callable[[Item], Begun], finish: Callable[[Begun], Done]
+class _Reached:
+    """A mark on a device that does everything at once."""
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        pass
+
+
+class Streams:
+    """A stream of a device beside the one in use; where there are none, everything is done at once.
+
+    Parameters
+    ----------
+    device : torch.device
+        The device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    @staticmethod
+    def of(device: torch.device) -> Streams:
+        """A stream of its own on a device."""
+        return _SideStream(device) if device.type in WITH_STREAMS else Streams(device)
+
+    def on(self) -> contextlib.AbstractContextManager[Any]:
+        """Within this context, work is given to the stream."""
+        return contextlib.nullcontext()
+
+    def copied(self, batch: Batch) -> tuple[Batch, Mark]:
+        """A batch as it will be on the device, and when it is; until then it is read."""
+        with self.on():
+            return batch.to(self.device, non_blocking=True), self.mark()
+
+    def begin(self) -> None:
+        """From now on, work of this thread is given to the stream."""
+
+    def mark(self) -> Mark:
+        """Where all work given to it so far is done."""
+        return _Reached()
+
+    def uses(self, tensor: torch.Tensor) -> None:
+        """Note that the stream uses memory that was allotted on another one."""
+
+    def hand_over(self, batch: Batch, reached: Mark) -> None:
+        """Let the stream in use wait for a mark before it uses a batch."""
+
+
+class _SideStream(Streams):
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self._module: Any = torch.get_device_module(device)
+        self._stream = self._module.Stream(device)
+
+    def on(self) -> contextlib.AbstractContextManager[Any]:
+        return self._module.stream(self._stream)  # type: ignore[no-any-return]
+
+    def begin(self) -> None:
+        self._module.set_device(self._stream.device)
+        self._module.set_stream(self._stream)
+
+    def mark(self) -> Mark:
+        event = self._module.Event()
+        event.record(self._stream)
+        return event  # type: ignore[no-any-return]
+
+    def uses(self, tensor: torch.Tensor) -> None:
+        tensor.record_stream(self._stream)
+
+    def hand_over(self, batch: Batch, reached: Mark) -> None:
+        current = self._module.current_stream(self.device)
+        current.wait_event(reached)
+        for tensor in batch:
+            # Allotted on the side stream; its memory must outlive its use on this one.
+            tensor.record_stream(current)
+
+
+class PinnedBuffers(Buffers):
+    """Page-locked memory that is lent again: a copy to a GPU needs no other on the way."""
+
+    def _fresh(self, nbytes: int) -> memoryview:
+        memory: np.ndarray[Any, Any] = torch.empty(
+            nbytes, dtype=torch.uint8, pin_memory=True
+        ).numpy()
+        return memory.data
+
+
+def on_device(
+    batches: Iterator[Batch], device: torch.device, prefetch: int, streams: Streams | None = None
+) -> Iterator[Batch]:
+    """Batches on a device; some are copied while one is in use.
+
+    Memory that a copy reads is let go of when the copy is over, which is asked of the device.
+
+    Parameters
+    ----------
+    batches : iterator of Batch
+        On the host, in page-locked memory where the device has streams.
+    device : torch.device
+        Where they go.
+    prefetch : int
+        How many are copied, or have been, ahead of the one in use.
+    streams : Streams, optional
+        Where copies are given to: a stream beside the one in use by default.
+    """
+    beside = Streams.of(device) if streams is None else streams
+    under_way: deque[tuple[Mark, Batch]] = deque()
+
+    def begin(batch: Batch) -> tuple[Batch, Mark]:
+        moved, reached = beside.copied(batch)
+        under_way.append((reached, batch))
+        return moved, reached
+
+    def finish(copy: tuple[Batch, Mark]) -> Batch:
+        if len(under_way) > prefetch + COPIES_UNDER_WAY:
+            under_way[0][0].synchronize()
+        while under_way and under_way[0][0].query():
+            under_way.popleft()
+        beside.hand_over(*copy)
+        return copy[0]
+
+    try:
+        yield from begun_ahead(batches, begin, finish, prefetch)
+    finally:
+        for reached, _ in under_way:
+            reached.synchronize()
+
+
+def arrived(batches: Iterator[Batch], streams: Streams) -> Iterator[Batch]:
+    """Batches that were made on a device beside the stream in use, which waits for each."""
+    for batch in batches:
+        assert batch.arrival is not None
+        streams.hand_over(batch, batch.arrival)
+        batch.arrival = None
+        yield batch
+
+
+def begun_ahead(
+    items: Iterator[Item],
+    begin: Callable[[Item], Begun],
+    finish: Callable[[Begun], Done],
+    most: int,
 ) -> Iterator[Done]:
-    """Yield each item, finished after the next one was begun.
+    """Yield each item, finished after the next ones were begun.
 
     An error comes in the place of what could not be had or begun.
 
@@ -60,6 +212,8 @@ def one_ahead(
         What is begun.
     begin, finish : callable
         From an item to what has begun, and from that to what is yielded.
+    most : int
+        How many are begun ahead of the one in use.
     """
     begun: deque[Begun] = deque()
     failed: Exception | None = None
@@ -71,7 +225,7 @@ def one_ahead(
         except Exception as error:
             failed = error
             break
-        if len(begun) > 1:
+        if len(begun) > most:
             yield finish(begun.popleft())
     while begun:
         yield finish(begun.popleft())
@@ -80,16 +234,3 @@ def one_ahead(
             raise failed
         finally:
             failed = None  # its traceback has this frame
-
-
-def _arrived(pinned: Batch, moved: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
-    """A batch whose copy the consumer's stream has waited for."""
-    current = torch.cuda.current_stream(device)
-    current.wait_event(copied)
-    for tensor in moved:
-        # It was allocated on the side stream; its memory must outlive its use on this one.
-        tensor.record_stream(current)
-    # The pinned memory may be used again once the copy is over.
-    copied.synchronize()
-    del pinned
-    return moved

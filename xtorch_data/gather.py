@@ -148,11 +148,15 @@ def window_views(
 
 
 def _in_order_of_axes(windows: Windows, variable: xr.Variable) -> Array:
-    """The values, dims as they are, but so in memory that windows are as contiguous as can be."""
+    """The values, dims as they are, but so in memory that windows are as contiguous as can be.
+
+    And so that torch can take them: it knows no steps backwards, nor any of part of a value.
+    """
     array = variable.to_numpy()
     order = [variable.dims.index(axis.dim) for axis in windows.axes if axis.dim in variable.dims]
-    steps = [abs(array.strides[place]) for place in order if array.shape[place] > 1]
-    if steps == sorted(steps, reverse=True):
+    steps = [array.strides[place] for place in order if array.shape[place] > 1]
+    whole = array.flags.aligned and all(step % array.itemsize == 0 for step in steps)
+    if whole and steps == sorted(steps, reverse=True) and min(steps, default=0) >= 0:
         return array
     return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
 

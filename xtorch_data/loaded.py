@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from .failures import Failure, hit
 from .gather import Array, PieceInMemory, SplitView, View, is_small
 from .windows import IntArray, Windows
 
-__all__ = ["Loaded", "Located"]
+__all__ = ["Gatherer", "Loaded", "Located", "as_integers", "of_piece"]
 
 # Torch starts threads of its own for more values than these, which would be in the way of ours.
 SERIAL_VALUES = 2**15
@@ -110,13 +111,30 @@ class Loaded:
         self._first = boxes[:, :, 0]
         self._shape = boxes[:, :, 1] - boxes[:, :, 0]
         self._origin = regions.reshape(boxes.shape)[:, :, 0]
-        self._views = {
-            name: [
-                _view([each.views[name][place] for each in pieces], len(windows.axes))
-                for place in range(len(views))
-            ]
-            for name, views in pieces[0].views.items()
+        self._views: Mapping[str, Sequence[Gatherer]] = {
+            name: [_view(of_variable, self.axes) for of_variable in variables]
+            for name, variables in self.views.items()
         }
+
+    @property
+    def axes(self) -> int:
+        """How many axes say where a window begins."""
+        return len(self._windows.axes)
+
+    @property
+    def views(self) -> dict[str, list[list[View]]]:
+        """Every window in memory: by part, variable and piece."""
+        return {
+            name: [[each.views[name][place] for each in self.pieces] for place in range(len(views))]
+            for name, views in self.pieces[0].views.items()
+        }
+
+    def elsewhere(self, views: Mapping[str, Sequence[Gatherer]]) -> Loaded:
+        """The same samples, gathered from other memory; without the memory of this one."""
+        found = copy.copy(self)
+        found.pieces = [PieceInMemory(each.piece, {}) for each in self.pieces]
+        found._views = views
+        return found
 
     def locate(self, start: int, stop: int) -> Located:
         """Where the samples from one place of the order to another lie."""
@@ -152,7 +170,7 @@ class Loaded:
                 return found.part(0, 1)
         return None
 
-    def gather(self, part: str, variable: int, located: Located, out: Array) -> str:
+    def gather(self, part: str, variable: int, located: Located, out: Any) -> str:
         """Copy the windows of some samples into ``out (sample, *dims)``.
 
         Parameters
@@ -163,8 +181,8 @@ class Loaded:
             Which of its variables.
         located : Located
             The samples.
-        out : ndarray
-            Where they go, one row each.
+        out : ndarray or torch.Tensor
+            Where they go, one row each; a tensor of integers on a device.
 
         Returns
         -------
@@ -182,6 +200,14 @@ class Loaded:
         for begin in begins[1:]:
             found += order >= begin
         return found
+
+
+class Gatherer(Protocol):
+    """The windows of one variable in all pieces."""
+
+    def copy(self, key: Hashable, located: Located, out: Any) -> str:
+        """Copy those of some samples, as `Loaded.gather` does."""
+        ...
 
 
 class _View:
@@ -231,14 +257,13 @@ class _Small(_View):
         self._begins = (begins - begins.min()) // itemsize
         self._steps = steps // itemsize
         windows = int((self._begins + (last * self._steps).sum(axis=1)).max()) + 1
-        memory = _Memory(
+        self._windows = as_integers(
             views,
             int(begins.min()),
             (windows, *view.shape[axes:]),
             (itemsize, *view.strides[axes:]),
             itemsize,
         )
-        self._windows = torch.from_numpy(np.asarray(memory))
         self._at_once = max(1, SERIAL_VALUES // max(1, math.prod(view.shape[axes:])))
 
     @staticmethod
@@ -260,13 +285,8 @@ class _Small(_View):
         if out.dtype != self._dtype:  # values are cast
             return super().copy(key, located, out)
         index = torch.from_numpy(located.offsets(key, self._offsets))
-        target = torch.from_numpy(
-            np.asarray(
-                _Memory(
-                    out, out.__array_interface__["data"][0], out.shape, out.strides, out.itemsize
-                )
-            )
-        )
+        address = out.__array_interface__["data"][0]
+        target = as_integers(out, address, out.shape, out.strides, out.itemsize)
         for start in range(0, len(index), self._at_once):
             rows = slice(start, start + self._at_once)
             torch.index_select(self._windows, 0, index[rows], out=target[rows])
@@ -287,8 +307,27 @@ def _view(views: Sequence[View], axes: int) -> _View:
     return _View(views)
 
 
+def as_integers(
+    owner: Any, address: int, shape: Sequence[int], strides: Sequence[int], itemsize: int
+) -> torch.Tensor:
+    """Memory as a tensor of integers, whatever values it holds; it may be written.
+
+    Parameters
+    ----------
+    owner : Any
+        What holds the memory; held as long as the tensor is.
+    address : int
+        Where it begins.
+    shape, strides : sequence of int
+        What the tensor looks like; strides in bytes.
+    itemsize : int
+        Bytes of an integer.
+    """
+    return torch.from_numpy(np.asarray(_Memory(owner, address, shape, strides, itemsize)))
+
+
 class _Memory:
-    """Memory as integers, of which numpy, and so torch, makes an array that may be written."""
+    """Memory as integers, of which numpy makes an array."""
 
     def __init__(
         self,

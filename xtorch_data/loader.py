@@ -7,17 +7,18 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 import torch.utils.data
+from dask.utils import format_bytes
 
 from .ahead import ahead
-from .arguments import as_batch_size
+from .arguments import as_batch_size, as_bytes, as_prefetch
 from .batch import Batch
 from .dataset import LARGE_BATCH_BYTES, IterableDataset
-from .device import as_device, on_device
+from .device import WITH_STREAMS, Streams, arrived, as_device, on_device
 from .map_dataset import Fetched, MapDataset
 from .orders import Order, Shuffled, numbers_behind, require_there
 from .resume import Position
@@ -71,8 +72,21 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
     num_workers : int
         Processes that load: each a contiguous part of this rank's batches, or batches in turns.
     device : torch.device or str, optional
-        Where tensors are wanted. For ``"cuda"``, batches are pinned and copied one ahead of the
-        one in use, without waiting.
+        Where tensors are wanted: ``"cuda"``, ``"xpu"``, ``"mps"``. For the first two, batches are
+        gathered in page-locked memory and copied on a stream of their own, ahead of the one in
+        use; the stream in use waits for a copy, the host does not.
+    prefetch : int
+        Batches that are on the device, or on their way, ahead of the one in use.
+    gather : {"host", "device"}
+        Where windows are cut. On the device, each block is sent once, and with it the values that
+        overlapping windows share. Batches are the same, bit for bit. It takes a stream without
+        functions of samples or batches, and no workers.
+    device_memory : int or str, optional
+        With ``gather="device"``, bytes that blocks may take there, or text such as ``"2 GiB"``; by
+        default the dataset's `memory`.
+    memory_format : torch.memory_format, optional
+        How tensors lie on the device, such as ``torch.channels_last``; tensors with another number
+        of dims than that asks for stay as they are.
     multiprocessing_context : str or context, optional
         How workers start; ``"forkserver"`` by default. Forking a process in which threads have
         run can hang.
@@ -92,7 +106,9 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
     IndexError
         If a sampler or ``Subset`` has indices of samples that are not there.
     RuntimeError
-        If `device` is a CUDA device and there is none.
+        If `device` is not there.
+    ValueError
+        If windows cannot be cut on the device, or `device_memory` is too small for a pool.
 
     Examples
     --------
@@ -109,6 +125,10 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         num_workers: int = 0,
         device: Any = None,
         *,
+        prefetch: int = 1,
+        gather: Literal["host", "device"] = "host",
+        device_memory: int | str | None = None,
+        memory_format: torch.memory_format | None = None,
         multiprocessing_context: Any = None,
         worker_init_fn: Any = None,
         **kwargs: Any,
@@ -118,12 +138,17 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         else:
             kwargs = _for_samples(dataset, kwargs)
         self.device = None if device is None else as_device(device)
-        if self.device is not None and self.device.type == "cuda":
+        if self.device is not None and self.device.type in WITH_STREAMS:
             kwargs.setdefault("pin_memory", True)
+        self.prefetch, self.memory_format = as_prefetch(prefetch), memory_format
+        if memory_format is not None and self.device is None:
+            raise ValueError("memory_format says how tensors lie on a device: give device=, too")
         if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
             raise ValueError(f"num_workers must be an integer, 0 or more, not {num_workers!r}")
         if num_workers and multiprocessing_context is None:
             multiprocessing_context = "forkserver"
+        self.gather = gather
+        self.device_memory = self._device_memory(dataset, num_workers, device_memory)
         self._epoch = shared_integers(1)
         self._user_init_fn: Any = None
         self._position = Position()
@@ -144,6 +169,37 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         if num_workers:
             _preload(self.multiprocessing_context)
             self._require_picklable()
+
+    def _device_memory(
+        self, dataset: Any, num_workers: int, device_memory: int | str | None
+    ) -> int | None:
+        """Bytes that blocks may take on the device; None where windows are cut on the host."""
+        if self.gather not in ("host", "device"):
+            raise ValueError(f"gather must be 'host' or 'device', not {self.gather!r}")
+        if self.gather == "host":
+            if device_memory is not None:
+                raise ValueError("device_memory is for blocks, which are sent with gather='device'")
+            return None
+        if self.device is None:
+            raise ValueError("gather='device' cuts windows on a device: give device=, too")
+        why = None
+        if not isinstance(dataset, IterableDataset):
+            why = "a sampler picks single windows, of which a block holds few"
+        elif num_workers:
+            why = "worker processes gather on the host: use num_workers=0"
+        else:
+            why = dataset.needs_host()
+        if why is not None:
+            raise ValueError(f"windows cannot be cut on the device (gather='device'): {why}")
+        plan = dataset.plan
+        nbytes = plan.memory if device_memory is None else as_bytes(device_memory, "device_memory")
+        if nbytes < plan.stage_nbytes <= plan.memory:
+            raise ValueError(
+                f"device_memory={format_bytes(nbytes)} is less than the "
+                f"{format_bytes(plan.stage_nbytes)} that are gathered from at the same time: give "
+                "more, or the dataset less memory"
+            )
+        return nbytes
 
     def _require_picklable(self) -> None:
         """Raise if a function of the user cannot be sent to workers that are started afresh."""
@@ -196,12 +252,26 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             batches = _explained(super().__iter__())
         elif isinstance(dataset, MapDataset):
             batches = self._ahead(dataset, epoch)
+        elif self.device_memory is not None:
+            assert self.device is not None
+            batches = dataset.gathered_on(self.device, self.device_memory)
         else:
+            if self.device is not None and self.device.type in WITH_STREAMS and self.pin_memory:
+                dataset.pin_batches()
             batches = super().__iter__()
         if self.device is not None:
-            batches = on_device(batches, self.device)
+            batches = self._on_device(batches, self.device)
         self._position.begin(epoch, taken)
         return self._counted(epoch, batches, taken)
+
+    def _on_device(self, batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+        if self.device_memory is not None:
+            batches = arrived(batches, Streams.of(device))
+        else:
+            batches = on_device(batches, device, self.prefetch)
+        if self.memory_format is None:
+            return batches
+        return (batch.to(device, memory_format=self.memory_format) for batch in batches)
 
     def _counted(self, epoch: int, batches: Iterator[Batch], taken: int) -> Iterator[Batch]:
         yield from self._position.counted(epoch, batches, taken)

@@ -23,6 +23,7 @@ from .assembly import Assembly
 from .batch import Batch
 from .blocks import INDEX_BYTES
 from .cache import BlockCache
+from .device_gather import DeviceGather
 from .epoch import Load, Stage
 from .failures import reaching
 from .gather import PieceInMemory
@@ -92,6 +93,7 @@ def run(
     memory: int,
     cache: BlockCache | None,
     recorder: Recorder,
+    gather: DeviceGather | None = None,
 ) -> Generator[Batch, None, None]:
     """Read the stages of a walk along the line and yield their samples in batches.
 
@@ -124,10 +126,15 @@ def run(
         Where blocks are kept for later epochs.
     recorder : Recorder
         What has been done is noted here.
+    gather : DeviceGather, optional
+        Where stages are sent to be gathered on a device.
     """
-    threads = _Threads()
+    threads = _Threads(None if gather is None else gather.gathering.begin)
     reader = make_reader(threads)
-    flights = _Flights(stages, nbytes, memory, threads.loop, reader, preparer, cache, recorder)
+    send = None if gather is None else gather.send
+    flights = _Flights(
+        stages, nbytes, memory, threads.loop, reader, preparer, cache, recorder, send
+    )
     threads.begin(flights)
     jobs = _jobs(flights.portions(batches), together)
     waiting: deque[Future[list[Batch | Exception]]] = deque()
@@ -159,11 +166,11 @@ def run(
 class _Threads:
     """The threads of one iteration: an event loop, and pools for what would block it."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin_gathering: Callable[[], None] | None = None) -> None:
         self.work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
         # Of its own: work that waits for a graph must not take the threads that compute it.
         self.graphs = ThreadPoolExecutor(os.cpu_count(), "xtorch_data-dask")
-        self.gather = ThreadPoolExecutor(GATHER_THREADS, "xtorch_data-gather")
+        self.gather = ThreadPoolExecutor(GATHER_THREADS, "xtorch_data-gather", begin_gathering)
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(self.work)
         self._thread = threading.Thread(target=self._run, name="xtorch_data-reader", daemon=True)
@@ -317,6 +324,7 @@ class _Flights:
         preparer: Preparer,
         cache: BlockCache | None,
         recorder: Recorder,
+        send: Callable[[Loaded], Loaded] | None,
     ) -> None:
         self._stages = stages
         self._nbytes = nbytes
@@ -326,6 +334,7 @@ class _Flights:
         self._preparer = preparer
         self._cache = cache
         self._recorder = recorder
+        self._send = send
         # The garbage collector may close an iteration in the middle of a locked stretch.
         self._lock = threading.RLock()
         self._untaken: deque[_Flight] = deque()  # planned, no batch takes from them yet
@@ -463,7 +472,11 @@ class _Flights:
             windows = self._reader.windows
             regions = [piece.piece.region for piece in pieces]
             failures = reaching(self._reader.failures, regions, windows)
-            _settle(flight.loaded, Loaded(windows, pieces, await order, failures))
+            loaded = Loaded(windows, pieces, await order, failures)
+            del pieces
+            if self._send is not None:
+                loaded = await self._loop.run_in_executor(None, self._send, loaded)
+            _settle(flight.loaded, loaded)
         except BaseException as error:
             _settle(flight.rest, error)
             _settle(flight.tail, error)

@@ -203,9 +203,14 @@ class Plan:
         return max(1, self.grid.nbytes)
 
     @property
+    def stage_nbytes(self) -> int:
+        """Bytes of what is gathered from at the same time: a pool, or a block in order."""
+        return self.block_nbytes * (self.pool_blocks if self.shuffle else 1)
+
+    @property
     def working_nbytes(self) -> int:
         """Bytes of blocks in use at the same time: one pool that is gathered, one that is read."""
-        return 2 * self.block_nbytes * (self.pool_blocks if self.shuffle else 1)
+        return 2 * self.stage_nbytes
 
     def nbytes(self, load: Load, joins: bool = False) -> int:
         """Bytes that a load takes in memory; with what is joined of it with the one before."""

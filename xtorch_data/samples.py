@@ -185,6 +185,16 @@ class Samples:
         given = [self.preprocess, *self.recipe.transforms.values(), self.recipe.batch_transform]
         return [each for function in given if function is not None for each in function.functions()]
 
+    def needs_host(self) -> str | None:
+        """Why samples cannot be cut on a device, or None."""
+        given = [*self.recipe.transforms.values(), self.recipe.batch_transform]
+        for function in given:
+            if function is not None:
+                return f"{function.argument} takes labeled samples, which are on the host"
+        if self.recipe.items is not None:
+            return "items of an xbatcher.BatchGenerator are arranged on the host"
+        return None
+
     def __repr__(self) -> str:
         return ", ".join(
             f"{part.name}: "
