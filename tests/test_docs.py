@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -22,13 +23,16 @@ PAGES = [
     page
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     if "```python\n" in page.read_text()
-]
+] + sorted((ROOT / "docs").rglob("*.ipynb"))
 # These start workers, or are run as a user does, imports and all; the others where these are done.
 ALONE = {"README.md", "coming-from-xbatcher.md", "price-series.md", "workers-and-ranks.md"}
 
 
 def script_of(page: Path) -> str:
     """The python blocks of a page as one script, every line at the line number it has there."""
+    if page.suffix == ".ipynb":
+        cells = json.loads(page.read_text())["cells"]
+        return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
     lines, inside = [], False
     for line in page.read_text().splitlines():
         if line.startswith("```"):
@@ -46,7 +50,8 @@ def promises(code: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_blocks_of_a_page_run_as_one_script_and_print_what_they_say(page, tmp_path):
+def test_blocks_of_a_page_run_as_one_script_and_print_what_they_say(page, tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
     script = tmp_path / f"{page.stem}.py"
     script.write_text(script_of(page))
     promised = promises(script.read_text())
@@ -121,3 +126,9 @@ def test_forecast_example_writes_labeled_predictions_of_the_test_years(tmp_path)
         xr.testing.assert_equal(written[dim], truth[dim])
     error = float(((written - truth) ** 2).mean() ** 0.5)
     assert error == pytest.approx(errors["this model"], rel=1e-5)
+
+
+def test_notebooks_are_kept_without_what_they_show():
+    for page in (ROOT / "docs").rglob("*.ipynb"):
+        for cell in json.loads(page.read_text())["cells"]:
+            assert not cell.get("outputs") and not cell.get("execution_count"), page
