@@ -15,7 +15,7 @@ from xarray.backends.file_manager import FILE_CACHE
 from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK
 from zarr.storage import FsspecStore
 
-from .lazy import with_pipeline_of_zarr
+from .lazy import has_pipeline_of_zarrs, with_pipeline_of_zarr
 
 __all__ = ["let_forks_wait_for_reads", "make_safe"]
 
@@ -106,7 +106,7 @@ def make_safe(data: xr.Dataset) -> None:
                     f"this worker was forked, and variable {name!r} is read from a {store}, {why}. "
                     f"{_ADVICE}"
                 )
-            if type(array._async_array.codec_pipeline).__module__.startswith("zarrs"):
+            if has_pipeline_of_zarrs(array):
                 wrapper._array = with_pipeline_of_zarr(array)
                 slower = slower or getattr(wrapper, "_direct", None) is None
     if slower:

@@ -13,7 +13,6 @@ import zarr
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.coding.common import _ElementwiseFunctionArray
 from xarray.core.indexing import CopyOnWriteArray, MemoryCachedArray
-from zarr.codecs import Crc32cCodec, ShardingCodec
 from zarr.core.buffer import BufferPrototype, cpu, default_buffer_prototype
 from zarr.core.sync import sync
 
@@ -23,6 +22,7 @@ from .direct import DirectReader, on_loop_of, on_thread, require_array
 __all__ = [
     "codec_pipeline",
     "decodes_on_the_loop",
+    "has_pipeline_of_zarrs",
     "is_lazy",
     "read_path",
     "with_pipeline_of_zarr",
@@ -42,8 +42,6 @@ class _RecycledArray(ZarrArrayWrapper):
     __slots__ = ("_buffers", "_direct")
 
     def __init__(self, array: Any, buffers: Buffers) -> None:
-        if _hides_damage(array):
-            array = with_pipeline_of_zarr(array)
         super().__init__(array)  # type: ignore[no-untyped-call]
         self._buffers = buffers
         self._direct = DirectReader.of(array)
@@ -92,7 +90,7 @@ class _RecycledArray(ZarrArrayWrapper):
 
     def _prototype(self) -> BufferPrototype:
         # Inside shards, zarr's own pipeline takes no other memory than its own.
-        own = self._array.shards is not None and not _has_pipeline_of_zarrs(self._array)
+        own = self._array.shards is not None and not has_pipeline_of_zarrs(self._array)
         return default_buffer_prototype() if own else _prototype(self._buffers)
 
 
@@ -216,18 +214,9 @@ def with_pipeline_of_zarr(array: Any) -> Any:
         return type(array)(type(inner)(inner.metadata, inner.store_path, inner.config))
 
 
-def _has_pipeline_of_zarrs(array: Any) -> bool:
+def has_pipeline_of_zarrs(array: Any) -> bool:
+    """Whether a Zarr array is decoded by the codec pipeline of zarrs."""
     return type(array._async_array.codec_pipeline).__module__.startswith("zarrs")
-
-
-def _hides_damage(array: Any) -> bool:
-    """Whether zarrs would pass over checksums: it does for chunks that are a part of a shard."""
-    return _has_pipeline_of_zarrs(array) and any(
-        isinstance(inner, Crc32cCodec)
-        for codec in getattr(array.metadata, "codecs", ())
-        if isinstance(codec, ShardingCodec)
-        for inner in codec.codecs
-    )
 
 
 def _rebuilt(data: Any, buffers: Buffers, wanted: np.dtype[Any]) -> Any:

@@ -17,6 +17,7 @@ from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core.indexing import LazilyIndexedArray
 
 from .chunks import Chunks, Layout
+from .codecs import FAST_PIPELINE
 from .windows import IntArray
 
 __all__ = ["Source", "as_source", "chunk_keys", "layout_of", "open_zarr"]
@@ -28,8 +29,9 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     `xarray.open_zarr` with ``chunks=None`` and the codec pipeline of `zarrs`, which decodes chunks
     in parallel outside the GIL. Datasets of this package read most arrays without any pipeline;
     this one is for the others, such as those with shards, and for what you read yourself. Arrays
-    which it does not support (strings, some stores) fall back to zarr's own. The pipeline stays
-    with the dataset, also when it is pickled.
+    which it does not support (strings, some stores, big-endian ones of Zarr v2) or does not verify
+    (checksums inside shards) fall back to zarr's own. The pipeline stays with the dataset, also
+    when it is pickled.
 
     Parameters
     ----------
@@ -53,7 +55,7 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     """
     kwargs.setdefault("chunks", None)
     with (
-        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}),
+        zarr.config.set({"codec_pipeline.path": FAST_PIPELINE}),
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
