@@ -118,7 +118,7 @@ def test_samples_are_what_xarray_decodes(stores, monkeypatch, store, encoding):
     monkeypatch.setattr(lazy, "PIECE", 50)  # decoded in many pieces, the last one smaller
     ds = stores[store]
     whole = ds[encoding].compute()
-    for dtype in (None, torch.float64):
+    for dtype in (None, torch.float64)[: 2 if whole.dtype.kind == "f" else 1]:
         expected = expected_of(whole, np.float64 if dtype else np.float32)
         options = {"inputs": encoding, "dtype": dtype}
         dataset = xtd.IterableDataset(ds, {"time": 6, "x": -1}, batch_size=2, **options)
@@ -235,7 +235,7 @@ def test_the_message_says_how_numbers_are_made():
 
 
 @pytest.mark.parametrize("calendar", ["360_day", "noleap", "proleptic_gregorian"])
-@pytest.mark.parametrize("kind", ["memory", "zarr", "netcdf4"])
+@pytest.mark.parametrize("kind", ["zarr", "netcdf4"])
 def test_dates_of_any_calendar_are_labels(tmp_path, calendar, kind):
     time = xr.date_range("2000-02-27", periods=TIME, calendar=calendar, use_cftime=True)
     ds = xr.Dataset({"a": ("time", np.arange(TIME, dtype="f4"))}, {"time": time})
