@@ -47,6 +47,7 @@ def test_samples_of_any_store_are_those_of_isel_and_reads_those_that_were_predic
                 expected = oracle.part(part, windows[number], list(case.input_dims))
                 assert found.numpy().dtype == expected.dtype
                 np.testing.assert_array_equal(found.numpy(), expected)
+        assert read or stored.opener != "counted" or not numbers
         predicted = dataset.plan.chunk_reads(0, dataset.plan.intervals(0, 0, 1))
         for name in case.names(ds):
             of_variable = sum(n for key, n in read.items() if key.split("/")[0] == name)
