@@ -3,6 +3,7 @@
 Nothing here uses the package: a sample is plain slicing of plain numpy, windows are xbatcher's.
 """
 
+import asyncio
 import contextlib
 import multiprocessing
 import os
@@ -19,6 +20,8 @@ import numpy as np
 import torch
 import xarray as xr
 import xbatcher
+import zarr
+from zarr.abc.store import SuffixByteRequest
 
 # ---------------------------------------------------------------------------------------------
 # Oracles
@@ -233,6 +236,30 @@ def numbered(samples, dims=("time",)):
     sizes = samples if isinstance(samples, tuple) else (samples,)
     values = np.arange(np.prod(sizes), dtype="int64").reshape(sizes)
     return xr.Dataset({"a": (dims, values)})
+
+
+# ---------------------------------------------------------------------------------------------
+# Stores
+
+
+class CountingStore(zarr.storage.WrapperStore):
+    """Counts how often the bytes of each chunk are asked for, and may take its time."""
+
+    def __init__(self, store, counts=None, delay=0.0):
+        super().__init__(store)
+        self.counts = Counter() if counts is None else counts
+        self.delay = delay
+
+    def _with_store(self, store):
+        return type(self)(store, self.counts, self.delay)
+
+    async def get(self, key, prototype, byte_range=None):
+        data = not key.endswith(("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"))
+        if data and not isinstance(byte_range, SuffixByteRequest):  # the index of a shard
+            self.counts[key] += 1
+            if self.delay:
+                await asyncio.sleep(self.delay)
+        return await super().get(key, prototype, byte_range)
 
 
 # ---------------------------------------------------------------------------------------------

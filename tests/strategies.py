@@ -4,15 +4,21 @@ import contextlib
 import math
 import os
 import tempfile
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import xarray as xr
-from helpers import used_dims
+import zarr
+import zarr.codecs
+from helpers import CountingStore, used_dims
 from hypothesis import settings
 from hypothesis import strategies as st
+
+import xtorch_data as xtd
 
 # Ten times as many examples of everything, for who has the time: make test THOROUGH=1
 MORE = 10 if os.environ.get("THOROUGH") else 1
@@ -191,10 +197,10 @@ def _lazy(draw, size):
 
 
 @st.composite
-def stored_datasets(draw):
+def stored_datasets(draw, storage=None):
     """Random datasets of 1 to 4 dims and 1 to 3 variables in memory, dask, Zarr or netCDF."""
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
-    storage = draw(st.sampled_from(STORAGES))
+    storage = draw(st.sampled_from(STORAGES)) if storage is None else storage
     dims = draw(st.permutations(DIMS))[: draw(st.integers(1, 4))]
     sizes = {dim: draw(st.integers(1, 40)) for dim in dims}
     while np.prod(list(sizes.values())) > MAX_POINTS:
@@ -237,6 +243,151 @@ def stored_datasets(draw):
     return Stored(ds, storage, chunks, tuple(packed), lazy)
 
 
+# Whatever a file format, or those who wrote the file, can make of an array.
+
+COMPRESSORS = {
+    "zarr 3": [
+        "auto",
+        None,
+        [zarr.codecs.BloscCodec(cname="lz4", shuffle="bitshuffle")],
+        [zarr.codecs.BloscCodec(cname="zstd", clevel=1)],
+        [zarr.codecs.ZstdCodec(level=1, checksum=True)],
+        [zarr.codecs.GzipCodec(level=1)],
+        [zarr.codecs.Crc32cCodec()],
+        [zarr.codecs.ZstdCodec(level=1), zarr.codecs.Crc32cCodec()],
+    ],
+    "zarr 2": [
+        "auto",
+        None,
+        [numcodecs.Blosc()],
+        [numcodecs.Blosc("zstd", shuffle=numcodecs.Blosc.BITSHUFFLE)],
+        [numcodecs.Zstd()],
+        [numcodecs.GZip()],
+        [numcodecs.Zlib()],
+        [numcodecs.LZ4()],
+        [numcodecs.BZ2()],
+        [numcodecs.LZMA()],
+    ],
+}
+FORMATS = ("zarr 3", "zarr 3", "zarr 3", "zarr 2", "zarr 2", "netcdf4", "h5netcdf", "netcdf3")
+ANY_DTYPES = (
+    "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", "c8", "c16",
+    ">f4", ">f8", ">i2", ">i4", ">u2",
+)  # fmt: skip
+LACKING = {
+    "netcdf4": {"f2", "c8", "c16"},
+    "h5netcdf": {"f2", "c8", "c16"},
+    "netcdf3": {"f2", "c8", "c16", "i8", "u1", "u2", "u4", "u8", ">u2"},
+}
+PACKINGS = (
+    {"dtype": "int16", "scale_factor": 0.25, "add_offset": 3.0, "_FillValue": -9999},
+    {"dtype": "int32", "scale_factor": 0.25, "_FillValue": -1},
+    {"dtype": "int16", "scale_factor": 0.25, "_Unsigned": "true", "_FillValue": -1},
+    {"_FillValue": -999.0},
+    {"missing_value": 1e20},
+)
+
+
+@dataclass
+class AnyStore(Stored):
+    """A dataset in any format, and what is known of the reads of its chunks."""
+
+    encoding: dict[str, dict[str, Any]]
+    opener: str
+    gone: int
+    counts: Counter = field(default_factory=Counter)
+
+    def _stored(self, folder):
+        path, kind = folder / "data", self.storage
+        chunks = {"dask": {}, "other chunks": "auto"}.get(self.opener)
+        if not kind.startswith("zarr"):
+            engine = "scipy" if kind == "netcdf3" else kind
+            self.ds.to_netcdf(path, engine=engine, encoding=self.encoding)
+            return xr.open_dataset(path, engine=engine, chunks=chunks)
+        self.ds.to_zarr(path, zarr_format=int(kind[-1]), consolidated=False, encoding=self.encoding)
+        rng = np.random.default_rng(self.gone)
+        for name in self.ds.data_vars:
+            for chunk in sorted(each for each in (path / name).rglob("*") if each.is_file()):
+                if not chunk.name.startswith((".", "zarr")) and rng.random() < 0.2 * (
+                    self.gone % 3
+                ):
+                    chunk.unlink()
+        if self.opener == "xtorch_data":
+            return xtd.open_zarr(path, consolidated=False)
+        store = path
+        if self.opener == "counted":
+            store = CountingStore(zarr.storage.LocalStore(path, read_only=True), self.counts)
+        return xr.open_zarr(store, consolidated=False, chunks=chunks)
+
+
+def _any_values(draw, rng, dtype, shape):
+    kind = np.dtype(dtype).kind
+    if kind in "iu":
+        limits = np.iinfo(dtype)
+        return rng.integers(max(limits.min, -1000), min(limits.max, 1000), shape).astype(dtype)
+    if kind == "c":
+        return (rng.integers(-99, 99, shape) + 1j * rng.integers(-99, 99, shape)).astype(dtype)
+    return _values(draw, rng, dtype, shape)
+
+
+def _zarr_encoding(draw, kind, dtype, shape):
+    chunks = tuple(size for (size,) in _regular(draw, shape))
+    found = {"chunks": chunks} if shape else {}
+    compressors = draw(st.sampled_from(COMPRESSORS[kind]))
+    if compressors != "auto":
+        found["compressors"] = compressors
+    if kind == "zarr 2":
+        if np.dtype(dtype).kind in "iu" and draw(st.integers(0, 3)) == 0:
+            found["filters"] = [numcodecs.Delta(dtype)]
+        return found
+    if shape and draw(st.integers(0, 2)) == 0:
+        found["shards"] = tuple(size * draw(st.integers(1, 3)) for size in chunks)
+    if np.dtype(dtype).itemsize > 1 and draw(st.integers(0, 4)) == 0:
+        found["serializer"] = zarr.codecs.BytesCodec(endian="big")
+    if len(shape) > 1 and "shards" not in found and draw(st.integers(0, 4)) == 0:
+        order = tuple(draw(st.permutations(range(len(shape)))))
+        found["filters"] = [zarr.codecs.TransposeCodec(order=order)]
+    return found
+
+
+def _hdf5_encoding(draw, shape):
+    if not shape or draw(st.integers(0, 3)) == 0:
+        return {}
+    chunks = tuple(size for (size,) in _regular(draw, shape))
+    flags = {flag: draw(st.booleans()) for flag in ("zlib", "shuffle", "fletcher32")}
+    return {"chunksizes": chunks, **flags}
+
+
+@st.composite
+def any_stores(draw):
+    """Random datasets in a random format, opened in a random way and perhaps sliced lazily."""
+    kind = draw(st.sampled_from(FORMATS))
+    made = draw(stored_datasets(storage="zarr" if kind.startswith("zarr") else "netcdf"))
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    dtypes = [dtype for dtype in ANY_DTYPES if dtype not in LACKING.get(kind, ())]
+    ds, encoding = made.ds.copy(), {}
+    for name, variable in made.ds.data_vars.items():
+        dtype = draw(st.sampled_from(dtypes))
+        if kind in ("netcdf4", "h5netcdf") and dtype.startswith(">"):
+            dtype = dtype[1:]
+        values = _any_values(draw, rng, dtype, variable.shape)
+        ds[name] = (variable.dims, values, {"units": "m"})
+        packing = {}
+        if dtype in ("f4", "f8") and draw(st.integers(0, 2)) == 0:
+            packing = dict(draw(st.sampled_from(PACKINGS)))
+        stored = packing.get("dtype", dtype)
+        if kind.startswith("zarr"):
+            packing |= _zarr_encoding(draw, kind, stored, variable.shape)
+        elif kind != "netcdf3":
+            packing |= _hdf5_encoding(draw, variable.shape)
+        encoding[name] = packing
+    openers = ["xarray", "dask", "other chunks"]
+    if kind.startswith("zarr"):
+        openers += ["xtorch_data", "xtorch_data", "counted", "counted"]
+    opener = draw(st.sampled_from(openers))
+    return AnyStore(ds, kind, {}, (), made.lazy, encoding, opener, draw(st.integers(0, 99)))
+
+
 @st.composite
 def window_arguments(draw, sizes):
     """Random ``input_dims`` and ``input_overlap`` over dims of the given sizes."""
@@ -253,9 +404,9 @@ def window_arguments(draw, sizes):
 
 
 @st.composite
-def cases(draw):
+def cases(draw, stored=None):
     """Random datasets with random windows, batches, order and memory."""
-    stored = draw(stored_datasets())
+    stored = draw(stored_datasets() if stored is None else stored)
     ds = stored.ds.isel(stored.lazy)
     names = list(ds.data_vars)
     with_dims = [name for name in names if ds[name].ndim]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import xtorch_data as xtd
 from xtorch_data import direct
 from xtorch_data.buffers import Buffers
-from xtorch_data.direct import DirectReader
+from xtorch_data.direct import ChunkError, DirectReader
 
 SHAPE, CHUNKS = (11, 6, 9), (4, 6, 5)
 
@@ -173,9 +173,12 @@ def test_damaged_chunks_are_errors_that_name_them(tmp_path, zarr_format, codec, 
         path.write_bytes(path.read_bytes()[:-9] if damage == "cut" else b"")
     assert other.chunks != array.chunks
     for how in ("async", "sync"):
-        with pytest.raises(Exception) as caught:
+        with pytest.raises(
+            ChunkError, match=f"^chunk {name} of file://.*a.zarr: .*rror: "
+        ) as caught:
             read(DirectReader.of(array), (slice(None),) * 3, how)
-        assert any(f"in chunk {name} of " in note for note in caught.value.__notes__)
+        assert caught.value.chunk == name
+        assert caught.value.__cause__ is not None
 
 
 @pytest.mark.parametrize("opened", [xr.open_zarr, xtd.open_zarr])

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch.utils.data
 import xarray as xr
+import zarr
+import zarr.codecs
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import examples
@@ -129,7 +131,11 @@ def test_any_backend(tmp_path, kind, caplog):
     with caplog.at_level(logging.WARNING, "xtorch_data"):
         _, _, bad = checked(dataset, ds, damaged)
     assert bad
-    assert any("'a' at isel(time=10:15, x=0:4)" in str(f) for f in dataset.stats().failures)
+    [failure] = [f for f in dataset.stats().failures if f.region["time"] == (10, 15)]
+    assert "'a' at isel(time=10:15, x=0:4)" in str(failure)
+    assert failure.chunk == ("a/c/2/0" if kind.startswith("zarr") else None)
+    if "dask" not in kind and kind != "netcdf":
+        assert failure.source == f"file://{tmp_path / 'd.zarr'}"
     assert "skipping samples that need 'a'" in caplog.text
 
 
@@ -230,3 +236,151 @@ def test_dims_outside_the_sample_space_are_whole(tmp_path):
     )
     skipped = [number for batch in dataset for number in batch.skipped]
     assert skipped == [5, 6]  # steps 15 to 20
+
+
+# What the error says, for each way in which a chunk can be bad
+
+
+def flipped(path, place=None):
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if place is None else place] ^= 16
+    path.write_bytes(content)
+
+
+CHECKED = {
+    "crc32c": {"compressors": [zarr.codecs.Crc32cCodec()]},
+    "blosc and crc32c": {"compressors": [zarr.codecs.BloscCodec(), zarr.codecs.Crc32cCodec()]},
+    "zstd with a checksum": {"compressors": [zarr.codecs.ZstdCodec(level=1, checksum=True)]},
+    "gzip": {"compressors": [zarr.codecs.GzipCodec()]},
+    "crc32c in shards": {"shards": (20, 12), "compressors": [zarr.codecs.Crc32cCodec()]},
+}
+
+
+@pytest.mark.parametrize("opener", ["xtorch_data", "xarray", "dask"])
+@pytest.mark.parametrize("codecs", CHECKED)
+def test_checksums_tell_flipped_bits(tmp_path, codecs, opener):
+    rng = np.random.default_rng(0)
+    ds = xr.Dataset({"a": (("time", "x"), rng.normal(size=(TIME, X)).astype("f4"))})
+    sharded = "shards" in codecs
+    path = tmp_path / "d.zarr"
+    ds.to_zarr(path, consolidated=False, encoding={"a": {"chunks": (5, X), **CHECKED[codecs]}})
+    # Values of steps 15 to 20, which are the last chunk of the first shard.
+    flipped(path / "a" / "c" / ("0" if sharded else "3") / "0", 800 if sharded else None)
+    if opener == "xtorch_data":
+        lazy = xtd.open_zarr(path, consolidated=False)
+    else:
+        lazy = xr.open_zarr(path, consolidated=False, chunks={} if opener == "dask" else None)
+    for memory in ("1 GiB", "2 kB"):  # all at once, and parts of a shard
+        with pytest.raises(xtd.ReadError) as caught:
+            list(xtd.IterableDataset(lazy, {"time": 3, "x": X}, memory=memory))
+        message = str(caught.value)
+        assert "could not read 'a' at isel(" in message
+        assert "d.zarr: " in message
+        assert caught.value.__cause__ is not None
+        if opener != "dask":
+            assert f" in chunk a/c/{0 if sharded else 3}/0 of file://" in message
+    bad = xtd.IterableDataset(lazy, {"time": 5, "x": X}, on_error="skip", batch_size=4)
+    assert [number for batch in bad for number in batch.skipped] == [3]
+
+
+class Denying(zarr.storage.WrapperStore):
+    """Gives no chunk with a certain key: root may read any file."""
+
+    async def get(self, key, *args, **kwargs):
+        if key == "a/c/2/1":
+            raise PermissionError(13, "Permission denied")
+        return await super().get(key, *args, **kwargs)
+
+
+@pytest.mark.parametrize("how", ["in order", "stride", "dask"])
+def test_a_chunk_that_may_not_be_read_is_named_and_is_not_tried_again(tmp_path, how):
+    ds = fields(tmp_path / "d.zarr")
+    store = Denying(zarr.storage.LocalStore(tmp_path / "d.zarr", read_only=True))
+    lazy = xr.open_zarr(store, consolidated=False, chunks={} if how == "dask" else None)
+    if how == "stride":
+        lazy = lazy.isel(time=slice(None, None, 2))
+    with pytest.raises(xtd.ReadError) as caught:
+        list(xtd.IterableDataset(lazy, {"time": 3, "x": X}, inputs=["b", "a"], memory="2 kB"))
+    assert isinstance(caught.value.__cause__, PermissionError)
+    assert "Permission denied" in str(caught.value)
+    assert ("in chunk a/c/2/1 of " in str(caught.value)) == (how != "dask")
+    assert "'a' at isel(" in str(caught.value)
+    if how == "in order":
+        dataset = xtd.IterableDataset(
+            lazy, {"time": 3, "x": 4}, inputs=["a", "b"], batch_size=9, on_error="skip"
+        )
+        checked(dataset, ds, {(2, 1)})
+        assert {each.chunk for each in dataset.stats().failures} == {"a/c/2/1"}
+        samples = xtd.MapDataset(lazy, {"time": 5, "x": 4}, inputs="a", memory="2 kB")
+        with pytest.raises(xtd.ReadError, match="in chunk a/c/2/1 of "):
+            samples[7]
+        np.testing.assert_array_equal(samples[8][0].numpy(), ds["a"].values[10:15, 8:])
+
+
+@pytest.mark.parametrize("engine", ["netcdf4", "h5netcdf"])
+def test_a_damaged_chunk_of_hdf5_is_told_by_its_region(tmp_path, engine):
+    rng = np.random.default_rng(0)
+    ds = xr.Dataset({"a": (("time", "x"), rng.normal(size=(TIME, X)).astype("f4"))})
+    path = tmp_path / "d.nc"
+    encoding = {"a": {"chunksizes": (5, X), "fletcher32": True}}
+    ds.to_netcdf(path, engine=engine, encoding=encoding)
+    where = path.read_bytes().index(ds["a"].values[15:20].tobytes())
+    flipped(path, where + 50)
+    with xr.open_dataset(path, engine=engine) as lazy:
+        with pytest.raises(xtd.ReadError, match=r"'a' at isel\(time=15:20, x=0:12\) from .*d.nc: "):
+            list(xtd.IterableDataset(lazy, {"time": 3, "x": X}))
+        dataset = xtd.IterableDataset(lazy, {"time": 5, "x": X}, on_error="skip", batch_size=4)
+        assert [number for batch in dataset for number in batch.skipped] == [3]
+        [failure] = dataset.stats().failures
+        assert (failure.region["time"], failure.source) == ((15, 20), str(path))
+
+
+# Missing chunks, and stores that are missing
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("opener", [xr.open_zarr, xtd.open_zarr])
+def test_missing_chunks_are_the_fill_value_and_no_failure(tmp_path, opener, sharded):
+    path = tmp_path / "d.zarr"
+    group = zarr.create_group(path)
+    array = group.create_array(
+        "a", shape=(TIME, X), chunks=(5, X), shards=(10, X) if sharded else None, dtype="f4",
+        fill_value=7, dimension_names=("time", "x"),
+    )  # fmt: skip
+    array[20:30] = 1
+    lazy = opener(path, consolidated=False, chunks=None, mask_and_scale=False)
+    dataset = xtd.IterableDataset(lazy, {"time": 5, "x": X}, inputs="a", on_error="skip")
+    found = np.concatenate([batch.x.numpy() for batch in dataset])[:, 0, 0]
+    np.testing.assert_array_equal(found, [7, 7, 7, 7, 1, 1, 7, 7, 7, 7, 7, 7])
+    assert dataset.stats().failures == ()
+
+
+@pytest.mark.parametrize("way", ["directly", "in shards", "by key"])
+def test_a_store_that_goes_in_the_middle_of_an_epoch_is_an_error_and_no_fill_value(tmp_path, way):
+    rng = np.random.default_rng(0)
+    ds = xr.Dataset({"a": (("time", "x"), rng.normal(size=(400, X)).astype("f4"))})
+    path = tmp_path / "d.zarr"
+    chunks = {"chunks": (5, X)} | ({"shards": (10, X)} if way == "in shards" else {})
+    ds.to_zarr(path, consolidated=False, encoding={"a": chunks})
+    opened = zarr.storage.LocalStore(path, read_only=True)
+    if way == "by key":
+        opened = zarr.storage.WrapperStore(opened)
+    lazy = xr.open_zarr(opened, consolidated=False, chunks=None)
+    dataset = xtd.IterableDataset(lazy, {"time": 5, "x": X}, batch_size=2, memory="4 kB")
+    samples = xtd.MapDataset(lazy, {"time": 5, "x": X}, inputs="a", memory="4 kB")
+    samples[0]
+    batches = iter(dataset)
+    seen = [next(batches)]
+    path.rename(tmp_path / "elsewhere")
+    with pytest.raises(xtd.ReadError, match="the store is not there any more") as caught:
+        seen += list(batches)
+    assert "'a' at isel(" in str(caught.value)
+    for batch in seen:  # all that was handed out is sound
+        for number, found in zip(batch.index.tolist(), batch.x[:, 0].numpy(), strict=True):
+            np.testing.assert_array_equal(found, ds["a"].values[5 * number : 5 * number + 5])
+    with pytest.raises(xtd.ReadError, match="the store is not there any more"):
+        samples[70]
+    (tmp_path / "elsewhere").rename(path)
+    np.testing.assert_array_equal(samples[70][0].numpy(), ds["a"].values[350:355])
+    assert len(list(dataset)) == 40

@@ -6,63 +6,18 @@ import xtorch_data as xtd
 from xtorch_data import lazy
 from xtorch_data.buffers import Buffers
 
-PACKINGS = {
-    "scale, offset and fill": {
-        "dtype": "int16",
-        "scale_factor": 0.01,
-        "add_offset": 280.0,
-        "_FillValue": -32768,
-    },
-    "scale": {"dtype": "int8", "scale_factor": 0.5, "_FillValue": -128},
-    "unsigned": {
-        "dtype": "int16",
-        "scale_factor": 0.01,
-        "add_offset": 250.0,
-        "_Unsigned": "true",
-        "_FillValue": -1,
-    },
-    "fill": {"dtype": "float64", "_FillValue": -999.0},
-    "wide": {"dtype": "float64", "_FillValue": None},
-    "narrow": {"dtype": "float16", "_FillValue": None},
-}
 
-
-def stored(path, engine, encoding):
+def stored(path):
     values = 250 + 40 * np.random.default_rng(0).random((30, 20, 70))
-    if encoding.get("_FillValue") is not None:
-        values[3:5] = np.nan
-    if encoding["dtype"] == "int8":
-        values -= 270
+    values[3:5] = np.nan
+    packed = {"dtype": "int16", "scale_factor": 0.01, "add_offset": 280.0, "_FillValue": -32768}
     ds = xr.Dataset({"v": (("time", "y", "x"), values)})
-    if engine == "zarr":
-        ds.to_zarr(path, consolidated=False, encoding={"v": {**encoding, "chunks": (7, 20, 70)}})
-        return xtd.open_zarr(path, consolidated=False)
-    ds.to_netcdf(path, engine=engine, encoding={"v": {**encoding, "chunksizes": (7, 20, 70)}})
-    return xr.open_dataset(path, engine=engine)
-
-
-@pytest.mark.parametrize("packing", PACKINGS)
-@pytest.mark.parametrize("engine", ["zarr", "netcdf4", "h5netcdf"])
-def test_values_are_those_that_xarray_decodes(tmp_path, monkeypatch, engine, packing):
-    if engine != "zarr" and packing == "narrow":
-        pytest.skip("NetCDF has no float16")
-    monkeypatch.setattr(lazy, "PIECE", 1000)  # many pieces, the last one smaller
-    ds = stored(tmp_path / "v", engine, PACKINGS[packing])
-    expected = ds["v"].compute()
-    for dtype in ("float32", "float64"):
-        dataset = xtd.IterableDataset(
-            ds, {"time": 6, "y": -1, "x": -1}, {"time": 5}, inputs="v", batch_size=4, dtype=dtype
-        )
-        for batch in dataset:
-            for number, window in zip(batch.index.tolist(), batch.x.numpy(), strict=True):
-                wanted = expected[number : number + 6].values.astype(dtype)
-                np.testing.assert_array_equal(window, wanted)
-        way = "read directly" if engine == "zarr" else "read by its backend"
-        assert [path for path in dataset.stats().paths if path.startswith("read")] == [way]
+    ds.to_zarr(path, consolidated=False, encoding={"v": {**packed, "chunks": (7, 20, 70)}})
+    return xtd.open_zarr(path, consolidated=False)
 
 
 def test_functions_of_the_user_get_what_xarray_decodes(tmp_path):
-    ds = stored(tmp_path / "v", "zarr", PACKINGS["scale, offset and fill"])
+    ds = stored(tmp_path / "v")
     seen = set()
 
     def preprocess(block):
@@ -75,7 +30,7 @@ def test_functions_of_the_user_get_what_xarray_decodes(tmp_path):
 
 
 def test_the_given_dataset_stays_as_it_is(tmp_path):
-    ds = stored(tmp_path / "v", "zarr", PACKINGS["scale, offset and fill"])
+    ds = stored(tmp_path / "v")
     again = lazy.with_recycled_memory(ds, Buffers(10**6), {"v": np.dtype("f4")})
     assert ds["v"].dtype == "float64"
     assert again["v"].dtype == "float32"

@@ -1,13 +1,11 @@
 """What is read: each chunk once, within the memory budget, and nothing left behind on failure."""
 
 import _thread
-import asyncio
 import itertools
 import pickle
 import threading
 import time
 import warnings
-from collections import Counter
 
 import dask.array
 import numpy as np
@@ -15,6 +13,7 @@ import pytest
 import xarray as xr
 import zarr
 from helpers import (
+    CountingStore,
     assert_once,
     forecast,
     in_a_process,
@@ -27,25 +26,6 @@ from hypothesis import strategies as st
 from strategies import examples
 
 import xtorch_data as xtd
-
-
-class CountingStore(zarr.storage.WrapperStore):
-    """Counts how often the bytes of each chunk are asked for, and may take its time."""
-
-    def __init__(self, store, counts=None, delay=0.0):
-        super().__init__(store)
-        self.counts = Counter() if counts is None else counts
-        self.delay = delay
-
-    def _with_store(self, store):
-        return type(self)(store, self.counts, self.delay)
-
-    async def get(self, key, prototype, byte_range=None):
-        if "/c/" in key or key.endswith("/c"):
-            self.counts[key] += 1
-            if self.delay:
-                await asyncio.sleep(self.delay)
-        return await super().get(key, prototype, byte_range)
 
 
 def counted(ds, chunks, delay=0.0):

@@ -565,7 +565,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 executor=threads.work,
                 graphs=threads.graphs,
                 retries=self.retries,
-                skipping=plan.grids if self.on_error == "skip" else None,
+                skipping=self.on_error == "skip",
             ),
             preparer,
             lambda count: (

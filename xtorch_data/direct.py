@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import dask.system
 import numcodecs
@@ -28,8 +28,9 @@ from zarr.storage import FsspecStore, LocalStore
 
 from .buffers import Buffers
 
-__all__ = ["DirectReader", "on_loop_of", "on_thread", "together"]
+__all__ = ["ChunkError", "DirectReader", "on_loop_of", "on_thread", "require_array", "together"]
 
+T = TypeVar("T")
 Array = npt.NDArray[Any]
 Encoded = bytes | bytearray | memoryview
 
@@ -38,6 +39,32 @@ Encoded = bytes | bytearray | memoryview
 TASK_BYTES, MOST_TASK_BYTES = 2**20, 2**23
 # Requests to a store that is not a local folder, under way for one region.
 REQUESTS = 256
+
+
+class ChunkError(Exception):
+    """A chunk of a Zarr array could not be read or decoded; ``__cause__`` says why.
+
+    Attributes
+    ----------
+    chunk : str
+        Its key in the store.
+    store : str
+        The store.
+    """
+
+    def __init__(self, chunk: str, store: str) -> None:
+        super().__init__(chunk, store)
+        self.chunk, self.store = chunk, store
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any], key: str) -> ChunkError:
+        """The error of a chunk of an array, by its key inside the array."""
+        return cls(f"{array.path}/{key}" if array.path else key, str(array.store))
+
+    def __str__(self) -> str:
+        cause = f": {type(self.__cause__).__name__}: {self.__cause__}" if self.__cause__ else ""
+        return f"chunk {self.chunk} of {self.store}{cause}"
+
 
 # What a region wants of chunks along a dim: number, part of the chunk, whether that is all of it,
 # part of the region.
@@ -114,7 +141,8 @@ class DirectReader:
         """
         box, shape = self._box(key)
         out = buffers.take([stop - start for start, stop in box], self.array.dtype)
-        self._read_local(self._along(box), 0, None, out)
+        if self._read_local(self._along(box), 0, None, out):
+            require_local_array(self.array)
         return out.reshape(shape)
 
     async def read_async(self, key: Sequence[slice | int], buffers: Buffers) -> Array:
@@ -125,13 +153,15 @@ class DirectReader:
         if self.is_local:
             count = math.prod(map(len, along))
             each = self._chunks_of_a_task(count)
-            await together(
+            jobs = (
                 on_thread(self._read_local, along, start, start + each, out)
                 for start in range(0, count, each)
             )
         else:
             slots = asyncio.Semaphore(REQUESTS)
-            await together(self._fetch(chunk, out, slots) for chunk in self._chunks(along))
+            jobs = (self._fetch(chunk, out, slots) for chunk in self._chunks(along))
+        if any(await together(jobs)):
+            await on_loop_of(self.array, require_array(self.array))
         return out.reshape(shape)
 
     def _chunks_of_a_task(self, count: int) -> int:
@@ -183,21 +213,26 @@ class DirectReader:
 
     def _read_local(
         self, along: Sequence[_Along], start: int, stop: int | None, out: Array
-    ) -> None:
+    ) -> bool:
+        """Read some chunks of a region; returns whether any of them is not there."""
         store = self.array.store
         assert isinstance(store, LocalStore)
         folder = os.path.join(store.root, self.array.path)
+        missing = False
         for chunk in self._chunks(along, start, stop):
-            try:
-                file = io.FileIO(os.path.join(folder, chunk.key))
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # as zarr has it
-                self._put(chunk, None, out)
-                continue
-            with file:
-                size = file.seek(0, io.SEEK_END)
-                if not self._read_rows(file, size, chunk, out):
-                    with _scratch(size) as encoded:
-                        self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
+            with self._named(chunk):
+                try:
+                    file = io.FileIO(os.path.join(folder, chunk.key))
+                except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # as zarr has it
+                    self._put(chunk, None, out)
+                    missing = True
+                    continue
+                with file:
+                    size = file.seek(0, io.SEEK_END)
+                    if not self._read_rows(file, size, chunk, out):
+                        with _scratch(size) as encoded:
+                            self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
+        return missing
 
     def _read_rows(self, file: io.FileIO, size: int, chunk: _Chunk, out: Array) -> bool:
         """Read just the rows that are wanted, where they lie side by side in file and memory."""
@@ -211,13 +246,26 @@ class DirectReader:
         memory = target.reshape(-1).view(np.uint8).data
         return _fill(file, begin, memory) == len(memory)
 
-    async def _fetch(self, chunk: _Chunk, out: Array, slots: asyncio.Semaphore) -> None:
+    async def _fetch(self, chunk: _Chunk, out: Array, slots: asyncio.Semaphore) -> bool:
+        """Read a chunk from any store; returns whether it is not there."""
         array = self.array
-        async with slots:
-            path = f"{array.path}/{chunk.key}" if array.path else chunk.key
-            found = await on_loop_of(array, array.store.get(path, default_buffer_prototype()))
-        encoded = None if found is None else found.as_numpy_array().data
-        await on_thread(self._put, chunk, encoded, out)
+        path = f"{array.path}/{chunk.key}" if array.path else chunk.key
+        with self._named(chunk):
+            async with slots:
+                found = await on_loop_of(array, array.store.get(path, default_buffer_prototype()))
+            encoded = None if found is None else found.as_numpy_array().data
+            await on_thread(self._put, chunk, encoded, out)
+        return found is None
+
+    @contextlib.contextmanager
+    def _named(self, chunk: _Chunk) -> Iterator[None]:
+        """Name the chunk that an error is about."""
+        try:
+            yield
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise ChunkError.of(self.array, chunk.key) from error
 
     def _put(self, chunk: _Chunk, encoded: Encoded | None, out: Array) -> None:
         """Put the values of a chunk where they belong; one that is missing is the fill value."""
@@ -227,18 +275,73 @@ class DirectReader:
             fill = self.array.fill_value
             target[...] = 0 if fill is None else fill
             return
+        decode = _copy if self.decode is None else self.decode
+        if chunk.whole and target.flags.c_contiguous:
+            decode(encoded, target)
+            return
+        with _scratch(self._chunk_nbytes) as memory:
+            values = np.frombuffer(memory, self.array.dtype).reshape(self.array.chunks)
+            decode(encoded, values)
+            np.copyto(target, values[chunk.inside])
+
+
+async def require_array(array: zarr.Array[Any]) -> None:
+    """Raise if the metadata of an array is not in its store any more.
+
+    A chunk that is not there has the fill value, as Zarr has it. So has every chunk of a store that
+    was deleted or unmounted in the middle of an epoch; that must not pass for data.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        An array of which a chunk is missing.
+
+    Raises
+    ------
+    FileNotFoundError
+        If neither its metadata nor consolidated metadata is there.
+    """
+    if isinstance(array.store, LocalStore):
+        return require_local_array(array)
+    for key in _metadata_keys(array):
         try:
-            decode = _copy if self.decode is None else self.decode
-            if chunk.whole and target.flags.c_contiguous:
-                decode(encoded, target)
-                return
-            with _scratch(self._chunk_nbytes) as memory:
-                values = np.frombuffer(memory, self.array.dtype).reshape(self.array.chunks)
-                decode(encoded, values)
-                np.copyto(target, values[chunk.inside])
-        except Exception as error:
-            error.add_note(f"in chunk {chunk.key} of {self.array.store_path}")
-            raise
+            if await array.store.get(key, default_buffer_prototype()) is not None:
+                return None
+        except Exception:  # a store that cannot say is believed
+            return None
+    raise _gone(array)
+
+
+def require_local_array(array: zarr.Array[Any]) -> None:
+    """The same for a local folder, on any thread of any process.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        An array of which a chunk is missing.
+
+    Raises
+    ------
+    FileNotFoundError
+        If neither its metadata nor consolidated metadata is there.
+    """
+    root = array.store.root  # type: ignore[attr-defined]
+    if not any(os.path.exists(os.path.join(root, key)) for key in _metadata_keys(array)):
+        raise _gone(array)
+
+
+def _metadata_keys(array: zarr.Array[Any]) -> list[str]:
+    """Where the metadata of an array is, or is consolidated."""
+    v3 = array.metadata.zarr_format == 3
+    own, root = ("zarr.json", "zarr.json") if v3 else (".zarray", ".zmetadata")
+    return [f"{array.path}/{own}" if array.path else own, root]
+
+
+def _gone(array: zarr.Array[Any]) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"chunks of {array.store} are missing, and so is {_metadata_keys(array)[0]}: the store is "
+        "not there any more"
+    )
 
 
 def on_loop_of(array: zarr.Array[Any], reading: Coroutine[Any, Any, Any]) -> Any:
@@ -277,14 +380,16 @@ def _fill(file: io.FileIO, begin: int, memory: memoryview) -> int:
     return read
 
 
-async def together(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run coroutines at the same time; when all have ended, raise the first error.
+async def together(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What coroutines return that run at the same time; when all have ended, raise the first error.
 
     Not before: they write into memory that must not be lent again.
     """
-    for result in await asyncio.gather(*jobs, return_exceptions=True):
+    results = await asyncio.gather(*jobs, return_exceptions=True)
+    for result in results:
         if isinstance(result, BaseException):
             raise result
+    return results  # type: ignore[return-value]
 
 
 def _along(start: int, stop: int, size: int) -> _Along:

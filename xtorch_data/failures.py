@@ -13,10 +13,12 @@ import numpy.typing as npt
 import xarray as xr
 
 from .chunks import Chunks
+from .direct import ChunkError
 from .epoch import Box
+from .sources import chunk_keys
 from .windows import IntArray, Windows
 
-__all__ = ["Failure", "hit", "reaching", "read_by_chunks"]
+__all__ = ["Failure", "first_failure", "hit", "reaching", "read_by_chunks"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +36,60 @@ class Failure:
     region : mapping of Hashable to (int, int)
         Positions ``[start, stop)`` along its dims, as ``isel`` counts them.
     message : str
-        The error, and where the backend says so, the chunk's key.
+        The error.
+    source : str
+        Where the data comes from: a file, or the store of a Zarr array.
+    chunk : str, optional
+        Key of the chunk in its store, such as ``t2m/c/3/0/0``; or the first and the last of those
+        of which it is one. Files have no keys, and dask does not tell what its graphs read: there
+        it is None.
     """
 
     variable: Hashable
     region: Mapping[Hashable, tuple[int, int]]
     message: str
+    source: str
+    chunk: str | None = None
+
+    @classmethod
+    def of(
+        cls, name: Hashable, variable: xr.Variable, region: Region, source: str, error: Exception
+    ) -> Failure:
+        """What an error says of a variable that was to be read over a region.
+
+        Parameters
+        ----------
+        name : Hashable
+            Name of the variable.
+        variable : xarray.Variable
+            The variable over the region, still lazy.
+        region : mapping of Hashable to slice
+            Where it lies.
+        source : str
+            Where the data comes from.
+        error : Exception
+            What was raised.
+        """
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        chunk = None
+        if isinstance(error, ChunkError):
+            chunk, source, error = error.chunk, error.store, cause_of(error)
+        elif (found := chunk_keys(variable)) is not None and found[0]:
+            keys, source = found
+            chunk = keys[0] if len(keys) == 1 else f"{keys[0]} … {keys[-1]}"
+        where = {dim: (part.start, part.stop) for dim, part in region.items()}
+        return cls(name, where, f"{type(error).__name__}: {error}{notes}", source, chunk)
 
     def __str__(self) -> str:
         where = ", ".join(f"{dim}={start}:{stop}" for dim, (start, stop) in self.region.items())
-        return f"{self.variable!r} at isel({where}): {self.message}"
+        chunk = "from" if self.chunk is None else f"in chunk {self.chunk} of"
+        return f"{self.variable!r} at isel({where}) {chunk} {self.source}: {self.message}"
+
+
+def cause_of(error: Exception) -> Exception:
+    """What the store or the decoder raised."""
+    cause = error.__cause__ if isinstance(error, ChunkError) else error
+    return cause if isinstance(cause, Exception) else error
 
 
 def hit(
@@ -90,6 +136,7 @@ async def read_by_chunks(
     region: Region,
     grids: Mapping[Hashable, Chunks],
     load: Callable[[xr.Variable], Awaitable[None]],
+    source: str,
 ) -> list[Failure]:
     """Read a lazy variable chunk by chunk, into it; what fails becomes NaN, or 0 for integers.
 
@@ -105,6 +152,8 @@ async def read_by_chunks(
         Its chunk grid along dims.
     load : callable
         Loads a variable, in place.
+    source : str
+        Where the data comes from.
 
     Returns
     -------
@@ -115,18 +164,14 @@ async def read_by_chunks(
     values = np.full(variable.shape, fill, dtype=variable.dtype)
     failures = []
     for cell in _cells(variable.dims, region, grids):
-        inside = {
-            dim: slice(start - region[dim].start, stop - region[dim].start)
-            for dim, (start, stop) in cell.items()
-        }
+        inside = _inside(cell, region)
         part = variable.isel(inside).copy(deep=False)
         try:
             await load(part)
         except MemoryError:
             raise
         except Exception as error:
-            notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-            failure = Failure(name, cell, f"{type(error).__name__}: {error}{notes}")
+            failure = Failure.of(name, part, cell, source, error)
             logger.warning("skipping samples that need %s", failure)
             failures.append(failure)
             continue
@@ -136,9 +181,36 @@ async def read_by_chunks(
     return failures
 
 
+async def first_failure(
+    variable: xr.Variable,
+    region: Region,
+    grids: Mapping[Hashable, Chunks],
+    load: Callable[[xr.Variable], Awaitable[None]],
+) -> tuple[xr.Variable, Region] | None:
+    """The first chunk that cannot be read on its own, still lazy, and where it lies; or None.
+
+    The parameters are those of `read_by_chunks`.
+    """
+    for cell in _cells(variable.dims, region, grids):
+        part = variable.isel(_inside(cell, region)).copy(deep=False)
+        try:
+            await load(part.copy(deep=False))
+        except Exception:
+            return part, cell
+    return None
+
+
+def _inside(cell: Region, region: Region) -> dict[Hashable, slice]:
+    """A cell of a region, as positions inside it."""
+    return {
+        dim: slice(part.start - region[dim].start, part.stop - region[dim].start)
+        for dim, part in cell.items()
+    }
+
+
 def _cells(
     dims: Sequence[Hashable], region: Region, grids: Mapping[Hashable, Chunks]
-) -> Iterator[dict[Hashable, tuple[int, int]]]:
+) -> Iterator[dict[Hashable, slice]]:
     """The chunks that a region touches, cut to it."""
     along = []
     dims = [dim for dim in dims if dim in region]  # along others, all of it is wanted
@@ -149,7 +221,7 @@ def _cells(
         while start < stop:
             known = grid is not None and (grid.chunked or grid.stored)
             end = grid.end_of(start) if grid is not None and known else stop
-            cuts.append((start, min(end, stop)))
+            cuts.append(slice(start, min(end, stop)))
             start = end
         along.append(cuts)
     for found in itertools.product(*along):

@@ -15,6 +15,8 @@ from xarray.backends.file_manager import FILE_CACHE
 from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK
 from zarr.storage import FsspecStore
 
+from .lazy import has_pipeline_of_zarrs, with_pipeline_of_zarr
+
 __all__ = ["let_forks_wait_for_reads", "make_safe"]
 
 logger = logging.getLogger(__name__)
@@ -104,12 +106,8 @@ def make_safe(data: xr.Dataset) -> None:
                     f"this worker was forked, and variable {name!r} is read from a {store}, {why}. "
                     f"{_ADVICE}"
                 )
-            inner = array._async_array
-            if type(inner.codec_pipeline).__module__.startswith("zarrs"):
-                default = "zarr.core.codec_pipeline.BatchedCodecPipeline"
-                with zarr.config.set({"codec_pipeline.path": default}):
-                    again = type(inner)(inner.metadata, inner.store_path, inner.config)
-                wrapper._array = type(array)(again)
+            if has_pipeline_of_zarrs(array):
+                wrapper._array = with_pipeline_of_zarr(array)
                 slower = slower or getattr(wrapper, "_direct", None) is None
     if slower:
         logger.warning(

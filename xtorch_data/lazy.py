@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
+import zarr
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.coding.common import _ElementwiseFunctionArray
 from xarray.core.indexing import CopyOnWriteArray, MemoryCachedArray
-from zarr.core.buffer import BufferPrototype, cpu
+from zarr.core.buffer import BufferPrototype, cpu, default_buffer_prototype
+from zarr.core.sync import sync
 
 from .buffers import Buffers
-from .direct import DirectReader, on_loop_of, on_thread
+from .direct import DirectReader, on_loop_of, on_thread, require_array
 
-__all__ = ["codec_pipeline", "decodes_on_the_loop", "is_lazy", "read_path", "with_recycled_memory"]
+__all__ = [
+    "codec_pipeline",
+    "decodes_on_the_loop",
+    "has_pipeline_of_zarrs",
+    "is_lazy",
+    "read_path",
+    "with_pipeline_of_zarr",
+    "with_recycled_memory",
+]
 
 # Values decoded at once: with what they pass through, they stay in a core's cache.
 PIECE = 2**15
@@ -39,13 +49,49 @@ class _RecycledArray(ZarrArrayWrapper):
     def _getitem(self, key: Any) -> Any:
         if self._direct is not None and self._direct.is_local and self._direct.supports(key):
             return self._direct.read(key, self._buffers)
-        return self._array.get_basic_selection(key, prototype=_prototype(self._buffers))
+        return self._checked(self._array.get_basic_selection(key, prototype=self._prototype()))
+
+    def _oindex(self, key: Any) -> Any:
+        return self._checked(super()._oindex(key))  # type: ignore[no-untyped-call]
+
+    def _vindex(self, key: Any) -> Any:
+        return self._checked(super()._vindex(key))  # type: ignore[no-untyped-call]
+
+    async def _async_oindex(self, key: Any) -> Any:
+        return await self._checked_async(super()._async_oindex(key))  # type: ignore[no-untyped-call]
+
+    async def _async_vindex(self, key: Any) -> Any:
+        return await self._checked_async(super()._async_vindex(key))  # type: ignore[no-untyped-call]
+
+    def _checked(self, values: Any) -> Any:
+        """Values read through zarr, which does not tell which chunks were missing."""
+        if self._has_fill_value(values):
+            sync(require_array(self._array))
+        return values
+
+    async def _checked_async(self, reading: Coroutine[Any, Any, Any]) -> Any:
+        values = await on_loop_of(self._array, reading)
+        if await on_thread(self._has_fill_value, values):
+            await on_loop_of(self._array, require_array(self._array))
+        return values
+
+    def _has_fill_value(self, values: Any) -> bool:
+        fill, values = self._array.fill_value, np.asarray(values)
+        if values.dtype.kind not in "biufcmM":
+            return True
+        unequal = fill is not None and fill != fill
+        return bool((np.isnan(values) if unequal else values == (fill or 0)).any())
 
     async def _async_getitem(self, key: Any) -> Any:
         if self._direct is not None and self._direct.supports(key):
             return await self._direct.read_async(key, self._buffers)
-        reading = self._array._async_array.getitem(key, prototype=_prototype(self._buffers))
-        return await on_loop_of(self._array, reading)
+        reading = self._array._async_array.getitem(key, prototype=self._prototype())
+        return await self._checked_async(reading)
+
+    def _prototype(self) -> BufferPrototype:
+        # Inside shards, zarr's own pipeline takes no other memory than its own.
+        own = self._array.shards is not None and not has_pipeline_of_zarrs(self._array)
+        return default_buffer_prototype() if own else _prototype(self._buffers)
 
 
 def _prototype(buffers: Buffers) -> BufferPrototype:
@@ -159,6 +205,18 @@ def codec_pipeline(variable: xr.Variable) -> str:
         data = data.array
     kind = type(data._array._async_array.codec_pipeline)
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def with_pipeline_of_zarr(array: Any) -> Any:
+    """A Zarr array, decoded by zarr's own codec pipeline."""
+    inner = array._async_array
+    with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}):
+        return type(array)(type(inner)(inner.metadata, inner.store_path, inner.config))
+
+
+def has_pipeline_of_zarrs(array: Any) -> bool:
+    """Whether a Zarr array is decoded by the codec pipeline of zarrs."""
+    return type(array._async_array.codec_pipeline).__module__.startswith("zarrs")
 
 
 def _rebuilt(data: Any, buffers: Buffers, wanted: np.dtype[Any]) -> Any:

@@ -389,7 +389,7 @@ class _Flights:
 
     def keep(self, loaded: Loaded, found: Located) -> None:
         """Keep a sample in case nothing of a later batch can be read."""
-        if self._reader.skipping is not None:
+        if self._reader.skipping:
             self._spare = loaded, found.part(0, 1)
 
     def stand_in(self, assembly: Assembly, loaded: Loaded) -> None:

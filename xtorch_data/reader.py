@@ -13,12 +13,12 @@ import dask.threaded
 import numpy as np
 import xarray as xr
 
-from .chunks import Chunks
-from .direct import together
+from .direct import ChunkError, together
 from .epoch import Load, shared_box
-from .failures import Failure, read_by_chunks
+from .failures import Failure, cause_of, first_failure, read_by_chunks
 from .lazy import decodes_on_the_loop, read_path
-from .retry import RETRIES, retried
+from .retry import RETRIES, is_transient, retried
+from .sources import layout_of
 from .stats import Recorder
 from .streams import BLOCK_TRANSFORM, generator
 from .transforms import Transform
@@ -33,7 +33,8 @@ CONCURRENT_READS = 4
 class ReadError(RuntimeError):
     """A region of a variable could not be read.
 
-    The message names the variable, the region and the source; ``__cause__`` is the error itself.
+    The message names the variable, the region, the file or store and, of a Zarr array that is not
+    read by dask, the key of the chunk; ``__cause__`` is the error itself.
     """
 
 
@@ -77,9 +78,8 @@ class Reader:
         Where dask computes, unless it has been given a scheduler.
     retries : int
         Attempts after the first to read what fails in passing.
-    skipping : mapping of Hashable to mapping of Hashable to Chunks, optional
-        To go on without what cannot be read: the chunk grids of the variables. Without it, that is
-        an error.
+    skipping : bool
+        Whether to go on without what cannot be read, which is an error otherwise.
     failures : list of Failure
         What could not be read so far.
     """
@@ -96,7 +96,7 @@ class Reader:
     executor: Executor
     graphs: Executor
     retries: int = RETRIES
-    skipping: Mapping[Hashable, Mapping[Hashable, Chunks]] | None = None
+    skipping: bool = False
     failures: list[Failure] = field(default_factory=list)
     _blocking: set[Hashable] = field(default_factory=set)
     _last: dict[Hashable, tuple[object, xr.Variable, asyncio.Future[None]]] = field(
@@ -152,7 +152,7 @@ class Reader:
                 parts[0] if len(parts) == 1 else xr.Variable.concat(parts, dim)  # type: ignore[no-untyped-call]
             )
             inside = values.isel({dim: slice(0, stop - start)})
-            block[name] = block[name].copy(deep=False, data=inside.data)
+            block[name] = block.variables[name].copy(deep=False, data=inside.data)
             rest[name] = stop, values.isel({dim: slice(stop - start, None)})
         return block, rest
 
@@ -220,23 +220,41 @@ class Reader:
         self.recorder.add(**{f"read {read_path(variable)}": 1})
         try:
             await self._retried(lambda: load(variable), [name], region)
-        except ReadError as error:
-            await self._skip(name, variable, region, load, error)
+        except Exception as error:
+            await self._failed({name: variable}, {name: region}, load, error)
 
-    async def _skip(
+    async def _failed(
         self,
-        name: Hashable,
-        variable: xr.Variable,
-        region: Mapping[Hashable, slice],
+        variables: Mapping[Hashable, xr.Variable],
+        regions: Mapping[Hashable, Mapping[Hashable, slice]],
         load: Callable[[xr.Variable], Coroutine[Any, Any, None]],
-        error: ReadError,
+        error: Exception,
     ) -> None:
-        """Go on without the chunks that cannot be read, if that is wanted."""
-        if self.skipping is None or isinstance(error.__cause__, MemoryError):
-            raise error
-        found = await read_by_chunks(name, variable, region, self.skipping.get(name, {}), load)
-        self.failures.extend(found)
-        self.recorder.fail(found)
+        """Go on without the chunks that cannot be read, if that is wanted, or say which it was."""
+        cause, dims = cause_of(error), [axis.dim for axis in self.windows.axes]
+        whole = self.dataset.variables
+        grids = {name: layout_of(whole[name], name, dims).chunks for name in variables}
+        if self.skipping and not isinstance(cause, MemoryError):
+            for name, variable in variables.items():
+                found = await read_by_chunks(
+                    name, variable, regions[name], grids[name], load, self.origin
+                )
+                self.failures.extend(found)
+                self.recorder.fail(found)
+            return
+        failures = [
+            Failure.of(name, variable, regions[name], self.origin, error)
+            for name, variable in variables.items()
+        ]
+        # If memory or the store is to blame, no chunk is; and some errors name theirs.
+        if not isinstance(error, ChunkError | MemoryError) and not is_transient(error):
+            for failure in failures:
+                name = failure.variable
+                part = await first_failure(variables[name], regions[name], grids[name], load)
+                if part is not None:
+                    failures = [Failure.of(name, *part, self.origin, error)]
+                    break
+        raise ReadError(f"could not read {'; '.join(map(str, failures[:3]))}") from cause
 
     async def _compute(
         self,
@@ -258,9 +276,8 @@ class Reader:
         every, first = list(graphs.values()), next(iter(regions.values()))
         try:
             await self._retried(lambda: self._run(compute, every), graphs, first)
-        except ReadError as error:
-            for name, variable in graphs.items():
-                await self._skip(name, variable, regions[name], load, error)
+        except Exception as error:
+            await self._failed(graphs, regions, load, error)
 
     async def _retried(
         self,
@@ -271,13 +288,7 @@ class Reader:
         """Load, again if that fails in passing."""
         where = ", ".join(f"{dim}={part.start}:{part.stop}" for dim, part in region.items())
         what = f"{', '.join(repr(name) for name in names)} at isel({where}) from {self.origin}"
-        try:
-            await retried(load, self.retries, lambda: self.recorder.add(retries=1), what)
-        except Exception as error:
-            notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-            raise ReadError(
-                f"could not read {what}: {type(error).__name__}: {error}{notes}"
-            ) from error
+        await retried(load, self.retries, lambda: self.recorder.add(retries=1), what)
 
     def _preprocessed(self, block: xr.Dataset, load: Load) -> xr.Dataset:
         assert self.preprocess is not None
@@ -285,7 +296,7 @@ class Reader:
             source = self.dataset.variables[name]
             if source._in_memory or any(axis.dim not in source.dims for axis in self.windows.axes):
                 # It is also the user's, or another block's, and the function may work in place.
-                block[name] = variable.copy(deep=True)
+                block[name] = variable.variable.copy(deep=True)
 
         def rng() -> np.random.Generator:
             return generator(self.seed, self.epoch, BLOCK_TRANSFORM, load.block)

@@ -225,15 +225,14 @@ def make_part(
             )
     dtypes = []
     for variable in names:
-        kind = data.variables[variable].dtype.kind
-        if kind not in "fiubc":
-            usable = [name for name, var in data.data_vars.items() if var.dtype.kind in "fiubc"]
-            raise TypeError(
-                f"variable {variable!r} of part {name!r} has dtype "
-                f"{data.variables[variable].dtype}, which is not numeric and cannot become a "
-                f"tensor; give inputs=… (or parts) some of {usable}"
-            )
         dtypes.append(data.variables[variable].dtype)
+        if not is_numeric(dtypes[-1]):
+            usable = [each for each, var in data.data_vars.items() if is_numeric(var.dtype)]
+            raise TypeError(
+                f"variable {variable!r} of part {name!r} has dtype {dtypes[-1]}, of which there "
+                f"are no tensors: {_recipe(variable, dtypes[-1])}, or give inputs=… (or parts) "
+                f"some of {usable}"
+            )
     have = {dim for variable in names for dim in data.variables[variable].dims}
     return Part(
         name=name,
@@ -247,10 +246,41 @@ def make_part(
     )
 
 
+def is_numeric(dtype: np.dtype[Any]) -> bool:
+    """Whether values become a tensor: floating ones are cast, of others torch has the dtype."""
+    return dtype.kind in "fiub" or (dtype.kind == "c" and dtype.itemsize <= 16)
+
+
+def _recipe(name: Hashable, dtype: np.dtype[Any]) -> str:
+    """How values of a dtype become numbers."""
+    values = f"block[{name!r}]"
+    if dtype.kind == "m":
+        made = f'{values} / np.timedelta64(1, "h")'
+    elif dtype.kind in "MO":
+        made = f"{values}.dt.dayofyear"
+    elif dtype.kind == "c":
+        made = f"{values}.astype(complex)"
+    else:
+        made = "…"
+    made = f"block.assign({{{name!r}: {made}}})"
+    return f"make numbers of it, such as preprocess=lambda block: {made}"
+
+
 def common_dtype(dtypes: Sequence[np.dtype[Any]], floating: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype of values that are stacked: any floating one makes all of them `floating`."""
+    """The dtype of values that are stacked: any floating one makes all of them `floating`.
+
+    Raises
+    ------
+    TypeError
+        If they are integers that have no common dtype.
+    """
     kinds = {dtype.kind for dtype in dtypes}
     if "c" in kinds:
         return np.result_type(*dtypes).newbyteorder("=")
     result = np.result_type(*dtypes)
-    return floating if kinds & {"f"} or result.kind == "f" else result.newbyteorder("=")
+    if result.kind == "f" and "f" not in kinds:
+        raise TypeError(
+            f"there is no integer dtype for all values of {sorted(set(map(str, dtypes)))}, which "
+            "are stacked in one part: cast some of them, or put them in different parts"
+        )
+    return floating if "f" in kinds else result.newbyteorder("=")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -16,8 +17,10 @@ from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core.indexing import LazilyIndexedArray
 
 from .chunks import Chunks, Layout
+from .codecs import FAST_PIPELINE
+from .windows import IntArray
 
-__all__ = ["Source", "as_source", "layout_of", "open_zarr"]
+__all__ = ["Source", "as_source", "chunk_keys", "layout_of", "open_zarr"]
 
 
 def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
@@ -26,8 +29,9 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     `xarray.open_zarr` with ``chunks=None`` and the codec pipeline of `zarrs`, which decodes chunks
     in parallel outside the GIL. Datasets of this package read most arrays without any pipeline;
     this one is for the others, such as those with shards, and for what you read yourself. Arrays
-    which it does not support (strings, some stores) fall back to zarr's own. The pipeline stays
-    with the dataset, also when it is pickled.
+    which it does not support (strings, some stores, big-endian ones of Zarr v2) or does not verify
+    (checksums inside shards) fall back to zarr's own. The pipeline stays with the dataset, also
+    when it is pickled.
 
     Parameters
     ----------
@@ -51,7 +55,7 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     """
     kwargs.setdefault("chunks", None)
     with (
-        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}),
+        zarr.config.set({"codec_pipeline.path": FAST_PIPELINE}),
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
@@ -205,23 +209,25 @@ def _chunks(variable: xr.Variable, dim: Hashable) -> Chunks:
         return _irregular(np.cumsum([0, *variable.chunksizes[dim]]), length)
     if variable._in_memory:
         return Chunks(length)
-    found = _stored_positions(variable)
-    if found is None:  # not a lazy array as xarray makes them: the grid may be shifted
+    positions = _stored_positions(variable)
+    if positions is None:  # not a lazy array as xarray makes them: the grid may be shifted
         preferred: Mapping[Hashable, Any] = variable.encoding.get("preferred_chunks") or {}
         size = preferred.get(dim, 1)
         if not isinstance(size, (int, np.integer)):
             return _irregular(np.cumsum([0, *size]), length)
         return Chunks(length, int(size), stored=bool(preferred))
-    place, positions = found[variable.dims.index(dim)]
+    kept = [place for place, along in enumerate(positions) if not isinstance(along, int)]
+    place = kept[variable.dims.index(dim)]
     stored = variable.encoding.get("chunks") or variable.encoding.get("chunksizes")
     if not stored or place >= len(stored):
         return Chunks(length)
     size = int(stored[place])
-    if isinstance(positions, range):
-        step, start = positions.step, positions.start
+    along = positions[place]
+    if isinstance(along, range):
+        step, start = along.step, along.start
         if step > 0 and size % step == 0:
             return Chunks(length, size // step, start // step % (size // step), stored=True)
-    changes = np.flatnonzero(np.diff(np.asarray(positions) // size)) + 1
+    changes = np.flatnonzero(np.diff(np.asarray(along) // size)) + 1
     return _irregular(np.concatenate([[0], changes, [length]]), length)
 
 
@@ -234,11 +240,34 @@ def _irregular(edges: Any, length: int) -> Chunks:
     return Chunks(length, edges=edges)
 
 
-def _stored_positions(variable: xr.Variable) -> list[tuple[int, Any]] | None:
-    """For each dim of a lazy variable, the axis of the stored array and the positions on it.
+def chunk_keys(variable: xr.Variable) -> tuple[list[str], str] | None:
+    """Keys of the chunks (or shards) that hold a lazy variable, and their store.
 
-    xarray keeps the encoding of the whole array when it slices lazily, and there is no public way
-    to ask for the slice: it is read off the chain of lazy arrays.
+    None for what is no Zarr array, or is not lazy: dask does not say where a graph reads.
+    """
+    positions = _stored_positions(variable)
+    data = variable._data
+    while hasattr(data, "array"):
+        data = data.array
+    if positions is None or not isinstance(data, ZarrArrayWrapper):
+        return None
+    array = data.get_array()  # type: ignore[no-untyped-call]
+    sizes = array.shards or array.chunks
+    numbers = [
+        np.unique(np.asarray(along) // size).tolist()
+        for along, size in zip(positions, sizes, strict=True)
+    ]
+    prefix = f"{array.path}/" if array.path else ""
+    encode = array.metadata.encode_chunk_key
+    return [f"{prefix}{encode(place)}" for place in itertools.product(*numbers)], str(array.store)
+
+
+def _stored_positions(variable: xr.Variable) -> list[range | IntArray | int] | None:
+    """For each axis of the stored array under a lazy variable, the positions that it has of it.
+
+    An integer where an axis has become no dim. xarray keeps the encoding of the whole array when it
+    slices lazily, and there is no public way to ask for the slice: it is read off the chain of lazy
+    arrays.
     """
     keys = []
     data = variable._data
@@ -251,17 +280,17 @@ def _stored_positions(variable: xr.Variable) -> list[tuple[int, Any]] | None:
         data = data.array
     if not hasattr(data, "shape"):
         return None
-    axes: list[tuple[int, Any]] = [(place, range(size)) for place, size in enumerate(data.shape)]
+    axes: list[Any] = [range(size) for size in data.shape]
     for key in reversed(keys):
-        if len(key) != len(axes):
+        kept = [place for place, positions in enumerate(axes) if not isinstance(positions, int)]
+        if len(key) != len(kept):
             return None
-        kept = []
-        for (place, positions), indexer in zip(axes, key, strict=True):
+        for place, indexer in zip(kept, key, strict=True):
             if isinstance(indexer, slice):
-                kept.append((place, positions[indexer]))
+                axes[place] = axes[place][indexer]
             elif isinstance(indexer, np.ndarray):
-                kept.append((place, np.asarray(positions)[indexer]))
-        axes = kept
-    if [len(positions) for _, positions in axes] != list(variable.shape):
-        return None
-    return axes
+                axes[place] = np.asarray(axes[place])[indexer]
+            else:
+                axes[place] = int(axes[place][indexer])
+    lengths = [len(positions) for positions in axes if not isinstance(positions, int)]
+    return axes if lengths == list(variable.shape) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -70,7 +70,9 @@ class SampleSpace:
                 "'sample' is the name of the batch dimension: rename the windowed dim or variable "
                 "of the data that has it"
             )
+        _require_different_dims(data, selected)
         reads, template = _reads(data, selected, input_dims, preprocess)
+        _require_different_dims(data, reads)
         if source.generator is not None:
             items = _items(source, selections, template)
             return cls(items.windows, items.region_dims, items, reads, template)
@@ -78,6 +80,19 @@ class SampleSpace:
         sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
         windows = Windows.from_sizes(sizes, input_dims, input_overlap)
         return cls(windows, tuple(input_dims), None, reads, template)
+
+
+def _require_different_dims(data: xr.Dataset, names: Iterable[Hashable]) -> None:
+    """Raise ValueError if a variable has a dim twice: xarray cannot index it."""
+    for name in names:
+        dims = data.variables[name].dims if name in data.variables else ()
+        for dim in dims:
+            if dims.count(dim) > 1:
+                raise ValueError(
+                    f"variable {name!r} has the dim {dim!r} twice, in dims={dims}, and xarray "
+                    "cannot index it so: give its variable other dims, "
+                    f"ds.assign({{{name!r}: (({dim!r}, …), ds[{name!r}].values)}}), or leave it out"
+                )
 
 
 def _items(source: Source, selections: Mapping[str, Any], template: xr.Dataset) -> Items:
@@ -148,7 +163,7 @@ def _tried(
     block = data.isel(first)
     block = block.assign(
         {
-            name: (variable.dims, _ones(variable.shape, variable.dtype), variable.attrs)
+            name: (variable.dims, _ones(variable), variable.attrs)
             for name, variable in block.data_vars.items()
         }
     )
@@ -161,13 +176,22 @@ def _tried(
     return cast(xr.Dataset, result)
 
 
-def _ones(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    return np.full(shape, np.ones((), dtype if dtype.kind in "fiubcmM" else object))
+def _ones(array: xr.DataArray) -> np.ndarray[Any, Any]:
+    """Ones of the dtype of an array; its first value for dates of other calendars, and for text."""
+    dtype = array.dtype
+    if dtype.kind in "fiubcmM" or not array.size:
+        return np.full(array.shape, np.ones((), dtype if dtype.kind in "fiubcmM" else object))
+    ones = np.empty(array.shape, dtype)
+    ones[...] = array.isel(dict.fromkeys(array.dims, 0)).to_numpy()[()]
+    return ones
 
 
 def coords_of(data: xr.Dataset, windows: Windows) -> xr.Dataset:
     """The coordinates along the dims of the sample space."""
     dims = {axis.dim for axis in windows.axes}
+    _require_different_dims(
+        data, [name for name, coord in data.coords.items() if set(coord.dims) <= dims]
+    )
     found = data.coords.to_dataset().drop_vars(
         [name for name, coord in data.coords.items() if not set(coord.dims) <= dims]
     )
