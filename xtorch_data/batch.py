@@ -9,12 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from dask.utils import format_bytes
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from . import html
+from .describe import ranges_of, shape_of
 from .labels import Labels, PartLabels
 from .shared import shareable
 
 __all__ = ["Batch"]
+
+# Sample numbers that are listed.
+SHOWN_NUMBERS = 12
 
 
 class Batch:
@@ -81,6 +87,46 @@ class Batch:
         )
         what = "sample" if self.index.ndim == 0 else f"{len(self)} samples"
         return f"<Batch of {what} ({parts})>"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for name, tensor in self._parts.items():
+            labels = self._part_labels[name]
+            dims = ["sample"] * self.index.ndim + ["variable"] * labels.stacked + [*labels.dims]
+            # Asked only where there can be such memory: asking begins to use the GPU.
+            pinned = torch.cuda.is_initialized() and tensor.is_pinned()
+            rows.append(
+                (
+                    name,
+                    ", ".join(map(str, labels.variables)),
+                    shape_of(tensor.shape, dims),
+                    str(tensor.dtype).removeprefix("torch."),
+                    f"{tensor.device}{', pinned' * pinned}",
+                    format_bytes(tensor.nbytes),
+                )
+            )
+        names = ("part", "variables", "shape", "dtype", "device", "bytes")
+        numbers = self.index.reshape(-1)
+        shown = ", ".join(map(str, numbers[:SHOWN_NUMBERS].tolist()))
+        facts = [("samples", shown + ", …" * (len(numbers) > SHOWN_NUMBERS))]
+        if self.skipped:
+            skipped = ", ".join(map(str, self.skipped[:SHOWN_NUMBERS]))
+            facts.append(("skipped", skipped + ", …" * (len(self.skipped) > SHOWN_NUMBERS)))
+        parts = [
+            html.facts(facts),
+            html.section("Parts", ", ".join(self._parts), html.table(names, rows), opened=True),
+        ]
+        if self._labels is not None and len(numbers):
+            windows, ends = self._labels.labelled, {"first sample": 0, "last sample": -1}
+            found = [
+                ranges_of(self._labels.coords, windows[int(numbers[place])])
+                for place in ends.values()
+            ]
+            rows = [(name, *(each[name] for each in found)) for name in found[0]]
+            table = html.table(("coordinate", *ends), rows)
+            parts.append(html.section("Coordinates", f"{len(rows):,}", table, opened=True))
+        what = "one sample" if self.index.ndim == 0 else f"{len(self):,} samples"
+        return html.page("xtorch_data.Batch", what, parts, repr(self))
 
     def keys(self) -> list[str]:
         """Names of the parts."""

@@ -16,7 +16,7 @@ import xarray as xr
 from .items import INPUT_BATCH, Items, Patches
 from .windows import IntArray, Windows
 
-__all__ = ["LabelledWindows", "Labels", "PartLabels", "renamed"]
+__all__ = ["LabelledWindows", "Labels", "PartLabels", "renamed", "text_of"]
 
 _registered: dict[str, weakref.WeakSet[Labels]] = {}
 
@@ -114,6 +114,11 @@ class Labels:
 
     def _register(self) -> None:
         _registered.setdefault(self.token, weakref.WeakSet()).add(self)
+
+    @property
+    def labelled(self) -> LabelledWindows:
+        """Where samples lie and what their coordinates are."""
+        return LabelledWindows(self.windows, self.coords, self.items)
 
     @staticmethod
     def find(token: str) -> Labels | None:
@@ -263,3 +268,29 @@ def renamed(variable: xr.Variable, names: Mapping[Any, Hashable]) -> xr.Variable
     """A variable with some of its dims renamed."""
     dims = [names.get(dim, dim) for dim in variable.dims]
     return xr.Variable(dims, variable.data, variable.attrs)
+
+
+def text_of(value: Any, units: Any = None) -> str:
+    """A value of a coordinate as a reader wants it: no midnight, no digits of rounding."""
+    value = (
+        value.item() if isinstance(value, np.generic) and value.dtype.kind not in "mM" else value
+    )
+    if isinstance(value, np.datetime64):
+        text = str(value) if np.isnat(value) else pd.Timestamp(value).isoformat(" ")
+        return text.removesuffix(" 00:00:00").removesuffix(":00")
+    if isinstance(value, np.timedelta64):
+        return str(value) if np.isnat(value) else str(pd.Timedelta(value))
+    if hasattr(value, "isoformat"):  # of cftime, which may have no year that pandas knows
+        return str(value.isoformat(" ")).removesuffix(" 00:00:00").removesuffix(":00")
+    if not isinstance(value, float | int) or isinstance(value, bool):
+        return str(value)
+    positive, negative = _COMPASS.get(str(units), ("", ""))
+    if positive:
+        return f"{abs(value):.6g}{negative if value < 0 else positive}"
+    return f"{value:.6g}" if isinstance(value, float) else f"{value}"
+
+
+_COMPASS = {
+    **dict.fromkeys(("degrees_north", "degree_north", "degrees_N", "degreesN"), ("°N", "°S")),
+    **dict.fromkeys(("degrees_east", "degree_east", "degrees_E", "degreesE"), ("°E", "°W")),
+}

@@ -13,6 +13,7 @@ from typing import Any, Never, Self
 import torch
 import torch.utils.data
 import xarray as xr
+from dask.utils import format_bytes
 
 from .arguments import as_bytes, as_epoch, as_numbers, as_retries
 from .batch import Batch
@@ -201,6 +202,15 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
             f"  {self._samples!r}\n"
             f"  from {self._samples.origin}>"
         )
+
+    def _repr_html_(self) -> str:
+        kept = "decoded chunks are kept" if self.cache else "nothing is kept"
+        facts = [
+            ("samples", f"{len(self):,}, in the order that a sampler asks for"),
+            ("memory", f"{format_bytes(self._plan.memory)}, {kept}"),
+            ("errors", f"raised, after {self.retries} more tries"),
+        ]
+        return self._samples.page("MapDataset", repr(self), facts, [])
 
     def with_windows(self, windows: Windows) -> Self:
         """The same dataset of other samples.

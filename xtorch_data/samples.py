@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from dask.utils import format_bytes
 
+from . import html
 from .arguments import numpy_dtype
 from .assembly import Recipe
 from .batch import Batch
 from .chunks import Layout
+from .describe import shape_of, windows_table
 from .labels import LabelledWindows, Labels
 from .select import Part, make_part, resolve_parts
 from .sources import as_source
 from .space import SampleSpace, coords_of, dtypes_of, layouts_of
-from .transforms import Transform
+from .transforms import Transform, name_of
 from .windows import Windows
 
 __all__ = ["Samples"]
@@ -160,8 +163,7 @@ class Samples:
     @property
     def windows(self) -> LabelledWindows:
         """Where they lie."""
-        labels = self.recipe.labels
-        return LabelledWindows(self.recipe.windows, labels.coords, labels.items)
+        return self.recipe.labels.labelled
 
     @property
     def random_blocks(self) -> bool:
@@ -184,6 +186,64 @@ class Samples:
         """The functions of the user."""
         given = [self.preprocess, *self.recipe.transforms.values(), self.recipe.batch_transform]
         return [each for function in given if function is not None for each in function.functions()]
+
+    def page(
+        self, kind: str, text: str, facts: Iterable[tuple[str, Any]], sections: Iterable[str]
+    ) -> str:
+        """What a notebook shows of a dataset of these samples.
+
+        Parameters
+        ----------
+        kind : str
+            Name of its class.
+        text : str
+            Its plain repr.
+        facts : iterable of (str, object)
+            What else there is to say of it.
+        sections : iterable of str
+            HTML of what else there is.
+        """
+        recipe, coords = self.recipe, self.recipe.labels.coords
+        parts = [
+            (
+                part.name,
+                ", ".join(map(str, part.variables)),
+                f"after {recipe.transforms[part.name].argument}"
+                if part.name in recipe.transforms
+                else shape_of(self._shape(part), ["variable"] * part.stacked + list(part.dims)),
+                str(recipe.cast or part.dtype).removeprefix("torch.")
+                if part.dtype.kind == "f"
+                else part.dtype,
+            )
+            for part in recipe.parts
+        ]
+        functions = [
+            (each.argument, name_of(each.function), "yes" if each.takes_rng else "no")
+            for each in self.functions()
+        ]
+        data = self.data.assign_coords(coords.coords)
+        found = [
+            html.facts([*facts, ("source", self.origin)]),
+            html.section(
+                "Windows",
+                f"{', '.join(str(axis.dim) for axis in recipe.windows.axes)}",
+                windows_table(recipe.windows, coords),
+                opened=True,
+            ),
+            html.section(
+                "Parts",
+                f"{format_bytes(self.nbytes)} a sample",
+                html.table(("part", "variables", "one sample", "dtype"), parts),
+                opened=True,
+            ),
+        ]
+        if functions:
+            names = ", ".join(dict.fromkeys(argument for argument, *_ in functions))
+            columns = ("argument", "function", "random")
+            found.append(html.section("Functions", names, html.table(columns, functions)))
+        names = ", ".join(map(str, data.data_vars))
+        found += [*sections, html.section("Data", names, html.xarray_repr(data))]
+        return html.page(f"xtorch_data.{kind}", f"{len(recipe.windows):,} samples", found, text)
 
     def __repr__(self) -> str:
         return ", ".join(
