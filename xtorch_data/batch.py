@@ -13,7 +13,7 @@ from dask.utils import format_bytes
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from . import html
-from .describe import ranges_of, shape_of
+from .describe import shape_of
 from .labels import Labels, PartLabels
 from .shared import shareable
 
@@ -89,12 +89,13 @@ class Batch:
         return f"<Batch of {what} ({parts})>"
 
     def _repr_html_(self) -> str:
+        # Where CUDA is not in use there is no pinned memory, and to ask would begin to use it.
+        begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         rows = []
         for name, tensor in self._parts.items():
             labels = self._part_labels[name]
             dims = ["sample"] * self.index.ndim + ["variable"] * labels.stacked + [*labels.dims]
-            # Asked only where there can be such memory: asking begins to use the GPU.
-            pinned = torch.cuda.is_initialized() and tensor.is_pinned()
+            pinned = begun and tensor.is_pinned()
             rows.append(
                 (
                     name,
@@ -118,13 +119,10 @@ class Batch:
         ]
         if self._labels is not None and len(numbers):
             windows, ends = self._labels.labelled, {"first sample": 0, "last sample": -1}
-            found = [
-                ranges_of(self._labels.coords, windows[int(numbers[place])])
-                for place in ends.values()
-            ]
-            rows = [(name, *(each[name] for each in found)) for name in found[0]]
-            table = html.table(("coordinate", *ends), rows)
-            parts.append(html.section("Coordinates", f"{len(rows):,}", table, opened=True))
+            found = [windows.ranges(int(numbers[place])) for place in ends.values()]
+            coords = [(name, *(each[name] for each in found)) for name in found[0]]
+            table = html.table(("coordinate", *ends), coords)
+            parts.append(html.section("Coordinates", f"{len(coords):,}", table, opened=True))
         what = "one sample" if self.index.ndim == 0 else f"{len(self):,} samples"
         return html.page("xtorch_data.Batch", what, parts, repr(self))
 

@@ -6,13 +6,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-import xarray as xr
-
-__all__ = ["bullets", "code", "facts", "page", "section", "table", "xarray_repr"]
+__all__ = ["bullets", "code", "facts", "page", "section", "table"]
 
 # What is longer is cut: a page stays small whatever it is about.
-MAX_CELL, MAX_TEXT, MAX_XARRAY = 300, 6_000, 48_000
-MAX_SHORT, MAX_ROWS = 24, 40
+MAX_CELL, MAX_TEXT, MAX_SHORT, MAX_ROWS = 300, 6_000, 24, 40
 
 # Colors are those of the page: text as it is around, lines and shades mixed from it, so that the
 # same page is right on light and on dark. Where a dark page leaves text black (the marks are those
@@ -98,11 +95,9 @@ def page(kind: str, head: str, parts: Iterable[str], text: str) -> str:
     parts : iterable of str
         HTML, one below the other.
     text : str
-        What is shown where styles are not allowed, or where xarray shows text: its plain repr.
+        What is shown where styles are not allowed: its plain repr.
     """
     plain = escape(_shortened(text, MAX_TEXT))
-    if xr.get_options()["display_style"] == "text":
-        return f"<pre>{plain}</pre>"
     return (
         f"<div><style>{STYLE}</style><pre class='xtd-text'>{plain}</pre>"
         "<div class='xtd-wrap' style='display:none'>"
@@ -148,15 +143,6 @@ def bullets(texts: Iterable[str]) -> str:
 def code(text: str) -> str:
     """Text as it is, in lines."""
     return f"<pre class='xtd-code'>{escape(_shortened(text, MAX_TEXT))}</pre>"
-
-
-def xarray_repr(data: xr.Dataset) -> str:
-    """What xarray shows of data; its text where that is too long, or a dim is no text."""
-    if all(isinstance(dim, str) for dim in data.dims) and len(data.variables) <= MAX_ROWS:
-        found: str = data._repr_html_()
-        if len(found) <= MAX_XARRAY:
-            return found
-    return code(repr(data))
 
 
 def _mark(value: Any) -> str:

@@ -48,6 +48,27 @@ class LabelledWindows:
         """The coordinate of a dim as an index, if the data has one."""
         return self._coords[dim].to_index() if dim in self._coords.coords else None
 
+    def ranges(self, index: int) -> dict[str, str]:
+        """First and last value of the coordinates of one sample, of those that are in memory."""
+        region, found = self[index], {}
+        for name, coord in self._coords.variables.items():
+            if coord._in_memory:
+                inside = coord[{dim: cut for dim, cut in region.items() if dim in coord.dims}]
+                found[str(name)] = _between(
+                    [inside[dict.fromkeys(inside.dims, place)] for place in (0, -1)]
+                )
+        return found
+
+    def extents(self) -> dict[Hashable, str]:
+        """Likewise, of all samples, along each dim."""
+        found = {}
+        for axis in self._windows.axes:
+            coord = self._coords.variables.get(axis.dim)
+            if coord is not None and coord.ndim == 1 and coord._in_memory and len(axis):
+                last = axis.span(len(axis) - 1, len(axis))[1] - 1
+                found[axis.dim] = _between([coord[axis.span(0, 1)[0]], coord[last]])
+        return found
+
     def __repr__(self) -> str:
         axes = ", ".join(
             f"{axis.dim}: {len(axis)} × {axis.size} of {axis.length}"
@@ -288,6 +309,11 @@ def text_of(value: Any, units: Any = None) -> str:
     if positive:
         return f"{abs(value):.6g}{negative if value < 0 else positive}"
     return f"{value:.6g}" if isinstance(value, float) else f"{value}"
+
+
+def _between(ends: Sequence[xr.Variable]) -> str:
+    texts = (text_of(np.asarray(end.values)[()], end.attrs.get("units")) for end in ends)
+    return " to ".join(dict.fromkeys(texts))
 
 
 _COMPASS = {

@@ -26,6 +26,9 @@ from .windows import Windows
 
 __all__ = ["Samples"]
 
+# Of more variables, or longer HTML, a notebook shows xarray's text.
+SHOWN_VARIABLES, SHOWN_CHARACTERS = 40, 48_000
+
 
 @dataclass(frozen=True, eq=False)
 class Samples:
@@ -203,7 +206,7 @@ class Samples:
         sections : iterable of str
             HTML of what else there is.
         """
-        recipe, coords = self.recipe, self.recipe.labels.coords
+        recipe = self.recipe
         parts = [
             (
                 part.name,
@@ -221,13 +224,13 @@ class Samples:
             (each.argument, name_of(each.function), "yes" if each.takes_rng else "no")
             for each in self.functions()
         ]
-        data = self.data.assign_coords(coords.coords)
+        data = self.data.assign_coords(recipe.labels.coords.coords)
         found = [
             html.facts([*facts, ("source", self.origin)]),
             html.section(
                 "Windows",
                 f"{', '.join(str(axis.dim) for axis in recipe.windows.axes)}",
-                windows_table(recipe.windows, coords),
+                windows_table(recipe.windows, self.windows.extents()),
                 opened=True,
             ),
             html.section(
@@ -242,7 +245,7 @@ class Samples:
             columns = ("argument", "function", "random")
             found.append(html.section("Functions", names, html.table(columns, functions)))
         names = ", ".join(map(str, data.data_vars))
-        found += [*sections, html.section("Data", names, html.xarray_repr(data))]
+        found += [*sections, html.section("Data", names, _xarray_repr(data))]
         return html.page(f"xtorch_data.{kind}", f"{len(recipe.windows):,} samples", found, text)
 
     def __repr__(self) -> str:
@@ -252,3 +255,12 @@ class Samples:
             + f" {self._shape(part)}"
             for part in self.recipe.parts
         )
+
+
+def _xarray_repr(data: xr.Dataset) -> str:
+    """What xarray shows of data; its text where that is long, or a dim is no text."""
+    if all(isinstance(dim, str) for dim in data.dims) and len(data.variables) <= SHOWN_VARIABLES:
+        found: str = data._repr_html_()
+        if len(found) <= SHOWN_CHARACTERS:
+            return found
+    return html.code(repr(data))
