@@ -16,7 +16,16 @@ import xarray as xr
 from .items import INPUT_BATCH, Items, Patches
 from .windows import IntArray, Windows
 
-__all__ = ["LabelledWindows", "Labels", "PartLabels", "renamed", "text_of"]
+__all__ = [
+    "LabelledWindows",
+    "Labels",
+    "PartLabels",
+    "is_east",
+    "is_north",
+    "is_time",
+    "renamed",
+    "text_of",
+]
 
 _registered: dict[str, weakref.WeakSet[Labels]] = {}
 
@@ -307,7 +316,7 @@ def text_of(value: Any, units: Any = None) -> str:
         return str(value)
     positive, negative = _COMPASS.get(str(units), ("", ""))
     if positive:
-        return f"{abs(value):.6g}{negative if value < 0 else positive}"
+        return f"{abs(value):.5g}{negative if value < 0 else positive}"
     return f"{value:.6g}" if isinstance(value, float) else f"{value}"
 
 
@@ -316,7 +325,31 @@ def _between(ends: Sequence[xr.Variable]) -> str:
     return " to ".join(dict.fromkeys(texts))
 
 
-_COMPASS = {
-    **dict.fromkeys(("degrees_north", "degree_north", "degrees_N", "degreesN"), ("°N", "°S")),
-    **dict.fromkeys(("degrees_east", "degree_east", "degrees_E", "degreesE"), ("°E", "°W")),
-}
+def is_time(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
+    """Whether a coordinate holds times, or durations, or is named as one that does."""
+    if name not in array.coords:
+        return str(name).lower().startswith("time")
+    coord = array[name]
+    if coord.dtype.kind in "mM" or coord.attrs.get("axis") == "T":
+        return True
+    return (
+        coord.dtype.kind == "O" and bool(coord.size) and hasattr(coord.values.flat[0], "calendar")
+    )
+
+
+def is_north(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
+    """Whether a coordinate is a latitude, as CF conventions tell or by its name."""
+    units = array[name].attrs.get("units") if name in array.coords else None
+    return units in _NORTH or str(name).lower() in ("lat", "latitude")
+
+
+def is_east(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
+    """Whether a coordinate is a longitude."""
+    units = array[name].attrs.get("units") if name in array.coords else None
+    return units in _EAST or str(name).lower() in ("lon", "longitude")
+
+
+# https://cfconventions.org/cf-conventions/cf-conventions.html#latitude-coordinate
+_NORTH = "degrees_north", "degree_north", "degree_N", "degrees_N", "degreeN", "degreesN"
+_EAST = "degrees_east", "degree_east", "degree_E", "degrees_E", "degreeE", "degreesE"
+_COMPASS = {**dict.fromkeys(_NORTH, ("°N", "°S")), **dict.fromkeys(_EAST, ("°E", "°W"))}
