@@ -36,6 +36,7 @@ from .labels import LabelledWindows
 from .lazy import with_recycled_memory
 from .pipeline import run
 from .plan import Plan
+from .plots import PlanPlots
 from .prepare import Preparer
 from .reader import Reader
 from .resume import Part, Position, require_no_part
@@ -376,6 +377,11 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             self._epochs.go_on(plan.resumed[0])
         self._plan = plan
         self._position = Position()
+
+    @property
+    def plot(self) -> PlanPlots:
+        """Pictures: ``plot.windows(i)``, where samples lie; ``plot.plan()``, who reads what."""
+        return PlanPlots(self.windows, self._plan, self.epoch, self.world_size)
 
     def stats(self) -> Stats:
         """Where the time of the latest iteration in this process went.

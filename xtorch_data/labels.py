@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 import weakref
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,14 @@ class LabelledWindows:
     def index(self, dim: Hashable) -> pd.Index[Any] | None:
         """The coordinate of a dim as an index, if the data has one."""
         return self._coords[dim].to_index() if dim in self._coords.coords else None
+
+    def texts(self, dim: Hashable) -> Callable[[int], str] | None:
+        """From a step along a dim to its label, if the data has one in memory."""
+        coord = self._coords.variables.get(dim)
+        if coord is None or coord.ndim != 1 or not coord._in_memory:
+            return None
+        units = coord.attrs.get("units")
+        return lambda at: text_of(np.asarray(coord[at].values)[()], units)
 
     def ranges(self, index: int) -> dict[str, str]:
         """First and last value of the coordinates of one sample, of those that are in memory."""

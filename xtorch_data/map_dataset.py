@@ -22,6 +22,7 @@ from .fetch import Fetcher
 from .forked import let_forks_wait_for_reads, make_safe
 from .labels import LabelledWindows
 from .plan import Plan
+from .plots import WindowPlots
 from .retry import RETRIES
 from .samples import Samples
 from .shared import SharedBuffers
@@ -192,6 +193,11 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     def plan(self) -> Plan:
         """The blocks and the random order in which `ChunkSampler` walks through the samples."""
         return self._plan
+
+    @property
+    def plot(self) -> WindowPlots:
+        """Pictures: ``plot.windows(i)``, where samples lie on the data."""
+        return WindowPlots(self.windows, self._plan)
 
     def __len__(self) -> int:
         return len(self._plan.windows)
