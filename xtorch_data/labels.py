@@ -337,7 +337,7 @@ def is_time(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
     """Whether a coordinate holds times, or durations, or is named as one that does."""
     if name not in array.coords:
         return str(name).lower().startswith("time")
-    coord = array[name]
+    coord = array.coords[name]
     if coord.dtype.kind in "mM" or coord.attrs.get("axis") == "T":
         return True
     return (
@@ -347,13 +347,13 @@ def is_time(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
 
 def is_north(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
     """Whether a coordinate is a latitude, as CF conventions tell or by its name."""
-    units = array[name].attrs.get("units") if name in array.coords else None
+    units = array.coords[name].attrs.get("units") if name in array.coords else None
     return units in _NORTH or str(name).lower() in ("lat", "latitude")
 
 
 def is_east(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
     """Whether a coordinate is a longitude."""
-    units = array[name].attrs.get("units") if name in array.coords else None
+    units = array.coords[name].attrs.get("units") if name in array.coords else None
     return units in _EAST or str(name).lower() in ("lon", "longitude")
 
 

@@ -174,7 +174,7 @@ def _dims_of(array: xr.DataArray, isel: Mapping[Any, int]) -> tuple[Hashable, ..
 
 
 def _is_upright(dim: Hashable, array: xr.DataArray) -> bool:
-    attrs = array[dim].attrs if dim in array.coords else {}
+    attrs = array.coords[dim].attrs if dim in array.coords else {}
     return attrs.get("axis") == "Z" or "positive" in attrs or str(dim).lower() in UPRIGHT
 
 
@@ -185,7 +185,7 @@ def _where(
     times, others = [], []
     for dim in dims:
         if dim in array.coords and is_time(dim, array):
-            ends = (text_of(array[dim].values[at]) for at in (0, -1))
+            ends = (text_of(array.coords[dim].values[at]) for at in (0, -1))
             times.append(" to ".join(ends))
     found = {
         name: each for name, each in array.coords.items() if not each.dims and name != "sample"
@@ -239,7 +239,7 @@ def _is_even(panel: _Panel) -> bool:
 def _slope(panel: _Panel) -> float:
     """Height of the area that is drawn over its width."""
     y, x = (
-        np.ptp(panel.array[dim].values)
+        np.ptp(panel.array.coords[dim].values)
         if is_north(dim, panel.array) or is_east(dim, panel.array)
         else panel.array.sizes[dim]
         for dim in panel.dims
@@ -323,7 +323,7 @@ def _with_steps(
     texts: dict[Hashable, list[str]] = {}
     coords: dict[str, Any] = {}
     for dim in dims:
-        values = array[dim].values if dim in array.coords else np.arange(array.sizes[dim])
+        values = array.coords[dim].values if dim in array.coords else np.arange(array.sizes[dim])
         if not _is_ordered(values):
             texts[dim] = [text_of(value) for value in values]
             values = np.arange(len(values))
@@ -350,9 +350,9 @@ def _finish(
 ) -> None:
     """Name the axes by the attributes of their coordinates."""
     for dim, axis in zip(dims, (ax.xaxis, ax.yaxis), strict=False):
-        attrs = panel.array[dim].attrs if dim in panel.array.coords else {}
+        attrs = panel.array.coords[dim].attrs if dim in panel.array.coords else {}
         axis.set_label_text(_label(attrs, dim))
         if dim in texts:
             label_steps(axis, texts[dim].__getitem__, 0, len(texts[dim]), ticks=4)
-        elif panel.array[dim].dtype.kind == "M":
+        elif dim in panel.array.coords and panel.array.coords[dim].dtype.kind == "M":
             label_dates(axis)

@@ -11,18 +11,49 @@ from typing import Any
 import numpy as np
 
 from .chunks import Layout, merged
+from .epoch import Load, Stage
 from .figures import COLORS, Axes, axes_or_new, listed, plain, pyplot
+from .intervals import Interval
 from .labels import LabelledWindows
 from .plan import Plan
 from .plot_windows import as_dims, chunk_edges, is_chunked, label_dim
 from .windows import Axis
 
-__all__ = ["Reader", "plot_plan", "readers"]
+__all__ = ["Read", "Reader", "plot_plan", "readers"]
 
 # What is drawn at most: ranks and workers, blocks in all, numbers, and chunk grids.
 MAX_READERS, MAX_READS, MAX_NUMBERS, MAX_GRIDS = 24, 4000, 120, 3
 # What a legend names at most.
 MAX_NAMED = 16
+
+
+@dataclass(frozen=True)
+class Read:
+    """A block, or what a worker takes of it.
+
+    Attributes
+    ----------
+    pool : int
+        Number of its pool, or of the block where nothing is shuffled.
+    block : int
+        Number of the block in the grid.
+    box : tuple of (int, int)
+        Window numbers ``[first, last)`` along every axis. Of a pool that is cut, each worker reads
+        all blocks; in order, the part of a block that it needs.
+    """
+
+    pool: int
+    block: int
+    box: tuple[Interval, ...]
+
+    @classmethod
+    def of(cls, stage: Stage, load: Load) -> Read:
+        """What is read by one load."""
+        along = zip(*(piece.box for piece in load.pieces), strict=True)
+        box = tuple(
+            (min(firsts), max(lasts)) for firsts, lasts in (zip(*p, strict=True) for p in along)
+        )
+        return cls(load.block if stage.shuffle is None else stage.shuffle[2], load.block, box)
 
 
 @dataclass(frozen=True)
@@ -35,14 +66,13 @@ class Reader:
         Its rank.
     worker : int or None
         Its number, if there are workers.
-    reads : tuple of (int, int)
-        Number of the pool, or of the block where nothing is shuffled, and number of the block, in
-        the order of the epoch.
+    reads : tuple of Read
+        What it reads, in the order of the epoch.
     """
 
     rank: int
     worker: int | None
-    reads: tuple[tuple[int, int], ...]
+    reads: tuple[Read, ...]
 
     @property
     def name(self) -> str:
@@ -58,11 +88,7 @@ def readers(
     workers = max(1, num_workers)
     for rank, worker in itertools.product(range(ranks), range(workers)):
         stages = plan.stages(epoch, plan.intervals(epoch, rank, world_size, worker, workers))
-        reads = (
-            (load.block if stage.shuffle is None else stage.shuffle[2], load.block)
-            for stage in stages
-            for load in stage.loads
-        )
+        reads = (Read.of(stage, load) for stage in stages for load in stage.loads)
         name = worker if num_workers else None
         found.append(Reader(rank, name, tuple(itertools.islice(reads, most))))
     return found
@@ -102,7 +128,7 @@ def plot_plan(
     most = MAX_READS // (ranks * max(1, num_workers))
     found = readers(plan, epoch, world_size, num_workers, ranks, most)
     shown = [
-        replace(each, reads=tuple(read for read in each.reads if _begins(plan, read[1], places)))
+        replace(each, reads=tuple(read for read in each.reads if _begins(plan, read.block, places)))
         for each in found
     ]
     if len(chosen) == 1:
@@ -141,12 +167,10 @@ def _begins(plan: Plan, block: int, places: Sequence[int]) -> bool:
     return all(number == 0 for place, number in enumerate(at) if place not in places)
 
 
-def _span(plan: Plan, place: int, block: int) -> tuple[int, int, int]:
-    """Where a block begins along an axis, where the next one does, and where its windows end."""
+def _span(plan: Plan, place: int, box: Sequence[Interval]) -> tuple[int, int, int]:
+    """Where a box begins along an axis, where the next one does, and where its windows end."""
     axis = plan.windows.axes[place]
-    if not plan.grid.shape:
-        return 0, axis.length, axis.length
-    first, last = plan.grid.box(block)[place]
+    first, last = box[place]
     start, end = axis.span(first, last)
     return start, min(end, int(axis.starts[last])) if last < len(axis) else end, end
 
@@ -174,8 +198,8 @@ def _draw_rows(
     color = _pool_colors(ax, plan, shown)
     written = 0
     for row, reader in enumerate(shown, len(grids)):
-        spans = [_span(plan, place, block) for _, block in reader.reads]
-        colors = [color(pool) for pool, _ in reader.reads]
+        spans = [_span(plan, place, read.box) for read in reader.reads]
+        colors = [color(read.pool) for read in reader.reads]
         halos = [(begin - 0.5, end - begin) for _, begin, end in spans]
         ax.broken_barh(halos, (row - 0.15, 0.3), facecolors=colors, alpha=0.35, zorder=1)
         # Edges part blocks from each other, or make those wider that are hardly to be seen.
@@ -189,10 +213,10 @@ def _draw_rows(
             zorder=2,
         )
         blocks.set_gid(reader.name)
-        for (pool, _), (start, begin, _) in zip(reader.reads, spans, strict=True):
-            if (begin - start) * len(f"{pool}") * 50 >= axis.length and written < MAX_NUMBERS:
+        for read, (start, begin, _) in zip(reader.reads, spans, strict=True):
+            if (begin - start) * 50 >= len(f"{read.pool}") * axis.length and written < MAX_NUMBERS:
                 written += 1
-                _write(ax, (start + begin - 1) / 2, row, pool, color(pool))
+                _write(ax, (start + begin - 1) / 2, row, read.pool, color(read.pool))
     counts = [layout.chunks[axis.dim].count for layout in grids]
     names = [
         f"{count:,} chunks of {plain(layout.name, 16)}"
@@ -211,34 +235,30 @@ def _draw_plane(ax: Axes, plan: Plan, places: Sequence[int], shown: Sequence[Rea
     y, x = places
     alone = len(shown) == 1
     of_pool = _pool_colors(ax, plan, shown) if alone else None
-    sharing: dict[int, list[int]] = {}
+    sharing: dict[tuple[Interval, ...], list[int]] = {}
     for number, reader in enumerate(shown):
-        for _, block in reader.reads:
-            members = sharing.setdefault(block, [])
-            if number not in members:
-                members.append(number)
-    written: dict[int, int] = {}
+        for read in reader.reads:
+            sharing.setdefault(read.box, []).append(number)
+    written: set[tuple[Interval, ...]] = set()
     handles = []
     for number, reader in enumerate(shown):
         color = _reader_color(number, len(shown))
         boxes = []
-        for pool, block in reader.reads:
-            (left, right, _), (low, high, _) = (_span(plan, at, block) for at in (x, y))
-            members = sharing[block]
+        for read in reader.reads:
+            (left, right, _), (low, high, _) = (_span(plan, at, read.box) for at in (x, y))
+            members = list(dict.fromkeys(sharing[read.box]))
             width = (right - left) / len(members)
             begin = left - 0.5 + members.index(number) * width
-            end = begin + width
-            boxes.append(
-                [(begin, low - 0.5), (end, low - 0.5), (end, high - 0.5), (begin, high - 0.5)]
-            )
-            axis = plan.windows.axes[x]
-            if (right - left) * 30 >= axis.length and len(written) < MAX_NUMBERS:
-                if written.setdefault(block, pool) == pool and members[0] == number:
-                    fill = of_pool(pool) if of_pool else color
-                    _write(ax, (left + right - 1) / 2, (low + high - 1) / 2, pool, fill)
+            end, floor, top = begin + width, low - 0.5, high - 0.5
+            boxes.append([(begin, floor), (end, floor), (end, top), (begin, top)])
+            wide = (right - left) * 30 >= plan.windows.axes[x].length
+            if wide and read.box not in written and len(written) < MAX_NUMBERS:
+                written.add(read.box)
+                fill = of_pool(read.pool) if of_pool else color
+                _write(ax, (left + right - 1) / 2, (floor + top) / 2, read.pool, fill)
         blocks = collections.PolyCollection(
             boxes,
-            facecolors=[of_pool(pool) for pool, _ in reader.reads] if of_pool else color,
+            facecolors=[of_pool(read.pool) for read in reader.reads] if of_pool else color,
             edgecolors="white",
             linewidths=0.6 if len(plan.grid) < 1000 else 0,
             zorder=1,
@@ -277,18 +297,20 @@ def _reader_color(number: int, count: int) -> Any:
 def _pool_colors(ax: Axes, plan: Plan, shown: Sequence[Reader]) -> Callable[[int], Any]:
     """From a pool to its color: light is early, dark is late. Draws what they mean."""
     matplotlib = import_module("matplotlib")
-    pools = [pool for reader in shown for pool, _ in reader.reads] or [0]
+    pools = [read.pool for reader in shown for read in reader.reads] or [0]
     norm = matplotlib.colors.Normalize(min(pools), max(max(pools), min(pools) + 1))
     shades = matplotlib.colormaps["viridis_r"]
-    if len(set(pools)) == 1:
-        return lambda pool: shades(norm(pool))
+    numbers = np.unique(pools)
+    colors = dict(zip(numbers.tolist(), shades(norm(numbers)), strict=True))
+    if len(numbers) == 1:
+        return colors.__getitem__
     bar = ax.figure.colorbar(
         matplotlib.cm.ScalarMappable(norm, shades), cax=ax.inset_axes((1.015, 0, 0.015, 1))
     )
     bar.set_label("pool, in order" if plan.shuffle else "block, in order")
     bar.locator = matplotlib.ticker.MaxNLocator(4, integer=True)
     bar.update_ticks()
-    return lambda pool: shades(norm(pool))
+    return colors.__getitem__
 
 
 def _write(ax: Axes, x: float, y: float, number: int, color: Any) -> None:
