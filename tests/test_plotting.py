@@ -191,8 +191,8 @@ def test_transformed_replaced_lost_and_single_samples_are_drawn(ds, maps, batch)
     np.testing.assert_array_equal(mesh_of(axes[0, 1]).get_array(), 2 * ds.b.values[0])
     tensors = next(iter(xtd.IterableDataset(ds, transform=to_channels, **arguments)))
     np.testing.assert_array_equal(mesh_of(tensors.plot()[0, 0]).get_array(), ds.a.values[0])
-    meaned = next(iter(xtd.IterableDataset(ds, batch_transform=only_mean, **arguments)))
-    [line] = meaned.plot(1)[0, 1].lines
+    averaged = next(iter(xtd.IterableDataset(ds, batch_transform=only_mean, **arguments)))
+    [line] = averaged.plot(1)[0, 1].lines
     expected = ds.b[4:8].mean(("latitude", "longitude"))
     np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-4)
     other = batch.replace(y=torch.arange(12.0).reshape(6, 2))  # no shape that labels fit
@@ -231,6 +231,7 @@ def odd():
     ):
         coords = {} if coord is None else {dim: coord}
         yield dim, xr.Dataset({f"$\\bad{{{dim}$": ((dim, "x"), values)}, coords)
+    yield "lat", xr.Dataset({"v": (("lat", "x"), values)})  # no coordinate
     for dtype in ("bool", "int16", "complex64", "float16"):
         yield "time", xr.Dataset({"v": (("time", "x"), (values * 3).astype(dtype))})
     yield "time", xr.Dataset({"v": (("time", "x"), np.full((6, 5), np.nan))})
@@ -239,14 +240,16 @@ def odd():
 
 def test_odd_labels_and_values_are_drawn():
     for dim, ds in odd():
-        for input_dims in ({dim: 3, "x": -1}, {dim: 3}):
-            dataset = xtd.IterableDataset(ds, input_dims, batch_size=2)
-            axes = next(iter(dataset)).plot(1)
-            drawn(axes[0, 0].figure)
-            plt.close("all")
-        ax = dataset.plot.windows([0, 1], dims=[dim])
-        assert dataset.plot.plan(2, dims=[dim], ax=ax) is ax
-        drawn(ax.figure)
+        dataset = xtd.IterableDataset(ds, {dim: 3, "x": -1}, batch_size=2)
+        axes = next(iter(dataset)).plot(1, figsize=(3, 2))
+        drawn(axes[0, 0].figure)
+        plt.close("all")
+        if dim in ds.coords:
+            dataset = xtd.IterableDataset(ds, {dim: 3}, batch_size=2)
+            ax = Figure(figsize=(3, 2)).subplots()
+            batch = next(iter(dataset))
+            assert batch.plot(1, axes=ax)[0, 0] is dataset.plot.plan(2, dims=[dim], ax=ax)
+            drawn(dataset.plot.windows([0, 1], dims=[dim], ax=ax).figure)
     [[ax]] = next(iter(xtd.IterableDataset(ds, {"x": 1}))).plot()
     assert "inf" in {text.get_text() for text in ax.texts}
 

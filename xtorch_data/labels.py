@@ -358,6 +358,6 @@ def is_east(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
 
 
 # https://cfconventions.org/cf-conventions/cf-conventions.html#latitude-coordinate
-_NORTH = "degrees_north", "degree_north", "degree_N", "degrees_N", "degreeN", "degreesN"
-_EAST = "degrees_east", "degree_east", "degree_E", "degrees_E", "degreeE", "degreesE"
+_NORTH = "degrees_north", "degree_north", "degree_N", "degrees_N"
+_EAST = "degrees_east", "degree_east", "degree_E", "degrees_E"
 _COMPASS = {**dict.fromkeys(_NORTH, ("°N", "°S")), **dict.fromkeys(_EAST, ("°E", "°W"))}

@@ -81,7 +81,7 @@ def plot_samples(
         For each sample, its variables, with every part's names the same.
     parts : sequence of str
         Names of the parts, whose series differ in color.
-    variables, dims, isel, axes, figsize, kwargs
+    variables, dims, isel, axes, figsize, kwargs : object
         See there.
     """
     rows, left_out = _chosen(samples, variables)
@@ -237,14 +237,14 @@ def _is_even(panel: _Panel) -> bool:
 
 
 def _slope(panel: _Panel) -> float:
-    """Height of the area that is drawn over its width."""
-    y, x = (
-        np.ptp(panel.array.coords[dim].values)
-        if is_north(dim, panel.array) or is_east(dim, panel.array)
-        else panel.array.sizes[dim]
-        for dim in panel.dims
-    )
-    return float(y / x) if x else 0.0
+    """Height of the area that is drawn over its width, in degrees or else in steps."""
+    extents = []
+    for dim in panel.dims:
+        extents.append(float(panel.array.sizes[dim]))
+        if dim in panel.array.coords and panel.array.coords[dim].dtype.kind in "fiu":
+            if is_north(dim, panel.array) or is_east(dim, panel.array):
+                extents[-1] = float(np.ptp(panel.array.coords[dim].values))
+    return extents[0] / extents[1] if extents[1] else 0.0
 
 
 def _draw(

@@ -115,7 +115,7 @@ def plot_plan(
         Which epoch.
     world_size, num_workers : int
         The topology.
-    dims, ax
+    dims, ax : object
         As for `xtorch_data.plots.PlanPlots.plan`.
     """
     axes = plan.windows.axes
@@ -255,7 +255,7 @@ def _draw_plane(ax: Axes, plan: Plan, places: Sequence[int], shown: Sequence[Rea
             if wide and read.box not in written and len(written) < MAX_NUMBERS:
                 written.add(read.box)
                 fill = of_pool(read.pool) if of_pool else color
-                _write(ax, (left + right - 1) / 2, (floor + top) / 2, read.pool, fill)
+                _write(ax, (begin + end) / 2, (floor + top) / 2, read.pool, fill)
         blocks = collections.PolyCollection(
             boxes,
             facecolors=[of_pool(read.pool) for read in reader.reads] if of_pool else color,

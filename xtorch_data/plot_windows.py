@@ -40,7 +40,7 @@ def plot_windows(
         The samples.
     plan : Plan
         The plan, for its chunk grids.
-    samples, dims, ax
+    samples, dims, ax : object
         As for `xtorch_data.plots.WindowPlots.windows`.
     """
     numbers = [samples] if isinstance(samples, int | np.integer) else list(samples)
