@@ -349,8 +349,9 @@ def blocks_drawn(ax):
     return {each.get_gid(): each for each in ax.collections if "rank" in str(each.get_gid())}
 
 
-@pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("topology", [(1, 0), (2, 0), (2, 2)])
+@pytest.mark.parametrize(
+    "shuffle, topology", [(True, (1, 0)), (True, (2, 2)), (False, (2, 0)), (False, (2, 2))]
+)
 def test_rows_of_a_plan_hold_the_blocks_of_the_samples_that_ranks_yield(
     shuffle, topology, as_worker
 ):
@@ -427,19 +428,19 @@ def test_the_plane_of_a_plan_has_the_colors_of_ranks(as_worker):
 
 
 def test_a_huge_plan_is_drawn_in_part_and_says_so():
-    data = dask.array.zeros((10**6, 90, 180), chunks=(1, 90, 180), dtype="float32")
+    data = dask.array.zeros((10**5, 90, 180), chunks=(1, 90, 180), dtype="float32")
     ds = xr.Dataset({"t": (("time", "lat", "lon"), data)})
     dataset = xtd.IterableDataset(
         ds, {"time": 1, "lat": -1, "lon": -1}, shuffle=True, memory="10 MiB"
     )
     assert "first 6 ranks" in dataset.plot.plan(1000, 4).get_title()
     ax = dataset.plot.plan(2, 4)
-    assert len(dataset.plan.grid) > 10_000
+    assert len(dataset.plan.grid) > 4_000
     assert "drawn: the first 500 blocks of each" in ax.get_title()
     assert sum(len(each.get_paths()) for each in ax.collections) < 10_000
-    ax = dataset.plot.windows(range(500_000, 500_400))
+    ax = dataset.plot.windows(range(50_000, 50_400))
     assert "the first 50 are drawn" in ax.get_title()
-    assert "of 1,000,000)" in ax.get_xlabel()
+    assert "of 100,000)" in ax.get_xlabel()
     drawn(ax.figure)
 
 
