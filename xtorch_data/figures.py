@@ -16,6 +16,8 @@ __all__ = [
     "axes_or_new",
     "label_dates",
     "label_steps",
+    "listed",
+    "open_frame",
     "plain",
     "pyplot",
 ]
@@ -94,6 +96,12 @@ def _checked(ax: Any, argument: str) -> Axes:
     if not hasattr(ax, "add_collection"):
         raise TypeError(f"{argument} must be an Axes of matplotlib, not {type(ax).__name__}")
     return ax
+
+
+def open_frame(ax: Axes) -> None:
+    """Leave out the lines above and to the right, where there are any."""
+    if ax.name == "rectilinear":
+        ax.spines[["top", "right"]].set_visible(False)
 
 
 def label_steps(

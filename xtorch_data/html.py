@@ -39,7 +39,7 @@ body[data-theme="dark"] .xtd-wrap, body.vscode-dark .xtd-wrap {
   --xr-font-color0: currentColor; --xr-font-color2: var(--xtd-faint);
   --xr-font-color3: var(--xtd-faint); --xr-disabled-color: var(--xtd-line);
   --xr-border-color: var(--xtd-line); --xr-background-color: transparent;
-  --xr-background-color-row-even: transparent; --xr-background-color-row-odd: var(--xtd-shade);
+  --xr-background-color-row-even: transparent; --xr-background-color-row-odd: transparent;
 }
 .xtd-head { border-bottom: 1px solid var(--xtd-line); margin-bottom: 4px; padding: 6px 2px; }
 .xtd-kind { color: var(--xtd-faint); margin-right: 10px; }

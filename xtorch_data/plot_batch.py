@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from .figures import COLORS, Axes, as_axes, label_dates, label_steps, plain
+from .figures import COLORS, Axes, as_axes, label_dates, label_steps, open_frame, plain
 from .labels import is_east, is_north, is_time, text_of
 
 __all__ = ["SampleArray", "plot_samples"]
@@ -284,7 +284,7 @@ def _draw_series(
         ax.set_ylim(limits[0] - margin, limits[1] + margin)
     _finish(panel, ax, texts, panel.dims[::-1])
     ax.set_ylabel(panel.label)
-    ax.spines[["top", "right"]].set_visible(False)
+    open_frame(ax)
     ax.grid(alpha=0.3)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .chunks import Layout, merged
 from .epoch import Load, Stage
-from .figures import COLORS, Axes, axes_or_new, listed, plain, pyplot
+from .figures import COLORS, Axes, axes_or_new, listed, open_frame, plain, pyplot
 from .intervals import Interval
 from .labels import LabelledWindows
 from .plan import Plan
@@ -225,7 +225,7 @@ def _draw_rows(
     names += [reader.name for reader in shown]
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.spines[["top", "right"]].set_visible(False)
+    open_frame(ax)
 
 
 def _draw_plane(ax: Axes, plan: Plan, places: Sequence[int], shown: Sequence[Reader]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
-from .figures import COLORS, Axes, axes_or_new
+from .figures import COLORS, Axes, axes_or_new, open_frame
 
 __all__ = ["plot_seconds"]
 
@@ -46,5 +46,5 @@ def plot_seconds(
     ax.set_xlabel("seconds, summed over threads")
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small")
     ax.set_title("\n".join(textwrap.wrap(title, 90)), fontsize=10)
-    ax.spines[["top", "right"]].set_visible(False)
+    open_frame(ax)
     return ax
