@@ -11,6 +11,7 @@ import xarray as xr
 from helpers import forecast, tiny_memory_allowed
 from hypothesis import given, settings
 from strategies import cases
+from test_html import page_of
 from test_reads import counted, fields, reads
 
 import xtorch_data as xtd
@@ -92,6 +93,9 @@ def test_anything_can_be_explained(case):
         for name in case.names(ds):
             assert f"{name}: " in text
             assert f">{name}</td>" in page
+        for obj in (dataset, dataset.plan):
+            cells = page_of(obj).cells
+            assert all(str(axis.dim) in cells for axis in dataset.plan.windows.axes)
 
 
 @pytest.mark.parametrize("memory", ["60 kB", "200 kB", "400 kB", "1 MiB", "1 GiB"])

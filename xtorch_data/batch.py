@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from dask.utils import format_bytes
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from . import html
+from .describe import shape_of
 from .labels import Labels, PartLabels
+from .plot_batch import SampleArray, plot_samples
 from .shared import shareable
+from .windows import Windows
 
 __all__ = ["Batch"]
 
 # Dims of the tensors that these are for.
 DIMS_OF_FORMAT = {torch.channels_last: 4, torch.channels_last_3d: 5}
+# Sample numbers that are listed.
+SHOWN_NUMBERS = 12
 
 
 class Batch:
@@ -86,6 +94,44 @@ class Batch:
         )
         what = "sample" if self.index.ndim == 0 else f"{len(self)} samples"
         return f"<Batch of {what} ({parts})>"
+
+    def _repr_html_(self) -> str:
+        # Where CUDA is not in use there is no pinned memory, and to ask would begin to use it.
+        begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        rows = []
+        for name, tensor in self._parts.items():
+            labels = self._part_labels[name]
+            dims = ["sample"] * self.index.ndim + ["variable"] * labels.stacked + [*labels.dims]
+            pinned = begun and tensor.is_pinned()
+            rows.append(
+                (
+                    name,
+                    ", ".join(map(str, labels.variables)),
+                    shape_of(tensor.shape, dims),
+                    str(tensor.dtype).removeprefix("torch."),
+                    f"{tensor.device}{', pinned' * pinned}",
+                    format_bytes(tensor.nbytes),
+                )
+            )
+        names = ("part", "variables", "shape", "dtype", "device", "bytes")
+        numbers = self.index.reshape(-1)
+        shown = ", ".join(map(str, numbers[:SHOWN_NUMBERS].tolist()))
+        facts = [("samples", shown + ", …" * (len(numbers) > SHOWN_NUMBERS))]
+        if self.skipped:
+            skipped = ", ".join(map(str, self.skipped[:SHOWN_NUMBERS]))
+            facts.append(("skipped", skipped + ", …" * (len(self.skipped) > SHOWN_NUMBERS)))
+        parts = [
+            html.facts(facts),
+            html.section("Parts", ", ".join(self._parts), html.table(names, rows), opened=True),
+        ]
+        if self._labels is not None and len(numbers):
+            windows, ends = self._labels.labelled, {"first sample": 0, "last sample": -1}
+            found = [windows.ranges(int(numbers[place])) for place in ends.values()]
+            coords = [(name, *(each[name] for each in found)) for name in found[0]]
+            table = html.table(("coordinate", *ends), coords)
+            parts.append(html.section("Coordinates", f"{len(coords):,}", table, opened=True))
+        what = "one sample" if self.index.ndim == 0 else f"{len(self):,} samples"
+        return html.page("xtorch_data.Batch", what, parts, repr(self))
 
     def keys(self) -> list[str]:
         """Names of the parts."""
@@ -198,6 +244,108 @@ class Batch:
                 )
             arrays[name] = (array, labels)
         return self._labels.to_dataset(arrays, self.index.numpy(), suffixes=len(names) > 1)
+
+    def plot(
+        self,
+        sample: int | Sequence[int] = 0,
+        *,
+        variables: Hashable | Iterable[Hashable] | None = None,
+        dims: Hashable | Sequence[Hashable] | None = None,
+        isel: Mapping[Any, int] | None = None,
+        axes: Any = None,
+        figsize: tuple[float, float] | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray[Any, Any]:
+        """Draw samples: a map of each variable that has two dims, a series of others.
+
+        Parts stand side by side, inputs before targets. The title says which part, variable and
+        sample it is, the time and the place. A variable has the same colors, or the same range of
+        values, wherever it is drawn. Where there is no value, maps are gray. Needs matplotlib:
+        ``pip install 'xtorch_data[plot]'``.
+
+        Parameters
+        ----------
+        sample : int or sequence of int
+            Places in the batch, from 0 on or negative; each is a row.
+        variables : Hashable or iterable of Hashable, optional
+            Names of those to draw; all, but not more than a dozen, by default.
+        dims : Hashable or sequence of Hashable, optional
+            One dim for series, or two for maps, (y, x). By default the last two that are neither
+            time nor height, else the last two that there are, of those with more than one step.
+        isel : mapping of Hashable to int, optional
+            Which step is drawn along dims of a sample that are not; the first by default.
+        axes : matplotlib.axes.Axes or array_like of these, optional
+            Where to draw, as many as there are samples times variables; a new figure by default.
+        figsize : tuple of float, optional
+            Width and height of a new figure, in inches.
+        **kwargs
+            Passed on to `xarray.DataArray.plot.pcolormesh` or `xarray.DataArray.plot.line`.
+
+        Returns
+        -------
+        numpy.ndarray of matplotlib.axes.Axes
+            Shape ``(sample, variable)``; ``axes[0, 0].figure`` is the figure.
+
+        Raises
+        ------
+        IndexError
+            If there is no such sample.
+        ValueError
+            If there is no such variable or dim, or `axes` are not as many as are needed.
+        ImportError
+            If matplotlib is not installed.
+        """
+        numbers = self.index.reshape(-1).tolist()
+        rows = []
+        for place in [sample] if isinstance(sample, int | np.integer) else sample:
+            if not -len(numbers) <= place < len(numbers):
+                raise IndexError(f"there is no sample {place} in a batch of {len(numbers)}")
+            rows.append(self._sample_arrays(int(place) % len(numbers)))
+        if not rows:
+            raise ValueError("sample is empty: there is nothing to draw")
+        return plot_samples(
+            rows,
+            list(self._parts),
+            variables=variables,
+            dims=dims,
+            isel=isel,
+            axes=axes,
+            figsize=figsize,
+            kwargs=kwargs,
+        )
+
+    def _sample_arrays(self, place: int) -> list[SampleArray]:
+        """The variables of one sample, with as many labels as there are."""
+        number, where = int(self.index.reshape(-1)[place]), {}
+        if self._labels is not None:
+            region = self._labels.labelled[number]
+            where = {dim: at for dim, at in region.items() if not isinstance(at, slice)}
+        found = []
+        for part, tensor in self._parts.items():
+            if self.index.ndim and tensor.shape[:1] != self.index.shape:
+                raise ValueError(
+                    f"part {part!r} has shape {tuple(tensor.shape)}, which is not that of "
+                    f"{len(self)} samples"
+                )
+            array = as_numpy(tensor[place] if self.index.ndim else tensor)
+            dataset = self._labeled(part, array, number)
+            found += [SampleArray(part, each, number, where) for each in dataset.data_vars.values()]
+        return found
+
+    def _labeled(self, part: str, array: np.ndarray[Any, Any], number: int) -> xr.Dataset:
+        """A part of one sample; where its shape is not that of its labels, without these."""
+        labels = self._part_labels[part]
+        if (
+            array.ndim != labels.stacked + labels.axes
+            or (labels.stacked and len(array) != len(labels.variables))
+            or (
+                labels.unflattened
+                and math.prod(labels.unflattened) != math.prod(array.shape[labels.stacked :])
+            )
+        ):
+            return xr.Dataset({part: ([f"dim_{place}" for place in range(array.ndim)], array)})
+        known = self._labels or Labels(Windows(()), xr.Dataset(), {})
+        return known.to_dataset({part: (array, labels)}, np.array(number), suffixes=False)
 
 
 def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -11,7 +11,9 @@ from typing import Any, Literal, Self
 import torch
 import torch.utils.data
 import xarray as xr
+from dask.utils import format_bytes
 
+from . import html
 from .arguments import (
     as_batch_size,
     as_bytes,
@@ -36,6 +38,7 @@ from .labels import LabelledWindows
 from .lazy import with_recycled_memory
 from .pipeline import run
 from .plan import Plan
+from .plots import PlanPlots
 from .prepare import Preparer
 from .reader import Reader
 from .resume import Part, Position, require_no_part
@@ -381,6 +384,11 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         self._plan = plan
         self._position = Position()
 
+    @property
+    def plot(self) -> PlanPlots:
+        """Pictures: ``plot.windows(i)``, where samples lie; ``plot.plan()``, who reads what."""
+        return PlanPlots(self.windows, self._plan, self.epoch, self.world_size)
+
     def stats(self) -> Stats:
         """Where the time of the latest iteration in this process went.
 
@@ -436,6 +444,26 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             f"  {self._samples!r}\n"
             f"  batches of {self.batch_size}, {order}, from {self._samples.origin}>"
         )
+
+    def _repr_html_(self) -> str:
+        plan, size = self._plan, self.batch_size
+        drawn = "in order"
+        if self.shuffle:
+            how = "shuffled" if plan.weights is None else "drawn by weights"
+            drawn = f"{how} with seed {plan.seed}; the next epoch is {self.epoch}"
+        batches = f"{len(self):,}" + (f" of {size:,} samples" if size else " samples, one by one")
+        left_out = f", {plan.left_out:,} left out by where" if plan.left_out else ""
+        facts = [
+            ("samples", f"{plan.samples:,} of {len(plan.windows):,}{left_out}"),
+            ("batches", f"{batches}, on rank {self.rank} of {self.world_size}"),
+            ("order", drawn),
+            ("uneven", f"{plan.uneven}{', drop_last' * plan.drop_last}"),
+            ("memory", format_bytes(plan.memory) + ", decoded blocks are kept" * plan.cached),
+            ("errors", f"{self.on_error}, after {self.retries} more tries"),
+        ]
+        memory = f"blocks of {format_bytes(plan.block_nbytes)} at most"
+        sections = [html.section("Plan", memory, html.facts(plan.facts()))]
+        return self._samples.page("IterableDataset", repr(self), facts, sections)
 
     def with_windows(self, windows: Windows) -> Self:
         """The same dataset of other samples, with epochs of its own from 0 on.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from dask.utils import format_bytes
+
+from . import html
 
 __all__ = ["Explanation", "VariableReads"]
 
 # Lines of the text before those of variables.
 HEAD_LINES = 5
+# Characters of a line of these before what it says.
+NAME_WIDTH = 12
 
 
 @dataclass(frozen=True)
@@ -170,36 +173,39 @@ class Explanation:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            "<tr>"
-            + "".join(
-                f"<td style='text-align:left;padding:0.15em 0.8em'>{html.escape(str(cell))}</td>"
-                for cell in (
-                    variable.name,
-                    variable.dtype,
-                    _sizes(variable.chunks),
-                    format_bytes(variable.chunk_nbytes),
-                    variable.path,
-                    f"{variable.chunk_reads:,}",
-                    format_bytes(variable.nbytes),
-                )
+        rows = [
+            (
+                variable.name,
+                variable.dtype,
+                _sizes(variable.chunks),
+                format_bytes(variable.chunk_nbytes),
+                variable.path,
+                f"{variable.chunk_reads:,}",
+                format_bytes(variable.nbytes),
             )
-            + "</tr>"
             for variable in self.variables
-        )
-        titles = "".join(
-            f"<th style='text-align:left;padding:0.15em 0.8em'>{title}</th>"
-            for title in ("variable", "dtype", "chunks", "a chunk", "read", "chunks read", "bytes")
-        )
-        text = "\n".join(str(self).splitlines()[:HEAD_LINES])
-        advice = "".join(f"<li>{html.escape(each)}</li>" for each in self.advice)
-        return (
-            f"<div><pre style='white-space:pre-wrap'>{html.escape(text)}</pre>"
-            f"<details><summary>Variables ({len(self.variables)})</summary>"
-            f"<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table></details>"
-            + (f"<details open><summary>Advice</summary><ul>{advice}</ul></details>" * bool(advice))
-            + "</div>"
-        )
+        ]
+        names = ("variable", "dtype", "chunks", "a chunk", "read", "chunks read", "bytes")
+        parts = [
+            html.facts(_named(str(self).splitlines()[1:HEAD_LINES])),
+            html.section("Variables", f"{len(rows):,}", html.table(names, rows)),
+        ]
+        if self.advice:
+            advice = html.bullets(self.advice)
+            parts.append(html.section("Advice", f"{len(self.advice)}", advice, opened=True))
+        return html.page("xtorch_data.Explanation", self._samples_line(), parts, str(self))
+
+
+def _named(lines: Iterable[str]) -> list[tuple[str, str]]:
+    """Names and values of lines of the text; a line without a name goes on with the one before."""
+    found: list[tuple[str, str]] = []
+    for line in lines:
+        name, value = line[:NAME_WIDTH].strip(), line[NAME_WIDTH:]
+        if name:
+            found.append((name, value))
+        elif found:
+            found[-1] = (found[-1][0], f"{found[-1][1]} {value}")
+    return found
 
 
 def _sizes(sizes: Mapping[Hashable, int]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 import weakref
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,16 @@ import xarray as xr
 from .items import INPUT_BATCH, Items, Patches
 from .windows import IntArray, Windows
 
-__all__ = ["LabelledWindows", "Labels", "PartLabels", "renamed"]
+__all__ = [
+    "LabelledWindows",
+    "Labels",
+    "PartLabels",
+    "is_east",
+    "is_north",
+    "is_time",
+    "renamed",
+    "text_of",
+]
 
 _registered: dict[str, weakref.WeakSet[Labels]] = {}
 
@@ -47,6 +56,35 @@ class LabelledWindows:
     def index(self, dim: Hashable) -> pd.Index[Any] | None:
         """The coordinate of a dim as an index, if the data has one."""
         return self._coords[dim].to_index() if dim in self._coords.coords else None
+
+    def texts(self, dim: Hashable) -> Callable[[int], str] | None:
+        """From a step along a dim to its label, if the data has one in memory."""
+        coord = self._coords.variables.get(dim)
+        if coord is None or coord.ndim != 1 or not coord._in_memory:
+            return None
+        units = coord.attrs.get("units")
+        return lambda at: text_of(np.asarray(coord[at].values)[()], units)
+
+    def ranges(self, index: int) -> dict[str, str]:
+        """First and last value of the coordinates of one sample, of those that are in memory."""
+        region, found = self[index], {}
+        for name, coord in self._coords.variables.items():
+            if coord._in_memory:
+                inside = coord[{dim: cut for dim, cut in region.items() if dim in coord.dims}]
+                found[str(name)] = _between(
+                    [inside[dict.fromkeys(inside.dims, place)] for place in (0, -1)]
+                )
+        return found
+
+    def extents(self) -> dict[Hashable, str]:
+        """Likewise, of all samples, along each dim."""
+        found = {}
+        for axis in self._windows.axes:
+            coord = self._coords.variables.get(axis.dim)
+            if coord is not None and coord.ndim == 1 and coord._in_memory and len(axis):
+                last = axis.span(len(axis) - 1, len(axis))[1] - 1
+                found[axis.dim] = _between([coord[axis.span(0, 1)[0]], coord[last]])
+        return found
 
     def __repr__(self) -> str:
         axes = ", ".join(
@@ -114,6 +152,11 @@ class Labels:
 
     def _register(self) -> None:
         _registered.setdefault(self.token, weakref.WeakSet()).add(self)
+
+    @property
+    def labelled(self) -> LabelledWindows:
+        """Where samples lie and what their coordinates are."""
+        return LabelledWindows(self.windows, self.coords, self.items)
 
     @staticmethod
     def find(token: str) -> Labels | None:
@@ -263,3 +306,58 @@ def renamed(variable: xr.Variable, names: Mapping[Any, Hashable]) -> xr.Variable
     """A variable with some of its dims renamed."""
     dims = [names.get(dim, dim) for dim in variable.dims]
     return xr.Variable(dims, variable.data, variable.attrs)
+
+
+def text_of(value: Any, units: Any = None) -> str:
+    """A value of a coordinate as a reader wants it: no midnight, no digits of rounding."""
+    value = (
+        value.item() if isinstance(value, np.generic) and value.dtype.kind not in "mM" else value
+    )
+    if isinstance(value, np.datetime64):
+        text = str(value) if np.isnat(value) else pd.Timestamp(value).isoformat(" ")
+        return text.removesuffix(" 00:00:00").removesuffix(":00")
+    if isinstance(value, np.timedelta64):
+        return str(value) if np.isnat(value) else str(pd.Timedelta(value))
+    if hasattr(value, "isoformat"):  # of cftime, which may have no year that pandas knows
+        return str(value.isoformat(" ")).removesuffix(" 00:00:00").removesuffix(":00")
+    if not isinstance(value, float | int) or isinstance(value, bool):
+        return str(value)
+    positive, negative = _COMPASS.get(str(units), ("", ""))
+    if positive:
+        return f"{abs(value):.5g}{negative if value < 0 else positive}"
+    return f"{value:.6g}" if isinstance(value, float) else f"{value}"
+
+
+def _between(ends: Sequence[xr.Variable]) -> str:
+    texts = (text_of(np.asarray(end.values)[()], end.attrs.get("units")) for end in ends)
+    return " to ".join(dict.fromkeys(texts))
+
+
+def is_time(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
+    """Whether a coordinate holds times, or durations, or is named as one that does."""
+    if name not in array.coords:
+        return str(name).lower().startswith("time")
+    coord = array.coords[name]
+    if coord.dtype.kind in "mM" or coord.attrs.get("axis") == "T":
+        return True
+    return (
+        coord.dtype.kind == "O" and bool(coord.size) and hasattr(coord.values.flat[0], "calendar")
+    )
+
+
+def is_north(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
+    """Whether a coordinate is a latitude, as CF conventions tell or by its name."""
+    units = array.coords[name].attrs.get("units") if name in array.coords else None
+    return units in _NORTH or str(name).lower() in ("lat", "latitude")
+
+
+def is_east(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
+    """Whether a coordinate is a longitude."""
+    units = array.coords[name].attrs.get("units") if name in array.coords else None
+    return units in _EAST or str(name).lower() in ("lon", "longitude")
+
+
+# https://cfconventions.org/cf-conventions/cf-conventions.html#latitude-coordinate
+_NORTH = "degrees_north", "degree_north", "degree_N", "degrees_N"
+_EAST = "degrees_east", "degree_east", "degree_E", "degrees_E"
+_COMPASS = {**dict.fromkeys(_NORTH, ("°N", "°S")), **dict.fromkeys(_EAST, ("°E", "°W"))}

@@ -13,6 +13,7 @@ from typing import Any, Never, Self
 import torch
 import torch.utils.data
 import xarray as xr
+from dask.utils import format_bytes
 
 from .arguments import as_bytes, as_epoch, as_numbers, as_retries
 from .batch import Batch
@@ -21,6 +22,7 @@ from .fetch import Fetcher
 from .forked import let_forks_wait_for_reads, make_safe
 from .labels import LabelledWindows
 from .plan import Plan
+from .plots import WindowPlots
 from .retry import RETRIES
 from .samples import Samples
 from .shared import SharedBuffers
@@ -192,6 +194,11 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         """The blocks and the random order in which `ChunkSampler` walks through the samples."""
         return self._plan
 
+    @property
+    def plot(self) -> WindowPlots:
+        """Pictures: ``plot.windows(i)``, where samples lie on the data."""
+        return WindowPlots(self.windows, self._plan)
+
     def __len__(self) -> int:
         return len(self._plan.windows)
 
@@ -201,6 +208,15 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
             f"  {self._samples!r}\n"
             f"  from {self._samples.origin}>"
         )
+
+    def _repr_html_(self) -> str:
+        kept = "decoded chunks are kept" if self.cache else "nothing is kept"
+        facts = [
+            ("samples", f"{len(self):,}, in the order that a sampler asks for"),
+            ("memory", f"{format_bytes(self._plan.memory)}, {kept}"),
+            ("errors", f"raised, after {self.retries} more tries"),
+        ]
+        return self._samples.page("MapDataset", repr(self), facts, [])
 
     def with_windows(self, windows: Windows) -> Self:
         """The same dataset of other samples.

@@ -13,11 +13,12 @@ import dask.utils
 import numpy as np
 
 from . import epoch as epochs
+from . import html, resume
 from . import intervals as stretches
-from . import resume
 from .blocks import BlockGrid, plan_in_order, plan_shuffled
 from .choice import BlockSums, Drawn, Kept, Table, factors
 from .chunks import Chunks, Layout
+from .describe import windows_table
 from .epoch import Line, Load, Stage, run_length
 from .intervals import Interval, Uneven
 from .resume import Part, Walk
@@ -33,7 +34,7 @@ BLOCKS_AHEAD = 8
 LOOKED_AT = 2**16
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan:
     """Everything that is decided before a byte is read; `Plan.of` decides it.
 
@@ -343,6 +344,38 @@ class Plan:
         counts, _ = epochs.reads(stages, self.windows, self.layouts)
         return {layout.name: count for layout, count in zip(self.layouts, counts, strict=True)}
 
+    # As a reader sees it.
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """What is read, as far as it takes no time to know."""
+        along = zip(self.windows.axes, self.grid.shape, strict=False)
+        shape = " × ".join(f"{axis.dim} {count:,}" for axis, count in along)
+        yield "blocks", f"{len(self.grid):,}" + (f" ({shape})" if shape else "")
+        yield "a block", f"{dask.utils.format_bytes(self.block_nbytes)} at most"
+        if self.shuffle:
+            together = min(self.pool_blocks, len(self.grid))
+            yield "a pool", f"{together:,} block{'s' * (together > 1)}, shuffled together"
+        yield "chunks", f"decoded about {self.amplification:.2f} times; explain() counts"
+
+    def _repr_html_(self) -> str:
+        grids = html.table(
+            ("variable", *(str(axis.dim) for axis in self.windows.axes)),
+            [
+                (layout.name, *(_grid(layout.chunks.get(axis.dim)) for axis in self.windows.axes))
+                for layout in self.layouts
+            ],
+        )
+        parts = [
+            html.facts(self.facts()),
+            html.section("Windows", f"{len(self.windows):,}", windows_table(self.windows)),
+            html.section("Chunks", ", ".join(str(each.name) for each in self.layouts), grids),
+        ]
+        return html.page("xtorch_data.Plan", f"{self.samples:,} samples", parts, repr(self))
+
+    def __repr__(self) -> str:
+        facts = "".join(f"\n  {name:<9} {value}" for name, value in self.facts())
+        return f"<xtorch_data.Plan of {self.samples:,} samples{facts}>"
+
     # Stopping and going on.
 
     def fingerprint(self) -> dict[str, Any]:
@@ -403,6 +436,13 @@ class Plan:
     def afresh(self) -> Plan:
         """The plan with nothing resumed."""
         return replace(self, resumed=(0, ())) if self.resumed[1] else self
+
+
+def _grid(chunks: Chunks | None) -> str:
+    """How a variable is chunked along a dim."""
+    if chunks is None:
+        return "–"
+    return f"{chunks.count:,} of {chunks.largest:,}" if chunks.chunked else "anywhere"
 
 
 def _blocks(

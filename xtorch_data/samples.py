@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from dask.utils import format_bytes
 
+from . import html
 from .arguments import numpy_dtype
 from .assembly import Recipe
 from .batch import Batch
 from .chunks import Layout
+from .describe import shape_of, windows_table
 from .labels import LabelledWindows, Labels
 from .select import Part, make_part, resolve_parts
 from .sources import as_source
 from .space import SampleSpace, coords_of, dtypes_of, layouts_of
-from .transforms import Transform
+from .transforms import Transform, name_of
 from .windows import Windows
 
 __all__ = ["Samples"]
+
+# Of more variables, or longer HTML, a notebook shows xarray's text.
+SHOWN_VARIABLES, SHOWN_CHARACTERS = 40, 48_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,8 +166,7 @@ class Samples:
     @property
     def windows(self) -> LabelledWindows:
         """Where they lie."""
-        labels = self.recipe.labels
-        return LabelledWindows(self.recipe.windows, labels.coords, labels.items)
+        return self.recipe.labels.labelled
 
     @property
     def random_blocks(self) -> bool:
@@ -195,6 +200,64 @@ class Samples:
             return "items of an xbatcher.BatchGenerator are arranged on the host"
         return None
 
+    def page(
+        self, kind: str, text: str, facts: Iterable[tuple[str, Any]], sections: Iterable[str]
+    ) -> str:
+        """What a notebook shows of a dataset of these samples.
+
+        Parameters
+        ----------
+        kind : str
+            Name of its class.
+        text : str
+            Its plain repr.
+        facts : iterable of (str, object)
+            What else there is to say of it.
+        sections : iterable of str
+            HTML of what else there is.
+        """
+        recipe = self.recipe
+        parts = [
+            (
+                part.name,
+                ", ".join(map(str, part.variables)),
+                f"after {recipe.transforms[part.name].argument}"
+                if part.name in recipe.transforms
+                else shape_of(self._shape(part), ["variable"] * part.stacked + list(part.dims)),
+                str(recipe.cast or part.dtype).removeprefix("torch.")
+                if part.dtype.kind == "f"
+                else part.dtype,
+            )
+            for part in recipe.parts
+        ]
+        functions = [
+            (each.argument, name_of(each.function), "yes" if each.takes_rng else "no")
+            for each in self.functions()
+        ]
+        data = self.data.assign_coords(recipe.labels.coords.coords)
+        found = [
+            html.facts([*facts, ("source", self.origin)]),
+            html.section(
+                "Windows",
+                f"{', '.join(str(axis.dim) for axis in recipe.windows.axes)}",
+                windows_table(recipe.windows, self.windows.extents()),
+                opened=True,
+            ),
+            html.section(
+                "Parts",
+                f"{format_bytes(self.nbytes)} a sample",
+                html.table(("part", "variables", "one sample", "dtype"), parts),
+                opened=True,
+            ),
+        ]
+        if functions:
+            names = ", ".join(dict.fromkeys(argument for argument, *_ in functions))
+            columns = ("argument", "function", "random")
+            found.append(html.section("Functions", names, html.table(columns, functions)))
+        names = ", ".join(map(str, data.data_vars))
+        found += [*sections, html.section("Data", names, _xarray_repr(data))]
+        return html.page(f"xtorch_data.{kind}", f"{len(recipe.windows):,} samples", found, text)
+
     def __repr__(self) -> str:
         return ", ".join(
             f"{part.name}: "
@@ -202,3 +265,12 @@ class Samples:
             + f" {self._shape(part)}"
             for part in self.recipe.parts
         )
+
+
+def _xarray_repr(data: xr.Dataset) -> str:
+    """What xarray shows of data; its text where that is long, or a dim is no text."""
+    if all(isinstance(dim, str) for dim in data.dims) and len(data.variables) <= SHOWN_VARIABLES:
+        found: str = data._repr_html_()
+        if len(found) <= SHOWN_CHARACTERS:
+            return found
+    return html.code(repr(data))

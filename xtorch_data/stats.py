@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .failures import Failure
+from .figures import Axes
+from .plot_stats import plot_seconds
 
 __all__ = ["Recorder", "Stats"]
 
@@ -91,6 +93,35 @@ class Stats:
         if self.wait < 0.05 * self.seconds:
             return "consumer"
         return max(STAGES[:-1], key=lambda stage: float(getattr(self, stage)))
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw where the time went: a bar for each stage, and the wall time as a line.
+
+        Bars may pass the line, since threads work side by side. The one that limits is dark. Needs
+        matplotlib: ``pip install 'xtorch_data[plot]'``.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            What was drawn on.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        return plot_seconds(
+            {stage: getattr(self, stage) for stage in STAGES},
+            self.seconds,
+            self.limited_by,
+            str(self).splitlines()[0],
+            ax,
+        )
 
     def __str__(self) -> str:
         rate = self.samples / self.seconds if self.seconds else 0.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Compose", "Transform"]
+__all__ = ["Compose", "Transform", "name_of"]
 
 
 @dataclass(frozen=True)
@@ -142,14 +142,15 @@ class Compose:
             try:
                 obj = member.function(obj, rng=rng) if member.takes_rng else member.function(obj)
             except Exception as error:
-                error.add_note(f"in {member.argument}, {_name(member.function)}")
+                error.add_note(f"in {member.argument}, {name_of(member.function)}")
                 raise
         return obj
 
     def __repr__(self) -> str:
-        lines = "".join(f"{_name(function)},\n" for function in self.transforms)
+        lines = "".join(f"{name_of(function)},\n" for function in self.transforms)
         return f"Compose([\n{textwrap.indent(lines, '    ')}])" if lines else "Compose([])"
 
 
-def _name(function: Callable[..., Any]) -> str:
+def name_of(function: Callable[..., Any]) -> str:
+    """What a function is called in messages."""
     return function.__qualname__ if inspect.isroutine(function) else repr(function)

@@ -1,0 +1,54 @@
+"""Draw the pictures of how-to/plots.md. Run `python docs/images/draw_plots.py`.
+
+The notebook's page is taken by Chromium, where there is one; without, that picture stays as it is.
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+HERE = Path(__file__).parent
+PAGE = """<!doctype html><html{theme}><meta charset="utf-8">
+<body style="font: 14px system-ui, sans-serif; margin: 0; padding: 8px 14px; {colors}">{html}
+</body></html>"""
+
+
+def save(ax, name):
+    ax.figure.savefig(HERE / f"{name}.png", dpi=72)
+
+
+def screenshot(html, path, dark, size="780,560"):
+    """Let a browser draw a page."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        return
+    colors = "background: #111" if dark else "background: #fff; color: #111"
+    theme = ' data-theme="dark"' if dark else ""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "page.html"
+        page.write_text(PAGE.format(theme=theme, colors=colors, html=html))
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+        options += ["--hide-scrollbars", f"--user-data-dir={folder}", f"--window-size={size}"]
+        command = [browser, *options, f"--screenshot={path}", page.as_uri()]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+
+
+names = {}
+blocks = re.findall(
+    r"```python\n(.*?)```", (HERE.parent / "how-to/plots.md").read_text(), re.DOTALL
+)
+pictures = [None, "plot_batch", "plot_windows", "plot_plan", "plot_plane", "plot_stats"]
+for block, picture in zip(blocks, pictures, strict=True):
+    exec(re.sub(r".*savefig.*\n", "", block), names)
+    if picture == "plot_batch":
+        save(names["axes"][0, 0], picture)
+    elif picture:
+        save(names["ax"], picture)
+html = names["dataset"]._repr_html_().replace(str(Path(names["iris_sample_data"].path)), "data")
+screenshot(html, HERE / "repr.png", dark=False)

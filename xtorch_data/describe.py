@@ -1,0 +1,36 @@
+"""Windows and shapes in words, as tables and reprs show them. No IO."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+from . import html
+from .windows import Windows
+
+__all__ = ["shape_of", "windows_table"]
+
+
+def windows_table(windows: Windows, labels: Mapping[Hashable, str] | None = None) -> str:
+    """How windows lie along every dim; `labels` say from where to where, where they are known."""
+    labels = labels or {}
+    rows = [
+        (
+            axis.dim,
+            f"{axis.size:,}" if axis.windowed else "each place",
+            f"{axis.size - axis.stride:,}" if axis.windowed else "",
+            f"{len(axis):,}",
+            f"{axis.length:,}",
+            labels.get(axis.dim, ""),
+        )
+        for axis in windows.axes
+    ]
+    names = ("dim", "window", "overlap", "windows", "steps", "labels")
+    used = len(names) if labels else len(names) - 1
+    return html.table(names[:used], [row[:used] for row in rows])
+
+
+def shape_of(shape: Sequence[int], dims: Sequence[Hashable]) -> str:
+    """Sizes with the names of their dims, where there is one for each."""
+    names = [f"{dim} " for dim in dims] if len(dims) == len(shape) else [""] * len(shape)
+    sizes = (f"{name}{size:,}" for name, size in zip(names, shape, strict=True))
+    return " × ".join(sizes) or "a number"

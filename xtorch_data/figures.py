@@ -1,0 +1,148 @@
+"""What all plots share: matplotlib when it is wanted, axes, colors and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "COLORS",
+    "Axes",
+    "as_axes",
+    "axes_or_new",
+    "label_dates",
+    "label_steps",
+    "listed",
+    "open_frame",
+    "plain",
+    "pyplot",
+]
+
+# An Axes of matplotlib, which is imported only when something is drawn.
+Axes = Any
+
+# Okabe and Ito's colors, which everyone can tell apart: https://jfly.uni-koeln.de/color/
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8A6FBF", "#6F6F6F"]
+# A figure that fits a notebook or a page of paper.
+FIGURE_WIDTH = 10.0
+COLUMNS = 3
+
+
+def pyplot() -> Any:
+    """``matplotlib.pyplot``, or an ImportError that says how to get it."""
+    try:
+        return import_module("matplotlib.pyplot")
+    except ImportError as error:
+        raise ImportError(
+            "plots need matplotlib, which is not installed: pip install 'xtorch_data[plot]'"
+        ) from error
+
+
+def axes_or_new(ax: Axes | None, height: float) -> Axes:
+    """The given Axes, or that of a new figure."""
+    plt = pyplot()
+    if ax is None:
+        _, ax = plt.subplots(figsize=(FIGURE_WIDTH, height), layout="constrained")
+    return _checked(ax, "ax")
+
+
+def as_axes(
+    axes: Any, rows: int, panels: int, ratio: float, figsize: tuple[float, float] | None
+) -> npt.NDArray[Any]:
+    """Axes of shape ``(row, panel)``: the given ones, or those of a new figure.
+
+    In a new figure, the panels of a row stand in several lines where they are many.
+
+    Parameters
+    ----------
+    axes : Axes or array_like of Axes, optional
+        What the user gave.
+    rows, panels : int
+        How many are drawn.
+    ratio : float
+        Height of a panel over its width.
+    figsize : tuple of float, optional
+        Inches of a new figure.
+    """
+    plt = pyplot()
+    if axes is not None:
+        found = np.array(axes, dtype=object)
+        if found.size != rows * panels:
+            raise ValueError(
+                f"axes has {found.size} Axes, but {rows * panels} are drawn on: {panels} panels "
+                f"of {rows} samples. Choose with sample=… and variables=…, or give as many"
+            )
+        for ax in found.flat:
+            _checked(ax, "axes")
+        return found.reshape(rows, panels)
+    columns = min(panels, COLUMNS)
+    lines = -(-panels // columns)
+    width = min(FIGURE_WIDTH / columns, 5.0)
+    size = figsize or (width * columns, (0.8 * width * ratio + 0.9) * lines * rows)
+    figure = plt.figure(figsize=size, layout="constrained")
+    grid = figure.add_gridspec(lines * rows, columns)
+    found = np.empty((rows, panels), dtype=object)
+    for row, panel in np.ndindex(rows, panels):
+        place = grid[row * lines + panel // columns, panel % columns]
+        found[row, panel] = figure.add_subplot(place)
+    return found
+
+
+def _checked(ax: Any, argument: str) -> Axes:
+    if not hasattr(ax, "add_collection"):
+        raise TypeError(f"{argument} must be an Axes of matplotlib, not {type(ax).__name__}")
+    return ax
+
+
+def open_frame(ax: Axes) -> None:
+    """Leave out the lines above and to the right, where there are any."""
+    if ax.name == "rectilinear":
+        ax.spines[["top", "right"]].set_visible(False)
+
+
+def label_steps(
+    axis: Any, text: Callable[[int], str], start: int, stop: int, ticks: int = 6
+) -> None:
+    """Label some of the steps ``[start, stop)`` along an axis of matplotlib.
+
+    Parameters
+    ----------
+    axis : matplotlib.axis.Axis
+        ``ax.xaxis`` or ``ax.yaxis``.
+    text : callable
+        From a step to its label.
+    start, stop : int
+        Which steps there are.
+    ticks : int
+        How many are labeled at most.
+    """
+    least = max(1, -(-(stop - start) // ticks))
+    power = 10 ** int(np.log10(least))
+    every = next(power * each for each in (1, 2, 5, 10) if power * each >= least)
+    places = range(-(-start // every) * every, stop, every)
+    axis.set_ticks(places, [plain(text(place), 24) for place in places])
+
+
+def label_dates(axis: Any, ticks: int = 6) -> None:
+    """Let an axis of dates have few ticks, so that their labels do not touch."""
+    dates = import_module("matplotlib.dates")
+    locator = dates.AutoDateLocator(minticks=2, maxticks=ticks)
+    axis.set_major_locator(locator)
+    axis.set_major_formatter(dates.ConciseDateFormatter(locator))
+
+
+def plain(text: Any, length: int = 60) -> str:
+    """Text that matplotlib shows as it is, cut where it is long."""
+    found = " ".join(str(text).split())
+    found = found if len(found) <= length else f"{found[: length - 1]}…"
+    return found.replace("$", r"\$")
+
+
+def listed(texts: Sequence[str], most: int) -> str:
+    """Some texts, as many as there is room for."""
+    more = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {more:,} more" if more > 0 else "")
