@@ -32,7 +32,7 @@ from .forked import let_forks_wait_for_reads, make_safe
 from .intervals import Uneven, cut, total
 from .labels import LabelledWindows
 from .lazy import with_recycled_memory
-from .pipeline import run
+from .pipeline import Lookahead, run
 from .plan import Plan
 from .prepare import Preparer
 from .reader import Reader
@@ -46,11 +46,6 @@ from .transforms import Transform
 from .windows import Windows
 
 __all__ = ["IterableDataset"]
-
-# Of larger batches, fewer are gathered ahead.
-LARGE_BATCH_BYTES = 16 * 2**20
-# Small batches are gathered several at a time: as many as this, or as make so many bytes.
-SMALL_BATCHES, JOB_BYTES = 64, 2**20
 
 
 class IterableDataset(torch.utils.data.IterableDataset[Batch]):
@@ -503,7 +498,6 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         intervals = cut(intervals, taken * (plan.batch_size or 1), total(intervals))
         recipe = samples.recipe
         recorder = self._recorder = Recorder(epoch)
-        nbytes = self._batch_nbytes()
         preparer = Preparer(
             recipe.windows,
             recipe.sample_dims,
@@ -533,8 +527,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             preparer,
             lambda count: Assembly(recipe, self._buffers, count, epoch),
             plan.batch_size is None,
-            2 if nbytes > LARGE_BATCH_BYTES else 4,
-            1 if self.functions() else max(1, min(SMALL_BATCHES, JOB_BYTES // max(1, nbytes))),
+            Lookahead.of(self._batch_nbytes(), bool(self.functions())),
             lambda load: plan.nbytes(load, preparer.joins(load)),
             plan.budget,
             self._cache,

@@ -256,7 +256,7 @@ class Fetcher:
                 data = cut.assign({n: v for n, v in read.items() if n in cut.data_vars})
                 data = data.assign_coords({n: v for n, v in read.items() if n in cut.coords})
         plain = [part for part in recipe.parts if part.name not in recipe.transforms]
-        views = window_views(recipe.windows, recipe.sample_dims, plain, variables, as_is=True)
+        views = window_views(recipe.windows, recipe.sample_dims, plain, variables)
         if not recipe.transforms:
             return PieceInMemory(piece, views)
         assert data is not None

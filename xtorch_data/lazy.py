@@ -17,7 +17,14 @@ from zarr.core.buffer import BufferPrototype, cpu
 from .buffers import Buffers
 from .direct import DirectReader, on_loop_of, on_thread
 
-__all__ = ["codec_pipeline", "decodes_on_the_loop", "is_lazy", "read_path", "with_recycled_memory"]
+__all__ = [
+    "codec_pipeline",
+    "decodes_on_the_loop",
+    "is_lazy",
+    "read_path",
+    "stored_dtype",
+    "with_recycled_memory",
+]
 
 # Values decoded at once: with what they pass through, they stay in a core's cache.
 PIECE = 2**15
@@ -136,6 +143,15 @@ def decodes_on_the_loop(variable: xr.Variable) -> bool:
             return True
         data = data.array
     return False
+
+
+def stored_dtype(variable: xr.Variable) -> np.dtype[Any] | None:
+    """The dtype of a lazy variable in its store, if it is decoded as it is read; else None."""
+    data, decoded = variable._data, False
+    while hasattr(data, "array") and not isinstance(data, ZarrArrayWrapper):
+        decoded = decoded or isinstance(data, _ElementwiseFunctionArray)
+        data = data.array
+    return np.dtype(data.dtype) if decoded else None
 
 
 def read_path(variable: xr.Variable) -> str:

@@ -31,13 +31,39 @@ from .prepare import Preparer, Tail
 from .reader import Reader, ReadError, Rest
 from .stats import Recorder
 
-__all__ = ["run"]
+__all__ = ["Lookahead", "run"]
 
 logger = logging.getLogger(__name__)
 
 GATHER_THREADS = 2
 # Threads for reads without async, preprocess and preparation.
 WORK_THREADS = 8
+# Of larger batches, fewer are gathered ahead.
+LARGE_BATCH_BYTES = 16 * 2**20
+# Small batches are gathered several at a time: as many as this, or as make so many bytes.
+SMALL_BATCHES, JOB_BYTES = 64, 2**20
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """How far batches are gathered ahead.
+
+    Attributes
+    ----------
+    jobs : int
+        Jobs of gathering that are begun ahead.
+    together : int
+        Batches gathered in one job.
+    """
+
+    jobs: int
+    together: int
+
+    @classmethod
+    def of(cls, batch_nbytes: int, functions: bool) -> Lookahead:
+        """For batches of some bytes, and whether the user has functions for them."""
+        small = max(1, min(SMALL_BATCHES, JOB_BYTES // max(1, batch_nbytes)))
+        return cls(2 if batch_nbytes > LARGE_BATCH_BYTES else 4, 1 if functions else small)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +95,15 @@ class _Flight:
         self.loaded = Future()
         self.loaded.cancel()
 
+    def release(self) -> int:
+        """Note that one that needs its memory does so no more; how many bytes are free by that."""
+        self.users -= 1
+        if self.users:
+            return 0
+        self.tail = Future()  # before the next one takes memory
+        self.tail.set_result(())
+        return self.nbytes
+
 
 @dataclass(eq=False)
 class _Portion:
@@ -86,8 +121,7 @@ def run(
     preparer: Preparer,
     assemble: Callable[[int], Assembly],
     single: bool,
-    ahead: int,
-    together: int,
+    lookahead: Lookahead,
     nbytes: Callable[[Load], int],
     memory: int,
     cache: BlockCache | None,
@@ -111,10 +145,8 @@ def run(
         Begins a batch of so many samples.
     single : bool
         Whether batches are single samples without the batch dimension.
-    ahead : int
-        Jobs of gathering that are begun ahead.
-    together : int
-        Batches gathered in one job.
+    lookahead : Lookahead
+        How far batches are gathered ahead.
     nbytes : callable
         Bytes that a load takes in memory.
     memory : int
@@ -129,11 +161,11 @@ def run(
     reader = make_reader(threads)
     flights = _Flights(stages, nbytes, memory, threads.loop, reader, preparer, cache, recorder)
     threads.begin(flights)
-    jobs = _jobs(flights.portions(batches), together)
+    jobs = _jobs(flights.portions(batches), lookahead.together)
     waiting: deque[Future[list[Batch | Exception]]] = deque()
     try:
         while True:
-            while len(waiting) < ahead:
+            while len(waiting) < lookahead.jobs:
                 taken = next(jobs, None)
                 if taken is None:
                     break
@@ -372,9 +404,7 @@ class _Flights:
                 self._live.discard(flight)
                 flight.drop()
                 self._begun -= 1
-                for each in (flight, *flight.carries):
-                    each.users -= 1
-                    self._held -= 0 if each.users else each.nbytes
+                self._held -= sum(each.release() for each in (flight, *flight.carries))
                 flight.carries = ()
                 self._read_ahead()
 
