@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -13,7 +13,7 @@ import xarray as xr
 from dask.system import CPU_COUNT as CORES
 
 from .buffers import LARGER
-from .chunks import Layout
+from .chunks import Layout, merged
 from .epoch import Load, Stage, shared_box
 from .intervals import Interval, total
 from .lazy import is_lazy, read_path, stored_dtype
@@ -27,7 +27,7 @@ from .windows import Windows
 __all__ = ["PeakMemory", "peak_memory"]
 
 # Loads that are walked through; in an epoch of many more, they are much the same.
-WALKED_LOADS = 2_000
+WALKED_LOADS = 500
 # Integers that it takes to find out where a sample lies, and for each axis of the sample space.
 PLACES, PLACES_OF_AXIS = 6, 3
 # Batches that torch lets each worker process send before they are asked for.
@@ -97,9 +97,9 @@ def peak_memory(
     places = PLACES + PLACES_OF_AXIS * len(recipe.windows.axes)
     locating = min(total(part), lookahead.together * size) * places * index
 
-    variables = [
-        _Footprint.of(layout, data[layout.name].variable, samples, plan) for layout in plan.layouts
-    ]
+    variables = _alike(
+        _Footprint.of(layout, data.variables[layout.name], samples, plan) for layout in plan.layouts
+    )
     decoding = CORES * max((each.scratch for each in variables), default=0)
     process = _Process(plan, samples, variables)
     worst = PeakMemory(0, 0, 0, 0)
@@ -200,6 +200,25 @@ class _Footprint:
         return self.cast + (self.read if self.lasts else 0)
 
 
+def _alike(variables: Iterable[_Footprint]) -> list[_Footprint]:
+    """Variables that are stored and held alike as one, as large as all of them."""
+    found: dict[Hashable, _Footprint] = {}
+    for each in variables:
+        grids = tuple((dim, grid.key) for dim, grid in each.layout.chunks.items())
+        key = grids, each.lasts, each.recycled, each.graph, bool(each.stored), bool(each.cast)
+        before = found.get(key)
+        if before is not None:
+            each = replace(
+                each,
+                read=before.read + each.read,
+                cast=before.cast + each.cast,
+                stored=before.stored + each.stored,
+                scratch=max(before.scratch, each.scratch),
+            )
+        found[key] = each
+    return list(found.values())
+
+
 def _is_reordered(variable: xr.Variable, windows: Windows) -> bool:
     """Whether values lie in another order than samples."""
     dims = [axis.dim for axis in windows.axes if variable.sizes.get(axis.dim, 1) > 1]
@@ -233,7 +252,9 @@ class _Process:
     """What the engine does with memory, as `pipeline` and `Buffers` do it, without doing it."""
 
     def __init__(self, plan: Plan, samples: Samples, variables: Sequence[_Footprint]) -> None:
-        self._plan, self._samples, self._variables = plan, samples, variables
+        # Of many variables, most are planned alike.
+        self._plan = replace(plan, layouts=tuple(merged(plan.layouts)))
+        self._variables = variables
         self._parts = samples.recipe.parts
         self._transformed = frozenset(samples.recipe.transforms)
         self._lent = 0
