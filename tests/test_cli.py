@@ -8,11 +8,11 @@ import pytest
 import torch
 import xarray as xr
 from click.testing import CliRunner
+from dask.system import CPU_COUNT
 from helpers import forecast
 
 import xtorch_data as xtd
 from xtorch_data.cli import main
-from xtorch_data.suggest import usable_cores
 
 WINDOWS = ["--input-dims", "time=8,y=-1", "--input-dims", "x=-1", "--input-overlap", "time=7"]
 ARGUMENTS = {
@@ -84,11 +84,11 @@ def test_bench_reads_an_epoch(store):
 
 
 def test_doctor_names_what_is_installed():
-    found = json.loads(run("doctor", "--json", code=int(usable_cores() == 1)))
+    found = json.loads(run("doctor", "--json", code=int(CPU_COUNT == 1)))
     assert found["versions"]["xarray"] == xr.__version__
     assert found["versions"]["xtorch_data"] == xtd.__version__
     assert (found["cuda"] is None) == (not torch.cuda.is_available())
-    assert f"xarray {xr.__version__}" in run("doctor", code=int(usable_cores() == 1))
+    assert f"xarray {xr.__version__}" in run("doctor", code=int(CPU_COUNT == 1))
 
 
 @pytest.mark.parametrize(

@@ -194,8 +194,7 @@ def bench(seconds: float, as_json: bool, **options: Any) -> None:
 def doctor(as_json: bool) -> None:
     """Say what is installed and usable here; exit with 1 if something is slow or missing."""
     import torch.multiprocessing
-
-    from .suggest import usable_cores
+    from dask.system import CPU_COUNT
 
     versions = {name: _version(name) for name in ("xtorch_data", *PACKAGES)}
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -204,7 +203,7 @@ def doctor(as_json: bool) -> None:
         findings.append("zarrs is missing: shards and rare codecs are decoded several times slower")
     if versions["netCDF4"] is None and versions["h5netcdf"] is None:
         findings.append("no library for NetCDF: pip install 'xtorch_data[netcdf]'")
-    if (cores := usable_cores()) == 1:
+    if (cores := CPU_COUNT) == 1:
         findings.append("one core only: nothing can be read while a model computes")
     found = {
         "python": platform.python_version(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -46,6 +47,9 @@ from .transforms import Transform
 from .windows import Windows
 
 __all__ = ["IterableDataset"]
+
+
+logger = logging.getLogger(__name__)
 
 
 class IterableDataset(torch.utils.data.IterableDataset[Batch]):
@@ -496,6 +500,11 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         plan.require_shares(self.world_size)
         intervals = plan.intervals(epoch, self.rank, self.world_size, worker, num_workers)
         intervals = cut(intervals, taken * (plan.batch_size or 1), total(intervals))
+        rank, world_size = self.rank, self.world_size
+        logger.debug(
+            "epoch %d begins: worker %d of %d on rank %d of %d, %d samples",
+            epoch, worker, num_workers, rank, world_size, total(intervals),
+        )  # fmt: skip
         recipe = samples.recipe
         recorder = self._recorder = Recorder(epoch)
         preparer = Preparer(

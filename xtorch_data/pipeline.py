@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import xarray as xr
+from dask.system import CPU_COUNT
 
 from .assembly import Assembly
 from .batch import Batch
@@ -194,7 +195,7 @@ class _Threads:
     def __init__(self) -> None:
         self.work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
         # Of its own: work that waits for a graph must not take the threads that compute it.
-        self.graphs = ThreadPoolExecutor(os.cpu_count(), "xtorch_data-dask")
+        self.graphs = ThreadPoolExecutor(CPU_COUNT, "xtorch_data-dask")
         self.gather = ThreadPoolExecutor(GATHER_THREADS, "xtorch_data-gather")
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(self.work)
@@ -510,6 +511,7 @@ class _Flights:
         else:
             kept = await self._read(load, before)
             self._recorder.add(blocks_read=1)
+            logger.debug("block %d is read: %s", load.block, load.region)
             nbytes = self._nbytes(load)
             # What is not all there, or may hold on to such, is read again in the next epoch.
             cache = None if self._reader.failures else self._cache
