@@ -39,12 +39,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def table(quick: bool) -> tuple[str, list[Target]]:
-    """What was predicted and what was counted, each in a fresh process; small stores in any case."""
+    """What was predicted and counted, each in a fresh process; small stores in any case."""
     from . import report
 
     text = (
-        f"\n### explain\n\n`peak_memory` as predicted, and the highest resident memory of a process "
-        f"above what it took with the store opened, over {BATCHES} batches with a pause of "
+        f"\n### explain\n\n`peak_memory` as predicted, and the highest resident memory of a "
+        f"process above what it took with the store opened, over {BATCHES} batches with a pause of "
         f"{PAUSE:.2f} s after each; `memory` of {MEMORY / MIB:.0f} MiB unless it says otherwise. "
         f"Wanted: within {PERCENT} %.\n\n"
     )

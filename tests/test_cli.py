@@ -140,21 +140,15 @@ def test_what_fails_beyond_the_options_is_said_without_a_traceback(store, tmp_pa
     assert output == "Error: Odd: no credentials\n"
 
 
-def test_doctor_says_what_is_slow_and_why(monkeypatch):
+def test_doctor_says_what_is_slow_and_why(tmp_path, monkeypatch):
+    forecast(time=4).to_zarr(tmp_path / "a", consolidated=False, zarr_format=3)
+    pipeline = codec_pipeline(xtd.open_zarr(tmp_path / "a", consolidated=False)["a"].variable)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=64 * 2**20))
     monkeypatch.setattr("os.path.isdir", lambda path: True)
     found = json.loads(run("doctor", "--json", code=1))
     assert any("64.00 MiB" in text and "--shm-size" in text for text in found["findings"])
     assert found["codec_pipelines"]["others"] == zarr.config.get("codec_pipeline.path")
-    ds = xtd.open_zarr(zarr.storage.MemoryStore(stored()), consolidated=False)
-    pipeline = codec_pipeline(ds["a"].variable)
     assert pipeline.endswith(found["codec_pipelines"]["xtorch_data.open_zarr"].split(".")[-1])
-
-
-def stored():
-    store = {}
-    forecast(time=4).to_zarr(zarr.storage.MemoryStore(store), consolidated=False, zarr_format=3)
-    return store
 
 
 def test_it_is_a_module_too():
