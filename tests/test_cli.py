@@ -3,16 +3,19 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 import xarray as xr
+import zarr
 from click.testing import CliRunner
+from dask.system import CPU_COUNT
 from helpers import forecast
 
 import xtorch_data as xtd
 from xtorch_data.cli import main
-from xtorch_data.suggest import usable_cores
+from xtorch_data.lazy import codec_pipeline
 
 WINDOWS = ["--input-dims", "time=8,y=-1", "--input-dims", "x=-1", "--input-overlap", "time=7"]
 ARGUMENTS = {
@@ -84,11 +87,17 @@ def test_bench_reads_an_epoch(store):
 
 
 def test_doctor_names_what_is_installed():
-    found = json.loads(run("doctor", "--json", code=int(usable_cores() == 1)))
+    found = json.loads(run("doctor", "--json", code=int(CPU_COUNT == 1)))
     assert found["versions"]["xarray"] == xr.__version__
     assert found["versions"]["xtorch_data"] == xtd.__version__
+    assert (
+        found["start_method_of_loader"]
+        == xtd.DataLoader(
+            xtd.IterableDataset(forecast(), {"time": 4}), num_workers=1
+        ).multiprocessing_context.get_start_method()
+    )
     assert (found["cuda"] is None) == (not torch.cuda.is_available())
-    assert f"xarray {xr.__version__}" in run("doctor", code=int(usable_cores() == 1))
+    assert f"xarray {xr.__version__}" in run("doctor", code=int(CPU_COUNT == 1))
 
 
 @pytest.mark.parametrize(
@@ -111,6 +120,35 @@ def test_dims_that_do_not_fit_are_refused(store):
     path, more = store
     output = run("explain", path, "--input-dims", "height=3", *more, code=2)
     assert "input_dims names dim 'height'" in output
+
+
+def test_what_fails_beyond_the_options_is_said_without_a_traceback(store, tmp_path, monkeypatch):
+    path, more = store
+    few = ["--input-dims", "time=50,y=-1,x=-1", *more, "--ranks", 80]
+    output = run("explain", path, *few, code=2)
+    assert "2 samples cannot be shared by 80 ranks" in output
+    assert "Traceback" not in output
+
+    class Odd(Exception):
+        """As clients of stores have them."""
+
+    def opened(*args, **kwargs):
+        raise Odd("no credentials")
+
+    monkeypatch.setattr(xtd, "open_zarr", opened)
+    output = run("bench", "s3://some/where.zarr", *WINDOWS, code=2)
+    assert output == "Error: Odd: no credentials\n"
+
+
+def test_doctor_says_what_is_slow_and_why(tmp_path, monkeypatch):
+    forecast(time=4).to_zarr(tmp_path / "a", consolidated=False, zarr_format=3)
+    pipeline = codec_pipeline(xtd.open_zarr(tmp_path / "a", consolidated=False)["a"].variable)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=64 * 2**20))
+    monkeypatch.setattr("os.path.isdir", lambda path: True)
+    found = json.loads(run("doctor", "--json", code=1))
+    assert any("64.00 MiB" in text and "--shm-size" in text for text in found["findings"])
+    assert found["codec_pipelines"]["others"] == zarr.config.get("codec_pipeline.path")
+    assert pipeline.endswith(found["codec_pipelines"]["xtorch_data.open_zarr"].split(".")[-1])
 
 
 def test_it_is_a_module_too():

@@ -217,7 +217,7 @@ def test_blocks_of_which_nothing_is_wanted_are_no_pools():
 def test_the_page_has_all_that_the_text_has():
     explained = xtd.IterableDataset(forecast(), {"time": 4}, {"time": 3}).explain()
     page = explained._repr_html_()
-    for line in str(explained).splitlines()[:5]:
+    for line in str(explained).splitlines()[:6]:
         assert html.escape(line) in page
 
 

@@ -1,4 +1,3 @@
-import os
 import pickle
 import random
 import time
@@ -10,7 +9,7 @@ import xarray as xr
 
 import xtorch_data as xtd
 from xtorch_data import suggest
-from xtorch_data.suggest import Costs, NumWorkers, decide, usable_cores
+from xtorch_data.suggest import Costs, NumWorkers, decide
 
 
 def slow(sample):
@@ -35,7 +34,7 @@ def make(kind=xtd.IterableDataset, **kwargs):
 
 @pytest.fixture(autouse=True)
 def five_cores(monkeypatch):
-    monkeypatch.setattr(suggest, "usable_cores", lambda: 5)
+    monkeypatch.setattr(suggest, "CPU_COUNT", 5)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
 
 
@@ -117,32 +116,6 @@ def test_the_dataset_goes_on_as_if_nothing_had_been_measured(kind):
         assert before == (dataset.state_dict(), str(dataset.stats()))
         order = [batch.index.tolist() for batch in dataset]
         assert order == [batch.index.tolist() for batch in untouched]
-
-
-def test_cores_are_those_that_the_process_may_use(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
-    own = tmp_path / "self"
-    nothing = tmp_path / "no cgroups"
-    assert usable_cores(nothing, own) == 6
-    own.write_text("0::/\n")
-    assert usable_cores(nothing, own) == 6
-    version_2 = tmp_path / "two"
-    (version_2 / "pod" / "box").mkdir(parents=True)
-    (version_2 / "pod" / "box" / "cpu.max").write_text("max 100000\n")
-    own.write_text("0::/pod/box\n")
-    assert usable_cores(version_2, own) == 6
-    (version_2 / "pod" / "cpu.max").write_text("250000 100000\n")
-    assert usable_cores(version_2, own) == 2
-    (version_2 / "pod" / "box" / "cpu.max").write_text("50000 100000\n")
-    assert usable_cores(version_2, own) == 1
-    version_1 = tmp_path / "one" / "cpu"
-    version_1.mkdir(parents=True)
-    (version_1 / "cpu.cfs_quota_us").write_text("-1\n")
-    (version_1 / "cpu.cfs_period_us").write_text("100000\n")
-    own.write_text("4:cpu:/pod\n")
-    assert usable_cores(version_1.parent, own) == 6
-    (version_1 / "cpu.cfs_quota_us").write_text("300000\n")
-    assert usable_cores(version_1.parent, own) == 3
 
 
 def test_ranks_of_a_machine_share_its_cores(monkeypatch):

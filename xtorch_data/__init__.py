@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .loader import DataLoader
     from .map_dataset import MapDataset
     from .normalize import Normalize
+    from .options import set_options
+    from .peak import PeakMemory
     from .reader import ReadError
     from .sampler import ChunkSampler
     from .select import Select
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from .suggest import suggest_num_workers
     from .transforms import Compose
     from .verification import Verification, verify
+    from .watching import watch
 
 __version__ = "0.1.0"
 
@@ -34,6 +37,7 @@ __all__ = [
     "IterableDataset",
     "MapDataset",
     "Normalize",
+    "PeakMemory",
     "ReadError",
     "Select",
     "Split",
@@ -43,9 +47,11 @@ __all__ = [
     "kfold",
     "open_zarr",
     "random_split",
+    "set_options",
     "split",
     "suggest_num_workers",
     "verify",
+    "watch",
 ]
 
 # What is imported only when it is used: xarray imports this package for its engines when it opens
@@ -60,6 +66,7 @@ _HOMES = {
     "IterableDataset": "dataset",
     "MapDataset": "map_dataset",
     "Normalize": "normalize",
+    "PeakMemory": "peak",
     "ReadError": "reader",
     "Select": "select",
     "Split": "splits",
@@ -69,9 +76,11 @@ _HOMES = {
     "kfold": "splits",
     "open_zarr": "sources",
     "random_split": "splits",
+    "set_options": "options",
     "split": "splits",
     "suggest_num_workers": "suggest",
     "verify": "verification",
+    "watch": "watching",
 }
 
 

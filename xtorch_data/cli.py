@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from typing import Any
@@ -15,7 +17,12 @@ import click
 
 __all__ = ["main"]
 
-PACKAGES = ("torch", "xarray", "xbatcher", "zarr", "zarrs", "dask", "numpy", "netCDF4", "h5netcdf")
+PACKAGES = (
+    "torch", "xarray", "xbatcher", "zarr", "zarrs", "dask", "numpy", "netCDF4", "h5netcdf", "s3fs",
+    "obstore", "tqdm",
+)  # fmt: skip
+# Shared memory that a few workers take for batches of some megabytes.
+ENOUGH_SHARED_MEMORY = 2**30
 
 
 class Refused(click.ClickException):
@@ -102,10 +109,18 @@ def _dataset(store: str, engine: str | None, group: str | None, **arguments: Any
     """The dataset that the options describe."""
     import xtorch_data as xtd
 
-    try:
+    with _refusing(Exception):  # whatever the client of a store raises
         ds = _opened(store, engine, group)
+    with _refusing(ValueError, TypeError):
         return xtd.IterableDataset(ds, rank=0, world_size=1, **arguments)
-    except (ValueError, TypeError, OSError, ImportError, KeyError) as error:
+
+
+@contextmanager
+def _refusing(*kinds: type[Exception]) -> Iterator[None]:
+    """Say what went wrong in a message, for errors that the user can do something about."""
+    try:
+        yield
+    except kinds as error:
         raise Refused(f"{type(error).__name__}: {error}") from error
 
 
@@ -141,7 +156,9 @@ def _is_consolidated(folder: str) -> bool:
 @_with(OPTIONS, TOPOLOGY, AS_JSON)
 def explain(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
     """Say what an epoch will read, and what would make it less, from metadata alone."""
-    found = _dataset(**options).explain(world_size=ranks, num_workers=workers)
+    dataset = _dataset(**options)
+    with _refusing(ValueError):  # fewer samples than ranks
+        found = dataset.explain(world_size=ranks, num_workers=workers)
     _print(found, _plain(asdict(found)), as_json)
 
 
@@ -163,18 +180,17 @@ def verify(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
               show_default=True, help="How long to read, at most one epoch.")  # fmt: skip
 def bench(seconds: float, as_json: bool, **options: Any) -> None:
     """Read batches, and say how fast, and which stage limits."""
+    from .progress import bar
+
     dataset = _dataset(**options)
     nbytes, end = 0, time.perf_counter() + seconds
-    batches = iter(dataset)
-    try:
-        for batch in batches:
-            nbytes += sum(tensor.nbytes for tensor in batch)
-            if time.perf_counter() > end:
-                break
-    except Exception as error:
-        raise Refused(f"{type(error).__name__}: {error}") from error
-    finally:
-        batches.close()
+    with _refusing(Exception), bar(len(dataset), "batch", "reading") as done:
+        with closing(iter(dataset)) as batches:
+            for batch in batches:
+                nbytes += sum(tensor.nbytes for tensor in batch)
+                done(1)
+                if time.perf_counter() > end:
+                    break
     stats = dataset.stats()
     figures = {
         "samples_per_second": stats.samples / stats.seconds,
@@ -194,31 +210,54 @@ def bench(seconds: float, as_json: bool, **options: Any) -> None:
 def doctor(as_json: bool) -> None:
     """Say what is installed and usable here; exit with 1 if something is slow or missing."""
     import torch.multiprocessing
-
-    from .suggest import usable_cores
+    import zarr
+    from dask.system import CPU_COUNT
+    from dask.utils import format_bytes
 
     versions = {name: _version(name) for name in ("xtorch_data", *PACKAGES)}
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    start_method = torch.multiprocessing.get_start_method(allow_none=True)
+    start_method = start_method or torch.multiprocessing.get_all_start_methods()[0]
+    pipelines = {
+        "xtorch_data.open_zarr": "zarrs.ZarrsCodecPipeline",
+        "others": str(zarr.config.get("codec_pipeline.path")),
+    }
+    shared = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else None
     findings = []
+    if accelerator is None and os.path.exists("/dev/nvidia0"):
+        findings.append(
+            "there is a GPU of NVIDIA, but this torch cannot use it: install its CUDA build"
+        )
+    if shared is not None and shared < ENOUGH_SHARED_MEMORY:
+        findings.append(
+            f"/dev/shm has {format_bytes(shared)} left, in which workers hand batches over: "
+            "give a container more with --shm-size, or use no workers"
+        )
     if versions["zarrs"] is None:
         findings.append("zarrs is missing: shards and rare codecs are decoded several times slower")
     if versions["netCDF4"] is None and versions["h5netcdf"] is None:
         findings.append("no library for NetCDF: pip install 'xtorch_data[netcdf]'")
-    if (cores := usable_cores()) == 1:
+    if (cores := CPU_COUNT) == 1:
         findings.append("one core only: nothing can be read while a model computes")
     found = {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": cores,
-        "start_method": torch.multiprocessing.get_start_method(allow_none=True) or "default",
+        "start_method": start_method,
         "start_method_of_loader": "forkserver",
+        "codec_pipelines": pipelines,
+        "shared_memory": shared,
         "cuda": accelerator,
         "versions": versions,
         "findings": findings,
     }
     lines = [f"Python {found['python']} on {found['platform']}, {cores} cores"]
     lines += [f"  {name} {version or 'is not installed'}" for name, version in versions.items()]
-    lines.append(f"CUDA: {accelerator or 'none'}")
+    lines += [
+        f"CUDA: {accelerator or 'none'}",
+        f"workers start by forkserver, those of a plain torch loader by {start_method}",
+        *(f"Zarr opened by {who} is decoded by {path}" for who, path in pipelines.items()),
+    ]
     lines += findings or ["Nothing to complain about."]
     _print("\n".join(lines), found, as_json)
     if findings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -36,7 +37,7 @@ from .forked import let_forks_wait_for_reads, make_safe
 from .intervals import Uneven, cut, total
 from .labels import LabelledWindows
 from .lazy import with_recycled_memory
-from .pipeline import run
+from .pipeline import Lookahead, run
 from .plan import Plan
 from .plots import PlanPlots
 from .prepare import Preparer
@@ -52,10 +53,8 @@ from .windows import Windows
 
 __all__ = ["IterableDataset"]
 
-# Of larger batches, fewer are gathered ahead.
-LARGE_BATCH_BYTES = 16 * 2**20
-# Small batches are gathered several at a time: as many as this, or as make so many bytes.
-SMALL_BATCHES, JOB_BYTES = 64, 2**20
+
+logger = logging.getLogger(__name__)
 
 
 class IterableDataset(torch.utils.data.IterableDataset[Batch]):
@@ -566,9 +565,13 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         plan.require_shares(self.world_size)
         intervals = plan.intervals(epoch, self.rank, self.world_size, worker, num_workers)
         intervals = cut(intervals, taken * (plan.batch_size or 1), total(intervals))
+        rank, world_size = self.rank, self.world_size
+        logger.debug(
+            "epoch %d begins: worker %d of %d on rank %d of %d, %d samples",
+            epoch, worker, num_workers, rank, world_size, total(intervals),
+        )  # fmt: skip
         recipe = samples.recipe
         recorder = self._recorder = Recorder(epoch)
-        nbytes = self._batch_nbytes()
         preparer = Preparer(
             recipe.windows,
             recipe.sample_dims,
@@ -602,8 +605,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 else gather.assembly(recipe, count, epoch)
             ),
             plan.batch_size is None,
-            2 if nbytes > LARGE_BATCH_BYTES else 4,
-            1 if self.functions() else max(1, min(SMALL_BATCHES, JOB_BYTES // max(1, nbytes))),
+            Lookahead.of(self._batch_nbytes(), bool(self.functions())),
             lambda load: plan.nbytes(load, preparer.joins(load)),
             plan.budget if device_memory is None else min(plan.budget, device_memory),
             self._cache,

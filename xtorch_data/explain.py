@@ -17,6 +17,7 @@ from .covered import places_covered, wanted_along
 from .explanation import Explanation, VariableReads
 from .intervals import Interval, share_total, total
 from .lazy import codec_pipeline, is_lazy, read_path
+from .peak import peak_memory
 from .plan import ENOUGH_AMPLIFICATION, Plan
 from .samples import Samples
 
@@ -96,6 +97,9 @@ def explain(
         pools=_pools(plan),
         pool_nbytes=plan.block_nbytes * (_pool_blocks(plan) if plan.shuffle else 1),
         memory=plan.memory,
+        peak_memory=peak_memory(
+            samples, data, plan, epoch, max(parts[0], key=total), in_worker=num_workers > 0
+        ),
         nbytes_used=int(used),
         nbytes=int(decoded),
         amplification=decoded / used if used else 1.0,

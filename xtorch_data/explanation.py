@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from dask.utils import format_bytes
 
 from . import html
+from .peak import PeakMemory
 
 __all__ = ["Explanation", "VariableReads"]
 
 # Lines of the text before those of variables.
-HEAD_LINES = 5
+HEAD_LINES = 6
 # Characters of a line of these before what it says.
 NAME_WIDTH = 12
 
@@ -81,6 +82,9 @@ class Explanation:
         Pools whose samples are shuffled together, and bytes of one; the blocks where nothing is.
     memory : int
         Bytes that blocks may take in each process.
+    peak_memory : PeakMemory
+        Most bytes that a process which loads will have allotted at a time: each worker, or the
+        only process.
     nbytes_used : int
         Bytes that are in at least one window, each counted once, as they are held.
     nbytes : int
@@ -116,6 +120,7 @@ class Explanation:
     pools: int
     pool_nbytes: int
     memory: int
+    peak_memory: PeakMemory
     nbytes_used: int
     nbytes: int
     amplification: float
@@ -136,6 +141,7 @@ class Explanation:
             f"  batches   {self._batches_line()}",
             f"  blocks    {self.blocks:,} of {format_bytes(self.block_nbytes)} at most; "
             f"{self._pools_line()}",
+            f"  memory    {self._memory_line()}",
             f"  reads     {about}{self.chunk_reads:,} chunks, {format_bytes(self.nbytes)} decoded "
             f"for {format_bytes(self.nbytes_used)} used: {self.amplification:.2f} times",
             f"            ({', '.join(f'{k} {v:.2f}' for k, v in self.amplification_of.items())})",
@@ -170,6 +176,14 @@ class Explanation:
             f"{self.pools:,} pool{'s' * (self.pools > 1)} of {format_bytes(self.pool_nbytes)}, "
             f"mixing {self.mixing:.2f}, "
             f"{memory}"
+        )
+
+    def _memory_line(self) -> str:
+        peak, workers = self.peak_memory, self.num_workers
+        where = "each worker" if workers else "each process"
+        return (
+            f"{format_bytes(peak.nbytes)} at most in {where}: {format_bytes(peak.blocks)} in "
+            f"blocks, {format_bytes(peak.batches)} in batches, {format_bytes(peak.passing)} passing"
         )
 
     def _repr_html_(self) -> str:

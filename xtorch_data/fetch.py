@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from dask.system import CPU_COUNT
 
 from .assembly import Assembly
 from .batch import Batch
@@ -68,7 +69,7 @@ class Fetcher:
         self._loop = asyncio.new_event_loop()
         self._work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
         # Of its own: work that waits for a graph must not take the threads that compute it.
-        self._graphs = ThreadPoolExecutor(os.cpu_count(), "xtorch_data-dask")
+        self._graphs = ThreadPoolExecutor(CPU_COUNT, "xtorch_data-dask")
         self._loop.set_default_executor(self._work)
         self._blocks = Buffers(memory, total=memory)
         # A preprocess works on cells of all variables.
@@ -256,7 +257,7 @@ class Fetcher:
                 data = cut.assign({n: v for n, v in read.items() if n in cut.data_vars})
                 data = data.assign_coords({n: v for n, v in read.items() if n in cut.coords})
         plain = [part for part in recipe.parts if part.name not in recipe.transforms]
-        views = window_views(recipe.windows, recipe.sample_dims, plain, variables, as_is=True)
+        views = window_views(recipe.windows, recipe.sample_dims, plain, variables)
         if not recipe.transforms:
             return PieceInMemory(piece, views)
         assert data is not None

@@ -211,7 +211,7 @@ def evaluated(
     # read, on every rank.
     kept = np.ones(len(windows), dtype=bool)
     size = max(1, min(256, math.isqrt(len(windows))))
-    with bar(len(windows), "sample", "where", None) as done:
+    with bar(len(windows), "sample", "where") as done:
         for batch in batches({"transform": _Flag(where), "batch_size": size}):
             # Broadcast over dims that no variable has.
             kept[batch.index.numpy()] = batch["x"].numpy().reshape(len(batch.index), -1)[:, 0]

@@ -55,7 +55,7 @@ def moments_of(
     *,
     memory: int,
     retries: int,
-    progress: bool,
+    progress: bool | None,
 ) -> dict[Hashable, Moments]:
     """Moments of variables, over what windows cover.
 
@@ -73,8 +73,8 @@ def moments_of(
         Bytes of blocks held and read ahead.
     retries : int
         How often a read is tried again.
-    progress : bool
-        Whether to show a bar.
+    progress : bool, optional
+        Whether to show a bar; None for what `set_options` says.
 
     Returns
     -------
@@ -89,7 +89,10 @@ def moments_of(
         for walk in walks
         for name in walk.kept
     }
-    blocks = sum(1 for walk in walks for _ in walk.loads()) if progress else 0
+
+    def blocks() -> int:
+        return sum(1 for walk in walks for _ in walk.loads())
+
     with bar(blocks, "block", "fitting", progress) as done:
         for walk in walks:
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import xarray as xr
 import xbatcher
 
+from .buffers import Buffers
 from .epoch import Piece
 from .select import Part, common_dtype
 from .windows import Axis, Windows
@@ -108,7 +109,7 @@ def window_views(
     parts: Sequence[Part],
     variables: Mapping[Any, xr.Variable],
     whole: Hashable = None,
-    as_is: bool = False,
+    buffers: Buffers | None = None,
 ) -> dict[str, list[Array]]:
     """Every window of a block, as views, by part and variable.
 
@@ -124,8 +125,9 @@ def window_views(
         The block, in memory.
     whole : Hashable, optional
         A dim of which all steps are in the view, instead of every window.
-    as_is : bool
-        Whether values stay as they are and lie, to be cast as they are copied: where few of the
+    buffers : Buffers, optional
+        Where memory comes from for values that are cast, or lie in another order than samples.
+        Without, they stay as they are and lie, to be cast as they are copied: where few of the
         windows will be.
     """
     cast: dict[tuple[Hashable, np.dtype[Any]], Array] = {}
@@ -133,11 +135,10 @@ def window_views(
     for part in parts:
         for name in part.variables:
             if (name, part.dtype) not in cast:
-                if as_is:
-                    cast[name, part.dtype] = variables[name].to_numpy()
-                    continue
-                array = _in_order_of_axes(windows, variables[name])
-                cast[name, part.dtype] = array.astype(part.dtype, copy=False)
+                array = variables[name].to_numpy()
+                if buffers is not None:
+                    array = _in_order_of_axes(windows, variables[name].dims, array, part, buffers)
+                cast[name, part.dtype] = array
         views[part.name] = [
             _window_view(
                 windows, sample_dims, part, cast[name, part.dtype], variables[name].dims, whole
@@ -147,18 +148,21 @@ def window_views(
     return views
 
 
-def _in_order_of_axes(windows: Windows, variable: xr.Variable) -> Array:
-    """The values, dims as they are, but so in memory that windows are as contiguous as can be.
+def _in_order_of_axes(
+    windows: Windows, dims: Sequence[Hashable], array: Array, part: Part, buffers: Buffers
+) -> Array:
+    """The values as a part has them, so in memory that windows are as contiguous as can be.
 
     And so that torch can take them: it knows no steps backwards, nor any of part of a value.
     """
-    array = variable.to_numpy()
-    order = [variable.dims.index(axis.dim) for axis in windows.axes if axis.dim in variable.dims]
+    order = [dims.index(axis.dim) for axis in windows.axes if axis.dim in dims]
     steps = [array.strides[place] for place in order if array.shape[place] > 1]
-    whole = array.flags.aligned and all(step % array.itemsize == 0 for step in steps)
-    if whole and steps == sorted(steps, reverse=True) and min(steps, default=0) >= 0:
+    whole = array.flags.aligned and all(0 <= step and step % array.itemsize == 0 for step in steps)
+    if whole and steps == sorted(steps, reverse=True) and array.dtype == part.dtype:
         return array
-    return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
+    out = buffers.take([array.shape[place] for place in order], part.dtype)
+    out[...] = array.transpose(order)
+    return out.transpose(np.argsort(order))
 
 
 def _window_view(

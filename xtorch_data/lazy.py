@@ -25,6 +25,7 @@ __all__ = [
     "has_pipeline_of_zarrs",
     "is_lazy",
     "read_path",
+    "stored_dtype",
     "with_pipeline_of_zarr",
     "with_recycled_memory",
 ]
@@ -182,6 +183,15 @@ def decodes_on_the_loop(variable: xr.Variable) -> bool:
             return True
         data = data.array
     return False
+
+
+def stored_dtype(variable: xr.Variable) -> np.dtype[Any] | None:
+    """The dtype of a lazy variable in its store, if it is decoded as it is read; else None."""
+    data, decoded = variable._data, False
+    while hasattr(data, "array") and not isinstance(data, ZarrArrayWrapper):
+        decoded = decoded or isinstance(data, _ElementwiseFunctionArray)
+        data = data.array
+    return np.dtype(data.dtype) if decoded else None
 
 
 def read_path(variable: xr.Variable) -> str:

@@ -17,10 +17,11 @@ from dask.utils import format_bytes
 from .ahead import ahead
 from .arguments import as_batch_size, as_bytes, as_prefetch
 from .batch import Batch
-from .dataset import LARGE_BATCH_BYTES, IterableDataset
+from .dataset import IterableDataset
 from .device import WITH_STREAMS, Streams, arrived, as_device, on_device
 from .map_dataset import Fetched, MapDataset
 from .orders import Order, Shuffled, numbers_behind, require_there
+from .pipeline import Lookahead
 from .resume import Position
 from .shared import forget_ended
 from .topology import current_topology, shared_integers
@@ -286,7 +287,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             return batch.pin_memory() if pinned else batch
 
         nbytes = dataset.sample_nbytes * (self.batch_size or 1)
-        return ahead(fetch, iter(self._index_sampler), 2 if nbytes > LARGE_BATCH_BYTES else 4)
+        most = Lookahead.of(nbytes, functions=True).jobs
+        return ahead(fetch, iter(self._index_sampler), most)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the latest iteration is: JSON-able, and small at any scale.

@@ -103,7 +103,7 @@ class Normalize:
         *,
         per: Hashable | Iterable[Hashable] = (),
         variables: Iterable[Hashable] | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> Normalize:
         """Statistics of the data that a dataset's windows cover, and of nothing else.
 
@@ -126,8 +126,8 @@ class Normalize:
         variables : iterable of Hashable, optional
             Names of variables of the dataset's parts, as they are after `preprocess`. By default
             all that are floating: integers are often categories.
-        progress : bool
-            Whether to show how many blocks are done, with tqdm.
+        progress : bool, optional
+            Whether to show how many blocks are done, with tqdm; by default as `set_options` says.
 
         Returns
         -------

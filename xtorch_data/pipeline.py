@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import xarray as xr
+from dask.system import CPU_COUNT
 
 from .assembly import Assembly
 from .batch import Batch
@@ -32,13 +33,39 @@ from .prepare import Preparer, Tail
 from .reader import Reader, ReadError, Rest
 from .stats import Recorder
 
-__all__ = ["run"]
+__all__ = ["Lookahead", "run"]
 
 logger = logging.getLogger(__name__)
 
 GATHER_THREADS = 2
 # Threads for reads without async, preprocess and preparation.
 WORK_THREADS = 8
+# Of larger batches, fewer are gathered ahead.
+LARGE_BATCH_BYTES = 16 * 2**20
+# Small batches are gathered several at a time: as many as this, or as make so many bytes.
+SMALL_BATCHES, JOB_BYTES = 64, 2**20
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """How far batches are gathered ahead.
+
+    Attributes
+    ----------
+    jobs : int
+        Jobs of gathering that are begun ahead.
+    together : int
+        Batches gathered in one job.
+    """
+
+    jobs: int
+    together: int
+
+    @classmethod
+    def of(cls, batch_nbytes: int, functions: bool) -> Lookahead:
+        """For batches of some bytes, and whether the user has functions for them."""
+        small = max(1, min(SMALL_BATCHES, JOB_BYTES // max(1, batch_nbytes)))
+        return cls(2 if batch_nbytes > LARGE_BATCH_BYTES else 4, 1 if functions else small)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +97,15 @@ class _Flight:
         self.loaded = Future()
         self.loaded.cancel()
 
+    def release(self) -> int:
+        """Note that one that needs its memory does so no more; how many bytes are free by that."""
+        self.users -= 1
+        if self.users:
+            return 0
+        self.tail = Future()  # before the next one takes memory
+        self.tail.set_result(())
+        return self.nbytes
+
 
 @dataclass(eq=False)
 class _Portion:
@@ -87,8 +123,7 @@ def run(
     preparer: Preparer,
     assemble: Callable[[int], Assembly],
     single: bool,
-    ahead: int,
-    together: int,
+    lookahead: Lookahead,
     nbytes: Callable[[Load], int],
     memory: int,
     cache: BlockCache | None,
@@ -113,10 +148,8 @@ def run(
         Begins a batch of so many samples.
     single : bool
         Whether batches are single samples without the batch dimension.
-    ahead : int
-        Jobs of gathering that are begun ahead.
-    together : int
-        Batches gathered in one job.
+    lookahead : Lookahead
+        How far batches are gathered ahead.
     nbytes : callable
         Bytes that a load takes in memory.
     memory : int
@@ -136,11 +169,11 @@ def run(
         stages, nbytes, memory, threads.loop, reader, preparer, cache, recorder, send
     )
     threads.begin(flights)
-    jobs = _jobs(flights.portions(batches), together)
+    jobs = _jobs(flights.portions(batches), lookahead.together)
     waiting: deque[Future[list[Batch | Exception]]] = deque()
     try:
         while True:
-            while len(waiting) < ahead:
+            while len(waiting) < lookahead.jobs:
                 taken = next(jobs, None)
                 if taken is None:
                     break
@@ -169,7 +202,7 @@ class _Threads:
     def __init__(self, begin_gathering: Callable[[], None] | None = None) -> None:
         self.work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
         # Of its own: work that waits for a graph must not take the threads that compute it.
-        self.graphs = ThreadPoolExecutor(os.cpu_count(), "xtorch_data-dask")
+        self.graphs = ThreadPoolExecutor(CPU_COUNT, "xtorch_data-dask")
         self.gather = ThreadPoolExecutor(GATHER_THREADS, "xtorch_data-gather", begin_gathering)
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(self.work)
@@ -381,9 +414,7 @@ class _Flights:
                 self._live.discard(flight)
                 flight.drop()
                 self._begun -= 1
-                for each in (flight, *flight.carries):
-                    each.users -= 1
-                    self._held -= 0 if each.users else each.nbytes
+                self._held -= sum(each.release() for each in (flight, *flight.carries))
                 flight.carries = ()
                 self._read_ahead()
 
@@ -493,6 +524,7 @@ class _Flights:
         else:
             kept = await self._read(load, before)
             self._recorder.add(blocks_read=1)
+            logger.debug("block %d is read: %s", load.block, load.region)
             nbytes = self._nbytes(load)
             # What is not all there, or may hold on to such, is read again in the next epoch.
             cache = None if self._reader.failures else self._cache

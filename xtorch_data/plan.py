@@ -456,9 +456,11 @@ def _blocks(
     """
     planner = plan_shuffled if shuffle else plan_in_order
     enough = ENOUGH_AMPLIFICATION if shuffle else 1.0
-    found = []
+    found: list[tuple[BlockGrid, int]] = []
     for share in (3, 2, 1):
         grid = planner(windows, layouts, memory // share)
+        if share == 1 and not shuffle and any(other.nbytes <= memory // 2 for other, _ in found):
+            break  # in order, the block before is held, too, for the steps that it hands on
         found.append((grid, share))
         if grid.nbytes <= memory // share and grid.amplification <= enough:
             return grid, share

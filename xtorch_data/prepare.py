@@ -21,7 +21,7 @@ from .gather import (
 from .select import Part
 from .windows import Windows
 
-__all__ = ["Preparer", "Tail"]
+__all__ = ["Preparer", "Tail", "joins"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +72,7 @@ class Preparer:
 
     def joins(self, load: Load) -> bool:
         """Whether steps of a load are copied next to those that the load before has handed on."""
-        if load.carried is None:
-            return False
-        dim = self.windows.axes[load.axis].dim
-        return not all(self._splits(part, dim) for part in self.parts)
+        return joins(self.parts, self.transformed, self.windows, load, self.lasting)
 
     def _splits(self, part: Part, dim: Hashable) -> bool:
         return not self.lasting and part.name not in self.transformed and can_split(part, dim)
@@ -129,7 +126,10 @@ class Preparer:
         if not needed:
             return PieceInMemory(piece, views)
         data = _joined(segments, dim, needed, self.buffers)
-        views.update(window_views(self.windows, self.sample_dims, whole, data.variables))
+        made = window_views(
+            self.windows, self.sample_dims, whole, data.variables, buffers=self.buffers
+        )
+        views.update(made)
         if not self.transformed:
             return PieceInMemory(piece, views)
         names = {
@@ -155,7 +155,9 @@ class Preparer:
         size = self.windows.axes[axis].size
         begins = [each.start - segments[0].start for each in segments]
         found = [
-            window_views(self.windows, self.sample_dims, parts, each.data.variables, whole=dim)
+            window_views(
+                self.windows, self.sample_dims, parts, each.data.variables, dim, self.buffers
+            )
             for each in segments
         ]
         views: dict[str, Sequence[View]] = {}
@@ -172,6 +174,22 @@ class Preparer:
                     of_part.append(arrays[-1])
             views[part.name] = of_part
         return views
+
+
+def joins(
+    parts: Sequence[Part],
+    transformed: Container[str],
+    windows: Windows,
+    load: Load,
+    lasting: bool,
+) -> bool:
+    """Whether a preparer copies steps of a load next to those that were handed on."""
+    if load.carried is None:
+        return False
+    dim = windows.axes[load.axis].dim
+    return lasting or not all(
+        part.name not in transformed and can_split(part, dim) for part in parts
+    )
 
 
 def can_split(part: Part, dim: Hashable) -> bool:

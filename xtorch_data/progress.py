@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .options import options
+
 __all__ = ["bar"]
 
 # A bar that nobody asked for appears after so many seconds.
@@ -13,27 +15,29 @@ DELAY = 2.0
 
 @contextmanager
 def bar(
-    total: int, unit: str, title: str, wanted: bool | None
+    total: int | Callable[[], int], unit: str, title: str, wanted: bool | None = None
 ) -> Iterator[Callable[[int], object]]:
     """A function that tells a bar of tqdm how many more are done.
 
     Parameters
     ----------
-    total : int
-        How many there are.
+    total : int or callable
+        How many there are, or what counts them, where a bar is shown.
     unit : str
         What they are.
     title : str
         What is going on.
     wanted : bool, optional
-        Whether to show it; None for in a terminal or notebook alone, if tqdm is installed and it
-        takes a while.
+        Whether to show it; None for what `set_options` says. If that is None, too: in a terminal or
+        notebook alone, if tqdm is installed and it takes a while.
 
     Raises
     ------
     ImportError
         If a bar is wanted and tqdm is missing.
     """
+    if wanted is None:
+        wanted = options["progress"]
     if wanted is False:
         yield lambda done: None
         return
@@ -44,6 +48,9 @@ def bar(
             raise ImportError("progress=True shows a bar of tqdm: pip install tqdm") from error
         yield lambda done: None
         return
-    options = {} if wanted else {"delay": DELAY, "disable": None}
-    with tqdm(total=total, unit=unit, desc=title, **options) as shown:
+    how = {} if wanted else {"delay": DELAY, "disable": None}
+    with tqdm(unit=unit, desc=title, **how) as shown:
+        if not shown.disable:
+            shown.total = total() if callable(total) else total
+            shown.refresh()
         yield shown.update

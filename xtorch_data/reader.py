@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from .transforms import Transform
 from .windows import Windows
 
 __all__ = ["ReadError", "Reader", "Region", "Rest", "check_preprocessed", "computed"]
+
+logger = logging.getLogger(__name__)
 
 # Reads under way at the same time; each already uses every core to decode its chunks.
 CONCURRENT_READS = 4
@@ -215,6 +218,7 @@ class Reader:
                     return
                 except NotImplementedError:  # the backend has no asynchronous reads
                     self._blocking.add(name)
+                    logger.debug("%r has no asynchronous reads: threads read it", name)
             await self._run(part.load)
 
         self.recorder.add(**{f"read {read_path(variable)}": 1})

@@ -43,7 +43,7 @@ _NAMES = {
 }
 
 _random = random.Random()  # nobody's seed is drawn from
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -111,7 +111,7 @@ async def retried(
                     error.add_note(f"tried {attempt} times")
                 raise
             pause = pause_before(attempt)
-            _log.warning(
+            logger.warning(
                 "reading %s failed (%s: %s); trying again in %.1f s, %d of %d",
                 what, type(error).__name__, error, pause, attempt, retries,
             )  # fmt: skip

@@ -29,7 +29,7 @@ def fitted(
     dataset: Any,
     per: Hashable | Iterable[Hashable],
     variables: Iterable[Hashable] | None,
-    progress: bool,
+    progress: bool | None,
 ) -> tuple[dict[Hashable, xr.DataArray], dict[Hashable, xr.DataArray]]:
     """Mean and standard deviation by variable; see `xtorch_data.Normalize.fit`."""
     dataset = _as_dataset(dataset, variables)

@@ -10,18 +10,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from dask.system import CPU_COUNT
 
 from .arguments import as_batch_size
 from .dataset import IterableDataset
 from .map_dataset import MapDataset
 from .topology import current_topology
 
-__all__ = ["Costs", "NumWorkers", "suggest_num_workers", "usable_cores"]
+__all__ = ["Costs", "NumWorkers", "suggest_num_workers"]
 
 # Handing a batch over from a process, and waking it, costs about as much.
 HANDOVER_SECONDS = 0.001
@@ -138,7 +138,7 @@ def suggest_num_workers(
             "dataset must be an xtorch_data.IterableDataset or MapDataset, not "
             f"{type(dataset).__name__}"
         )
-    return decide(costs, batches, usable_cores(), _ranks_here(dataset), step_seconds)
+    return decide(costs, batches, CPU_COUNT, _ranks_here(dataset), step_seconds)
 
 
 def decide(
@@ -261,47 +261,6 @@ def _random_state_kept() -> Iterator[None]:
 
 
 # What there is to run on.
-
-
-def usable_cores(cgroups: Path = Path("/sys/fs/cgroup"), own: Path | None = None) -> int:
-    """Cores that this process may use, which may be fewer than the machine has.
-
-    Parameters
-    ----------
-    cgroups : Path
-        Where the limits of containers are.
-    own : Path, optional
-        The file that says which of them this process is in.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
-    else:
-        allowed = os.cpu_count() or 1
-    quota = min(_quotas(cgroups, own or Path("/proc/self/cgroup")), default=allowed)
-    return max(1, min(allowed, math.floor(quota)))
-
-
-def _quotas(cgroups: Path, own: Path) -> Iterator[float]:
-    """Cores' worth of time that cgroups allow: the second version's, then the first's."""
-    place = cgroups
-    try:
-        inside = [line[3:].strip("/") for line in own.read_text().splitlines() if line[:3] == "0::"]
-        place = cgroups.joinpath(*inside)
-    except OSError:  # not Linux
-        return
-    for folder in (place, *place.parents):
-        if folder.is_relative_to(cgroups):
-            yield from _quota(folder / "cpu.max")
-    yield from _quota(cgroups / "cpu" / "cpu.cfs_quota_us", cgroups / "cpu" / "cpu.cfs_period_us")
-
-
-def _quota(*files: Path) -> Iterator[float]:
-    try:
-        quota, period = " ".join(file.read_text() for file in files).split()
-        if float(period) > 0 and quota != "max" and float(quota) > 0:
-            yield float(quota) / float(period)
-    except (OSError, ValueError):
-        return
 
 
 def _ranks_here(dataset: IterableDataset | MapDataset) -> int:

@@ -1,0 +1,179 @@
+"""What `explain` predicts, compared with what is counted in an epoch of twenty datasets."""
+
+import gc
+import math
+import sys
+import time
+import tracemalloc
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import xarray as xr
+from strategies import MORE
+
+import xtorch_data as xtd
+from xtorch_data import direct
+
+STEPS, Y, X = 120, 96, 96  # 36 kiB a step of float32
+WINDOW = {"time": 8, "y": -1, "x": -1}
+OVERLAP = {"time": 7}
+TILES, PATCH, HALF = {"a": (4, 16, 16)}, {"time": 2, "y": 16, "x": 16}, {"y": 8, "x": 8}
+SERIES = {"a": (60, 16, 16)}
+TWO = {"a": (8, Y, X), "b": (12, 32, 32)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A store, and a dataset over it."""
+
+    chunks: dict = field(default_factory=lambda: {"a": (8, Y, X)})
+    input_dims: dict = field(default_factory=lambda: WINDOW)
+    input_overlap: dict = field(default_factory=lambda: OVERLAP)
+    kind: str = "zarr"  # or "netcdf", "dask", "memory"
+    dtype: str = "float32"
+    packed: bool = False
+    compressed: bool = False
+    lacks_time: str = ""  # a variable
+    arguments: dict = field(default_factory=dict)
+    epochs: int = 1
+
+
+SHUFFLED = {"shuffle": True}
+CASES = {
+    "shuffled": Case(arguments=SHUFFLED),
+    "in order": Case(),
+    "compressed": Case(compressed=True, arguments=SHUFFLED),
+    "a step a chunk": Case({"a": (1, Y, X)}, arguments=SHUFFLED),
+    "patches": Case(TILES, PATCH, HALF, arguments={"batch_size": 256, **SHUFFLED}),
+    "patches in order": Case(TILES, PATCH, HALF, compressed=True, arguments={"batch_size": 512}),
+    "patches with gaps": Case({"a": (8, 48, 48)}, {"time": 4, "y": 32, "x": 32}, {"time": -4},
+                              arguments=SHUFFLED),
+    "series": Case(SERIES, {"time": 30}, {"time": 29},
+                   arguments={"batch_size": 16384, **SHUFFLED}),
+    "series in order": Case(SERIES, {"time": 30}, {"time": 29}, arguments={"batch_size": 16384}),
+    "chunked differently": Case(TWO, arguments=SHUFFLED),
+    "chunked differently, in order": Case(TWO),
+    "without time": Case({"a": (8, Y, X), "b": (32, 32)}, lacks_time="b", arguments=SHUFFLED),
+    "packed": Case(packed=True, arguments=SHUFFLED),
+    "float64": Case(dtype="float64", arguments=SHUFFLED),
+    "float64 kept": Case(dtype="float64", arguments={"dtype": np.dtype("float64")}),
+    "integers": Case(dtype="int16", arguments=SHUFFLED),
+    "larger than memory": Case(input_dims={"time": 60, "y": -1, "x": -1}, input_overlap={},
+                               arguments={"memory": "1 MB", "batch_size": 1}),
+    "cached": Case(arguments={"cache": True, "memory": "40 MB", **SHUFFLED}, epochs=2),
+    "cached in part": Case(arguments={"cache": True, **SHUFFLED}, epochs=2),
+    "where": Case(arguments={"where": np.arange(STEPS - 7) % 60 < 40, **SHUFFLED}),
+    "weights": Case(arguments={"weights": np.arange(STEPS - 7.0), **SHUFFLED}),
+    "single samples": Case(input_overlap={}, arguments={"batch_size": None}),
+    "netcdf": Case(kind="netcdf", arguments=SHUFFLED),
+    "netcdf in order": Case(kind="netcdf"),
+    "dask": Case(kind="dask", arguments=SHUFFLED),
+    "memory": Case(kind="memory", arguments=SHUFFLED),
+    "memory, float64": Case(kind="memory", dtype="float64", arguments=SHUFFLED),
+}  # fmt: skip
+
+
+# These are much like others, and are left to whoever has the time.
+ALSO = {"a step a chunk", "patches in order", "series in order", "float64 kept", "cached in part",
+        "netcdf in order", "memory"}  # fmt: skip
+
+opened: Counter[str] = Counter()
+counting = False
+
+
+def _note(event, arguments):
+    if counting and event == "open" and isinstance(arguments[0], str):
+        opened[arguments[0]] += 1
+
+
+sys.addaudithook(_note)  # tells of every file that is opened, by whomever
+
+
+def make(case, folder):
+    rng = np.random.default_rng(0)
+    sizes = {"time": STEPS, "y": Y, "x": X}
+    ds, encoding = xr.Dataset(), {}
+    for name, chunks in case.chunks.items():
+        dims = [dim for dim in sizes if dim != "time" or name != case.lacks_time]
+        values = rng.integers(-9999, 9999, [sizes[dim] for dim in dims]) / 8
+        ds[name] = dims, values.astype(case.dtype)
+        packing = {"dtype": "int16", "scale_factor": 0.125, "_FillValue": -32768}
+        encoding[name] = packing if case.packed else {}
+        encoding[name]["chunksizes" if case.kind == "netcdf" else "chunks"] = chunks
+        if case.kind != "netcdf" and not case.compressed:
+            encoding[name]["compressors"] = None
+    if case.kind == "memory":
+        return ds
+    if case.kind == "netcdf":
+        ds.to_netcdf(folder / "data.nc", encoding=encoding)
+        return xr.open_dataset(folder / "data.nc")
+    ds.to_zarr(folder / "data.zarr", encoding=encoding, consolidated=False, zarr_format=3)
+    opened = xr.open_zarr if case.kind == "dask" else xtd.open_zarr
+    return opened(folder / "data.zarr", consolidated=False)
+
+
+def dataset_of(case, ds):
+    arguments = {"batch_size": 8, "memory": "8 MB", **case.arguments}
+    return xtd.IterableDataset(ds, case.input_dims, case.input_overlap, **arguments)
+
+
+def until_quiet(dataset):
+    """Wait until there is nothing left to do before the next batch is asked for."""
+    seen, same = None, 0
+    while same < 3:
+        time.sleep(0.003)
+        stats = dataset.stats()
+        now = stats.read, stats.prepare, stats.bytes_gathered
+        seen, same = now, same + 1 if now == seen else 0
+
+
+def counted(dataset, epochs):
+    """Most bytes that Python and numpy have allotted at a time, and files opened in an epoch.
+
+    The consumer is slow, so that all is there that may be read ahead, and holds one batch.
+    """
+    global counting
+    gc.collect()
+    direct._idle.clear()
+    opened.clear()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for epoch in range(epochs):
+            counting = epoch == 0
+            for _batch in dataset:
+                until_quiet(dataset)
+        return tracemalloc.get_traced_memory()[1] - before, dict(opened)
+    finally:
+        counting = False
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "name", CASES if MORE > 1 else [name for name in CASES if name not in ALSO]
+)
+def test_what_is_predicted_is_what_is_counted(name, tmp_path):
+    case = CASES[name]
+    with make(case, tmp_path) as ds:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one window that is larger than the memory
+            first, dataset = dataset_of(case, ds), dataset_of(case, ds)
+        next(iter(first))  # imports what is imported late
+        explained = dataset.explain()
+        peak, files = counted(dataset, case.epochs)
+    found = explained.peak_memory
+    assert found.nbytes == found.blocks + found.batches + found.passing
+    assert found.nbytes == pytest.approx(peak, rel=0.1)
+    if case.kind in ("zarr", "dask"):
+        nbytes = 0
+        for variable in explained.variables:
+            chunks = sum(n for path, n in files.items() if f"/{variable.name}/c/" in path)
+            assert variable.chunk_reads == chunks
+            stored = np.dtype("int16" if case.packed else case.dtype)
+            itemsize = max(np.dtype(variable.dtype).itemsize, stored.itemsize)
+            nbytes += chunks * math.prod(case.chunks[variable.name]) * itemsize
+        assert explained.nbytes == nbytes
+        assert explained.amplification == nbytes / explained.nbytes_used

@@ -1,0 +1,135 @@
+"""What `watch` shows, and that it changes nothing."""
+
+import itertools
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import xtorch_data as xtd
+
+
+def ours():
+    """Threads of the engine; tqdm has one that goes on."""
+    return [each for each in threading.enumerate() if each.name.startswith("xtorch_data-")]
+
+
+def make(**kwargs):
+    data = xr.DataArray(np.arange(400.0).reshape(100, 4), dims=("time", "x"), name="v")
+    return xtd.IterableDataset(data, {"time": 5, "x": -1}, batch_size=4, **kwargs)
+
+
+@pytest.mark.parametrize("loader", [make, lambda: xtd.DataLoader(make())])
+def test_a_bar_names_rate_waiting_and_the_stage_that_limits(loader, capsys):
+    loader = loader()
+    for epoch in range(2):
+        numbers = [n for batch in xtd.watch(loader) for n in batch.index.tolist()]
+        assert numbers == list(range(20))
+        shown = capsys.readouterr().err
+        for text in (
+            f"epoch {epoch}: 100%",
+            "5/5",
+            "samples/s, waits ",
+            "limited by ",
+            "MB/s read",
+        ):
+            assert text in shown
+
+
+def test_what_other_processes_do_is_not_guessed(capsys):
+    loader = xtd.DataLoader(make(), num_workers=1, multiprocessing_context="fork")
+    assert len(list(xtd.watch(loader, "training"))) == 5
+    shown = capsys.readouterr().err
+    assert "training: 100%" in shown
+    assert "samples/s, waits " in shown
+    assert "limited by" not in shown
+
+
+@pytest.mark.parametrize("kind", [xtd.DataLoader, torch.utils.data.DataLoader])
+def test_samples_by_number_are_watched_too(kind, capsys):
+    data = xr.DataArray(np.arange(400.0).reshape(100, 4), dims=("time", "x"), name="v")
+    dataset = xtd.MapDataset(data, {"time": 5, "x": -1})
+    assert len(list(xtd.watch(kind(dataset, batch_size=4)))) == 5
+    assert "5/5" in capsys.readouterr().err
+
+
+def test_waiting_is_the_share_of_time_in_which_there_was_no_batch(capsys):
+    def slowly():
+        for number in range(5):
+            time.sleep(0.05)
+            yield number
+
+    assert list(xtd.watch(slowly())) == [0, 1, 2, 3, 4]
+    assert int(capsys.readouterr().err.split("waits ")[-1].split("%")[0]) > 80
+    for _ in xtd.watch(range(5)):
+        time.sleep(0.05)
+    assert int(capsys.readouterr().err.split("waits ")[-1].split("%")[0]) < 20
+
+
+def test_no_batch_is_held_while_the_next_is_waited_for():
+    class Something:
+        pass
+
+    known = []
+
+    def made():
+        for _ in range(3):
+            assert all(each() is None for each in known)
+            thing = Something()
+            known.append(weakref.ref(thing))
+            yield thing
+            del thing
+
+    for thing in xtd.watch(made()):
+        del thing
+    assert len(known) == 3
+
+
+def test_leaving_early_ends_the_iteration():
+    watched = xtd.watch(make())
+    assert len(list(itertools.islice(watched, 2))) == 2
+    assert ours()
+    watched.close()
+    assert not ours()
+
+
+def test_errors_come_through(capsys):
+    def failing():
+        yield 1
+        raise KeyError("what")
+
+    with pytest.raises(KeyError, match="what"):
+        list(xtd.watch(failing()))
+    with pytest.raises(TypeError, match="must be iterable, not int"):
+        xtd.watch(3)
+
+
+def test_one_option_turns_every_bar_off_or_on(capsys):
+    def wanted(sample):
+        return sample.v.mean() > 50
+
+    def everything():
+        list(xtd.watch(make()))
+        xtd.Normalize.fit(make())
+        make(where=wanted)
+        return capsys.readouterr().err
+
+    with xtd.set_options(progress=False):
+        assert everything() == ""
+    with xtd.set_options(progress=True):
+        shown = everything()
+        assert all(text in shown for text in ("epoch 0:", "fitting:", "where:", "20/20"))
+        xtd.Normalize.fit(make(), progress=False)
+        assert capsys.readouterr().err == ""
+    shown = everything()  # as before: what was asked for
+    assert "epoch 0:" in shown
+    assert "fitting" not in shown
+    with pytest.raises(TypeError, match="no option 'progres'; there are"):
+        xtd.set_options(progres=True)
+    with pytest.raises(ValueError, match="progress must be True, False or None, not 'yes'"):
+        xtd.set_options(progress="yes")
+    assert everything() != ""
