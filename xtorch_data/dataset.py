@@ -15,6 +15,7 @@ import xarray as xr
 from .arguments import (
     as_batch_size,
     as_bytes,
+    as_cache,
     as_epoch,
     as_ranks_and_workers,
     as_retries,
@@ -25,6 +26,7 @@ from .assembly import Assembly
 from .batch import Batch
 from .buffers import Buffers
 from .cache import BlockCache
+from .disk_cells import OnDisk
 from .explain import explain
 from .explanation import Explanation
 from .filters import as_weights, as_where, evaluated, labeled
@@ -108,10 +110,15 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         the data once. It gets the variables of all parts, after `preprocess`.
     memory : int or str
         Bytes, or text such as ``"1 GiB"``, that blocks held and read ahead may take, per process.
-    cache : bool
+    cache : bool or path
         Whether decoded blocks are kept for later epochs while they fit in `memory`; the rest is
         read again. Batches are the same either way. A `preprocess` that takes ``rng`` makes other
-        values each epoch: then nothing is kept.
+        values each epoch: then nothing is kept. With the path of a local folder, decoded chunks
+        are kept there, before `preprocess`, for later epochs and for any process that reads the
+        same: of a store far away, each is then fetched once.
+    cache_size : int or str, optional
+        Bytes that may be kept in that folder, ``"64 GiB"`` by default. A twentieth of the disk
+        stays free in any case, at most 10 GiB.
     on_error : {"raise", "skip"}
         What happens to samples that touch a chunk which cannot be read: an error, or they are left
         out of their batches, which are smaller then. That is logged, counted in `stats`, and their
@@ -181,7 +188,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         weights: Any = None,
         where: Any = None,
         memory: int | str = "1 GiB",
-        cache: bool = False,
+        cache: bool | str | os.PathLike[str] = False,
+        cache_size: int | str | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         retries: int = RETRIES,
         uneven: Uneven | None = None,
@@ -196,6 +204,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
         self.on_error = on_error
+        keep, folder, size = as_cache(cache, cache_size)
         samples = Samples.of(
             ds,
             input_dims,
@@ -213,6 +222,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         )
         samples.require_batches(as_batch_size(batch_size))
         windows, labels = samples.recipe.windows, samples.windows
+        self._on_disk = OnDisk.of(folder, size, as_bytes(memory), samples.data, samples.origin)
         if weights is not None and not shuffle:
             raise ValueError("weights draw samples at random, which needs shuffle=True")
         drawn = as_weights(weights, windows, labels)
@@ -232,6 +242,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                     inputs=list(samples.variable_dims),
                     preprocess=preprocess,
                     memory=memory,
+                    cache=False if self._on_disk is None else cache,
+                    cache_size=None if self._on_disk is None else cache_size,
                     on_error=on_error,
                     retries=retries,
                     rank=0,
@@ -250,7 +262,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             drop_last=bool(drop_last),
             uneven=as_uneven(uneven, shuffle),
             independent=samples.random_blocks,
-            cached=cache and not samples.random_blocks,
+            cached=keep and not samples.random_blocks,
             where=as_where(where, windows, labels),
             weights=drawn,
         )
@@ -272,6 +284,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             self._cache = BlockCache(plan.memory, plan.working_nbytes, total)
         self._block_buffers = Buffers(plan.memory, total=plan.memory)
         self._data = with_recycled_memory(samples.data, self._block_buffers, samples.dtypes)
+        self._disk = self._on_disk.cells(self._data, self._block_buffers) if self._on_disk else {}
         self._buffers = Buffers(idle=4 * self._batch_nbytes())
         self._process = os.getpid()
 
@@ -528,6 +541,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 executor=threads.work,
                 graphs=threads.graphs,
                 retries=self.retries,
+                disk=self._disk,
                 skipping=plan.grids if self.on_error == "skip" else None,
             ),
             preparer,
