@@ -468,3 +468,33 @@ def test_what_waits_is_bounded_and_served(tmp_path, monkeypatch):
     go.set()
     cache.wait()
     assert len(entries(tmp_path)) == 2
+
+
+def test_a_chunk_written_in_place_is_noticed_in_a_local_store(tmp_path):
+    numbered(40).astype("f8").chunk(time=10).to_zarr(tmp_path / "v.zarr", consolidated=False)
+
+    def first(**how):
+        ds = xr.open_zarr(tmp_path / "v.zarr", consolidated=False, **how)
+        dataset = xtd.IterableDataset(ds, {"time": 10}, inputs="a", cache=tmp_path / "cache")
+        return epoch_of(dataset)[1][0].tolist(), dataset.stats().bytes_read > 0
+
+    for how in ({"chunks": None}, {"chunks": {}}):
+        xr.Dataset({"a": ("time", np.arange(10.0, 20))}).to_zarr(
+            tmp_path / "v.zarr", region={"time": slice(10, 20)}, consolidated=False
+        )
+        assert first(**how) == (list(range(10, 20)), True)
+        assert first(**how) == (list(range(10, 20)), False)
+        xr.Dataset({"a": ("time", np.zeros(10))}).to_zarr(
+            tmp_path / "v.zarr", region={"time": slice(10, 20)}, consolidated=False
+        )
+        assert first(**how) == ([0.0] * 10, True)
+
+
+def test_explain_says_what_is_kept(tmp_path, store):
+    ds = opened(store[0])
+    for size, expected in ((None, "are read once and kept in"), (1000, "0.98 kiB of 2.81 kiB")):
+        dataset = xtd.IterableDataset(
+            ds, {"time": 8, "x": -1}, inputs="a", cache=tmp_path, cache_size=size
+        )
+        assert expected in dataset.explain().cache
+        assert dataset.explain().cache in str(dataset.explain())

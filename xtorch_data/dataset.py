@@ -424,7 +424,15 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         world_size = self.world_size if world_size is None else world_size
         world_size, num_workers = as_ranks_and_workers(world_size, num_workers)
         self._plan.require_shares(world_size)
-        return explain(self._samples, self._data, self._plan, self.epoch, world_size, num_workers)
+        return explain(
+            self._samples,
+            self._data,
+            self._plan,
+            self.epoch,
+            world_size,
+            num_workers,
+            self._on_disk,
+        )
 
     def __len__(self) -> int:
         """Number of batches that this rank yields in the next iteration.

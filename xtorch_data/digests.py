@@ -199,13 +199,14 @@ def file_system(fs: Any) -> Any:
     kind = f"{type(fs).__module__}.{type(fs).__qualname__}"
     if kind.endswith(".MemoryFileSystem"):
         raise Unidentified("a file system in memory has nothing to gain from a cache on disk")
-    references = options.get("fo")
+    name = "fo"  # codespell:ignore
+    references = options.get(name)
     if isinstance(references, str) and "://" not in references:
-        options["fo"] = file_stamp(
+        options[name] = file_stamp(
             os.path.join(references, ".zmetadata") if os.path.isdir(references) else references
         )
     elif isinstance(references, str):
-        options["fo"] = getattr(fs, "references", references)
+        options[name] = getattr(fs, "references", references)
     inner = getattr(fs, "fs", None)
     return kind, fs.storage_args, options, file_system(inner) if is_file_system(inner) else 0
 

@@ -92,10 +92,12 @@ class Explanation:
         How well batches are mixed, from 0 in order to 1 for a full shuffle: the chance that two
         samples that are shuffled together come from different blocks, over that of a full shuffle.
     exact : bool
-        Whether reads are counted; for very many blocks they are estimated. What ``cache=True`` has
-        kept from an earlier epoch is not taken off.
+        Whether reads are counted; for very many blocks they are estimated. What ``cache`` has kept
+        from an earlier epoch is not taken off.
     advice : tuple of str
         What would make it cheaper or mix it better, and by how much.
+    cache : str
+        How much later epochs take from the folder given as `cache`, if there is one.
     """
 
     source: str
@@ -120,6 +122,7 @@ class Explanation:
     mixing: float
     exact: bool
     advice: tuple[str, ...]
+    cache: str = ""
 
     @property
     def chunk_reads(self) -> int:
@@ -138,6 +141,7 @@ class Explanation:
             f"            ({', '.join(f'{k} {v:.2f}' for k, v in self.amplification_of.items())})",
         ]
         lines += [f"    {_variable_line(variable)}" for variable in self.variables]
+        lines += [f"  cache     {self.cache}"] * bool(self.cache)
         lines += [f"  advice    {text}" for text in self.advice]
         return "\n".join(lines)
 
@@ -192,6 +196,7 @@ class Explanation:
             for title in ("variable", "dtype", "chunks", "a chunk", "read", "chunks read", "bytes")
         )
         text = "\n".join(str(self).splitlines()[:HEAD_LINES])
+        text += f"\n  cache     {self.cache}" * bool(self.cache)
         advice = "".join(f"<li>{html.escape(each)}</li>" for each in self.advice)
         return (
             f"<div><pre style='white-space:pre-wrap'>{html.escape(text)}</pre>"

@@ -37,6 +37,7 @@ from .digests import Unidentified, digest, file_stamp, file_system, public, toke
 
 __all__ = ["identity"]
 
+IN_MEMORY = "a Zarr store in memory has nothing to gain from a cache on disk"
 # What of a file's description changes when it is written anew.
 STAMPS = (
     "ETag etag e_tag LastModified last_modified mtime modified created updated size version "
@@ -172,19 +173,19 @@ def _of_store(store: Any, document: str) -> Any:
     if isinstance(store, WrapperStore):
         return kind, _of_store(store._store, document)
     if isinstance(store, MemoryStore):
-        raise Unidentified("a Zarr store in memory has nothing to gain from a cache on disk")
+        raise Unidentified(IN_MEMORY)
     if isinstance(store, LocalStore):
-        root = os.path.realpath(store.root)
-        try:
-            return kind, root, file_stamp(os.path.join(root, document))
-        except Unidentified:  # consolidated elsewhere
-            return kind, root, None
+        return kind, _of_folder(os.path.join(store.root, document))
     if isinstance(store, ZipStore):
         return kind, file_stamp(str(store.path))
     if isinstance(store, FsspecStore):
         details = _asked(lambda: sync(store.fs._info(f"{store.path.rstrip('/')}/{document}")))
         return kind, file_system(store.fs), store.path, _stamp(details)
     if isinstance(store, ObjectStore):
+        if type(store.store).__name__ == "MemoryStore":
+            raise Unidentified(IN_MEMORY)
+        if type(store.store).__name__ == "LocalStore":
+            return kind, _of_folder(os.path.join(str(store.store.prefix or "/"), document))
         return kind, _of_object_store(store.store), _stamp(_asked(lambda: _head(store, document)))
     session = getattr(store, "session", None)
     if session is not None and hasattr(session, "snapshot_id"):  # Icechunk
@@ -192,6 +193,23 @@ def _of_store(store: Any, document: str) -> Any:
             raise Unidentified("an Icechunk session with uncommitted changes has no name yet")
         return kind, session.snapshot_id
     return kind, token(store)
+
+
+def _of_folder(document: str) -> Any:
+    """The folder of an array, with what tells that a chunk in it was written anew.
+
+    Chunks are written to files that then take the place of others, which changes their folder: so
+    the folders are looked at, not every file in them.
+    """
+    root = os.path.realpath(os.path.dirname(document))
+    stamps = [file_stamp(document)] if os.path.exists(document) else []
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        stamps.append(file_stamp(folder))
+        with os.scandir(folder) as inside:
+            folders += [each.path for each in inside if each.is_dir()]
+    return sorted(stamps)
 
 
 def _asked(ask: Callable[[], Any]) -> Any:
@@ -220,7 +238,7 @@ def _of_object_store(store: Any) -> Any:
 def _of_graph(array: Any) -> Any:
     """A dask array: its name, and all sources, arrays and functions in its graph."""
     found: dict[bytes, None] = {}
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # kept, so that no other gets its number
     graph = array.__dask_graph__()
     layers = graph.layers.values() if hasattr(graph, "layers") else [graph]
     for layer in layers:
@@ -235,7 +253,7 @@ def _of_graph(array: Any) -> Any:
     return array.name, array.chunks, sorted(found)
 
 
-def _leaves(stack: list[Any], seen: set[int]) -> Iterator[bytes]:
+def _leaves(stack: list[Any], seen: dict[int, Any]) -> Iterator[bytes]:
     """Digests of all in some tasks that dask's names may not tell apart."""
     while stack:
         task = stack.pop()
@@ -249,8 +267,8 @@ def _leaves(stack: list[Any], seen: set[int]) -> Iterator[bytes]:
             continue
         if id(task) in seen:
             continue
-        seen.add(id(task))
-        if isinstance(task, xr.core.indexing.ExplicitlyIndexed):
+        seen[id(task)] = task
+        if type(task).__module__.startswith("xarray.") and hasattr(task, "array"):
             yield digest(_of_lazy(task))
         elif isinstance(task, zarr.Array):
             yield digest(_of_zarr(task))
@@ -262,5 +280,5 @@ def _leaves(stack: list[Any], seen: set[int]) -> Iterator[bytes]:
             stack.extend(_attributes(task).values())
         elif isinstance(task, type) or hasattr(task, "__qualname__"):
             yield digest(task)
-        elif hasattr(task, "__dict__"):
-            yield token(task)
+        elif type(task).__module__ != "_thread":  # locks are no part of what values are
+            yield digest(task)
