@@ -179,7 +179,9 @@ def _of_store(store: Any, document: str) -> Any:
     if isinstance(store, ZipStore):
         return kind, file_stamp(str(store.path))
     if isinstance(store, FsspecStore):
-        details = _asked(lambda: sync(store.fs._info(f"{store.path.rstrip('/')}/{document}")))
+        path = f"{store.path.rstrip('/')}/{document}"
+        store.fs.invalidate_cache(path)  # what it knows may be from before
+        details = _asked(lambda: sync(store.fs._info(path)))
         return kind, file_system(store.fs), store.path, _stamp(details)
     if isinstance(store, ObjectStore):
         if type(store.store).__name__ == "MemoryStore":
