@@ -490,6 +490,22 @@ def test_a_chunk_written_in_place_is_noticed_in_a_local_store(tmp_path):
         assert first(**how) == ([0.0] * 10, True)
 
 
+def test_a_variable_without_dims_is_kept(tmp_path):
+    ds = xr.Dataset({"a": ("time", np.arange(8.0)), "level": ((), 850.5)})
+    ds.to_zarr(tmp_path / "v.zarr", consolidated=False)
+    for _ in range(2):
+        ds = xr.open_zarr(tmp_path / "v.zarr", chunks=None, consolidated=False)
+        dataset = xtd.IterableDataset(
+            ds, {"time": 4}, inputs=["a", "level"], cache=tmp_path / "cache"
+        )
+        found = epoch_of(dataset)
+        assert [x.tolist() for (x,) in found.values()] == [
+            [[0, 1, 2, 3], [850.5] * 4],
+            [[4, 5, 6, 7], [850.5] * 4],
+        ]
+    assert dataset.stats().paths["taken from disk"] == 2
+
+
 def test_explain_says_what_is_kept(tmp_path, store):
     ds = opened(store[0])
     for size, expected in ((None, "are read once and kept in"), (1000, "0.98 kiB of 2.81 kiB")):

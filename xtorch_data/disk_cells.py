@@ -331,9 +331,10 @@ def _overlap(one: Box, other: Box) -> Box:
     return tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))
 
 
-def _within(box: Box, origin: Box) -> tuple[slice, ...]:
-    """A box as slices of the box around it."""
-    return tuple(
+def _within(box: Box, origin: Box) -> tuple[Any, ...]:
+    """A box as slices of the box around it; of an array without dims, the array itself."""
+    cut = (
         slice(start - begin, stop - begin)
         for (start, stop), (begin, _) in zip(box, origin, strict=True)
     )
+    return (..., *cut)
