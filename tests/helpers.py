@@ -189,6 +189,10 @@ class Script:
         )
         self._process.start()
 
+    def kill(self):
+        """End it at once."""
+        self._process.kill()
+
     def wait(self, timeout=60):
         """What it printed and how it ended."""
         self._process.join(timeout)

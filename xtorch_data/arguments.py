@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from typing import Any, cast, get_args
 
 import dask.utils
@@ -15,6 +16,7 @@ from .intervals import Uneven
 __all__ = [
     "as_batch_size",
     "as_bytes",
+    "as_cache",
     "as_epoch",
     "as_numbers",
     "as_prefetch",
@@ -24,6 +26,10 @@ __all__ = [
     "as_uneven",
     "numpy_dtype",
 ]
+
+
+# Bytes of a cache on disk, unless the user says otherwise.
+CACHE_SIZE = "64 GiB"
 
 
 def as_batch_size(batch_size: int | None) -> int | None:
@@ -102,16 +108,39 @@ def as_numbers(indices: Any, samples: int) -> npt.NDArray[np.int64]:
     return np.where(found < 0, found + samples, found)
 
 
-def as_bytes(memory: int | str, argument: str = "memory") -> int:
+def as_cache(cache: Any, cache_size: int | str | None) -> tuple[bool, str | None, int]:
+    """Whether blocks are kept in memory; the folder in which chunks are kept; its bytes.
+
+    Raises
+    ------
+    TypeError
+        If `cache` is neither a bool nor a path.
+    ValueError
+        If it is no local path, or `cache_size` is given without one.
+    """
+    if isinstance(cache, (bool, np.bool_)):
+        if cache_size is not None:
+            raise ValueError("cache_size bounds a folder: give cache=, its path")
+        return bool(cache), None, 0
+    if not isinstance(cache, (str, os.PathLike)):
+        raise TypeError(f"cache must be True, False or the path of a folder, not {cache!r}")
+    path = os.fspath(cache)
+    if not isinstance(path, str) or not path or "://" in path:
+        raise ValueError(f"cache must be a local folder, not {cache!r}")
+    size = as_bytes(CACHE_SIZE if cache_size is None else cache_size, "cache_size")
+    return False, os.path.abspath(os.path.expanduser(path)), size
+
+
+def as_bytes(memory: int | str, name: str = "memory") -> int:
     """Bytes from a number or from text such as ``"1 GiB"``."""
     try:
         nbytes = int(dask.utils.parse_bytes(memory))
     except (ValueError, TypeError, AttributeError):
         raise ValueError(
-            f"{argument} must be a number of bytes or text such as '1 GiB', not {memory!r}"
+            f"{name} must be a number of bytes or text such as '1 GiB', not {memory!r}"
         ) from None
     if nbytes < 1:
-        raise ValueError(f"{argument} must be positive, got {memory!r}")
+        raise ValueError(f"{name} must be positive, got {memory!r}")
     return nbytes
 
 

@@ -191,6 +191,10 @@ class _LazyArray(BackendArray):
 
     shape: tuple[int, ...]
 
+    def identity(self) -> Any:
+        """What tells it from others, also when its files have been written anew."""
+        raise NotImplementedError
+
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         if not isinstance(key, indexing.VectorizedIndexer):
             return self._read(key.tuple)
@@ -211,6 +215,10 @@ class _NpyArray(_LazyArray):
         self.shape = (*file.shape, *dtype.shape)
         self.dtype = _of_known_unit(dtype.base)
 
+    def identity(self) -> Any:
+        """What tells it from others, also when its file has been written anew."""
+        return os.path.realpath(self.file.path), self.file.stamp(), self._field
+
     def mapped(self) -> Array:
         """All values as they are in the file, without reading them."""
         mapped = self.file.mapped()
@@ -228,6 +236,10 @@ class _PtArray(_LazyArray):
         like = files.first[entry]
         self.shape = (len(files), *like.shape) if stacked else like.shape
         self.dtype = like.dtype
+
+    def identity(self) -> Any:
+        """What tells it from others, also when a file has been written anew."""
+        return self._files.stamps(), self._entry, self._stacked
 
     def _read(self, key: tuple[Any, ...]) -> Array:
         if not self._stacked:

@@ -18,6 +18,7 @@ from . import html
 from .arguments import (
     as_batch_size,
     as_bytes,
+    as_cache,
     as_epoch,
     as_ranks_and_workers,
     as_retries,
@@ -30,6 +31,7 @@ from .buffers import Buffers
 from .cache import BlockCache
 from .device import WITH_STREAMS, PinnedBuffers
 from .device_gather import DeviceGather
+from .disk_cells import OnDisk
 from .explain import explain
 from .explanation import Explanation
 from .filters import as_weights, as_where, evaluated, labeled
@@ -112,10 +114,15 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         the data once. It gets the variables of all parts, after `preprocess`.
     memory : int or str
         Bytes, or text such as ``"1 GiB"``, that blocks held and read ahead may take, per process.
-    cache : bool
+    cache : bool or path
         Whether decoded blocks are kept for later epochs while they fit in `memory`; the rest is
         read again. Batches are the same either way. A `preprocess` that takes ``rng`` makes other
-        values each epoch: then nothing is kept.
+        values each epoch: then nothing is kept. With the path of a local folder, decoded chunks
+        are kept there, before `preprocess`, for later epochs and for any process that reads the
+        same: of a store far away, each is then fetched once.
+    cache_size : int or str, optional
+        Bytes that may be kept in that folder, ``"64 GiB"`` by default. A twentieth of the disk
+        stays free in any case, at most 10 GiB.
     on_error : {"raise", "skip"}
         What happens to samples that touch a chunk which cannot be read: an error, or they are left
         out of their batches, which are smaller then. That is logged, counted in `stats`, and their
@@ -185,7 +192,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         weights: Any = None,
         where: Any = None,
         memory: int | str = "1 GiB",
-        cache: bool = False,
+        cache: bool | str | os.PathLike[str] = False,
+        cache_size: int | str | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         retries: int = RETRIES,
         uneven: Uneven | None = None,
@@ -200,6 +208,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
         self.on_error = on_error
+        keep, folder, size = as_cache(cache, cache_size)
         samples = Samples.of(
             ds,
             input_dims,
@@ -217,6 +226,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         )
         samples.require_batches(as_batch_size(batch_size))
         windows, labels = samples.recipe.windows, samples.windows
+        self._on_disk = OnDisk.of(folder, size, as_bytes(memory), samples.data, samples.origin)
         if weights is not None and not shuffle:
             raise ValueError("weights draw samples at random, which needs shuffle=True")
         drawn = as_weights(weights, windows, labels)
@@ -236,6 +246,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                     inputs=list(samples.variable_dims),
                     preprocess=preprocess,
                     memory=memory,
+                    cache=False if self._on_disk is None else cache,
+                    cache_size=None if self._on_disk is None else cache_size,
                     on_error=on_error,
                     retries=retries,
                     rank=0,
@@ -254,7 +266,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             drop_last=bool(drop_last),
             uneven=as_uneven(uneven, shuffle),
             independent=samples.random_blocks,
-            cached=cache and not samples.random_blocks,
+            cached=keep and not samples.random_blocks,
             where=as_where(where, windows, labels),
             weights=drawn,
         )
@@ -282,6 +294,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         """Read blocks into memory of these."""
         self._block_buffers = buffers
         self._data = with_recycled_memory(self._samples.data, buffers, self._samples.dtypes)
+        self._disk = self._on_disk.cells(self._data, buffers) if self._on_disk else {}
 
     # What there is.
 
@@ -424,7 +437,15 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         world_size = self.world_size if world_size is None else world_size
         world_size, num_workers = as_ranks_and_workers(world_size, num_workers)
         self._plan.require_shares(world_size)
-        return explain(self._samples, self._data, self._plan, self.epoch, world_size, num_workers)
+        return explain(
+            self._samples,
+            self._data,
+            self._plan,
+            self.epoch,
+            world_size,
+            num_workers,
+            self._on_disk,
+        )
 
     def __len__(self) -> int:
         """Number of batches that this rank yields in the next iteration.
@@ -596,6 +617,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 executor=threads.work,
                 graphs=threads.graphs,
                 retries=self.retries,
+                disk=self._disk,
                 skipping=self.on_error == "skip",
             ),
             preparer,

@@ -14,6 +14,7 @@ from . import epoch as epochs
 from .blocks import decoded_once_nbytes
 from .chunks import Layout
 from .covered import places_covered, wanted_along
+from .disk_cells import OnDisk
 from .explanation import Explanation, VariableReads
 from .intervals import Interval, share_total, total
 from .lazy import codec_pipeline, is_lazy, read_path
@@ -32,7 +33,13 @@ ENOUGH_MIXING = 0.8
 
 
 def explain(
-    samples: Samples, data: xr.Dataset, plan: Plan, epoch: int, world_size: int, num_workers: int
+    samples: Samples,
+    data: xr.Dataset,
+    plan: Plan,
+    epoch: int,
+    world_size: int,
+    num_workers: int,
+    on_disk: OnDisk | None = None,
 ) -> Explanation:
     """Work out what an epoch will cost.
 
@@ -48,6 +55,8 @@ def explain(
         Which one.
     world_size, num_workers : int
         The topology.
+    on_disk : OnDisk, optional
+        What of it is kept on disk.
     """
     windows, workers = plan.windows, max(1, num_workers)
     parts = plan.shares(epoch, world_size, num_workers)
@@ -107,6 +116,20 @@ def explain(
         mixing=mixing,
         exact=exact,
         advice=tuple(_advice(plan, data, factors, mixing, batches, num_workers)),
+        cache="" if on_disk is None else _cache(plan, on_disk),
+    )
+
+
+def _cache(plan: Plan, on_disk: OnDisk) -> str:
+    """How much later epochs find on disk."""
+    kept = [layout for layout in plan.layouts if layout.name in on_disk.identities]
+    nbytes, folder = int(decoded_once_nbytes(plan.windows, kept)), on_disk.cache.folder
+    size = on_disk.cache.size
+    if nbytes <= size:
+        return f"{format_bytes(nbytes)} at most, decoded, are read once and kept in {folder}"
+    return (
+        f"{format_bytes(size)} of {format_bytes(nbytes)}, decoded, are read once and kept in "
+        f"{folder}; the rest is read in every epoch, unless cache_size is larger"
     )
 
 

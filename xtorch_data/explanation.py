@@ -99,10 +99,12 @@ class Explanation:
         How well batches are mixed, from 0 in order to 1 for a full shuffle: the chance that two
         samples that are shuffled together come from different blocks, over that of a full shuffle.
     exact : bool
-        Whether reads are counted; for very many blocks they are estimated. What ``cache=True`` has
-        kept from an earlier epoch is not taken off.
+        Whether reads are counted; for very many blocks they are estimated. What ``cache`` has kept
+        from an earlier epoch is not taken off.
     advice : tuple of str
         What would make it cheaper or mix it better, and by how much.
+    cache : str
+        How much later epochs take from the folder given as `cache`, if there is one.
     """
 
     source: str
@@ -128,6 +130,7 @@ class Explanation:
     mixing: float
     exact: bool
     advice: tuple[str, ...]
+    cache: str = ""
 
     @property
     def chunk_reads(self) -> int:
@@ -147,6 +150,7 @@ class Explanation:
             f"            ({', '.join(f'{k} {v:.2f}' for k, v in self.amplification_of.items())})",
         ]
         lines += [f"    {_variable_line(variable)}" for variable in self.variables]
+        lines += [f"  cache     {self.cache}"] * bool(self.cache)
         lines += [f"  advice    {text}" for text in self.advice]
         return "\n".join(lines)
 
@@ -199,9 +203,10 @@ class Explanation:
             )
             for variable in self.variables
         ]
+        head = _named(str(self).splitlines()[1:HEAD_LINES])
         names = ("variable", "dtype", "chunks", "a chunk", "read", "chunks read", "bytes")
         parts = [
-            html.facts(_named(str(self).splitlines()[1:HEAD_LINES])),
+            html.facts([*head, *([("cache", self.cache)] if self.cache else [])]),
             html.section("Variables", f"{len(rows):,}", html.table(names, rows)),
         ]
         if self.advice:

@@ -21,6 +21,7 @@ from .assembly import Assembly
 from .batch import Batch
 from .buffers import Buffers
 from .cells import Group, Place, Region, cells_of
+from .disk_cells import OnDisk
 from .epoch import Piece
 from .gather import PieceInMemory, window_views
 from .lazy import with_recycled_memory
@@ -59,10 +60,18 @@ class Fetcher:
         How often a read that fails in passing is tried again.
     keep : bool
         Whether chunks are kept for later samples.
+    on_disk : OnDisk, optional
+        Where they are kept beyond that.
     """
 
     def __init__(
-        self, samples: Samples, memory: int, epoch: int, retries: int, keep: bool = True
+        self,
+        samples: Samples,
+        memory: int,
+        epoch: int,
+        retries: int,
+        keep: bool = True,
+        on_disk: OnDisk | None = None,
     ) -> None:
         self._samples, self._memory, self._retries = samples, memory, retries
         self._keep = keep
@@ -77,6 +86,7 @@ class Fetcher:
         if samples.preprocess is None:
             data, self._maps = mapped(data)
         self._data = with_recycled_memory(data, self._blocks, samples.dtypes)
+        self._disk = on_disk.cells(self._data, self._blocks) if on_disk else {}
         self.recorder = Recorder(epoch)
         self._groups = self._grouped(epoch)
         # Cells that are held or being read, the one used last at the end.
@@ -127,6 +137,7 @@ class Fetcher:
             executor=self._work,
             graphs=self._graphs,
             retries=self._retries,
+            disk=self._disk,
         )
         return Group(reader, grids, nbytes)
 

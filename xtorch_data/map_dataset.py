@@ -15,9 +15,10 @@ import torch.utils.data
 import xarray as xr
 from dask.utils import format_bytes
 
-from .arguments import as_bytes, as_epoch, as_numbers, as_retries
+from .arguments import as_bytes, as_cache, as_epoch, as_numbers, as_retries
 from .batch import Batch
 from .buffers import Buffers
+from .disk_cells import OnDisk
 from .fetch import Fetcher
 from .forked import let_forks_wait_for_reads, make_safe
 from .labels import LabelledWindows
@@ -83,9 +84,12 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         xarray object → xarray object, for every sample of the part ``x`` or ``y``.
     memory : int or str
         Bytes, or text such as ``"1 GiB"``, that decoded chunks may take, per process.
-    cache : bool
+    cache : bool or path
         Whether decoded chunks are kept for later samples while they fit in `memory`. If not, they
-        serve those alone that are asked for together.
+        serve those alone that are asked for together. With the path of a local folder, they are
+        kept there as well, as for `IterableDataset`.
+    cache_size : int or str, optional
+        Bytes that may be kept in that folder, ``"64 GiB"`` by default.
     retries : int
         How often a read is tried again that fails in passing, as for `IterableDataset`.
     dtype : torch.dtype or numpy.dtype, optional
@@ -134,14 +138,17 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         transform: Callable[..., Any] | None = None,
         target_transform: Callable[..., Any] | None = None,
         memory: int | str = "1 GiB",
-        cache: bool = True,
+        cache: bool | str | os.PathLike[str] = True,
+        cache_size: int | str | None = None,
         retries: int = RETRIES,
         dtype: Any = None,
         dims: Sequence[Hashable] | None = None,
         **others: Never,
     ) -> None:
         _refuse(others)
-        self.retries, self.cache = as_retries(retries), bool(cache)
+        self.retries = as_retries(retries)
+        keep, folder, size = as_cache(cache, cache_size)
+        self.cache = keep or folder is not None
         samples = Samples.of(
             ds,
             input_dims,
@@ -164,6 +171,7 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
             shuffle=True,
             batch_size=None,
         )
+        self._on_disk = OnDisk.of(folder, size, plan.memory, samples.data, samples.origin)
         self._begin_with(samples, plan)
 
     def _begin_with(self, samples: Samples, plan: Plan) -> None:
@@ -347,7 +355,7 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
                 buffers = SharedBuffers if self._shares_memory else Buffers
                 self._reading = (
                     epoch,
-                    Fetcher(self._samples, memory, epoch, self.retries, self.cache),
+                    Fetcher(self._samples, memory, epoch, self.retries, self.cache, self._on_disk),
                     buffers(min(memory, IDLE_BYTES)),
                 )
             return self._reading[1:]

@@ -523,7 +523,6 @@ class _Flights:
             self._recorder.add(blocks_cached=1)
         else:
             kept = await self._read(load, before)
-            self._recorder.add(blocks_read=1)
             logger.debug("block %d is read: %s", load.block, load.region)
             nbytes = self._nbytes(load)
             # What is not all there, or may hold on to such, is read again in the next epoch.
@@ -540,6 +539,7 @@ class _Flights:
     async def _read(self, load: Load, before: _Flight | None) -> _Block:
         reader = self._reader
         found = await reader.read(load)
+        self._recorder.add(**{"blocks_cached" if found.on_disk else "blocks_read": 1})
         block, rest = found.block, Rest()
         if load.whole_chunks:
             earlier = Rest() if before is None else await asyncio.wrap_future(before.rest)

@@ -94,6 +94,12 @@ class PtFiles:
         """Path of a file."""
         return os.fsdecode(bytes(self._paths[place]))
 
+    def stamps(self) -> list[tuple[str, int, int]]:
+        """Path, bytes and time of the last change in ns of every file."""
+        paths = [self.path(place) for place in range(len(self))]
+        found = [(path, os.stat(path)) for path in paths]
+        return [(os.path.realpath(path), each.st_size, each.st_mtime_ns) for path, each in found]
+
     def values(self, place: int, entry: str | None, select: Callable[[Array], Array]) -> Array:
         """Some values of a tensor, copied out of its file.
 

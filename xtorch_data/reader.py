@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from .direct import ChunkError, together
+from .disk_cells import DiskCells, Found
 from .epoch import Load, shared_box
 from .failures import Failure, cause_of, first_failure, read_by_chunks
 from .lazy import decodes_on_the_loop, read_path
@@ -47,10 +48,14 @@ Rest = dict[Hashable, tuple[int, xr.Variable]]
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """What was read for a load: variables over its region, and those of which other steps were."""
+    """What was read for a load: variables over its region, and those of which other steps were.
+
+    It was `on_disk` if nothing had to be read from the source.
+    """
 
     block: xr.Dataset
     whole_chunks: dict[Hashable, xr.Variable]
+    on_disk: bool
 
 
 @dataclass(eq=False)
@@ -81,6 +86,8 @@ class Reader:
         Where dask computes, unless it has been given a scheduler.
     retries : int
         Attempts after the first to read what fails in passing.
+    disk : mapping of Hashable to DiskCells
+        Variables that are kept on disk.
     skipping : bool
         Whether to go on without what cannot be read, which is an error otherwise.
     failures : list of Failure
@@ -99,6 +106,7 @@ class Reader:
     executor: Executor
     graphs: Executor
     retries: int = RETRIES
+    disk: Mapping[Hashable, DiskCells] = field(default_factory=dict)
     skipping: bool = False
     failures: list[Failure] = field(default_factory=list)
     _blocking: set[Hashable] = field(default_factory=set)
@@ -132,9 +140,10 @@ class Reader:
                 own[name], regions[name] = variable, region
             else:
                 shared.append(self._read_shared(name, variable, region))
-        await together([*shared, self._read_own(own, regions)])
-        self.recorder.add(bytes_read=sum(variable.nbytes for variable in own.values()))
-        return Region(block, whole)
+        rest = dict[Hashable, xr.Variable]()
+        await together([*shared, self._read_own(own, regions, rest)])
+        self.recorder.add(bytes_read=sum(variable.nbytes for variable in rest.values()))
+        return Region(block, whole, on_disk=bool(own) and not rest)
 
     async def aligned(self, load: Load, found: Region, earlier: Rest) -> tuple[xr.Dataset, Rest]:
         """The block of a load, from what it has read and what the load before has left over."""
@@ -172,17 +181,81 @@ class Reader:
         self,
         variables: Mapping[Hashable, xr.Variable],
         regions: Mapping[Hashable, Mapping[Hashable, slice]],
+        read: dict[Hashable, xr.Variable],
     ) -> None:
-        """Read what no other block reads but for its halo."""
+        """Read what no other block reads but for its halo; note what is read from the source."""
+        rest = dict(variables)
+        if self.disk:
+            rest = await self._read_through_disk(variables, regions, read)
+        read.update(rest)
+        if rest:
+            await self._read_source(rest, regions)
+
+    async def _read_through_disk(
+        self,
+        variables: Mapping[Hashable, xr.Variable],
+        regions: Mapping[Hashable, Mapping[Hashable, slice]],
+        read: dict[Hashable, xr.Variable],
+    ) -> dict[Hashable, xr.Variable]:
+        """Take from disk what is there, and keep there what must be read; those left to read."""
+        found: dict[Hashable, Found] = {}
+
+        async def take(name: Hashable) -> None:
+            found[name] = await self._run(self.disk[name].take, regions[name])
+
+        with self.recorder.timed("read"):
+            await together([take(name) for name in variables if name in self.disk])
+        rest = {name: variable for name, variable in variables.items() if name not in found}
+        boxes: dict[Hashable, Mapping[Hashable, slice]] = {}
+        for name, each in found.items():
+            if each.missing is not None:
+                boxes[name] = each.missing
+            elif each.values is not None:
+                variables[name].data = each.values
+                self.recorder.add(**{"taken from disk": 1})
+            else:  # an empty region
+                rest[name] = variables[name]
+        missing = {
+            name: self.dataset.variables[name].isel(box).copy(deep=False)
+            for name, box in boxes.items()
+        }
+        if not missing:
+            return rest
+        try:
+            await self._read_source(missing, boxes, whole=True)
+        except ReadError:
+            # Of what cannot be read there may be more in whole cells, and some is left out.
+            same = all(missing[name].shape == variables[name].shape for name in missing)
+            if same and not self.skipping:
+                raise
+            return rest | {name: variables[name] for name in missing}
+        read.update(missing)
+
+        async def give(name: Hashable) -> None:
+            values, region = missing[name].data, regions[name]
+            variables[name].data = await self._run(
+                self.disk[name].give, found[name], values, region
+            )
+
+        await together([give(name) for name in missing])
+        return rest
+
+    async def _read_source(
+        self,
+        variables: Mapping[Hashable, xr.Variable],
+        regions: Mapping[Hashable, Mapping[Hashable, slice]],
+        whole: bool = False,
+    ) -> None:
+        """Read some variables; `whole` is an error if that cannot be, else it may be skipped."""
         graphs = {name: each for name, each in variables.items() if each.chunks is not None}
         async with self._slots:  # before there are coroutines, which would be left if cancelled
             jobs = [
-                self._read_one(name, variable, regions[name])
+                self._read_one(name, variable, regions[name], whole)
                 for name, variable in variables.items()
                 if name not in graphs
             ]
             if graphs:
-                jobs.append(self._compute(graphs, regions))
+                jobs.append(self._compute(graphs, regions, whole))
             with self.recorder.timed("read"):
                 await together(jobs)
 
@@ -193,11 +266,7 @@ class Reader:
         box = shared_box(variable.dims, region)
         held = self._last.get(name)
         if held is None or held[0] != box:
-            reading = (
-                self._read_one(name, variable, region)
-                if variable.chunks is None
-                else self._compute({name: variable}, {name: region})
-            )
+            reading = self._read_own({name: variable}, {name: region}, {})
             held = self._last[name] = box, variable, asyncio.ensure_future(reading)
         try:
             # If this block is given up, others may still want it.
@@ -209,7 +278,11 @@ class Reader:
         variable.data = held[1].data
 
     async def _read_one(
-        self, name: Hashable, variable: xr.Variable, region: Mapping[Hashable, slice]
+        self,
+        name: Hashable,
+        variable: xr.Variable,
+        region: Mapping[Hashable, slice],
+        whole: bool = False,
     ) -> None:
         async def load(part: xr.Variable) -> None:
             if name not in self._blocking and not decodes_on_the_loop(part):
@@ -225,7 +298,7 @@ class Reader:
         try:
             await self._retried(lambda: load(variable), [name], region)
         except Exception as error:
-            await self._failed({name: variable}, {name: region}, load, error)
+            await self._failed({name: variable}, {name: region}, load, error, whole)
 
     async def _failed(
         self,
@@ -233,11 +306,14 @@ class Reader:
         regions: Mapping[Hashable, Mapping[Hashable, slice]],
         load: Callable[[xr.Variable], Coroutine[Any, Any, None]],
         error: Exception,
+        whole: bool,
     ) -> None:
         """Go on without the chunks that cannot be read, if that is wanted, or say which it was."""
         cause, dims = cause_of(error), [axis.dim for axis in self.windows.axes]
-        whole = self.dataset.variables
-        grids = {name: layout_of(whole[name], name, dims).chunks for name in variables}
+        if whole and self.skipping:  # less is asked for once more
+            raise ReadError(f"could not read {', '.join(map(repr, variables))}") from cause
+        every = self.dataset.variables
+        grids = {name: layout_of(every[name], name, dims).chunks for name in variables}
         if self.skipping and not isinstance(cause, MemoryError):
             for name, variable in variables.items():
                 found = await read_by_chunks(
@@ -264,6 +340,7 @@ class Reader:
         self,
         graphs: Mapping[Hashable, xr.Variable],
         regions: Mapping[Hashable, Mapping[Hashable, slice]],
+        whole: bool = False,
     ) -> None:
         """Compute variables backed by dask together, so that they share what their graphs share."""
 
@@ -281,7 +358,7 @@ class Reader:
         try:
             await self._retried(lambda: self._run(compute, every), graphs, first)
         except Exception as error:
-            await self._failed(graphs, regions, load, error)
+            await self._failed(graphs, regions, load, error, whole)
 
     async def _retried(
         self,

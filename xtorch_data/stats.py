@@ -20,6 +20,7 @@ PATHS = (
     "read by zarr",
     "read by its backend",
     "computed by dask",
+    "taken from disk",
     "windows selected",
     "windows indexed",
     "windows copied",
@@ -52,7 +53,8 @@ class Stats:
     bytes_read, bytes_gathered : int
         Bytes of the regions that were read, as they are held, and of batches.
     blocks_read, blocks_cached : int
-        Blocks that were read, and blocks that were still in memory from an earlier epoch.
+        Blocks that were read, at least in part, and blocks of which all was in memory from an
+        earlier epoch, or on disk.
     retries : int
         Reads that failed in passing and were tried again.
     skipped, repeated : int
@@ -62,9 +64,9 @@ class Stats:
         What could not be read.
     paths : mapping of str to int
         Ways that the data went, and how often. Regions of a variable: read directly, by zarr's
-        codec pipeline, by another backend, or computed by dask. Windows of a variable: selected by
-        torch or indexed by numpy, many at once; copied one by one; split, which is copied from
-        several blocks; or transformed.
+        codec pipeline, by another backend, computed by dask, or taken from the cache on disk.
+        Windows of a variable: selected by torch or indexed by numpy, many at once; copied one by
+        one; split, which is copied from several blocks; or transformed.
     """
 
     epoch: int
@@ -126,7 +128,7 @@ class Stats:
     def __str__(self) -> str:
         rate = self.samples / self.seconds if self.seconds else 0.0
         stages = ", ".join(f"{stage} {getattr(self, stage):.2f} s" for stage in STAGES)
-        cached = f" and {self.blocks_cached} from memory" if self.blocks_cached else ""
+        cached = f" and {self.blocks_cached} from the cache" if self.blocks_cached else ""
         retries = f", {self.retries} reads tried again" if self.retries else ""
         return (
             f"epoch {self.epoch}: {self.samples} samples in {self.batches} batches, "

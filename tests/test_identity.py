@@ -1,0 +1,121 @@
+from types import SimpleNamespace
+
+import dask.array
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import zarr
+from helpers import numbered
+
+import xtorch_data  # noqa: F401  registers the engines
+from xtorch_data.digests import Unidentified, digest, file_system
+from xtorch_data.identity import _of_object_store, identity
+
+
+def file_system_of(**options):
+    return SimpleNamespace(protocol="s3", storage_options=options, storage_args=())
+
+
+def test_who_asks_is_no_part_of_what_is_read():
+    one, other = (
+        file_system(file_system_of(key=name, secret=name, token=name, endpoint_url="http://a"))
+        for name in ("somebody", "else")
+    )
+    assert one == other
+    assert "somebody" not in repr(one)
+    elsewhere = file_system(file_system_of(key="somebody", endpoint_url="http://b"))
+    assert digest(elsewhere) != digest(one)
+
+
+def test_buckets_of_obstore_are_told_apart():
+    obstore = pytest.importorskip("obstore")
+
+    def bucket(name, endpoint="http://127.0.0.1:1", secret="one"):
+        store = obstore.store.S3Store(
+            name, endpoint=endpoint, access_key_id="a", secret_access_key=secret, region="r"
+        )
+        return digest(_of_object_store(store))
+
+    assert bucket("a") == bucket("a", secret="two")
+    assert len({bucket("a"), bucket("b"), bucket("a", "http://127.0.0.1:2")}) == 3
+
+
+def test_slices_and_decoding_are_part_of_it(tmp_path):
+    numbered((20, 3), ("time", "x")).to_zarr(tmp_path / "v.zarr", consolidated=False)
+
+    def opened(**options):
+        return xr.open_zarr(tmp_path / "v.zarr", chunks=None, consolidated=False, **options)["a"]
+
+    a = opened()
+    some = [
+        a,
+        a.isel(time=slice(0, 10)),
+        a.isel(time=slice(10, 20)),
+        a.isel(time=slice(None, None, 2)),
+        a.isel(x=1),
+        a.isel(x=2),
+        a.isel(time=[1, 5, 3]),
+        a.isel(time=[1, 3, 5]),
+        a.rename(x="y"),
+    ]
+    found = [identity(each.variable) for each in some]
+    assert len(set(found)) == len(found)
+    assert identity(opened().isel(time=[1, 5, 3]).variable) == found[6]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")  # zarr writes attributes twice
+@pytest.mark.parametrize("kind", ["npy", "pt", "zip"])
+def test_files_written_anew_are_others(tmp_path, kind):
+    def written(values):
+        if kind == "npy":
+            np.save(tmp_path / "v.npy", values)
+            return xr.open_dataset(tmp_path / "v.npy", engine="npy")["v"]
+        if kind == "pt":
+            torch.save(torch.from_numpy(values), tmp_path / "v.pt")
+            return xr.open_dataset(tmp_path / "v.pt", engine="pt")["v"]
+        (tmp_path / "v.zip").unlink(missing_ok=True)
+        with zarr.storage.ZipStore(tmp_path / "v.zip", mode="w") as store:
+            xr.Dataset({"v": ("x", values)}).to_zarr(store, consolidated=False)
+        store = zarr.storage.ZipStore(tmp_path / "v.zip", mode="r")
+        return xr.open_zarr(store, chunks=None, consolidated=False)["v"]
+
+    first = written(np.arange(5))
+    one = identity(first.variable)
+    assert identity(first.variable) == one
+    assert identity(written(np.arange(1, 7)).variable) != one
+
+
+def test_icechunk_is_told_by_its_snapshot(tmp_path):
+    icechunk = pytest.importorskip("icechunk")
+    repository = icechunk.Repository.create(icechunk.in_memory_storage())
+
+    def told(store):
+        return identity(xr.open_zarr(store, chunks=None, consolidated=False)["a"].variable)
+
+    session = repository.writable_session("main")
+    numbered(8).to_zarr(session.store, consolidated=False)
+    with pytest.raises(Unidentified, match="uncommitted changes"):
+        told(session.store)
+    session.commit("one")
+    first = told(repository.readonly_session("main").store)
+    assert told(repository.readonly_session("main").store) == first
+    session = repository.writable_session("main")
+    xr.Dataset({"a": ("time", np.zeros(4, "i8"))}).to_zarr(
+        session.store, region={"time": slice(0, 4)}, consolidated=False
+    )
+    session.commit("two")
+    assert told(repository.readonly_session("main").store) != first
+
+
+def test_graphs_are_told_by_what_is_in_them():
+    values = np.arange(6.0)
+
+    def graph(values, by):
+        array = dask.array.from_array(values, chunks=3, name="given-by-hand")
+        return xr.Variable("x", array.map_blocks(lambda x: x * by, name="too", dtype="f8"))
+
+    one = identity(graph(values, 2))
+    assert identity(graph(values.copy(), 2)) == one
+    assert identity(graph(values + 1, 2)) != one
+    assert identity(graph(values, 3)) != one
