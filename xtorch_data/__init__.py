@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .map_dataset import MapDataset
     from .normalize import Normalize
     from .reader import ReadError
+    from .rechunking import rechunk
     from .sampler import ChunkSampler
     from .select import Select
     from .sources import open_zarr
@@ -43,6 +44,7 @@ __all__ = [
     "kfold",
     "open_zarr",
     "random_split",
+    "rechunk",
     "split",
     "suggest_num_workers",
     "verify",
@@ -69,6 +71,7 @@ _HOMES = {
     "kfold": "splits",
     "open_zarr": "sources",
     "random_split": "splits",
+    "rechunk": "rechunking",
     "split": "splits",
     "suggest_num_workers": "suggest",
     "verify": "verification",

@@ -14,6 +14,7 @@ import torch
 import torch.utils.data
 import xarray as xr
 
+from .amplification import warn_of_chunks
 from .arguments import as_bytes, as_epoch, as_numbers, as_retries
 from .batch import Batch
 from .buffers import Buffers
@@ -163,6 +164,9 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
             batch_size=None,
         )
         self._begin_with(samples, plan)
+        info = torch.utils.data.get_worker_info()
+        if info is None or not info.id:  # one of a loader's workers speaks for all
+            warn_of_chunks(plan, samples.data)  # of a ChunkSampler; other orders read more
 
     def _begin_with(self, samples: Samples, plan: Plan) -> None:
         self._samples, self._plan = samples, plan

@@ -17,7 +17,10 @@ from xarray.core.indexing import LazilyIndexedArray
 
 from .chunks import Chunks, Layout
 
-__all__ = ["Source", "as_source", "layout_of", "open_zarr"]
+__all__ = ["UNFINISHED", "Source", "as_source", "layout_of", "open_zarr"]
+
+# The attribute of a store that `rechunk` has not finished: chunks that are missing are fill values.
+UNFINISHED = "xtorch_data_unfinished"
 
 
 def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
@@ -111,6 +114,11 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
     if isinstance(data, xr.Dataset):
         if not data.data_vars:
             raise ValueError("the dataset is empty: it has no data variables")
+        if UNFINISHED in data.attrs:
+            raise ValueError(
+                "the data is a copy that xtorch_data.rechunk has not finished: the same call of it "
+                "goes on where it was interrupted"
+            )
         return Source(data)
     if isinstance(data, xr.DataArray):
         return _from_array(data)
