@@ -1,11 +1,8 @@
 """rechunk and the warning that suggests it, against the source itself and counted reads."""
 
 import itertools
-import os
+import pickle
 import signal
-import subprocess
-import sys
-import textwrap
 import tracemalloc
 import warnings
 
@@ -18,7 +15,8 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 import xtorch_data as xtd
-from xtorch_data.amplification import ENOUGH_TO_TELL
+from xtorch_data import rechunking
+from xtorch_data.rechunk_target import Target
 from xtorch_data.sources import UNFINISHED
 
 SIZES = {"time": 160, "y": 12, "x": 20}
@@ -91,9 +89,9 @@ def test_the_copy_is_the_source(source, opened, tmp_path):
     xr.testing.assert_identical(copy.compute(), source.compute())
     for name, variable in source.variables.items():
         stored, before = copy.variables[name].encoding, variable.encoding
-        for key in ("scale_factor", "add_offset", "_FillValue", "units", "calendar"):
+        for key in ("scale_factor", "add_offset", "_FillValue", "calendar"):
             np.testing.assert_equal(stored.get(key), before.get(key), f"{name} {key}")
-        if name != "name":  # text of another kind
+        if name != "name":  # text, of any length
             assert stored["dtype"].newbyteorder("=") == before["dtype"].newbyteorder("=")
     group = zarr.open_group(tmp_path / "copy.zarr", mode="r")
     assert group.metadata.zarr_format == 3
@@ -157,24 +155,26 @@ def test_values_opened_without_decoding_stay_as_they_are(path, source, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_cluster_copies_for_its_client(source, tmp_path):
+def test_a_cluster_copies_for_its_client(source, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
+    write, wrote = Target.write, set()
+
+    def write_there(self, task, variable):
+        wrote.add(distributed.get_worker().address)  # raises where there is none
+        write(self, task, variable)
+
+    monkeypatch.setattr(Target, "write", write_there)
     with (
         distributed.LocalCluster(
             n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
         ) as cluster,
         distributed.Client(cluster),
     ):
-        for name, ds in {"lazy": source, "dask": source.chunk(time=40)}.items():
-            copy = xtd.rechunk(ds, dataset_over(source), tmp_path / name, memory="4 MiB")
-            xr.testing.assert_identical(copy.compute(scheduler="sync"), source.compute())
-        done = cluster.scheduler.workers
-        assert any("_copied" in key or "_copied" in str(key) for key in _seen(cluster)), done
-
-
-def _seen(cluster):
-    """Names of the functions that ran on the cluster."""
-    return [str(name) for name in cluster.scheduler.task_prefixes]
+        ds = source[["t2m", "packed"]].drop_vars("angle")
+        for name, data in {"lazy": ds, "dask": ds.chunk(time=40)}.items():
+            copy = xtd.rechunk(data, dataset_over(ds), tmp_path / name, memory="4 MiB")
+            xr.testing.assert_identical(copy.compute(), ds.compute())
+    assert len(wrote) == 1
 
 
 # What is read, and how often.
@@ -238,7 +238,7 @@ def test_an_epoch_of_the_copy_reads_what_was_promised(tmp_path):
     promised = next(each for each in dataset.explain().advice if "xtorch_data.rechunk" in each)
     for _ in dataset:
         pass
-    assert sum(before.values()) / SIZES["time"] > 4  # times each chunk is read
+    assert sum(before.values()) / SIZES["time"] > 3  # times each chunk is read
     copy = xtd.rechunk(ds, dataset, tmp_path / "copy.zarr", memory="16 MiB")
     again, reads = counted(copy["t2m"].encoding["chunks"])
     for _ in dataset_over(again, memory="96 KiB"):
@@ -279,12 +279,10 @@ def test_a_killed_copy_goes_on_with_the_same_call(path, source, tmp_path, monkey
     target = tmp_path / "copy.zarr"
     ended = in_a_process(INTERRUPTED, path, target, warnings_as_errors=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
-    half = xtd.open_zarr(target, consolidated=False)
+    half = xr.open_zarr(target, chunks=None, consolidated=False)
     assert UNFINISHED in half.attrs
     with pytest.raises(ValueError, match="has not finished"):
         dataset_over(half)
-    from xtorch_data.rechunk_target import Target, tasks  # noqa: F401
-
     record = Target(target, None).done[:]
     before = np.count_nonzero(record)
     assert 8 <= before <= 12  # but for those at work at the time
@@ -306,8 +304,6 @@ def test_a_killed_copy_goes_on_with_the_same_call(path, source, tmp_path, monkey
 
 
 def test_verify_finds_what_has_changed_and_the_next_call_mends_it(source, tmp_path, monkeypatch):
-    from xtorch_data import rechunking
-
     target, ds = tmp_path / "copy.zarr", source[["t2m"]]
     verify = rechunking._verify
 
@@ -381,3 +377,89 @@ def test_a_multiindex_is_refused(source, tmp_path):
     ds = ds.isel(time=slice(0, 60)).stack(place=("y", "x"))
     with pytest.raises(ValueError, match="'place' is a MultiIndex.*reset_index"):
         xtd.rechunk(ds, dataset_over(source), tmp_path / "copy.zarr")
+
+
+# The warning.
+
+LARGE = {"time": 4000, "y": 400, "x": 500}  # 3 GB of which nothing is written
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A store of a chunk for each step, of which chunks are many."""
+    path = tmp_path_factory.mktemp("hostile") / "fields.zarr"
+    group = zarr.create_group(path)
+    for name, chunks in {"t2m": (1, 400, 500), "good": (250, 20, 25)}.items():
+        group.create_array(
+            name,
+            shape=tuple(LARGE.values()),
+            chunks=chunks,
+            dtype="float32",
+            dimension_names=list(LARGE),
+        )
+    return xtd.open_zarr(path, consolidated=False)
+
+
+def warned(make):
+    """What is said when a dataset is made."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made = make()
+    return made, [str(each.message) for each in caught]
+
+
+SERIES = {"input_dims": {"time": 365}, "input_overlap": {"time": 364}}
+
+
+@pytest.mark.parametrize("order", ["shuffled", "in order", "map"])
+def test_chunks_that_do_not_fit_are_said_once_with_the_figure(hostile, order):
+    ds = hostile[["t2m"]]
+    make = {
+        "shuffled": lambda: xtd.IterableDataset(ds, **SERIES, shuffle=True, memory="256 MiB"),
+        "in order": lambda: xtd.IterableDataset(ds, **SERIES, memory="64 MiB"),
+        "map": lambda: xtd.MapDataset(ds, **SERIES, memory="256 MiB"),
+    }[order]
+    dataset, said = warned(make)
+    assert len(said) == 1
+    times = float(said[0].split(" times as much")[0].rsplit(" ", 1)[1])
+    assert times > 4
+    if order != "map":
+        assert times == pytest.approx(dataset.explain().amplification, rel=0.05)
+    assert "xtorch_data.rechunk" in said[0] and "time 1 × y 400 × x 500" in said[0]
+    parts, said = warned(lambda: list(xtd.split(dataset, "time", fractions=(0.5, 0.5))))
+    assert len(parts) == 2
+    assert not said
+    _, said = warned(lambda: pickle.loads(pickle.dumps(dataset)))
+    assert not said
+
+
+def test_the_line_that_made_the_dataset_is_to_blame(hostile):
+    with pytest.warns(UserWarning, match="an epoch decodes") as caught:
+        xtd.MapDataset(hostile[["t2m"]], **SERIES, memory="256 MiB")
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda ds: xtd.IterableDataset(ds[["good"]], **SERIES, memory="256 MiB", shuffle=True),
+        lambda ds: xtd.IterableDataset(ds[["t2m"]], {"time": 8, "y": -1, "x": -1}),
+        # In memory, or so little that nobody waits for it.
+        lambda ds: xtd.IterableDataset(xr.zeros_like(ds[["t2m"]].isel(x=0)).load(), **SERIES),
+        lambda ds: xtd.IterableDataset(
+            ds[["t2m"]].isel(time=slice(99), y=slice(9)), {"time": 50}, {"time": 49}, memory="4 MiB"
+        ),
+    ],
+)
+def test_nothing_is_said_of_chunks_that_do(hostile, make):
+    _, said = warned(lambda: make(hostile))
+    assert not [each for each in said if "decodes" in each]
+
+
+def test_one_of_a_loaders_workers_speaks_for_all(hostile, as_worker):
+    def make():
+        return xtd.IterableDataset(hostile[["t2m"]], **SERIES, memory="256 MiB", shuffle=True)
+
+    for worker, count in [(0, 1), (1, 0), (2, 0)]:
+        as_worker(worker, 3)
+        assert len(warned(make)[1]) == count

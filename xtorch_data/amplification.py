@@ -91,7 +91,8 @@ def warn_of_chunks(plan: Plan, data: xr.Dataset, stacklevel: int = 3) -> None:
     if times < TOO_MANY_TIMES or (times - 1) * used < ENOUGH_TO_TELL:
         return
     chunks = max(stored, key=lambda layout: layout.itemsize)
-    sizes = " × ".join(f"{dim} {grid.largest}" for dim, grid in chunks.chunks.items())
+    dims = [dim for dim in data[chunks.name].dims if dim in chunks.chunks]
+    sizes = " × ".join(f"{dim} {chunks.chunks[dim].largest}" for dim in dims)
     warnings.warn(
         f"an epoch decodes {format_bytes(int(times * used))} of the store to use "
         f"{format_bytes(used)}, {times:.1f} times as much: chunks such as those of "

@@ -258,7 +258,8 @@ def _rechunked(plan: Plan, data: xr.Dataset) -> Iterable[str]:
     if found.amplification > now / MUCH_AMPLIFICATION:
         return
     largest = max(stored, key=lambda layout: layout.itemsize).name
-    sizes = " × ".join(f"{dim} {size}" for dim, size in found.sizes[largest].items())
+    chunks = found.sizes[largest]
+    sizes = " × ".join(f"{dim} {chunks[dim]}" for dim in data[largest].dims if dim in chunks)
     yield (
         f"{now:.1f} times what is used is decoded: of a copy in chunks of {sizes}, as "
         f"xtorch_data.rechunk(ds, dataset, path) makes it, {found.amplification:.1f} times"

@@ -176,6 +176,9 @@ class Target:
             template[copy.name] = xr.Variable(variable.dims, nothing, variable.attrs)
         made = whole.assign({k: v for k, v in template.items() if k not in ds.coords})
         made = made.assign_coords({k: v for k, v in template.items() if k in ds.coords})
+        for name, variable in whole.variables.items():
+            if variable.dtype.kind == "U":  # of fixed length it is no part of Zarr's specification
+                made[name] = made[name].astype(object)
         made = made.drop_encoding().assign_attrs({UNFINISHED: identity})
         for name, variable in made.variables.items():
             variable.encoding = _kept(ds.variables[name], RELATED)
@@ -247,6 +250,9 @@ def tasks(copies: Sequence[VariableCopy], ds: xr.Dataset) -> Iterator[Task]:
 def _encoding(variable: xr.Variable, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """What a variable is stored as: as it was, but for what is wanted."""
     kept = _kept(variable, STORED_AS)
+    if variable.dtype.kind in "mU":  # of their own, which tells them from numbers
+        for key in ("dtype", "units"):
+            kept.pop(key, None)
     if isinstance(kept.get("dtype"), np.dtype):
         kept["dtype"] = kept["dtype"].newbyteorder("=")  # others are slower, or not read by all
     if variable.dtype.kind == "f" and not {"_FillValue", "missing_value"} & {

@@ -26,7 +26,7 @@ __all__ = ["rechunk"]
 # Smaller variables are written as a whole, at the beginning.
 SMALL_BYTES = 2**16
 # So are those of other kinds: what they are stored as cannot be told from a part.
-KINDS = "fciubmMSU"
+KINDS = "fciubmM"
 # What of an encoding may not keep values.
 ENCODED = ("dtype", "scale_factor", "add_offset", "_FillValue", "missing_value", "units")
 # Rereads of the source that are not worth fewer threads.
@@ -116,7 +116,8 @@ def rechunk(
             f"{type(dataset).__name__}"
         )
     source, nbytes, encoding = as_source(ds), as_bytes(memory), encoding or {}
-    data = source.dataset
+    # Also what was opened without decoding: it is encoded again as it was.
+    data = xr.decode_cf(source.dataset)
     _require_writable(data)
     _require_known(data, dataset.plan, chunks or {}, shards, encoding)
     names = [
@@ -283,7 +284,7 @@ def _copied(task: Task, target: Target, part: xr.Variable, check: bool) -> int:
     # A copy: what is read must not stay in the user's dataset.
     variable = part.copy(deep=False).load()
     target.write(task, variable)
-    found = _decoded_checksum(task, variable)
+    found = checksum(variable)
     if check and found != checksum(target.open().variables[task.name].isel(task.region)):
         encoding = {key: part.encoding[key] for key in ENCODED if key in part.encoding}
         raise ValueError(
@@ -291,11 +292,6 @@ def _copied(task: Task, target: Target, part: xr.Variable, check: bool) -> int:
             "does not keep the values; without ds[…].encoding they are written as they are"
         )
     return found
-
-
-def _decoded_checksum(task: Task, variable: xr.Variable) -> int:
-    """The checksum of what xarray will read, also where the data was opened without decoding."""
-    return checksum(xr.decode_cf(xr.Dataset({task.name: variable})).variables[task.name])
 
 
 def _verify(runner: Runner, target: Target, every: Sequence[Task], progress: bool | None) -> None:
