@@ -17,11 +17,11 @@ from .targets import MIB, Target
 
 ROUNDS = 3
 SECONDS = 5.0
-MEMORY = 64 * MIB  # of the dataset
+MEMORY = 32 * MIB  # of the dataset
 COPY_MEMORY = 512 * MIB
 ARGUMENTS: dict[str, Any] = {
     "input_dims": {"time": 365},
-    "input_overlap": {"time": 335},
+    "input_overlap": {"time": 182},
     "batch_size": 256,
     "shuffle": True,
     "memory": MEMORY,
@@ -32,7 +32,7 @@ def table(quick: bool) -> tuple[str, list[Target]]:
     """Samples a second and amplification before and after; the copy next to a bare one."""
     from . import report
 
-    sizes = {"time": 1024 if quick else 4096, "latitude": 121, "longitude": 240}
+    sizes = {"time": 2048 if quick else 4096, "latitude": 121, "longitude": 240}
     store = Store("rechunk", sizes, (1, 121, 240), variables=1)
     store.make()
     rounds = 1 if quick else ROUNDS
@@ -67,7 +67,7 @@ def table(quick: bool) -> tuple[str, list[Target]]:
     }
     text = (
         f"\n### rechunk\n\n{' × '.join(f'{dim} {n}' for dim, n in sizes.items())} float32 "
-        f"({store.nbytes / MIB:,.0f} MiB); windows of 365 steps of single places, every 30 steps, "
+        f"({store.nbytes / MIB:,.0f} MiB); windows of 365 steps of single places, every 183 steps, "
         f"shuffled, `memory` of {MEMORY // MIB} MiB; copied with {COPY_MEMORY // MIB} MiB. Medians "
         f"of {rounds} rounds of {SECONDS:.0f} s. Bare: all fields are read in order by zarr with "
         "zarrs, and an array in memory is written by zarr in the chunks of the copy.\n\n"

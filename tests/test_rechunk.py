@@ -334,6 +334,9 @@ def test_an_encoding_that_loses_values_is_refused_at_once(source, tmp_path):
     ds["t2m"].encoding = {"dtype": "int8", "scale_factor": 1.0, "_FillValue": -128}
     with pytest.raises(ValueError, match="'t2m' .* does not keep the values"):
         xtd.rechunk(ds, dataset_over(ds), tmp_path / "copy.zarr")
+    small = ds.isel(time=slice(50), y=slice(3))
+    with pytest.raises(ValueError, match="'t2m' is not what it was"):
+        xtd.rechunk(small, dataset_over(small), tmp_path / "small.zarr")
 
 
 # What is refused.

@@ -94,6 +94,8 @@ class Target:
     """
 
     def __init__(self, store: Any, storage_options: Mapping[str, Any] | None) -> None:
+        if isinstance(store, (str, os.PathLike)) and "://" not in os.fspath(store):
+            store = os.path.abspath(os.path.expanduser(store))  # wherever a cluster's workers run
         self.store = store
         self.options: dict[str, Any] = (
             {} if storage_options is None else {"storage_options": storage_options}
@@ -143,7 +145,7 @@ class Target:
             own["shards"] = copy.shards and tuple(copy.shards[dim] for dim in dims)
         identity = _identity(ds, whole, encodings)
         there = self._there()
-        if there is None and isinstance(self.store, (str, os.PathLike)) and _is_full(self.store):
+        if there is None and isinstance(self.store, str) and _is_full(self.store):
             raise FileExistsError(f"{self} is a folder that has other files in it")
         if there is not None:
             begun: Any = there.attrs.get(UNFINISHED)
@@ -158,7 +160,7 @@ class Target:
                     f"{self} is the unfinished copy of something else: {', '.join(differ)} differ. "
                     "Remove it, give another path, or the data and arguments that it was begun with"
                 )
-            if RECORD in there:
+            if f"{RECORD}/done" in there:
                 cuts: Any = there[RECORD].attrs["cuts"]
                 return tuple(
                     VariableCopy(
@@ -182,16 +184,20 @@ class Target:
         made = made.drop_encoding().assign_attrs({UNFINISHED: identity})
         for name, variable in made.variables.items():
             variable.encoding = _kept(ds.variables[name], RELATED)
+        # Marked from the first moment on.
+        mark = {UNFINISHED: identity}
+        group = zarr.create_group(
+            self.store, zarr_format=3, overwrite=there is not None, attributes=mark, **self.options
+        )
         made.to_zarr(
             self.store,
-            mode="w-" if there is None else "w",
+            mode="a",
             compute=False,
             consolidated=False,
-            zarr_format=3,
             encoding=encodings,
             **self.options,
         )
-        record = self._group("r+").create_group(
+        record = group.create_group(
             RECORD, attributes={"cuts": {copy.name: list(copy.cuts) for copy in copies}}
         )
         count = sum(1 for _ in tasks(copies, ds))
@@ -220,20 +226,23 @@ class Target:
 
     def open(self) -> xr.Dataset:
         """What has been written so far, lazily; in any thread."""
-        return xr.open_zarr(self.store, chunks=None, consolidated=False, **self.options)
+        opened: xr.Dataset = xr.open_zarr(
+            self.store, chunks=None, consolidated=False, **self.options
+        )
+        return opened
 
     def finish(self) -> xr.Dataset:
         """Leave nothing but the data, and open it."""
         group = self._group("r+")
         del group.attrs[UNFINISHED]  # from here on, it is finished
         del group[RECORD]
-        consolidated = group.store.supports_consolidated_metadata
+        consolidated = bool(group.store.supports_consolidated_metadata)
         if consolidated:
             zarr.consolidate_metadata(group.store, path=group.path or None)
         return open_zarr(self.store, consolidated=consolidated, **self.options)
 
 
-def _is_full(path: Any) -> bool:
+def _is_full(path: str) -> bool:
     return os.path.isdir(path) and bool(os.listdir(path))
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from .arguments import as_bytes
@@ -130,12 +129,16 @@ def rechunk(
         whole = data.drop_vars(names).compute()
         planned = _planned(data, names, dataset.plan, nbytes, chunks or {}, shards, runner)
         copies = target.begin(whole, planned, data, encoding)
+        if verify:
+            _verify_whole(target, whole)
         every = list(tasks(copies, data))
         _copy(runner, target, data, every, verify, progress)
         if verify:
             _verify(runner, target, every, progress)
         opened = target.finish()
-    return opened if source.single is None else opened[source.single]
+    return (
+        opened if source.single is None else opened[source.single].rename(getattr(ds, "name", None))
+    )
 
 
 # What fits.
@@ -149,8 +152,8 @@ def _require_writable(data: xr.Dataset) -> None:
                 raise ValueError(f"Zarr names variables and dims by text, not {label!r}")
         if len(set(variable.dims)) < variable.ndim:
             raise ValueError(f"variable {name!r} has a dim twice: {variable.dims}")
-    for name, index in data.indexes.items():
-        if isinstance(index, pd.MultiIndex):
+    for name, index in data.xindexes.items():
+        if isinstance(index, xr.indexes.PandasMultiIndex):
             raise ValueError(
                 f"{name!r} is a MultiIndex, which Zarr cannot hold: ds.reset_index({name!r}) makes "
                 "plain coordinates of it"
@@ -281,17 +284,33 @@ def _copy(
 
 def _copied(task: Task, target: Target, part: xr.Variable, check: bool) -> int:
     """Read a region and write it; returns its checksum as it is decoded."""
-    # A copy: what is read must not stay in the user's dataset.
-    variable = part.copy(deep=False).load()
-    target.write(task, variable)
+    try:
+        # A copy: what is read must not stay in the user's dataset.
+        variable = part.copy(deep=False).load()
+        target.write(task, variable)
+    except Exception as error:
+        error.add_note(f"while {task} was copied to {target}; the same call goes on")
+        raise
     found = checksum(variable)
     if check and found != checksum(target.open().variables[task.name].isel(task.region)):
-        encoding = {key: part.encoding[key] for key in ENCODED if key in part.encoding}
-        raise ValueError(
-            f"{task} is not what it was once it is written and read back: its encoding {encoding} "
-            "does not keep the values; without ds[…].encoding they are written as they are"
-        )
+        raise ValueError(_lossy(str(task), part))
     return found
+
+
+def _lossy(what: str, variable: xr.Variable) -> str:
+    encoding = {key: variable.encoding[key] for key in ENCODED if key in variable.encoding}
+    return (
+        f"{what} is not what it was once it is written and read back: its encoding {encoding} does "
+        "not keep the values; ds.drop_encoding() is written as it is"
+    )
+
+
+def _verify_whole(target: Target, whole: xr.Dataset) -> None:
+    """Raise ValueError if a variable that was written as a whole is not what it was."""
+    opened = target.open()
+    for name, variable in whole.variables.items():
+        if checksum(variable) != checksum(opened.variables[name]):
+            raise ValueError(_lossy(repr(name), variable))
 
 
 def _verify(runner: Runner, target: Target, every: Sequence[Task], progress: bool | None) -> None:
