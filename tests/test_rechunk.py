@@ -3,6 +3,7 @@
 import itertools
 import pickle
 import signal
+import textwrap
 import tracemalloc
 import warnings
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from helpers import in_a_process
+from helpers import Script
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
@@ -277,7 +278,8 @@ INTERRUPTED = """
 
 def test_a_killed_copy_goes_on_with_the_same_call(path, source, tmp_path, monkeypatch):
     target = tmp_path / "copy.zarr"
-    ended = in_a_process(INTERRUPTED, path, target, warnings_as_errors=False)
+    (tmp_path / "script.py").write_text(textwrap.dedent(INTERRUPTED))
+    ended = Script(tmp_path / "script.py", path, target, folder=tmp_path).wait()
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     half = xr.open_zarr(target, chunks=None, consolidated=False)
     assert UNFINISHED in half.attrs
