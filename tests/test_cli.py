@@ -86,6 +86,16 @@ def test_bench_reads_an_epoch(store):
     assert "samples/s" in run("bench", path, *WINDOWS, *more, "--inputs", "a", "--seconds", "0.1")
 
 
+def test_rechunk_writes_a_copy_in_other_chunks(store, tmp_path):
+    path, more = store
+    target = tmp_path / "copy.zarr"
+    arguments = ["rechunk", path, target, *WINDOWS, *more, "--inputs", "a", "--chunks", "time=25"]
+    output = run(*arguments, "--copy-memory", "64 MiB")
+    assert "a: chunks of time=" in output
+    xr.testing.assert_equal(xtd.open_zarr(target).compute(), forecast(time=100))
+    assert "FileExistsError" in run(*arguments, code=2)
+
+
 def test_doctor_names_what_is_installed():
     found = json.loads(run("doctor", "--json", code=int(CPU_COUNT == 1)))
     assert found["versions"]["xarray"] == xr.__version__

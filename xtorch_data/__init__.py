@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .options import set_options
     from .peak import PeakMemory
     from .reader import ReadError
+    from .rechunking import rechunk
     from .sampler import ChunkSampler
     from .select import Select
     from .sources import open_zarr
@@ -47,6 +48,7 @@ __all__ = [
     "kfold",
     "open_zarr",
     "random_split",
+    "rechunk",
     "set_options",
     "split",
     "suggest_num_workers",
@@ -76,6 +78,7 @@ _HOMES = {
     "kfold": "splits",
     "open_zarr": "sources",
     "random_split": "splits",
+    "rechunk": "rechunking",
     "set_options": "options",
     "split": "splits",
     "suggest_num_workers": "suggest",

@@ -1,4 +1,4 @@
-"""The command line: what an epoch costs, proof that it is whole, its speed, what is here."""
+"""The command line: what an epoch costs, proof that it is whole, its speed, a better copy."""
 
 from __future__ import annotations
 
@@ -203,6 +203,30 @@ def bench(seconds: float, as_json: bool, **options: Any) -> None:
         f"{figures['gigabytes_per_second']:.3f} GB/s of batches\n{stats}"
     )
     _print(text, figures, as_json)
+
+
+@main.command()
+@_with(OPTIONS[:1], [click.argument("target")], OPTIONS[1:])
+@click.option("--copy-memory", default="1 GiB", show_default=True, help="Of copying.")
+@click.option("--chunks", multiple=True, callback=_sizes, metavar="DIM=STEPS,…",
+              help="Steps of a chunk along dims; along others they are chosen.")  # fmt: skip
+@click.option("--verify/--no-verify", default=True, show_default=True,
+              help="Read everything back and compare.")  # fmt: skip
+def rechunk(
+    target: str, copy_memory: str, chunks: dict[str, int], verify: bool, **options: Any
+) -> None:
+    """Copy a store to another, TARGET, in chunks that fit the windows; again, to go on with it."""
+    import xtorch_data as xtd
+
+    dataset = _dataset(**options)
+    try:
+        ds = _opened(options["store"], options["engine"], options["group"])
+        copy = xtd.rechunk(ds, dataset, target, chunks=chunks, verify=verify, memory=copy_memory)
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        raise Refused(f"{type(error).__name__}: {error}") from error
+    for name, variable in copy.data_vars.items():
+        sizes = zip(variable.dims, variable.encoding["chunks"], strict=True)
+        click.echo(f"{name}: chunks of {', '.join(f'{dim}={size}' for dim, size in sizes)}")
 
 
 @main.command()

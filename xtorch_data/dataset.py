@@ -15,6 +15,7 @@ import xarray as xr
 from dask.utils import format_bytes
 
 from . import html
+from .amplification import chunks_unsaid, warn_of_chunks
 from .arguments import (
     as_batch_size,
     as_bytes,
@@ -236,26 +237,27 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                     "where is asked once for all epochs, but preprocess draws other random numbers "
                     "in each: give where as a DataArray of booleans"
                 )
-            where = evaluated(
-                where,
-                windows,
-                lambda arguments: IterableDataset(
-                    ds,
-                    input_dims,
-                    input_overlap,
-                    inputs=list(samples.variable_dims),
-                    preprocess=preprocess,
-                    memory=memory,
-                    cache=False if self._on_disk is None else cache,
-                    cache_size=None if self._on_disk is None else cache_size,
-                    on_error=on_error,
-                    retries=retries,
-                    rank=0,
-                    world_size=1,
-                    dims=dims,
-                    **arguments,
-                )._iterate(0, 0, 1),  # the whole of it, also in a loader's worker
-            )
+            with chunks_unsaid():  # but once, below
+                where = evaluated(
+                    where,
+                    windows,
+                    lambda arguments: IterableDataset(
+                        ds,
+                        input_dims,
+                        input_overlap,
+                        inputs=list(samples.variable_dims),
+                        preprocess=preprocess,
+                        memory=memory,
+                        cache=False if self._on_disk is None else cache,
+                        cache_size=None if self._on_disk is None else cache_size,
+                        on_error=on_error,
+                        retries=retries,
+                        rank=0,
+                        world_size=1,
+                        dims=dims,
+                        **arguments,
+                    )._iterate(0, 0, 1),  # the whole of it, also in a loader's worker
+                )
         plan = Plan.of(
             windows,
             samples.layouts,
@@ -272,6 +274,9 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         )
         self._topology = Topology(rank, world_size)
         self._begin_with(samples, plan)
+        info = torch.utils.data.get_worker_info()
+        if info is None or not info.id:  # one of a loader's workers speaks for all
+            warn_of_chunks(plan, samples.data)
 
     def _begin_with(self, samples: Samples, plan: Plan) -> None:
         """Make what an epoch needs of its own."""

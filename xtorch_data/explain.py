@@ -11,19 +11,23 @@ import xarray as xr
 from dask.utils import format_bytes
 
 from . import epoch as epochs
+from .amplification import amplification_of, used_nbytes
+from .arguments import as_bytes
 from .blocks import decoded_once_nbytes
 from .chunks import Layout
-from .covered import places_covered, wanted_along
 from .disk_cells import OnDisk
 from .explanation import Explanation, VariableReads
 from .intervals import Interval, share_total, total
 from .lazy import codec_pipeline, is_lazy, read_path
 from .peak import peak_memory
 from .plan import ENOUGH_AMPLIFICATION, Plan
+from .rechunk_plan import DEFAULT_MEMORY, fitted
 from .samples import Samples
 
 __all__ = ["explain"]
 
+# What is decoded for one byte that is used, from which on chunks are worth a copy that halves it.
+MUCH_AMPLIFICATION = 2.0
 # Loads up to which an epoch is walked to count what it reads; beyond, it is estimated.
 COUNTED_LOADS = 20_000
 # Chunks smaller than this cost more to ask for than to decode.
@@ -62,7 +66,7 @@ def explain(
     parts = plan.shares(epoch, world_size, num_workers)
     left = plan.left(epoch)
     once = decoded_once_nbytes(windows, plan.layouts)
-    used = sum(_used(layout, plan) for layout in plan.layouts)
+    used = sum(used_nbytes(layout, windows, plan.where) for layout in plan.layouts)
     exact = len(plan.grid) * (2 if world_size * workers > 1 else 1) <= COUNTED_LOADS
     if exact:
         _, alone = _counted(plan, epoch, [left])
@@ -156,24 +160,6 @@ def _estimated(plan: Plan, parts: int) -> tuple[list[int], list[int], list[int]]
     return chunks, nbytes, alone
 
 
-def _used(layout: Layout, plan: Plan) -> int:
-    """Bytes of a variable that are in a window that is wanted, each counted once."""
-    axes = {axis.dim: axis for axis in plan.windows.axes if axis.dim in layout.chunks}
-    places = 1
-    if plan.where is not None:
-        positions = {dim: np.arange(axis.length) for dim, axis in axes.items()}
-        table = wanted_along(plan.where, plan.windows, axes)
-        dims, wanted = places_covered(table, plan.windows, positions)
-        places = int(np.count_nonzero(wanted))
-        for dim in dims:
-            del axes[dim]
-    steps = [
-        min(len(axis) * axis.size, int(np.subtract(*axis.stretches[::-1]).sum()))
-        for axis in axes.values()
-    ]
-    return layout.itemsize * places * math.prod(steps)
-
-
 def _chunk_nbytes(layout: Layout) -> int:
     return layout.itemsize * math.prod(grid.largest for grid in layout.chunks.values())
 
@@ -240,6 +226,7 @@ def _advice(
                 f"chunks are decoded {again:.1f} times, and more memory would not help: chunks "
                 "that are longer than a window along windowed dims would"
             )
+    yield from _rechunked(plan, data)
     if plan.shuffle and mixing < ENOUGH_MIXING:
         better = _first(plan, lambda other: _mixing(other) >= ENOUGH_MIXING)
         if better is not None:
@@ -286,6 +273,24 @@ def _advice(
         )
     if num_workers > min(batches):
         yield f"{num_workers} workers share {min(batches)} batches: some have none"
+
+
+def _rechunked(plan: Plan, data: xr.Dataset) -> Iterable[str]:
+    """What a copy in chunks that fit would give, if it is much."""
+    stored = [each for each in plan.layouts if not data[each.name].variable._in_memory]
+    now = amplification_of(plan)
+    if not stored or now < MUCH_AMPLIFICATION:
+        return
+    found = fitted(plan, plan.layouts, memory=as_bytes(DEFAULT_MEMORY))
+    if found.amplification > now / MUCH_AMPLIFICATION:
+        return
+    largest = max(stored, key=lambda layout: layout.itemsize).name
+    chunks = found.sizes[largest]
+    sizes = " × ".join(f"{dim} {chunks[dim]}" for dim in data[largest].dims if dim in chunks)
+    yield (
+        f"{now:.1f} times what is used is decoded: of a copy in chunks of {sizes}, as "
+        f"xtorch_data.rechunk(ds, dataset, path) makes it, {found.amplification:.1f} times"
+    )
 
 
 def _first(plan: Plan, good: Callable[[Plan], bool]) -> Plan | None:

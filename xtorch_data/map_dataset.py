@@ -15,6 +15,7 @@ import torch.utils.data
 import xarray as xr
 from dask.utils import format_bytes
 
+from .amplification import warn_of_chunks
 from .arguments import as_bytes, as_cache, as_epoch, as_numbers, as_retries
 from .batch import Batch
 from .buffers import Buffers
@@ -173,6 +174,9 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         )
         self._on_disk = OnDisk.of(folder, size, plan.memory, samples.data, samples.origin)
         self._begin_with(samples, plan)
+        info = torch.utils.data.get_worker_info()
+        if info is None or not info.id:  # one of a loader's workers speaks for all
+            warn_of_chunks(plan, samples.data)  # of a ChunkSampler; other orders read more
 
     def _begin_with(self, samples: Samples, plan: Plan) -> None:
         self._samples, self._plan = samples, plan

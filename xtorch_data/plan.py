@@ -154,11 +154,16 @@ class Plan:
         if self._weights is not None and not self._weights.total > 0:
             raise ValueError("the weights of all samples are 0: there is none to draw")
 
-    def over(self, windows: Windows, memory: int | None = None) -> Plan:
-        """The plan for other windows of the same data, or memory, with nothing resumed."""
+    def over(
+        self,
+        windows: Windows,
+        memory: int | None = None,
+        layouts: Iterable[Layout] | None = None,
+    ) -> Plan:
+        """The plan for other windows, memory, or chunks of the same data, with nothing resumed."""
         return Plan.of(
             windows,
-            self.layouts,
+            self.layouts if layouts is None else layouts,
             memory=memory or self.memory,
             shuffle=self.shuffle,
             seed=self.seed,

@@ -20,7 +20,10 @@ from .chunks import Chunks, Layout
 from .codecs import FAST_PIPELINE
 from .windows import IntArray
 
-__all__ = ["Source", "as_source", "chunk_keys", "layout_of", "open_zarr"]
+__all__ = ["UNFINISHED", "Source", "as_source", "chunk_keys", "layout_of", "open_zarr"]
+
+# The attribute of a store that `rechunk` has not finished: chunks that are missing are fill values.
+UNFINISHED = "xtorch_data_unfinished"
 
 
 def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
@@ -115,6 +118,11 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
     if isinstance(data, xr.Dataset):
         if not data.data_vars:
             raise ValueError("the dataset is empty: it has no data variables")
+        if UNFINISHED in data.attrs:
+            raise ValueError(
+                "the data is a copy that xtorch_data.rechunk has not finished: the same call of it "
+                "goes on where it was interrupted"
+            )
         return Source(data)
     if isinstance(data, xr.DataArray):
         return _from_array(data)

@@ -10,6 +10,7 @@ import pandas as pd
 import torch.utils.data
 import xarray as xr
 
+from .amplification import chunks_unsaid
 from .choice import Table, product
 from .covered import covered
 from .dataset import IterableDataset
@@ -83,9 +84,10 @@ def _as_dataset(data: Any, variables: Iterable[Hashable] | None) -> Any:
     source = as_source(data)
     ds = source.dataset
     inputs = _names({name: each.dtype for name, each in ds.data_vars.items()}, variables)
-    if source.generator is not None:
-        return IterableDataset(data, inputs=inputs)
-    return IterableDataset(ds, input_dims={}, inputs=inputs)
+    with chunks_unsaid():  # they are read in another order
+        if source.generator is not None:
+            return IterableDataset(data, inputs=inputs)
+        return IterableDataset(ds, input_dims={}, inputs=inputs)
 
 
 def _wanted(plan: Plan) -> Table | None:

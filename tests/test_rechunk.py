@@ -1,0 +1,470 @@
+"""rechunk and the warning that suggests it, against the source itself and counted reads."""
+
+import itertools
+import pickle
+import signal
+import textwrap
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from helpers import Script
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+import xtorch_data as xtd
+from xtorch_data import rechunking
+from xtorch_data.rechunk_target import Target
+from xtorch_data.sources import UNFINISHED
+
+SIZES = {"time": 160, "y": 12, "x": 20}
+WINDOWS = {"input_dims": {"time": 48}, "input_overlap": {"time": 47}}
+
+
+def fields():
+    """A field a step; packed, with holes, and with all that is beside them."""
+    rng = np.random.default_rng(3)
+    shape = tuple(SIZES.values())
+    ds = xr.Dataset(
+        {
+            "t2m": (tuple(SIZES), rng.normal(size=shape).astype("float32"), {"units": "K"}),
+            "packed": (tuple(SIZES), rng.integers(-99, 99, shape) * 0.5),
+            "big": (tuple(SIZES), rng.integers(0, 99, shape).astype(">i4")),
+            "when": (tuple(SIZES), np.datetime64("2000", "ns") + rng.integers(0, 9**17, shape)),
+            "on": (tuple(SIZES), rng.random(shape) > 0.5),
+            "orography": (("y", "x"), rng.normal(size=shape[1:])),
+            "kind": ((), 3),
+        },
+        coords={
+            "time": xr.date_range(
+                "2000-01-01", periods=SIZES["time"], calendar="360_day", use_cftime=True
+            ),
+            "y": np.linspace(50.0, 40.0, SIZES["y"]),
+            "name": ("x", [f"station {number}" for number in range(SIZES["x"])]),
+            "angle": (tuple(SIZES), rng.normal(size=shape), {"units": "degree"}),
+        },
+        attrs={"title": "fields", "version": 3},
+    )
+    ds["packed"][5:9] = np.nan
+    ds["t2m"][7, 3] = np.nan
+    ds["packed"].encoding = {"dtype": "int16", "scale_factor": 0.5, "_FillValue": -999}
+    return ds
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """A store of a chunk for each step."""
+    path = tmp_path_factory.mktemp("source") / "fields.zarr"
+    ds = fields()
+    chunks = {
+        name: {**each.encoding, "chunks": (1, *each.shape[1:])}
+        for name, each in ds.variables.items()
+        if each.ndim == 3
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*Zarr V3 specification")
+        ds.to_zarr(path, encoding=chunks, consolidated=False, zarr_format=2)
+    return path
+
+
+@pytest.fixture(scope="module")
+def source(path):
+    return xr.open_zarr(path, chunks=None, consolidated=False)
+
+
+def dataset_over(ds, memory="256 KiB", **arguments):
+    arguments = {"inputs": ["t2m"], "shuffle": True, "batch_size": 4096} | WINDOWS | arguments
+    return xtd.IterableDataset(ds, memory=memory, **arguments)
+
+
+# The copy.
+
+
+@pytest.mark.parametrize("opened", ["lazily", "by dask", "in memory"])
+def test_the_copy_is_the_source(source, opened, tmp_path):
+    ds = {"lazily": source, "by dask": source.chunk(time=40), "in memory": source.compute()}[opened]
+    copy = xtd.rechunk(ds, dataset_over(source), tmp_path / "copy.zarr", memory="4 MiB")
+    xr.testing.assert_identical(copy.compute(), source.compute())
+    for name, variable in source.variables.items():
+        stored, before = copy.variables[name].encoding, variable.encoding
+        for key in ("scale_factor", "add_offset", "_FillValue", "calendar"):
+            np.testing.assert_equal(stored.get(key), before.get(key), f"{name} {key}")
+        if name != "name":  # text, of any length
+            assert stored["dtype"].newbyteorder("=") == before["dtype"].newbyteorder("=")
+    group = zarr.open_group(tmp_path / "copy.zarr", mode="r")
+    assert group.metadata.zarr_format == 3
+    assert set(group) == set(source.variables)  # nothing is left of the record
+    assert dict(group.attrs) == source.attrs
+
+
+def test_an_array_comes_back_as_an_array(source, tmp_path):
+    array = source["t2m"].drop_vars("angle")
+    dataset = xtd.MapDataset(array, **WINDOWS)
+    copy = xtd.rechunk(array, dataset, tmp_path / "copy.zarr")
+    assert isinstance(copy, xr.DataArray)
+    xr.testing.assert_identical(copy.compute(), array.compute())
+
+
+def test_chunks_shards_and_encoding_may_be_given(source, tmp_path):
+    level = zarr.codecs.ZstdCodec(level=5)
+    copy = xtd.rechunk(
+        source,
+        dataset_over(source),
+        tmp_path / "copy.zarr",
+        chunks={"time": 60, "y": 5},
+        shards={"time": 120},
+        encoding={"t2m": {"compressors": (level,)}},
+    )
+    for name in ("t2m", "packed", "angle"):
+        assert copy[name].encoding["chunks"][:2] == (60, 5)
+        assert copy[name].encoding["shards"][:2] == (120, 5)
+    assert copy["t2m"].encoding["compressors"] == (level,)
+    xr.testing.assert_identical(copy.compute(), source.compute())
+
+
+def test_very_many_chunks_are_put_into_shards(source, tmp_path, monkeypatch):
+    monkeypatch.setattr("xtorch_data.rechunk_plan.MANY_FILES", 10)
+    ds = source[["t2m"]]
+    copy = xtd.rechunk(ds, dataset_over(ds), tmp_path / "copy.zarr", memory="8 MiB")
+    files = [each for each in (tmp_path / "copy.zarr" / "t2m").rglob("*") if each.is_file()]
+    assert len(files) <= 10 + 1  # and their metadata
+    xr.testing.assert_identical(copy.compute(), ds.compute())
+    plain = xtd.rechunk(ds, dataset_over(ds), tmp_path / "plain.zarr", shards=False)
+    assert plain["t2m"].encoding["shards"] is None
+
+
+def test_it_goes_to_any_store_of_zarr(source, tmp_path):
+    ds = source[["t2m", "orography"]]
+    store = zarr.storage.MemoryStore()
+    copy = xtd.rechunk(ds, dataset_over(ds), store)
+    xr.testing.assert_identical(copy.compute(), ds.compute())
+    url = "memory://rechunk/copy.zarr"
+    copy = xtd.rechunk(ds, dataset_over(ds), url)
+    xr.testing.assert_identical(copy.compute(), ds.compute())
+    with pytest.raises(FileExistsError):
+        xtd.rechunk(ds, dataset_over(ds), url)
+
+
+def test_values_opened_without_decoding_stay_as_they_are(path, source, tmp_path):
+    raw = xr.open_zarr(path, chunks=None, consolidated=False, mask_and_scale=False)
+    xtd.rechunk(raw[["packed"]], dataset_over(source), tmp_path / "copy.zarr")
+    again = xr.open_zarr(tmp_path / "copy.zarr", chunks=None, mask_and_scale=False)
+    xr.testing.assert_identical(again.compute(), raw[["packed"]].compute())
+
+
+@pytest.mark.slow
+def test_a_cluster_copies_for_its_client(source, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    write, wrote = Target.write, set()
+
+    def write_there(self, task, variable):
+        wrote.add(distributed.get_worker().address)  # raises where there is none
+        write(self, task, variable)
+
+    monkeypatch.setattr(Target, "write", write_there)
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        ds = source[["t2m", "packed"]].drop_vars("angle")
+        for name, data in {"lazy": ds, "dask": ds.chunk(time=40)}.items():
+            copy = xtd.rechunk(data, dataset_over(ds), tmp_path / name, memory="4 MiB")
+            xr.testing.assert_identical(copy.compute(), ds.compute())
+    assert len(wrote) == 1
+
+
+# What is read, and how often.
+
+
+class CountedArray(BackendArray):
+    """An array in chunks, which counts how often each is read."""
+
+    def __init__(self, values, chunks, reads):
+        self.values, self.chunks, self.reads = values, chunks, reads
+        self.shape, self.dtype = values.shape, values.dtype
+
+    def __getitem__(self, key):
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.BASIC, self.read
+        )
+
+    def read(self, key):
+        ranges = [range(length)[part] for length, part in zip(self.shape, key, strict=True)]
+        touched = [
+            range(each[0] // size, each[-1] // size + 1)
+            for each, size in zip(ranges, self.chunks, strict=True)
+        ]
+        for chunk in itertools.product(*touched):
+            self.reads[chunk] = self.reads.get(chunk, 0) + 1
+        return self.values[key]
+
+
+def counted(chunks, sizes=SIZES):
+    values = np.random.default_rng(0).normal(size=tuple(sizes.values())).astype("float32")
+    reads = {}
+    lazy = indexing.LazilyIndexedArray(CountedArray(values, chunks, reads))
+    variable = xr.Variable(tuple(sizes), lazy, encoding={"chunks": chunks})
+    variable.encoding["preferred_chunks"] = dict(zip(sizes, chunks, strict=True))
+    return xr.Dataset({"t2m": variable}), reads
+
+
+def test_each_chunk_is_read_once_if_memory_allows(tmp_path):
+    ds, reads = counted((1, 12, 20))
+    xtd.rechunk(ds, dataset_over(ds), tmp_path / "copy.zarr", memory="16 MiB")
+    assert set(reads.values()) == {1}
+    assert len(reads) == SIZES["time"]
+
+
+def test_less_memory_reads_more_and_takes_no_more(tmp_path):
+    sizes = {"time": 400, "y": 100, "x": 100}  # 16 MB
+    ds, reads = counted((1, 100, 100), sizes)
+    dataset = dataset_over(ds, memory="16 MiB")
+    tracemalloc.start()
+    xtd.rechunk(ds, dataset, tmp_path / "copy.zarr", memory="3 MiB", chunks={"time": 400})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * 2**20  # beside modules that are imported and the threads of zarr
+    # A third of the memory is a region, which has all steps of some places.
+    assert max(reads.values()) <= -(-16 * 10**6 // (3 * 2**20 // 6))
+
+
+def test_an_epoch_of_the_copy_reads_what_was_promised(tmp_path):
+    ds, before = counted((1, 12, 20))
+    dataset = dataset_over(ds, memory="96 KiB")
+    promised = next(each for each in dataset.explain().advice if "xtorch_data.rechunk" in each)
+    for _ in dataset:
+        pass
+    assert sum(before.values()) / SIZES["time"] > 3  # times each chunk is read
+    copy = xtd.rechunk(ds, dataset, tmp_path / "copy.zarr", memory="16 MiB")
+    again, reads = counted(copy["t2m"].encoding["chunks"])
+    for _ in dataset_over(again, memory="96 KiB"):
+        pass
+    decoded = sum(reads.values()) * np.prod(copy["t2m"].encoding["chunks"])
+    used = np.prod(list(SIZES.values()))
+    assert decoded / used <= 1.3
+    times = float(promised.rsplit(", ", 1)[1].removesuffix(" times"))
+    assert times <= 1.3
+
+
+# Interrupted, and gone on with.
+
+INTERRUPTED = """
+    import os, signal, sys
+    import xarray as xr
+    import xtorch_data as xtd
+    from xtorch_data.rechunk_target import Target
+
+    ds = xr.open_zarr(sys.argv[1], chunks=None, consolidated=False)
+    dataset = xtd.IterableDataset(
+        ds, {"time": 48}, {"time": 47}, inputs=["t2m"], shuffle=True, memory="256 KiB"
+    )
+    write, written = Target.write, []
+
+    def write_and_die(self, task, variable):
+        write(self, task, variable)
+        written.append(task)
+        if len(written) == 12:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Target.write = write_and_die
+    xtd.rechunk(ds, dataset, sys.argv[2], memory="1 MiB")
+"""
+
+
+def test_a_killed_copy_goes_on_with_the_same_call(path, source, tmp_path, monkeypatch):
+    target = tmp_path / "copy.zarr"
+    (tmp_path / "script.py").write_text(textwrap.dedent(INTERRUPTED))
+    ended = Script(tmp_path / "script.py", path, target, folder=tmp_path).wait()
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    half = xr.open_zarr(target, chunks=None, consolidated=False)
+    assert UNFINISHED in half.attrs
+    with pytest.raises(ValueError, match="has not finished"):
+        dataset_over(half)
+    record = Target(target, None).done[:]
+    before = np.count_nonzero(record)
+    assert 8 <= before <= 12  # but for those at work at the time
+    written = []
+    write = Target.write
+    monkeypatch.setattr(
+        Target, "write", lambda self, task, each: written.append(task) or write(self, task, each)
+    )
+    for other in (source.assign_attrs(title="other"), source.drop_vars("angle")):
+        with pytest.raises(FileExistsError, match="unfinished copy of something else"):
+            xtd.rechunk(other, dataset_over(source), target, memory="1 MiB")
+    with pytest.raises(FileExistsError, match="chunks"):
+        xtd.rechunk(source, dataset_over(source), target, memory="1 MiB", chunks={"time": 7})
+    assert not written
+    copy = xtd.rechunk(source, dataset_over(source), target, memory="1 MiB")
+    assert len(written) == len(record) - before
+    assert not {task.number for task in written} & set(np.flatnonzero(record).tolist())
+    xr.testing.assert_identical(copy.compute(), source.compute())
+
+
+def test_verify_finds_what_has_changed_and_the_next_call_mends_it(source, tmp_path, monkeypatch):
+    target, ds = tmp_path / "copy.zarr", source[["t2m"]]
+    verify = rechunking._verify
+
+    def change_and_verify(*arguments):
+        zarr.open_group(target)["t2m"][100, 3, 5] = 0.25
+        verify(*arguments)
+
+    monkeypatch.setattr(rechunking, "_verify", change_and_verify)
+    with pytest.raises(RuntimeError, match=r"1 of \d+ regions .* 't2m' at isel\(time="):
+        xtd.rechunk(ds, dataset_over(ds), target, memory="1 MiB")
+    assert UNFINISHED in zarr.open_group(target).attrs
+
+    def damage_and_verify(*arguments):
+        file = next(each for each in (target / "t2m" / "c").rglob("*") if each.is_file())
+        file.write_bytes(file.read_bytes()[:-9])
+        verify(*arguments)
+
+    monkeypatch.setattr(rechunking, "_verify", damage_and_verify)
+    with pytest.raises(RuntimeError, match="not what was written"):
+        xtd.rechunk(ds, dataset_over(ds), target, memory="1 MiB")
+    monkeypatch.undo()
+    copy = xtd.rechunk(ds, dataset_over(ds), target, memory="1 MiB")
+    xr.testing.assert_identical(copy.compute(), ds.compute())
+
+
+def test_an_encoding_that_loses_values_is_refused_at_once(source, tmp_path):
+    ds = source[["t2m"]].compute()
+    ds["t2m"].encoding = {"dtype": "int8", "scale_factor": 1.0, "_FillValue": -128}
+    with pytest.raises(ValueError, match="'t2m' .* does not keep the values"):
+        xtd.rechunk(ds, dataset_over(ds), tmp_path / "copy.zarr")
+    small = ds.isel(time=slice(50), y=slice(3))
+    with pytest.raises(ValueError, match="'t2m' is not what it was"):
+        xtd.rechunk(small, dataset_over(small), tmp_path / "small.zarr")
+
+
+# What is refused.
+
+
+def test_what_exists_is_left_alone(source, tmp_path):
+    ds = source[["orography", "t2m"]]
+    xtd.rechunk(ds, dataset_over(ds), tmp_path / "copy.zarr")
+    with pytest.raises(FileExistsError, match="not a copy that was interrupted"):
+        xtd.rechunk(ds, dataset_over(ds), tmp_path / "copy.zarr")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="other files"):
+        xtd.rechunk(ds, dataset_over(ds), tmp_path / "notes")
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        (lambda ds: ds.rename(time="step"), {}, "have dim 'time', but ds has"),
+        (lambda ds: ds.rename(t2m=7), {}, "by text, not 7"),
+        (lambda ds: ds.stack(place=("y", "x")), {}, "have dim|MultiIndex"),
+        (lambda ds: ds, {"chunks": {"height": 3}}, "chunks names dim 'height'"),
+        (lambda ds: ds, {"chunks": {"time": 0}}, "positive integer, not 0"),
+        (lambda ds: ds, {"chunks": {"y": 5}, "shards": {"y": 8}}, "no multiple of the chunks"),
+        (lambda ds: ds, {"encoding": {"u10": {}}}, "encoding names 'u10'"),
+        (lambda ds: ds, {"encoding": {"t2m": {"chunks": (1, 1, 1)}}}, "give chunks="),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    source, tmp_path, change, arguments, message
+):
+    ds = source[["t2m"]]
+    with pytest.raises(ValueError, match=message):
+        xtd.rechunk(change(ds), dataset_over(ds), tmp_path / "copy.zarr", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_multiindex_is_refused(source, tmp_path):
+    ds = source[["t2m"]].drop_vars("name").assign_coords(x=range(SIZES["x"]))
+    ds = ds.isel(time=slice(0, 60)).stack(place=("y", "x"))
+    with pytest.raises(ValueError, match="'place' is a MultiIndex.*reset_index"):
+        xtd.rechunk(ds, dataset_over(source), tmp_path / "copy.zarr")
+
+
+# The warning.
+
+LARGE = {"time": 4000, "y": 400, "x": 500}  # 3 GB of which nothing is written
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A store of a chunk for each step, of which chunks are many."""
+    path = tmp_path_factory.mktemp("hostile") / "fields.zarr"
+    group = zarr.create_group(path)
+    for name, chunks in {"t2m": (1, 400, 500), "good": (250, 20, 25)}.items():
+        group.create_array(
+            name,
+            shape=tuple(LARGE.values()),
+            chunks=chunks,
+            dtype="float32",
+            dimension_names=list(LARGE),
+        )
+    return xtd.open_zarr(path, consolidated=False)
+
+
+def warned(make):
+    """What is said when a dataset is made."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made = make()
+    return made, [str(each.message) for each in caught]
+
+
+SERIES = {"input_dims": {"time": 365}, "input_overlap": {"time": 364}}
+
+
+@pytest.mark.parametrize("order", ["shuffled", "in order", "map"])
+def test_chunks_that_do_not_fit_are_said_once_with_the_figure(hostile, order):
+    ds = hostile[["t2m"]]
+    make = {
+        "shuffled": lambda: xtd.IterableDataset(ds, **SERIES, shuffle=True, memory="256 MiB"),
+        "in order": lambda: xtd.IterableDataset(ds, **SERIES, memory="64 MiB"),
+        "map": lambda: xtd.MapDataset(ds, **SERIES, memory="256 MiB"),
+    }[order]
+    dataset, said = warned(make)
+    assert len(said) == 1
+    times = float(said[0].split(" times as much")[0].rsplit(" ", 1)[1])
+    assert times > 4
+    if order != "map":
+        assert times == pytest.approx(dataset.explain().amplification, rel=0.05)
+    assert "xtorch_data.rechunk" in said[0] and "time 1 × y 400 × x 500" in said[0]
+    parts, said = warned(lambda: list(xtd.split(dataset, "time", fractions=(0.5, 0.5))))
+    assert len(parts) == 2
+    assert not said
+    _, said = warned(lambda: pickle.loads(pickle.dumps(dataset)))
+    assert not said
+
+
+def test_the_line_that_made_the_dataset_is_to_blame(hostile):
+    with pytest.warns(UserWarning, match="an epoch decodes") as caught:
+        xtd.MapDataset(hostile[["t2m"]], **SERIES, memory="256 MiB")
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda ds: xtd.IterableDataset(ds[["good"]], **SERIES, memory="256 MiB", shuffle=True),
+        lambda ds: xtd.IterableDataset(ds[["t2m"]], {"time": 8, "y": -1, "x": -1}),
+        # In memory, or so little that nobody waits for it.
+        lambda ds: xtd.IterableDataset(xr.zeros_like(ds[["t2m"]].isel(x=0)).load(), **SERIES),
+        lambda ds: xtd.IterableDataset(
+            ds[["t2m"]].isel(time=slice(99), y=slice(9)), {"time": 50}, {"time": 49}, memory="4 MiB"
+        ),
+    ],
+)
+def test_nothing_is_said_of_chunks_that_do(hostile, make):
+    _, said = warned(lambda: make(hostile))
+    assert not [each for each in said if "decodes" in each]
+
+
+def test_one_of_a_loaders_workers_speaks_for_all(hostile, as_worker):
+    def make():
+        return xtd.IterableDataset(hostile[["t2m"]], **SERIES, memory="256 MiB", shuffle=True)
+
+    for worker, count in [(0, 1), (1, 0), (2, 0)]:
+        as_worker(worker, 3)
+        assert len(warned(make)[1]) == count
