@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 __all__ = ["options", "set_options"]
 
-options: dict[str, Any] = {"progress": None}
+options: dict[str, bool | None] = {"progress": None}
 
 
 class set_options:  # noqa: N801, named as xarray's
-    """Set options, from now on or in a ``with`` block, as `xarray.set_options` does.
+    """Set an option, from now on or in a ``with`` block, as `xarray.set_options` does.
 
     Parameters
     ----------
@@ -21,10 +19,8 @@ class set_options:  # noqa: N801, named as xarray's
 
     Raises
     ------
-    TypeError
-        If there is no such option.
     ValueError
-        If an option does not take the value.
+        If `progress` is none of these.
 
     Examples
     --------
@@ -32,14 +28,11 @@ class set_options:  # noqa: N801, named as xarray's
     ...     pass  # without a bar
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        for name, value in kwargs.items():
-            if name not in options:
-                raise TypeError(f"there is no option {name!r}; there are {list(options)}")
-            if value is not None and not isinstance(value, bool):
-                raise ValueError(f"{name} must be True, False or None, not {value!r}")
-        self._before = {name: options[name] for name in kwargs}
-        options.update(kwargs)
+    def __init__(self, *, progress: bool | None) -> None:
+        if progress is not None and not isinstance(progress, bool):
+            raise ValueError(f"progress must be True, False or None, not {progress!r}")
+        self._before = dict(options)
+        options["progress"] = progress
 
     def __enter__(self) -> None:
         return
