@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -277,8 +277,8 @@ def _fill(file: io.FileIO, begin: int, memory: memoryview) -> int:
     return read
 
 
-async def together(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run coroutines at the same time; when all have ended, raise the first error.
+async def together(jobs: Iterable[Awaitable[None]]) -> None:
+    """Run some jobs at the same time; when all have ended, raise the first error.
 
     Not before: they write into memory that must not be lent again.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import contextvars
 import itertools
 import logging
 import os
@@ -26,6 +27,7 @@ from .cache import BlockCache
 from .epoch import Load, Stage
 from .failures import reaching
 from .gather import PieceInMemory
+from .graphs import threads_for_graphs
 from .loaded import Loaded, Located
 from .prepare import Preparer, Tail
 from .reader import Reader, ReadError, Rest
@@ -104,7 +106,7 @@ def run(
     batches : iterator of int
         Number of samples of every batch.
     make_reader : callable
-        Makes the reader from an object with the executors ``work`` and ``graphs``.
+        Makes the reader from an object with the executors ``work`` and ``dask``.
     preparer : Preparer
         Makes what was read ready to be gathered.
     assemble : callable
@@ -161,8 +163,7 @@ class _Threads:
 
     def __init__(self) -> None:
         self.work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
-        # Of its own: work that waits for a graph must not take the threads that compute it.
-        self.graphs = ThreadPoolExecutor(os.cpu_count(), "xtorch_data-dask")
+        self.dask = threads_for_graphs()
         self.gather = ThreadPoolExecutor(GATHER_THREADS, "xtorch_data-gather")
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(self.work)
@@ -179,7 +180,7 @@ class _Threads:
     def _run(self) -> None:
         self.loop.run_forever()
         self.loop.close()  # and with it the pool of work
-        self.graphs.shutdown(wait=False)
+        self.dask.shutdown(wait=False)
 
     def close(self) -> None:
         """Let every thread come to its end, and wait for it; may be called again.
@@ -198,7 +199,7 @@ class _Threads:
         self.gather.shutdown(wait=True)
         self._thread.join()
         self.work.shutdown(wait=True, cancel_futures=True)
-        self.graphs.shutdown(wait=True, cancel_futures=True)
+        self.dask.shutdown(wait=True, cancel_futures=True)
         _open.discard(self)
 
 
@@ -326,6 +327,7 @@ class _Flights:
         self._preparer = preparer
         self._cache = cache
         self._recorder = recorder
+        self._context = contextvars.copy_context()
         # The garbage collector may close an iteration in the middle of a locked stretch.
         self._lock = threading.RLock()
         self._untaken: deque[_Flight] = deque()  # planned, no batch takes from them yet
@@ -451,7 +453,9 @@ class _Flights:
             self._begun += 1
             self._held += flight.nbytes
             before, self._before = self._before, flight
-            asyncio.run_coroutine_threadsafe(self._load(flight, before), self._loop)
+            loading = self._load(flight, before)
+            # Reads go on on several threads, but all of them as that of the consumer would.
+            self._context.copy().run(asyncio.run_coroutine_threadsafe, loading, self._loop)
 
     # On the event loop:
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
-import dask.base
-import dask.threaded
 import numpy as np
 import xarray as xr
 
@@ -17,6 +15,7 @@ from .chunks import Chunks
 from .direct import together
 from .epoch import Load, shared_box
 from .failures import Failure, read_by_chunks
+from .graphs import Graphs
 from .lazy import decodes_on_the_loop, read_path
 from .retry import RETRIES, retried
 from .stats import Recorder
@@ -24,7 +23,7 @@ from .streams import BLOCK_TRANSFORM, generator
 from .transforms import Transform
 from .windows import Windows
 
-__all__ = ["ReadError", "Reader", "Region", "Rest", "check_preprocessed", "computed"]
+__all__ = ["ReadError", "Reader", "Region", "Rest", "check_preprocessed"]
 
 # Reads under way at the same time; each already uses every core to decode its chunks.
 CONCURRENT_READS = 4
@@ -39,6 +38,9 @@ class ReadError(RuntimeError):
 
 # Steps of variables behind a region that were in the last chunk: where they begin, and the values.
 Rest = dict[Hashable, tuple[int, xr.Variable]]
+
+# A variable that several blocks want, for which box of them, and when it has been read.
+_Held = tuple[object, xr.Variable, asyncio.Future[None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +75,8 @@ class Reader:
         Notes what it takes.
     executor : concurrent.futures.Executor
         Where work runs that would block the event loop.
-    graphs : concurrent.futures.Executor
-        Where dask computes, unless it has been given a scheduler.
+    graphs : Graphs
+        Where dask computes.
     retries : int
         Attempts after the first to read what fails in passing.
     skipping : mapping of Hashable to mapping of Hashable to Chunks, optional
@@ -94,14 +96,12 @@ class Reader:
     epoch: int
     recorder: Recorder
     executor: Executor
-    graphs: Executor
+    graphs: Graphs
     retries: int = RETRIES
     skipping: Mapping[Hashable, Mapping[Hashable, Chunks]] | None = None
     failures: list[Failure] = field(default_factory=list)
     _blocking: set[Hashable] = field(default_factory=set)
-    _last: dict[Hashable, tuple[object, xr.Variable, asyncio.Future[None]]] = field(
-        default_factory=dict
-    )
+    _last: dict[Hashable, _Held] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(CONCURRENT_READS)
@@ -114,7 +114,7 @@ class Reader:
         own: dict[Hashable, xr.Variable] = {}
         whole: dict[Hashable, xr.Variable] = {}
         regions: dict[Hashable, Mapping[Hashable, slice]] = {}
-        shared = []
+        shared: dict[Hashable, xr.Variable] = {}
         for name, variable in block.variables.items():
             if variable._in_memory or isinstance(variable, xr.IndexVariable):
                 continue
@@ -128,8 +128,10 @@ class Reader:
             elif all(axis.dim in variable.dims for axis in self.windows.axes):
                 own[name], regions[name] = variable, region
             else:
-                shared.append(self._read_shared(name, variable, region))
-        await together([*shared, self._read_own(own, regions)])
+                shared[name], regions[name] = variable, region
+        computing = self._begin(own, shared, regions)
+        jobs = [self._copy_shared(name, each, self._last[name]) for name, each in shared.items()]
+        await together([*computing, *jobs, self._read_own(own, regions)])
         self.recorder.add(bytes_read=sum(variable.nbytes for variable in own.values()))
         return Region(block, whole)
 
@@ -171,33 +173,47 @@ class Reader:
         regions: Mapping[Hashable, Mapping[Hashable, slice]],
     ) -> None:
         """Read what no other block reads but for its halo."""
-        graphs = {name: each for name, each in variables.items() if each.chunks is not None}
         async with self._slots:  # before there are coroutines, which would be left if cancelled
             jobs = [
                 self._read_one(name, variable, regions[name])
                 for name, variable in variables.items()
-                if name not in graphs
+                if variable.chunks is None
             ]
-            if graphs:
-                jobs.append(self._compute(graphs, regions))
             with self.recorder.timed("read"):
                 await together(jobs)
 
-    async def _read_shared(
-        self, name: Hashable, variable: xr.Variable, region: Mapping[Hashable, slice]
-    ) -> None:
-        """Read a variable that lacks a dim, so that neighboring blocks ask for the same of it."""
-        box = shared_box(variable.dims, region)
-        held = self._last.get(name)
-        if held is None or held[0] != box:
+    def _begin(
+        self,
+        own: Mapping[Hashable, xr.Variable],
+        shared: Mapping[Hashable, xr.Variable],
+        regions: Mapping[Hashable, Mapping[Hashable, slice]],
+    ) -> list[Awaitable[None]]:
+        """Begin to compute what dask has of a block, and to read what lacks a dim.
+
+        The latter is what neighboring blocks ask for, too: only the first of them reads it.
+        """
+        graphs = {name: each for name, each in own.items() if each.chunks is not None}
+        wanted = {}
+        for name, variable in shared.items():
+            box = shared_box(variable.dims, regions[name])
+            if name not in self._last or self._last[name][0] != box:
+                wanted[name] = box
+                if variable.chunks is not None:
+                    graphs[name] = variable
+        computing = [asyncio.ensure_future(self._compute(graphs, regions))] if graphs else []
+        for name, box in wanted.items():
             reading = (
-                self._read_one(name, variable, region)
-                if variable.chunks is None
-                else self._compute({name: variable}, {name: region})
+                computing[0]
+                if name in graphs
+                else asyncio.ensure_future(self._read_one(name, shared[name], regions[name]))
             )
-            held = self._last[name] = box, variable, asyncio.ensure_future(reading)
+            self._last[name] = box, shared[name], reading
+        # If this block is given up, others may still want what is shared.
+        return [asyncio.shield(each) if wanted else each for each in computing]
+
+    async def _copy_shared(self, name: Hashable, variable: xr.Variable, held: _Held) -> None:
+        """Take a variable that lacks a dim from the block that reads it."""
         try:
-            # If this block is given up, others may still want it.
             await asyncio.shield(held[2])
         except Exception:
             if self._last.get(name) is held:  # the next one tries again
@@ -243,24 +259,28 @@ class Reader:
         graphs: Mapping[Hashable, xr.Variable],
         regions: Mapping[Hashable, Mapping[Hashable, slice]],
     ) -> None:
-        """Compute variables backed by dask together, so that they share what their graphs share."""
+        """Compute variables of dask together, so that they share what their graphs share."""
 
-        def compute(variables: Sequence[xr.Variable]) -> None:
+        async def compute(variables: Sequence[xr.Variable]) -> None:
             lazy = [variable.data for variable in variables]
-            results = computed(lazy, self.graphs)
+            # Elsewhere as many blocks at a time as there is memory for.
+            results, path = await self.graphs.on_cluster(lazy), "computed on a dask cluster"
+            if results is None:
+                async with self._slots:
+                    results, path = await self._run(self.graphs.here, lazy), "computed by dask"
             for variable, result in zip(variables, results, strict=True):
                 variable.data = result
+            self.recorder.add(**{path: len(lazy)})
 
-        async def load(part: xr.Variable) -> None:
-            await self._run(compute, [part])
-
-        self.recorder.add(**{"computed by dask": len(graphs)})
-        every, first = list(graphs.values()), next(iter(regions.values()))
-        try:
-            await self._retried(lambda: self._run(compute, every), graphs, first)
-        except ReadError as error:
-            for name, variable in graphs.items():
-                await self._skip(name, variable, regions[name], load, error)
+        every = list(graphs.values())
+        with self.recorder.timed("read"):
+            try:
+                await self._retried(lambda: compute(every), graphs, regions[next(iter(graphs))])
+            except ReadError as error:
+                for name, variable in graphs.items():
+                    await self._skip(
+                        name, variable, regions[name], lambda part: compute([part]), error
+                    )
 
     async def _retried(
         self,
@@ -311,17 +331,6 @@ class Reader:
             error.add_note(f"in preprocess of block {load.block}")
             raise
         return result  # type: ignore[no-any-return]
-
-
-def computed(collections: Sequence[Any], threads: Executor) -> Sequence[Any]:
-    """What dask makes of some collections: on these threads, unless it has been given others.
-
-    By default dask would start a pool for each thread that calls it, and keep it.
-    """
-    scheduler = dask.base.get_scheduler(collections=collections)  # type: ignore[no-untyped-call]
-    plain = scheduler in (None, dask.threaded.get)
-    options = {"scheduler": "threads", "pool": threads} if plain else {}
-    return dask.base.compute(*collections, **options)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def check_preprocessed(

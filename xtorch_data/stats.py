@@ -18,6 +18,7 @@ PATHS = (
     "read by zarr",
     "read by its backend",
     "computed by dask",
+    "computed on a dask cluster",
     "windows selected",
     "windows indexed",
     "windows copied",
@@ -60,9 +61,9 @@ class Stats:
         What could not be read.
     paths : mapping of str to int
         Ways that the data went, and how often. Regions of a variable: read directly, by zarr's
-        codec pipeline, by another backend, or computed by dask. Windows of a variable: selected by
-        torch or indexed by numpy, many at once; copied one by one; split, which is copied from
-        several blocks; or transformed.
+        codec pipeline, by another backend, or computed by dask, here or on a cluster. Windows of a
+        variable: selected by torch or indexed by numpy, many at once; copied one by one; split,
+        which is copied from several blocks; or transformed.
     """
 
     epoch: int
