@@ -83,6 +83,7 @@ class Graphs:
 
     def __init__(self, threads: Executor, work: Executor) -> None:
         self._threads, self._work = threads, work
+        self._used: Client | None = None
         self._said: set[str] = set()
 
     async def on_cluster(self, collections: Sequence[Any]) -> list[Any] | None:
@@ -94,7 +95,7 @@ class Graphs:
             The results. None if there is no such client, or it has given them up: it was closed
             or restarted, or has lost its scheduler.
         """
-        client = active_client()
+        client = self._client()
         if client is None:
             return None
         sent = _Sent(client, collections, self._say)
@@ -111,7 +112,7 @@ class Graphs:
 
     def on_cluster_now(self, collections: Sequence[Any]) -> list[Any] | None:
         """Likewise, while this thread waits."""
-        client = active_client()
+        client = self._client()
         if client is None:
             return None
         sent = _Sent(client, collections, self._say)
@@ -121,6 +122,13 @@ class Graphs:
         finally:
             sent.release()
 
+    def _client(self) -> Client | None:
+        client = active_client()
+        if client is None and self._used is not None and self._used.status != "running":
+            self._say_lost()
+        self._used = client or self._used
+        return client
+
     def _results(self, sent: _Sent) -> list[Any] | None:
         try:
             return sent.results()
@@ -129,11 +137,14 @@ class Graphs:
         except Exception:
             if sent.client.status == "running":
                 raise
-        self._say(
-            f"{sent.client} has given up what it was to compute, and is {sent.client.status}: that "
-            "is computed in this process"
-        )
+        self._say_lost()
         return None
+
+    def _say_lost(self) -> None:
+        self._say(
+            "a client of dask was closed, or gave up what it was to compute: it goes on in this "
+            "process"
+        )
 
     def here(self, collections: Sequence[Any]) -> Sequence[Any]:
         """What dask makes of collections in this process, or by the scheduler that it was told."""
