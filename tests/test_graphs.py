@@ -2,11 +2,14 @@
 
 import asyncio
 import collections
+import logging
 import os
+import runpy
 import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cloudpickle
 import dask
@@ -15,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from distributed import Client, Future, LocalCluster
+from distributed import Client, Future, LocalCluster, worker_client
 from helpers import assert_once, samples_of
 
 import xtorch_data as xtd
@@ -35,8 +38,7 @@ def fields(time=60):
 
 
 def anomalies(ds):
-    months = ds.groupby("time.month")
-    return (months - months.mean()).drop_vars("month")
+    return ds.groupby("time.month").map(lambda month: month - month.mean("time"))
 
 
 # What a user writes before training.
@@ -154,14 +156,17 @@ def client(cluster):
         yield client
 
 
-def slowly(values):
-    time.sleep(0.02)
-    return values
+def slow(time_steps=60):
+    """Data of which each chunk takes a while."""
 
+    def slowly(values):  # not sent by name: workers need not import this module
+        time.sleep(0.02)
+        return values
 
-def slow(time=60):
-    ds = fields(time).chunk(time=6)
-    return ds.map_blocks(slowly, template=ds)
+    ds = fields(time_steps).chunk(time=6)
+    for name in ds.data_vars:
+        ds[name].data = ds[name].data.map_blocks(slowly, dtype="f4", meta=np.empty((0, 0), "f4"))
+    return ds
 
 
 def until(condition):
@@ -278,6 +283,16 @@ def test_tasks_that_take_all_threads_of_the_cluster_compute_on_their_own(client)
         assert HERE in stream and CLUSTER not in stream and samples == {HERE}
 
 
+def test_a_task_that_gives_its_thread_back_uses_the_cluster(client):
+    def train():
+        with worker_client() as client, client.as_current():
+            stream = dataset_of(slow(12))
+            return len(samples_of(stream)), set(stream.stats().paths)
+
+    count, paths = client.submit(train).result(60)
+    assert count == 7 and CLUSTER in paths and HERE not in paths
+
+
 def test_a_cluster_without_workers_is_waited_for_and_that_is_said(monkeypatch, caplog):
     monkeypatch.setattr(graphs, "PATIENCE_SECONDS", 0.05)
     with (
@@ -311,6 +326,13 @@ def test_a_client_on_the_loop_of_the_user_is_left_alone():
     assert count == 55 and CLUSTER not in paths
 
 
+def test_the_example_trains_on_what_a_cluster_computes(client):
+    main = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "train_dask.py"))["main"]
+    seen, paths = main(epochs=1)
+    assert_once([number for batch in seen for number in batch], 240 - 8)
+    assert paths[CLUSTER] and HERE not in paths
+
+
 # ---------------------------------------------------------------------------------------------
 # Worker processes
 
@@ -334,12 +356,21 @@ def test_persisted_data_trains_and_says_where_it_cannot(client):
         list(in_forks(ds))
 
 
-@pytest.mark.slow
-def test_a_worker_of_the_cluster_that_is_killed_costs_no_batch():
+# ---------------------------------------------------------------------------------------------
+# A cluster of processes
+
+
+@pytest.fixture(scope="module")
+def processes():
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
-    ds = slow()
-    with LocalCluster(**options) as processes, Client(processes) as client:
-        dataset = dataset_of(ds, shuffle=False, memory="1 kB")
+    with LocalCluster(**options, silence_logs=logging.ERROR) as cluster:
+        yield cluster
+
+
+@pytest.mark.slow
+def test_a_worker_of_the_cluster_that_is_killed_costs_no_batch(processes):
+    with Client(processes) as client:
+        dataset = dataset_of(slow(), shuffle=False, memory="1 kB")
         batches = []
         for batch in dataset:
             batches.append(batch)

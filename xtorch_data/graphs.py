@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import itertools
 import logging
 import os
 import sys
 import threading
+import uuid
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -18,6 +20,8 @@ import dask
 import dask.base
 import dask.system
 import dask.threaded
+from dask._task_spec import Alias, convert_legacy_graph
+from dask.core import flatten
 
 __all__ = ["Graphs", "active_client", "threads_for_graphs"]
 
@@ -192,7 +196,11 @@ class _Sent:
 
         try:
             # Graphs are computed one after the other: in the order in which they are wanted.
-            persisted = self.client.persist(self._collections, fifo_timeout="0s")
+            persisted = self.client.persist(
+                _renamed(dask.base.optimize(*self._collections)),  # type: ignore[no-untyped-call]
+                optimize_graph=False,
+                fifo_timeout="0s",
+            )
             futures = {each.key: each for each in futures_of(persisted)}  # type: ignore[no-untyped-call]
         except Exception as error:
             self._gathering.set_exception(error)
@@ -249,6 +257,35 @@ class _Sent:
                 with contextlib.suppress(RuntimeError):  # the client is gone
                     future.release()
             self._futures = []
+
+
+def _renamed(collections: Sequence[Any]) -> list[Any]:
+    """Optimized collections whose tasks have names that no other has.
+
+    Clusters share tasks of the same name. Those of two blocks may be fused differently, and fail or
+    hang then (dask/dask#9888); others are released by one block as the next one asks for them.
+    """
+    graph: dict[Any, Any] = {}
+    for each in collections:
+        graph.update(each.__dask_graph__())
+    graph = convert_legacy_graph(graph)
+    wanted = [list(flatten(each.__dask_keys__())) for each in collections]  # type: ignore[no-untyped-call]
+    suffix = f"-{uuid.uuid4().hex}"
+    names = {
+        key: (f"{key[0]}{suffix}", *key[1:]) if isinstance(key, tuple) else f"{key}{suffix}"
+        for key in {*graph, *itertools.chain.from_iterable(wanted)}
+    }
+    found: dict[Any, Any] = {
+        # What is persisted already is no task here.
+        new: graph[key].substitute(names, key=new) if key in graph else Alias(new, key)
+        for key, new in names.items()
+    }
+    made = []
+    for each, keys in zip(collections, wanted, strict=True):
+        rebuild, arguments = each.__dask_postpersist__()
+        old = {key[0] if isinstance(key, tuple) else key for key in keys}
+        made.append(rebuild(found, *arguments, rename={name: f"{name}{suffix}" for name in old}))
+    return made
 
 
 def _set(event: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
