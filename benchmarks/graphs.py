@@ -53,7 +53,7 @@ def table(quick: bool) -> tuple[str, list[Target]]:
                         CLUSTER: _epoch(work, function, steps, {}, client),
                     }
                     if not turn:
-                        _compare([way() for way in ways.values()])
+                        _compare([[_digest(batch) for batch in way()] for way in ways.values()])
                         continue
                     for name, way in ways.items():
                         begin = time.perf_counter()
@@ -93,19 +93,21 @@ def _epoch(
     )
 
     def epoch() -> Iterable[Any]:
-        with dask.config.set(scheduler=client):
+        with dask.config.set(scheduler=client or "threads"):
             yield from dataset
 
     return epoch
 
 
-def _compare(epochs: list[Iterable[Any]]) -> None:
-    """Raise if they do not give the same batches."""
-    import torch
+def _digest(batch: Any) -> tuple[list[int], float, float]:
+    """What tells batches apart, up to the order of sums."""
+    x = batch.x.double()
+    return batch.index.tolist(), float(x.sum()), float(x.square().sum())
 
+
+def _compare(epochs: list[list[tuple[list[int], float, float]]]) -> None:
+    """Raise if they are not of the same batches."""
     for number, (expected, *others) in enumerate(zip(*epochs, strict=True)):
         for other in others:
-            if not torch.equal(expected.index, other.index):
-                raise AssertionError(f"batch {number} has other samples")
-            if not torch.allclose(expected.x, other.x, rtol=1e-5, equal_nan=True):
+            if other[0] != expected[0] or not np.allclose(other[1:], expected[1:], rtol=1e-6):
                 raise AssertionError(f"batch {number} differs")
