@@ -19,7 +19,7 @@ import pytest
 import torch
 import xarray as xr
 from distributed import Client, Future, LocalCluster, worker_client
-from helpers import assert_once, samples_of
+from helpers import assert_once, in_a_process, samples_of
 
 import xtorch_data as xtd
 from xtorch_data import graphs
@@ -215,7 +215,8 @@ def test_statistics_send_the_mask_once(client, monkeypatch):
     persist = Client.persist
 
     def noted(self, collections, **options):
-        sizes.append(len(cloudpickle.dumps([each.__dask_graph__() for each in collections])))
+        graph = {key: task for each in collections for key, task in each.dask.items()}
+        sizes.append(sum(len(cloudpickle.dumps(task)) for task in graph.values()))
         return persist(self, collections, **options)
 
     dataset = xtd.IterableDataset(
@@ -227,7 +228,7 @@ def test_statistics_send_the_mask_once(client, monkeypatch):
     monkeypatch.setattr(Client, "persist", noted)
     assert float(xtd.Normalize.fit(dataset).mean["a"]) == 0
     (size,) = sizes
-    assert size < 800_000 + 2 * 100_000 + 400_000  # data, mask and 20 tasks
+    assert size < 2_500_000  # data twice, the mask of 100 kB and 20 tasks; not 20 masks
 
 
 def test_breaking_off_gives_up_what_is_under_way_but_nothing_of_the_user(client):
@@ -331,6 +332,26 @@ def test_the_example_trains_on_what_a_cluster_computes(client):
     seen, paths = main(epochs=1)
     assert_once([number for batch in seen for number in batch], 240 - 8)
     assert paths[CLUSTER] and HERE not in paths
+
+
+def test_the_interpreter_ends_while_blocks_are_on_a_cluster(tmp_path):
+    script = """
+        import dask.array, time, xarray as xr, xtorch_data as xtd
+        from distributed import Client
+
+        def slowly(values):
+            time.sleep(0.1)
+            return values
+
+        if __name__ == "__main__":
+            client = Client(processes=False, n_workers=1, dashboard_address=":0")
+            values = dask.array.zeros(600, chunks=6).map_blocks(slowly, dtype="f8")
+            ds = xr.Dataset({"a": ("time", values)})
+            iterator = iter(xtd.IterableDataset(ds, {"time": 6}, batch_size=2, memory="1 kB"))
+            print(len(next(iterator)))
+    """
+    run = in_a_process(script, timeout=60, warnings_as_errors=False)
+    assert run.returncode == 0 and run.stdout.strip() == "2", run.stderr
 
 
 # ---------------------------------------------------------------------------------------------

@@ -206,11 +206,14 @@ class _Threads:
 _open: weakref.WeakSet[_Threads] = weakref.WeakSet()
 
 
-@atexit.register
 def _close_all() -> None:
     """End iterations that are still open, while there are threads to end them."""
     for threads in list(_open):
         threads.close()
+
+
+# Before executors wait for their threads, which may wait for what a cluster no longer computes.
+getattr(threading, "_register_atexit", atexit.register)(_close_all)
 
 
 async def _stop() -> None:
