@@ -20,7 +20,6 @@ import dask
 import dask.base
 import dask.system
 import dask.threaded
-from dask._task_spec import Alias, convert_legacy_graph
 from dask.core import flatten
 
 __all__ = ["Graphs", "active_client", "threads_for_graphs"]
@@ -265,6 +264,9 @@ def _renamed(collections: Sequence[Any]) -> list[Any]:
     Clusters share tasks of the same name. Those of two blocks may be fused differently, and fail or
     hang then (dask/dask#9888); others are released by one block as the next one asks for them.
     """
+    # Not in the oldest dask that computes here: what is sent to a cluster needs a newer one.
+    from dask._task_spec import Alias, convert_legacy_graph
+
     graph: dict[Any, Any] = {}
     for each in collections:
         graph.update(each.__dask_graph__())
