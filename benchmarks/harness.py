@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import explain, gpu, growth, memory, planning, rechunking, remote, report, state
+from . import explain, gpu, graphs, growth, memory, planning, rechunking, remote, report, state
 from .contenders import Contender, contenders
 from .environment import insitubatch_python
 from .process import Epoch, Process, warm
@@ -144,7 +144,8 @@ def main() -> None:
     wanted = os.environ.get("WORKLOAD") or ""
     names = [name for group in GROUPS.values() for name in group]
     chosen = GROUPS.get(wanted) or [name for name in names if wanted in ("", name)]
-    known = [*GROUPS, "planning", "explain", "memory", "growth", "state", "gpu", "rechunk"]
+    tables = ["planning", "explain", "memory", "growth", "state", "gpu", "rechunk", "dask"]
+    known = [*GROUPS, *tables]
     if not chosen and wanted not in known:
         raise SystemExit(f"no workload {wanted!r}; there are {known} and {names}")
     found: list[Target] = []
@@ -170,6 +171,7 @@ def main() -> None:
             "state": state.table,
             "gpu": gpu.table,
             "rechunk": rechunking.table,
+            "dask": graphs.table,
         }
         for name, measure in tables.items():
             if wanted in ("", name):

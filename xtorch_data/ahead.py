@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,13 +33,14 @@ def ahead(
         How many are fetched and wait to be used.
     """
     thread = ThreadPoolExecutor(1, "xtorch_data-ahead")
+    context = contextvars.copy_context()  # such as who is the client of dask
     waiting: deque[Future[Got]] = deque()
     going_on = True
     try:
         while True:
             while going_on and len(waiting) < most:
                 try:
-                    waiting.append(thread.submit(fetch, next(asked)))
+                    waiting.append(thread.submit(context.run, fetch, next(asked)))
                 except StopIteration:
                     going_on = False
                 except Exception as error:

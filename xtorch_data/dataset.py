@@ -37,6 +37,7 @@ from .explain import explain
 from .explanation import Explanation
 from .filters import as_weights, as_where, evaluated, labeled
 from .forked import let_forks_wait_for_reads, make_safe
+from .graphs import Graphs
 from .intervals import Uneven, cut, total
 from .labels import LabelledWindows
 from .lazy import with_recycled_memory
@@ -620,7 +621,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 epoch=epoch,
                 recorder=recorder,
                 executor=threads.work,
-                graphs=threads.graphs,
+                graphs=Graphs(threads.dask, threads.work),
                 retries=self.retries,
                 disk=self._disk,
                 skipping=self.on_error == "skip",

@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -380,8 +380,8 @@ def _fill(file: io.FileIO, begin: int, memory: memoryview) -> int:
     return read
 
 
-async def together(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """What coroutines return that run at the same time; when all have ended, raise the first error.
+async def together(jobs: Iterable[Awaitable[T]]) -> list[T]:
+    """What jobs return that run at the same time; when all have ended, raise the first error.
 
     Not before: they write into memory that must not be lent again.
     """

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from dask.system import CPU_COUNT
 
 from .assembly import Assembly
 from .batch import Batch
@@ -24,6 +23,7 @@ from .cells import Group, Place, Region, cells_of
 from .disk_cells import OnDisk
 from .epoch import Piece
 from .gather import PieceInMemory, window_views
+from .graphs import Graphs, threads_for_graphs
 from .lazy import with_recycled_memory
 from .loaded import Loaded
 from .mapped import mapped
@@ -77,8 +77,8 @@ class Fetcher:
         self._keep = keep
         self._loop = asyncio.new_event_loop()
         self._work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
-        # Of its own: work that waits for a graph must not take the threads that compute it.
-        self._graphs = ThreadPoolExecutor(CPU_COUNT, "xtorch_data-dask")
+        dask = threads_for_graphs()
+        self._graphs = Graphs(dask, self._work)
         self._loop.set_default_executor(self._work)
         self._blocks = Buffers(memory, total=memory)
         # A preprocess works on cells of all variables.
@@ -93,7 +93,7 @@ class Fetcher:
         self._held: OrderedDict[Cell, Future[xr.Dataset]] = OrderedDict()
         self._nbytes = 0
         self._lock = threading.Lock()
-        weakref.finalize(self, _end, self._loop, self._graphs, os.getpid())
+        weakref.finalize(self, _end, self._loop, dask, os.getpid())
         threading.Thread(
             target=_run, args=(self._loop,), name="xtorch_data-fetch", daemon=True
         ).start()
@@ -326,8 +326,8 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()  # and with it the pool of work
 
 
-def _end(loop: asyncio.AbstractEventLoop, graphs: ThreadPoolExecutor, process: int) -> None:
+def _end(loop: asyncio.AbstractEventLoop, dask: ThreadPoolExecutor, process: int) -> None:
     """Let the threads of a fetcher end, in the process that has them."""
     if process == os.getpid() and not loop.is_closed():
         loop.call_soon_threadsafe(loop.stop)
-        graphs.shutdown(wait=False)
+        dask.shutdown(wait=False)

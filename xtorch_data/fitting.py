@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -26,11 +25,12 @@ from .buffers import Buffers
 from .choice import Table
 from .covered import covered, places_covered, wanted_along
 from .epoch import Load, Piece
+from .graphs import Graphs, active_client, threads_for_graphs
 from .lazy import with_recycled_memory
 from .moments import Moments
 from .plan import Plan
 from .progress import bar
-from .reader import CONCURRENT_READS, Reader, check_preprocessed, computed
+from .reader import CONCURRENT_READS, Reader, check_preprocessed
 from .samples import Samples
 from .sources import layout_of
 from .stats import Recorder
@@ -288,17 +288,30 @@ class _Walk:
 
 def _compute(walk: _Walk, take: Callable[[Found], None]) -> None:
     """Let dask compute blocks and their moments, wherever it runs."""
-    counting = replace(walk, data=xr.Dataset())  # it may be sent to other processes, the data not
+    # It may be sent to other processes, and with it what windows are wanted, but not the data.
+    counting = delayed(replace(walk, data=xr.Dataset()), pure=False, traverse=False)
     loads = walk.loads()
-    with ThreadPoolExecutor(os.cpu_count(), "xtorch_data-dask") as graphs:
-        while some := list(itertools.islice(loads, min(walk.room, BLOCKS_IN_A_GRAPH))):
+    with (
+        ThreadPoolExecutor(1, "xtorch_data-work") as work,
+        threads_for_graphs() as threads,
+    ):
+        graphs = Graphs(threads, work)
+        # A cluster holds blocks in memory of its own.
+        room = walk.room if active_client() is None else BLOCKS_IN_A_GRAPH
+        while some := list(itertools.islice(loads, min(room, BLOCKS_IN_A_GRAPH))):
             tasks = []
             for load in some:
                 block = walk.data.isel(load.slices(walk.windows), missing_dims="ignore")
-                task = delayed(partial(counting.preprocessed_moments, load), pure=False)
-                tasks.append(task(block))
-            for found in computed(tasks, graphs):
-                take(found)
+                tasks.append(_counted(counting, load, block))
+            found = graphs.on_cluster_now(tasks)
+            for each in graphs.here(tasks) if found is None else found:
+                take(each)
+
+
+@partial(delayed, pure=False)
+def _counted(walk: _Walk, load: Load, block: xr.Dataset) -> Found:
+    """Moments of a block, as a task of dask that gets the walk from another."""
+    return walk.preprocessed_moments(load, block)
 
 
 def _read(walk: _Walk, take: Callable[[Found], None], origin: str, retries: int) -> None:
@@ -308,7 +321,7 @@ def _read(walk: _Walk, take: Callable[[Found], None], origin: str, retries: int)
     with (
         ThreadPoolExecutor(1, "xtorch_data-fit") as own,  # there may be an event loop on this one
         ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work") as work,
-        ThreadPoolExecutor(os.cpu_count(), "xtorch_data-dask") as graphs,
+        threads_for_graphs() as threads,
     ):
 
         async def one(reader: Reader, load: Load) -> Found:
@@ -329,7 +342,7 @@ def _read(walk: _Walk, take: Callable[[Found], None], origin: str, retries: int)
                 epoch=0,
                 recorder=Recorder(0),
                 executor=work,
-                graphs=graphs,
+                graphs=Graphs(threads, work),
                 retries=retries,
             )
             loads, ahead = walk.loads(), min(walk.room, CONCURRENT_READS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import contextvars
 import itertools
 import logging
 import os
@@ -18,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import xarray as xr
-from dask.system import CPU_COUNT
 
 from .assembly import Assembly
 from .batch import Batch
@@ -28,6 +28,7 @@ from .device_gather import DeviceGather
 from .epoch import Load, Stage
 from .failures import reaching
 from .gather import PieceInMemory
+from .graphs import threads_for_graphs
 from .loaded import Loaded, Located
 from .prepare import Preparer, Tail
 from .reader import Reader, ReadError, Rest
@@ -141,7 +142,7 @@ def run(
     batches : iterator of int
         Number of samples of every batch.
     make_reader : callable
-        Makes the reader from an object with the executors ``work`` and ``graphs``.
+        Makes the reader from an object with the executors ``work`` and ``dask``.
     preparer : Preparer
         Makes what was read ready to be gathered.
     assemble : callable
@@ -201,8 +202,7 @@ class _Threads:
 
     def __init__(self, begin_gathering: Callable[[], None] | None = None) -> None:
         self.work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
-        # Of its own: work that waits for a graph must not take the threads that compute it.
-        self.graphs = ThreadPoolExecutor(CPU_COUNT, "xtorch_data-dask")
+        self.dask = threads_for_graphs()
         self.gather = ThreadPoolExecutor(GATHER_THREADS, "xtorch_data-gather", begin_gathering)
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(self.work)
@@ -219,7 +219,7 @@ class _Threads:
     def _run(self) -> None:
         self.loop.run_forever()
         self.loop.close()  # and with it the pool of work
-        self.graphs.shutdown(wait=False)
+        self.dask.shutdown(wait=False)
 
     def close(self) -> None:
         """Let every thread come to its end, and wait for it; may be called again.
@@ -238,18 +238,21 @@ class _Threads:
         self.gather.shutdown(wait=True)
         self._thread.join()
         self.work.shutdown(wait=True, cancel_futures=True)
-        self.graphs.shutdown(wait=True, cancel_futures=True)
+        self.dask.shutdown(wait=True, cancel_futures=True)
         _open.discard(self)
 
 
 _open: weakref.WeakSet[_Threads] = weakref.WeakSet()
 
 
-@atexit.register
 def _close_all() -> None:
     """End iterations that are still open, while there are threads to end them."""
     for threads in list(_open):
         threads.close()
+
+
+# Before executors wait for their threads, which may wait for what a cluster no longer computes.
+getattr(threading, "_register_atexit", atexit.register)(_close_all)
 
 
 async def _stop() -> None:
@@ -368,6 +371,7 @@ class _Flights:
         self._cache = cache
         self._recorder = recorder
         self._send = send
+        self._context = contextvars.copy_context()
         # The garbage collector may close an iteration in the middle of a locked stretch.
         self._lock = threading.RLock()
         self._untaken: deque[_Flight] = deque()  # planned, no batch takes from them yet
@@ -491,7 +495,9 @@ class _Flights:
             self._begun += 1
             self._held += flight.nbytes
             before, self._before = self._before, flight
-            asyncio.run_coroutine_threadsafe(self._load(flight, before), self._loop)
+            loading = self._load(flight, before)
+            # Reads go on on several threads, but all of them as that of the consumer would.
+            self._context.copy().run(asyncio.run_coroutine_threadsafe, loading, self._loop)
 
     # On the event loop:
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
-import dask.base
-import dask.threaded
 import numpy as np
 import xarray as xr
 
@@ -18,6 +16,7 @@ from .direct import ChunkError, together
 from .disk_cells import DiskCells, Found
 from .epoch import Load, shared_box
 from .failures import Failure, cause_of, first_failure, read_by_chunks
+from .graphs import Graphs
 from .lazy import decodes_on_the_loop, read_path
 from .retry import RETRIES, is_transient, retried
 from .sources import layout_of
@@ -26,7 +25,7 @@ from .streams import BLOCK_TRANSFORM, generator
 from .transforms import Transform
 from .windows import Windows
 
-__all__ = ["ReadError", "Reader", "Region", "Rest", "check_preprocessed", "computed"]
+__all__ = ["ReadError", "Reader", "Region", "Rest", "check_preprocessed"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +43,9 @@ class ReadError(RuntimeError):
 
 # Steps of variables behind a region that were in the last chunk: where they begin, and the values.
 Rest = dict[Hashable, tuple[int, xr.Variable]]
+
+# A variable that several blocks want, for which box of them, and when it has been read.
+_Held = tuple[object, xr.Variable, asyncio.Future[None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +84,8 @@ class Reader:
         Notes what it takes.
     executor : concurrent.futures.Executor
         Where work runs that would block the event loop.
-    graphs : concurrent.futures.Executor
-        Where dask computes, unless it has been given a scheduler.
+    graphs : Graphs
+        Where dask computes.
     retries : int
         Attempts after the first to read what fails in passing.
     disk : mapping of Hashable to DiskCells
@@ -104,15 +106,13 @@ class Reader:
     epoch: int
     recorder: Recorder
     executor: Executor
-    graphs: Executor
+    graphs: Graphs
     retries: int = RETRIES
     disk: Mapping[Hashable, DiskCells] = field(default_factory=dict)
     skipping: bool = False
     failures: list[Failure] = field(default_factory=list)
     _blocking: set[Hashable] = field(default_factory=set)
-    _last: dict[Hashable, tuple[object, xr.Variable, asyncio.Future[None]]] = field(
-        default_factory=dict
-    )
+    _last: dict[Hashable, _Held] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(CONCURRENT_READS)
@@ -125,7 +125,7 @@ class Reader:
         own: dict[Hashable, xr.Variable] = {}
         whole: dict[Hashable, xr.Variable] = {}
         regions: dict[Hashable, Mapping[Hashable, slice]] = {}
-        shared = []
+        shared: dict[Hashable, xr.Variable] = {}
         for name, variable in block.variables.items():
             if variable._in_memory or isinstance(variable, xr.IndexVariable):
                 continue
@@ -139,11 +139,15 @@ class Reader:
             elif all(axis.dim in variable.dims for axis in self.windows.axes):
                 own[name], regions[name] = variable, region
             else:
-                shared.append(self._read_shared(name, variable, region))
-        rest = dict[Hashable, xr.Variable]()
-        await together([*shared, self._read_own(own, regions, rest)])
-        self.recorder.add(bytes_read=sum(variable.nbytes for variable in rest.values()))
-        return Region(block, whole, on_disk=bool(own) and not rest)
+                shared[name], regions[name] = variable, region
+        graphs = {name: each for name, each in own.items() if self._computes(name, each)}
+        read = dict(graphs)
+        others = {name: each for name, each in own.items() if name not in graphs}
+        computing = self._begin(graphs, shared, regions)
+        jobs = [self._copy_shared(name, each, self._last[name]) for name, each in shared.items()]
+        await together([*computing, *jobs, self._read_own(others, regions, read)])
+        self.recorder.add(bytes_read=sum(variable.nbytes for variable in read.values()))
+        return Region(block, whole, on_disk=bool(own) and not read)
 
     async def aligned(self, load: Load, found: Region, earlier: Rest) -> tuple[xr.Dataset, Rest]:
         """The block of a load, from what it has read and what the load before has left over."""
@@ -248,28 +252,54 @@ class Reader:
     ) -> None:
         """Read some variables; `whole` is an error if that cannot be, else it may be skipped."""
         graphs = {name: each for name, each in variables.items() if each.chunks is not None}
+        if graphs:
+            plain = {name: each for name, each in variables.items() if name not in graphs}
+            both = [self._compute(graphs, regions, whole), self._read_source(plain, regions, whole)]
+            await together(both)
+            return
         async with self._slots:  # before there are coroutines, which would be left if cancelled
             jobs = [
                 self._read_one(name, variable, regions[name], whole)
                 for name, variable in variables.items()
-                if name not in graphs
             ]
-            if graphs:
-                jobs.append(self._compute(graphs, regions, whole))
             with self.recorder.timed("read"):
                 await together(jobs)
 
-    async def _read_shared(
-        self, name: Hashable, variable: xr.Variable, region: Mapping[Hashable, slice]
-    ) -> None:
-        """Read a variable that lacks a dim, so that neighboring blocks ask for the same of it."""
-        box = shared_box(variable.dims, region)
-        held = self._last.get(name)
-        if held is None or held[0] != box:
-            reading = self._read_own({name: variable}, {name: region}, {})
-            held = self._last[name] = box, variable, asyncio.ensure_future(reading)
+    def _computes(self, name: Hashable, variable: xr.Variable) -> bool:
+        """Whether a variable is computed with the others of its block that dask has."""
+        return variable.chunks is not None and name not in self.disk
+
+    def _begin(
+        self,
+        graphs: dict[Hashable, xr.Variable],
+        shared: Mapping[Hashable, xr.Variable],
+        regions: Mapping[Hashable, Mapping[Hashable, slice]],
+    ) -> list[Awaitable[None]]:
+        """Begin to compute graphs of a block, and to read what lacks a dim.
+
+        The latter is what neighboring blocks ask for, too: only the first of them reads it.
+        """
+        wanted = {}
+        for name, variable in shared.items():
+            box = shared_box(variable.dims, regions[name])
+            if name not in self._last or self._last[name][0] != box:
+                wanted[name] = box
+                if self._computes(name, variable):
+                    graphs[name] = variable
+        computing = [asyncio.ensure_future(self._compute(graphs, regions))] if graphs else []
+        for name, box in wanted.items():
+            reading = (
+                computing[0]
+                if name in graphs
+                else asyncio.ensure_future(self._read_own({name: shared[name]}, regions, {}))
+            )
+            self._last[name] = box, shared[name], reading
+        # If this block is given up, others may still want what is shared.
+        return [asyncio.shield(each) if wanted else each for each in computing]
+
+    async def _copy_shared(self, name: Hashable, variable: xr.Variable, held: _Held) -> None:
+        """Take a variable that lacks a dim from the block that reads it."""
         try:
-            # If this block is given up, others may still want it.
             await asyncio.shield(held[2])
         except Exception:
             if self._last.get(name) is held:  # the next one tries again
@@ -342,23 +372,25 @@ class Reader:
         regions: Mapping[Hashable, Mapping[Hashable, slice]],
         whole: bool = False,
     ) -> None:
-        """Compute variables backed by dask together, so that they share what their graphs share."""
+        """Compute variables of dask together, so that they share what their graphs share."""
 
-        def compute(variables: Sequence[xr.Variable]) -> None:
+        async def compute(variables: Sequence[xr.Variable]) -> None:
             lazy = [variable.data for variable in variables]
-            results = computed(lazy, self.graphs)
+            # Elsewhere as many blocks at a time as there is memory for.
+            results, path = await self.graphs.on_cluster(lazy), "computed on a dask cluster"
+            if results is None:
+                async with self._slots:
+                    results, path = await self._run(self.graphs.here, lazy), "computed by dask"
             for variable, result in zip(variables, results, strict=True):
                 variable.data = result
+            self.recorder.add(**{path: len(lazy)})
 
-        async def load(part: xr.Variable) -> None:
-            await self._run(compute, [part])
-
-        self.recorder.add(**{"computed by dask": len(graphs)})
-        every, first = list(graphs.values()), next(iter(regions.values()))
-        try:
-            await self._retried(lambda: self._run(compute, every), graphs, first)
-        except Exception as error:
-            await self._failed(graphs, regions, load, error, whole)
+        every = list(graphs.values())
+        with self.recorder.timed("read"):
+            try:
+                await self._retried(lambda: compute(every), graphs, regions[next(iter(graphs))])
+            except Exception as error:
+                await self._failed(graphs, regions, lambda part: compute([part]), error, whole)
 
     async def _retried(
         self,
@@ -403,17 +435,6 @@ class Reader:
             error.add_note(f"in preprocess of block {load.block}")
             raise
         return result  # type: ignore[no-any-return]
-
-
-def computed(collections: Sequence[Any], threads: Executor) -> Sequence[Any]:
-    """What dask makes of some collections: on these threads, unless it has been given others.
-
-    By default dask would start a pool for each thread that calls it, and keep it.
-    """
-    scheduler = dask.base.get_scheduler(collections=collections)  # type: ignore[no-untyped-call]
-    plain = scheduler in (None, dask.threaded.get)
-    options = {"scheduler": "threads", "pool": threads} if plain else {}
-    return dask.base.compute(*collections, **options)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def check_preprocessed(

@@ -20,6 +20,7 @@ PATHS = (
     "read by zarr",
     "read by its backend",
     "computed by dask",
+    "computed on a dask cluster",
     "taken from disk",
     "windows selected",
     "windows indexed",
@@ -64,9 +65,9 @@ class Stats:
         What could not be read.
     paths : mapping of str to int
         Ways that the data went, and how often. Regions of a variable: read directly, by zarr's
-        codec pipeline, by another backend, computed by dask, or taken from the cache on disk.
-        Windows of a variable: selected by torch or indexed by numpy, many at once; copied one by
-        one; split, which is copied from several blocks; or transformed.
+        codec pipeline, by another backend, computed by dask, here or on a cluster, or taken from
+        the cache on disk. Windows of a variable: selected by torch or indexed by numpy, many at
+        once; copied one by one; split, which is copied from several blocks; or transformed.
     """
 
     epoch: int
