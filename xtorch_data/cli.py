@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from .redact import redacted, words_of
+
 __all__ = ["main"]
 
 PACKAGES = ("torch", "xarray", "xbatcher", "zarr", "zarrs", "dask", "numpy", "netCDF4", "h5netcdf")
@@ -106,7 +108,7 @@ def _dataset(store: str, engine: str | None, group: str | None, **arguments: Any
         ds = _opened(store, engine, group)
         return xtd.IterableDataset(ds, rank=0, world_size=1, **arguments)
     except (ValueError, TypeError, OSError, ImportError, KeyError) as error:
-        raise Refused(f"{type(error).__name__}: {error}") from error
+        raise Refused(words_of(error)) from error
 
 
 def _opened(store: str, engine: str | None, group: str | None) -> Any:
@@ -120,7 +122,7 @@ def _opened(store: str, engine: str | None, group: str | None) -> Any:
     )
     if engine == "zarr" or is_zarr:
         if "://" not in store and not os.path.exists(store):
-            raise FileNotFoundError(f"there is no {store}")
+            raise FileNotFoundError(f"there is no {redacted(store)}")
         has_all = not os.path.isdir(store) or _is_consolidated(os.path.join(store, group or ""))
         return xtd.open_zarr(store, **some, **({} if has_all else {"consolidated": False}))
     return xr.open_dataset(store, engine=engine, **some)  # type: ignore[arg-type]
@@ -172,7 +174,7 @@ def bench(seconds: float, as_json: bool, **options: Any) -> None:
             if time.perf_counter() > end:
                 break
     except Exception as error:
-        raise Refused(f"{type(error).__name__}: {error}") from error
+        raise Refused(words_of(error)) from error
     finally:
         batches.close()
     stats = dataset.stats()

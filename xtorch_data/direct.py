@@ -22,11 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 import zarr.codecs
-from zarr.core.buffer import default_buffer_prototype
+from zarr.abc.store import OffsetByteRequest, Store
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import _get_loop
 from zarr.storage import FsspecStore, LocalStore
 
 from .buffers import Buffers
+from .retry import retried_alone
 
 __all__ = ["DirectReader", "on_loop_of", "on_thread", "together"]
 
@@ -213,9 +215,14 @@ class DirectReader:
 
     async def _fetch(self, chunk: _Chunk, out: Array, slots: asyncio.Semaphore) -> None:
         array = self.array
-        async with slots:
-            path = f"{array.path}/{chunk.key}" if array.path else chunk.key
-            found = await on_loop_of(array, array.store.get(path, default_buffer_prototype()))
+        path = f"{array.path}/{chunk.key}" if array.path else chunk.key
+
+        async def get() -> Buffer | None:
+            async with slots:
+                asked = array.store.get(path, default_buffer_prototype(), _whole(array.store))
+                return await on_loop_of(array, asked)  # type: ignore[no-any-return]
+
+        found = await retried_alone(get, f"chunk {chunk.key}")
         encoded = None if found is None else found.as_numpy_array().data
         await on_thread(self._put, chunk, encoded, out)
 
@@ -249,6 +256,12 @@ def on_loop_of(array: zarr.Array[Any], reading: Coroutine[Any, Any, Any]) -> Any
     if not isinstance(array.store, FsspecStore):
         return reading
     return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(reading, _get_loop()))
+
+
+def _whole(store: Store) -> OffsetByteRequest | None:
+    """How to ask for a whole object: s3fs would ask for its size first, in a request of its own."""
+    is_s3fs = type(getattr(store, "fs", None)).__module__.partition(".")[0] == "s3fs"
+    return OffsetByteRequest(0) if is_s3fs else None
 
 
 # Threads that decode at the same time, for each event loop: more than there are cores would only

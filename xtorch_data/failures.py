@@ -14,6 +14,7 @@ import xarray as xr
 
 from .chunks import Chunks
 from .epoch import Box
+from .redact import words_of
 from .windows import IntArray, Windows
 
 __all__ = ["Failure", "hit", "reaching", "read_by_chunks"]
@@ -125,8 +126,7 @@ async def read_by_chunks(
         except MemoryError:
             raise
         except Exception as error:
-            notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-            failure = Failure(name, cell, f"{type(error).__name__}: {error}{notes}")
+            failure = Failure(name, cell, words_of(error))
             logger.warning("skipping samples that need %s", failure)
             failures.append(failure)
             continue

@@ -18,6 +18,7 @@ from .direct import together
 from .epoch import Load, shared_box
 from .failures import Failure, read_by_chunks
 from .lazy import decodes_on_the_loop, read_path
+from .redact import without_secrets, words_of
 from .retry import RETRIES, retried
 from .stats import Recorder
 from .streams import BLOCK_TRANSFORM, generator
@@ -274,10 +275,7 @@ class Reader:
         try:
             await retried(load, self.retries, lambda: self.recorder.add(retries=1), what)
         except Exception as error:
-            notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-            raise ReadError(
-                f"could not read {what}: {type(error).__name__}: {error}{notes}"
-            ) from error
+            raise ReadError(f"could not read {what}: {words_of(error)}") from without_secrets(error)
 
     def _preprocessed(self, block: xr.Dataset, load: Load) -> xr.Dataset:
         assert self.preprocess is not None

@@ -16,8 +16,11 @@ from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core.indexing import LazilyIndexedArray
 
 from .chunks import Chunks, Layout
+from .redact import redacted, without_secrets
 
 __all__ = ["Source", "as_source", "layout_of", "open_zarr"]
+
+CONNECTIONS = 128  # of s3fs, to one host
 
 
 def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
@@ -28,6 +31,9 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     this one is for the others, such as those with shards, and for what you read yourself. Arrays
     which it does not support (strings, some stores) fall back to zarr's own. The pipeline stays
     with the dataset, also when it is pickled.
+
+    An address ``s3://…`` is opened by s3fs, with 128 connections unless ``storage_options`` says
+    otherwise: its own 10 would not hide the delay of requests.
 
     Parameters
     ----------
@@ -50,13 +56,28 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     4
     """
     kwargs.setdefault("chunks", None)
+    if isinstance(store, str) and store.startswith(("s3://", "s3a://")):
+        kwargs["storage_options"] = _with_connections(kwargs.get("storage_options") or {})
     with (
         zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}),
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
-        opened: xr.Dataset = xr.open_zarr(store, **kwargs)
-        return opened
+        # zarrs opens what obstore reads once more, with connections of its own.
+        warnings.filterwarnings("ignore", message="Successfully reconstructed a store")
+        try:
+            return xr.open_zarr(store, **kwargs)  # type: ignore[no-any-return]
+        except Exception as error:
+            clean = without_secrets(error)
+            if clean is error:
+                raise
+        raise clean
+
+
+def _with_connections(storage_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of s3fs with as many connections as reads make use of."""
+    config = {"max_pool_connections": CONNECTIONS, **storage_options.get("config_kwargs", {})}
+    return {**storage_options, "config_kwargs": config}
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +111,9 @@ class Source:
 
     @property
     def origin(self) -> str:
-        """Where the data comes from, for messages."""
-        return str(self.dataset.encoding.get("source", "data in memory or of a dask graph"))
+        """Where the data comes from, for messages: without secrets."""
+        found = self.dataset.encoding.get("source") or _stores(self.dataset)
+        return redacted(str(found or "data in memory or of a dask graph"))
 
 
 def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
@@ -127,8 +149,8 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
         return as_source(opened)
     if isinstance(data, (str, os.PathLike)):
         raise TypeError(
-            f"data must be opened first: xarray.open_dataset({str(data)!r}) for NetCDF, "
-            f"xtorch_data.open_zarr({str(data)!r}) for Zarr"
+            f"data must be opened first: xarray.open_dataset({redacted(str(data))!r}) for NetCDF, "
+            f"xtorch_data.open_zarr({redacted(str(data))!r}) for Zarr"
         )
     raise TypeError(
         "data must be an xarray Dataset or DataArray, a zarr Array or Group, or an "
@@ -180,6 +202,18 @@ def _from_zarr_array(array: zarr.Array[Any], dims: Sequence[Hashable] | None) ->
     dataset = xr.decode_cf(xr.Dataset({name: variable}))
     dataset.encoding["source"] = str(array.store_path)
     return Source(dataset, single=name)
+
+
+def _stores(data: xr.Dataset) -> str:
+    """The Zarr stores of lazy variables, which xarray names only where it was given an address."""
+    found: dict[str, None] = {}
+    for variable in data.variables.values():
+        lazy = variable._data
+        while hasattr(lazy, "array"):
+            lazy = lazy.array
+        if isinstance(lazy, ZarrArrayWrapper):
+            found[str(lazy._array.store)] = None
+    return ", ".join(found)
 
 
 def layout_of(
