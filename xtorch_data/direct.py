@@ -22,13 +22,14 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 import zarr.codecs
-from zarr.abc.store import OffsetByteRequest, Store
-from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import _get_loop
 from zarr.storage import FsspecStore, LocalStore
 
 from .buffers import Buffers
 from .retry import retried_alone
+from .shards import Extent, Shards
 
 __all__ = ["DirectReader", "on_loop_of", "on_thread", "together"]
 
@@ -48,9 +49,10 @@ _Along = list[tuple[int, slice, bool, slice]]
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """What a region wants of a chunk."""
+    """What a region wants of a chunk: its key, and its numbers in the grid."""
 
     key: str
+    numbers: tuple[int, ...]
     inside: tuple[slice, ...]  # of the chunk
     target: tuple[slice, ...]  # of the region
     whole: bool
@@ -70,24 +72,33 @@ class DirectReader:
         The array.
     decode : callable, optional
         ``(encoded, out)``, which fills a contiguous array; None for chunks that are not compressed.
+    shards : Shards, optional
+        Where chunks lie that are not objects of their own.
     """
 
     array: zarr.Array[Any]
     decode: Callable[[Encoded, Array], None] | None
+    shards: Shards | None = None
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> DirectReader | None:
         """A reader of an array, or None if its chunks are not so simple."""
         dtype = array.dtype
-        if dtype.kind not in "biufc" or not dtype.isnative or array.shards is not None:
+        if dtype.kind not in "biufc" or not dtype.isnative:
             return None
-        metadata = array.metadata
+        metadata, shards = array.metadata, None
         if metadata.zarr_format == 2:
             if metadata.filters or metadata.order != "C":
                 return None
             codec: Any = metadata.compressor
         else:
-            first, *others = metadata.codecs
+            codecs: tuple[Any, ...] = metadata.codecs
+            if array.shards is not None:
+                shards = Shards.of(array)
+                if shards is None or type(array.store) is LocalStore:  # zarrs is as fast with these
+                    return None
+                codecs = shards.codecs
+            first, *others = codecs
             regular = metadata.chunk_grid.to_dict()["name"] == "regular"
             if not regular or type(first) is not zarr.codecs.BytesCodec or len(others) > 1:
                 return None
@@ -95,9 +106,9 @@ class DirectReader:
                 return None
             codec = others[0] if others else None
         if codec is None:
-            return cls(array, None)
+            return cls(array, None, shards)
         decode = _DECODERS.get(type(codec))
-        return None if decode is None else cls(array, decode)
+        return None if decode is None else cls(array, decode, shards)
 
     @staticmethod
     def supports(key: Sequence[slice | int]) -> bool:
@@ -133,7 +144,10 @@ class DirectReader:
             )
         else:
             slots = asyncio.Semaphore(REQUESTS)
-            await together(self._fetch(chunk, out, slots) for chunk in self._chunks(along))
+            if self.shards is None:
+                await together(self._fetch(chunk, out, slots) for chunk in self._chunks(along))
+            else:
+                await self._fetch_of_shards(self.shards, along, out, slots)
         return out.reshape(shape)
 
     def _chunks_of_a_task(self, count: int) -> int:
@@ -181,7 +195,11 @@ class DirectReader:
         for found in itertools.islice(itertools.product(*along), start, stop):
             # No dims, one chunk.
             numbers, inside, whole, target = zip(*found, strict=True) if found else ((), (), (), ())
-            yield _Chunk(key(numbers), inside, target, all(whole))
+            where = numbers
+            if self.shards is not None:
+                pairs = zip(numbers, self.shards.counts, strict=True)
+                where = tuple(number // count for number, count in pairs)
+            yield _Chunk(key(where), numbers, inside, target, all(whole))
 
     def _read_local(
         self, along: Sequence[_Along], start: int, stop: int | None, out: Array
@@ -214,17 +232,57 @@ class DirectReader:
         return _fill(file, begin, memory) == len(memory)
 
     async def _fetch(self, chunk: _Chunk, out: Array, slots: asyncio.Semaphore) -> None:
+        found = await self._get(chunk.key, _whole(self.array.store), slots)
+        await on_thread(self._put, chunk, found, out)
+
+    async def _get(
+        self, key: str, wanted: ByteRequest | None, slots: asyncio.Semaphore
+    ) -> memoryview | None:
+        """An object, or some bytes of it."""
         array = self.array
-        path = f"{array.path}/{chunk.key}" if array.path else chunk.key
+        path = f"{array.path}/{key}" if array.path else key
 
-        async def get() -> Buffer | None:
+        async def get() -> Any:
             async with slots:
-                asked = array.store.get(path, default_buffer_prototype(), _whole(array.store))
-                return await on_loop_of(array, asked)  # type: ignore[no-any-return]
+                asked = array.store.get(path, default_buffer_prototype(), wanted)
+                return await on_loop_of(array, asked)
 
-        found = await retried_alone(get, f"chunk {chunk.key}")
-        encoded = None if found is None else found.as_numpy_array().data
-        await on_thread(self._put, chunk, encoded, out)
+        found = await retried_alone(get, f"chunk {key}" if self.shards is None else f"shard {key}")
+        return None if found is None else found.as_numpy_array().data
+
+    async def _fetch_of_shards(
+        self, shards: Shards, along: Sequence[_Along], out: Array, slots: asyncio.Semaphore
+    ) -> None:
+        """Chunks of a region by byte ranges of their shards."""
+        chunks = {chunk.numbers: chunk for chunk in self._chunks(along)}
+
+        async def of_shard(shard: tuple[int, ...], places: list[tuple[int, ...]]) -> None:
+            key = chunks[places[0]].key
+            try:
+                index = await shards.index(shard, lambda wanted: self._get(key, wanted, slots))
+                extents, missing = shards.extents(index, places)
+            except ValueError as error:
+                error.add_note(f"in shard {key} of {self.array.store_path}")
+                raise
+            for place in missing:
+                self._put(chunks[place], None, out)
+            await together(of_extent(key, extent) for extent in extents)
+
+        async def of_extent(key: str, extent: Extent) -> None:
+            found = await self._get(key, RangeByteRequest(extent.start, extent.stop), slots)
+            encoded = memoryview(b"") if found is None else found  # gone meanwhile
+            each = self._chunks_of_a_task(len(extent.chunks))
+            await together(
+                on_thread(put, encoded, extent.chunks[start : start + each])
+                for start in range(0, len(extent.chunks), each)
+            )
+
+        def put(encoded: memoryview, some: Sequence[tuple[tuple[int, ...], int, int]]) -> None:
+            for place, begin, end in some:
+                self._put(chunks[place], encoded[begin:end], out)
+
+        jobs = shards.by_shard(chunks).items()
+        await together(of_shard(shard, places) for shard, places in jobs)
 
     def _put(self, chunk: _Chunk, encoded: Encoded | None, out: Array) -> None:
         """Put the values of a chunk where they belong; one that is missing is the fill value."""
@@ -244,7 +302,8 @@ class DirectReader:
                 decode(encoded, values)
                 np.copyto(target, values[chunk.inside])
         except Exception as error:
-            error.add_note(f"in chunk {chunk.key} of {self.array.store_path}")
+            numbers = "" if self.shards is None else f", chunk {chunk.numbers},"
+            error.add_note(f"in chunk {chunk.key}{numbers} of {self.array.store_path}")
             raise
 
 

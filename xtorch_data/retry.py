@@ -83,9 +83,11 @@ def is_transient(error: BaseException) -> bool:
 
 def _statuses(error: BaseException) -> Iterator[int]:
     """What an error may have of an answer's status."""
-    for found in (getattr(error, "status", None), getattr(error, "code", None)):
+    for name in ("status", "code"):
+        found = getattr(error, name, None)
         if isinstance(found, int):
             yield found
+            return  # aiohttp warns of who looks at the other as well
     try:  # of botocore's ClientError, from which s3fs makes an OSError
         yield error.response["ResponseMetadata"]["HTTPStatusCode"]  # type: ignore[attr-defined]
     except (AttributeError, KeyError, TypeError):
@@ -175,6 +177,8 @@ async def retried_alone(read: Callable[[], Awaitable[T]], what: str) -> T:
     try:
         return await _attempts(read, replace(policy, what=f"{what} of {policy.what}"))
     except Exception as error:
+        if (note := f"in {what}") not in getattr(error, "__notes__", ()):
+            error.add_note(note)
         raise _GivenUp from error
 
 

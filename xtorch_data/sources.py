@@ -14,6 +14,7 @@ import xbatcher
 import zarr
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core.indexing import LazilyIndexedArray
+from zarr.storage import ObjectStore
 
 from .chunks import Chunks, Layout
 from .redact import redacted, without_secrets
@@ -58,13 +59,11 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     kwargs.setdefault("chunks", None)
     if isinstance(store, str) and store.startswith(("s3://", "s3a://")):
         kwargs["storage_options"] = _with_connections(kwargs.get("storage_options") or {})
-    with (
-        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}),
-        warnings.catch_warnings(),
-    ):
+    # zarrs would open what obstore reads once more, with connections of its own in each process.
+    is_obstore = isinstance(store, ObjectStore)
+    pipeline = {} if is_obstore else {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
+    with zarr.config.set(pipeline), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
-        # zarrs opens what obstore reads once more, with connections of its own.
-        warnings.filterwarnings("ignore", message="Successfully reconstructed a store")
         try:
             return xr.open_zarr(store, **kwargs)  # type: ignore[no-any-return]
         except Exception as error:
