@@ -145,6 +145,17 @@ def test_all_chunks_of_a_block_are_asked_for_at_once(bucket, kind):
     assert bucket.counts().most >= CHUNKS - 2
 
 
+def test_blocks_that_are_read_ahead_are_asked_for_at_once(bucket):
+    ds = opened(bucket, "obstore")
+    bucket.spoil(Faults(slow=1.0, seconds=0.3, keys="/v/c/"))
+    bucket.counts()
+    dataset = windows(ds, shuffle=False, memory="2 kB")
+    blocks = dataset.explain().blocks
+    assert blocks > 4
+    assert_an_epoch(dataset)
+    assert bucket.counts().most > 4 * CHUNKS / blocks  # four local blocks are read at once
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_client_mends_itself_does_not_reach_us(bucket, kind):
     ds = opened(bucket, kind)

@@ -39,7 +39,7 @@ Encoded = bytes | bytearray | memoryview
 # A task decodes chunks of so many bytes: a small chunk takes less time than a task costs, and an
 # iteration that is given up waits for its tasks.
 TASK_BYTES, MOST_TASK_BYTES = 2**20, 2**23
-# Requests to a store that is not a local folder, under way for one region.
+# Requests to stores that are not local folders, under way in one event loop.
 REQUESTS = 256
 
 # What a region wants of chunks along a dim: number, part of the chunk, whether that is all of it,
@@ -143,11 +143,10 @@ class DirectReader:
                 for start in range(0, count, each)
             )
         else:
-            slots = asyncio.Semaphore(REQUESTS)
             if self.shards is None:
-                await together(self._fetch(chunk, out, slots) for chunk in self._chunks(along))
+                await together(self._fetch(chunk, out) for chunk in self._chunks(along))
             else:
-                await self._fetch_of_shards(self.shards, along, out, slots)
+                await self._fetch_of_shards(self.shards, along, out)
         return out.reshape(shape)
 
     def _chunks_of_a_task(self, count: int) -> int:
@@ -231,35 +230,31 @@ class DirectReader:
         memory = target.reshape(-1).view(np.uint8).data
         return _fill(file, begin, memory) == len(memory)
 
-    async def _fetch(self, chunk: _Chunk, out: Array, slots: asyncio.Semaphore) -> None:
-        found = await self._get(chunk.key, _whole(self.array.store), slots)
+    async def _fetch(self, chunk: _Chunk, out: Array) -> None:
+        found = await self._get(chunk.key, _whole(self.array.store))
         await on_thread(self._put, chunk, found, out)
 
-    async def _get(
-        self, key: str, wanted: ByteRequest | None, slots: asyncio.Semaphore
-    ) -> memoryview | None:
+    async def _get(self, key: str, wanted: ByteRequest | None) -> memoryview | None:
         """An object, or some bytes of it."""
         array = self.array
         path = f"{array.path}/{key}" if array.path else key
 
         async def get() -> Any:
-            async with slots:
+            async with _slots(_requests, REQUESTS):
                 asked = array.store.get(path, default_buffer_prototype(), wanted)
                 return await on_loop_of(array, asked)
 
         found = await retried_alone(get, f"chunk {key}" if self.shards is None else f"shard {key}")
         return None if found is None else found.as_numpy_array().data
 
-    async def _fetch_of_shards(
-        self, shards: Shards, along: Sequence[_Along], out: Array, slots: asyncio.Semaphore
-    ) -> None:
+    async def _fetch_of_shards(self, shards: Shards, along: Sequence[_Along], out: Array) -> None:
         """Chunks of a region by byte ranges of their shards."""
         chunks = {chunk.numbers: chunk for chunk in self._chunks(along)}
 
         async def of_shard(shard: tuple[int, ...], places: list[tuple[int, ...]]) -> None:
             key = chunks[places[0]].key
             try:
-                index = await shards.index(shard, lambda wanted: self._get(key, wanted, slots))
+                index = await shards.index(shard, lambda wanted: self._get(key, wanted))
                 extents, missing = shards.extents(index, places)
             except ValueError as error:
                 error.add_note(f"in shard {key} of {self.array.store_path}")
@@ -269,7 +264,7 @@ class DirectReader:
             await together(of_extent(key, extent) for extent in extents)
 
         async def of_extent(key: str, extent: Extent) -> None:
-            found = await self._get(key, RangeByteRequest(extent.start, extent.stop), slots)
+            found = await self._get(key, RangeByteRequest(extent.start, extent.stop))
             encoded = memoryview(b"") if found is None else found  # gone meanwhile
             each = self._chunks_of_a_task(len(extent.chunks))
             await together(
@@ -323,20 +318,27 @@ def _whole(store: Store) -> OffsetByteRequest | None:
     return OffsetByteRequest(0) if is_s3fs else None
 
 
-# Threads that decode at the same time, for each event loop: more than there are cores would only
-# take the GIL from each other.
-_cores: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
+# For each event loop: threads that decode at the same time (more than there are cores would only
+# take the GIL from each other), and requests under way.
+_Slots = dict[asyncio.AbstractEventLoop, asyncio.Semaphore]
+_cores: _Slots = {}
+_requests: _Slots = {}
+
+
+def _slots(of: _Slots, count: int) -> asyncio.Semaphore:
+    """What the running loop has of some slots."""
+    loop = asyncio.get_running_loop()
+    if loop not in of:
+        # Not by weak keys: a semaphore that was waited for refers to its loop.
+        for ended in [each for each in list(of) if each.is_closed()]:
+            of.pop(ended, None)
+        of[loop] = asyncio.Semaphore(count)
+    return of[loop]
 
 
 async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
     """What a function that decodes returns, run on a thread once a core is free for it."""
-    loop = asyncio.get_running_loop()
-    if loop not in _cores:
-        # Not by weak keys: a semaphore that was waited for refers to its loop.
-        for ended in [each for each in list(_cores) if each.is_closed()]:
-            _cores.pop(ended, None)
-        _cores[loop] = asyncio.Semaphore(dask.system.CPU_COUNT)
-    async with _cores[loop]:
+    async with _slots(_cores, dask.system.CPU_COUNT):
         return await asyncio.to_thread(function, *args)
 
 

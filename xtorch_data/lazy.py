@@ -17,7 +17,14 @@ from zarr.core.buffer import BufferPrototype, cpu
 from .buffers import Buffers
 from .direct import DirectReader, on_loop_of, on_thread
 
-__all__ = ["codec_pipeline", "decodes_on_the_loop", "is_lazy", "read_path", "with_recycled_memory"]
+__all__ = [
+    "codec_pipeline",
+    "decodes_on_the_loop",
+    "is_fetched",
+    "is_lazy",
+    "read_path",
+    "with_recycled_memory",
+]
 
 # Values decoded at once: with what they pass through, they stay in a core's cache.
 PIECE = 2**15
@@ -136,6 +143,15 @@ def decodes_on_the_loop(variable: xr.Variable) -> bool:
             return True
         data = data.array
     return False
+
+
+def is_fetched(variable: xr.Variable) -> bool:
+    """Whether a lazy variable is read by requests for each of its chunks, which take their time."""
+    data: Any = variable._data
+    while hasattr(data, "array"):
+        data = data.array
+    direct = data._direct if isinstance(data, _RecycledArray) else None
+    return direct is not None and not direct.is_local
 
 
 def read_path(variable: xr.Variable) -> str:

@@ -17,7 +17,7 @@ from .chunks import Chunks
 from .direct import together
 from .epoch import Load, shared_box
 from .failures import Failure, read_by_chunks
-from .lazy import decodes_on_the_loop, read_path
+from .lazy import decodes_on_the_loop, is_fetched, read_path
 from .redact import without_secrets, words_of
 from .retry import RETRIES, retried
 from .stats import Recorder
@@ -29,6 +29,8 @@ __all__ = ["ReadError", "Reader", "Region", "Rest", "check_preprocessed", "compu
 
 # Reads under way at the same time; each already uses every core to decode its chunks.
 CONCURRENT_READS = 4
+# Of stores that are asked for chunks, which wait more than they work.
+CONCURRENT_FETCHES = 32
 
 
 class ReadError(RuntimeError):
@@ -105,7 +107,8 @@ class Reader:
     )
 
     def __post_init__(self) -> None:
-        self._slots = asyncio.Semaphore(CONCURRENT_READS)
+        fetched = any(map(is_fetched, self.dataset.variables.values()))
+        self._slots = asyncio.Semaphore(CONCURRENT_FETCHES if fetched else CONCURRENT_READS)
 
     async def read(self, load: Load) -> Region:
         """Read the region of a load."""

@@ -88,6 +88,9 @@ class Shards:
         at_end = codec.index_location == zarr.codecs.ShardingCodecIndexLocation.end
         return cls(codec.codecs, counts, at_end, bool(others))
 
+    def __reduce__(self) -> Any:
+        return Shards, (self.codecs, self.counts, self.at_end, self.has_checksum)
+
     @property
     def _index_nbytes(self) -> int:
         return 16 * math.prod(self.counts) + self.has_checksum * _CHECKSUM_BYTES
