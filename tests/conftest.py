@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import threading
 import time
+import urllib.request
 from types import SimpleNamespace
 
 import hypothesis
@@ -86,7 +87,9 @@ def s3():
 
 @pytest.fixture
 def s3_environment(s3):
-    """What tells s3fs and obstore where the server is, and who asks."""
+    """What tells s3fs and obstore where the server is, and who asks; it has a bucket."""
+    made = urllib.request.Request(f"{s3.endpoint}/my-bucket", method="PUT")
+    urllib.request.urlopen(made).close()
     return {
         "AWS_ENDPOINT_URL": s3.endpoint,
         "AWS_ACCESS_KEY_ID": "someone",

@@ -21,7 +21,9 @@ from helpers import assert_once, samples_of
 import xtorch_data as xtd
 from benchmarks.faults import Faults
 from xtorch_data import retry
+from xtorch_data.buffers import Buffers
 from xtorch_data.cli import main
+from xtorch_data.lazy import is_fetched, with_recycled_memory
 
 obstore = pytest.importorskip("obstore")
 pytest.importorskip("s3fs")
@@ -145,15 +147,14 @@ def test_all_chunks_of_a_block_are_asked_for_at_once(bucket, kind):
     assert bucket.counts().most >= CHUNKS - 2
 
 
-def test_blocks_that_are_read_ahead_are_asked_for_at_once(bucket):
-    ds = opened(bucket, "obstore")
-    bucket.spoil(Faults(slow=1.0, seconds=0.3, keys="/v/c/"))
-    bucket.counts()
-    dataset = windows(ds, shuffle=False, memory="2 kB")
-    blocks = dataset.explain().blocks
-    assert blocks > 4
-    assert_an_epoch(dataset)
-    assert bucket.counts().most > 4 * CHUNKS / blocks  # four local blocks are read at once
+def test_only_what_is_fetched_is_read_many_blocks_at_a_time(bucket, tmp_path):
+    remote = opened(bucket, "obstore")
+    remote.compute().to_zarr(tmp_path / "v.zarr", consolidated=False)
+    local = xtd.open_zarr(tmp_path / "v.zarr", consolidated=False)
+    for ds, expected in ((remote, True), (local, False)):
+        read = with_recycled_memory(ds, Buffers(1000), {})
+        assert is_fetched(read["v"].variable) == expected
+    assert not is_fetched(remote.compute()["v"].variable)
 
 
 @pytest.mark.parametrize("kind", KINDS)
