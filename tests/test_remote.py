@@ -276,7 +276,7 @@ def test_pickles_hold_what_the_store_holds_and_nothing_from_the_environment(
 def test_workers_open_connections_of_their_own(bucket, kind):
     dataset = windows(opened(bucket, kind))
     list(dataset)  # this process has connections and threads already
-    assert_an_epoch(xtd.DataLoader(dataset, num_workers=2))
+    assert_an_epoch(xtd.DataLoader(dataset, num_workers=1))
 
 
 @pytest.mark.parametrize("kind", KINDS)
