@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import remote
+from .faults import Faults
 from .stores import Store
 from .workloads import Workload
 
@@ -31,6 +32,7 @@ class Contender:
     workers = 0
     firsts = False  # whether several first epochs are worth their time
     other_python = False
+    faults: Faults | None = None  # what goes wrong on the way to its store
 
     def __init__(self, workload: Workload, **options: Any) -> None:
         self.workload = workload
@@ -119,6 +121,7 @@ class Ours(Contender):
             "decoded": stats.bytes_read,
             "opening": self.opening,
             "pool": self._pool_nbytes(),
+            "retries": stats.retries,
             "paths": dict(stats.paths),
         }
 
@@ -274,6 +277,23 @@ class OursS3fs(Ours):
         return xtd.open_zarr(where, consolidated=False, storage_options=options)
 
 
+# The promise of object stores, broken: for each of the 500 objects of an epoch.
+FAULTS = Faults(failing=0.01, slow=0.01, seconds=1.0)
+
+
+class OursFaults(Ours):
+    title = "xtorch_data, shuffled, 1 % of requests failing once, 1 % taking a second"
+    groups = ("remote",)
+    firsts = False
+    faults = FAULTS
+
+
+class OursS3fsFaults(OursS3fs):
+    title = "xtorch_data, shuffled, s3:// through s3fs, with the same faults"
+    firsts = False
+    faults = FAULTS
+
+
 def contenders() -> dict[str, type[Contender]]:
     """Every contender by name, the limit among them."""
     from .limit import Limit
@@ -290,6 +310,8 @@ def contenders() -> dict[str, type[Contender]]:
         OursMapBeyond,
         OursMapChunksBeyond,
         OursS3fs,
+        OursFaults,
+        OursS3fsFaults,
         OursUnpacked,
         OursUnpackedInOrder,
     ]

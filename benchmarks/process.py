@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from .faults import Faults
 from .server import Server
 from .stores import Store
 
@@ -48,12 +49,18 @@ class Process:
     """`benchmarks.worker` for one contender. Use as a context manager."""
 
     def __init__(
-        self, config: dict[str, Any], python: str | None, tree: bool, server: Server | None
+        self,
+        config: dict[str, Any],
+        python: str | None,
+        tree: bool,
+        server: Server | None,
+        faults: Faults | None = None,
     ) -> None:
         self._errors = tempfile.TemporaryFile("w+")
         self._poll = POLL_TREE if tree else POLL
         self._tree = tree
         self._server = server
+        self._faults = faults
         self._popen = subprocess.Popen(
             [python or sys.executable, "-m", "benchmarks.worker", json.dumps(config)],
             cwd=Path(__file__).parent.parent,
@@ -91,7 +98,8 @@ class Process:
             "options": options,
         }
         tree = bool(kind.workers)  # type: ignore[attr-defined]
-        return cls(config, python, tree, server)
+        faults: Faults | None = kind.faults  # type: ignore[attr-defined]
+        return cls(config, python, tree, server, faults)
 
     @property
     def above_imports(self) -> int:
@@ -113,6 +121,8 @@ class Process:
             counts = self._server.counts()
             read = counts.sent - asked.sent
             found["most"] = counts.most
+            found["details"]["failed"] = counts.failed - asked.failed
+            found["details"]["slowed"] = counts.slowed - asked.slowed
         return Epoch(**found, user=user, system=system, read=int(read))
 
     def close(self) -> None:
@@ -135,6 +145,8 @@ class Process:
 
     def _ask(self, what: str) -> dict[str, Any]:
         assert self._popen.stdin is not None
+        if self._server:
+            self._server.spoil(self._faults)
         with contextlib.suppress(BrokenPipeError):  # has died: its last words say why
             self._popen.stdin.write(json.dumps(what) + "\n")
             self._popen.stdin.flush()

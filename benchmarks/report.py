@@ -15,6 +15,7 @@ from .targets import Target, best_xbatcher, detail, has_stages, number, targets
 
 if TYPE_CHECKING:
     from .harness import Race, Result
+    from .process import Epoch
 
 MIB, GIB = 2**20, 2**30
 
@@ -133,11 +134,19 @@ def _limit(race: Race) -> str:
     return f"\nThe limit: {number(race.rate('Limit'))} samples/s; {', '.join(parts)}.\n"
 
 
+def _faults(epochs: Sequence[Epoch]) -> tuple[str, str]:
+    """Requests that were made to fail or take long, and reads that were tried again by us."""
+    if not any(epoch.details.get("failed") or epoch.details.get("slowed") for epoch in epochs):
+        return "", ""
+    failed, slowed, retries = (detail(epochs, name) for name in ("failed", "slowed", "retries"))
+    return f"{failed:.0f} + {slowed:.0f}", f"{retries:.0f}"
+
+
 def _stages(race: Race) -> str:
     """Where the time of each contender of ours went."""
     head = ["where the time went, s", "wall", *STAGES, "CPU user", "CPU system", "opening",
-            "decoded / data",
-            "first pool, MiB", "most requests at once", "ways"]  # fmt: skip
+            "decoded / data", "first pool, MiB", "most requests at once", "failed + slow",
+            "tried again", "ways"]  # fmt: skip
     body = []
     for result in race.results.values():
         for title, epochs in (("first", result.first), ("later", result.later)):
@@ -156,6 +165,7 @@ def _stages(race: Race) -> str:
                     f"{detail(epochs, 'decoded') / race.workload.store.nbytes:.2f}",
                     f"{detail(epochs, 'pool') / MIB:,.0f}" if is_first else "",
                     f"{most:,.0f}" if most else "",
+                    *_faults(epochs),
                     ", ".join(
                         f"{way} {count}" for way, count in epochs[-1].details["paths"].items()
                     ),

@@ -4,12 +4,15 @@ import multiprocessing
 import os
 import threading
 import time
+import urllib.request
 from types import SimpleNamespace
 
 import hypothesis
 import pytest
 import torch.utils.data
 from strategies import EXAMPLES
+
+from benchmarks.server import Server
 
 hypothesis.settings.register_profile(
     "default",
@@ -72,3 +75,25 @@ def no_new_threads():
 
     yield check
     check()
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """An S3 server on loopback, moto's, behind one that counts, delays and spoils requests."""
+    pytest.importorskip("moto")
+    with Server(delay=0.0) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(s3):
+    """What tells s3fs and obstore where the server is, and who asks; it has a bucket."""
+    made = urllib.request.Request(f"{s3.endpoint}/my-bucket", method="PUT")
+    urllib.request.urlopen(made).close()
+    return {
+        "AWS_ENDPOINT_URL": s3.endpoint,
+        "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": "nobody knows",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }

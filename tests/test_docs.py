@@ -50,8 +50,12 @@ def promises(code: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_blocks_of_a_page_run_as_one_script_and_print_what_they_say(page, tmp_path, monkeypatch):
+def test_blocks_of_a_page_run_as_one_script_and_print_what_they_say(
+    page, tmp_path, request, monkeypatch
+):
     monkeypatch.setenv("MPLBACKEND", "agg")
+    is_remote = page.name == "remote.md"
+    environment = request.getfixturevalue("s3_environment") if is_remote else None
     script = tmp_path / f"{page.stem}.py"
     script.write_text(script_of(page))
     promised = promises(script.read_text())
@@ -66,7 +70,7 @@ def test_blocks_of_a_page_run_as_one_script_and_print_what_they_say(page, tmp_pa
             timeout=200,
         )
     else:
-        done = Script(script, folder=tmp_path).wait(200)
+        done = Script(script, folder=tmp_path, environment=environment).wait(200)
 
     assert done.returncode == 0, done.stderr
     printed = iter(done.stdout.splitlines())

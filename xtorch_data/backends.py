@@ -14,6 +14,7 @@ from xarray.core import indexing
 
 from .npy_files import NpyFile
 from .pt_files import PtFiles, file_names
+from .redact import redacted
 
 __all__ = ["NpyBackendEntrypoint", "PtBackendEntrypoint"]
 
@@ -333,7 +334,7 @@ def _local(path: Any, engine: str) -> str:
         raise TypeError(f"engine {engine!r} opens paths, not {type(path).__name__}")
     found = os.fspath(path)
     if "://" in found:
-        raise ValueError(f"engine {engine!r} opens local files; download {found!r} first")
+        raise ValueError(f"engine {engine!r} opens local files; download {redacted(found)!r} first")
     return os.path.abspath(os.path.expanduser(found))
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from .redact import redacted, words_of
+
 __all__ = ["main"]
 
 PACKAGES = (
@@ -121,7 +123,7 @@ def _refusing(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise Refused(f"{type(error).__name__}: {error}") from error
+        raise Refused(words_of(error)) from error
 
 
 def _opened(store: str, engine: str | None, group: str | None) -> Any:
@@ -135,7 +137,7 @@ def _opened(store: str, engine: str | None, group: str | None) -> Any:
     )
     if engine == "zarr" or is_zarr:
         if "://" not in store and not os.path.exists(store):
-            raise FileNotFoundError(f"there is no {store}")
+            raise FileNotFoundError(f"there is no {redacted(store)}")
         has_all = not os.path.isdir(store) or _is_consolidated(os.path.join(store, group or ""))
         return xtd.open_zarr(store, **some, **({} if has_all else {"consolidated": False}))
     return xr.open_dataset(store, engine=engine, **some)  # type: ignore[arg-type]

@@ -22,11 +22,15 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 import zarr.codecs
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import _get_loop
 from zarr.storage import FsspecStore, LocalStore
 
 from .buffers import Buffers
+from .redact import redacted, words_of
+from .retry import GivenUp, retried_alone
+from .shards import Extent, Shards
 
 __all__ = ["ChunkError", "DirectReader", "on_loop_of", "on_thread", "require_array", "together"]
 
@@ -37,7 +41,7 @@ Encoded = bytes | bytearray | memoryview
 # A task decodes chunks of so many bytes: a small chunk takes less time than a task costs, and an
 # iteration that is given up waits for its tasks.
 TASK_BYTES, MOST_TASK_BYTES = 2**20, 2**23
-# Requests to a store that is not a local folder, under way for one region.
+# Requests to stores that are not local folders, under way in one event loop.
 REQUESTS = 256
 
 
@@ -59,10 +63,11 @@ class ChunkError(Exception):
     @classmethod
     def of(cls, array: zarr.Array[Any], key: str) -> ChunkError:
         """The error of a chunk of an array, by its key inside the array."""
-        return cls(f"{array.path}/{key}" if array.path else key, str(array.store))
+        path = f"{array.path}/{key}" if array.path else key
+        return cls(path, redacted(str(array.store)))
 
     def __str__(self) -> str:
-        cause = f": {type(self.__cause__).__name__}: {self.__cause__}" if self.__cause__ else ""
+        cause = f": {words_of(self.__cause__)}" if self.__cause__ else ""
         return f"chunk {self.chunk} of {self.store}{cause}"
 
 
@@ -73,9 +78,10 @@ _Along = list[tuple[int, slice, bool, slice]]
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """What a region wants of a chunk."""
+    """What a region wants of a chunk: its key, and its numbers in the grid."""
 
     key: str
+    numbers: tuple[int, ...]
     inside: tuple[slice, ...]  # of the chunk
     target: tuple[slice, ...]  # of the region
     whole: bool
@@ -95,24 +101,33 @@ class DirectReader:
         The array.
     decode : callable, optional
         ``(encoded, out)``, which fills a contiguous array; None for chunks that are not compressed.
+    shards : Shards, optional
+        Where chunks lie that are not objects of their own.
     """
 
     array: zarr.Array[Any]
     decode: Callable[[Encoded, Array], None] | None
+    shards: Shards | None = None
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> DirectReader | None:
         """A reader of an array, or None if its chunks are not so simple."""
         dtype = array.dtype
-        if dtype.kind not in "biufc" or not dtype.isnative or array.shards is not None:
+        if dtype.kind not in "biufc" or not dtype.isnative:
             return None
-        metadata = array.metadata
+        metadata, shards = array.metadata, None
         if metadata.zarr_format == 2:
             if metadata.filters or metadata.order != "C":
                 return None
             codec: Any = metadata.compressor
         else:
-            first, *others = metadata.codecs
+            codecs: tuple[Any, ...] = metadata.codecs
+            if array.shards is not None:
+                shards = Shards.of(array)
+                if shards is None or type(array.store) is LocalStore:  # zarrs is as fast with these
+                    return None
+                codecs = shards.codecs
+            first, *others = codecs
             regular = metadata.chunk_grid.to_dict()["name"] == "regular"
             if not regular or type(first) is not zarr.codecs.BytesCodec or len(others) > 1:
                 return None
@@ -120,9 +135,9 @@ class DirectReader:
                 return None
             codec = others[0] if others else None
         if codec is None:
-            return cls(array, None)
+            return cls(array, None, shards)
         decode = _DECODERS.get(type(codec))
-        return None if decode is None else cls(array, decode)
+        return None if decode is None else cls(array, decode, shards)
 
     @staticmethod
     def supports(key: Sequence[slice | int]) -> bool:
@@ -150,6 +165,7 @@ class DirectReader:
         box, shape = self._box(key)
         out = buffers.take([stop - start for start, stop in box], self.array.dtype)
         along = self._along(box)
+        jobs: Iterator[Coroutine[Any, Any, bool]]
         if self.is_local:
             count = math.prod(map(len, along))
             each = self._chunks_of_a_task(count)
@@ -158,8 +174,10 @@ class DirectReader:
                 for start in range(0, count, each)
             )
         else:
-            slots = asyncio.Semaphore(REQUESTS)
-            jobs = (self._fetch(chunk, out, slots) for chunk in self._chunks(along))
+            if self.shards is None:
+                jobs = (self._fetch(chunk, out) for chunk in self._chunks(along))
+            else:
+                jobs = self._fetches_of_shards(self.shards, along, out)
         if any(await together(jobs)):
             await on_loop_of(self.array, require_array(self.array))
         return out.reshape(shape)
@@ -209,7 +227,11 @@ class DirectReader:
         for found in itertools.islice(itertools.product(*along), start, stop):
             # No dims, one chunk.
             numbers, inside, whole, target = zip(*found, strict=True) if found else ((), (), (), ())
-            yield _Chunk(key(numbers), inside, target, all(whole))
+            where = numbers
+            if self.shards is not None:
+                pairs = zip(numbers, self.shards.counts, strict=True)
+                where = tuple(number // count for number, count in pairs)
+            yield _Chunk(key(where), numbers, inside, target, all(whole))
 
     def _read_local(
         self, along: Sequence[_Along], start: int, stop: int | None, out: Array
@@ -220,7 +242,7 @@ class DirectReader:
         folder = os.path.join(store.root, self.array.path)
         missing = False
         for chunk in self._chunks(along, start, stop):
-            with self._named(chunk):
+            with self._named(chunk.key):
                 try:
                     file = io.FileIO(os.path.join(folder, chunk.key))
                 except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # as zarr has it
@@ -246,26 +268,79 @@ class DirectReader:
         memory = target.reshape(-1).view(np.uint8).data
         return _fill(file, begin, memory) == len(memory)
 
-    async def _fetch(self, chunk: _Chunk, out: Array, slots: asyncio.Semaphore) -> bool:
+    async def _fetch(self, chunk: _Chunk, out: Array) -> bool:
         """Read a chunk from any store; returns whether it is not there."""
-        array = self.array
-        path = f"{array.path}/{chunk.key}" if array.path else chunk.key
-        with self._named(chunk):
-            async with slots:
-                found = await on_loop_of(array, array.store.get(path, default_buffer_prototype()))
-            encoded = None if found is None else found.as_numpy_array().data
-            await on_thread(self._put, chunk, encoded, out)
+        found = await self._get(chunk.key, _whole(self.array.store))
+        with self._named(chunk.key):
+            await on_thread(self._put, chunk, found, out)
         return found is None
 
+    async def _get(self, key: str, wanted: ByteRequest | None) -> memoryview | None:
+        """An object, or some bytes of it."""
+        array = self.array
+        path = f"{array.path}/{key}" if array.path else key
+
+        async def get() -> Any:
+            async with _slots(_requests, REQUESTS):
+                asked = array.store.get(path, default_buffer_prototype(), wanted)
+                return await on_loop_of(array, asked)
+
+        with self._named(key):
+            what = f"chunk {key}" if self.shards is None else f"shard {key}"
+            found = await retried_alone(get, what)
+        return None if found is None else found.as_numpy_array().data
+
     @contextlib.contextmanager
-    def _named(self, chunk: _Chunk) -> Iterator[None]:
-        """Name the chunk that an error is about."""
+    def _named(self, key: str) -> Iterator[None]:
+        """Name the chunk, or the shard, that an error is about."""
         try:
             yield
-        except MemoryError:
+        except (MemoryError, ChunkError):
             raise
+        except GivenUp as error:
+            if isinstance(error.__cause__, ChunkError):
+                raise
+            named = ChunkError.of(self.array, key)
+            named.__cause__ = error.__cause__
+            raise GivenUp from named
         except Exception as error:
-            raise ChunkError.of(self.array, chunk.key) from error
+            raise ChunkError.of(self.array, key) from error
+
+    def _fetches_of_shards(
+        self, shards: Shards, along: Sequence[_Along], out: Array
+    ) -> Iterator[Coroutine[Any, Any, bool]]:
+        """Read chunks of a region by byte ranges of their shards; whether a shard is not there."""
+        chunks = {chunk.numbers: chunk for chunk in self._chunks(along)}
+
+        async def of_shard(shard: tuple[int, ...], places: list[tuple[int, ...]]) -> bool:
+            key = chunks[places[0]].key
+            with self._named(key):
+                index = await shards.index(shard, lambda wanted: self._get(key, wanted))
+                extents, missing = shards.extents(index, places)
+            for place in missing:
+                self._put(chunks[place], None, out)
+            await together(of_extent(key, extent) for extent in extents)
+            return index is None
+
+        async def of_extent(key: str, extent: Extent) -> None:
+            found = await self._get(key, RangeByteRequest(extent.start, extent.stop))
+            encoded = memoryview(b"") if found is None else found  # gone meanwhile
+            each = self._chunks_of_a_task(len(extent.chunks))
+            with self._named(key):
+                await together(
+                    on_thread(put, encoded, extent.chunks[start : start + each])
+                    for start in range(0, len(extent.chunks), each)
+                )
+
+        def put(encoded: memoryview, some: Sequence[tuple[tuple[int, ...], int, int]]) -> None:
+            for place, begin, end in some:
+                try:
+                    self._put(chunks[place], encoded[begin:end], out)
+                except Exception as error:
+                    error.add_note(f"chunk {place} of the shard")
+                    raise
+
+        return (of_shard(*each) for each in shards.by_shard(chunks).items())
 
     def _put(self, chunk: _Chunk, encoded: Encoded | None, out: Array) -> None:
         """Put the values of a chunk where they belong; one that is missing is the fill value."""
@@ -339,7 +414,7 @@ def _metadata_keys(array: zarr.Array[Any]) -> list[str]:
 
 def _gone(array: zarr.Array[Any]) -> FileNotFoundError:
     return FileNotFoundError(
-        f"chunks of {array.store} are missing, and so is {_metadata_keys(array)[0]}: the store is "
+        f"chunks of {redacted(str(array.store))} are missing, and so is {_metadata_keys(array)[0]}: the store is "
         "not there any more"
     )
 
@@ -354,20 +429,33 @@ def on_loop_of(array: zarr.Array[Any], reading: Coroutine[Any, Any, Any]) -> Any
     return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(reading, _get_loop()))
 
 
-# Threads that decode at the same time, for each event loop: more than there are cores would only
-# take the GIL from each other.
-_cores: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
+def _whole(store: Store) -> OffsetByteRequest | None:
+    """How to ask for a whole object: s3fs would ask for its size first, in a request of its own."""
+    is_s3fs = type(getattr(store, "fs", None)).__module__.partition(".")[0] == "s3fs"
+    return OffsetByteRequest(0) if is_s3fs else None
+
+
+# For each event loop: threads that decode at the same time (more than there are cores would only
+# take the GIL from each other), and requests under way.
+_Slots = dict[asyncio.AbstractEventLoop, asyncio.Semaphore]
+_cores: _Slots = {}
+_requests: _Slots = {}
+
+
+def _slots(of: _Slots, count: int) -> asyncio.Semaphore:
+    """What the running loop has of some slots."""
+    loop = asyncio.get_running_loop()
+    if loop not in of:
+        # Not by weak keys: a semaphore that was waited for refers to its loop.
+        for ended in [each for each in list(of) if each.is_closed()]:
+            of.pop(ended, None)
+        of[loop] = asyncio.Semaphore(count)
+    return of[loop]
 
 
 async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
     """What a function that decodes returns, run on a thread once a core is free for it."""
-    loop = asyncio.get_running_loop()
-    if loop not in _cores:
-        # Not by weak keys: a semaphore that was waited for refers to its loop.
-        for ended in [each for each in list(_cores) if each.is_closed()]:
-            _cores.pop(ended, None)
-        _cores[loop] = asyncio.Semaphore(dask.system.CPU_COUNT)
-    async with _cores[loop]:
+    async with _slots(_cores, dask.system.CPU_COUNT):
         return await asyncio.to_thread(function, *args)
 
 

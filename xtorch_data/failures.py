@@ -15,6 +15,7 @@ import xarray as xr
 from .chunks import Chunks
 from .direct import ChunkError
 from .epoch import Box
+from .redact import redacted, words_of
 from .sources import chunk_keys
 from .windows import IntArray, Windows
 
@@ -70,15 +71,15 @@ class Failure:
         error : Exception
             What was raised.
         """
-        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-        chunk = None
+        chunk, notes = None, ""
         if isinstance(error, ChunkError):
+            notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
             chunk, source, error = error.chunk, error.store, cause_of(error)
         elif (found := chunk_keys(variable)) is not None and found[0]:
             keys, source = found
             chunk = keys[0] if len(keys) == 1 else f"{keys[0]} … {keys[-1]}"
         where = {dim: (part.start, part.stop) for dim, part in region.items()}
-        return cls(name, where, f"{type(error).__name__}: {error}{notes}", source, chunk)
+        return cls(name, where, f"{words_of(error)}{redacted(notes)}", redacted(source), chunk)
 
     def __str__(self) -> str:
         where = ", ".join(f"{dim}={start}:{stop}" for dim, (start, stop) in self.region.items())

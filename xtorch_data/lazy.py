@@ -23,6 +23,7 @@ __all__ = [
     "codec_pipeline",
     "decodes_on_the_loop",
     "has_pipeline_of_zarrs",
+    "is_fetched",
     "is_lazy",
     "read_path",
     "stored_dtype",
@@ -192,6 +193,15 @@ def stored_dtype(variable: xr.Variable) -> np.dtype[Any] | None:
         decoded = decoded or isinstance(data, _ElementwiseFunctionArray)
         data = data.array
     return np.dtype(data.dtype) if decoded else None
+
+
+def is_fetched(variable: xr.Variable) -> bool:
+    """Whether a lazy variable is read by requests for each of its chunks, which take their time."""
+    data: Any = variable._data
+    while hasattr(data, "array"):
+        data = data.array
+    direct = data._direct if isinstance(data, _RecycledArray) else None
+    return direct is not None and not direct.is_local
 
 
 def read_path(variable: xr.Variable) -> str:

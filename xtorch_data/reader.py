@@ -17,7 +17,8 @@ from .disk_cells import DiskCells, Found
 from .epoch import Load, shared_box
 from .failures import Failure, cause_of, first_failure, read_by_chunks
 from .graphs import Graphs
-from .lazy import decodes_on_the_loop, read_path
+from .lazy import decodes_on_the_loop, is_fetched, read_path
+from .redact import without_secrets
 from .retry import RETRIES, is_transient, retried
 from .sources import layout_of
 from .stats import Recorder
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # Reads under way at the same time; each already uses every core to decode its chunks.
 CONCURRENT_READS = 4
+# Of stores that are asked for chunks, which wait more than they work.
+CONCURRENT_FETCHES = 32
 
 
 class ReadError(RuntimeError):
@@ -115,7 +118,8 @@ class Reader:
     _last: dict[Hashable, _Held] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._slots = asyncio.Semaphore(CONCURRENT_READS)
+        fetched = any(map(is_fetched, self.dataset.variables.values()))
+        self._slots = asyncio.Semaphore(CONCURRENT_FETCHES if fetched else CONCURRENT_READS)
 
     async def read(self, load: Load) -> Region:
         """Read the region of a load."""
@@ -364,7 +368,8 @@ class Reader:
                 if part is not None:
                     failures = [Failure.of(name, *part, self.origin, error)]
                     break
-        raise ReadError(f"could not read {'; '.join(map(str, failures[:3]))}") from cause
+        message = f"could not read {'; '.join(map(str, failures[:3]))}"
+        raise ReadError(message) from without_secrets(cause)
 
     async def _compute(
         self,

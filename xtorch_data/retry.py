@@ -6,11 +6,16 @@ import asyncio
 import errno
 import logging
 import random
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from http.client import IncompleteRead
 from typing import TypeVar
 
-__all__ = ["RETRIES", "is_transient", "pause_before", "retried"]
+from .redact import words_of
+
+__all__ = ["RETRIES", "GivenUp", "is_transient", "pause_before", "retried", "retried_alone"]
 
 T = TypeVar("T")
 
@@ -36,11 +41,19 @@ _STATUS = frozenset({408, 429, 500, 502, 503, 504})
 # Of packages that need not be installed, and that do not derive them from those of Python.
 _NAMES = {
     "aiohttp": {"ClientConnectionError", "ClientPayloadError"},
-    "botocore": {"HTTPClientError", "IncompleteReadError", "ResponseStreamingError"},
+    "botocore": {
+        "ConnectionError",
+        "HTTPClientError",
+        "IncompleteReadError",
+        "ResponseStreamingError",
+    },
     "httpx": {"TransportError"},
     "requests": {"ConnectionError", "ChunkedEncodingError", "Timeout"},
     "urllib3": {"ProtocolError", "TimeoutError", "NewConnectionError"},
 }
+# obstore has one class for all that is not a missing object or a refused permission, and says in
+# words what it was.
+_OBSTORE = re.compile(r"HTTP error: |status code: (408|429|50[0234])\b")
 
 _random = random.Random()  # nobody's seed is drawn from
 logger = logging.getLogger(__name__)
@@ -56,13 +69,29 @@ def is_transient(error: BaseException) -> bool:
     while cause is not None:
         if isinstance(cause, _ERRORS) or getattr(cause, "errno", None) in _NUMBERS:
             return True
-        if getattr(cause, "status", None) in _STATUS or getattr(cause, "code", None) in _STATUS:
+        if not _STATUS.isdisjoint(_statuses(cause)):
             return True
         for kind in type(cause).__mro__:
-            if kind.__name__ in _NAMES.get(kind.__module__.partition(".")[0], ()):
+            package = kind.__module__.partition(".")[0]
+            if kind.__name__ in _NAMES.get(package, ()):
                 return True
+            if package == "obstore" and kind.__name__ == "GenericError":
+                return _OBSTORE.search(str(cause)) is not None
         cause = cause.__cause__
     return False
+
+
+def _statuses(error: BaseException) -> Iterator[int]:
+    """What an error may have of an answer's status."""
+    for name in ("status", "code"):
+        found = getattr(error, name, None)
+        if isinstance(found, int):
+            yield found
+            return  # aiohttp warns of who looks at the other as well
+    try:  # of botocore's ClientError, from which s3fs makes an OSError
+        yield error.response["ResponseMetadata"]["HTTPStatusCode"]  # type: ignore[attr-defined]
+    except (AttributeError, KeyError, TypeError):
+        pass
 
 
 def pause_before(attempt: int) -> float:
@@ -73,6 +102,22 @@ def pause_before(attempt: int) -> float:
     """
     longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1))
     return longest * _random.uniform(0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class _Policy:
+    """How the reads inside a read that is tried again are tried again themselves."""
+
+    retries: int
+    note: Callable[[], None]
+    what: str
+
+
+_policy: ContextVar[_Policy | None] = ContextVar("policy", default=None)
+
+
+class GivenUp(Exception):
+    """Carries an error that has been tried as often as it should be."""
 
 
 async def retried(
@@ -102,19 +147,55 @@ async def retried(
         The error of the last attempt, or the first that will not pass; a note on it says how often
         it was tried.
     """
-    for attempt in range(1, retries + 2):
+    policy = _Policy(retries, note, what)
+    token = _policy.set(policy)
+    try:
+        return await _attempts(read, policy)
+    except GivenUp as error:
+        assert error.__cause__ is not None
+        given_up = error.__cause__
+    finally:
+        _policy.reset(token)
+    raise given_up
+
+
+async def retried_alone(read: Callable[[], Awaitable[T]], what: str) -> T:
+    """What one of the requests of a read gives, tried again by itself and not by the whole read.
+
+    Of hundreds of requests some may fail each time that all of them are sent.
+
+    Parameters
+    ----------
+    read : callable
+        Begins the request.
+    what : str
+        What is asked for, for the log.
+    """
+    policy = _policy.get()
+    if policy is None:
+        return await read()
+    try:
+        return await _attempts(read, replace(policy, what=f"{what} of {policy.what}"))
+    except Exception as error:
+        raise GivenUp from error
+
+
+async def _attempts(read: Callable[[], Awaitable[T]], policy: _Policy) -> T:
+    for attempt in range(1, policy.retries + 2):
         try:
             return await read()
+        except GivenUp:
+            raise
         except Exception as error:
-            if attempt > retries or not is_transient(error):
+            if attempt > policy.retries or not is_transient(error):
                 if attempt > 1:
                     error.add_note(f"tried {attempt} times")
                 raise
             pause = pause_before(attempt)
             logger.warning(
-                "reading %s failed (%s: %s); trying again in %.1f s, %d of %d",
-                what, type(error).__name__, error, pause, attempt, retries,
+                "reading %s failed (%s); trying again in %.1f s, %d of %d",
+                policy.what, words_of(error), pause, attempt, policy.retries,
             )  # fmt: skip
-        note()
+        policy.note()
         await asyncio.sleep(pause)
     raise AssertionError("unreachable")

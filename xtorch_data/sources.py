@@ -15,15 +15,19 @@ import xbatcher
 import zarr
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core.indexing import LazilyIndexedArray
+from zarr.storage import ObjectStore
 
 from .chunks import Chunks, Layout
 from .codecs import FAST_PIPELINE
+from .redact import redacted, without_secrets
 from .windows import IntArray
 
 __all__ = ["UNFINISHED", "Source", "as_source", "chunk_keys", "layout_of", "open_zarr"]
 
 # The attribute of a store that `rechunk` has not finished: chunks that are missing are fill values.
 UNFINISHED = "xtorch_data_unfinished"
+
+CONNECTIONS = 128  # of s3fs, to one host
 
 
 def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
@@ -35,6 +39,9 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     which it does not support (strings, some stores, big-endian ones of Zarr v2) or does not verify
     (checksums inside shards) fall back to zarr's own. The pipeline stays with the dataset, also
     when it is pickled.
+
+    An address ``s3://…`` is opened by s3fs, with 128 connections unless ``storage_options`` says
+    otherwise: its own 10 would not hide the delay of requests.
 
     Parameters
     ----------
@@ -57,13 +64,26 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     4
     """
     kwargs.setdefault("chunks", None)
-    with (
-        zarr.config.set({"codec_pipeline.path": FAST_PIPELINE}),
-        warnings.catch_warnings(),
-    ):
+    if isinstance(store, str) and store.startswith(("s3://", "s3a://")):
+        kwargs["storage_options"] = _with_connections(kwargs.get("storage_options") or {})
+    # zarrs would open what obstore reads once more, with connections of its own in each process.
+    is_obstore = isinstance(store, ObjectStore)
+    pipeline = {} if is_obstore else {"codec_pipeline.path": FAST_PIPELINE}
+    with zarr.config.set(pipeline), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
-        opened: xr.Dataset = xr.open_zarr(store, **kwargs)
-        return opened
+        try:
+            return xr.open_zarr(store, **kwargs)  # type: ignore[no-any-return]
+        except Exception as error:
+            clean = without_secrets(error)
+            if clean is error:
+                raise
+        raise clean
+
+
+def _with_connections(storage_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of s3fs with as many connections as reads make use of."""
+    config = {"max_pool_connections": CONNECTIONS, **storage_options.get("config_kwargs", {})}
+    return {**storage_options, "config_kwargs": config}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +117,9 @@ class Source:
 
     @property
     def origin(self) -> str:
-        """Where the data comes from, for messages."""
-        return str(self.dataset.encoding.get("source", "data in memory or of a dask graph"))
+        """Where the data comes from, for messages: without secrets."""
+        found = self.dataset.encoding.get("source") or _stores(self.dataset)
+        return redacted(str(found or "data in memory or of a dask graph"))
 
 
 def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
@@ -139,8 +160,8 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
         return as_source(opened)
     if isinstance(data, (str, os.PathLike)):
         raise TypeError(
-            f"data must be opened first: xarray.open_dataset({str(data)!r}) for NetCDF, "
-            f"xtorch_data.open_zarr({str(data)!r}) for Zarr"
+            f"data must be opened first: xarray.open_dataset({redacted(str(data))!r}) for NetCDF, "
+            f"xtorch_data.open_zarr({redacted(str(data))!r}) for Zarr"
         )
     raise TypeError(
         "data must be an xarray Dataset or DataArray, a zarr Array or Group, or an "
@@ -192,6 +213,18 @@ def _from_zarr_array(array: zarr.Array[Any], dims: Sequence[Hashable] | None) ->
     dataset = xr.decode_cf(xr.Dataset({name: variable}))
     dataset.encoding["source"] = str(array.store_path)
     return Source(dataset, single=name)
+
+
+def _stores(data: xr.Dataset) -> str:
+    """The Zarr stores of lazy variables, which xarray names only where it was given an address."""
+    found: dict[str, None] = {}
+    for variable in data.variables.values():
+        lazy = variable._data
+        while hasattr(lazy, "array"):
+            lazy = lazy.array
+        if isinstance(lazy, ZarrArrayWrapper):
+            found[str(lazy._array.store)] = None
+    return ", ".join(found)
 
 
 def layout_of(

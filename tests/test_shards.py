@@ -1,0 +1,150 @@
+import asyncio
+
+import numpy as np
+import pytest
+import zarr
+import zarr.codecs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xtorch_data import shards as module
+from xtorch_data.buffers import Buffers
+from xtorch_data.direct import DirectReader
+
+
+class Counting(zarr.storage.WrapperStore):
+    """Notes what is asked for."""
+
+    def __init__(self, store, asked=None):
+        super().__init__(store)
+        self.asked = [] if asked is None else asked
+
+    def _with_store(self, store):
+        return type(self)(store, self.asked)
+
+    async def get(self, key, prototype, byte_range=None):
+        self.asked.append((key, byte_range))
+        return await super().get(key, prototype, byte_range)
+
+
+def sharded(shape=(40, 6), chunks=(2, 3), shards=(8, 6), **options):
+    store = Counting(zarr.storage.MemoryStore())
+    options = {"dtype": "i4", "fill_value": -1, **options}
+    array = zarr.create_array(store, shape=shape, chunks=chunks, shards=shards, **options)
+    array[...] = np.arange(np.prod(shape)).reshape(shape)
+    store.asked.clear()
+    return array
+
+
+def read(reader, *key):
+    return asyncio.run(reader.read_async(key, Buffers(10**6)))
+
+
+@given(st.data())
+def test_any_region_of_any_shards_is_that_of_zarr(data):
+    few = st.integers(1, 4)
+    ndim = data.draw(st.integers(1, 3))
+    chunks = [data.draw(few) for _ in range(ndim)]
+    per_shard = [data.draw(few) for _ in range(ndim)]
+    shape = [data.draw(st.integers(1, 12)) for _ in range(ndim)]
+    location = data.draw(st.sampled_from(["start", "end"]))
+    index_codecs = [zarr.codecs.BytesCodec()]
+    if data.draw(st.booleans()):
+        index_codecs.append(zarr.codecs.Crc32cCodec())
+    inner = [zarr.codecs.BytesCodec()]
+    inner += data.draw(st.sampled_from([[], [zarr.codecs.ZstdCodec()], [zarr.codecs.BloscCodec()]]))
+    codec = zarr.codecs.ShardingCodec(
+        chunk_shape=tuple(chunks),
+        codecs=inner,
+        index_codecs=index_codecs,
+        index_location=location,
+    )
+    array = zarr.create(
+        store=zarr.storage.MemoryStore(),
+        shape=shape,
+        chunks=[a * b for a, b in zip(chunks, per_shard, strict=True)],
+        dtype="i4",
+        fill_value=-1,
+        codecs=[codec],
+        zarr_format=3,
+    )
+    part = tuple(slice(0, data.draw(st.integers(0, size))) for size in shape)
+    array[part] = np.arange(np.prod(shape), dtype="i4").reshape(shape)[part]
+    reader = DirectReader.of(array)
+    assert reader is not None
+    for _ in range(3):
+        key = tuple(
+            slice(*sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n)))))
+            for n in shape
+        )
+        np.testing.assert_array_equal(read(reader, *key), array[key])
+
+
+def test_each_index_is_asked_for_once_and_neighbors_together():
+    array = sharded()
+    reader = DirectReader.of(array)
+
+    async def several():
+        keys = [(slice(start, start + 4), slice(None)) for start in range(0, 40, 4)]
+        return await asyncio.gather(*(reader.read_async(key, Buffers(10**6)) for key in keys))
+
+    found = np.concatenate(asyncio.run(several()))
+    asked = array.store.asked
+    indexes = [key for key, wanted in asked if isinstance(wanted, zarr.abc.store.SuffixByteRequest)]
+    assert sorted(indexes) == [f"c/{shard}/0" for shard in range(5)]
+    assert len(asked) == 5 + 10  # and one request for the chunks of each region, side by side
+    np.testing.assert_array_equal(found, array[...])
+
+
+@pytest.mark.parametrize(("gap", "most", "requests"), [(0, 10**9, 3), (10**9, 10**9, 1), (0, 0, 4)])
+def test_what_lies_far_apart_or_is_much_is_fetched_by_itself(monkeypatch, gap, most, requests):
+    monkeypatch.setattr(module, "GAP_BYTES", gap)
+    monkeypatch.setattr(module, "MOST_BYTES", most)
+    found = module.Shards((), (6,), True, True)
+    index = np.array([[0, 5], [5, 5], [20, 5], [2**64 - 1] * 2, [40, 5], [60, 5]], np.uint64)
+    extents, missing = found.extents(index, [(4,), (3,), (1,), (0,), (2,)])
+    assert missing == [(3,)]
+    assert len(extents) == requests
+    where = sorted((p, e.start + a, e.start + b) for e in extents for p, a, b in e.chunks)
+    assert where == [((0,), 0, 5), ((1,), 5, 10), ((2,), 20, 25), ((4,), 40, 45)]
+
+
+def test_chunks_and_shards_that_are_missing_are_the_fill_value():
+    array = zarr.create_array(
+        zarr.storage.MemoryStore(), shape=(16,), chunks=(2,), shards=(8,), dtype="f4", fill_value=3
+    )
+    array[2:4] = 1
+    expected = np.full(16, 3.0)
+    expected[2:4] = 1
+    np.testing.assert_array_equal(read(DirectReader.of(array), slice(None)), expected)
+
+
+@pytest.mark.parametrize("damage", ["index", "chunk", "cut"])
+def test_damage_is_an_error_that_names_the_shard(damage):
+    array = sharded(compressors=zarr.codecs.BloscCodec())
+    inner = array.store._store
+    key = "c/1/0"
+    data = bytearray(inner._store_dict[key].to_bytes())
+    if damage == "cut":
+        data = data[:20]
+    else:
+        data[-9 if damage == "index" else 3] ^= 0xFF
+        data[4 if damage == "chunk" else -9] ^= damage == "chunk"
+    inner._store_dict[key] = type(inner._store_dict[key]).from_bytes(bytes(data))
+    with pytest.raises(Exception) as caught:
+        read(DirectReader.of(array), slice(None), slice(None))
+    assert any(key in note for note in caught.value.__notes__)
+
+
+def test_few_indexes_are_kept_if_they_are_large(monkeypatch):
+    array = sharded()
+    reader = DirectReader.of(array)
+    monkeypatch.setattr(module, "KEPT_BYTES", 3 * 132)
+    np.testing.assert_array_equal(read(reader, slice(None), slice(None)), array[...])
+    assert len(reader.shards._known) == 3
+
+
+def test_other_shards_are_left_to_zarr(tmp_path):
+    assert DirectReader.of(sharded(filters=[zarr.codecs.TransposeCodec(order=(1, 0))])) is None
+    local = zarr.create_array(tmp_path / "a.zarr", shape=(8,), chunks=(2,), shards=(4,), dtype="f4")
+    assert DirectReader.of(local) is None

@@ -1,0 +1,129 @@
+"""Texts without the secrets that addresses and options of remote stores have in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TypeVar
+
+__all__ = ["redacted", "without_secrets", "words_of"]
+
+E = TypeVar("E", bound=BaseException)
+
+HIDDEN = "***"
+# What obstore puts behind its messages: many lines of internals.
+_INTERNALS = "\n\nDebug source:"
+
+# An address up to what ends it in messages, Python and XML; its query ends at a "#".
+_ADDRESS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.\-]*)://(?P<rest>[^\s\"'<>`]+)", re.IGNORECASE)
+# Names of options, headers, attributes and elements whose values are secret, with what stands
+# between name and value: `secret=…`, `'aws_session_token': '…'`, `<AWSAccessKeyId>…`.
+_NAMED = re.compile(
+    r"(?P<name>(?:[a-z0-9]+[-_. ])*"
+    r"(?:aws_?access_?key_?id|access_?key(?:_?id)?|account_?key|api_?key|[a-z]*secret[a-z_]*|"
+    r"[a-z_]*password|passwd|[a-z_\-]*token|[a-z_\-]*signature|[a-z_\-]*credentials?|sas|"
+    r"authorization|cookie|bearer))"
+    r"(?P<between>[\"']?\s*(?:[:=>]|\()\s*(?:Some\()?(?:(?:bearer|basic)\s+)?b?)"
+    r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s\"',;<>&)}\]]+)",
+    re.IGNORECASE,
+)
+# Numbers of keys of Amazon, which say themselves what they are.
+_KEY = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}")
+# What may follow a name without being secret.
+_HARMLESS = frozenset({"none", "true", "false", "null"})
+
+
+def redacted(text: str) -> str:
+    """A text for messages, without secrets.
+
+    Users and passwords in addresses, queries of addresses (which hold the signature where one is
+    signed), and what is named as a secret, a token, a key and the like become ``***``.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+
+    Examples
+    --------
+    >>> redacted("https://me:geheim@host/era5.zarr?X-Amz-Signature=abc: not found")
+    'https://***@host/era5.zarr?***: not found'
+    >>> redacted("{'key': 'AKIA', 'secret': 'geheim'}")
+    "{'key': 'AKIA', 'secret': '***'}"
+    """
+    return _KEY.sub(HIDDEN, _NAMED.sub(_hide_value, _ADDRESS.sub(_hide_parts, text)))
+
+
+def _hide_parts(found: re.Match[str]) -> str:
+    scheme, rest = found["scheme"], found["rest"]
+    before, query, after = rest.partition("?")
+    place, slash, path = before.partition("/")
+    user, at, host = place.rpartition("@")
+    # Without a password it is a container of Azure, or a token where it is sent to a web server.
+    if at and (":" in user or scheme.lower().endswith(("http", "https"))):
+        place = f"{HIDDEN}@{host}"
+    if query:
+        end = re.search(r"[).,:;\]}]*$", after)
+        after = HIDDEN + (end.group() if end else "")
+    return f"{scheme}://{place}{slash}{path}{query}{after}"
+
+
+def _hide_value(found: re.Match[str]) -> str:
+    value = found["value"]
+    quote = value[0] if value[0] in "\"'" else ""
+    if value.lower() not in _HARMLESS:
+        value = f"{quote}{HIDDEN}{quote}"
+    return f"{found['name']}{found['between']}{value}"
+
+
+def words_of(error: BaseException) -> str:
+    """Kind, message and notes of an error, without secrets and internals."""
+    message = str(error).partition(_INTERNALS)[0].rstrip()
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    return redacted(f"{type(error).__name__}: {message}{notes}")
+
+
+def without_secrets(error: E) -> E | RuntimeError:
+    """An error that shows no secret when it is printed, with what has caused it.
+
+    Nearly always the error itself, as it is. Else its texts are changed, and where its class makes
+    its message of something else, what is returned stands in for it.
+
+    Parameters
+    ----------
+    error : BaseException
+        An error of a store.
+    """
+    try:
+        chain = list(_chain(error))
+        if all(_is_clean(each) for each in chain):
+            return error
+        for each in chain:
+            each.args = tuple(redacted(a) if isinstance(a, str) else a for a in each.args)
+            for name in ("filename", "filename2"):
+                if isinstance(value := getattr(each, name, None), str):
+                    setattr(each, name, redacted(value))
+            if notes := getattr(each, "__notes__", None):
+                each.__notes__ = [redacted(str(note)) for note in notes]
+        if all(_is_clean(each) for each in chain):
+            return error
+    except Exception:  # of a class that is not as others are
+        pass
+    return RuntimeError(words_of(error)).with_traceback(error.__traceback__)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that are printed before it."""
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            left += [each.__cause__, each.__context__, *getattr(each, "exceptions", ())]
+            yield each
+
+
+def _is_clean(error: BaseException) -> bool:
+    texts = [str(error), *map(str, error.args), *map(str, getattr(error, "__notes__", ()))]
+    return all(redacted(text) == text for text in texts)

@@ -1,0 +1,188 @@
+"""Shards of Zarr arrays in remote stores: their indexes read once, their chunks by byte ranges."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import zarr
+import zarr.codecs
+from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
+
+__all__ = ["Extent", "Shards"]
+
+Index = npt.NDArray[np.uint64]
+Place = tuple[int, ...]
+
+# Chunks that lie so close to each other are fetched in one request, up to so many bytes.
+GAP_BYTES, MOST_BYTES = 2**15, 2**23
+# Bytes of indexes that are kept for each array.
+KEPT_BYTES = 2**25
+
+_NOT_THERE = 2**64 - 1
+_CHECKSUM_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Bytes of a shard that are fetched in one request, and where chunks lie in them.
+
+    Attributes
+    ----------
+    start, stop : int
+        Place in the shard.
+    chunks : tuple of (tuple of int, int, int)
+        Numbers of each chunk in the grid of the array, and where it begins and ends in the extent.
+    """
+
+    start: int
+    stop: int
+    chunks: tuple[tuple[Place, int, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Shards:
+    """Where the chunks of a sharded array lie.
+
+    Attributes
+    ----------
+    codecs : tuple
+        How chunks are encoded.
+    counts : tuple of int
+        Chunks of a shard along every dim.
+    at_end : bool
+        Whether an index is at the end of its shard, not at the beginning.
+    has_checksum : bool
+        Whether a checksum stands behind an index.
+    """
+
+    codecs: tuple[Any, ...]
+    counts: tuple[int, ...]
+    at_end: bool
+    has_checksum: bool
+    _known: OrderedDict[Place, Index | None] = field(default_factory=OrderedDict)
+    _asked: dict[tuple[int, Place], asyncio.Future[Index | None]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any]) -> Shards | None:
+        """The shards of an array, or None if it has none, or such as are not read here."""
+        codecs = array.metadata.codecs if array.metadata.zarr_format == 3 else ()
+        codec = codecs[0] if len(codecs) == 1 else None
+        if not isinstance(codec, zarr.codecs.ShardingCodec):
+            return None
+        first, *others = codec.index_codecs
+        if type(first) is not zarr.codecs.BytesCodec or first.endian != zarr.codecs.Endian.little:
+            return None
+        if len(others) > 1 or any(type(each) is not zarr.codecs.Crc32cCodec for each in others):
+            return None
+        assert array.shards is not None
+        sizes = zip(array.shards, array.chunks, strict=True)
+        counts = tuple(shard // chunk for shard, chunk in sizes)
+        at_end = codec.index_location == zarr.codecs.ShardingCodecIndexLocation.end
+        return cls(codec.codecs, counts, at_end, bool(others))
+
+    def __reduce__(self) -> Any:
+        return Shards, (self.codecs, self.counts, self.at_end, self.has_checksum)
+
+    @property
+    def _index_nbytes(self) -> int:
+        return 16 * math.prod(self.counts) + self.has_checksum * _CHECKSUM_BYTES
+
+    def by_shard(self, places: Iterable[Place]) -> dict[Place, list[Place]]:
+        """Chunks by the shard they are in, both by their numbers."""
+        found: dict[Place, list[Place]] = {}
+        for place in places:
+            shard = tuple(n // count for n, count in zip(place, self.counts, strict=True))
+            found.setdefault(shard, []).append(place)
+        return found
+
+    async def index(
+        self, shard: Place, get: Callable[[ByteRequest], Awaitable[memoryview | None]]
+    ) -> Index | None:
+        """Where the chunks of a shard lie, as offset and length; None if there is no such shard.
+
+        It is asked for once, also if several reads want it at the same time.
+
+        Parameters
+        ----------
+        shard : tuple of int
+            Numbers of the shard.
+        get : callable
+            Gets some bytes of it.
+        """
+        try:
+            self._known.move_to_end(shard)
+            return self._known[shard]
+        except KeyError:  # or forgotten just now by another thread
+            pass
+        key = id(asyncio.get_running_loop()), shard
+        if key not in self._asked:
+            self._asked[key] = asyncio.ensure_future(self._read(shard, get))
+            self._asked[key].add_done_callback(lambda done: self._end(key, done))
+        return await asyncio.shield(self._asked[key])  # others may want it if this read is given up
+
+    def _end(self, key: tuple[int, Place], done: asyncio.Future[Index | None]) -> None:
+        self._asked.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # seen, though all who wanted it may have gone
+
+    async def _read(
+        self, shard: Place, get: Callable[[ByteRequest], Awaitable[memoryview | None]]
+    ) -> Index | None:
+        nbytes = self._index_nbytes
+        encoded = await get(
+            SuffixByteRequest(nbytes) if self.at_end else RangeByteRequest(0, nbytes)
+        )
+        index = None if encoded is None else self._decoded(encoded)
+        self._known[shard] = index
+        while len(self._known) * nbytes > KEPT_BYTES and len(self._known) > 1:
+            self._known.popitem(last=False)
+        return index
+
+    def _decoded(self, encoded: memoryview) -> Index:
+        if len(encoded) != self._index_nbytes:
+            raise ValueError(
+                f"the index of a shard has {len(encoded)} bytes instead of {self._index_nbytes}"
+            )
+        if self.has_checksum:
+            encoded, checksum = encoded[:-_CHECKSUM_BYTES], encoded[-_CHECKSUM_BYTES:]
+            if google_crc32c.value(bytes(encoded)) != int.from_bytes(checksum, "little"):
+                raise ValueError("the index of a shard does not have the checksum it should have")
+        return np.frombuffer(encoded, "<u8").reshape(*self.counts, 2).astype(np.uint64)
+
+    def extents(
+        self, index: Index | None, places: Iterable[Place]
+    ) -> tuple[list[Extent], list[Place]]:
+        """What to fetch of a shard for some of its chunks, and the chunks that are not there."""
+        if index is None:
+            return [], list(places)
+        found, missing = [], []
+        for place in places:
+            inside = tuple(n % count for n, count in zip(place, self.counts, strict=True))
+            offset, length = map(int, index[inside])
+            if offset == length == _NOT_THERE:
+                missing.append(place)
+            else:
+                found.append((offset, offset + length, place))
+        found.sort()
+        extents: list[list[tuple[int, int, Place]]] = []
+        for begin, end, place in found:
+            if extents:
+                start, stop = extents[-1][0][0], max(each[1] for each in extents[-1])
+                if begin <= stop + GAP_BYTES and max(end, stop) - start <= MOST_BYTES:
+                    extents[-1].append((begin, end, place))
+                    continue
+            extents.append([(begin, end, place)])
+        return [_extent(each) for each in extents], missing
+
+
+def _extent(chunks: list[tuple[int, int, Place]]) -> Extent:
+    start, stop = chunks[0][0], max(end for _, end, _ in chunks)
+    return Extent(start, stop, tuple((place, b - start, e - start) for b, e, place in chunks))
