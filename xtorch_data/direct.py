@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
 import itertools
 import math
@@ -80,22 +81,33 @@ class DirectReader:
         if dtype.kind not in "biufc" or not dtype.isnative or array.shards is not None:
             return None
         metadata = array.metadata
+        codecs: list[Any]
         if metadata.zarr_format == 2:
-            if metadata.filters or metadata.order != "C":
+            if metadata.order != "C":
                 return None
-            codec: Any = metadata.compressor
+            codecs = [*(metadata.filters or ()), *filter(None, [metadata.compressor])]
         else:
-            first, *others = metadata.codecs
+            first, *codecs = metadata.codecs
             regular = metadata.chunk_grid.to_dict()["name"] == "regular"
-            if not regular or type(first) is not zarr.codecs.BytesCodec or len(others) > 1:
+            if not regular or type(first) is not zarr.codecs.BytesCodec:
                 return None
             if dtype.itemsize > 1 and first.endian != zarr.codecs.Endian(sys.byteorder):
                 return None
-            codec = others[0] if others else None
-        if codec is None:
+            # Those of numcodecs are wrapped.
+            codecs = [getattr(codec, "_codec", codec) for codec in codecs]
+        if not codecs:
             return cls(array, None)
-        decode = _DECODERS.get(type(codec))
-        return None if decode is None else cls(array, decode)
+        *shuffles, last = codecs
+        decode = _DECODERS.get(type(last))
+        if decode is None or len(shuffles) > 1:
+            return None
+        if not shuffles:
+            return cls(array, decode)
+        # As HDF5 compresses, whose chunks kerchunk and VirtualiZarr refer to.
+        [shuffle] = shuffles
+        if type(shuffle) is not numcodecs.Shuffle or shuffle.elementsize != dtype.itemsize:
+            return None
+        return cls(array, functools.partial(_shuffled, decode))
 
     @staticmethod
     def supports(key: Sequence[slice | int]) -> bool:
@@ -340,6 +352,16 @@ def _blosc(encoded: Encoded, out: Array) -> None:
     numcodecs.blosc.decompress(encoded, out)
 
 
+def _shuffled(decode: Callable[[Encoded, Array], None], encoded: Encoded, out: Array) -> None:
+    """Decode first bytes of all values, then second ones and so on, and put them together."""
+    with _scratch(out.nbytes) as memory:
+        columns = np.frombuffer(memory, np.uint8).reshape(out.itemsize, -1)
+        decode(encoded, columns)
+        target = out.reshape(-1).view(np.uint8).reshape(-1, out.itemsize)
+        for place, column in enumerate(columns):  # by NumPy, which lets go of the GIL meanwhile
+            target[:, place] = column
+
+
 def _zstd(encoded: Encoded, out: Array) -> None:
     size = _zstd_size(encoded)
     if size is None:
@@ -366,7 +388,11 @@ def _zstd_size(encoded: Encoded) -> int | None:
 
 
 def _by(codec: Any) -> Callable[[Encoded, Array], None]:
-    return lambda encoded, out: _copy(memoryview(codec.decode(encoded)).cast("B"), out)
+    return functools.partial(_decoded_by, codec)  # which can be pickled
+
+
+def _decoded_by(codec: Any, encoded: Encoded, out: Array) -> None:
+    _copy(memoryview(codec.decode(encoded)).cast("B"), out)
 
 
 _DECODERS: dict[type, Callable[[Encoded, Array], None]] = {

@@ -12,7 +12,7 @@ import xarray as xr
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.coding.common import _ElementwiseFunctionArray
 from xarray.core.indexing import CopyOnWriteArray, MemoryCachedArray
-from zarr.core.buffer import BufferPrototype, cpu
+from zarr.core.buffer import BufferPrototype, cpu, default_buffer_prototype
 
 from .buffers import Buffers
 from .direct import DirectReader, on_loop_of, on_thread
@@ -39,13 +39,21 @@ class _RecycledArray(ZarrArrayWrapper):
     def _getitem(self, key: Any) -> Any:
         if self._direct is not None and self._direct.is_local and self._direct.supports(key):
             return self._direct.read(key, self._buffers)
-        return self._array.get_basic_selection(key, prototype=_prototype(self._buffers))
+        return self._array.get_basic_selection(key, prototype=self._memory())
 
     async def _async_getitem(self, key: Any) -> Any:
         if self._direct is not None and self._direct.supports(key):
             return await self._direct.read_async(key, self._buffers)
-        reading = self._array._async_array.getitem(key, prototype=_prototype(self._buffers))
+        reading = self._array._async_array.getitem(key, prototype=self._memory())
         return await on_loop_of(self._array, reading)
+
+    def _memory(self) -> BufferPrototype:
+        """Where zarr is to read to, which is into our memory if it can."""
+        # Its own pipeline reads parts of shards into no memory but its own. Asked each time: in a
+        # forked process there may be another pipeline.
+        if self._array.shards is not None and not _pipeline(self._array).startswith("zarrs."):
+            return default_buffer_prototype()
+        return _prototype(self._buffers)
 
 
 def _prototype(buffers: Buffers) -> BufferPrototype:
@@ -157,7 +165,11 @@ def codec_pipeline(variable: xr.Variable) -> str:
     data: Any = variable._data
     while hasattr(data, "array"):
         data = data.array
-    kind = type(data._array._async_array.codec_pipeline)
+    return _pipeline(data._array)
+
+
+def _pipeline(array: Any) -> str:
+    kind = type(array._async_array.codec_pipeline)
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
