@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import growth, memory, planning, remote, report, state
+from . import formats, growth, memory, planning, remote, report, state
 from .contenders import Contender, contenders
 from .environment import insitubatch_python
 from .process import Epoch, Process, warm
@@ -144,7 +144,7 @@ def main() -> None:
     wanted = os.environ.get("WORKLOAD") or ""
     names = [name for group in GROUPS.values() for name in group]
     chosen = GROUPS.get(wanted) or [name for name in names if wanted in ("", name)]
-    known = [*GROUPS, "planning", "memory", "growth", "state"]
+    known = [*GROUPS, "planning", "memory", "growth", "state", "formats"]
     if not chosen and wanted not in known:
         raise SystemExit(f"no workload {wanted!r}; there are {known} and {names}")
     found: list[Target] = []
@@ -167,6 +167,7 @@ def main() -> None:
             "memory": memory.table,
             "growth": growth.table,
             "state": state.table,
+            "formats": formats.table,
         }
         for name, measure in tables.items():
             if wanted in ("", name):
