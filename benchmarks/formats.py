@@ -20,7 +20,7 @@ from .stores import Store, bench_dir
 from .targets import Target
 from .workloads import Workload, make_workload
 
-STEPS = {True: 128, False: 512}  # quick or not; the workload itself has 2048, too many for some
+STEPS = {True: 128, False: 256}  # quick or not; the workload itself has 2048, too many for some
 CHUNK = 16  # steps
 FILES = 8
 DIMS = ("time", "latitude", "longitude")
@@ -59,6 +59,7 @@ def table(quick: bool) -> tuple[str, list[Target]]:
             "epoch / bare read"]  # fmt: skip
     body = []
     for kind in FORMATS:
+        print(f"formats: {kind}", file=sys.stderr, flush=True)
         found = _measured(kind, quick, rounds)
         bare, epoch = found["bare"], found["epoch"]
         ratios = [one / other for one, other in zip(epoch, bare, strict=True)]
@@ -68,7 +69,9 @@ def table(quick: bool) -> tuple[str, list[Target]]:
                 kind,
                 found["path"],
                 f"{found['amplification']:.2f}",
-                f"{found['read'] / found['bare_read']:.2f}" if found["bare_read"] > MIB else "",
+                f"{found['read'] / found['bare_read']:.2f}"
+                if found["bare_read"] > MIB
+                else "",  # mapped
                 f"{work.store.nbytes / statistics.median(bare) / 1e6:,.0f}",
                 f"{work.samples / statistics.median(epoch):,.0f}",
                 f"{decoded / statistics.median(epoch) / 1e6:,.0f}",

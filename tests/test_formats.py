@@ -5,6 +5,7 @@ is read must be what docs/how-to/formats.md says.
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import math
@@ -55,6 +56,7 @@ WAYS = {
 }
 
 
+@functools.cache
 def real():
     """A piece of the run, in memory, with its 360-day calendar."""
     with xr.open_dataset(REAL / "A1B_north_america.nc") as ds:
