@@ -11,7 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import explain, gpu, graphs, growth, memory, planning, rechunking, remote, report, state
+from . import (
+    explain,
+    formats,
+    gpu,
+    graphs,
+    growth,
+    memory,
+    planning,
+    rechunking,
+    remote,
+    report,
+    state,
+)
 from .contenders import Contender, contenders
 from .environment import insitubatch_python
 from .process import Epoch, Process, warm
@@ -138,14 +150,27 @@ def say(line: str) -> None:
     print(f"{time.monotonic() - BEGUN:5.0f} s  {line}", file=sys.stderr, flush=True)
 
 
+# Workloads that are tables of their own.
+TABLES = {
+    "planning": planning.table,
+    "explain": explain.table,
+    "memory": memory.table,
+    "growth": growth.table,
+    "state": state.table,
+    "gpu": gpu.table,
+    "rechunk": rechunking.table,
+    "dask": graphs.table,
+    "formats": formats.table,
+}
+
+
 def main() -> None:
     """Run what WORKLOAD names, everything by default; print the tables, and keep them."""
     quick = bool(os.environ.get("QUICK"))
     wanted = os.environ.get("WORKLOAD") or ""
     names = [name for group in GROUPS.values() for name in group]
     chosen = GROUPS.get(wanted) or [name for name in names if wanted in ("", name)]
-    tables = ["planning", "explain", "memory", "growth", "state", "gpu", "rechunk", "dask"]
-    known = [*GROUPS, *tables]
+    known = [*GROUPS, *TABLES]
     if not chosen and wanted not in known:
         raise SystemExit(f"no workload {wanted!r}; there are {known} and {names}")
     found: list[Target] = []
@@ -163,17 +188,7 @@ def main() -> None:
             raced = race(name, quick)
             put(report.table(raced))
             found += targets(raced)
-        tables = {
-            "planning": planning.table,
-            "explain": explain.table,
-            "memory": memory.table,
-            "growth": growth.table,
-            "state": state.table,
-            "gpu": gpu.table,
-            "rechunk": rechunking.table,
-            "dask": graphs.table,
-        }
-        for name, measure in tables.items():
+        for name, measure in TABLES.items():
             if wanted in ("", name):
                 text, reached = measure(quick)
                 put(text)

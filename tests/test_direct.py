@@ -1,5 +1,6 @@
 import asyncio
 import itertools
+import pickle
 import shutil
 
 import numcodecs
@@ -73,6 +74,37 @@ def test_regions_are_those_of_zarr(tmp_path, zarr_format, codec, dtype):
         found = read(reader, key, how)
         assert found.dtype == array.dtype
         np.testing.assert_array_equal(found, array[key])
+
+
+@pytest.mark.parametrize("compressor", [numcodecs.Zlib(), numcodecs.Zstd()])
+@pytest.mark.parametrize("dtype", ["f4", "i2", "f8"])
+def test_chunks_that_are_shuffled_first_as_those_of_hdf5(tmp_path, compressor, dtype):
+    def written(elementsize, name):
+        array = zarr.create_array(
+            tmp_path / name,
+            shape=SHAPE,
+            chunks=CHUNKS,
+            dtype=dtype,
+            zarr_format=2,
+            filters=[numcodecs.Shuffle(elementsize)],
+            compressors=compressor,
+        )
+        array[...] = (np.random.default_rng(0).normal(size=SHAPE) * 100).astype(dtype)
+        return array
+
+    array = written(np.dtype(dtype).itemsize, "own")
+    reader = pickle.loads(pickle.dumps(DirectReader.of(array)))
+    for key in [(slice(None),) * 3, (slice(3, 11), slice(2, 3), slice(4, 9)), (2, slice(None), 8)]:
+        for how in ("async", "sync"):
+            np.testing.assert_array_equal(read(reader, key, how), array[key])
+    assert DirectReader.of(written(16, "another")) is None
+
+
+@pytest.mark.parametrize(("zarr_format", "codec"), [(3, "gzip"), (2, "zlib"), (3, "blosc")])
+def test_readers_go_to_other_processes(tmp_path, zarr_format, codec):
+    array = made(tmp_path / "a.zarr", zarr_format, codec)
+    reader = pickle.loads(pickle.dumps(DirectReader.of(array)))
+    np.testing.assert_array_equal(read(reader, (slice(None),) * 3, "sync"), array[...])
 
 
 @pytest.mark.parametrize("codec", V3)

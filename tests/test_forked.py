@@ -84,6 +84,27 @@ def test_remote_file_systems_have_sessions_that_a_fork_loses():
     assert not forked._has_sessions(zarr.storage.MemoryStore())
 
 
+def test_references_need_sessions_if_what_they_point_to_does():
+    class Remote(fsspec.asyn.AsyncFileSystem):
+        """Asynchronous by itself, like those of object stores."""
+
+    options = {"fo": {"v/0": ["memory://a", 0, 1]}, "asynchronous": True}
+    targets = (fsspec.filesystem("memory"), False), (Remote(asynchronous=True), True)
+    for target, sessions in targets:
+        fs = fsspec.filesystem("reference", fs=target, skip_instance_cache=True, **options)
+        assert forked._has_sessions(zarr.storage.FsspecStore(fs)) == sessions
+
+
+def test_zarr_arrays_in_a_dask_graph_are_made_safe(tmp_path):
+    ds = openers(tmp_path)["dask over zarrs"]()
+    forked.make_safe(ds)
+    arrays = [each for each in forked._backend_arrays(ds["v"].variable) if hasattr(each, "_array")]
+    assert arrays
+    for array in arrays:
+        assert "zarrs" not in type(array._array._async_array.codec_pipeline).__module__
+    np.testing.assert_array_equal(ds["v"], fields()["v"])
+
+
 def exit_with_whether_locked(lock):
     os._exit(0 if lock.acquire(timeout=5) else 1)
 

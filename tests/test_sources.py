@@ -71,6 +71,77 @@ def test_chunks_come_from_where_the_data_is(store, tmp_path):
         assert grid(opened).size == 1
 
 
+class OtherBackend(xr.backends.BackendArray):
+    """An array of an engine that says no more than `preferred_chunks`."""
+
+    shape, dtype = (100, 6), np.dtype("f4")
+
+    def __getitem__(self, key):
+        raise AssertionError("nothing is read to plan")
+
+
+@pytest.mark.parametrize(
+    ("preferred", "first", "edges"),
+    [
+        ({"time": 40, "x": 6}, slice(None), [40, 80]),
+        ({"time": 40, "x": 6}, slice(30, 90), [10, 50]),
+        ({"time": (10, 30, 60)}, slice(None), [10, 40]),
+        ({"time": (10, 30, 60)}, slice(5, 50), [5, 35]),
+        ({}, slice(5, 50), []),
+    ],
+)
+def test_chunks_that_an_engine_prefers_are_its_grid(preferred, first, edges):
+    lazy = xr.core.indexing.LazilyIndexedArray(OtherBackend())
+    variable = xr.Variable(("time", "x"), lazy, encoding={"preferred_chunks": preferred})
+    grid = layout_of(variable.isel(time=first), "v", ["time"]).chunks["time"]
+    assert grid.chunked == bool(preferred)
+    if preferred:
+        assert grid.boundaries(1).tolist() == edges
+
+
+def test_a_message_of_grib_is_a_chunk():
+    class OnDiskArray(OtherBackend):  # as cfgrib has it
+        shape, geo_ndim = (10, 3, 100, 6), 2
+
+    lazy = xr.core.indexing.LazilyIndexedArray(OnDiskArray())
+    variable = xr.Variable(("time", "level", "y", "x"), lazy)
+    chunks = layout_of(variable.isel(time=2), "v", ["level", "y", "x"]).chunks
+    assert {dim: grid.size for dim, grid in chunks.items()} == {"level": 1, "y": 100, "x": 6}
+    assert chunks["level"].stored
+
+
+def test_it_is_told_where_the_data_comes_from(store, tmp_path):
+    path, ds = store
+    array = zarr.open_group(path, mode="r")["v"]
+    tree = xr.open_datatree(path, engine="zarr", chunks=None, consolidated=False)
+    memory = zarr.storage.MemoryStore()
+    ds.to_zarr(memory, consolidated=False)
+    for data, origin in [
+        (xr.open_zarr(path, chunks=None, consolidated=False), str(path)),
+        (tree, str(path)),
+        (array, str(array.store_path)),
+        (xr.open_zarr(memory, chunks=None, consolidated=False), "MemoryStore"),
+        (ds, "data in memory or of a dask graph"),
+        (ds.chunk(), "data in memory or of a dask graph"),
+    ]:
+        assert as_source(data).origin == origin
+
+
+def test_a_dask_graph_under_lazy_arrays_is_known_for_what_it_is(store):
+    _, ds = store
+    variable = ds["v"].chunk(time=16).variable
+    hidden = xr.core.indexing.MemoryCachedArray(
+        xr.core.indexing.CopyOnWriteArray(xr.core.indexing.as_indexable(variable.data))
+    )
+    lazy = ds.assign(v=xr.Variable(variable.dims, hidden, {"units": "K"}, {"chunks": (16, 6)}))
+    for data in (lazy, lazy["v"]):
+        found = as_source(data).dataset
+        assert found["v"].chunksizes["time"] == (16,) * 6 + (4,)
+        assert found["v"].attrs == {"units": "K"} and found["v"].encoding == {"chunks": (16, 6)}
+        xr.testing.assert_equal(found["v"].compute(), ds["v"])
+        assert "time" in found.coords
+
+
 def test_bytes_of_dims_outside_the_samples_count():
     variable = xr.Variable(("time", "bnds"), np.zeros((10, 2), "f8"))
     assert layout_of(variable, "v", ["time"]).itemsize == 16

@@ -69,9 +69,10 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
 
     Parameters
     ----------
-    ds : xarray.Dataset, xarray.DataArray, zarr.Array, zarr.Group or xbatcher.BatchGenerator
-        The data, however opened. A ``BatchGenerator`` brings its own ``input_dims`` and
-        ``input_overlap``, and every item it would yield is a sample.
+    ds : xarray.Dataset, DataArray or DataTree, zarr.Array, zarr.Group or xbatcher.BatchGenerator
+        The data, however opened; of a ``DataTree``, the node that is given. A ``BatchGenerator``
+        brings its own ``input_dims`` and ``input_overlap``, and every item it would yield is a
+        sample.
     input_dims : mapping of Hashable to int
         Size of one sample along each windowed dim, -1 for the whole dim. These dims are kept, in
         this order; each place along every other dim is a sample of its own.

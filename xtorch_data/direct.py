@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
 import itertools
 import math
@@ -116,28 +117,39 @@ class DirectReader:
         if dtype.kind not in "biufc" or not dtype.isnative:
             return None
         metadata, shards = array.metadata, None
+        codecs: list[Any]
         if metadata.zarr_format == 2:
-            if metadata.filters or metadata.order != "C":
+            if metadata.order != "C":
                 return None
-            codec: Any = metadata.compressor
+            codecs = [*(metadata.filters or ()), *filter(None, [metadata.compressor])]
         else:
-            codecs: tuple[Any, ...] = metadata.codecs
+            found: Any = metadata.codecs
             if array.shards is not None:
                 shards = Shards.of(array)
                 if shards is None or type(array.store) is LocalStore:  # zarrs is as fast with these
                     return None
-                codecs = shards.codecs
-            first, *others = codecs
+                found = shards.codecs
+            first, *codecs = found
             regular = metadata.chunk_grid.to_dict()["name"] == "regular"
-            if not regular or type(first) is not zarr.codecs.BytesCodec or len(others) > 1:
+            if not regular or type(first) is not zarr.codecs.BytesCodec:
                 return None
             if dtype.itemsize > 1 and first.endian != zarr.codecs.Endian(sys.byteorder):
                 return None
-            codec = others[0] if others else None
-        if codec is None:
+            # Those of numcodecs are wrapped.
+            codecs = [getattr(codec, "_codec", codec) for codec in codecs]
+        if not codecs:
             return cls(array, None, shards)
-        decode = _DECODERS.get(type(codec))
-        return None if decode is None else cls(array, decode, shards)
+        *shuffles, last = codecs
+        decode = _DECODERS.get(type(last))
+        if decode is None or len(shuffles) > 1:
+            return None
+        if not shuffles:
+            return cls(array, decode, shards)
+        # As HDF5 compresses, whose chunks kerchunk and VirtualiZarr refer to.
+        [shuffle] = shuffles
+        if type(shuffle) is not numcodecs.Shuffle or shuffle.elementsize != dtype.itemsize:
+            return None
+        return cls(array, functools.partial(_shuffled, decode), shards)
 
     @staticmethod
     def supports(key: Sequence[slice | int]) -> bool:
@@ -414,8 +426,8 @@ def _metadata_keys(array: zarr.Array[Any]) -> list[str]:
 
 def _gone(array: zarr.Array[Any]) -> FileNotFoundError:
     return FileNotFoundError(
-        f"chunks of {redacted(str(array.store))} are missing, and so is {_metadata_keys(array)[0]}: the store is "
-        "not there any more"
+        f"chunks of {redacted(str(array.store))} are missing, and so is "
+        f"{_metadata_keys(array)[0]}: the store is not there any more"
     )
 
 
@@ -533,6 +545,16 @@ def _blosc(encoded: Encoded, out: Array) -> None:
     numcodecs.blosc.decompress(encoded, out)
 
 
+def _shuffled(decode: Callable[[Encoded, Array], None], encoded: Encoded, out: Array) -> None:
+    """Decode first bytes of all values, then second ones and so on, and put them together."""
+    with _scratch(out.nbytes) as memory:
+        columns = np.frombuffer(memory, np.uint8).reshape(out.itemsize, -1)
+        decode(encoded, columns)
+        target = out.reshape(-1).view(np.uint8).reshape(-1, out.itemsize)
+        for place, column in enumerate(columns):  # by NumPy, which lets go of the GIL meanwhile
+            target[:, place] = column
+
+
 def _zstd(encoded: Encoded, out: Array) -> None:
     size = _zstd_size(encoded)
     if size is None:
@@ -559,7 +581,11 @@ def _zstd_size(encoded: Encoded) -> int | None:
 
 
 def _by(codec: Any) -> Callable[[Encoded, Array], None]:
-    return lambda encoded, out: _copy(memoryview(codec.decode(encoded)).cast("B"), out)
+    return functools.partial(_decoded_by, codec)  # which can be pickled
+
+
+def _decoded_by(codec: Any, encoded: Encoded, out: Array) -> None:
+    _copy(memoryview(codec.decode(encoded)).cast("B"), out)
 
 
 _DECODERS: dict[type, Callable[[Encoded, Array], None]] = {

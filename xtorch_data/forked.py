@@ -119,16 +119,21 @@ def make_safe(data: xr.Dataset) -> None:
 
 def _has_sessions(store: Any) -> bool:
     """Whether a store of fsspec answers in an event loop, whose thread a fork has lost."""
-    return isinstance(store, FsspecStore) and not hasattr(store.fs, "sync_fs")
+    if not isinstance(store, FsspecStore):
+        return False
+    # References, as kerchunk writes them, are fetched by the file systems that they point to.
+    targets = getattr(store.fs, "fss", {}).values() or [store.fs]
+    return not all(hasattr(target, "sync_fs") for target in targets)
 
 
 def _backend_arrays(variable: xr.Variable) -> Iterator[Any]:
     """The arrays of the backend under a lazy variable, or in its dask graph."""
-    lazy = [variable._data]
+    lazy: list[Any] = [variable._data]
     if variable.chunks is not None:
         lazy = []
         for node in dict(variable.data.__dask_graph__()).values():
-            lazy += [node.value] if hasattr(node, "value") else getattr(node, "args", ())
+            # A node may be the array itself, hold it, or have it as an argument.
+            lazy += [node, getattr(node, "value", None), *getattr(node, "args", ())]
     for data in lazy:
         while hasattr(data, "array"):
             data = data.array

@@ -223,7 +223,11 @@ def codec_pipeline(variable: xr.Variable) -> str:
     data: Any = variable._data
     while hasattr(data, "array"):
         data = data.array
-    kind = type(data._array._async_array.codec_pipeline)
+    return _pipeline(data._array)
+
+
+def _pipeline(array: Any) -> str:
+    kind = type(array._async_array.codec_pipeline)
     return f"{kind.__module__}.{kind.__qualname__}"
 
 

@@ -67,7 +67,7 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 
     Parameters
     ----------
-    ds : xarray.Dataset, xarray.DataArray, zarr.Array, zarr.Group or xbatcher.BatchGenerator
+    ds : xarray.Dataset, DataArray or DataTree, zarr.Array, zarr.Group or xbatcher.BatchGenerator
         The data, as for `IterableDataset`.
     input_dims : mapping of Hashable to int
         Size of one sample along each windowed dim, -1 for the whole dim.

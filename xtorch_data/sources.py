@@ -14,8 +14,13 @@ import xarray as xr
 import xbatcher
 import zarr
 from xarray.backends.zarr import ZarrArrayWrapper
-from xarray.core.indexing import LazilyIndexedArray
-from zarr.storage import ObjectStore
+from xarray.core.indexing import (
+    CopyOnWriteArray,
+    DaskIndexingAdapter,
+    LazilyIndexedArray,
+    MemoryCachedArray,
+)
+from zarr.storage import LocalStore, ObjectStore
 
 from .chunks import Chunks, Layout
 from .codecs import FAST_PIPELINE
@@ -118,8 +123,11 @@ class Source:
     @property
     def origin(self) -> str:
         """Where the data comes from, for messages: without secrets."""
-        found = self.dataset.encoding.get("source") or _stores(self.dataset)
-        return redacted(str(found or "data in memory or of a dask graph"))
+        found = self.dataset.encoding.get("source")
+        lazy = [each for each in self.dataset.variables.values() if each.chunks is None]
+        places = (_place(each) for each in lazy if not each._in_memory)
+        where = found or next(filter(None, places), "data in memory or of a dask graph")
+        return redacted(str(where))
 
 
 def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
@@ -127,8 +135,8 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
 
     Parameters
     ----------
-    data : Dataset, DataArray, zarr.Array, zarr.Group or xbatcher.BatchGenerator
-        The data.
+    data : Dataset, DataArray, DataTree, zarr.Array, zarr.Group or xbatcher.BatchGenerator
+        The data; of a tree, the node that is given.
     dims : sequence of Hashable, optional
         Names of the dims of a ``zarr.Array`` that does not name them itself.
     """
@@ -144,9 +152,11 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
                 "the data is a copy that xtorch_data.rechunk has not finished: the same call of it "
                 "goes on where it was interrupted"
             )
-        return Source(data)
+        return Source(_with_graphs_shown(data))
     if isinstance(data, xr.DataArray):
         return _from_array(data)
+    if isinstance(data, xr.DataTree):
+        return _from_tree(data)
     if isinstance(data, zarr.Array):
         return _from_zarr_array(data, dims)
     if isinstance(data, zarr.Group):
@@ -164,7 +174,7 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
             f"xtorch_data.open_zarr({redacted(str(data))!r}) for Zarr"
         )
     raise TypeError(
-        "data must be an xarray Dataset or DataArray, a zarr Array or Group, or an "
+        "data must be an xarray Dataset, DataArray or DataTree, a zarr Array or Group, or an "
         f"xbatcher.BatchGenerator, not {type(data).__name__}"
     )
 
@@ -190,7 +200,36 @@ def _from_array(array: xr.DataArray) -> Source:
             name = f"{name}_"
     dataset = array.to_dataset(name=name)
     dataset.encoding = {"source": array.encoding["source"]} if "source" in array.encoding else {}
-    return Source(dataset, single=name)
+    return Source(_with_graphs_shown(dataset), single=name)
+
+
+def _from_tree(tree: xr.DataTree) -> Source:
+    """The dataset of a node, with the coordinates that it inherits; never of those below it."""
+    if tree.data_vars:
+        return as_source(tree.to_dataset())
+    full = [node.path for node in tree.subtree if node.data_vars]
+    raise ValueError(
+        f"the node {tree.path!r} of this DataTree has no data variables; "
+        + (f"take a node that does, such as tree[{full[0]!r}]: {full}" if full else "nor has any")
+    )
+
+
+def _with_graphs_shown(data: xr.Dataset) -> xr.Dataset:
+    """A dataset in which what dask computes is known for it.
+
+    Engines that open through dask, as kerchunk's does, leave xarray's lazy arrays around it.
+    """
+    found = {}
+    for name, variable in data.variables.items():
+        inner: Any = variable._data
+        while type(inner) in (MemoryCachedArray, CopyOnWriteArray):
+            inner = inner.array
+        if isinstance(inner, DaskIndexingAdapter):
+            graph = xr.Variable(variable.dims, inner.array, variable.attrs, variable.encoding)
+            found[name] = graph
+    coords = {name: each for name, each in found.items() if name in data.coords}
+    others = {name: each for name, each in found.items() if name not in coords}
+    return data.assign(others).assign_coords(coords) if found else data
 
 
 def _from_zarr_array(array: zarr.Array[Any], dims: Sequence[Hashable] | None) -> Source:
@@ -215,26 +254,14 @@ def _from_zarr_array(array: zarr.Array[Any], dims: Sequence[Hashable] | None) ->
     return Source(dataset, single=name)
 
 
-def _stores(data: xr.Dataset) -> str:
-    """The Zarr stores of lazy variables, which xarray names only where it was given an address."""
-    found: dict[str, None] = {}
-    for variable in data.variables.values():
-        lazy = variable._data
-        while hasattr(lazy, "array"):
-            lazy = lazy.array
-        if isinstance(lazy, ZarrArrayWrapper):
-            found[str(lazy._array.store)] = None
-    return ", ".join(found)
-
-
 def layout_of(
     variable: xr.Variable, name: Hashable, dims: Iterable[Hashable], itemsize: int | None = None
 ) -> Layout:
     """How a variable is stored along the dims of the sample space.
 
     Chunk grids come from dask where the variable is backed by it, else from what the backend left
-    in the encoding, shifted by lazy slicing. Data in memory, memory maps and contiguous HDF5 can
-    be sliced anywhere for the cost of the slice.
+    in the encoding, shifted by lazy slicing; those of GRIB are its messages, a field each. Data in
+    memory, memory maps and contiguous HDF5 can be sliced anywhere for the cost of the slice.
     """
     wanted = [dim for dim in dims if dim in variable.dims]
     values = itemsize or variable.dtype.itemsize
@@ -250,26 +277,66 @@ def _chunks(variable: xr.Variable, dim: Hashable) -> Chunks:
         return _irregular(np.cumsum([0, *variable.chunksizes[dim]]), length)
     if variable._in_memory:
         return Chunks(length)
+    preferred: Mapping[Hashable, Any] = variable.encoding.get("preferred_chunks") or {}
     positions = _stored_positions(variable)
     if positions is None:  # not a lazy array as xarray makes them: the grid may be shifted
-        preferred: Mapping[Hashable, Any] = variable.encoding.get("preferred_chunks") or {}
         size = preferred.get(dim, 1)
         if not isinstance(size, (int, np.integer)):
             return _irregular(np.cumsum([0, *size]), length)
         return Chunks(length, int(size), stored=bool(preferred))
     kept = [place for place, along in enumerate(positions) if not isinstance(along, int)]
     place = kept[variable.dims.index(dim)]
-    stored = variable.encoding.get("chunks") or variable.encoding.get("chunksizes")
-    if not stored or place >= len(stored):
-        return Chunks(length)
-    size = int(stored[place])
     along = positions[place]
+    stored = _stored_chunks(variable)
+    size = stored[place] if stored and place < len(stored) else preferred.get(dim)
+    if size is None:
+        return Chunks(length)
+    if not isinstance(size, (int, np.integer)):
+        numbers = np.searchsorted(np.cumsum(size), np.asarray(along), side="right")
+        return _irregular(_runs(numbers), length)
+    size = int(size)
     if isinstance(along, range):
         step, start = along.step, along.start
         if step > 0 and size % step == 0:
             return Chunks(length, size // step, start // step % (size // step), stored=True)
-    changes = np.flatnonzero(np.diff(np.asarray(along) // size)) + 1
-    return _irregular(np.concatenate([[0], changes, [length]]), length)
+    return _irregular(_runs(np.asarray(along) // size), length)
+
+
+def _stored_chunks(variable: xr.Variable) -> Sequence[int] | None:
+    """Sizes of the chunks of the stored array, along its own dims."""
+    sizes = variable.encoding.get("chunks") or variable.encoding.get("chunksizes")
+    if sizes:
+        return [int(size) for size in sizes]
+    array = _stored_array(variable)
+    if not hasattr(array, "geo_ndim"):
+        return None
+    # Of cfgrib, which decodes a message, a field, to get any part of it, and leaves no encoding.
+    before = len(array.shape) - array.geo_ndim
+    return [1] * before + list(array.shape[before:])
+
+
+def _stored_array(variable: xr.Variable) -> Any:
+    """What lies under all of xarray's lazy arrays."""
+    data: Any = variable._data
+    while hasattr(data, "array"):
+        data = data.array
+    return data
+
+
+def _place(variable: xr.Variable) -> str | None:
+    """Where a lazy variable is stored, as far as it says."""
+    if "source" in variable.encoding:
+        return str(variable.encoding["source"])
+    array = _stored_array(variable)
+    if not isinstance(array, ZarrArrayWrapper):
+        return None
+    store = array.get_array().store  # type: ignore[no-untyped-call]
+    return str(store.root if isinstance(store, LocalStore) else store)
+
+
+def _runs(numbers: Any) -> Any:
+    """Where runs of equal numbers begin, and the end."""
+    return np.concatenate([[0], np.flatnonzero(np.diff(numbers)) + 1, [len(numbers)]])
 
 
 def _irregular(edges: Any, length: int) -> Chunks:
