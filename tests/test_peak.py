@@ -15,7 +15,7 @@ import xarray as xr
 from strategies import MORE
 
 import xtorch_data as xtd
-from xtorch_data import direct
+from xtorch_data import decoders
 
 STEPS, Y, X = 120, 96, 96  # 36 kiB a step of float32
 WINDOW = {"time": 8, "y": -1, "x": -1}
@@ -137,7 +137,7 @@ def counted(dataset, epochs):
     """
     global counting
     gc.collect()
-    direct._idle.clear()
+    decoders._idle.clear()
     opened.clear()
     tracemalloc.start()
     try:

@@ -2,48 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import functools
 import io
 import itertools
 import math
 import os
 import sys
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import dask.system
-import numcodecs
-import numcodecs.blosc
-import numcodecs.zstd
 import numpy as np
 import numpy.typing as npt
 import zarr
 import zarr.codecs
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store
 from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import _get_loop
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import LocalStore
 
+from .awaiting import on_loop_of, on_thread, request_slots, together
 from .buffers import Buffers
+from .decoders import Decoder, Encoded, copied, decoder_of, scratch
+from .presence import require_array, require_local_array
 from .redact import redacted, words_of
 from .retry import GivenUp, retried_alone
 from .shards import Extent, Shards
 
-__all__ = ["ChunkError", "DirectReader", "on_loop_of", "on_thread", "require_array", "together"]
+__all__ = ["ChunkError", "DirectReader"]
 
-T = TypeVar("T")
 Array = npt.NDArray[Any]
-Encoded = bytes | bytearray | memoryview
 
 # A task decodes chunks of so many bytes: a small chunk takes less time than a task costs, and an
 # iteration that is given up waits for its tasks.
 TASK_BYTES, MOST_TASK_BYTES = 2**20, 2**23
-# Requests to stores that are not local folders, under way in one event loop.
-REQUESTS = 256
 
 
 class ChunkError(Exception):
@@ -100,14 +92,14 @@ class DirectReader:
     ----------
     array : zarr.Array
         The array.
-    decode : callable, optional
-        ``(encoded, out)``, which fills a contiguous array; None for chunks that are not compressed.
+    decode : callable
+        ``(encoded, out)``, which fills a contiguous array.
     shards : Shards, optional
         Where chunks lie that are not objects of their own.
     """
 
     array: zarr.Array[Any]
-    decode: Callable[[Encoded, Array], None] | None
+    decode: Decoder
     shards: Shards | None = None
 
     @classmethod
@@ -137,19 +129,8 @@ class DirectReader:
                 return None
             # Those of numcodecs are wrapped.
             codecs = [getattr(codec, "_codec", codec) for codec in codecs]
-        if not codecs:
-            return cls(array, None, shards)
-        *shuffles, last = codecs
-        decode = _DECODERS.get(type(last))
-        if decode is None or len(shuffles) > 1:
-            return None
-        if not shuffles:
-            return cls(array, decode, shards)
-        # As HDF5 compresses, whose chunks kerchunk and VirtualiZarr refer to.
-        [shuffle] = shuffles
-        if type(shuffle) is not numcodecs.Shuffle or shuffle.elementsize != dtype.itemsize:
-            return None
-        return cls(array, functools.partial(_shuffled, decode), shards)
+        decode = decoder_of(codecs, dtype)
+        return None if decode is None else cls(array, decode, shards)
 
     @staticmethod
     def supports(key: Sequence[slice | int]) -> bool:
@@ -264,7 +245,7 @@ class DirectReader:
                 with file:
                     size = file.seek(0, io.SEEK_END)
                     if not self._read_rows(file, size, chunk, out):
-                        with _scratch(size) as encoded:
+                        with scratch(size) as encoded:
                             self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
         return missing
 
@@ -272,7 +253,7 @@ class DirectReader:
         """Read just the rows that are wanted, where they lie side by side in file and memory."""
         target = out[chunk.target]
         sizes = self.array.chunks
-        if self.decode is not None or not sizes or not target.flags.c_contiguous:
+        if self.decode is not copied or not sizes or not target.flags.c_contiguous:
             return False
         if target.shape[1:] != sizes[1:] or size != self._chunk_nbytes:
             return False
@@ -293,7 +274,7 @@ class DirectReader:
         path = f"{array.path}/{key}" if array.path else key
 
         async def get() -> Any:
-            async with _slots(_requests, REQUESTS):
+            async with request_slots():
                 asked = array.store.get(path, default_buffer_prototype(), wanted)
                 return await on_loop_of(array, asked)
 
@@ -362,113 +343,19 @@ class DirectReader:
             fill = self.array.fill_value
             target[...] = 0 if fill is None else fill
             return
-        decode = _copy if self.decode is None else self.decode
         if chunk.whole and target.flags.c_contiguous:
-            decode(encoded, target)
+            self.decode(encoded, target)
             return
-        with _scratch(self._chunk_nbytes) as memory:
+        with scratch(self._chunk_nbytes) as memory:
             values = np.frombuffer(memory, self.array.dtype).reshape(self.array.chunks)
-            decode(encoded, values)
+            self.decode(encoded, values)
             np.copyto(target, values[chunk.inside])
-
-
-async def require_array(array: zarr.Array[Any]) -> None:
-    """Raise if the metadata of an array is not in its store any more.
-
-    A chunk that is not there has the fill value, as Zarr has it. So has every chunk of a store that
-    was deleted or unmounted in the middle of an epoch; that must not pass for data.
-
-    Parameters
-    ----------
-    array : zarr.Array
-        An array of which a chunk is missing.
-
-    Raises
-    ------
-    FileNotFoundError
-        If neither its metadata nor consolidated metadata is there.
-    """
-    if isinstance(array.store, LocalStore):
-        return require_local_array(array)
-    for key in _metadata_keys(array):
-        try:
-            if await array.store.get(key, default_buffer_prototype()) is not None:
-                return None
-        except Exception:  # a store that cannot say is believed
-            return None
-    raise _gone(array)
-
-
-def require_local_array(array: zarr.Array[Any]) -> None:
-    """The same for a local folder, on any thread of any process.
-
-    Parameters
-    ----------
-    array : zarr.Array
-        An array of which a chunk is missing.
-
-    Raises
-    ------
-    FileNotFoundError
-        If neither its metadata nor consolidated metadata is there.
-    """
-    root = array.store.root  # type: ignore[attr-defined]
-    if not any(os.path.exists(os.path.join(root, key)) for key in _metadata_keys(array)):
-        raise _gone(array)
-
-
-def _metadata_keys(array: zarr.Array[Any]) -> list[str]:
-    """Where the metadata of an array is, or is consolidated."""
-    v3 = array.metadata.zarr_format == 3
-    own, root = ("zarr.json", "zarr.json") if v3 else (".zarray", ".zmetadata")
-    return [f"{array.path}/{own}" if array.path else own, root]
-
-
-def _gone(array: zarr.Array[Any]) -> FileNotFoundError:
-    return FileNotFoundError(
-        f"chunks of {redacted(str(array.store))} are missing, and so is "
-        f"{_metadata_keys(array)[0]}: the store is not there any more"
-    )
-
-
-def on_loop_of(array: zarr.Array[Any], reading: Coroutine[Any, Any, Any]) -> Any:
-    """What awaits a read of an array from any loop.
-
-    Sessions of fsspec belong to the loop in which a store was opened, and that is zarr's own.
-    """
-    if not isinstance(array.store, FsspecStore):
-        return reading
-    return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(reading, _get_loop()))
 
 
 def _whole(store: Store) -> OffsetByteRequest | None:
     """How to ask for a whole object: s3fs would ask for its size first, in a request of its own."""
     is_s3fs = type(getattr(store, "fs", None)).__module__.partition(".")[0] == "s3fs"
     return OffsetByteRequest(0) if is_s3fs else None
-
-
-# For each event loop: threads that decode at the same time (more than there are cores would only
-# take the GIL from each other), and requests under way.
-_Slots = dict[asyncio.AbstractEventLoop, asyncio.Semaphore]
-_cores: _Slots = {}
-_requests: _Slots = {}
-
-
-def _slots(of: _Slots, count: int) -> asyncio.Semaphore:
-    """What the running loop has of some slots."""
-    loop = asyncio.get_running_loop()
-    if loop not in of:
-        # Not by weak keys: a semaphore that was waited for refers to its loop.
-        for ended in [each for each in list(of) if each.is_closed()]:
-            of.pop(ended, None)
-        of[loop] = asyncio.Semaphore(count)
-    return of[loop]
-
-
-async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
-    """What a function that decodes returns, run on a thread once a core is free for it."""
-    async with _slots(_cores, dask.system.CPU_COUNT):
-        return await asyncio.to_thread(function, *args)
 
 
 def _fill(file: io.FileIO, begin: int, memory: memoryview) -> int:
@@ -480,18 +367,6 @@ def _fill(file: io.FileIO, begin: int, memory: memoryview) -> int:
     return read
 
 
-async def together(jobs: Iterable[Awaitable[T]]) -> list[T]:
-    """What jobs return that run at the same time; when all have ended, raise the first error.
-
-    Not before: they write into memory that must not be lent again.
-    """
-    results = await asyncio.gather(*jobs, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results  # type: ignore[return-value]
-
-
 def _along(start: int, stop: int, size: int) -> _Along:
     found = []
     for number in range(start // size, -(-stop // size)) if stop > start else ():
@@ -500,101 +375,3 @@ def _along(start: int, stop: int, size: int) -> _Along:
         inside = slice(first - begin, last - begin)
         found.append((number, inside, last - first == size, slice(first - start, last - start)))
     return found
-
-
-# Memory for a chunk as it is stored, or of which a part is wanted, used again; only so many threads
-# decode at the same time.
-_idle: deque[memoryview] = deque(maxlen=2 * dask.system.CPU_COUNT)
-
-
-@contextlib.contextmanager
-def _scratch(nbytes: int) -> Iterator[memoryview]:
-    """Memory of some bytes, for a while."""
-    try:
-        memory = _idle.pop()
-    except IndexError:
-        memory = memoryview(b"")
-    if len(memory) < nbytes:
-        memory = np.empty(nbytes, np.uint8).data
-    try:
-        yield memory[:nbytes]
-    finally:
-        _idle.append(memory)
-
-
-# How chunks are decoded, each with a check that they hold what they should: decoders are satisfied
-# with less.
-
-
-def _require(nbytes: int, out: Array) -> None:
-    if nbytes != out.nbytes:
-        raise ValueError(f"the chunk holds {nbytes} bytes instead of {out.nbytes}")
-
-
-def _copy(encoded: Encoded, out: Array) -> None:
-    _require(len(encoded), out)
-    out.reshape(-1).view(np.uint8)[...] = np.frombuffer(encoded, np.uint8)
-
-
-def _blosc(encoded: Encoded, out: Array) -> None:
-    # https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
-    _require(int.from_bytes(encoded[4:8], "little"), out)
-    # The decoder would read on behind the end.
-    if len(encoded) < 16 or int.from_bytes(encoded[12:16], "little") != len(encoded):
-        raise ValueError(f"the chunk is cut: it has {len(encoded)} bytes")
-    numcodecs.blosc.decompress(encoded, out)
-
-
-def _shuffled(decode: Callable[[Encoded, Array], None], encoded: Encoded, out: Array) -> None:
-    """Decode first bytes of all values, then second ones and so on, and put them together."""
-    with _scratch(out.nbytes) as memory:
-        columns = np.frombuffer(memory, np.uint8).reshape(out.itemsize, -1)
-        decode(encoded, columns)
-        target = out.reshape(-1).view(np.uint8).reshape(-1, out.itemsize)
-        for place, column in enumerate(columns):  # by NumPy, which lets go of the GIL meanwhile
-            target[:, place] = column
-
-
-def _zstd(encoded: Encoded, out: Array) -> None:
-    size = _zstd_size(encoded)
-    if size is None:
-        _copy(numcodecs.zstd.decompress(encoded), out)
-        return
-    _require(size, out)
-    numcodecs.zstd.decompress(encoded, out)
-
-
-def _zstd_size(encoded: Encoded) -> int | None:
-    """Size of the content of a frame, if its header says.
-
-    https://datatracker.ietf.org/doc/html/rfc8878#name-frame-header
-    """
-    if encoded[:4] != b"\x28\xb5\x2f\xfd" or len(encoded) < 6:
-        raise ValueError("the chunk does not begin as a frame of Zstandard does")
-    descriptor = encoded[4]
-    single = descriptor >> 5 & 1
-    at = 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]
-    width = (single, 2, 4, 8)[descriptor >> 6]
-    if not width:
-        return None
-    return int.from_bytes(encoded[at : at + width], "little") + (256 if width == 2 else 0)
-
-
-def _by(codec: Any) -> Callable[[Encoded, Array], None]:
-    return functools.partial(_decoded_by, codec)  # which can be pickled
-
-
-def _decoded_by(codec: Any, encoded: Encoded, out: Array) -> None:
-    _copy(memoryview(codec.decode(encoded)).cast("B"), out)
-
-
-_DECODERS: dict[type, Callable[[Encoded, Array], None]] = {
-    zarr.codecs.BloscCodec: _blosc,
-    zarr.codecs.ZstdCodec: _zstd,
-    zarr.codecs.GzipCodec: _by(numcodecs.GZip()),
-    numcodecs.Blosc: _blosc,
-    numcodecs.Zstd: _zstd,
-    numcodecs.GZip: _by(numcodecs.GZip()),
-    numcodecs.Zlib: _by(numcodecs.Zlib()),
-    numcodecs.LZ4: _by(numcodecs.LZ4()),
-}

@@ -16,8 +16,10 @@ from xarray.core.indexing import CopyOnWriteArray, MemoryCachedArray
 from zarr.core.buffer import BufferPrototype, cpu, default_buffer_prototype
 from zarr.core.sync import sync
 
+from .awaiting import on_loop_of, on_thread
 from .buffers import Buffers
-from .direct import DirectReader, on_loop_of, on_thread, require_array
+from .direct import DirectReader
+from .presence import require_array
 
 __all__ = [
     "codec_pipeline",

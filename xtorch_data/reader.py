@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .direct import ChunkError, together
+from .awaiting import together
+from .direct import ChunkError
 from .disk_cells import DiskCells, Found
 from .epoch import Load, shared_box
 from .failures import Failure, cause_of, first_failure, read_by_chunks

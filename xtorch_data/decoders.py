@@ -1,0 +1,147 @@
+"""Decoders of chunks, outside the GIL, into memory that is there."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import dask.system
+import numcodecs
+import numcodecs.blosc
+import numcodecs.zstd
+import numpy as np
+import numpy.typing as npt
+import zarr.codecs
+
+__all__ = ["Decoder", "Encoded", "copied", "decoder_of", "scratch"]
+
+Array = npt.NDArray[Any]
+Encoded: TypeAlias = bytes | bytearray | memoryview
+# Fills a contiguous array with what was encoded.
+Decoder: TypeAlias = Callable[[Encoded, Array], None]
+
+
+def decoder_of(codecs: Sequence[Any], dtype: np.dtype[Any]) -> Decoder | None:
+    """What decodes chunks that codecs have made of bytes in C order; None if there is none here.
+
+    Parameters
+    ----------
+    codecs : sequence
+        Of zarr or numcodecs, in the order of encoding.
+    dtype : numpy.dtype
+        Of the values.
+    """
+    if not codecs:
+        return copied
+    *shuffles, last = codecs
+    decode = _DECODERS.get(type(last))
+    if decode is None or len(shuffles) > 1:
+        return None
+    if not shuffles:
+        return decode
+    # As HDF5 compresses, whose chunks kerchunk and VirtualiZarr refer to.
+    [shuffle] = shuffles
+    if type(shuffle) is not numcodecs.Shuffle or shuffle.elementsize != dtype.itemsize:
+        return None
+    return functools.partial(_shuffled, decode)
+
+
+# Memory for a chunk as it is stored, or of which a part is wanted, used again; only so many threads
+# decode at the same time.
+_idle: deque[memoryview] = deque(maxlen=2 * dask.system.CPU_COUNT)
+
+
+@contextlib.contextmanager
+def scratch(nbytes: int) -> Iterator[memoryview]:
+    """Memory of some bytes, for a while."""
+    try:
+        memory = _idle.pop()
+    except IndexError:
+        memory = memoryview(b"")
+    if len(memory) < nbytes:
+        memory = np.empty(nbytes, np.uint8).data
+    try:
+        yield memory[:nbytes]
+    finally:
+        _idle.append(memory)
+
+
+# Each with a check that a chunk holds what it should: decoders are satisfied with less.
+
+
+def _require(nbytes: int, out: Array) -> None:
+    if nbytes != out.nbytes:
+        raise ValueError(f"the chunk holds {nbytes} bytes instead of {out.nbytes}")
+
+
+def copied(encoded: Encoded, out: Array) -> None:
+    """Decode what is not encoded."""
+    _require(len(encoded), out)
+    out.reshape(-1).view(np.uint8)[...] = np.frombuffer(encoded, np.uint8)
+
+
+def _blosc(encoded: Encoded, out: Array) -> None:
+    # https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
+    _require(int.from_bytes(encoded[4:8], "little"), out)
+    # The decoder would read on behind the end.
+    if len(encoded) < 16 or int.from_bytes(encoded[12:16], "little") != len(encoded):
+        raise ValueError(f"the chunk is cut: it has {len(encoded)} bytes")
+    numcodecs.blosc.decompress(encoded, out)
+
+
+def _shuffled(decode: Decoder, encoded: Encoded, out: Array) -> None:
+    """Decode first bytes of all values, then second ones and so on, and put them together."""
+    with scratch(out.nbytes) as memory:
+        columns = np.frombuffer(memory, np.uint8).reshape(out.itemsize, -1)
+        decode(encoded, columns)
+        target = out.reshape(-1).view(np.uint8).reshape(-1, out.itemsize)
+        for place, column in enumerate(columns):  # by NumPy, which lets go of the GIL meanwhile
+            target[:, place] = column
+
+
+def _zstd(encoded: Encoded, out: Array) -> None:
+    size = _zstd_size(encoded)
+    if size is None:
+        copied(numcodecs.zstd.decompress(encoded), out)
+        return
+    _require(size, out)
+    numcodecs.zstd.decompress(encoded, out)
+
+
+def _zstd_size(encoded: Encoded) -> int | None:
+    """Size of the content of a frame, if its header says.
+
+    https://datatracker.ietf.org/doc/html/rfc8878#name-frame-header
+    """
+    if encoded[:4] != b"\x28\xb5\x2f\xfd" or len(encoded) < 6:
+        raise ValueError("the chunk does not begin as a frame of Zstandard does")
+    descriptor = encoded[4]
+    single = descriptor >> 5 & 1
+    at = 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]
+    width = (single, 2, 4, 8)[descriptor >> 6]
+    if not width:
+        return None
+    return int.from_bytes(encoded[at : at + width], "little") + (256 if width == 2 else 0)
+
+
+def _by(codec: Any) -> Decoder:
+    return functools.partial(_decoded_by, codec)  # which can be pickled
+
+
+def _decoded_by(codec: Any, encoded: Encoded, out: Array) -> None:
+    copied(memoryview(codec.decode(encoded)).cast("B"), out)
+
+
+_DECODERS: dict[type, Decoder] = {
+    zarr.codecs.BloscCodec: _blosc,
+    zarr.codecs.ZstdCodec: _zstd,
+    zarr.codecs.GzipCodec: _by(numcodecs.GZip()),
+    numcodecs.Blosc: _blosc,
+    numcodecs.Zstd: _zstd,
+    numcodecs.GZip: _by(numcodecs.GZip()),
+    numcodecs.Zlib: _by(numcodecs.Zlib()),
+    numcodecs.LZ4: _by(numcodecs.LZ4()),
+}
