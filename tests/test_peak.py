@@ -152,6 +152,7 @@ def counted(dataset, epochs):
         tracemalloc.stop()
 
 
+@pytest.mark.alone  # all that may be read ahead is there after a pause, if nobody else is busy
 @pytest.mark.parametrize(
     "name", CASES if MORE > 1 else [name for name in CASES if name not in ALSO]
 )
