@@ -324,7 +324,7 @@ def test_preprocess_runs_once_for_each_chunk_and_random_ones_depend_on_the_epoch
 
 def test_a_failing_read_names_what_could_not_be_read_and_may_be_tried_again():
     dataset = make(failing := Failing.dataset())
-    with pytest.raises(xtd.ReadError, match="could not read 'a', 'b' at isel"):
+    with pytest.raises(xtd.ReadError, match="could not read 'a' at isel"):
         dataset[3]
     Failing.fails = False
     assert np.array_equal(dataset[3][0], expected([3], dataset)[0][0])
