@@ -15,6 +15,7 @@ from xarray.backends.file_manager import FILE_CACHE
 from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK
 from zarr.storage import FsspecStore
 
+from .layers import layers
 from .lazy import has_pipeline_of_zarrs, with_pipeline_of_zarr
 
 __all__ = ["let_forks_wait_for_reads", "make_safe"]
@@ -135,6 +136,4 @@ def _backend_arrays(variable: xr.Variable) -> Iterator[Any]:
             # A node may be the array itself, hold it, or have it as an argument.
             lazy += [node, getattr(node, "value", None), *getattr(node, "args", ())]
     for data in lazy:
-        while hasattr(data, "array"):
-            data = data.array
-        yield data
+        yield layers(data)[-1]

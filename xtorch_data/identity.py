@@ -34,6 +34,7 @@ from zarr.storage import (
 )
 
 from .digests import Unidentified, digest, file_stamp, file_system, public, token
+from .layers import layers
 
 __all__ = ["identity"]
 
@@ -76,12 +77,12 @@ def identity(variable: xr.Variable) -> bytes:
 def _of_lazy(data: Any) -> list[Any]:
     """Lazy arrays, one around the other, and what they read."""
     found: list[Any] = []
-    while hasattr(data, "array"):
-        own = {name: value for name, value in _attributes(data).items() if name != "array"}
+    *lazy, source = layers(data)
+    for layer in lazy:
+        own = {name: value for name, value in _attributes(layer).items() if name != "array"}
         own.pop("_copied", None)
-        found.append((type(data).__qualname__, _plain(own)))
-        data = data.array
-    found.append(_of_source(data))
+        found.append((type(layer).__qualname__, _plain(own)))
+    found.append(_of_source(source))
     return found
 
 

@@ -19,6 +19,7 @@ from zarr.core.sync import sync
 from .awaiting import on_loop_of, on_thread
 from .buffers import Buffers
 from .direct import DirectReader
+from .layers import layers
 from .presence import require_array
 
 __all__ = [
@@ -180,12 +181,10 @@ def is_lazy(variable: xr.Variable) -> bool:
 
 def decodes_on_the_loop(variable: xr.Variable) -> bool:
     """Whether an asynchronous read would decode values on the event loop, which would stand."""
-    data = variable._data
-    while hasattr(data, "array"):
-        if isinstance(data, _ElementwiseFunctionArray) and not isinstance(data, _DecodedArray):
-            return True
-        data = data.array
-    return False
+    return any(
+        isinstance(layer, _ElementwiseFunctionArray) and not isinstance(layer, _DecodedArray)
+        for layer in layers(variable._data)
+    )
 
 
 def stored_dtype(variable: xr.Variable) -> np.dtype[Any] | None:
@@ -199,22 +198,20 @@ def stored_dtype(variable: xr.Variable) -> np.dtype[Any] | None:
 
 def is_fetched(variable: xr.Variable) -> bool:
     """Whether a lazy variable is read by requests for each of its chunks, which take their time."""
-    data: Any = variable._data
-    while hasattr(data, "array"):
-        data = data.array
+    data = layers(variable._data)[-1]
     direct = data._direct if isinstance(data, _RecycledArray) else None
     return direct is not None and not direct.is_local
 
 
 def read_path(variable: xr.Variable) -> str:
     """How a lazy variable is read: ``"directly"``, ``"by zarr"`` or ``"by its backend"``."""
-    data, direct = variable._data, True
-    while hasattr(data, "array"):
-        key = getattr(data, "key", None)
+    *lazy, data = layers(variable._data)
+    direct = True
+    for layer in lazy:
+        key = getattr(layer, "key", None)
         places = () if key is None else key.tuple
         plain = (isinstance(place, (slice, int, np.integer)) for place in places)
         direct = direct and all(plain) and DirectReader.supports(places)
-        data = data.array
     if not isinstance(data, _RecycledArray):
         return "by its backend"
     return "directly" if direct and data._direct is not None else "by zarr"
@@ -222,10 +219,7 @@ def read_path(variable: xr.Variable) -> str:
 
 def codec_pipeline(variable: xr.Variable) -> str:
     """The class that decodes chunks of a lazy Zarr variable, with its module."""
-    data: Any = variable._data
-    while hasattr(data, "array"):
-        data = data.array
-    return _pipeline(data._array)
+    return _pipeline(layers(variable._data)[-1]._array)
 
 
 def _pipeline(array: Any) -> str:

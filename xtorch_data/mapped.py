@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from xarray.core.indexing import CopyOnWriteArray, LazilyIndexedArray, MemoryCachedArray
 
+from .layers import layers
 from .lazy import is_lazy
 from .npy_files import NpyFile, Stamp
 
@@ -34,14 +35,13 @@ def _mapped(variable: xr.Variable, files: dict[NpyFile, Stamp]) -> xr.Variable |
     """A view of the file of a variable, if there is one and the lazy arrays above only slice it."""
     if not is_lazy(variable):
         return None
-    data: Any = variable._data
+    *lazy, data = layers(variable._data)
     keys: list[tuple[Any, ...]] = []
-    while hasattr(data, "array"):
-        if isinstance(data, LazilyIndexedArray):
-            keys.append(data.key.tuple)
-        elif type(data) not in (MemoryCachedArray, CopyOnWriteArray):
+    for layer in lazy:
+        if isinstance(layer, LazilyIndexedArray):
+            keys.append(layer.key.tuple)
+        elif type(layer) not in (MemoryCachedArray, CopyOnWriteArray):
             return None
-        data = data.array
     if not hasattr(data, "mapped") or any(isinstance(at, np.ndarray) for key in keys for at in key):
         return None
     stamp = data.file.stamp()  # before the map is made, so that no change is missed

@@ -20,10 +20,11 @@ from xarray.core.indexing import (
     LazilyIndexedArray,
     MemoryCachedArray,
 )
-from zarr.storage import LocalStore, ObjectStore
+from zarr.storage import LocalStore, MemoryStore, ObjectStore
 
 from .chunks import Chunks, Layout
 from .codecs import FAST_PIPELINE
+from .layers import layers
 from .redact import redacted, without_secrets
 from .windows import IntArray
 
@@ -124,8 +125,11 @@ class Source:
     def origin(self) -> str:
         """Where the data comes from, for messages: without secrets."""
         found = self.dataset.encoding.get("source")
-        lazy = [each for each in self.dataset.variables.values() if each.chunks is None]
-        places = (_place(each) for each in lazy if not each._in_memory)
+        places = (
+            _place(each)
+            for each in self.dataset.variables.values()
+            if not each._in_memory and not isinstance(each, xr.IndexVariable)
+        )
         where = found or next(filter(None, places), "data in memory or of a dask graph")
         return redacted(str(where))
 
@@ -307,7 +311,7 @@ def _stored_chunks(variable: xr.Variable) -> Sequence[int] | None:
     sizes = variable.encoding.get("chunks") or variable.encoding.get("chunksizes")
     if sizes:
         return [int(size) for size in sizes]
-    array = _stored_array(variable)
+    array = layers(variable._data)[-1]
     if not hasattr(array, "geo_ndim"):
         return None
     # Of cfgrib, which decodes a message, a field, to get any part of it, and leaves no encoding.
@@ -315,22 +319,16 @@ def _stored_chunks(variable: xr.Variable) -> Sequence[int] | None:
     return [1] * before + list(array.shape[before:])
 
 
-def _stored_array(variable: xr.Variable) -> Any:
-    """What lies under all of xarray's lazy arrays."""
-    data: Any = variable._data
-    while hasattr(data, "array"):
-        data = data.array
-    return data
-
-
 def _place(variable: xr.Variable) -> str | None:
     """Where a lazy variable is stored, as far as it says."""
     if "source" in variable.encoding:
         return str(variable.encoding["source"])
-    array = _stored_array(variable)
+    array = layers(variable._data)[-1]
     if not isinstance(array, ZarrArrayWrapper):
         return None
     store = array.get_array().store  # type: ignore[no-untyped-call]
+    if isinstance(store, MemoryStore):
+        return type(store).__name__  # its address says nothing
     return str(store.root if isinstance(store, LocalStore) else store)
 
 
@@ -354,9 +352,7 @@ def chunk_keys(variable: xr.Variable) -> tuple[list[str], str] | None:
     None for what is no Zarr array, or is not lazy: dask does not say where a graph reads.
     """
     positions = _stored_positions(variable)
-    data = variable._data
-    while hasattr(data, "array"):
-        data = data.array
+    data = layers(variable._data)[-1]
     if positions is None or not isinstance(data, ZarrArrayWrapper):
         return None
     array = data.get_array()  # type: ignore[no-untyped-call]
@@ -378,14 +374,13 @@ def _stored_positions(variable: xr.Variable) -> list[range | IntArray | int] | N
     arrays.
     """
     keys = []
-    data = variable._data
-    while hasattr(data, "array"):
-        key = getattr(data, "key", None)
+    *lazy, data = layers(variable._data)
+    for layer in lazy:
+        key = getattr(layer, "key", None)
         if key is not None:
             if not isinstance(key, xr.core.indexing.BasicIndexer | xr.core.indexing.OuterIndexer):
                 return None
             keys.append(key.tuple)
-        data = data.array
     if not hasattr(data, "shape"):
         return None
     axes: list[Any] = [range(size) for size in data.shape]
