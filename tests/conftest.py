@@ -7,6 +7,9 @@ import time
 import urllib.request
 from types import SimpleNamespace
 
+# A test process for each core: threads of torch's own would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import pytest
 import torch.utils.data

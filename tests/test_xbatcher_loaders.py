@@ -11,7 +11,7 @@ import xbatcher.loaders.torch
 from helpers import first_and_sum, forecast, numbered, tiny_memory_allowed
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from strategies import examples
+from strategies import MORE, examples
 from test_reads import counted, reads
 from xbatcher_cases import assert_same_item, generators, grouped, labelled_items
 
@@ -140,7 +140,7 @@ def rows(found):
     [
         (ours.MapDataset, "fork"),
         (ours.IterableDataset, "fork"),
-        pytest.param(ours.IterableDataset, "spawn", marks=pytest.mark.slow),
+        *[(ours.IterableDataset, "spawn")] * (MORE > 1),
     ],
 )
 def test_with_workers_every_item_comes_once(kind, context):
