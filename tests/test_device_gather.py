@@ -1,6 +1,7 @@
 """Windows cut on a device are those cut on the host, and blocks are sent once."""
 
 import itertools
+import time
 import weakref
 
 import numpy as np
@@ -218,3 +219,32 @@ def test_blocks_on_the_device_keep_to_their_memory(monkeypatch):
     most = max(live)
     assert len(sent) > 4
     assert most <= 2  # the one that is gathered from, and one whose memory was just let go of
+
+
+def test_what_is_cached_on_the_host_is_sent_ahead_as_well(monkeypatch):
+    ds = xr.Dataset({"v": (("time", "x"), np.zeros((1600, 50), "f4"))}).chunk(time=20)
+    dataset = xtd.IterableDataset(
+        ds, {"time": 2, "x": -1}, batch_size=5, shuffle=True, memory="200 kB", cache=True
+    )
+    loader = xtd.DataLoader(
+        dataset,
+        device="cpu",
+        gather="device",
+        device_memory=2 * dataset.plan.stage_nbytes,
+    )
+    live = []
+    send = DeviceGather.send
+
+    def watched(self, loaded):
+        there = send(self, loaded)
+        sent.append(weakref.ref(there))
+        live.append(sum(each() is not None for each in sent))
+        return there
+
+    monkeypatch.setattr(DeviceGather, "send", watched)
+    for _ in range(2):
+        sent, live[:] = [], []
+        for _batch in loader:
+            time.sleep(0.002)  # a step, in which the next stage can be sent
+        assert 2 <= max(live) <= 3 < len(sent)
+    assert dataset.stats().blocks_cached

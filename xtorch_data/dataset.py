@@ -564,8 +564,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         if device.type in WITH_STREAMS and not isinstance(self._block_buffers, PinnedBuffers):
             self._read_into(PinnedBuffers(self._plan.memory, total=self._plan.memory))
         epoch = self.begin_epoch()
-        gather = DeviceGather(device)
-        return self._position.counted(epoch, self._iterate(epoch, 0, 1, 0, gather, memory))
+        gather = DeviceGather(device, memory)
+        return self._position.counted(epoch, self._iterate(epoch, 0, 1, 0, gather))
 
     def pin_batches(self) -> None:
         """Gather batches in page-locked memory from now on, in this process."""
@@ -583,7 +583,6 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         num_workers: int,
         taken: int = 0,
         gather: DeviceGather | None = None,
-        device_memory: int | None = None,
     ) -> Generator[Batch, None, None]:
         if self._process != os.getpid():  # inherited by a fork, not sent to this process
             make_safe(self._data)
@@ -636,7 +635,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             plan.batch_size is None,
             Lookahead.of(self._batch_nbytes(), bool(self.functions())),
             lambda load: plan.nbytes(load, preparer.joins(load)),
-            plan.budget if device_memory is None else min(plan.budget, device_memory),
+            plan.budget,
             self._cache,
             recorder,
             gather,

@@ -38,17 +38,20 @@ class DeviceGather:
     ----------
     device : torch.device
         Where.
+    memory : int
+        Bytes that stages may take there; a single one may exceed it.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, memory: int) -> None:
+        self.device, self.memory = device, memory
         self._sending, self.gathering = Streams.of(device), Streams.of(device)
 
     def send(self, loaded: Loaded) -> Loaded:
         """The pieces of a stage on the device; their memory on the host is not needed any more."""
         extents = _extents(loaded)
-        memory = torch.empty(extents.nbytes, dtype=torch.int8, device=self.device)
         with self._sending.on():
+            # Of this stream's own memory: what another one has let go of, it may still work on.
+            memory = torch.empty(extents.nbytes, dtype=torch.int8, device=self.device)
             for begin, stop, there in extents:
                 host = as_integers(loaded, begin, (stop - begin,), (1,), 1)
                 memory[there : there + stop - begin].copy_(host, non_blocking=True)

@@ -88,6 +88,7 @@ class _Flight:
     # Earlier ones that have read what it needs, too; and how many, with itself, need its memory.
     carries: tuple[_Flight, ...] = ()
     users: int = 1
+    there: int = 0  # bytes on the device
     loaded: Future[Loaded] = field(default_factory=Future)
     # What the next stage needs of this one, before and after preprocess.
     rest: Future[Rest] = field(default_factory=Future)
@@ -165,9 +166,8 @@ def run(
     """
     threads = _Threads(None if gather is None else gather.gathering.begin)
     reader = make_reader(threads)
-    send = None if gather is None else gather.send
     flights = _Flights(
-        stages, nbytes, memory, threads.loop, reader, preparer, cache, recorder, send
+        stages, nbytes, memory, threads.loop, reader, preparer, cache, recorder, gather
     )
     threads.begin(flights)
     jobs = _jobs(flights.portions(batches), lookahead.together)
@@ -360,7 +360,7 @@ class _Flights:
         preparer: Preparer,
         cache: BlockCache | None,
         recorder: Recorder,
-        send: Callable[[Loaded], Loaded] | None,
+        gather: DeviceGather | None,
     ) -> None:
         self._stages = stages
         self._nbytes = nbytes
@@ -370,7 +370,7 @@ class _Flights:
         self._preparer = preparer
         self._cache = cache
         self._recorder = recorder
-        self._send = send
+        self._gather = gather
         self._context = contextvars.copy_context()
         # The garbage collector may close an iteration in the middle of a locked stretch.
         self._lock = threading.RLock()
@@ -378,6 +378,7 @@ class _Flights:
         self._unread: deque[_Flight] = deque()  # planned, reading has not begun
         self._live: set[_Flight] = set()
         self._held = 0  # bytes of stages held or being read
+        self._there = 0  # bytes of these on the device
         self._begun = 0  # stages being read, or read and with samples left
         self._before: _Flight | None = None  # the one that was last begun
         self._last: _Flight | None = None  # the one that was last planned
@@ -419,6 +420,7 @@ class _Flights:
                 flight.drop()
                 self._begun -= 1
                 self._held -= sum(each.release() for each in (flight, *flight.carries))
+                self._there -= flight.there
                 flight.carries = ()
                 self._read_ahead()
 
@@ -466,6 +468,8 @@ class _Flights:
         )
         nbytes += INDEX_BYTES * samples if stage.shuffle else 0
         flight = _Flight(stage, nbytes, samples, self._carried(stage))
+        if self._gather is not None:  # also what is in the cache is sent
+            flight.there = sum(map(self._nbytes, stage.loads))
         for each in flight.carries:
             each.users += 1
         self._last = flight
@@ -491,9 +495,13 @@ class _Flights:
             cached = 0 if self._cache is None else self._cache.nbytes
             if self._begun and cached + self._held + flight.nbytes > self._memory:
                 return
+            if self._begun and self._gather is not None:
+                if self._there + flight.there > self._gather.memory:
+                    return
             self._unread.popleft()
             self._begun += 1
             self._held += flight.nbytes
+            self._there += flight.there
             before, self._before = self._before, flight
             loading = self._load(flight, before)
             # Reads go on on several threads, but all of them as that of the consumer would.
@@ -511,8 +519,8 @@ class _Flights:
             failures = reaching(self._reader.failures, regions, windows)
             loaded = Loaded(windows, pieces, await order, failures)
             del pieces
-            if self._send is not None:
-                loaded = await self._loop.run_in_executor(None, self._send, loaded)
+            if self._gather is not None:
+                loaded = await self._loop.run_in_executor(None, self._gather.send, loaded)
             _settle(flight.loaded, loaded)
         except BaseException as error:
             _settle(flight.rest, error)
