@@ -141,6 +141,10 @@ def written(kind, folder):
     if kind == "shards by zarr":
         ds.to_zarr(path, encoding={"t": {"chunks": (4, Y, X), "shards": (12, Y, X)}}, **V3)
         return lambda: xr.open_zarr(path, **LAZY)
+    if kind == "far shards":
+        ds.to_zarr(path, encoding={"t": {"chunks": (4, Y, X), "shards": (12, Y, X)}}, **V3)
+        store = zarr.storage.ObjectStore(obstore.store.LocalStore(path))
+        return lambda: xtd.open_zarr(store, consolidated=False)
     if kind == "group":
         ds.to_zarr(path, group="runs/first", encoding=zarr_encoding, **V3)
         return lambda: xtd.open_zarr(path, group="runs/first", consolidated=False)
@@ -238,8 +242,9 @@ SLICES = (1, 1, 1)  # any slice for its own cost
 FORMATS = {
     "zarr 2": Format("Zarr v2", "directly"),
     "zarr 3": Format("Zarr v3", "directly"),
-    "shards": Format("Zarr v3 with shards", "by zarr", (4, Y, X)),
-    "shards by zarr": Format("Zarr v3 with shards", "by zarr", (4, Y, X)),
+    "shards": Format("Zarr v3 with shards, in a local folder", "by zarr", (4, Y, X)),
+    "shards by zarr": Format("Zarr v3 with shards, in a local folder", "by zarr", (4, Y, X)),
+    "far shards": Format("Zarr v3 with shards, in an object store", "directly", (4, Y, X)),
     "group": Format("a group of a Zarr store", "directly"),
     "tree": Format("a node of a `DataTree`", "directly"),
     "zarr.Group": Format("`zarr.Array`, `zarr.Group`", "directly"),
@@ -260,8 +265,9 @@ FORMATS = {
     "memmap": Format("a memory map, in memory", "from memory", SLICES),
     "memory": Format("a memory map, in memory", "from memory", SLICES),
 }
-UNCOUNTED = {  # zarrs reads by itself; what is in memory is not read
+UNCOUNTED = {  # zarrs reads by itself; tests/test_remote.py counts ranges; memory is not read
     "shards",
+    "far shards",
     "memmap",
     "memory",
 }
@@ -482,6 +488,7 @@ def test_it_goes_to_another_process(opened, kind):
     "kind",
     [
         "shards",
+        "far shards",
         "references",
         "references by dask",
         "many files",
