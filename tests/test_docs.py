@@ -1,5 +1,6 @@
 """What README, docs, docstrings and examples show is true."""
 
+import functools
 import importlib.util
 import inspect
 import json
@@ -136,3 +137,56 @@ def test_notebooks_are_kept_without_what_they_show():
     for page in (ROOT / "docs").rglob("*.ipynb"):
         for cell in json.loads(page.read_text())["cells"]:
             assert not cell.get("outputs") and not cell.get("execution_count"), page
+
+
+DOCS = ROOT / "docs"
+WRITTEN = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(DOCS.rglob("*.md")),
+    *sorted(DOCS.rglob("*.ipynb")),
+]
+
+
+@functools.cache
+def text_of(page: Path) -> str:
+    """What a page says, without its blocks of code."""
+    text = page.read_text()
+    if page.suffix == ".ipynb":
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"]
+        text = "\n\n".join("".join(cell["source"]) for cell in cells)
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """What `#…` may name on a page: its headings, and in the API the objects it shows."""
+    headings = re.findall(r"^#+ (.+)$", text_of(page), re.MULTILINE)
+    shown = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in headings)
+    slugs = (re.sub(r"[^\w\s-]", "", each.lower()).strip() for each in shown)
+    objects = re.findall(r"^::: (\S+)$", text_of(page), re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", slug) for slug in slugs} | set(objects)
+
+
+def links(page: Path) -> dict[str, tuple[Path, str]]:
+    """File and anchor of every relative link, by what is written."""
+    targets = re.findall(r"\]\(\s*([^)\s]+)[^)]*\)", text_of(page))
+    relative = [target for target in targets if not re.match(r"[a-z]+:", target)]
+    parts = {target: target.partition("#") for target in relative}
+    return {
+        target: ((page.parent / path).resolve() if path else page, anchor)
+        for target, (path, _, anchor) in parts.items()
+    }
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_to_a_file_and_a_heading_that_exist(page):
+    for written, (target, anchor) in links(page).items():
+        assert target.exists(), written
+        assert not anchor or anchor in anchors(target), written
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "index.md"], ids=["README", "home"])
+def test_every_page_can_be_found_from_the_first_one(page):
+    linked = {target for target, _ in links(page).values()}
+    pages = {page for page in WRITTEN if page.is_relative_to(DOCS)}
+    assert pages - {DOCS / "index.md", DOCS / "api.md"} <= linked
