@@ -260,8 +260,8 @@ class Batch:
 
         Parts stand side by side, inputs before targets. The title says which part, variable and
         sample it is, the time and the place. A variable has the same colors, or the same range of
-        values, wherever it is drawn. Where there is no value, maps are gray. Needs matplotlib:
-        ``pip install 'xtorch_data[plot]'``.
+        values, wherever it is drawn. Where there is no value, maps are gray. Needs matplotlib,
+        which the extra ``plot`` installs.
 
         Parameters
         ----------

@@ -17,7 +17,7 @@ __all__ = ["PlanPlots", "WindowPlots"]
 class WindowPlots:
     """Pictures of where samples lie on the data; what ``dataset.plot`` of a `MapDataset` is.
 
-    They need matplotlib, ``pip install 'xtorch_data[plot]'``, and read no data.
+    They need matplotlib, which the extra ``plot`` installs, and read no data.
     """
 
     def __init__(self, windows: LabelledWindows, plan: Plan) -> None:
@@ -70,7 +70,7 @@ class WindowPlots:
 class PlanPlots(WindowPlots):
     """Pictures of samples and of the plan; what ``dataset.plot`` of an `IterableDataset` is.
 
-    They need matplotlib, ``pip install 'xtorch_data[plot]'``, and read no data.
+    They need matplotlib, which the extra ``plot`` installs, and read no data.
     """
 
     def __init__(self, windows: LabelledWindows, plan: Plan, epoch: int, world_size: int) -> None:

@@ -101,7 +101,7 @@ class Stats:
         """Draw where the time went: a bar for each stage, and the wall time as a line.
 
         Bars may pass the line, since threads work side by side. The one that limits is dark. Needs
-        matplotlib: ``pip install 'xtorch_data[plot]'``.
+        matplotlib, which the extra ``plot`` installs.
 
         Parameters
         ----------
