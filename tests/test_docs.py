@@ -190,3 +190,13 @@ def test_every_page_can_be_found_from_the_first_one(page):
     linked = {target for target, _ in links(page).values()}
     pages = {page for page in WRITTEN if page.is_relative_to(DOCS)}
     assert pages - {DOCS / "index.md", DOCS / "api.md"} <= linked
+
+
+def test_examples_are_shown_by_markers_that_formatting_has_left_alone():
+    shown = {}
+    for page in WRITTEN:
+        named = re.findall(r'title="(examples/.+)"', page.read_text())
+        shown |= dict.fromkeys(named, page)
+        assert re.findall(r'^--8<-- "(.+)"$', page.read_text(), re.MULTILINE) == named, page
+
+    assert shown and all((ROOT / example).exists() for example in shown)
