@@ -485,6 +485,12 @@ def test_a_function_is_asked_where_variables_lack_a_windowed_dim():
     assert samples_of(dataset) == [n for n in numbers if dataset.windows[n]["x"].start == 2]
 
 
+def test_an_answer_that_is_no_bool_is_said_to_be_of_where():
+    with pytest.raises(TypeError, match="where returns True or False") as caught:
+        xtd.IterableDataset(numbered(9), {"time": 2}, where=lambda window: window["a"] > 2)
+    assert caught.value.__notes__ == ["in where of sample 0"]
+
+
 def test_a_random_preprocess_and_a_function_are_refused():
     with pytest.raises(ValueError, match="DataArray of booleans"):
         xtd.IterableDataset(

@@ -1096,6 +1096,12 @@ WRONG = {
     "unknown variable in targets": (None, {"inputs": "a", "targets": "tp"}, ["tp"]),
     "unknown variable in parts": (None, {"parts": {"x": "z500"}}, ["z500"]),
     "unknown variable in Select": (None, {"inputs": xtd.Select(["q"], time=0)}, ["q"]),
+    "dim coordinate in inputs": (
+        None, {"inputs": ["a", "y"]}, ["'y' is a coordinate", "ds.assign({'y_value': ds['y']})"]
+    ),
+    "other coordinate in inputs": (
+        None, {"inputs": "longitude"}, ["is a coordinate", "ds.reset_coords('longitude')"]
+    ),
     "no variable at all": (None, {"inputs": []}, ["x|inputs", "variable"]),
     "window larger than the dim": (None, {"input_dims": {"time": 25}}, ["time", "25", "24"]),
     "window of no step": (None, {"input_dims": {"time": 0}}, ["time", "0"]),
@@ -1131,6 +1137,12 @@ WRONG = {
     ),
     "variable called sample": (lambda ds: ds.rename(a="sample"), {}, ["sample"]),
     "Select of no step": (None, {"inputs": xtd.Select("a", time=slice(4, 8))}, ["time"]),
+    "Select that stops beyond the window": (
+        None, {"inputs": xtd.Select("a", time=slice(2, 5))}, ["slice(2, 5, None)", "of 4 steps"]
+    ),
+    "Select that starts beyond the window": (
+        None, {"inputs": xtd.Select("a", time=slice(9, None, -1))}, ["9", "of 4 steps"]
+    ),
     "preprocess that cuts a windowed dim": (
         None, {"preprocess": drop_a_step}, ["preprocess", "time"]
     ),
@@ -1144,6 +1156,8 @@ WRONG = {
     "negative batch_size": (None, {"batch_size": -4}, ["batch_size", "-4"]),
     "fractional batch_size": (None, {"batch_size": 2.5}, ["batch_size", "2.5"]),
     "batch_size as text": (None, {"batch_size": "many"}, ["batch_size", "many"]),
+    "shuffle as text": (None, {"shuffle": "yes"}, ["shuffle must be True or False", "yes"]),
+    "drop_last as a number": (None, {"drop_last": 1}, ["drop_last must be True or False", "1"]),
     "unknown uneven": (None, {"uneven": "maybe"}, ["uneven", "maybe", "drop", "pad", "keep"]),
     "memory without a unit": (None, {"memory": "a lot"}, ["memory", "a lot"]),
     "unknown unit of memory": (None, {"memory": "3 parsec"}, ["memory", "parsec"]),
@@ -1174,6 +1188,31 @@ def test_bad_input_is_refused_when_the_dataset_is_made_in_words_that_name_it(nam
     for word in WRONG[name][2]:
         assert any(choice in message for choice in word.split("|")), f"{word!r} not in: {message}"
     assert len(message) > 20
+
+
+def test_what_is_told_of_coordinates_makes_data_variables_of_them():
+    ds = forecast(time=TIME)
+    told = ds.assign({"y_value": ds["y"]}).reset_coords("longitude")
+    names = ["a", "y_value", "longitude"]
+    batch = next(iter(xtd.IterableDataset(told, {"time": 4, "y": -1, "x": -1}, inputs=names)))
+    y, longitude = batch.x[0, 1:, 0].numpy()
+    np.testing.assert_array_equal(y, np.float32(ds["y"].values[:, None] + np.zeros((4, 5))))
+    np.testing.assert_array_equal(longitude, np.float32(ds["longitude"]))
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(-9, None), slice(1, -1), slice(3, None, -2)])
+def test_open_and_negative_ends_of_a_select_are_those_of_isel(part):
+    ds = forecast(time=TIME)
+    dataset = xtd.IterableDataset(ds, {"time": 4}, inputs=xtd.Select("a", time=part))
+    expected = ds["a"].isel(time=slice(0, 4), y=0, x=0).isel(time=part)
+    np.testing.assert_array_equal(next(iter(dataset)).x[0], expected)
+
+
+def test_flags_may_be_bools_of_numpy():
+    dataset = xtd.IterableDataset(
+        forecast(time=TIME), {"time": 4}, shuffle=np.True_, drop_last=np.False_
+    )
+    assert (dataset.shuffle, dataset.plan.drop_last) == (True, False)
 
 
 def test_each_kind_of_bad_input_has_a_message_of_its_own():

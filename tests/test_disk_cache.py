@@ -392,13 +392,33 @@ def test_where_nothing_can_be_written_it_is_said_once(tmp_path, monkeypatch, cap
     assert Counting.reads == 0
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path, caplog, store):
+@pytest.mark.parametrize("kind", [xtd.IterableDataset, xtd.MapDataset])
+@pytest.mark.parametrize("code", [None, errno.EACCES, errno.EROFS])
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path, monkeypatch, store, code, kind):
+    folder = tmp_path / "file" / "folder"
     (tmp_path / "file").write_text("")
+    if code is not None:  # as for whom modes of folders count
+        folder = tmp_path / "others"
+
+        def refuse(*args, **kwargs):
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "makedirs", refuse)
+    reason = os.strerror(code or errno.ENOTDIR)
+    with pytest.raises(ValueError, match=f"cache='{folder}' cannot be written to: {reason}"):
+        kind(opened(store[0]), {"time": 10}, inputs="a", cache=folder)
+
+
+def test_a_disk_that_is_full_at_first_is_said(tmp_path, monkeypatch, caplog, store):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "makedirs", refuse)
     with caplog.at_level(logging.WARNING, "xtorch_data"):
-        dataset = xtd.IterableDataset(
-            opened(store[0]), {"time": 10}, inputs="a", cache=tmp_path / "file" / "folder"
-        )
-    assert "cannot be written" in caplog.text
+        dataset = xtd.IterableDataset(opened(store[0]), {"time": 10}, inputs="a", cache=tmp_path)
+    assert (
+        "cannot be written to, so that what is read is not kept until there is room" in caplog.text
+    )
     assert len(epoch_of(dataset)) == 72
 
 

@@ -1,6 +1,7 @@
 import copy
 import gc
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 import xarray as xr
 
 import xtorch_data as xtd
+from xtorch_data.loader import _how_it_ended
 from xtorch_data.topology import as_topology, current_topology
 
 
@@ -217,3 +219,14 @@ def test_an_error_in_a_worker_keeps_its_type():
 
 def _fail(sample):
     raise OSError("no space left")
+
+
+@pytest.mark.parametrize(
+    ("start_method", "exitcode", "told"),
+    [("forkserver", 1, True), ("spawn", 1, True), ("fork", 1, False), ("spawn", 3, False)],
+)
+def test_of_a_worker_that_may_have_run_the_script_again_it_is_said(start_method, exitcode, told):
+    worker = SimpleNamespace(pid=12, exitcode=exitcode, _start_method=start_method)
+    message = _how_it_ended(0, worker)
+    assert message.startswith(f"worker 0 (process 12) ended with exit code {exitcode}")
+    assert ("if __name__ == '__main__'" in message) is told

@@ -218,6 +218,8 @@ def test_every_argument_of_the_stream_is_taken_or_has_its_place_named():
         if argument not in inspect.signature(xtd.MapDataset).parameters:
             with pytest.raises(TypeError, match=f"does not take {argument}: "):
                 make(**{argument: 1})
+    with pytest.raises(TypeError, match="'input': did you mean 'inputs'"):
+        make(input="a")
     with pytest.raises(TypeError, match="unexpected keyword argument 'no_such'"):
         make(no_such=1)
 

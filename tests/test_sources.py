@@ -161,6 +161,31 @@ def test_open_zarr_binds_the_fast_codec_pipeline_and_is_lazy(store):
     assert xtd.open_zarr(path, consolidated=False, chunks={})["v"].chunks is not None
 
 
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_store_opens_in_silence_whether_its_metadata_is_in_one_place_or_not(
+    store, tmp_path, zarr_format
+):
+    _, ds = store  # warnings are errors here
+    for name, consolidated in (("one", True), ("many", False)):
+        ds.to_zarr(tmp_path / name, group="in", zarr_format=zarr_format, consolidated=consolidated)
+        local = zarr.storage.LocalStore(tmp_path / name)
+        for where in (str(tmp_path / name), local):
+            xr.testing.assert_identical(xtd.open_zarr(where, group="in").load(), ds)
+    with pytest.raises(ValueError, match="(?i)consolidated|zmetadata"):
+        xtd.open_zarr(tmp_path / "many", group="in", consolidated=True)
+
+
+def test_a_file_is_not_taken_for_a_zarr_store(tmp_path):
+    path = tmp_path / "mine.nc"
+    path.write_bytes(b"CDF")
+    for each in (path, str(path)):
+        with pytest.raises(ValueError, match=r"mine\.nc is a file.*xarray\.open_dataset\('"):
+            xtd.open_zarr(each)
+    with pytest.raises(FileNotFoundError):
+        xtd.open_zarr(tmp_path / "none.zarr")
+
+
 def test_zarr_arrays_and_groups_are_data(store):
     path, ds = store
     group = zarr.open_group(path, mode="r")

@@ -18,6 +18,7 @@ __all__ = [
     "as_bytes",
     "as_cache",
     "as_epoch",
+    "as_flag",
     "as_numbers",
     "as_prefetch",
     "as_ranks_and_workers",
@@ -45,6 +46,13 @@ def as_batch_size(batch_size: int | None) -> int | None:
     if size < 1:
         raise ValueError(f"batch_size must be 1 or more, or None, got {size}")
     return size
+
+
+def as_flag(value: bool, name: str) -> bool:
+    """True or False, as a bool of Python or numpy."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
 
 
 def as_seed(seed: int) -> int:

@@ -138,20 +138,8 @@ def _opened(store: str, engine: str | None, group: str | None) -> Any:
     if engine == "zarr" or is_zarr:
         if "://" not in store and not os.path.exists(store):
             raise FileNotFoundError(f"there is no {redacted(store)}")
-        has_all = not os.path.isdir(store) or _is_consolidated(os.path.join(store, group or ""))
-        return xtd.open_zarr(store, **some, **({} if has_all else {"consolidated": False}))
+        return xtd.open_zarr(store, **some)
     return xr.open_dataset(store, engine=engine, **some)  # type: ignore[arg-type]
-
-
-def _is_consolidated(folder: str) -> bool:
-    """Whether a local store has its metadata in one place; xarray warns if it is asked to look."""
-    if os.path.exists(os.path.join(folder, ".zmetadata")):
-        return True
-    try:
-        with open(os.path.join(folder, "zarr.json"), encoding="utf-8") as file:
-            return "consolidated_metadata" in json.load(file)
-    except OSError:
-        return False
 
 
 @main.command()

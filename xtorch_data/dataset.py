@@ -21,6 +21,7 @@ from .arguments import (
     as_bytes,
     as_cache,
     as_epoch,
+    as_flag,
     as_ranks_and_workers,
     as_retries,
     as_seed,
@@ -206,7 +207,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         dims: Sequence[Hashable] | None = None,
     ) -> None:
         super().__init__()
-        shuffle, seed = bool(shuffle), as_seed(seed)
+        shuffle, seed = as_flag(shuffle, "shuffle"), as_seed(seed)
         self.retries = as_retries(retries)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
@@ -267,7 +268,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             shuffle=shuffle,
             seed=seed,
             batch_size=as_batch_size(batch_size),
-            drop_last=bool(drop_last),
+            drop_last=as_flag(drop_last, "drop_last"),
             uneven=as_uneven(uneven, shuffle),
             independent=samples.random_blocks,
             cached=keep and not samples.random_blocks,

@@ -58,6 +58,8 @@ COUNT_AGAIN = 600.0  # seconds
 FREE_PART, FREE_BYTES = 0.05, 10 * 2**30
 # Once room is made it is made for more than one entry.
 ROOM_PART = 0.05
+# Errors of a disk that may have room later.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 # Seconds until writing is tried again where there was no room.
 PAUSE = 60.0
 # A use is noted in an entry's time of modification, unless it has one this recent.
@@ -98,7 +100,7 @@ class DiskCache:
     Raises
     ------
     ValueError
-        If there is a file of that name, or another reason why it cannot be a folder.
+        If it is no folder and cannot become one, or one that has no entries and takes none.
     """
 
     def __init__(self, folder: str, size: int, waiting: int) -> None:
@@ -110,9 +112,15 @@ class DiskCache:
         if os.path.exists(folder) and not os.path.isdir(folder):
             raise ValueError(f"cache must be a folder, but {folder} is a file")
         try:
+            # If it is there, it may be one that others fill, which serves without being written to.
             os.makedirs(self._entries, exist_ok=True)
         except OSError as error:
-            self._stop_writing(error)
+            if error.errno in FULL:  # there may be room later
+                self._stop_writing(error)
+                return
+            raise ValueError(
+                f"cache={folder!r} cannot be written to: {error.strerror}; give a folder that can"
+            ) from error
 
     def _begin(self) -> None:
         self._process = os.getpid()
@@ -255,7 +263,7 @@ class DiskCache:
             del values
 
     def _stop_writing(self, error: Exception) -> None:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = isinstance(error, OSError) and error.errno in FULL
         if not self._told:
             self._told = True
             logger.warning(

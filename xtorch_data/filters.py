@@ -164,11 +164,7 @@ class _Flag:
     where: Callable[[xr.Dataset], Any]
 
     def __call__(self, window: xr.Dataset) -> xr.DataArray:
-        try:
-            answer = self.where(window)
-        except Exception as error:
-            error.add_note("where was asked about this window")
-            raise
+        answer = self.where(window)
         if isinstance(answer, xr.Dataset) or np.ndim(answer) or np.asarray(answer).dtype != bool:
             raise TypeError(
                 f"where returns True or False for a window, not {type(answer).__name__} "
@@ -210,9 +206,10 @@ def evaluated(
     # What cannot be read, and is skipped, has no answer: it is wanted, and skipped whenever it is
     # read, on every rank.
     kept = np.ones(len(windows), dtype=bool)
+    asked = Transform(_Flag(where), "where", takes_rng=False)
     size = max(1, min(256, math.isqrt(len(windows))))
     with bar(len(windows), "sample", "where") as done:
-        for batch in batches({"transform": _Flag(where), "batch_size": size}):
+        for batch in batches({"transform": asked, "batch_size": size}):
             # Broadcast over dims that no variable has.
             kept[batch.index.numpy()] = batch["x"].numpy().reshape(len(batch.index), -1)[:, 0]
             done(len(batch.index))

@@ -422,15 +422,16 @@ def _end_of_a_worker(workers: Sequence[Any]) -> str | None:
         try:
             for number, worker in enumerate(workers):
                 if worker.exitcode:
-                    return _how_it_ended(number, worker.pid, worker.exitcode)
+                    return _how_it_ended(number, worker)
             time.sleep(0.01)
         except RuntimeError:  # torch's handler of SIGCHLD has noticed, too
             continue
     return None
 
 
-def _how_it_ended(number: int, process: int, exitcode: int) -> str:
+def _how_it_ended(number: int, worker: Any) -> str:
     """What became of a worker."""
+    exitcode = worker.exitcode
     if exitcode == -signal.SIGKILL:
         end = (
             "was killed (SIGKILL), most often because memory ran out: use fewer workers, a smaller "
@@ -440,7 +441,12 @@ def _how_it_ended(number: int, process: int, exitcode: int) -> str:
         end = f"was ended by {signal.Signals(-exitcode).name}"
     else:
         end = f"ended with exit code {exitcode}; what it printed says why"
-    return f"worker {number} (process {process}) {end}"
+        if exitcode == 1 and worker._start_method != "fork":  # it has run the script once more
+            end += (
+                ". If that is of the bootstrapping phase, guard the script with "
+                "`if __name__ == '__main__':`"
+            )
+    return f"worker {number} (process {worker.pid}) {end}"
 
 
 def _preload(context: Any) -> None:

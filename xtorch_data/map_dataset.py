@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import difflib
+import inspect
 import operator
 import os
 import threading
@@ -378,7 +380,9 @@ def _refuse(others: Mapping[str, Any]) -> None:
     for name in others:
         if name in _ELSEWHERE:
             raise TypeError(f"MapDataset does not take {name}: {_ELSEWHERE[name]}")
-        raise TypeError(f"MapDataset got an unexpected keyword argument {name!r}")
+        near = difflib.get_close_matches(name, inspect.signature(MapDataset).parameters, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"MapDataset got an unexpected keyword argument {name!r}{hint}")
 
 
 # Threads of a parent process, which are not here; to end them would wait for them.

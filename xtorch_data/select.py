@@ -29,7 +29,8 @@ class Select:
     variables : Hashable or list of Hashable
         A list is stacked on a ``variable`` axis; a single name has no such axis.
     indexers : mapping of Hashable to int or slice, optional
-        Positions *inside the window*, as ``isel`` takes them. An integer drops the dim.
+        Positions *inside the window*, as ``isel`` takes them, none beyond its end. An integer
+        drops the dim.
     **indexers_kwargs : int or slice
         The same, as keywords.
 
@@ -205,6 +206,11 @@ def make_part(
                     f"part {name!r}: {dim}={indexer} must be positions inside the window, 0 to "
                     f"{size}, not labels"
                 ) from None
+            if max(indexer.start or 0, (indexer.stop or 0) - 1) >= size:
+                raise ValueError(
+                    f"part {name!r}: {dim}={indexer} goes beyond a window of {size} steps, which "
+                    f"are positions 0 to {size - 1}"
+                )
             if not steps:
                 raise ValueError(
                     f"part {name!r}: {dim}={indexer} takes no step of a window of {size}"

@@ -54,19 +54,25 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     store : str, path or zarr store
         What `xarray.open_zarr` takes.
     **kwargs
-        Passed on to `xarray.open_zarr`; ``chunks`` may be given after all.
+        Passed on to `xarray.open_zarr`; ``chunks`` may be given after all. Without
+        ``consolidated``, a store need not have its metadata in one place.
 
     Returns
     -------
     xarray.Dataset
         Its variables are read when they are used.
 
+    Raises
+    ------
+    ValueError
+        If there is a file of another format.
+
     Examples
     --------
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/small.zarr"
     >>> _ = xr.Dataset({"t2m": ("time", np.arange(4.0))}).to_zarr(path, consolidated=False)
-    >>> open_zarr(path, consolidated=False).sizes["time"]
+    >>> open_zarr(path).sizes["time"]
     4
     """
     kwargs.setdefault("chunks", None)
@@ -77,9 +83,16 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     pipeline = {} if is_obstore else {"codec_pipeline.path": FAST_PIPELINE}
     with zarr.config.set(pipeline), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
+        # Whoever wants it to be an error says consolidated=True.
+        warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated")
         try:
             return xr.open_zarr(store, **kwargs)  # type: ignore[no-any-return]
         except Exception as error:
+            if isinstance(store, (str, os.PathLike)) and os.path.isfile(store):
+                raise ValueError(
+                    f"{os.fspath(store)} is a file, and no Zarr store: if it is NetCDF, HDF5 or "
+                    f"GRIB, xarray.open_dataset({os.fspath(store)!r}) opens it"
+                ) from error
             clean = without_secrets(error)
             if clean is error:
                 raise

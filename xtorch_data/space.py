@@ -127,9 +127,7 @@ def _reads(
     unique = tuple(dict.fromkeys(selected))
     if preprocess is None:
         if unknown:
-            raise ValueError(
-                f"no data variable {unknown[0]!r}; the data variables are {list(data.data_vars)}"
-            )
+            raise ValueError(_unknown(unknown[0], data))
         return unique, data
     if not unknown:
         try:
@@ -141,6 +139,19 @@ def _reads(
         return tuple(data.data_vars), _tried(preprocess, data, input_dims, selected)
     except Exception as error:
         raise _refused(error) from error
+
+
+def _unknown(name: Hashable, data: xr.Dataset) -> str:
+    """Why there is no such data variable, and how there can be."""
+    if name not in data.coords:
+        return f"no data variable {name!r}; the data variables are {list(data.data_vars)}"
+    if name not in data.dims:
+        return f"{name!r} is a coordinate; ds.reset_coords({name!r}) makes a data variable of it"
+    new = f"{name}_value"
+    return (
+        f"{name!r} is a coordinate: ds.assign({{{new!r}: ds[{name!r}]}}) makes a data variable "
+        "of it, which needs another name"
+    )
 
 
 def _refused(error: Exception) -> Exception:

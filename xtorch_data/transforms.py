@@ -34,15 +34,15 @@ class Transform:
 
     @classmethod
     def of(cls, function: Callable[..., Any] | None, argument: str) -> Transform | None:
-        """Wrap a function; None stays None.
+        """Wrap a function; None stays None, and what is wrapped keeps the name of its argument.
 
         Raises
         ------
         TypeError
             If `function` is not callable, or needs arguments beyond the object and ``rng``.
         """
-        if function is None:
-            return None
+        if function is None or isinstance(function, Transform):
+            return function
         if not callable(function):
             raise TypeError(f"{argument} must be a function, not {function!r}")
         if isinstance(function, Compose):
