@@ -5,6 +5,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import xarray as xr
@@ -14,6 +15,7 @@ from dask.system import CPU_COUNT
 from helpers import forecast
 
 import xtorch_data as xtd
+import xtorch_data.verification
 from xtorch_data.cli import main
 from xtorch_data.lazy import codec_pipeline
 
@@ -64,8 +66,11 @@ def test_explain_is_that_of_the_dataset(store):
 
 def test_verify_says_by_its_exit_code_whether_all_is_there(store):
     path, more = store
-    output = run("verify", path, *WINDOWS, *more, "--ranks", 2, code=1)
-    assert output == "93 samples: 0 repeated, 1 missing; 2 batches on each of 2 ranks\n"
+    output = run("verify", path, *WINDOWS, *more, "--ranks", 2)
+    assert output == (
+        "93 samples: 0 repeated, 1 missing; 2 batches on each of 2 ranks\n"
+        "1 left out because 2 ranks cannot share 93 equally; --uneven pad or keep\n"
+    )
     output = run("verify", path, *WINDOWS, *more, "--ranks", 2, "--uneven", "keep", "--json")
     assert json.loads(output) == {
         "samples": 93,
@@ -74,6 +79,50 @@ def test_verify_says_by_its_exit_code_whether_all_is_there(store):
         "batches_per_rank": [2, 2],
         "drawn_from": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--uneven", "pad"], "3 repeated because 4 ranks cannot share 93 equally; --uneven drop "),
+        (["--drop-last", "--batch-size", 10], "12 left out in batches of fewer than 10, by --drop"),
+    ],
+)
+def test_what_was_asked_for_is_said_and_no_failure(store, options, told):
+    path, more = store
+    assert told in run("verify", path, *WINDOWS, *more, "--ranks", 4, *options)
+
+
+@pytest.mark.parametrize(("repeated", "missing"), [(1, 1), (0, 2)])
+def test_what_was_not_asked_for_is_a_failure(store, monkeypatch, repeated, missing):
+    path, more = store
+    found = xtd.verification.Verification(93, repeated, missing, (2, 2))
+    monkeypatch.setattr("xtorch_data.verification.counted", lambda *args: found)
+    run("verify", path, *WINDOWS, *more, "--ranks", 2, code=1)
+
+
+def test_ranks_without_samples_are_said_without_a_traceback(store):
+    path, more = store
+    few = ["--input-dims", "time=50,y=-1,x=-1", *more, "--ranks", 80]
+    assert "2 samples cannot be shared by 80 ranks" in run("verify", path, *few, code=2)
+
+
+def test_bounds_are_left_out_in_the_words_of_the_command_line(tmp_path):
+    time = xr.date_range("2000", periods=20)
+    ds = xr.Dataset(
+        {
+            "t2m": (("time", "x"), np.zeros((20, 3)), {"grid_mapping": "crs"}),
+            "crs": ((), 0.0),
+            "time_bnds": (("time", "bnds"), np.stack([time, time], axis=1)),
+        },
+        {"time": ("time", time, {"bounds": "time_bnds"}, {"units": "days since 2000-01-01"})},
+    )
+    ds.to_netcdf(tmp_path / "a.nc")
+    output = run("verify", tmp_path / "a.nc", "--input-dims", "time=4", code=2)
+    assert output.startswith("Error: variable 'time_bnds' of part 'x' has dtype datetime64")
+    assert output.endswith("of which there are no tensors: give --inputs t2m\n")
+    with pytest.raises(TypeError, match=r"tensors: give inputs=\['t2m'\], or make numbers of it"):
+        xtd.IterableDataset(ds, {"time": 4})
 
 
 def test_bench_reads_an_epoch(store):
@@ -94,6 +143,13 @@ def test_rechunk_writes_a_copy_in_other_chunks(store, tmp_path):
     assert "a: chunks of time=" in output
     xr.testing.assert_equal(xtd.open_zarr(target).compute(), forecast(time=100))
     assert "FileExistsError" in run(*arguments, code=2)
+    again = run("rechunk", path, tmp_path / "again.zarr", *arguments[3:], "--json")
+    assert json.loads(again)["target"] == str(tmp_path / "again.zarr")
+    for name, sizes in json.loads(again)["chunks"].items():
+        variable = xtd.open_zarr(tmp_path / "again.zarr")[name]
+        assert tuple(sizes.items()) == tuple(
+            zip(variable.dims, variable.encoding["chunks"], strict=True)
+        )
 
 
 def test_doctor_names_what_is_installed():

@@ -105,7 +105,8 @@ def warn_of_chunks(plan: Plan, data: xr.Dataset, stacklevel: int = 3) -> None:
 
 @contextmanager
 def chunks_unsaid() -> Iterator[None]:
-    """Nothing is said of chunks: of datasets that are made for something else."""
+    """Nothing is said of chunks and bounds: of datasets that are made for something else."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="an epoch decodes", category=UserWarning)
+        for message in ("an epoch decodes", "there are .* samples of each window"):
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
         yield

@@ -111,10 +111,19 @@ def _dataset(store: str, engine: str | None, group: str | None, **arguments: Any
     """The dataset that the options describe."""
     import xtorch_data as xtd
 
+    from .select import NoTensorsError
+
     with _refusing(Exception):  # whatever the client of a store raises
         ds = _opened(store, engine, group)
-    with _refusing(ValueError, TypeError):
-        return xtd.IterableDataset(ds, rank=0, world_size=1, **arguments)
+    try:
+        with _refusing(ValueError):
+            return xtd.IterableDataset(ds, rank=0, world_size=1, **arguments)
+    except NoTensorsError as error:  # whose message speaks Python
+        option = {"x": "--inputs", "y": "--targets"}[error.part]
+        instead = f": give {option} {','.join(map(str, error.usable))}" if error.usable else ""
+        raise Refused(f"{error.fact}{instead}") from error
+    except TypeError as error:
+        raise Refused(words_of(error)) from error
 
 
 @contextmanager
@@ -155,12 +164,30 @@ def explain(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
 @main.command()
 @_with(OPTIONS, TOPOLOGY, AS_JSON)
 def verify(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
-    """Count what all ranks and workers would get; exit with 1 if samples repeat or are missing."""
+    """Count what all ranks and workers would get; exit with 1 if that is not what was asked for."""
+    from .intervals import share_total
     from .verification import counted
 
-    found = counted(_dataset(**options), ranks, workers)
-    _print(found, _plain(asdict(found)), as_json)
-    if found.repeated or found.missing:
+    dataset = _dataset(**options)
+    with _refusing(ValueError):
+        dataset.plan.require_shares(ranks)
+    found = counted(dataset, ranks, workers)
+    plan, size = dataset.plan, dataset.batch_size
+    shares = [share_total(found.samples, rank, ranks, plan.uneven) for rank in range(ranks)]
+    uneven = sum(shares) - found.samples  # less if some are left out, more if some are repeated
+    short = sum(share % size for share in shares) if plan.drop_last else 0
+    text = str(found)
+    if uneven:
+        what = "left out" if uneven < 0 else "repeated"
+        other = " or ".join(["pad" if uneven < 0 else "drop", "keep"])
+        text += (
+            f"\n{abs(uneven)} {what} because {ranks} ranks cannot share {found.samples} equally; "
+            f"--uneven {other}"
+        )
+    if short:
+        text += f"\n{short} left out in batches of fewer than {size}, by --drop-last"
+    _print(text, _plain(asdict(found)), as_json)
+    if found.repeated > max(uneven, 0) or found.missing > max(-uneven, 0) + short:
         raise SystemExit(1)
 
 
@@ -202,8 +229,14 @@ def bench(seconds: float, as_json: bool, **options: Any) -> None:
               help="Steps of a chunk along dims; along others they are chosen.")  # fmt: skip
 @click.option("--verify/--no-verify", default=True, show_default=True,
               help="Read everything back and compare.")  # fmt: skip
+@_with(AS_JSON)
 def rechunk(
-    target: str, copy_memory: str, chunks: dict[str, int], verify: bool, **options: Any
+    target: str,
+    copy_memory: str,
+    chunks: dict[str, int],
+    verify: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Copy a store to another, TARGET, in chunks that fit the windows; again, to go on with it."""
     import xtorch_data as xtd
@@ -214,9 +247,15 @@ def rechunk(
         copy = xtd.rechunk(ds, dataset, target, chunks=chunks, verify=verify, memory=copy_memory)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         raise Refused(f"{type(error).__name__}: {error}") from error
-    for name, variable in copy.data_vars.items():
-        sizes = zip(variable.dims, variable.encoding["chunks"], strict=True)
-        click.echo(f"{name}: chunks of {', '.join(f'{dim}={size}' for dim, size in sizes)}")
+    found = {
+        name: dict(zip(variable.dims, variable.encoding["chunks"], strict=True))
+        for name, variable in copy.data_vars.items()
+    }
+    lines = [
+        f"{name}: chunks of {', '.join(f'{dim}={size}' for dim, size in sizes.items())}"
+        for name, sizes in found.items()
+    ]
+    _print("\n".join(lines), {"target": redacted(target), "chunks": _plain(found)}, as_json)
 
 
 @main.command()

@@ -178,6 +178,7 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         self._begin_with(samples, plan)
         info = torch.utils.data.get_worker_info()
         if info is None or not info.id:  # one of a loader's workers speaks for all
+            samples.warn_of_bounds(stacklevel=4)
             warn_of_chunks(plan, samples.data)  # of a ChunkSampler; other orders read more
 
     def _begin_with(self, samples: Samples, plan: Plan) -> None:

@@ -144,6 +144,8 @@ class Target:
             own["chunks"] = tuple(copy.chunks[dim] for dim in dims)
             own["shards"] = copy.shards and tuple(copy.shards[dim] for dim in dims)
         identity = _identity(ds, whole, encodings)
+        if isinstance(self.store, str) and os.path.isfile(self.store):
+            raise FileExistsError(f"{self} is a file, and a copy is a folder: give another path")
         there = self._there()
         if there is None and isinstance(self.store, str) and _is_full(self.store):
             raise FileExistsError(f"{self} is a folder that has other files in it")

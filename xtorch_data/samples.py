@@ -16,6 +16,7 @@ from .arguments import numpy_dtype
 from .assembly import Recipe
 from .batch import Batch
 from .chunks import Layout
+from .conventions import warn_of_bounds
 from .describe import shape_of, windows_table
 from .labels import LabelledWindows, Labels
 from .select import Part, make_part, resolve_parts
@@ -152,6 +153,13 @@ class Samples:
                 "items of this BatchGenerator differ in size, the last has fewer windows: they "
                 f"come one at a time, with batch_size=None, not {batch_size} in a batch"
             )
+
+    def warn_of_bounds(self, stacklevel: int) -> None:
+        """Warn if bounds of cells, which describe coordinates, make samples; see there."""
+        if self.recipe.items is None:  # an item of a generator holds all of such dims
+            described = (self.data, self.recipe.labels.coords)
+            parts = [part.variables for part in self.recipe.parts]
+            warn_of_bounds(self.variable_dims, self.recipe.windows, parts, described, stacklevel)
 
     def over(self, windows: Windows) -> Samples:
         """The same for other windows of the same data, numbered anew."""

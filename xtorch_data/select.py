@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .conventions import fields
 from .windows import Windows
 
 __all__ = [
+    "NoTensorsError",
     "Part",
     "Select",
     "common_dtype",
@@ -233,12 +235,10 @@ def make_part(
     for variable in names:
         dtypes.append(data.variables[variable].dtype)
         if not is_numeric(dtypes[-1]):
-            usable = [each for each, var in data.data_vars.items() if is_numeric(var.dtype)]
-            raise TypeError(
-                f"variable {variable!r} of part {name!r} has dtype {dtypes[-1]}, of which there "
-                f"are no tensors: {_recipe(variable, dtypes[-1])}, or give inputs=… (or parts) "
-                f"some of {usable}"
-            )
+            usable = fields(data, windowed) or [
+                each for each, var in data.data_vars.items() if is_numeric(var.dtype)
+            ]
+            raise NoTensorsError(name, variable, dtypes[-1], usable)
     have = {dim for variable in names for dim in data.variables[variable].dims}
     return Part(
         name=name,
@@ -255,6 +255,37 @@ def make_part(
 def is_numeric(dtype: np.dtype[Any]) -> bool:
     """Whether values become a tensor: floating ones are cast, of others torch has the dtype."""
     return dtype.kind in "fiub" or (dtype.kind == "c" and dtype.itemsize <= 16)
+
+
+class NoTensorsError(TypeError):
+    """Of a variable's dtype there are no tensors.
+
+    Parameters
+    ----------
+    part : str
+        Name of the part that has the variable.
+    variable : Hashable
+        Its name.
+    dtype : numpy.dtype
+        Its dtype.
+    usable : list of Hashable
+        Variables that could be taken instead.
+    """
+
+    def __init__(
+        self, part: str, variable: Hashable, dtype: np.dtype[Any], usable: list[Hashable]
+    ) -> None:
+        self.part, self.usable = part, usable
+        self.fact = (
+            f"variable {variable!r} of part {part!r} has dtype {dtype}, of which there are no "
+            "tensors"
+        )
+        argument = {"x": "inputs=", "y": "targets="}.get(part, "")
+        instead = f"give {argument}{usable}, or " if usable else ""
+        super().__init__(f"{self.fact}: {instead}{_recipe(variable, dtype)}")
+
+    def __reduce__(self) -> Any:
+        return TypeError, self.args
 
 
 def _recipe(name: Hashable, dtype: np.dtype[Any]) -> str:
