@@ -76,3 +76,13 @@ def test_other_dims_that_some_variables_lack_are_not_warned_of(ds, inputs, windo
         window = {dim: size for dim, size in window.items() if dim in ds[inputs].dims}
         xtd.IterableDataset(ds, window, inputs=inputs)
         xtd.IterableDataset(ds, {**window, "bnds": 2}, inputs=[*inputs, "lat_bnds"])
+
+
+def test_a_dataset_shows_what_it_repeats_along_dims_whose_places_are_samples(ds):
+    told = "repeated at each place of 'level', which they lack: ['t2m', 'orography']"
+    dataset = xtd.IterableDataset(ds, WINDOW, inputs=["t2m", "z"], targets="orography")
+    assert told in repr(dataset)
+    assert told in repr(xtd.MapDataset(ds, WINDOW, parts={"a": ["t2m", "z"], "b": "orography"}))
+    for inputs in (["t2m", "orography"], "z", ["lat_bnds"]):
+        window = {dim: size for dim, size in WINDOW.items() if dim in ds[inputs].dims}
+        assert "repeated" not in repr(xtd.IterableDataset(ds, window, inputs=inputs))

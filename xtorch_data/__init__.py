@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from .loader import DataLoader
     from .map_dataset import MapDataset
     from .normalize import Normalize
+    from .opening import open_zarr
     from .options import set_options
     from .peak import PeakMemory
     from .reader import ReadError
     from .rechunking import rechunk
     from .sampler import ChunkSampler
     from .select import Select
-    from .sources import open_zarr
     from .splits import Split, kfold, random_split, split
     from .stats import Stats
     from .suggest import suggest_num_workers
@@ -76,7 +76,7 @@ _HOMES = {
     "VariableReads": "explanation",
     "Verification": "verification",
     "kfold": "splits",
-    "open_zarr": "sources",
+    "open_zarr": "opening",
     "random_split": "splits",
     "rechunk": "rechunking",
     "set_options": "options",

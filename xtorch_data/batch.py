@@ -71,7 +71,7 @@ class Batch:
         try:
             return self._parts[name]
         except (KeyError, TypeError):
-            first = next(iter(self._parts))
+            first = next(iter(self._parts), "x")
             raise KeyError(
                 f"this batch has no part {name!r}; its parts are {list(self._parts)}: "
                 f"batch.{first} or batch[{first!r}], and batch.{first}[0] is its first sample"

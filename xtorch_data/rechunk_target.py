@@ -17,8 +17,9 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec
 
+from .opening import open_zarr
 from .rechunk_plan import regions
-from .sources import UNFINISHED, open_zarr
+from .sources import UNFINISHED
 
 __all__ = ["Target", "Task", "VariableCopy", "checksum", "tasks"]
 

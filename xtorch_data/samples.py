@@ -266,12 +266,26 @@ class Samples:
         found += [*sections, html.section("Data", names, _xarray_repr(data))]
         return html.page(f"xtorch_data.{kind}", f"{len(recipe.windows):,} samples", found, text)
 
+    def _repeated(self) -> dict[Hashable, list[Hashable]]:
+        """By dims of which each place is a sample: variables that lack them, if others do not."""
+        every = self.variable_dims.items()
+        lacking = {
+            axis.dim: [name for name, dims in every if axis.dim not in dims]
+            for axis in self.recipe.windows.axes
+            if not axis.windowed and len(axis) > 1 and self.recipe.items is None
+        }
+        return {dim: names for dim, names in lacking.items() if names}
+
     def __repr__(self) -> str:
-        return ", ".join(
+        parts = ", ".join(
             f"{part.name}: "
             + (f"{list(part.variables)}" if part.stacked else f"{part.variables[0]!r}")
             + f" {self._shape(part)}"
             for part in self.recipe.parts
+        )
+        return parts + "".join(
+            f"\n  repeated at each place of {dim!r}, which they lack: {names}"
+            for dim, names in self._repeated().items()
         )
 
 

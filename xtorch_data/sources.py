@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,89 +19,17 @@ from xarray.core.indexing import (
     LazilyIndexedArray,
     MemoryCachedArray,
 )
-from zarr.storage import LocalStore, MemoryStore, ObjectStore
+from zarr.storage import LocalStore, MemoryStore
 
 from .chunks import Chunks, Layout
-from .codecs import FAST_PIPELINE
 from .layers import layers
-from .redact import redacted, without_secrets
+from .redact import redacted
 from .windows import IntArray
 
-__all__ = ["UNFINISHED", "Source", "as_source", "chunk_keys", "layout_of", "open_zarr"]
+__all__ = ["UNFINISHED", "Source", "as_source", "chunk_keys", "layout_of"]
 
 # The attribute of a store that `rechunk` has not finished: chunks that are missing are fill values.
 UNFINISHED = "xtorch_data_unfinished"
-
-CONNECTIONS = 128  # of s3fs, to one host
-
-
-def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
-    """Open a Zarr store lazily, with the fast codec pipeline and without dask.
-
-    `xarray.open_zarr` with ``chunks=None`` and the codec pipeline of `zarrs`, which decodes chunks
-    in parallel outside the GIL. Datasets of this package read most arrays without any pipeline;
-    this one is for the others, such as those with shards, and for what you read yourself. Arrays
-    which it does not support (strings, some stores, big-endian ones of Zarr v2) or does not verify
-    (checksums inside shards) fall back to zarr's own. The pipeline stays with the dataset, also
-    when it is pickled.
-
-    An address ``s3://…`` is opened by s3fs, with 128 connections unless ``storage_options`` says
-    otherwise: its own 10 would not hide the delay of requests.
-
-    Parameters
-    ----------
-    store : str, path or zarr store
-        What `xarray.open_zarr` takes.
-    **kwargs
-        Passed on to `xarray.open_zarr`; ``chunks`` may be given after all. Without
-        ``consolidated``, a store need not have its metadata in one place.
-
-    Returns
-    -------
-    xarray.Dataset
-        Its variables are read when they are used.
-
-    Raises
-    ------
-    ValueError
-        If there is a file of another format.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = tempfile.mkdtemp() + "/small.zarr"
-    >>> _ = xr.Dataset({"t2m": ("time", np.arange(4.0))}).to_zarr(path, consolidated=False)
-    >>> open_zarr(path).sizes["time"]
-    4
-    """
-    kwargs.setdefault("chunks", None)
-    if isinstance(store, str) and store.startswith(("s3://", "s3a://")):
-        kwargs["storage_options"] = _with_connections(kwargs.get("storage_options") or {})
-    # zarrs would open what obstore reads once more, with connections of its own in each process.
-    is_obstore = isinstance(store, ObjectStore)
-    pipeline = {} if is_obstore else {"codec_pipeline.path": FAST_PIPELINE}
-    with zarr.config.set(pipeline), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
-        # Whoever wants it to be an error says consolidated=True.
-        warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated")
-        try:
-            return xr.open_zarr(store, **kwargs)  # type: ignore[no-any-return]
-        except Exception as error:
-            if isinstance(store, (str, os.PathLike)) and os.path.isfile(store):
-                raise ValueError(
-                    f"{os.fspath(store)} is a file, and no Zarr store: if it is NetCDF, HDF5 or "
-                    f"GRIB, xarray.open_dataset({os.fspath(store)!r}) opens it"
-                ) from error
-            clean = without_secrets(error)
-            if clean is error:
-                raise
-        raise clean
-
-
-def _with_connections(storage_options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of s3fs with as many connections as reads make use of."""
-    config = {"max_pool_connections": CONNECTIONS, **storage_options.get("config_kwargs", {})}
-    return {**storage_options, "config_kwargs": config}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,96 @@
+"""Zarr stores, opened lazily and to be decoded fast."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+import zarr
+from zarr.storage import ObjectStore
+
+from .codecs import FAST_PIPELINE
+from .redact import without_secrets
+
+__all__ = ["open_zarr"]
+
+CONNECTIONS = 128  # of s3fs, to one host
+
+
+def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
+    """Open a Zarr store lazily, with the fast codec pipeline and without dask.
+
+    `xarray.open_zarr` with ``chunks=None`` and the codec pipeline of `zarrs`, which decodes chunks
+    in parallel outside the GIL. Datasets of this package read most arrays without any pipeline;
+    this one is for the others, such as those with shards, and for what you read yourself. Arrays
+    which it does not support (strings, some stores, big-endian ones of Zarr v2) or does not verify
+    (checksums inside shards) fall back to zarr's own. The pipeline stays with the dataset, also
+    when it is pickled.
+
+    An address ``s3://…`` is opened by s3fs, with 128 connections unless ``storage_options`` says
+    otherwise: its own 10 would not hide the delay of requests.
+
+    Parameters
+    ----------
+    store : str, path or zarr store
+        What `xarray.open_zarr` takes.
+    **kwargs
+        Passed on to `xarray.open_zarr`; ``chunks`` may be given after all. Without
+        ``consolidated``, a store need not have its metadata in one place.
+
+    Returns
+    -------
+    xarray.Dataset
+        Its variables are read when they are used.
+
+    Raises
+    ------
+    ValueError
+        If there is a file of another format.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/small.zarr"
+    >>> _ = xr.Dataset({"t2m": ("time", [1.0, 2.0, 3.0, 4.0])}).to_zarr(path, consolidated=False)
+    >>> open_zarr(path).sizes["time"]
+    4
+    """
+    kwargs.setdefault("chunks", None)
+    if isinstance(store, str) and store.startswith(("s3://", "s3a://")):
+        kwargs["storage_options"] = _with_connections(kwargs.get("storage_options") or {})
+    # zarrs would open what obstore reads once more, with connections of its own in each process.
+    is_obstore = isinstance(store, ObjectStore)
+    pipeline = {} if is_obstore else {"codec_pipeline.path": FAST_PIPELINE}
+    with zarr.config.set(pipeline), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
+        # Whoever wants it to be an error says consolidated=True.
+        warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated")
+        try:
+            return xr.open_zarr(store, **kwargs)  # type: ignore[no-any-return]
+        except Exception as error:
+            if _is_other_file(store):
+                raise ValueError(
+                    f"{os.fspath(store)} is a file, and no Zarr store: if it is NetCDF, HDF5 or "
+                    f"GRIB, xarray.open_dataset({os.fspath(store)!r}) opens it"
+                ) from error
+            clean = without_secrets(error)
+            if clean is error:
+                raise
+        raise clean
+
+
+def _is_other_file(store: Any) -> bool:
+    """Whether it is the path of a file that holds no store, as a ZIP file may."""
+    if not isinstance(store, (str, os.PathLike)) or not os.path.isfile(store):
+        return False
+    return not zipfile.is_zipfile(store)
+
+
+def _with_connections(storage_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of s3fs with as many connections as reads make use of."""
+    config = {"max_pool_connections": CONNECTIONS, **storage_options.get("config_kwargs", {})}
+    return {**storage_options, "config_kwargs": config}
