@@ -1099,6 +1099,9 @@ WRONG = {
     "dim coordinate in inputs": (
         None, {"inputs": ["a", "y"]}, ["'y' is a coordinate", "ds.assign({'y_value': ds['y']})"]
     ),
+    "coordinate after preprocess": (
+        None, {"inputs": "y", "preprocess": twice_plus_one}, ["'y'", "is a coordinate"]
+    ),
     "other coordinate in inputs": (
         None, {"inputs": "longitude"}, ["is a coordinate", "ds.reset_coords('longitude')"]
     ),

@@ -72,9 +72,11 @@ class Batch:
             return self._parts[name]
         except (KeyError, TypeError):
             first = next(iter(self._parts), "x")
+            samples = isinstance(name, int) and self.index.ndim
             raise KeyError(
                 f"this batch has no part {name!r}; its parts are {list(self._parts)}: "
-                f"batch.{first} or batch[{first!r}], and batch.{first}[0] is its first sample"
+                f"batch.{first} or batch[{first!r}]"
+                + (f", and of one sample batch.{first}[{name}]" if samples else "")
             ) from None
 
     def __iter__(self) -> Iterator[torch.Tensor]:

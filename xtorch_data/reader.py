@@ -478,4 +478,5 @@ def check_preprocessed(
         if name not in result.data_vars:
             raise ValueError(
                 f"no data variable {name!r} after preprocess, which has {list(result.data_vars)}"
+                + (": it is a coordinate, and needs another name" if name in result.coords else "")
             )
