@@ -16,7 +16,7 @@ from .figures import COLORS, Axes, axes_or_new, listed, open_frame, plain, pyplo
 from .intervals import Interval
 from .labels import LabelledWindows
 from .plan import Plan
-from .plot_windows import as_dims, chunk_edges, is_chunked, label_dim
+from .plot_windows import as_dims, chunk_edges, label_dim
 from .windows import Axis
 
 __all__ = ["Read", "Reader", "plot_plan", "readers"]
@@ -182,7 +182,7 @@ def _grids(plan: Plan, axis: Axis) -> list[Layout]:
         for each in plan.layouts
         if axis.dim in each.chunks
     ]
-    return merged(each for each in along if is_chunked(each.chunks[axis.dim]))[:MAX_GRIDS]
+    return merged(each for each in along if each.chunks[axis.dim].in_chunks)[:MAX_GRIDS]
 
 
 def _draw_rows(

@@ -14,7 +14,7 @@ from .labels import LabelledWindows
 from .plan import Plan
 from .windows import Axis, Windows
 
-__all__ = ["as_dims", "chunk_edges", "is_chunked", "label_dim", "plot_windows"]
+__all__ = ["as_dims", "chunk_edges", "label_dim", "plot_windows"]
 
 MAX_SAMPLES, NAMED_SAMPLES = 50, 10
 # Of more chunks along a dim, no lines are drawn.
@@ -97,18 +97,13 @@ def label_dim(matplotlib_axis: Any, axis: Axis, labels: LabelledWindows, view: I
 def chunk_edges(chunks: Chunks | None, view: Interval) -> np.ndarray[Any, Any]:
     """Where chunks begin inside a stretch of a dim, and its ends; the ends alone for too many."""
     start, stop = view
-    if chunks is None or not is_chunked(chunks):
+    if chunks is None or not chunks.in_chunks:
         return np.array([start, stop])
     first, last = (int(number) for number in chunks.number([start, stop - 1]))
     if last - first > MAX_LINES:
         return np.array([start, stop])
     begins = [chunks.bounds(number)[0] for number in range(first + 1, last + 1)]
     return np.array([start, *begins, stop])
-
-
-def is_chunked(chunks: Chunks) -> bool:
-    """Whether there are chunks along a dim."""
-    return chunks.chunked or chunks.stored
 
 
 def _region(window: Mapping[Any, slice | int]) -> dict[Hashable, Interval]:
@@ -136,7 +131,7 @@ def _grid(plan: Plan, chosen: Sequence[Axis]) -> tuple[Hashable, Mapping[Hashabl
         return sum(
             layout.chunks[dim].count
             for dim in dims
-            if dim in layout.chunks and layout.chunks[dim].chunked
+            if dim in layout.chunks and layout.chunks[dim].in_chunks
         )
 
     layout = max(plan.layouts, key=lines)
@@ -146,7 +141,7 @@ def _grid(plan: Plan, chosen: Sequence[Axis]) -> tuple[Hashable, Mapping[Hashabl
 def _touched(chunks: Chunks | None, interval: Interval) -> Interval:
     """The steps of the chunks which an interval touches."""
     start, stop = interval
-    if chunks is None or not is_chunked(chunks):
+    if chunks is None or not chunks.in_chunks:
         return interval
     first, last = (int(number) for number in chunks.number([start, stop - 1]))
     return chunks.bounds(first)[0], chunks.bounds(last)[1]
@@ -227,7 +222,7 @@ def _title(
     sizes = [
         f"{plain(dim, 20)} {grid[dim].largest:,}"
         for dim in drawn
-        if dim in grid and is_chunked(grid[dim])
+        if dim in grid and grid[dim].in_chunks
     ]
     chunks = f"\nlines: chunks of {plain(name, 30)}, {' × '.join(sizes)}" if sizes else ""
     return f"{what} of {len(plan.windows):,}{shown}{chunks}"
