@@ -14,10 +14,12 @@ __all__ = [
     "Axes",
     "as_axes",
     "axes_or_new",
+    "ink",
     "label_dates",
     "label_steps",
     "listed",
     "open_frame",
+    "paper",
     "plain",
     "pyplot",
 ]
@@ -40,6 +42,17 @@ def pyplot() -> Any:
         raise ImportError(
             "plots need matplotlib, which is not installed: pip install 'xtorch_data[plot]'"
         ) from error
+
+
+def ink(part: float = 1.0) -> Any:
+    """The color of text in the style that is in use, or so much of it over what is below."""
+    colors = import_module("matplotlib.colors")
+    return colors.to_rgba(pyplot().rcParams["text.color"], part)
+
+
+def paper() -> Any:
+    """The color behind what is drawn in the style that is in use."""
+    return pyplot().rcParams["axes.facecolor"]
 
 
 def axes_or_new(ax: Axes | None, height: float) -> Axes:
