@@ -15,7 +15,7 @@ from .amplification import amplification_of, used_nbytes
 from .arguments import as_bytes
 from .blocks import decoded_once_nbytes
 from .chunks import Layout
-from .describe import counted
+from .describe import number_of
 from .disk_cells import OnDisk
 from .explanation import Explanation, VariableReads
 from .intervals import Interval, share_total, total
@@ -273,13 +273,13 @@ def _advice(
             "xtorch_data.open_zarr it would be decoded by the faster one of zarrs"
         )
     if cuts > ENOUGH_AMPLIFICATION:
+        parts, pools = len(batches) * max(1, num_workers), number_of(_pools(plan), "pool")
         yield (
-            f"blocks are read {cuts:.1f} times because {len(batches) * max(1, num_workers)} ranks "
-            f"and workers share {counted(_pools(plan), 'pool')}: fewer workers, or less memory for "
-            "more and smaller pools, read less"
+            f"blocks are read {cuts:.1f} times because {parts} ranks and workers share {pools}: "
+            "fewer workers, or less memory for more and smaller pools, read less"
         )
     if num_workers > min(batches):
-        few = counted(min(batches), "batch", "batches")
+        few = number_of(min(batches), "batch", "batches")
         yield f"{num_workers} workers share {few}: some have none"
 
 

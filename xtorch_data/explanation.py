@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dask.utils import format_bytes
 
 from . import html
-from .describe import counted
+from .describe import number_of
 from .peak import PeakMemory
 
 __all__ = ["Explanation", "VariableReads"]
@@ -145,7 +145,7 @@ class Explanation:
         about = "" if self.exact else "about "
         chunks = ""
         if any(variable.chunk_nbytes for variable in self.variables):
-            chunks = f"{counted(self.chunk_reads, 'chunk')}, "
+            chunks = f"{number_of(self.chunk_reads, 'chunk')}, "
         lines = [
             self._samples_line(),
             f"  batches   {self._batches_line()}",
@@ -166,18 +166,18 @@ class Explanation:
     def _samples_line(self) -> str:
         out = [f"{count:,} by {reason}" for reason, count in self.left_out.items() if count]
         out += [
-            f"{counted(steps, 'step')} of {dim!r}" for dim, steps in self.beyond.items() if steps
+            f"{number_of(steps, 'step')} of {dim!r}" for dim, steps in self.beyond.items() if steps
         ]
         left = f"; left out: {', '.join(out)}" if out else ""
-        return f"{self.samples:,} of {counted(self.windows, 'sample')} from {self.source}{left}"
+        return f"{self.samples:,} of {number_of(self.windows, 'sample')} from {self.source}{left}"
 
     def _batches_line(self) -> str:
         fewest, most = min(self.batches_per_rank), max(self.batches_per_rank)
         each = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
         ranks, workers = len(self.batches_per_rank), self.num_workers
         return (
-            f"{each} on {'each of ' if ranks > 1 else ''}{counted(ranks, 'rank')}, "
-            f"{counted(workers, 'worker') if workers else 'no workers'}; "
+            f"{each} on {'each of ' if ranks > 1 else ''}{number_of(ranks, 'rank')}, "
+            f"{number_of(workers, 'worker') if workers else 'no workers'}; "
             f"{format_bytes(self.sample_nbytes)} a sample"
         )
 
@@ -186,7 +186,7 @@ class Explanation:
         if not self.shuffle:
             return f"in order, {memory}"
         return (
-            f"{counted(self.pools, 'pool')} of {format_bytes(self.pool_nbytes)}, "
+            f"{number_of(self.pools, 'pool')} of {format_bytes(self.pool_nbytes)}, "
             f"mixing {self.mixing:.2f}, "
             f"{memory}"
         )
@@ -246,5 +246,5 @@ def _variable_line(variable: VariableReads) -> str:
     return (
         f"{variable.name}: {variable.dtype}, chunks of {_sizes(variable.chunks)} "
         f"({format_bytes(variable.chunk_nbytes)}), read {variable.path}, "
-        f"{counted(variable.chunk_reads, 'chunk')}"
+        f"{number_of(variable.chunk_reads, 'chunk')}"
     )

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from .describe import number_of
 from .items import INPUT_BATCH, Items, Patches
 from .windows import IntArray, Windows
 
@@ -75,7 +76,7 @@ class LabelledWindows:
         def text(at: int) -> str:
             value = np.asarray(coord[at].values)[()]
             if decimals is not None:
-                value = round(float(value), decimals) + 0.0  # no -0
+                return text_of(round(float(value), decimals) + 0.0, units)  # no -0
             return text_of(value, units)
 
         return text
@@ -108,7 +109,7 @@ class LabelledWindows:
             else f"{axis.dim}: {len(axis)}"
             for axis in self._windows.axes
         )
-        return f"<{len(self)} samples ({axes})>"
+        return f"<{number_of(len(self), 'sample')} ({axes})>"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from . import intervals as stretches
 from .blocks import BlockGrid, plan_in_order, plan_shuffled
 from .choice import BlockSums, Drawn, Kept, Table, factors
 from .chunks import Chunks, Layout
-from .describe import counted, windows_table
+from .describe import number_of, windows_table
 from .epoch import Line, Load, Stage, run_length
 from .intervals import Interval, Uneven
 from .resume import Part, Walk
@@ -365,7 +365,7 @@ class Plan:
         yield "a block", f"{dask.utils.format_bytes(self.block_nbytes)} at most"
         if self.shuffle:
             together = min(self.pool_blocks, len(self.grid))
-            yield "a pool", f"{counted(together, 'block')}, shuffled together"
+            yield "a pool", f"{number_of(together, 'block')}, shuffled together"
         in_chunks = any(layout.in_chunks for layout in self.layouts)
         what = "decoded" if in_chunks else "not chunked: steps are read"
         yield "chunks", f"{what} about {self.amplification:.2f} times; explain() counts"
@@ -383,11 +383,11 @@ class Plan:
             html.section("Windows", f"{len(self.windows):,}", windows_table(self.windows)),
             html.section("Chunks", ", ".join(str(each.name) for each in self.layouts), grids),
         ]
-        return html.page("xtorch_data.Plan", counted(self.samples, "sample"), parts, repr(self))
+        return html.page("xtorch_data.Plan", number_of(self.samples, "sample"), parts, repr(self))
 
     def __repr__(self) -> str:
         facts = "".join(f"\n  {name:<9} {value}" for name, value in self.facts())
-        return f"<xtorch_data.Plan of {counted(self.samples, 'sample')}{facts}>"
+        return f"<xtorch_data.Plan of {number_of(self.samples, 'sample')}{facts}>"
 
     # Stopping and going on.
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .chunks import Layout, merged
-from .describe import counted
+from .describe import number_of
 from .epoch import Load, Stage
 from .figures import COLORS, Axes, axes_or_new, ink, listed, open_frame, paper, plain, pyplot
 from .intervals import Interval
@@ -153,9 +153,9 @@ def plot_plan(
     ]
     if others:
         notes.append(f"the first blocks along {listed(others, 4)}")
-    topology = counted(world_size, "rank")
-    topology += f" × {counted(num_workers, 'worker')}" if num_workers else ""
-    blocks = counted(len(plan.grid), "block")
+    topology = number_of(world_size, "rank")
+    topology += f" × {number_of(num_workers, 'worker')}" if num_workers else ""
+    blocks = number_of(len(plan.grid), "block")
     order = "shuffled" if plan.shuffle else "in order"
     drawn = f"\ndrawn: {'; '.join(notes)}" if notes else ""
     ax.set_title(f"epoch {epoch}, {order}: {blocks} for {topology}{drawn}", fontsize=10)
@@ -220,7 +220,7 @@ def _draw_rows(
                 _write(ax, (start + begin - 1) / 2, row, read.pool, color(read.pool))
     counts = [layout.chunks[axis.dim].count for layout in grids]
     names = [
-        f"{counted(count, 'chunk')} of {plain(layout.name, 16)}"
+        f"{number_of(count, 'chunk')} of {plain(layout.name, 16)}"
         for count, layout in zip(counts, grids, strict=True)
     ]
     names += [reader.name for reader in shown]
