@@ -45,14 +45,20 @@ def pyplot() -> Any:
 
 
 def ink(part: float = 1.0) -> Any:
-    """The color of text in the style that is in use, or so much of it over what is below."""
+    """The color of text in the style that is in use, mixed with what is behind.
+
+    It is opaque, so that what lies on each other is no darker.
+    """
     colors = import_module("matplotlib.colors")
-    return colors.to_rgba(pyplot().rcParams["text.color"], part)
+    text = np.array(colors.to_rgb(pyplot().rcParams["text.color"]))
+    return tuple(part * text + (1 - part) * np.array(colors.to_rgb(paper())))
 
 
 def paper() -> Any:
     """The color behind what is drawn in the style that is in use."""
-    return pyplot().rcParams["axes.facecolor"]
+    colors, style = import_module("matplotlib.colors"), pyplot().rcParams
+    behind = (style[f"{each}.facecolor"] for each in ("axes", "figure"))
+    return next((color for color in behind if colors.to_rgba(color)[3]), "white")
 
 
 def axes_or_new(ax: Axes | None, height: float) -> Axes:
