@@ -182,13 +182,16 @@ def test_what_is_advised_is_what_happens():
     assert not [text for text in better.advice if "mixing" in text]
 
 
-def test_other_advice():
+def test_other_advice(monkeypatch):
     ds = forecast(time=300, y=16, x=16)
     opened, _ = counted(ds[["a"]], {"a": (1, 4, 4)})
-    small = xtd.IterableDataset(opened, {"time": 4}, memory="1 MiB").explain(num_workers=9)
-    assert any("requests" in text and "'a'" in text for text in small.advice)
+    dataset = xtd.IterableDataset(opened, {"time": 4}, memory="1 MiB")
+    assert not any("requests" in text for text in dataset.explain().advice)  # read in no time
+    monkeypatch.setattr("xtorch_data.explain.LARGE_BYTES", ds.a.nbytes - 1)
+    [advice] = [text for text in dataset.explain(num_workers=9).advice if "requests" in text]
+    assert "'a'" in advice
     few = xtd.IterableDataset(ds, {"time": 100}, batch_size=10**6).explain(num_workers=2)
-    assert any("2 workers share 1 batches" in text for text in few.advice)
+    assert any("2 workers share 1 batch:" in text for text in few.advice)
     with pytest.raises(ValueError, match="world_size"):
         xtd.IterableDataset(ds, {"time": 4}).explain(world_size=-1)
 
@@ -199,6 +202,62 @@ def test_the_docs_print_what_is_explained(capsys):
     exec(blocks[0][1], {})
     assert blocks[1][0] == "text"
     assert capsys.readouterr().out == blocks[1][1]
+
+
+NOT_CHUNKED = {
+    "netcdf4": ("netcdf4", "NETCDF4"),
+    "h5netcdf": ("h5netcdf", "NETCDF4"),
+    "netcdf3": ("scipy", "NETCDF3_64BIT"),
+    "netcdf3 by netcdf4": ("netcdf4", "NETCDF3_64BIT"),
+    "in memory": None,
+}
+
+
+@pytest.mark.parametrize("way", NOT_CHUNKED)
+def test_what_is_not_chunked_has_no_chunks(tmp_path, way):
+    ds = forecast(time=100, y=8, x=8)[["a"]]
+    if NOT_CHUNKED[way] is not None:
+        engine, kind = NOT_CHUNKED[way]
+        ds.to_netcdf(tmp_path / "a.nc", engine=engine, format=kind)
+        ds = xr.open_dataset(tmp_path / "a.nc", engine=engine)
+    with ds:
+        part = ds.isel(time=slice(3, 93, 2), x=[1, 3, 4, 7])
+        for data in ds, part:
+            arguments = {"input_dims": {"time": 4, "y": 4}, "input_overlap": {"time": 3}}
+            dataset = xtd.IterableDataset(data, memory="10 kB", **arguments)
+            explained = dataset.explain()
+            [variable] = explained.variables
+            assert (explained.chunk_reads, variable.chunks, variable.chunk_nbytes) == (0, {}, 0)
+            assert variable.nbytes > 0
+            text = str(explained)
+            assert "a: float32, not chunked, read " in text
+            assert not re.search(r"chunks of|requests|\d chunk", text)
+            assert ">not chunked<" in explained._repr_html_()
+            assert ">not chunked<" in dataset.plan._repr_html_()
+            assert dataset.plan.chunk_reads(0, [(0, len(dataset.windows))]) == {"a": 0}
+
+
+def test_chunks_of_one_step_are_chunks(tmp_path):
+    encoding = {"a": {"chunksizes": (1, 1, 1)}}
+    forecast(time=10, y=2, x=3)[["a"]].to_netcdf(tmp_path / "a.nc", encoding=encoding)
+    with xr.open_dataset(tmp_path / "a.nc") as ds:
+        dataset = xtd.IterableDataset(ds, {"time": 4, "y": 2, "x": 3}, {"time": 3})
+        assert dataset.explain().chunk_reads == 60
+        assert "10 of 1" in dataset.plan._repr_html_()
+
+
+def test_no_warning_of_chunks_where_there_are_none(tmp_path, monkeypatch):
+    monkeypatch.setattr("xtorch_data.amplification.ENOUGH_TO_TELL", 1)
+    ds = forecast(time=200, y=8, x=8)[["a"]]
+    ds.to_netcdf(tmp_path / "a.nc")
+    ds.to_netcdf(tmp_path / "b.nc", encoding={"a": {"chunksizes": (1, 8, 8)}})
+    arguments = {"input_dims": {"time": 30}, "input_overlap": {"time": 29}, "memory": "3 kB"}
+    with xr.open_dataset(tmp_path / "b.nc") as chunked:
+        with pytest.warns(UserWarning, match="an epoch decodes"):
+            xtd.IterableDataset(chunked.isel(x=slice(1)), **arguments)
+    with xr.open_dataset(tmp_path / "a.nc") as contiguous:
+        dataset = xtd.IterableDataset(contiguous.isel(x=slice(1)), **arguments)
+        assert not any("chunks" in text for text in dataset.explain().advice)
 
 
 def test_blocks_of_which_nothing_is_wanted_are_no_pools():

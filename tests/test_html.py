@@ -159,6 +159,66 @@ def test_a_batch_says_what_it_holds_and_where_it_is_from():
     assert "skipped" in "".join(page_of(other).texts)
 
 
+def test_results_and_loaders_say_what_they_are(capsys):
+    ds = forecast(time=24)
+    dataset = xtd.IterableDataset(ds, {"time": 8}, batch_size=20)
+    list(dataset)
+    stats, counts = dataset.stats(), xtd.verify(dataset, world_size=2)
+    assert capsys.readouterr().out == f"{counts}\n"
+    assert (repr(stats), repr(counts)) == (str(stats), str(counts))
+    assert "60 samples in 3 batches" in "".join(page_of(stats).texts)
+    assert "60 samples: 0 repeated, 0 missing; 2 batches" in "".join(page_of(counts).texts)
+    samples = xtd.MapDataset(ds, {"time": 8})
+    parts = xtd.split(samples, "time", at=["2000-01-03"])
+    page_of(parts)
+    windows = repr(samples.windows)
+    loader = xtd.DataLoader(dataset, device="cpu")
+    assert (
+        repr(loader) == f"<xtorch_data.DataLoader of IterableDataset {windows}, no workers, on cpu>"
+    )
+    assert "60 of 60" in "".join(page_of(loader).texts)
+    subset = xtd.DataLoader(torch.utils.data.Subset(samples, [3]), num_workers=1)
+    of = f"Subset with 1 sample of MapDataset {windows}"
+    assert repr(subset) == f"<xtorch_data.DataLoader of {of}, 1 worker, on the CPU>"
+    page_of(subset)
+
+
+def test_numbers_have_the_form_that_they_need():
+    ds = forecast(time=8, y=1, x=1)
+    one = xtd.IterableDataset(ds, {"time": 8})
+    [batch] = one
+    alone = xtd.IterableDataset(ds, {"time": 8}, batch_size=None)
+    [sample] = alone
+    assert repr(one.windows).startswith("<1 sample (")
+    assert repr(batch).startswith("<Batch of 1 sample (")
+    assert repr(sample).startswith("<Batch of one sample (")
+    assert "  samples one at a time, in order" in repr(alone)
+    assert "1 sample, one at a time" in "".join(page_of(alone).texts)
+    assert "1 sample in 1 batch" in str(one.stats())
+    assert str(xtd.verification.counted(one, 1, 0)) == (
+        "1 sample: 0 repeated, 0 missing; 1 batch on 1 rank"
+    )
+    for each in (one, batch, one.plan, one.explain(), one.stats(), alone, sample, alone.explain()):
+        found = re.findall(r"\b1 \w+s\b|None|\b0 B\b", repr(each))
+        assert not found, each
+
+
+def test_tab_completion_has_what_is_for_users():
+    datasets = xtd.IterableDataset, xtd.MapDataset
+    both = {"epoch", "plan", "plot", "retries", "set_epoch", "windows"}
+    stream = (
+        "batch_size explain load_state_dict on_error rank shuffle state_dict stats where world_size"
+    )
+    own = {*stream.split()}, {"cache", "fetch"}
+    for kind, expected in zip(datasets, own, strict=True):
+        dataset = kind(forecast(), {"time": 8})
+        assert {name for name in dir(dataset) if not name.startswith("_")} == both | expected
+        assert {"__iter__", "__len__"} & set(dir(dataset))
+    public = {name for name in dir(xtd) if not name.startswith("_")}
+    assert public == {*xtd.__all__, "xbatcher"}
+    assert "__version__" in dir(xtd)
+
+
 def test_nothing_is_read(tmp_path):
     opened, counts = counted(fields(200), {"a": (7, 8, 8), "b": (16, 32, 24)})
     dataset = xtd.IterableDataset(

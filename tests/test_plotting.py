@@ -15,7 +15,7 @@ import xarray as xr
 from helpers import forecast
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb, to_rgba
 from matplotlib.figure import Figure
 from test_reads import counted, fields
 
@@ -325,6 +325,83 @@ def test_windows_over_two_dims_are_rectangles(ds):
         dataset.plot.windows([])
     with pytest.raises(TypeError, match="ax must be an Axes"):
         dataset.plot.windows(0, ax=3)
+
+
+def test_samples_on_each_other_are_named_together():
+    ds = forecast(time=8, y=8, x=8)[["a"]]
+    dataset = xtd.IterableDataset(ds, {"time": 4, "y": 4, "x": 4})  # 2 × 2 × 2 windows
+    ax = dataset.plot.windows(range(8))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        f"samples {first}, {first + 4}" for first in range(4)
+    ]
+    assert len(ax.patches) == 2 * 4
+    assert "of 8; not shown: time" in ax.get_title()
+    assert "not shown: y, x" in dataset.plot.windows(0, dims="time").get_title()
+    many = xtd.IterableDataset(ds, {"y": 8, "x": 4})
+    ax = many.plot.windows(range(16), dims=("y", "x"))
+    [first, second] = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert first == "samples 0, 2, 4, 6 and 4 more"
+
+
+def test_lines_of_chunks_never_hide_what_is_between_them():
+    ds = forecast(time=400, y=4, x=4)[["a"]]
+    for step, lines in ((4, 101), (3, 2)):
+        chunked = ds.chunk(time=step)
+        ax = xtd.IterableDataset(chunked, {"time": 200}).plot.windows(0)
+        assert len(ax.collections[-1].get_segments()) == lines
+        assert f"{'lines' if lines > 2 else 'shaded'}: chunks of a, time {step}" in ax.get_title()
+    ax = xtd.IterableDataset(ds, {"time": 200}).plot.windows(0)
+    assert "chunks" not in ax.get_title()
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        (np.arange(9) / 1.8, ["0°N", "0.56°N", "1.11°N"]),
+        (80 + np.arange(9) / 3, ["80°N", "80.33°N", "80.67°N"]),
+        (-0.001 + np.arange(9), ["0°N", "1°N", "2°N"]),
+        (np.array([-0.25, 0.0, 0.25], "float32"), ["0.25°S", "0°N", "0.25°N"]),
+        (1000.0 + 1200 * np.arange(3), ["1000°N", "2200°N", "3400°N"]),
+        (np.array([1.23456, np.nan, np.inf]), ["1.2346°N", "nan°N", "inf°N"]),
+        (np.array([0.123456]), ["0.12346°N"]),
+    ],
+)
+def test_ticks_have_the_digits_that_steps_need(values, expected):
+    lat = ("lat", values, {"units": "degrees_north"})
+    ds = xr.Dataset({"a": ("lat", np.zeros(len(values)))}, {"lat": lat})
+    text = xtd.IterableDataset(ds, {"lat": 1}).windows.texts("lat")
+    assert [text(at) for at in range(len(expected))] == expected
+
+
+def test_colors_are_those_of_the_style(maps):
+    def luminance(color):
+        *rgb, alpha = to_rgba(color)
+        seen = alpha * np.array(rgb) + (1 - alpha) * np.array(
+            to_rgb(plt.rcParams["axes.facecolor"])
+        )
+        linear = np.where(seen <= 0.04045, seen / 12.92, ((seen + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    def contrast(*colors):
+        """As WCAG has it; 4.5 is enough for text."""
+        darker, lighter = sorted(map(luminance, colors))
+        return (lighter + 0.05) / (darker + 0.05)
+
+    ds = xr.Dataset({"a": (("y", "x"), np.zeros((24, 32), "float32"))}).chunk(y=6, x=8)
+    plane = xtd.IterableDataset(ds, {"y": 2, "x": 2}, shuffle=True, memory="1 kB")
+    list(maps)
+    for style in "default", "dark_background":
+        with plt.style.context(style):
+            ax = maps.stats().plot()
+            for text in ax.texts:
+                assert contrast(text.get_color(), text.get_bbox_patch().get_facecolor()) > 4.5
+            legend = plane.plot.plan(3).get_legend()
+            assert legend.get_texts()[-1].get_text() == "chunks of a"
+            assert (
+                contrast(legend.get_lines()[-1].get_color(), plt.rcParams["axes.facecolor"]) > 4.5
+            )
+            ax = plane.plot.windows(0)
+            assert contrast(ax.patches[0].get_facecolor(), plt.rcParams["text.color"]) > 4.5
 
 
 # ---------------------------------------------------------------------------------------------

@@ -77,11 +77,13 @@ def warn_of_chunks(plan: Plan, data: xr.Dataset, stacklevel: int = 3) -> None:
     plan : Plan
         The plan of its epochs.
     data : xarray.Dataset
-        What is read. What is in memory does not count.
+        What is read. What is in memory, or not chunked, does not count.
     stacklevel : int
         How many calls above is the line that is to blame.
     """
-    stored = [each for each in plan.layouts if not data[each.name].variable._in_memory]
+    stored = [
+        each for each in plan.layouts if each.in_chunks and not data[each.name].variable._in_memory
+    ]
     if not stored or not len(plan.windows):
         return
     if plan.cached and plan.block_nbytes * len(plan.grid) <= plan.memory:

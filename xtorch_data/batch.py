@@ -14,7 +14,7 @@ from dask.utils import format_bytes
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from . import html
-from .describe import shape_of
+from .describe import number_of, shape_of
 from .labels import Labels, PartLabels
 from .plot_batch import SampleArray, plot_samples
 from .shared import shareable
@@ -96,7 +96,7 @@ class Batch:
             + (f" on {tensor.device}" if tensor.device.type != "cpu" else "")
             for name, tensor in self._parts.items()
         )
-        what = "sample" if self.index.ndim == 0 else f"{len(self)} samples"
+        what = "one sample" if self.index.ndim == 0 else number_of(len(self), "sample")
         return f"<Batch of {what} ({parts})>"
 
     def _repr_html_(self) -> str:
@@ -134,7 +134,7 @@ class Batch:
             coords = [(name, *(each[name] for each in found)) for name in found[0]]
             table = html.table(("coordinate", *ends), coords)
             parts.append(html.section("Coordinates", f"{len(coords):,}", table, opened=True))
-        what = "one sample" if self.index.ndim == 0 else f"{len(self):,} samples"
+        what = "one sample" if self.index.ndim == 0 else number_of(len(self), "sample")
         return html.page("xtorch_data.Batch", what, parts, repr(self))
 
     def keys(self) -> list[str]:

@@ -29,6 +29,7 @@ class Chunks:
         Where chunks begin, and the end, for a grid that is not regular.
     stored : bool
         Whether steps are chunks of their own where `size` is 1: one may be unreadable alone.
+        Ask `in_chunks`, which knows the other sizes too.
     """
 
     length: int
@@ -100,6 +101,11 @@ class Chunks:
         return self.size > 1 or self.edges is not None
 
     @property
+    def in_chunks(self) -> bool:
+        """Whether the dim is stored in chunks at all, be it one for each step."""
+        return self.chunked or self.stored
+
+    @property
     def largest(self) -> int:
         """Steps of the largest chunk."""
         return self.size if self.edges is None else int(np.diff(self.edges).max())
@@ -127,6 +133,14 @@ class Layout:
     name: Hashable
     itemsize: int
     chunks: Mapping[Hashable, Chunks]
+
+    @property
+    def in_chunks(self) -> bool:
+        """Whether it is stored in chunks; else any slice is read for its own cost.
+
+        What has no dim of the sample space is read whole, like a chunk.
+        """
+        return not self.chunks or any(grid.in_chunks for grid in self.chunks.values())
 
 
 def merged(layouts: Iterable[Layout]) -> list[Layout]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
@@ -31,6 +31,7 @@ from .assembly import Assembly
 from .batch import Batch
 from .buffers import Buffers
 from .cache import BlockCache
+from .describe import number_of
 from .device import WITH_STREAMS, PinnedBuffers
 from .device_gather import DeviceGather
 from .disk_cells import OnDisk
@@ -58,6 +59,11 @@ from .windows import Windows
 
 __all__ = ["IterableDataset"]
 
+# What loaders and other modules ask of a dataset; tab completion leaves it out.
+FOR_LOADERS = {
+    "begin_epoch", "functions", "gathered_on", "needs_host", "page", "pin_batches", "tell_epoch",
+    "with_windows",
+}  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -467,32 +473,57 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         order = f"shuffled with seed {self._plan.seed}" if self.shuffle else "in order"
         if self._plan.weights is not None:
             order = f"drawn by weights with seed {self._plan.seed}"
-        left_out = f", {self._plan.left_out} left out" if self._plan.where is not None else ""
+        left_out = f", {self._plan.left_out:,} left out" if self._plan.where is not None else ""
+        size = self.batch_size
+        batches = "samples one at a time" if size is None else f"batches of {size:,}"
         return (
             f"<xtorch_data.IterableDataset {self.windows!r}{left_out}\n"
             f"  {self._samples!r}\n"
-            f"  batches of {self.batch_size}, {order}, from {self._samples.origin}>"
+            f"  {batches}, {order}, from {self._samples.origin}>"
         )
 
     def _repr_html_(self) -> str:
+        return self.page("IterableDataset", repr(self))
+
+    def page(self, kind: str, text: str, facts: Iterable[tuple[str, Any]] = ()) -> str:
+        """What a notebook shows of it, or of its loader.
+
+        Parameters
+        ----------
+        kind : str
+            Name of the class.
+        text : str
+            The plain repr.
+        facts : iterable of (str, object), optional
+            What there is to say first.
+        """
         plan, size = self._plan, self.batch_size
         drawn = "in order"
         if self.shuffle:
             how = "shuffled" if plan.weights is None else "drawn by weights"
             drawn = f"{how} with seed {plan.seed}; the next epoch is {self.epoch}"
-        batches = f"{len(self):,}" + (f" of {size:,} samples" if size else " samples, one by one")
+        if size is None:
+            batches = f"{number_of(len(self), 'sample')}, one at a time"
+        else:
+            batches = f"{len(self):,} of {number_of(size, 'sample')}"
         left_out = f", {plan.left_out:,} left out by where" if plan.left_out else ""
-        facts = [
+        own = [
             ("samples", f"{plan.samples:,} of {len(plan.windows):,}{left_out}"),
             ("batches", f"{batches}, on rank {self.rank} of {self.world_size}"),
             ("order", drawn),
             ("uneven", f"{plan.uneven}{', drop_last' * plan.drop_last}"),
             ("memory", format_bytes(plan.memory) + ", decoded blocks are kept" * plan.cached),
-            ("errors", f"{self.on_error}, after {self.retries} more tries"),
+            (
+                "errors",
+                f"{self.on_error}, after {number_of(self.retries, 'more try', 'more tries')}",
+            ),
         ]
         memory = f"blocks of {format_bytes(plan.block_nbytes)} at most"
         sections = [html.section("Plan", memory, html.facts(plan.facts()))]
-        return self._samples.page("IterableDataset", repr(self), facts, sections)
+        return self._samples.page(kind, text, [*facts, *own], sections)
+
+    def __dir__(self) -> Iterable[str]:
+        return sorted({*super().__dir__()} - FOR_LOADERS)
 
     def with_windows(self, windows: Windows) -> Self:
         """The same dataset of other samples, with epochs of its own from 0 on.

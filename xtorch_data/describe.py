@@ -7,7 +7,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from . import html
 from .windows import Windows
 
-__all__ = ["shape_of", "windows_table"]
+__all__ = ["number_of", "shape_of", "windows_table"]
+
+
+def number_of(count: int, noun: str, plural: str | None = None) -> str:
+    """A number of things, such as ``"1 sample"`` and ``"2,000 samples"``."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def windows_table(windows: Windows, labels: Mapping[Hashable, str] | None = None) -> str:

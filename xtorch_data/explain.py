@@ -15,6 +15,7 @@ from .amplification import amplification_of, used_nbytes
 from .arguments import as_bytes
 from .blocks import decoded_once_nbytes
 from .chunks import Layout
+from .describe import number_of
 from .disk_cells import OnDisk
 from .explanation import Explanation, VariableReads
 from .intervals import Interval, share_total, total
@@ -30,8 +31,10 @@ __all__ = ["explain"]
 MUCH_AMPLIFICATION = 2.0
 # Loads up to which an epoch is walked to count what it reads; beyond, it is estimated.
 COUNTED_LOADS = 20_000
-# Chunks smaller than this cost more to ask for than to decode.
+# Chunks smaller than this cost more to ask for than to decode ...
 SMALL_CHUNK_BYTES = 2**16
+# ... which is felt for a variable of more bytes, or in an epoch of more reads of it.
+LARGE_BYTES, MANY_READS = 2**28, 50_000
 # A shuffle that mixes less than this can be better.
 ENOUGH_MIXING = 0.8
 
@@ -119,7 +122,7 @@ def explain(
         amplification_of=factors,
         mixing=mixing,
         exact=exact,
-        advice=tuple(_advice(plan, data, factors, mixing, batches, num_workers)),
+        advice=tuple(_advice(plan, data, factors, mixing, batches, num_workers, chunk_reads)),
         cache="" if on_disk is None else _cache(plan, on_disk),
     )
 
@@ -179,7 +182,7 @@ def _variable(layout: Layout, data: xr.Dataset, chunk_reads: int, nbytes: int) -
         path = "by dask"
     else:
         path = read_path(variable) if is_lazy(variable) else "from memory"
-    stored = path != "from memory"
+    stored = path != "from memory" and layout.in_chunks
     return VariableReads(
         name=layout.name,
         dtype=str(variable.dtype),
@@ -211,17 +214,20 @@ def _advice(
     mixing: float,
     batches: tuple[int, ...],
     num_workers: int,
+    chunk_reads: Iterable[int],
 ) -> Iterable[str]:
     """What would make an epoch cheaper or mix it better."""
     again, cuts = factors["halo"], factors["cuts"]
+    in_chunks = any(layout.in_chunks for layout in plan.layouts)
+    what = "chunks are decoded" if in_chunks else "steps are read"
     if again > ENOUGH_AMPLIFICATION:
         better = _first(plan, lambda other: other.amplification <= ENOUGH_AMPLIFICATION)
         if better is not None:
             yield (
-                f"chunks are decoded {again:.1f} times; with memory="
+                f"{what} {again:.1f} times; with memory="
                 f"{format_bytes(better.memory)!r} it would be {better.amplification:.1f} times"
             )
-        else:
+        elif in_chunks:
             yield (
                 f"chunks are decoded {again:.1f} times, and more memory would not help: chunks "
                 "that are longer than a window along windowed dims would"
@@ -234,12 +240,13 @@ def _advice(
                 f"mixing is {mixing:.2f}: with memory={format_bytes(better.memory)!r} it would be "
                 f"{_mixing(better):.2f}"
             )
-    for layout in plan.layouts:
+    for layout, reads in zip(plan.layouts, chunk_reads, strict=True):
         variable, size = data[layout.name].variable, _chunk_nbytes(layout)
-        if not (is_lazy(variable) or variable.chunks is not None):
+        if not (layout.in_chunks and (is_lazy(variable) or variable.chunks is not None)):
             continue
         block = plan.block_nbytes / len(plan.layouts)
-        if size < SMALL_CHUNK_BYTES and block > 16 * size:
+        felt = variable.nbytes > LARGE_BYTES or reads > MANY_READS
+        if felt and size < SMALL_CHUNK_BYTES and block > 16 * size:
             yield (
                 f"chunks of {layout.name!r} have {format_bytes(size)}, so a block takes about "
                 f"{block / size:,.0f} requests of them: chunks of a megabyte or more are read "
@@ -266,18 +273,21 @@ def _advice(
             "xtorch_data.open_zarr it would be decoded by the faster one of zarrs"
         )
     if cuts > ENOUGH_AMPLIFICATION:
+        parts, pools = len(batches) * max(1, num_workers), number_of(_pools(plan), "pool")
         yield (
-            f"blocks are read {cuts:.1f} times because {len(batches) * max(1, num_workers)} ranks "
-            f"and workers share {_pools(plan)} pools: fewer workers, or less memory for more and "
-            "smaller pools, read less"
+            f"blocks are read {cuts:.1f} times because {parts} ranks and workers share {pools}: "
+            "fewer workers, or less memory for more and smaller pools, read less"
         )
     if num_workers > min(batches):
-        yield f"{num_workers} workers share {min(batches)} batches: some have none"
+        few = number_of(min(batches), "batch", "batches")
+        yield f"{num_workers} workers share {few}: some have none"
 
 
 def _rechunked(plan: Plan, data: xr.Dataset) -> Iterable[str]:
     """What a copy in chunks that fit would give, if it is much."""
-    stored = [each for each in plan.layouts if not data[each.name].variable._in_memory]
+    stored = [
+        each for each in plan.layouts if each.in_chunks and not data[each.name].variable._in_memory
+    ]
     now = amplification_of(plan)
     if not stored or now < MUCH_AMPLIFICATION:
         return

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dask.utils import format_bytes
 
 from . import html
+from .describe import number_of
 from .peak import PeakMemory
 
 __all__ = ["Explanation", "VariableReads"]
@@ -16,6 +17,7 @@ __all__ = ["Explanation", "VariableReads"]
 HEAD_LINES = 6
 # Characters of a line of these before what it says.
 NAME_WIDTH = 12
+NOT_CHUNKED = "not chunked"
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,18 @@ class VariableReads:
     dtype : str
         Dtype of the values as they are held.
     chunks : mapping of Hashable to int
-        Size of a chunk along each dim of the sample space, the largest where they differ.
+        Size of a chunk along each dim of the sample space, the largest where they differ. Empty
+        for what is not chunked, of which any slice is read for its own cost: data in memory,
+        memory maps, contiguous HDF5, NetCDF-3.
     chunk_nbytes : int
-        Bytes of a chunk as it is held.
+        Bytes of a chunk as it is held, 0 for what is not chunked.
     path : str
         How it is read: ``"directly"``, ``"by zarr"``, ``"by its backend"``, ``"by dask"`` or
         ``"from memory"``.
     chunk_reads : int
-        Chunks that are decoded in an epoch, over all ranks and workers.
+        Chunks that are decoded in an epoch, over all ranks and workers; 0 for what is not chunked.
     nbytes : int
-        Bytes that are decoded in an epoch, over all ranks and workers.
+        Bytes that are decoded, or read, in an epoch, over all ranks and workers.
     """
 
     name: Hashable
@@ -139,13 +143,16 @@ class Explanation:
 
     def __str__(self) -> str:
         about = "" if self.exact else "about "
+        chunks = ""
+        if any(variable.chunk_nbytes for variable in self.variables):
+            chunks = f"{number_of(self.chunk_reads, 'chunk')}, "
         lines = [
             self._samples_line(),
             f"  batches   {self._batches_line()}",
             f"  blocks    {self.blocks:,} of {format_bytes(self.block_nbytes)} at most; "
             f"{self._pools_line()}",
             f"  memory    {self._memory_line()}",
-            f"  reads     {about}{self.chunk_reads:,} chunks, {format_bytes(self.nbytes)} decoded "
+            f"  reads     {about}{chunks}{format_bytes(self.nbytes)}{' decoded' if chunks else ''} "
             f"for {format_bytes(self.nbytes_used)} used: {self.amplification:.2f} times",
             f"            ({', '.join(f'{k} {v:.2f}' for k, v in self.amplification_of.items())})",
         ]
@@ -158,17 +165,19 @@ class Explanation:
 
     def _samples_line(self) -> str:
         out = [f"{count:,} by {reason}" for reason, count in self.left_out.items() if count]
-        out += [f"{steps} steps of {dim!r}" for dim, steps in self.beyond.items() if steps]
+        out += [
+            f"{number_of(steps, 'step')} of {dim!r}" for dim, steps in self.beyond.items() if steps
+        ]
         left = f"; left out: {', '.join(out)}" if out else ""
-        return f"{self.samples:,} of {self.windows:,} samples from {self.source}{left}"
+        return f"{self.samples:,} of {number_of(self.windows, 'sample')} from {self.source}{left}"
 
     def _batches_line(self) -> str:
         fewest, most = min(self.batches_per_rank), max(self.batches_per_rank)
         each = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
         ranks, workers = len(self.batches_per_rank), self.num_workers
         return (
-            f"{each} on {'each of ' if ranks > 1 else ''}{ranks} rank{'s' * (ranks > 1)}, "
-            f"{f'{workers} workers' if workers else 'no workers'}; "
+            f"{each} on {'each of ' if ranks > 1 else ''}{number_of(ranks, 'rank')}, "
+            f"{number_of(workers, 'worker') if workers else 'no workers'}; "
             f"{format_bytes(self.sample_nbytes)} a sample"
         )
 
@@ -177,7 +186,7 @@ class Explanation:
         if not self.shuffle:
             return f"in order, {memory}"
         return (
-            f"{self.pools:,} pool{'s' * (self.pools > 1)} of {format_bytes(self.pool_nbytes)}, "
+            f"{number_of(self.pools, 'pool')} of {format_bytes(self.pool_nbytes)}, "
             f"mixing {self.mixing:.2f}, "
             f"{memory}"
         )
@@ -185,20 +194,20 @@ class Explanation:
     def _memory_line(self) -> str:
         peak, workers = self.peak_memory, self.num_workers
         where = "each worker" if workers else "each process"
-        return (
-            f"{format_bytes(peak.nbytes)} at most in {where}: {format_bytes(peak.blocks)} in "
-            f"blocks, {format_bytes(peak.batches)} in batches, {format_bytes(peak.passing)} passing"
-        )
+        parts = {"in blocks": peak.blocks, "in batches": peak.batches, "passing": peak.passing}
+        # At the worst moment there may be no batch yet.
+        found = [f"{format_bytes(size)} {part}" for part, size in parts.items() if size]
+        return f"{format_bytes(peak.nbytes)} at most in {where}: {', '.join(found)}"
 
     def _repr_html_(self) -> str:
         rows = [
             (
                 variable.name,
                 variable.dtype,
-                _sizes(variable.chunks),
-                format_bytes(variable.chunk_nbytes),
+                _sizes(variable.chunks) if variable.chunk_nbytes else NOT_CHUNKED,
+                format_bytes(variable.chunk_nbytes) if variable.chunk_nbytes else "–",
                 variable.path,
-                f"{variable.chunk_reads:,}",
+                f"{variable.chunk_reads:,}" if variable.chunk_nbytes else "–",
                 format_bytes(variable.nbytes),
             )
             for variable in self.variables
@@ -232,8 +241,10 @@ def _sizes(sizes: Mapping[Hashable, int]) -> str:
 
 
 def _variable_line(variable: VariableReads) -> str:
+    if not variable.chunk_nbytes:
+        return f"{variable.name}: {variable.dtype}, {NOT_CHUNKED}, read {variable.path}"
     return (
         f"{variable.name}: {variable.dtype}, chunks of {_sizes(variable.chunks)} "
         f"({format_bytes(variable.chunk_nbytes)}), read {variable.path}, "
-        f"{variable.chunk_reads:,} chunks"
+        f"{number_of(variable.chunk_reads, 'chunk')}"
     )

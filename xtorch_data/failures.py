@@ -220,7 +220,7 @@ def _cells(
         start, stop = region[dim].start, region[dim].stop
         grid = grids.get(dim)
         while start < stop:
-            known = grid is not None and (grid.chunked or grid.stored)
+            known = grid is not None and grid.in_chunks
             end = grid.end_of(start) if grid is not None and known else stop
             cuts.append(slice(start, min(end, stop)))
             start = end

@@ -14,10 +14,12 @@ __all__ = [
     "Axes",
     "as_axes",
     "axes_or_new",
+    "ink",
     "label_dates",
     "label_steps",
     "listed",
     "open_frame",
+    "paper",
     "plain",
     "pyplot",
 ]
@@ -40,6 +42,23 @@ def pyplot() -> Any:
         raise ImportError(
             "plots need matplotlib, which is not installed: pip install 'xtorch_data[plot]'"
         ) from error
+
+
+def ink(part: float = 1.0) -> Any:
+    """The color of text in the style that is in use, mixed with what is behind.
+
+    It is opaque, so that what lies on each other is no darker.
+    """
+    colors = import_module("matplotlib.colors")
+    text = np.array(colors.to_rgb(pyplot().rcParams["text.color"]))
+    return tuple(part * text + (1 - part) * np.array(colors.to_rgb(paper())))
+
+
+def paper() -> Any:
+    """The color behind what is drawn in the style that is in use."""
+    colors, style = import_module("matplotlib.colors"), pyplot().rcParams
+    behind = (style[f"{each}.facecolor"] for each in ("axes", "figure"))
+    return next((color for color in behind if colors.to_rgba(color)[3]), "white")
 
 
 def axes_or_new(ax: Axes | None, height: float) -> Axes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from .describe import number_of
 from .items import INPUT_BATCH, Items, Patches
 from .windows import IntArray, Windows
 
@@ -26,6 +28,9 @@ __all__ = [
     "renamed",
     "text_of",
 ]
+
+# Steps of a dim that are looked at to tell how far they are apart.
+LOOKED_AT = 10_000
 
 _registered: dict[str, weakref.WeakSet[Labels]] = {}
 
@@ -58,12 +63,23 @@ class LabelledWindows:
         return self._coords[dim].to_index() if dim in self._coords.coords else None
 
     def texts(self, dim: Hashable) -> Callable[[int], str] | None:
-        """From a step along a dim to its label, if the data has one in memory."""
+        """From a step along a dim to its label, if the data has one in memory.
+
+        Floats have as many decimals as neighboring steps need.
+        """
         coord = self._coords.variables.get(dim)
         if coord is None or coord.ndim != 1 or not coord._in_memory:
             return None
         units = coord.attrs.get("units")
-        return lambda at: text_of(np.asarray(coord[at].values)[()], units)
+        decimals = _decimals(coord.values) if coord.dtype.kind == "f" else None
+
+        def text(at: int) -> str:
+            value = np.asarray(coord[at].values)[()]
+            if decimals is not None:
+                return text_of(round(float(value), decimals) + 0.0, units)  # no -0
+            return text_of(value, units)
+
+        return text
 
     def ranges(self, index: int) -> dict[str, str]:
         """First and last value of the coordinates of one sample, of those that are in memory."""
@@ -93,7 +109,7 @@ class LabelledWindows:
             else f"{axis.dim}: {len(axis)}"
             for axis in self._windows.axes
         )
-        return f"<{len(self)} samples ({axes})>"
+        return f"<{number_of(len(self), 'sample')} ({axes})>"
 
 
 @dataclass(frozen=True)
@@ -326,6 +342,13 @@ def text_of(value: Any, units: Any = None) -> str:
     if positive:
         return f"{abs(value):.5g}{negative if value < 0 else positive}"
     return f"{value:.6g}" if isinstance(value, float) else f"{value}"
+
+
+def _decimals(values: npt.NDArray[Any]) -> int | None:
+    """Decimals that tell neighboring values apart, and one more; None where that is not known."""
+    apart = np.abs(np.diff(values[:LOOKED_AT].astype(float)))
+    apart = apart[np.isfinite(apart) & (apart > 0)]
+    return max(0, 1 - math.floor(math.log10(np.median(apart)))) if len(apart) else None
 
 
 def _between(ends: Sequence[xr.Variable]) -> str:

@@ -18,6 +18,7 @@ from .ahead import ahead
 from .arguments import as_batch_size, as_bytes, as_prefetch
 from .batch import Batch
 from .dataset import IterableDataset
+from .describe import number_of
 from .device import WITH_STREAMS, Streams, arrived, as_device, on_device
 from .map_dataset import Fetched, MapDataset
 from .orders import Order, Shuffled, numbers_behind, require_there
@@ -170,6 +171,26 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         if num_workers:
             _preload(self.multiprocessing_context)
             self._require_picklable()
+
+    def __repr__(self) -> str:
+        dataset = _ours(self.dataset)
+        what = f"{type(dataset).__name__} {dataset.windows!r}"
+        if isinstance(self.dataset, torch.utils.data.Subset):
+            what = f"Subset with {number_of(len(self.dataset), 'sample')} of {what}"
+        facts = ", ".join(value for _, value in self._facts())
+        return f"<xtorch_data.DataLoader of {what}, {facts}>"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        workers = number_of(self.num_workers, "worker") if self.num_workers else "no workers"
+        gathered = " by gather='device'" if self.gather == "device" else ""
+        device = "the CPU" if self.device is None else str(self.device)
+        return [("workers", workers), ("device", f"on {device}{gathered}")]
+
+    def _repr_html_(self) -> str:
+        facts = self._facts()
+        if isinstance(self.dataset, torch.utils.data.Subset):
+            facts = [("subset", number_of(len(self.dataset), "sample")), *facts]
+        return _ours(self.dataset).page("DataLoader", repr(self), facts)
 
     def _device_memory(
         self, dataset: Any, num_workers: int, device_memory: int | str | None

@@ -8,7 +8,7 @@ import inspect
 import operator
 import os
 import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Never, Self
 
@@ -21,6 +21,7 @@ from .amplification import warn_of_chunks
 from .arguments import as_bytes, as_cache, as_epoch, as_numbers, as_retries
 from .batch import Batch
 from .buffers import Buffers
+from .describe import number_of
 from .disk_cells import OnDisk
 from .fetch import Fetcher
 from .forked import let_forks_wait_for_reads, make_safe
@@ -36,6 +37,11 @@ from .windows import Windows
 
 __all__ = ["Fetched", "MapDataset"]
 
+# What loaders and other modules ask of a dataset; tab completion leaves it out.
+FOR_LOADERS = {
+    "functions", "page", "recorder", "require_batches", "sample_nbytes", "tell_epoch",
+    "with_windows",
+}  # fmt: skip
 # Memory of batches that is kept while nobody uses it.
 IDLE_BYTES = 2**28
 
@@ -225,13 +231,30 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         )
 
     def _repr_html_(self) -> str:
+        return self.page("MapDataset", repr(self))
+
+    def page(self, kind: str, text: str, facts: Iterable[tuple[str, Any]] = ()) -> str:
+        """What a notebook shows of it, or of its loader.
+
+        Parameters
+        ----------
+        kind : str
+            Name of the class.
+        text : str
+            The plain repr.
+        facts : iterable of (str, object), optional
+            What there is to say first.
+        """
         kept = "decoded chunks are kept" if self.cache else "nothing is kept"
-        facts = [
+        own = [
             ("samples", f"{len(self):,}, in the order that a sampler asks for"),
             ("memory", f"{format_bytes(self._plan.memory)}, {kept}"),
-            ("errors", f"raised, after {self.retries} more tries"),
+            ("errors", f"raised, after {number_of(self.retries, 'more try', 'more tries')}"),
         ]
-        return self._samples.page("MapDataset", repr(self), facts, [])
+        return self._samples.page(kind, text, [*facts, *own], [])
+
+    def __dir__(self) -> Iterable[str]:
+        return sorted({*super().__dir__()} - FOR_LOADERS)
 
     def with_windows(self, windows: Windows) -> Self:
         """The same dataset of other samples.

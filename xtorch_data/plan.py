@@ -18,7 +18,7 @@ from . import intervals as stretches
 from .blocks import BlockGrid, plan_in_order, plan_shuffled
 from .choice import BlockSums, Drawn, Kept, Table, factors
 from .chunks import Chunks, Layout
-from .describe import windows_table
+from .describe import number_of, windows_table
 from .epoch import Line, Load, Stage, run_length
 from .intervals import Interval, Uneven
 from .resume import Part, Walk
@@ -344,10 +344,16 @@ class Plan:
         return self.line(epoch).stages(intervals, self.independent)
 
     def chunk_reads(self, epoch: int, intervals: Iterable[Interval]) -> dict[Hashable, int]:
-        """Chunks of each variable that are read to walk over intervals of an epoch's line."""
+        """Chunks of each variable that are read to walk over intervals of an epoch's line.
+
+        0 for a variable that is not chunked.
+        """
         stages = self.stages(epoch, intervals)
         counts, _ = epochs.reads(stages, self.windows, self.layouts)
-        return {layout.name: count for layout, count in zip(self.layouts, counts, strict=True)}
+        return {
+            layout.name: int(count) if layout.in_chunks else 0
+            for layout, count in zip(self.layouts, counts, strict=True)
+        }
 
     # As a reader sees it.
 
@@ -359,8 +365,10 @@ class Plan:
         yield "a block", f"{dask.utils.format_bytes(self.block_nbytes)} at most"
         if self.shuffle:
             together = min(self.pool_blocks, len(self.grid))
-            yield "a pool", f"{together:,} block{'s' * (together > 1)}, shuffled together"
-        yield "chunks", f"decoded about {self.amplification:.2f} times; explain() counts"
+            yield "a pool", f"{number_of(together, 'block')}, shuffled together"
+        in_chunks = any(layout.in_chunks for layout in self.layouts)
+        what = "decoded" if in_chunks else "not chunked: steps are read"
+        yield "chunks", f"{what} about {self.amplification:.2f} times; explain() counts"
 
     def _repr_html_(self) -> str:
         grids = html.table(
@@ -375,11 +383,11 @@ class Plan:
             html.section("Windows", f"{len(self.windows):,}", windows_table(self.windows)),
             html.section("Chunks", ", ".join(str(each.name) for each in self.layouts), grids),
         ]
-        return html.page("xtorch_data.Plan", f"{self.samples:,} samples", parts, repr(self))
+        return html.page("xtorch_data.Plan", number_of(self.samples, "sample"), parts, repr(self))
 
     def __repr__(self) -> str:
         facts = "".join(f"\n  {name:<9} {value}" for name, value in self.facts())
-        return f"<xtorch_data.Plan of {self.samples:,} samples{facts}>"
+        return f"<xtorch_data.Plan of {number_of(self.samples, 'sample')}{facts}>"
 
     # Stopping and going on.
 
@@ -447,7 +455,7 @@ def _grid(chunks: Chunks | None) -> str:
     """How a variable is chunked along a dim."""
     if chunks is None:
         return "–"
-    return f"{chunks.count:,} of {chunks.largest:,}" if chunks.chunked else "anywhere"
+    return f"{chunks.count:,} of {chunks.largest:,}" if chunks.in_chunks else "not chunked"
 
 
 def _blocks(

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from .chunks import Layout, merged
+from .describe import number_of
 from .epoch import Load, Stage
-from .figures import COLORS, Axes, axes_or_new, listed, open_frame, plain, pyplot
+from .figures import COLORS, Axes, axes_or_new, ink, listed, open_frame, paper, plain, pyplot
 from .intervals import Interval
 from .labels import LabelledWindows
 from .plan import Plan
-from .plot_windows import as_dims, chunk_edges, is_chunked, label_dim
+from .plot_windows import as_dims, chunk_edges, label_dim
 from .windows import Axis
 
 __all__ = ["Read", "Reader", "plot_plan", "readers"]
@@ -152,9 +153,9 @@ def plot_plan(
     ]
     if others:
         notes.append(f"the first blocks along {listed(others, 4)}")
-    topology = f"{world_size:,} rank{'s' * (world_size > 1)}"
-    topology += f" × {num_workers} workers" if num_workers else ""
-    blocks = f"{len(plan.grid):,} block{'s' * (len(plan.grid) > 1)}"
+    topology = number_of(world_size, "rank")
+    topology += f" × {number_of(num_workers, 'worker')}" if num_workers else ""
+    blocks = number_of(len(plan.grid), "block")
     order = "shuffled" if plan.shuffle else "in order"
     drawn = f"\ndrawn: {'; '.join(notes)}" if notes else ""
     ax.set_title(f"epoch {epoch}, {order}: {blocks} for {topology}{drawn}", fontsize=10)
@@ -182,7 +183,7 @@ def _grids(plan: Plan, axis: Axis) -> list[Layout]:
         for each in plan.layouts
         if axis.dim in each.chunks
     ]
-    return merged(each for each in along if is_chunked(each.chunks[axis.dim]))[:MAX_GRIDS]
+    return merged(each for each in along if each.chunks[axis.dim].in_chunks)[:MAX_GRIDS]
 
 
 def _draw_rows(
@@ -193,7 +194,7 @@ def _draw_rows(
     for row, layout in enumerate(grids):
         edges = chunk_edges(layout.chunks[axis.dim], (0, axis.length))
         boxes = list(zip(edges[:-1] - 0.5, np.diff(edges), strict=True))
-        shades = [("0.75", "0.88")[number % 2] for number in range(len(boxes))]
+        shades = [(ink(0.25), ink(0.12))[number % 2] for number in range(len(boxes))]
         ax.broken_barh(boxes, (row - 0.25, 0.5), facecolors=shades).set_gid("chunks")
     color = _pool_colors(ax, plan, shown)
     written = 0
@@ -208,7 +209,7 @@ def _draw_rows(
             [(start - 0.5, begin - start) for start, begin, _ in spans],
             (row - 0.4, 0.8),
             facecolors=colors,
-            edgecolors="white" if wide else colors,
+            edgecolors=paper() if wide else colors,
             linewidth=0.6,
             zorder=2,
         )
@@ -219,7 +220,7 @@ def _draw_rows(
                 _write(ax, (start + begin - 1) / 2, row, read.pool, color(read.pool))
     counts = [layout.chunks[axis.dim].count for layout in grids]
     names = [
-        f"{count:,} chunks of {plain(layout.name, 16)}"
+        f"{number_of(count, 'chunk')} of {plain(layout.name, 16)}"
         for count, layout in zip(counts, grids, strict=True)
     ]
     names += [reader.name for reader in shown]
@@ -259,7 +260,7 @@ def _draw_plane(ax: Axes, plan: Plan, places: Sequence[int], shown: Sequence[Rea
         blocks = collections.PolyCollection(
             boxes,
             facecolors=[of_pool(read.pool) for read in reader.reads] if of_pool else color,
-            edgecolors="white",
+            edgecolors=paper(),
             linewidths=0.6 if len(plan.grid) < 1000 else 0,
             zorder=1,
         )
@@ -267,17 +268,24 @@ def _draw_plane(ax: Axes, plan: Plan, places: Sequence[int], shown: Sequence[Rea
         ax.add_collection(blocks)
         handles.append(patches.Patch(color=color, label=reader.name))
     axes = [plan.windows.axes[place] for place in places]
-    layout = max(plan.layouts, key=lambda each: sum(axis.dim in each.chunks for axis in axes))
+
+    def dims_in_chunks(layout: Layout) -> int:
+        return sum(dim in dims and grid.in_chunks for dim, grid in layout.chunks.items())
+
+    dims = [axis.dim for axis in axes]
+    layout = max(plan.layouts, key=dims_in_chunks)
     ys, xs = (chunk_edges(layout.chunks.get(axis.dim), (0, axis.length)) - 0.5 for axis in axes)
-    ax.vlines(xs, ys[0], ys[-1], "black", linewidth=0.7, zorder=2)
-    ax.hlines(ys, xs[0], xs[-1], "black", linewidth=0.7, zorder=2)
+    ax.vlines(xs, ys[0], ys[-1], ink(), linewidth=0.7, zorder=2)
+    ax.hlines(ys, xs[0], xs[-1], ink(), linewidth=0.7, zorder=2)
     if alone:
         return
-    lines = import_module("matplotlib.lines")
-    name = f"chunks of {plain(layout.name, 20)}"
-    line = lines.Line2D([], [], color="black", linewidth=0.7, label=name)
+    handles = handles[:MAX_NAMED]
+    if len(xs) + len(ys) > 4:  # more than the frame
+        lines = import_module("matplotlib.lines")
+        name = f"chunks of {plain(layout.name, 20)}"
+        handles.append(lines.Line2D([], [], color=ink(), linewidth=0.7, label=name))
     ax.legend(
-        handles=[*handles[:MAX_NAMED], line],
+        handles=handles,
         loc="upper left",
         bbox_to_anchor=(1.01, 1),
         frameon=False,

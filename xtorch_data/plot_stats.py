@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
-from .figures import COLORS, Axes, axes_or_new, open_frame
+from .figures import COLORS, Axes, axes_or_new, open_frame, paper
 
 __all__ = ["plot_seconds"]
 
@@ -35,7 +35,7 @@ def plot_seconds(
         colors[names.index("wait")] = "0.7"
     bars = ax.barh(range(len(names)), seconds, color=colors)
     texts = [f"{value:.2f} s" for value in seconds]
-    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    behind = {"facecolor": paper(), "edgecolor": "none", "pad": 1}
     ax.bar_label(bars, texts, padding=4, fontsize="small", bbox=behind)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 
 from .chunks import Chunks
-from .figures import COLORS, Axes, axes_or_new, label_steps, listed, plain
+from .figures import COLORS, Axes, axes_or_new, ink, label_steps, listed, plain
 from .labels import LabelledWindows
 from .plan import Plan
 from .windows import Axis, Windows
 
-__all__ = ["as_dims", "chunk_edges", "is_chunked", "label_dim", "plot_windows"]
+__all__ = ["as_dims", "chunk_edges", "label_dim", "plot_windows"]
 
 MAX_SAMPLES, NAMED_SAMPLES = 50, 10
-# Of more chunks along a dim, no lines are drawn.
-MAX_LINES = 300
+# Samples that lie on each other are named together, as many of them.
+NAMED_TOGETHER = 4
+# Of more chunks along a dim, no lines are drawn: they would hide what is between them.
+MAX_LINES = 100
 # A window is at least this part of what is shown of a dim.
 LEAST_PART = 1 / 80
 
@@ -62,7 +64,7 @@ def plot_windows(
         _draw_boxes(ax, chosen, drawn, regions, grid, views)
     for axis, matplotlib_axis in zip(reversed(chosen), (ax.xaxis, ax.yaxis), strict=False):
         label_dim(matplotlib_axis, axis, labels, views[axis.dim])
-    ax.set_title(_title(plan, numbers, name, grid, [*views]), fontsize=10)
+    ax.set_title(_title(plan, numbers, name, grid, views), fontsize=10)
     return ax
 
 
@@ -97,18 +99,13 @@ def label_dim(matplotlib_axis: Any, axis: Axis, labels: LabelledWindows, view: I
 def chunk_edges(chunks: Chunks | None, view: Interval) -> np.ndarray[Any, Any]:
     """Where chunks begin inside a stretch of a dim, and its ends; the ends alone for too many."""
     start, stop = view
-    if chunks is None or not is_chunked(chunks):
+    if chunks is None or not chunks.in_chunks:
         return np.array([start, stop])
     first, last = (int(number) for number in chunks.number([start, stop - 1]))
     if last - first > MAX_LINES:
         return np.array([start, stop])
     begins = [chunks.bounds(number)[0] for number in range(first + 1, last + 1)]
     return np.array([start, *begins, stop])
-
-
-def is_chunked(chunks: Chunks) -> bool:
-    """Whether there are chunks along a dim."""
-    return chunks.chunked or chunks.stored
 
 
 def _region(window: Mapping[Any, slice | int]) -> dict[Hashable, Interval]:
@@ -136,7 +133,7 @@ def _grid(plan: Plan, chosen: Sequence[Axis]) -> tuple[Hashable, Mapping[Hashabl
         return sum(
             layout.chunks[dim].count
             for dim in dims
-            if dim in layout.chunks and layout.chunks[dim].chunked
+            if dim in layout.chunks and layout.chunks[dim].in_chunks
         )
 
     layout = max(plan.layouts, key=lines)
@@ -146,7 +143,7 @@ def _grid(plan: Plan, chosen: Sequence[Axis]) -> tuple[Hashable, Mapping[Hashabl
 def _touched(chunks: Chunks | None, interval: Interval) -> Interval:
     """The steps of the chunks which an interval touches."""
     start, stop = interval
-    if chunks is None or not is_chunked(chunks):
+    if chunks is None or not chunks.in_chunks:
         return interval
     first, last = (int(number) for number in chunks.number([start, stop - 1]))
     return chunks.bounds(first)[0], chunks.bounds(last)[1]
@@ -164,11 +161,15 @@ def _draw_bars(
     for row, region in enumerate(regions):
         start, stop = region[axis.dim]
         low, high = _touched(chunks, region[axis.dim])
-        ax.broken_barh([(low - 0.5, high - low)], (row - 0.5, 1), color="0.9", zorder=0)
+        ax.broken_barh([(low - 0.5, high - low)], (row - 0.5, 1), color=ink(0.1), zorder=0)
         color = COLORS[row % len(COLORS)]
         ax.broken_barh([(start - 0.5, stop - start)], (row - 0.3, 0.6), color=color, zorder=2)
     ax.vlines(
-        chunk_edges(chunks, views[axis.dim]) - 0.5, -0.6, len(regions) - 0.4, "0.6", linewidth=0.8
+        chunk_edges(chunks, views[axis.dim]) - 0.5,
+        -0.6,
+        len(regions) - 0.4,
+        ink(0.4),
+        linewidth=0.8,
     )
     ax.set_ylim(len(regions) - 0.4, -0.6)
     every = -(-len(numbers) // 20)
@@ -186,13 +187,18 @@ def _draw_boxes(
 ) -> None:
     patches = import_module("matplotlib.patches")
     y, x = (axis.dim for axis in chosen)
-    for place, (number, region) in enumerate(zip(numbers, regions, strict=True)):
+    # Samples that differ along other dims alone lie on each other.
+    together: dict[tuple[Interval, Interval], list[int]] = {}
+    for number, region in zip(numbers, regions, strict=True):
+        together.setdefault((region[y], region[x]), []).append(number)
+    for place, (box, members) in enumerate(together.items()):
+        region = dict(zip((y, x), box, strict=True))
         (left, right), (low, high) = (
             _touched(grid.get(x), region[x]),
             _touched(grid.get(y), region[y]),
         )
         shade = (left - 0.5, low - 0.5), right - left, high - low
-        ax.add_patch(patches.Rectangle(*shade, color="0.9", linewidth=0, zorder=0))
+        ax.add_patch(patches.Rectangle(*shade, color=ink(0.1), linewidth=0, zorder=0))
         (left, right), (low, high) = region[x], region[y]
         color = COLORS[place % len(COLORS)]
         ax.add_patch(
@@ -204,12 +210,12 @@ def _draw_boxes(
                 edgecolor=color,
                 linewidth=1.8,
                 zorder=2,
-                label=f"sample {number:,}" if place < NAMED_SAMPLES else None,
+                label=_names(members, NAMED_TOGETHER) if place < NAMED_SAMPLES else None,
             )
         )
     xs, ys = (chunk_edges(grid.get(dim), views[dim]) - 0.5 for dim in (x, y))
-    ax.vlines(xs, ys[0], ys[-1], "0.6", linewidth=0.8, zorder=1)
-    ax.hlines(ys, xs[0], xs[-1], "0.6", linewidth=0.8, zorder=1)
+    ax.vlines(xs, ys[0], ys[-1], ink(0.4), linewidth=0.8, zorder=1)
+    ax.hlines(ys, xs[0], xs[-1], ink(0.4), linewidth=0.8, zorder=1)
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small")
 
 
@@ -218,16 +224,24 @@ def _title(
     numbers: Sequence[int],
     name: Hashable,
     grid: Mapping[Hashable, Chunks],
-    drawn: Sequence[Hashable],
+    views: Mapping[Hashable, Interval],
 ) -> str:
-    what = f"samples {listed([f'{number:,}' for number in numbers], NAMED_SAMPLES)}"
-    if len(numbers) == 1:
-        what = f"sample {numbers[0]:,}"
+    hidden = [
+        plain(axis.dim, 20) for axis in plan.windows.axes if axis.dim not in views and len(axis) > 1
+    ]
+    beside = f"; not shown: {listed(hidden, 4)}" if hidden else ""
     shown = f"; the first {MAX_SAMPLES} are drawn" if len(numbers) > MAX_SAMPLES else ""
     sizes = [
         f"{plain(dim, 20)} {grid[dim].largest:,}"
-        for dim in drawn
-        if dim in grid and is_chunked(grid[dim])
+        for dim in views
+        if dim in grid and grid[dim].in_chunks
     ]
-    chunks = f"\nlines: chunks of {plain(name, 30)}, {' × '.join(sizes)}" if sizes else ""
-    return f"{what} of {len(plan.windows):,}{shown}{chunks}"
+    lines = any(len(chunk_edges(grid.get(dim), view)) > 2 for dim, view in views.items())
+    chunks = f"\n{'lines' if lines else 'shaded'}: chunks of {plain(name, 30)}, "
+    chunks = chunks + " × ".join(sizes) if sizes else ""
+    return f"{_names(numbers, NAMED_SAMPLES)} of {len(plan.windows):,}{shown}{beside}{chunks}"
+
+
+def _names(numbers: Sequence[int], most: int) -> str:
+    what = "sample" if len(numbers) == 1 else "samples"
+    return f"{what} {listed([f'{number:,}' for number in numbers], most)}"

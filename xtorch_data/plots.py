@@ -33,8 +33,9 @@ class WindowPlots:
         """Draw where samples lie on the data, and the chunks that hold them.
 
         Along one dim, each sample is a bar; along two, a rectangle. The chunks that samples touch
-        are shaded. Of long dims, the part around the samples is shown, and labels say so. Steps
-        have the labels of the data, where it has coordinates.
+        are shaded. Samples that lie on each other, since they differ along dims that are not shown
+        alone, are named together. Of long dims, the part around the samples is shown, and labels
+        say so. Steps have the labels of the data, where it has coordinates.
 
         Parameters
         ----------

@@ -136,7 +136,7 @@ def _between(layout: Layout, ideal: Sizes, share: float) -> dict[Hashable, float
     found = {}
     for dim, grid in layout.chunks.items():
         goal = min(ideal.get(dim, grid.length), grid.length)
-        there = min(grid.largest, grid.length) if grid.chunked or grid.stored else goal
+        there = min(grid.largest, grid.length) if grid.in_chunks else goal
         found[dim] = float(goal) ** share * float(there) ** (1 - share)
     return found
 

@@ -17,7 +17,7 @@ from .assembly import Recipe
 from .batch import Batch
 from .chunks import Layout
 from .conventions import warn_of_bounds
-from .describe import shape_of, windows_table
+from .describe import number_of, shape_of, windows_table
 from .labels import LabelledWindows, Labels
 from .select import Part, make_part, resolve_parts
 from .sources import as_source
@@ -264,7 +264,9 @@ class Samples:
             found.append(html.section("Functions", names, html.table(columns, functions)))
         names = ", ".join(map(str, data.data_vars))
         found += [*sections, html.section("Data", names, _xarray_repr(data))]
-        return html.page(f"xtorch_data.{kind}", f"{len(recipe.windows):,} samples", found, text)
+        return html.page(
+            f"xtorch_data.{kind}", number_of(len(recipe.windows), "sample"), found, text
+        )
 
     def _repeated(self) -> dict[Hashable, list[Hashable]]:
         """By dims of which each place is a sample: variables that lack them, if others do not."""

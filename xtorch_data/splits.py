@@ -10,9 +10,11 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from . import html
 from .along import Along, Gap
 from .arguments import as_seed
 from .dataset import IterableDataset
+from .describe import number_of
 from .intervals import Interval
 from .map_dataset import MapDataset
 from .streams import SPLIT, generator
@@ -52,6 +54,12 @@ class Split(tuple[D, ...]):
     def __repr__(self) -> str:
         counts = ", ".join(str(len(dataset.windows)) for dataset in self)
         return f"<Split into {counts} samples, {self.left_out} left out>"
+
+    def _repr_html_(self) -> str:
+        rows = [(place, repr(dataset.windows)) for place, dataset in enumerate(self)]
+        parts = [html.table(("part", "samples"), rows)]
+        head = f"{number_of(len(self), 'part')}, {number_of(self.left_out, 'sample')} left out"
+        return html.page("xtorch_data.Split", head, parts, repr(self))
 
 
 def split(

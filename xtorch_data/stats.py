@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from . import html
+from .describe import number_of
 from .failures import Failure
 from .figures import Axes
 from .plot_stats import plot_seconds
@@ -31,7 +33,7 @@ PATHS = (
 STAGES = ("read", "preprocess", "prepare", "transform", "gather", "wait")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stats:
     """What one iteration in this process has done so far, and what it took.
 
@@ -129,16 +131,35 @@ class Stats:
     def __str__(self) -> str:
         rate = self.samples / self.seconds if self.seconds else 0.0
         stages = ", ".join(f"{stage} {getattr(self, stage):.2f} s" for stage in STAGES)
+        blocks = number_of(self.blocks_read, "block")
+        batches = number_of(self.batches, "batch", "batches")
         cached = f" and {self.blocks_cached} from the cache" if self.blocks_cached else ""
-        retries = f", {self.retries} reads tried again" if self.retries else ""
+        retries = f", {number_of(self.retries, 'read')} tried again" if self.retries else ""
         return (
-            f"epoch {self.epoch}: {self.samples} samples in {self.batches} batches, "
+            f"epoch {self.epoch}: {number_of(self.samples, 'sample')} in {batches}, "
             f"{self.seconds:.2f} s ({rate:,.0f} samples/s), limited by {self.limited_by}\n"
             f"  {stages}\n"
-            f"  {self.blocks_read} blocks ({self.bytes_read / 1e6:,.1f} MB) read{cached}, "
+            f"  {blocks} ({self.bytes_read / 1e6:,.1f} MB) read{cached}, "
             f"{self.bytes_gathered / 1e6:,.1f} MB gathered{retries}\n"
             f"  {', '.join(f'{count} {path}' for path, count in self.paths.items())}"
         )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head, _, *rest = str(self).splitlines()
+        seconds = [(stage, f"{getattr(self, stage):.2f} s") for stage in STAGES]
+        paths = [(path, f"{count:,}") for path, count in self.paths.items()]
+        parts = [html.facts([("seconds", f"{self.seconds:.2f} s"), ("data", rest[0].strip())])]
+        parts.append(
+            html.section("Stages", self.limited_by, html.table(("stage", "time"), seconds))
+        )
+        if paths:
+            parts.append(html.section("Paths", "", html.table(("path", "times"), paths)))
+        if self.failures:
+            failures = html.bullets(map(str, self.failures))
+            parts.append(html.section("Failures", f"{len(self.failures):,}", failures))
+        return html.page("xtorch_data.Stats", head, parts, str(self))
 
 
 @dataclass(eq=False)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import html
 from .arguments import as_ranks_and_workers
 from .dataset import IterableDataset
+from .describe import number_of
 from .intervals import Interval, total
 from .plan import Plan
 
@@ -17,7 +19,7 @@ __all__ = ["Verification", "verify"]
 COUNTED_SAMPLES = 2**26
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification:
     """What one epoch holds, over all ranks and workers.
 
@@ -44,16 +46,28 @@ class Verification:
     drawn_from: int | None = None
 
     def __str__(self) -> str:
+        ranks = len(self.batches_per_rank)
         fewest, most = min(self.batches_per_rank), max(self.batches_per_rank)
-        each = f"{most}" if fewest == most else f"{fewest} to {most}"
+        each = number_of(most, "batch", "batches")
+        if fewest != most:
+            each = f"{fewest:,} to {each}"
         if self.drawn_from is None:
-            what = f"{self.samples} samples"
+            what = number_of(self.samples, "sample")
         else:
-            what = f"{self.samples} draws of {self.drawn_from} samples, counted as draws"
+            drawn, samples = number_of(self.samples, "draw"), number_of(self.drawn_from, "sample")
+            what = f"{drawn} of {samples}, counted as draws"
         return (
-            f"{what}: {self.repeated} repeated, {self.missing} missing; "
-            f"{each} batches on each of {len(self.batches_per_rank)} ranks"
+            f"{what}: {self.repeated:,} repeated, {self.missing:,} missing; "
+            f"{each} on {'each of ' if ranks > 1 else ''}{number_of(ranks, 'rank')}"
         )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        what, _, counts = str(self).partition(": ")
+        missing, _, batches = counts.partition("; ")
+        facts = [("samples", what), ("counts", missing), ("batches", batches)]
+        return html.page("xtorch_data.Verification", str(self), [html.facts(facts)], str(self))
 
 
 def verify(
