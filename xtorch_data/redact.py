@@ -68,8 +68,13 @@ def redacted(text: str) -> str:
 
 
 def _hidden(text: str) -> str:
-    text = _QUERY.sub(_hide_query, _USER.sub(_hide_user, text))
-    return _KEY.sub(HIDDEN, _NAMED.sub(_hide_value, text))
+    for _ in range(3):  # what is hidden may have stood between parts of an address
+        before = text
+        text = _QUERY.sub(_hide_query, _USER.sub(_hide_user, text))
+        text = _KEY.sub(HIDDEN, _NAMED.sub(_hide_value, text))
+        if text == before:
+            break
+    return text
 
 
 def _hide_user(found: re.Match[str]) -> str:
