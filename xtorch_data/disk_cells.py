@@ -25,7 +25,8 @@ from .buffers import Buffers
 from .chunks import Chunks
 from .digests import Unidentified
 from .disk_cache import DiskCache, name_of
-from .identity import identity
+from .identity import identities
+from .redact import redacted, without_secrets
 from .sources import layout_of
 
 __all__ = ["DiskCells", "Found", "OnDisk"]
@@ -235,7 +236,13 @@ class OnDisk:
 
     @classmethod
     def of(
-        cls, folder: str | None, size: int, memory: int, data: xr.Dataset, origin: str
+        cls,
+        folder: str | None,
+        size: int,
+        memory: int,
+        data: xr.Dataset,
+        origin: str,
+        retries: int,
     ) -> OnDisk | None:
         """The variables of a dataset that must be read, in a folder; None without a folder.
 
@@ -251,6 +258,8 @@ class OnDisk:
             The variables.
         origin : str
             Where they come from, for messages.
+        retries : int
+            Attempts after the first to ask a store when they were written.
 
         Raises
         ------
@@ -259,24 +268,27 @@ class OnDisk:
         """
         if folder is None:
             return None
-        identities = {}
-        for name, variable in data.variables.items():
-            if variable._in_memory or isinstance(variable, xr.IndexVariable):
-                continue
+        asked = {
+            name: variable
+            for name, variable in data.variables.items()
+            if not (variable._in_memory or isinstance(variable, xr.IndexVariable))
+        }
+        told = {}
+        for name, found in identities(asked, retries).items():
             try:
-                identities[name] = identity(variable)
+                told[name] = found.result()
             except Unidentified as error:
                 raise ValueError(
                     f"cache cannot be a folder for variable {name!r} from {origin}, since "
-                    f"something else in the folder could be taken for it: {error}"
-                ) from error
-        if not identities:
+                    f"something else in the folder could be taken for it: {redacted(str(error))}"
+                ) from without_secrets(error)
+        if not told:
             warnings.warn(
                 f"nothing is kept in cache={folder!r}: all variables are in memory",
                 stacklevel=3,
             )
             return None
-        return cls(DiskCache(folder, size, max(WAITING, memory // WAITING_PART)), identities)
+        return cls(DiskCache(folder, size, max(WAITING, memory // WAITING_PART)), told)
 
     def cells(self, data: xr.Dataset, buffers: Buffers) -> dict[Hashable, DiskCells]:
         """The variables in cells.
