@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["redacted", "without_secrets", "words_of"]
+__all__ = ["hiding_secrets", "redacted", "without_secrets", "words_of"]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -131,6 +132,18 @@ def without_secrets(error: E) -> E | RuntimeError:
     except Exception:  # of a class that is not as others are
         pass
     return RuntimeError(words_of(error)).with_traceback(error.__traceback__)
+
+
+@contextmanager
+def hiding_secrets() -> Iterator[None]:
+    """Let no error pass that shows a secret when it is printed; see `without_secrets`."""
+    try:
+        yield
+    except Exception as error:
+        shown = without_secrets(error)
+        if shown is error:
+            raise
+        raise shown from None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
