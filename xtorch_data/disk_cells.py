@@ -104,12 +104,9 @@ class DiskCells:
             Where memory for what is read comes from.
         """
         dims, dtype = variable.dims, variable.dtype
-        if dtype.hasobject or not variable.size or not dtype.itemsize:
+        grids = _grids(variable)
+        if grids is None:
             return None
-        if len(set(dims)) < len(dims):
-            return None
-        chunks = layout_of(variable, None, dims).chunks
-        grids = _cells([chunks[dim] for dim in dims], dtype.itemsize)
         told = repr([(each.length, each.size, each.offset) for each in grids]).encode()
         edges = [b"" if each.edges is None else each.edges.tobytes() for each in grids]
         own = name_of(identity, dtype.str.encode(), told, *edges)
@@ -290,6 +287,22 @@ class OnDisk:
             return None
         return cls(DiskCache(folder, size, max(WAITING, memory // WAITING_PART)), told)
 
+    def waiting(self, data: xr.Dataset) -> int:
+        """Bytes that wait to be written, at most: copies, beside blocks and what they may take.
+
+        Parameters
+        ----------
+        data : xarray.Dataset
+            The variables as they are read.
+        """
+        every, largest = 0, 0
+        for variable in map(data.variables.__getitem__, self.identities):
+            grids = None if variable._in_memory else _grids(variable)
+            if grids is not None:
+                cell = math.prod(grid.largest for grid in grids) * variable.dtype.itemsize
+                every, largest = every + variable.nbytes, max(largest, cell)
+        return min(every, max(self.cache.waiting, largest))  # one waits, whatever its size
+
     def cells(self, data: xr.Dataset, buffers: Buffers) -> dict[Hashable, DiskCells]:
         """The variables in cells.
 
@@ -308,6 +321,15 @@ class OnDisk:
                 if cells is not None:
                     found[name] = cells
         return found
+
+
+def _grids(variable: xr.Variable) -> tuple[Chunks, ...] | None:
+    """The cells of a variable along each of its dims; None if it cannot be kept."""
+    dims, dtype = variable.dims, variable.dtype
+    if dtype.hasobject or not variable.size or not dtype.itemsize or len(set(dims)) < len(dims):
+        return None
+    chunks = layout_of(variable, None, dims).chunks
+    return _cells([chunks[dim] for dim in dims], dtype.itemsize)
 
 
 def _cells(chunks: Sequence[Chunks], itemsize: int) -> tuple[Chunks, ...]:
