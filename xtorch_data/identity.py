@@ -82,11 +82,12 @@ class _Answers:
             return None
         except Exception as error:
             # fsspec makes it of whatever a web server has answered.
-            status = getattr(error.__cause__, "status", 404)
-            if isinstance(error, FileNotFoundError) and status == 404 and not is_transient(error):
+            is_absent = isinstance(error, FileNotFoundError)
+            answer = error.__cause__ if is_absent and error.__cause__ is not None else error
+            if is_absent and getattr(answer, "status", 404) == 404 and not is_transient(error):
                 return None
             raise Unidentified(
-                f"the store does not say when {what} was written: {words_of(error)}"
+                f"the store does not say when {what} was written: {words_of(answer)}"
             ) from without_secrets(error)
 
 
