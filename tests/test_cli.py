@@ -152,6 +152,13 @@ def test_rechunk_writes_a_copy_in_other_chunks(store, tmp_path):
         )
 
 
+def test_rechunk_shows_no_secrets(store):
+    path, more = store
+    target = "nonesuch://me:geheim@host/x.zarr?sig=geheim"
+    output = run("rechunk", path, target, *WINDOWS, *more, "--inputs", "a", code=2)
+    assert "Error" in output and "geheim" not in output
+
+
 def test_doctor_names_what_is_installed():
     found = json.loads(run("doctor", "--json", code=int(CPU_COUNT == 1)))
     assert found["versions"]["xarray"] == xr.__version__

@@ -5,6 +5,7 @@ import pickle
 import textwrap
 import threading
 import time
+from typing import ClassVar
 
 import dask.array
 import numpy as np
@@ -43,10 +44,12 @@ class Counting(zarr.storage.WrapperStore):
     """Counts the chunks that are asked for."""
 
     reads = 0
+    keys: ClassVar[list[str]] = []
 
     async def get(self, key, *args, **kwargs):
         if "/c/" in key:
             type(self).reads += 1
+            type(self).keys.append(key)
         return await super().get(key, *args, **kwargs)
 
 
@@ -534,3 +537,38 @@ def test_explain_says_what_is_kept(tmp_path, store):
         )
         assert expected in dataset.explain().cache
         assert dataset.explain().cache in str(dataset.explain())
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("kind", ["zarr", "dask"])
+def test_what_can_be_read_is_kept_beside_what_cannot(tmp_path, on_error, kind):
+    values = np.arange(400.0).reshape(20, 20)
+    ds = xr.Dataset({name: (("time", "x"), values) for name in "abc"})
+    ds.to_zarr(
+        tmp_path / "v.zarr",
+        encoding={name: {"chunks": (5, 20)} for name in "abc"},
+        consolidated=False,
+    )
+    (tmp_path / "v.zarr/b/c/1/0").write_bytes(b"not what it was")
+    lazy = opened(tmp_path / "v.zarr")
+    if kind == "dask":
+        lazy["b"] = lazy["b"].chunk(time=5)
+    for expected in ({"a": 1, "c": 1}, {}):
+        dataset = xtd.IterableDataset(
+            lazy,
+            {"time": 5, "x": -1},
+            inputs=list("abc"),
+            batch_size=4,
+            cache=tmp_path / "cache",
+            on_error=on_error,
+            retries=0,
+        )
+        Counting.keys = []
+        if on_error == "raise":
+            with pytest.raises(xtd.ReadError, match="'b' at isel"):
+                next(iter(dataset))
+        else:
+            assert [list(batch.skipped) for batch in dataset] == [[1]]
+        dataset._on_disk.cache.wait()
+        found = {name: Counting.keys.count(f"{name}/c/0/0") for name in "ac"}
+        assert {name: count for name, count in found.items() if count} == expected

@@ -1,3 +1,5 @@
+import asyncio
+import traceback
 from types import SimpleNamespace
 
 import dask.array
@@ -8,9 +10,10 @@ import xarray as xr
 import zarr
 from helpers import numbered
 
-import xtorch_data  # noqa: F401  registers the engines
+import xtorch_data
+from xtorch_data import retry
 from xtorch_data.digests import Unidentified, digest, file_system
-from xtorch_data.identity import _of_object_store, identity
+from xtorch_data.identity import _of_object_store, identities, identity
 
 
 def file_system_of(**options):
@@ -119,3 +122,79 @@ def test_graphs_are_told_by_what_is_in_them():
     assert identity(graph(values.copy(), 2)) == one
     assert identity(graph(values + 1, 2)) != one
     assert identity(graph(values, 3)) != one
+
+
+def remote(path, names="a"):
+    """Lazy variables of a store of fsspec, and its file system."""
+    values = {name: ("x", np.arange(8.0)) for name in names}
+    xr.Dataset(values).to_zarr(path, mode="w", consolidated=False)
+    store = zarr.storage.FsspecStore.from_url(f"file://{path}")
+    return xr.open_zarr(store, chunks=None, consolidated=False), store.fs
+
+
+def refused(status):
+    error = FileNotFoundError("https://me:geheim@host/a")  # what fsspec makes of any answer
+    error.__cause__ = OSError(f"answered {status}")
+    error.__cause__.status = status
+    return error
+
+
+def test_a_store_that_fails_in_passing_is_asked_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
+    ds, fs = remote(tmp_path / "v.zarr")
+    expected, info, errors = identity(ds["a"].variable), fs._info, [TimeoutError(), refused(503)]
+
+    async def flaky(path, **options):
+        if errors:
+            raise errors.pop()
+        return await info(path, **options)
+
+    monkeypatch.setattr(fs, "_info", flaky)
+    assert identity(ds["a"].variable) == expected
+    assert not errors
+
+
+@pytest.mark.parametrize("error", [TimeoutError("geheim=1"), refused(503), refused(403), OSError()])
+def test_a_store_that_does_not_answer_is_no_store_that_knows_nothing(tmp_path, monkeypatch, error):
+    ds, fs = remote(tmp_path / "v.zarr")
+
+    async def failing(path, **options):
+        raise error
+
+    monkeypatch.setattr(fs, "_info", failing)
+    arguments = {"input_dims": {"x": 2}, "cache": tmp_path / "cache", "retries": 0}
+    for kind in (xtorch_data.IterableDataset, xtorch_data.MapDataset):
+        with pytest.raises(ValueError, match="variable 'a'.*does not say when") as caught:
+            kind(ds, **arguments)
+        assert ":geheim" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("error", [NotImplementedError(), FileNotFoundError(), refused(404)])
+def test_a_store_may_know_nothing_of_its_documents(tmp_path, monkeypatch, error):
+    ds, fs = remote(tmp_path / "v.zarr")
+    known = identity(ds["a"].variable)
+
+    async def failing(path, **options):
+        raise error
+
+    monkeypatch.setattr(fs, "_info", failing)
+    assert identity(ds["a"].variable) != known
+
+
+def test_stores_are_asked_once_for_each_document_and_all_at_a_time(tmp_path, monkeypatch):
+    ds, fs = remote(tmp_path / "v.zarr", "abcdefgh")
+    info, asked, every = fs._info, [], asyncio.Event()
+
+    async def noted(path, **options):
+        asked.append(path)
+        if len(asked) == 8:
+            every.set()
+        await asyncio.wait_for(every.wait(), 30)
+        return await info(path, **options)
+
+    monkeypatch.setattr(fs, "_info", noted)
+    variables = {name: each.variable for name, each in ds.data_vars.items()}
+    twice = variables | {f"half {name}": each[:4] for name, each in variables.items()}
+    found = {name: each.result() for name, each in identities(twice).items()}
+    assert len(asked) == len(set(asked)) == 8
+    assert len(set(found.values())) == 16

@@ -1,9 +1,11 @@
 """rechunk and the warning that suggests it, against the source itself and counted reads."""
 
+import asyncio
 import itertools
 import pickle
 import signal
 import textwrap
+import traceback
 import tracemalloc
 import warnings
 
@@ -17,6 +19,7 @@ from xarray.core import indexing
 
 import xtorch_data as xtd
 from xtorch_data import rechunking
+from xtorch_data.rechunk_run import Runner
 from xtorch_data.rechunk_target import Target
 from xtorch_data.sources import UNFINISHED
 
@@ -175,7 +178,60 @@ def test_a_cluster_copies_for_its_client(source, tmp_path, monkeypatch):
         for name, data in {"lazy": ds, "dask": ds.chunk(time=40)}.items():
             copy = xtd.rechunk(data, dataset_over(ds), tmp_path / name, memory="4 MiB")
             xr.testing.assert_identical(copy.compute(), ds.compute())
+        # In a task, which would wait for others without giving its thread back, it is not used.
+        assert (
+            cluster and distributed.get_client().submit(lambda: Runner()._client is None).result()
+        )
     assert len(wrote) == 1
+
+
+def test_a_client_on_the_loop_of_the_user_is_left_alone(source, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    ds = source[["t2m"]].drop_vars("angle").isel(time=slice(0, 60))
+
+    async def main():
+        async with distributed.Client(processes=False, asynchronous=True, dashboard_address=":0"):
+            return xtd.rechunk(ds, dataset_over(ds), tmp_path / "copy.zarr")
+
+    xr.testing.assert_identical(asyncio.run(main()).compute(), ds.compute())
+
+
+class Secretive(zarr.storage.MemoryStore):
+    """Fails with an error that has a secret in it, as its address has."""
+
+    failing = False
+
+    def __str__(self):
+        return "memory://me:geheim@host/x.zarr?sig=geheim"
+
+    async def get(self, key, *args, **kwargs):
+        if self.failing and "/c/" in key:
+            raise Composing(f"no answer from {self}")
+        return await super().get(key, *args, **kwargs)
+
+
+class Composing(Exception):
+    """Makes its message of what it holds, so that it cannot be changed."""
+
+    def __init__(self, url):
+        self.url = url
+
+    def __str__(self):
+        return self.url
+
+
+@pytest.mark.parametrize("steps", [4, 2000])  # written as a whole, and in regions
+def test_errors_show_no_secrets(steps, monkeypatch):
+    ds, store = xr.Dataset({"a": (("time", "x"), np.ones((steps, 8)))}), Secretive()
+    ds.to_zarr(store, consolidated=False)
+    dataset = xtd.IterableDataset(ds, input_dims={"time": 4})
+    for failing, data, error in [(False, ds, FileExistsError), (True, None, Exception)]:
+        monkeypatch.setattr(Secretive, "failing", failing)  # opened, it is another
+        data = xr.open_zarr(store, chunks=None, consolidated=False) if data is None else data
+        with pytest.raises(error) as caught:
+            xtd.rechunk(data, dataset, {} if failing else store)
+        printed = "".join(traceback.format_exception(caught.value))
+        assert "geheim" not in printed and "***" in printed
 
 
 # What is read, and how often.

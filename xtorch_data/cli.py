@@ -242,11 +242,9 @@ def rechunk(
     import xtorch_data as xtd
 
     dataset = _dataset(**options)
-    try:
+    with _refusing(Exception):  # whatever the clients of stores raise
         ds = _opened(options["store"], options["engine"], options["group"])
         copy = xtd.rechunk(ds, dataset, target, chunks=chunks, verify=verify, memory=copy_memory)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        raise Refused(f"{type(error).__name__}: {error}") from error
     found = {
         name: dict(zip(variable.dims, variable.encoding["chunks"], strict=True))
         for name, variable in copy.data_vars.items()

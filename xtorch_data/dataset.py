@@ -236,7 +236,9 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         )
         samples.require_batches(as_batch_size(batch_size))
         windows, labels = samples.recipe.windows, samples.windows
-        self._on_disk = OnDisk.of(folder, size, as_bytes(memory), samples.data, samples.origin)
+        self._on_disk = OnDisk.of(
+            folder, size, as_bytes(memory), samples.data, samples.origin, self.retries
+        )
         if weights is not None and not shuffle:
             raise ValueError("weights draw samples at random, which needs shuffle=True")
         drawn = as_weights(weights, windows, labels)

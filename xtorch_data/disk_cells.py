@@ -25,7 +25,8 @@ from .buffers import Buffers
 from .chunks import Chunks
 from .digests import Unidentified
 from .disk_cache import DiskCache, name_of
-from .identity import identity
+from .identity import identities
+from .redact import redacted, without_secrets
 from .sources import layout_of
 
 __all__ = ["DiskCells", "Found", "OnDisk"]
@@ -103,12 +104,9 @@ class DiskCells:
             Where memory for what is read comes from.
         """
         dims, dtype = variable.dims, variable.dtype
-        if dtype.hasobject or not variable.size or not dtype.itemsize:
+        grids = _grids(variable)
+        if grids is None:
             return None
-        if len(set(dims)) < len(dims):
-            return None
-        chunks = layout_of(variable, None, dims).chunks
-        grids = _cells([chunks[dim] for dim in dims], dtype.itemsize)
         told = repr([(each.length, each.size, each.offset) for each in grids]).encode()
         edges = [b"" if each.edges is None else each.edges.tobytes() for each in grids]
         own = name_of(identity, dtype.str.encode(), told, *edges)
@@ -235,7 +233,13 @@ class OnDisk:
 
     @classmethod
     def of(
-        cls, folder: str | None, size: int, memory: int, data: xr.Dataset, origin: str
+        cls,
+        folder: str | None,
+        size: int,
+        memory: int,
+        data: xr.Dataset,
+        origin: str,
+        retries: int,
     ) -> OnDisk | None:
         """The variables of a dataset that must be read, in a folder; None without a folder.
 
@@ -251,6 +255,8 @@ class OnDisk:
             The variables.
         origin : str
             Where they come from, for messages.
+        retries : int
+            Attempts after the first to ask a store when they were written.
 
         Raises
         ------
@@ -259,24 +265,43 @@ class OnDisk:
         """
         if folder is None:
             return None
-        identities = {}
-        for name, variable in data.variables.items():
-            if variable._in_memory or isinstance(variable, xr.IndexVariable):
-                continue
+        asked = {
+            name: variable
+            for name, variable in data.variables.items()
+            if not (variable._in_memory or isinstance(variable, xr.IndexVariable))
+        }
+        told = {}
+        for name, found in identities(asked, retries).items():
             try:
-                identities[name] = identity(variable)
+                told[name] = found.result()
             except Unidentified as error:
                 raise ValueError(
                     f"cache cannot be a folder for variable {name!r} from {origin}, since "
-                    f"something else in the folder could be taken for it: {error}"
-                ) from error
-        if not identities:
+                    f"something else in the folder could be taken for it: {redacted(str(error))}"
+                ) from without_secrets(error)
+        if not told:
             warnings.warn(
                 f"nothing is kept in cache={folder!r}: all variables are in memory",
                 stacklevel=3,
             )
             return None
-        return cls(DiskCache(folder, size, max(WAITING, memory // WAITING_PART)), identities)
+        return cls(DiskCache(folder, size, max(WAITING, memory // WAITING_PART)), told)
+
+    def waiting(self, data: xr.Dataset) -> int:
+        """Bytes that wait to be written, at most: copies, beside blocks and what they may take.
+
+        Parameters
+        ----------
+        data : xarray.Dataset
+            The variables as they are read.
+        """
+        every, largest = 0, 0
+        for variable in map(data.variables.__getitem__, self.identities):
+            grids = None if variable._in_memory else _grids(variable)
+            if grids is not None:
+                cell = math.prod(grid.largest for grid in grids) * variable.dtype.itemsize
+                every, largest = every + variable.nbytes, max(largest, cell)
+        return min(every, max(self.cache.waiting, largest))  # one waits, whatever its size
 
     def cells(self, data: xr.Dataset, buffers: Buffers) -> dict[Hashable, DiskCells]:
         """The variables in cells.
@@ -296,6 +321,15 @@ class OnDisk:
                 if cells is not None:
                     found[name] = cells
         return found
+
+
+def _grids(variable: xr.Variable) -> tuple[Chunks, ...] | None:
+    """The cells of a variable along each of its dims; None if it cannot be kept."""
+    dims, dtype = variable.dims, variable.dtype
+    if dtype.hasobject or not variable.size or not dtype.itemsize or len(set(dims)) < len(dims):
+        return None
+    chunks = layout_of(variable, None, dims).chunks
+    return _cells([chunks[dim] for dim in dims], dtype.itemsize)
 
 
 def _cells(chunks: Sequence[Chunks], itemsize: int) -> tuple[Chunks, ...]:

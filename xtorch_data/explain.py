@@ -114,7 +114,13 @@ def explain(
         pool_nbytes=plan.block_nbytes * (_pool_blocks(plan) if plan.shuffle else 1),
         memory=plan.memory,
         peak_memory=peak_memory(
-            samples, data, plan, epoch, max(parts[0], key=total), in_worker=num_workers > 0
+            samples,
+            data,
+            plan,
+            epoch,
+            max(parts[0], key=total),
+            in_worker=num_workers > 0,
+            waiting=0 if on_disk is None else on_disk.waiting(data),
         ),
         nbytes_used=int(used),
         nbytes=int(decoded),

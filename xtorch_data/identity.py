@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any
 
 import dask.blockwise
@@ -35,8 +38,10 @@ from zarr.storage import (
 
 from .digests import Unidentified, digest, file_stamp, file_system, public, token
 from .layers import layers
+from .redact import redacted, without_secrets, words_of
+from .retry import RETRIES, is_transient, retried
 
-__all__ = ["identity"]
+__all__ = ["identities", "identity"]
 
 IN_MEMORY = "a Zarr store in memory has nothing to gain from a cache on disk"
 # What of a file's description changes when it is written anew.
@@ -45,14 +50,84 @@ STAMPS = (
     "VersionId version_id generation md5Hash contentHash ino"
 ).split()
 
+# Variables whose stores are asked at the same time.
+ASKED_AT_ONCE = 32
 
-def identity(variable: xr.Variable) -> bytes:
+
+class _Answers:
+    """What stores have said of their documents, each of which is asked for once."""
+
+    def __init__(self, retries: int) -> None:
+        self.retries = retries
+        self._lock = threading.Lock()
+        self._found: dict[tuple[int, str], tuple[Any, Future[Any]]] = {}  # with the store, kept
+
+    def of(self, store: Any, document: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """What a store says of a document; None if it has none, or can say nothing of any."""
+        key = id(store), document
+        with self._lock:
+            asked = key in self._found
+            _, answer = self._found.setdefault(key, (store, Future()))
+        if not asked:
+            try:
+                answer.set_result(self._asked(redacted(f"{document} in {store}"), ask))
+            except BaseException as error:
+                answer.set_exception(error)
+        return answer.result()
+
+    def _asked(self, what: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            return sync(retried(ask, self.retries, lambda: None, what))
+        except NotImplementedError:
+            return None
+        except Exception as error:
+            # fsspec makes it of whatever a web server has answered.
+            is_absent = isinstance(error, FileNotFoundError)
+            answer = error.__cause__ if is_absent and error.__cause__ is not None else error
+            if is_absent and getattr(answer, "status", 404) == 404 and not is_transient(error):
+                return None
+            raise Unidentified(
+                f"the store does not say when {what} was written: {words_of(answer)}"
+            ) from without_secrets(error)
+
+
+_answers: ContextVar[_Answers] = ContextVar("answers")
+
+
+def identities(
+    variables: Mapping[Hashable, xr.Variable], retries: int = RETRIES
+) -> dict[Hashable, Future[bytes]]:
+    """What tells variables from any others; their stores are asked at the same time.
+
+    Parameters
+    ----------
+    variables : mapping of Hashable to xarray.Variable
+        As `identity` takes them.
+    retries : int
+        Attempts after the first where a store fails in passing.
+
+    Returns
+    -------
+    dict of Hashable to concurrent.futures.Future
+        Of each its digest, or the error.
+    """
+    answers = _Answers(retries)
+    with ThreadPoolExecutor(ASKED_AT_ONCE, "xtorch_data-identity") as threads:
+        return {
+            name: threads.submit(identity, variable, answers)
+            for name, variable in variables.items()
+        }
+
+
+def identity(variable: xr.Variable, answers: _Answers | None = None) -> bytes:
     """What tells the values of a variable from any others.
 
     Parameters
     ----------
     variable : xarray.Variable
         One that is read when it is used, or computed by dask.
+    answers : _Answers, optional
+        What stores have said for other variables.
 
     Returns
     -------
@@ -66,9 +141,13 @@ def identity(variable: xr.Variable) -> bytes:
     """
     versions = (xr.__version__, zarr.__version__, np.__version__)
     about = (variable.dims, variable.dtype, variable.shape)
-    if variable.chunks is not None:
-        return digest(("dask", versions, about, _of_graph(variable.data)))
-    return digest((versions, about, _of_lazy(variable._data)))
+    before = _answers.set(_Answers(RETRIES) if answers is None else answers)
+    try:
+        if variable.chunks is not None:
+            return digest(("dask", versions, about, _of_graph(variable.data)))
+        return digest((versions, about, _of_lazy(variable._data)))
+    finally:
+        _answers.reset(before)
 
 
 # Lazy arrays.
@@ -181,15 +260,22 @@ def _of_store(store: Any, document: str) -> Any:
         return kind, file_stamp(str(store.path))
     if isinstance(store, FsspecStore):
         path = f"{store.path.rstrip('/')}/{document}"
-        store.fs.invalidate_cache(path)  # what it knows may be from before
-        details = _asked(lambda: sync(store.fs._info(path)))
+
+        async def info() -> Any:
+            store.fs.invalidate_cache(path)  # what it knows may be from before
+            return await store.fs._info(path)
+
+        details = _answers.get().of(store, document, info)
         return kind, file_system(store.fs), store.path, _stamp(details)
     if isinstance(store, ObjectStore):
         if type(store.store).__name__ == "MemoryStore":
             raise Unidentified(IN_MEMORY)
         if type(store.store).__name__ == "LocalStore":
             return kind, _of_folder(os.path.join(str(store.store.prefix or "/"), document))
-        return kind, _of_object_store(store.store), _stamp(_asked(lambda: _head(store, document)))
+        import obstore
+
+        head = functools.partial(obstore.head_async, store.store, document)
+        return kind, _of_object_store(store.store), _stamp(_answers.get().of(store, document, head))
     session = getattr(store, "session", None)
     if session is not None and hasattr(session, "snapshot_id"):  # Icechunk
         if getattr(session, "has_uncommitted_changes", False):
@@ -213,20 +299,6 @@ def _of_folder(document: str) -> Any:
         with os.scandir(folder) as inside:
             folders += [each.path for each in inside if each.is_dir()]
     return sorted(stamps)
-
-
-def _asked(ask: Callable[[], Any]) -> Any:
-    """What a store says of a document; None if it does not know, such as a bare object store."""
-    try:
-        return ask()
-    except Exception:
-        return None
-
-
-def _head(store: Any, document: str) -> Any:
-    import obstore
-
-    return obstore.head(store.store, document)
 
 
 def _of_object_store(store: Any) -> Any:

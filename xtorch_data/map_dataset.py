@@ -180,7 +180,9 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
             shuffle=True,
             batch_size=None,
         )
-        self._on_disk = OnDisk.of(folder, size, plan.memory, samples.data, samples.origin)
+        self._on_disk = OnDisk.of(
+            folder, size, plan.memory, samples.data, samples.origin, self.retries
+        )
         self._begin_with(samples, plan)
         info = torch.utils.data.get_worker_info()
         if info is None or not info.id:  # one of a loader's workers speaks for all

@@ -52,7 +52,7 @@ class PeakMemory:
         Of this, batches: gathered ahead, and the one in use.
     passing : int
         Of this, what is there for a while: chunks as they are stored, values before they are cast,
-        and where the samples of a batch lie.
+        what waits to be written to a cache on disk, and where the samples of a batch lie.
     """
 
     nbytes: int
@@ -63,7 +63,7 @@ class PeakMemory:
 
 def peak_memory(
     samples: Samples, data: xr.Dataset, plan: Plan, epoch: int, part: Sequence[Interval],
-    in_worker: bool = False,
+    in_worker: bool = False, waiting: int = 0,
 ) -> PeakMemory:  # fmt: skip
     """Work out the peak of a walk over part of an epoch's line.
 
@@ -81,6 +81,8 @@ def peak_memory(
         What one process walks.
     in_worker : bool
         Whether it is a worker process, of which some batches wait in a queue.
+    waiting : int
+        Bytes that wait until a cache on disk has written them, at most.
     """
     size = plan.batch_size or 1
     recipe = samples.recipe
@@ -106,7 +108,7 @@ def peak_memory(
     for blocks, passing, walked in process.moments(_some(plan.stages(epoch, part), plan)):
         ready = min(most, -(-walked // size))
         batches = ready * (each + index * size) + (cast if ready else 0)
-        passing += decoding + (locating if ready else 0)
+        passing += decoding + waiting + (locating if ready else 0)
         if blocks + batches + passing > worst.nbytes:
             worst = PeakMemory(blocks + batches + passing, blocks, batches, passing)
     return worst

@@ -230,14 +230,14 @@ class Reader:
         }
         if not missing:
             return rest
-        try:
-            await self._read_source(missing, boxes, whole=True)
-        except ReadError:
+        failed: dict[Hashable, ReadError] = {}
+        await self._read_source(missing, boxes, failed)
+        final: list[ReadError] = []
+        for name, error in failed.items():
             # Of what cannot be read there may be more in whole cells, and some is left out.
-            same = all(missing[name].shape == variables[name].shape for name in missing)
-            if same and not self.skipping:
-                raise
-            return rest | {name: variables[name] for name in missing}
+            if missing.pop(name).shape == variables[name].shape and not self.skipping:
+                final.append(error)
+            rest[name] = variables[name]
         read.update(missing)
 
         async def give(name: Hashable) -> None:
@@ -247,24 +247,39 @@ class Reader:
             )
 
         await together([give(name) for name in missing])
+        for error in final:
+            raise error
         return rest
 
     async def _read_source(
         self,
         variables: Mapping[Hashable, xr.Variable],
         regions: Mapping[Hashable, Mapping[Hashable, slice]],
-        whole: bool = False,
+        failed: dict[Hashable, ReadError] | None = None,
     ) -> None:
-        """Read some variables; `whole` is an error if that cannot be, else it may be skipped."""
+        """Read some variables; those that cannot be are noted in `failed`, if there is one.
+
+        Else that is an error, or they are skipped in part.
+        """
+        whole = failed is not None
+
+        async def noted(reading: Coroutine[Any, Any, None], names: Iterable[Hashable]) -> None:
+            try:
+                await reading
+            except ReadError as error:
+                if failed is None:
+                    raise
+                failed.update(dict.fromkeys(names, error))
+
         graphs = {name: each for name, each in variables.items() if each.chunks is not None}
         if graphs:
             plain = {name: each for name, each in variables.items() if name not in graphs}
-            both = [self._compute(graphs, regions, whole), self._read_source(plain, regions, whole)]
-            await together(both)
+            computing = noted(self._compute(graphs, regions, whole), graphs)
+            await together([computing, self._read_source(plain, regions, failed)])
             return
         async with self._slots:  # before there are coroutines, which would be left if cancelled
             jobs = [
-                self._read_one(name, variable, regions[name], whole)
+                noted(self._read_one(name, variable, regions[name], whole), [name])
                 for name, variable in variables.items()
             ]
             with self.recorder.timed("read"):

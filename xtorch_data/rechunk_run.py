@@ -12,6 +12,7 @@ import dask
 from dask.delayed import delayed
 from dask.system import CPU_COUNT
 
+from .graphs import active_client
 from .rechunk_target import Task
 
 __all__ = ["Call", "Runner"]
@@ -55,9 +56,7 @@ class Runner:
     """
 
     def __init__(self) -> None:
-        get = dask.base.get_scheduler()  # type: ignore[no-untyped-call]
-        owner = getattr(get, "__self__", None)
-        self._client = owner if hasattr(owner, "scheduler_info") else None
+        self._client = active_client()
         self.threads = self.possible_threads()[0]
 
     def possible_threads(self) -> list[int]:

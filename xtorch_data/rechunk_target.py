@@ -19,6 +19,7 @@ from zarr.codecs import BloscCodec
 
 from .opening import open_zarr
 from .rechunk_plan import regions
+from .redact import redacted
 from .sources import UNFINISHED
 
 __all__ = ["Target", "Task", "VariableCopy", "checksum", "tasks"]
@@ -103,7 +104,7 @@ class Target:
         )
 
     def __str__(self) -> str:
-        return str(self.store)
+        return redacted(str(self.store))
 
     def begin(
         self,

@@ -18,6 +18,7 @@ from .progress import bar
 from .rechunk_plan import DEFAULT_MEMORY, copied_in, fitted, shards_of
 from .rechunk_run import Call, Runner
 from .rechunk_target import Target, Task, VariableCopy, checksum, tasks
+from .redact import hiding_secrets
 from .sources import as_source, layout_of
 
 __all__ = ["rechunk"]
@@ -125,7 +126,7 @@ def rechunk(
         if name not in data.dims and each.nbytes > SMALL_BYTES and each.dtype.kind in KINDS
     ]
     target, runner = Target(path, storage_options), Runner()
-    with _quiet():
+    with _quiet(), hiding_secrets():
         whole = data.drop_vars(names).compute()
         planned = _planned(data, names, dataset.plan, nbytes, chunks or {}, shards, runner)
         copies = target.begin(whole, planned, data, encoding)
@@ -284,13 +285,14 @@ def _copy(
 
 def _copied(task: Task, target: Target, part: xr.Variable, check: bool) -> int:
     """Read a region and write it; returns its checksum as it is decoded."""
-    try:
-        # A copy: what is read must not stay in the user's dataset.
-        variable = part.copy(deep=False).load()
-        target.write(task, variable)
-    except Exception as error:
-        error.add_note(f"while {task} was copied to {target}; the same call goes on")
-        raise
+    with hiding_secrets():  # a cluster's workers write errors to their logs
+        try:
+            # A copy: what is read must not stay in the user's dataset.
+            variable = part.copy(deep=False).load()
+            target.write(task, variable)
+        except Exception as error:
+            error.add_note(f"while {task} was copied to {target}; the same call goes on")
+            raise
     found = checksum(variable)
     if check and found != checksum(target.open().variables[task.name].isel(task.region)):
         raise ValueError(_lossy(str(task), part))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["redacted", "without_secrets", "words_of"]
+__all__ = ["hiding_secrets", "redacted", "without_secrets", "words_of"]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -14,21 +15,31 @@ HIDDEN = "***"
 # What obstore puts behind its messages: many lines of internals.
 _INTERNALS = "\n\nDebug source:"
 
-# An address up to what ends it in messages, Python and XML; its query ends at a "#".
-_ADDRESS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.\-]*)://(?P<rest>[^\s\"'<>`]+)", re.IGNORECASE)
-# Names of options, headers, attributes and elements whose values are secret, with what stands
-# between name and value: `secret=…`, `'aws_session_token': '…'`, `<AWSAccessKeyId>…`.
+# Of texts longer than the one, no more than the other is kept. What lies between is looked at with
+# the rest, so that no secret is cut in two, and only its end left to be found.
+LONGEST, KEPT = 8192, 4096
+
+# No pattern may look far ahead from many places: they see what servers send, on the event loop.
+
+# Of an address, who asks and the query, up to what ends it in messages, Python and XML. In its path
+# there may be another.
+_USER = re.compile(r"://(?P<user>[^\s\"'<>`/?]*)@")
+_QUERY = re.compile(r"(?P<before>://(?:(?!://)[^\s\"'<>`?])*\?)(?P<query>[^\s\"'<>`]+)")
+# Quoted, up to the quote that is not escaped, or to the end of a text that was cut.
+_QUOTED = r"(?:\"(?:[^\"\\]|\\.?)*(?:\"|\Z)|'(?:[^'\\]|\\.?)*(?:'|\Z))"
+# The last words of names of options, headers, attributes and elements whose values are secret, with
+# what stands between name and value: `secret=…`, `'aws_session_token': '…'`, `<AWSAccessKeyId>…`.
 _NAMED = re.compile(
-    r"(?P<name>(?:[a-z0-9]+[-_. ])*"
-    r"(?:aws_?access_?key_?id|access_?key(?:_?id)?|account_?key|api_?key|[a-z]*secret[a-z_]*|"
-    r"[a-z_]*password|passwd|[a-z_\-]*token|[a-z_\-]*signature|[a-z_\-]*credentials?|sas|"
-    r"authorization|cookie|bearer))"
-    r"(?P<between>[\"']?\s*(?:[:=>]|\()\s*(?:Some\()?(?:(?:bearer|basic)\s+)?b?)"
-    r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s\"',;<>&)}\]]+)",
-    re.IGNORECASE,
+    r"(?P<name>access_?key(?:_?id)?|account_?key|api_?key|private_?key|secret[a-z_]{0,30}|password|"
+    r"passwd|passphrase|token|signature|credentials?|authorization|cookie|bearer|"
+    r"(?<![a-z0-9])(?:pass|pwd|auth|sas|sig))"
+    r"(?P<between>[\"']?\s*[:=>(]\s*(?:Some\()?(?:(?:bearer|basic)\s+)?b?)"
+    rf"(?P<value>{_QUOTED}|[(\[](?:{_QUOTED}|[^\"')\]])*(?:[)\]]|\Z)|[^\s\"',;<>&)}}\]]+)",
+    re.IGNORECASE | re.DOTALL,
 )
 # Numbers of keys of Amazon, which say themselves what they are.
 _KEY = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}")
+ENDS = {"(": ")", "[": "]"}
 # What may follow a name without being secret.
 _HARMLESS = frozenset({"none", "true", "false", "null"})
 
@@ -37,7 +48,8 @@ def redacted(text: str) -> str:
     """A text for messages, without secrets.
 
     Users and passwords in addresses, queries of addresses (which hold the signature where one is
-    signed), and what is named as a secret, a token, a key and the like become ``***``.
+    signed), and what is named as a secret, a token, a key and the like become ``***``. Of a text
+    that is longer than any message should be, the end is left out.
 
     Parameters
     ----------
@@ -51,28 +63,38 @@ def redacted(text: str) -> str:
     >>> redacted("{'key': 'AKIA', 'secret': 'geheim'}")
     "{'key': 'AKIA', 'secret': '***'}"
     """
-    return _KEY.sub(HIDDEN, _NAMED.sub(_hide_value, _ADDRESS.sub(_hide_parts, text)))
+    if len(text) > LONGEST:
+        text = f"{_hidden(text[:LONGEST])[:KEPT]} … (cut)"
+    return _hidden(text)
 
 
-def _hide_parts(found: re.Match[str]) -> str:
-    scheme, rest = found["scheme"], found["rest"]
-    before, query, after = rest.partition("?")
-    place, slash, path = before.partition("/")
-    user, at, host = place.rpartition("@")
+def _hidden(text: str) -> str:
+    for _ in range(3):  # what is hidden may have stood between parts of an address
+        before = text
+        text = _QUERY.sub(_hide_query, _USER.sub(_hide_user, text))
+        text = _KEY.sub(HIDDEN, _NAMED.sub(_hide_value, text))
+        if text == before:
+            break
+    return text
+
+
+def _hide_user(found: re.Match[str]) -> str:
+    scheme = found.string[max(0, found.start() - len("https")) : found.start()].lower()
     # Without a password it is a container of Azure, or a token where it is sent to a web server.
-    if at and (":" in user or scheme.lower().endswith(("http", "https"))):
-        place = f"{HIDDEN}@{host}"
-    if query:
-        end = re.search(r"[).,:;\]}]*$", after)
-        after = HIDDEN + (end.group() if end else "")
-    return f"{scheme}://{place}{slash}{path}{query}{after}"
+    secret = ":" in found["user"] or scheme.endswith(("http", "https"))
+    return f"://{HIDDEN}@" if secret else found.group()
+
+
+def _hide_query(found: re.Match[str]) -> str:
+    query = found["query"]
+    return f"{found['before']}{HIDDEN}{query[len(query.rstrip(').,:;]}')) :]}"
 
 
 def _hide_value(found: re.Match[str]) -> str:
     value = found["value"]
-    quote = value[0] if value[0] in "\"'" else ""
     if value.lower() not in _HARMLESS:
-        value = f"{quote}{HIDDEN}{quote}"
+        begin = value[0] if value[0] in "\"'([" else ""
+        value = f"{begin}{HIDDEN}{ENDS.get(begin, begin)}"
     return f"{found['name']}{found['between']}{value}"
 
 
@@ -110,6 +132,18 @@ def without_secrets(error: E) -> E | RuntimeError:
     except Exception:  # of a class that is not as others are
         pass
     return RuntimeError(words_of(error)).with_traceback(error.__traceback__)
+
+
+@contextmanager
+def hiding_secrets() -> Iterator[None]:
+    """Let no error pass that shows a secret when it is printed; see `without_secrets`."""
+    try:
+        yield
+    except Exception as error:
+        shown = without_secrets(error)
+        if shown is error:
+            raise
+        raise shown from None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
