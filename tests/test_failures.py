@@ -1,5 +1,6 @@
 """Chunks that cannot be read: an error, or samples that are left out and counted."""
 
+import collections
 import logging
 
 import dask.array
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from strategies import examples
 
 import xtorch_data as xtd
+from xtorch_data import retry
 
 TIME, X, CHUNK = 60, 12, (5, 4)
 
@@ -384,3 +386,54 @@ def test_a_store_that_goes_in_the_middle_of_an_epoch_is_an_error_and_no_fill_val
     (tmp_path / "elsewhere").rename(path)
     np.testing.assert_array_equal(samples[70][0].numpy(), ds["a"].values[350:355])
     assert len(list(dataset)) == 40
+
+
+# What fails in passing beside damage, and how soon damage is told
+
+
+class Unsteady(Denying):
+    """Fails each second time that it is asked for a chunk, in passing."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.asked = collections.Counter()
+
+    async def get(self, key, *args, **kwargs):
+        self.asked[key] += "/c/" in key
+        if self.asked[key] and self.asked[key] % 2 == 0:
+            raise TimeoutError("for now")
+        return await super().get(key, *args, **kwargs)
+
+
+@pytest.mark.parametrize("how", ["directly", "dask"])
+def test_what_fails_in_passing_beside_damage_is_not_skipped(tmp_path, how, monkeypatch):
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 1e-3)
+    ds = fields(tmp_path / "d.zarr")
+    store = Unsteady(zarr.storage.LocalStore(tmp_path / "d.zarr", read_only=True))
+    lazy = xr.open_zarr(store, consolidated=False, chunks={} if how == "dask" else None)
+    dataset = xtd.IterableDataset(
+        lazy, {"time": 3, "x": 4}, inputs=["a", "b"], batch_size=9, on_error="skip"
+    )
+    checked(dataset, ds, {(2, 1)})
+    assert len(dataset.stats().failures) == 1
+
+
+@pytest.mark.parametrize("bad", [0, 37, 63])
+def test_a_damaged_chunk_of_a_graph_is_found_by_halves(bad):
+    computed = []
+
+    def block(values, block_info=None):
+        (number,) = block_info[0]["chunk-location"]
+        computed.append(number)
+        if number == bad:
+            raise OSError("a bad sector")
+        return values
+
+    data = dask.array.map_blocks(block, dask.array.zeros(256, chunks=4), dtype="f8")
+    dataset = xtd.IterableDataset(xr.Dataset({"a": ("time", data)}), {"time": 4}, retries=0)
+    computed.clear()
+    with pytest.raises(xtd.ReadError, match=rf"'a' at isel\(time={4 * bad}:{4 * bad + 4}\)"):
+        list(dataset)
+    # All of it, and then halves of halves.
+    assert len(computed) <= 2 * 64 + 1
+    assert dataset.stats().paths.get("computed by dask", 0) <= 6

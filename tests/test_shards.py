@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from xtorch_data import shards as module
 from xtorch_data.buffers import Buffers
 from xtorch_data.direct import ChunkError, DirectReader
+from xtorch_data.retry import retried
 
 
 class Counting(zarr.storage.WrapperStore):
@@ -150,3 +151,23 @@ def test_other_shards_are_left_to_zarr(tmp_path):
     assert DirectReader.of(sharded(filters=[zarr.codecs.TransposeCodec(order=(1, 0))])) is None
     local = zarr.create_array(tmp_path / "a.zarr", shape=(8,), chunks=(2,), shards=(4,), dtype="f4")
     assert DirectReader.of(local) is None
+
+
+def test_a_read_that_is_not_tried_again_joins_one_that_is_and_fails_with_the_error_itself():
+    array = sharded()
+    reader = DirectReader.of(array)
+
+    async def denied(*_):
+        await asyncio.sleep(0.01)
+        raise PermissionError("no")
+
+    array.store.get = denied
+
+    async def both():
+        reads = [reader.read_async((slice(8), slice(6)), Buffers(10**6)) for _ in range(2)]
+        tried_again = retried(lambda: reads[0], 1, lambda: None, "a shard")
+        return await asyncio.gather(tried_again, reads[1], return_exceptions=True)
+
+    for error in asyncio.run(both()):
+        assert isinstance(error, ChunkError)
+        assert isinstance(error.__cause__, PermissionError)

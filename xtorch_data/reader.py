@@ -360,6 +360,11 @@ class Reader:
     ) -> None:
         """Go on without the chunks that cannot be read, if that is wanted, or say which it was."""
         cause, dims = cause_of(error), [axis.dim for axis in self.windows.axes]
+
+        async def load_part(part: xr.Variable, cell: Mapping[Hashable, slice]) -> None:
+            # What fails in passing does so with a part, too, and is no damage.
+            await self._retried(lambda: load(part), variables, cell)
+
         if whole and self.skipping:  # less is asked for once more
             raise ReadError(f"could not read {', '.join(map(repr, variables))}") from cause
         every = self.dataset.variables
@@ -367,7 +372,7 @@ class Reader:
         if self.skipping and not isinstance(cause, MemoryError):
             for name, variable in variables.items():
                 found = await read_by_chunks(
-                    name, variable, regions[name], grids[name], load, self.origin
+                    name, variable, regions[name], grids[name], load_part, self.origin
                 )
                 self.failures.extend(found)
                 self.recorder.fail(found)
@@ -380,7 +385,7 @@ class Reader:
         if not isinstance(error, ChunkError | MemoryError) and not is_transient(error):
             for failure in failures:
                 name = failure.variable
-                part = await first_failure(variables[name], regions[name], grids[name], load)
+                part = await first_failure(variables[name], regions[name], grids[name], load_part)
                 if part is not None:
                     failures = [Failure.of(name, *part, self.origin, error)]
                     break

@@ -16,6 +16,8 @@ import zarr
 import zarr.codecs
 from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 
+from .retry import GivenUp, given_up
+
 __all__ = ["Extent", "Shards"]
 
 Index = npt.NDArray[np.uint64]
@@ -126,7 +128,12 @@ class Shards:
         if key not in self._asked:
             self._asked[key] = asyncio.ensure_future(self._read(shard, get))
             self._asked[key].add_done_callback(lambda done: self._end(key, done))
-        return await asyncio.shield(self._asked[key])  # others may want it if this read is given up
+        try:
+            # Others may want it if this read is given up.
+            return await asyncio.shield(self._asked[key])
+        except GivenUp as error:
+            failed = given_up(error)
+        raise failed
 
     def _end(self, key: tuple[int, Place], done: asyncio.Future[Index | None]) -> None:
         self._asked.pop(key, None)
