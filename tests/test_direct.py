@@ -12,9 +12,11 @@ import zarr.codecs
 import zarr.storage
 from hypothesis import given
 from hypothesis import strategies as st
+from zarr.core.sync import _get_loop
 
 import xtorch_data as xtd
 from xtorch_data import direct
+from xtorch_data.awaiting import on_loop_of
 from xtorch_data.buffers import Buffers
 from xtorch_data.direct import ChunkError, DirectReader
 
@@ -230,3 +232,19 @@ def test_datasets_read_directly_and_give_what_isel_gives(tmp_path, opened):
             seen.append(number)
     assert sorted(seen) == list(range(34))
     assert dataset.stats().paths["read directly"] > 0
+
+
+def test_a_store_of_fsspec_is_read_in_its_loop_also_inside_other_stores():
+    async def where():
+        return asyncio.get_running_loop()
+
+    inner = zarr.storage.FsspecStore.from_url("memory://in-its-loop.zarr")
+    store = zarr.storage.LoggingStore(zarr.storage.WrapperStore(inner))
+    array = zarr.create_array(store, shape=(2,), dtype="f4", overwrite=True)
+
+    async def loops():
+        return asyncio.get_running_loop(), await on_loop_of(array, where())
+
+    ours, found = asyncio.run(loops())
+    assert found is not ours
+    assert found is _get_loop()

@@ -437,3 +437,45 @@ def test_a_damaged_chunk_of_a_graph_is_found_by_halves(bad):
     # All of it, and then halves of halves.
     assert len(computed) <= 2 * 64 + 1
     assert dataset.stats().paths.get("computed by dask", 0) <= 6
+
+
+class Gone(zarr.storage.WrapperStore):
+    """Is not there any more; `errors` come before it says so."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.gone, self.errors = False, []
+
+    async def get(self, key, *args, **kwargs):
+        if not self.gone:
+            return await super().get(key, *args, **kwargs)
+        if "/c/" not in key and self.errors:
+            raise self.errors.pop()
+        return None
+
+
+@pytest.mark.parametrize(
+    ("errors", "told"),
+    [
+        ([TimeoutError("slow down")] * 2, "the store is not there any more"),
+        ([TimeoutError("slow down")] * 99, "slow down"),
+        ([OSError("broken")], "broken"),
+        ([PermissionError("no")], None),
+        ([NotImplementedError()], None),
+    ],
+)
+@pytest.mark.parametrize("way", ["directly", "by zarr"])
+def test_only_a_store_that_may_not_be_asked_is_believed(tmp_path, monkeypatch, errors, told, way):
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 1e-3)
+    fields(tmp_path / "d.zarr", names=["a"])
+    store = Gone(zarr.storage.LocalStore(tmp_path / "d.zarr", read_only=True))
+    lazy = xr.open_zarr(store, consolidated=False, chunks=None)
+    if way == "by zarr":
+        lazy = lazy.isel(time=list(range(TIME)))
+    dataset = xtd.IterableDataset(lazy, {"time": TIME, "x": X})
+    store.gone, store.errors = True, list(errors)
+    if told is None:
+        assert next(iter(dataset)).x.isnan().all()
+    else:
+        with pytest.raises(xtd.ReadError, match=told):
+            next(iter(dataset))

@@ -171,3 +171,20 @@ def test_a_read_that_is_not_tried_again_joins_one_that_is_and_fails_with_the_err
     for error in asyncio.run(both()):
         assert isinstance(error, ChunkError)
         assert isinstance(error.__cause__, PermissionError)
+
+
+def test_many_chunks_side_by_side_are_one_extent_found_in_a_walk(monkeypatch):
+    looked = []
+
+    def counting(*values):
+        values = list(values[0]) if len(values) == 1 else values
+        looked.append(len(values))
+        return max(values)
+
+    monkeypatch.setattr(module, "max", counting, raising=False)
+    count = 500
+    found = module.Shards((), (count,), True, True)
+    index = np.stack([np.arange(count) * 9, np.full(count, 9)], axis=1).astype(np.uint64)
+    [extent], _ = found.extents(index, [(place,) for place in range(count)])
+    assert (extent.start, extent.stop, len(extent.chunks)) == (0, 9 * count, count)
+    assert sum(looked) <= 5 * count  # not a look at all before it for every chunk

@@ -11,6 +11,8 @@ import zarr
 from zarr.core.sync import _get_loop
 from zarr.storage import FsspecStore
 
+from .stores import innermost
+
 __all__ = ["on_loop_of", "on_thread", "request_slots", "together"]
 
 T = TypeVar("T")
@@ -65,6 +67,6 @@ def on_loop_of(array: zarr.Array[Any], reading: Coroutine[Any, Any, Any]) -> Any
 
     Sessions of fsspec belong to the loop in which a store was opened, and that is zarr's own.
     """
-    if not isinstance(array.store, FsspecStore):
+    if not isinstance(innermost(array.store), FsspecStore):
         return reading
     return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(reading, _get_loop()))

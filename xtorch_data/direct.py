@@ -27,7 +27,8 @@ from .decoders import Decoder, Encoded, copied, decoder_of, scratch
 from .presence import require_array, require_local_array
 from .redact import redacted, words_of
 from .retry import GivenUp, retried_alone
-from .shards import Extent, Shards
+from .shards import Extent, Index, Shards
+from .stores import innermost
 
 __all__ = ["ChunkError", "DirectReader"]
 
@@ -78,6 +79,10 @@ class _Chunk:
     inside: tuple[slice, ...]  # of the chunk
     target: tuple[slice, ...]  # of the region
     whole: bool
+
+
+_ByNumbers = dict[tuple[int, ...], _Chunk]
+_OfShards = dict[tuple[int, ...], list[tuple[int, ...]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,9 +175,9 @@ class DirectReader:
             if self.shards is None:
                 jobs = (self._fetch(chunk, out) for chunk in self._chunks(along))
             else:
-                jobs = self._fetches_of_shards(self.shards, along, out)
+                jobs = await self._fetches_of_shards(self.shards, along, out)
         if any(await together(jobs)):
-            await on_loop_of(self.array, require_array(self.array))
+            await require_array(self.array)
         return out.reshape(shape)
 
     def _chunks_of_a_task(self, count: int) -> int:
@@ -299,21 +304,31 @@ class DirectReader:
         except Exception as error:
             raise ChunkError.of(self.array, key) from error
 
-    def _fetches_of_shards(
+    async def _fetches_of_shards(
         self, shards: Shards, along: Sequence[_Along], out: Array
     ) -> Iterator[Coroutine[Any, Any, bool]]:
         """Read chunks of a region by byte ranges of their shards; whether a shard is not there."""
-        chunks = {chunk.numbers: chunk for chunk in self._chunks(along)}
+
+        def worked_out() -> tuple[_ByNumbers, _OfShards]:
+            found = {chunk.numbers: chunk for chunk in self._chunks(along)}
+            return found, shards.by_shard(found)
+
+        # On threads: tens of thousands of chunks would keep the event loop busy.
+        chunks, of_shards = await on_thread(worked_out)
 
         async def of_shard(shard: tuple[int, ...], places: list[tuple[int, ...]]) -> bool:
             key = chunks[places[0]].key
             with self._named(key):
                 index = await shards.index(shard, lambda wanted: self._get(key, wanted))
-                extents, missing = shards.extents(index, places)
-            for place in missing:
-                self._put(chunks[place], None, out)
+                extents = await on_thread(extents_of, index, places)
             await together(of_extent(key, extent) for extent in extents)
             return index is None
+
+        def extents_of(index: Index | None, places: list[tuple[int, ...]]) -> list[Extent]:
+            extents, missing = shards.extents(index, places)
+            for place in missing:
+                self._put(chunks[place], None, out)
+            return extents
 
         async def of_extent(key: str, extent: Extent) -> None:
             found = await self._get(key, RangeByteRequest(extent.start, extent.stop))
@@ -333,7 +348,7 @@ class DirectReader:
                     error.add_note(f"chunk {place} of the shard")
                     raise
 
-        return (of_shard(*each) for each in shards.by_shard(chunks).items())
+        return (of_shard(*each) for each in of_shards.items())
 
     def _put(self, chunk: _Chunk, encoded: Encoded | None, out: Array) -> None:
         """Put the values of a chunk where they belong; one that is missing is the fill value."""
@@ -354,7 +369,7 @@ class DirectReader:
 
 def _whole(store: Store) -> OffsetByteRequest | None:
     """How to ask for a whole object: s3fs would ask for its size first, in a request of its own."""
-    is_s3fs = type(getattr(store, "fs", None)).__module__.partition(".")[0] == "s3fs"
+    is_s3fs = type(getattr(innermost(store), "fs", None)).__module__.partition(".")[0] == "s3fs"
     return OffsetByteRequest(0) if is_s3fs else None
 
 

@@ -180,13 +180,15 @@ class Shards:
                 found.append((offset, offset + length, place))
         found.sort()
         extents: list[list[tuple[int, int, Place]]] = []
+        start = stop = 0
         for begin, end, place in found:
-            if extents:
-                start, stop = extents[-1][0][0], max(each[1] for each in extents[-1])
-                if begin <= stop + GAP_BYTES and max(end, stop) - start <= MOST_BYTES:
-                    extents[-1].append((begin, end, place))
-                    continue
-            extents.append([(begin, end, place)])
+            near = begin <= stop + GAP_BYTES and max(end, stop) - start <= MOST_BYTES
+            if extents and near:
+                extents[-1].append((begin, end, place))
+                stop = max(end, stop)
+            else:
+                extents.append([(begin, end, place)])
+                start, stop = begin, end
         return [_extent(each) for each in extents], missing
 
 
