@@ -2,6 +2,7 @@
 
 import collections
 import logging
+import time
 
 import dask.array
 import numpy as np
@@ -16,6 +17,7 @@ from strategies import examples
 
 import xtorch_data as xtd
 from xtorch_data import retry
+from xtorch_data.sources import as_source, chunk_keys
 
 TIME, X, CHUNK = 60, 12, (5, 4)
 
@@ -479,3 +481,59 @@ def test_only_a_store_that_may_not_be_asked_is_believed(tmp_path, monkeypatch, e
     else:
         with pytest.raises(xtd.ReadError, match=told):
             next(iter(dataset))
+
+
+def test_what_stands_in_is_the_last_sample_before_however_long_that_takes(tmp_path):
+    rng = np.random.default_rng(0)
+    path, bad = tmp_path / "d.zarr", [3, 4, 5, 9, 20, 21]
+    ds = xr.Dataset({"a": (("time", "x"), rng.normal(size=(250, X)).astype("f4"))})
+    ds.to_zarr(path, consolidated=False, encoding={"a": {"chunks": (10, X)}})
+    for place in bad:
+        (path / "a" / "c" / str(place) / "0").write_bytes(b"not what it was")
+
+    def slow(sample):
+        if int(sample["time"][0]) // 10 + 1 in bad:
+            time.sleep(0.03)  # so that the batch after it is gathered before it
+        return sample
+
+    dataset = xtd.IterableDataset(
+        xtd.open_zarr(path, consolidated=False).assign_coords(time=np.arange(250)),
+        {"time": 5, "x": X},
+        batch_size=2,
+        memory="2 kB",
+        on_error="skip",
+        transform=slow,
+    )
+    expected, last = [], None
+    for chunk in range(25):
+        if chunk in bad:
+            expected.append([last])
+        else:
+            last = 2 * chunk
+            expected.append([last, last + 1])
+    assert [batch.index.tolist() for batch in dataset] == expected
+
+
+def test_naming_the_chunks_of_a_region_does_not_list_them(monkeypatch):
+    array = zarr.create_array(
+        zarr.storage.MemoryStore(), shape=(60, 12), chunks=(5, 4), dtype="f4",
+        dimension_names=("time", "x"), name="a",
+    )  # fmt: skip
+    named = []
+    encode = type(array.metadata).encode_chunk_key
+    monkeypatch.setattr(
+        type(array.metadata),
+        "encode_chunk_key",
+        lambda self, place: named.append(place) or encode(self, place),
+    )
+    variable = as_source(array).dataset["a"].variable
+    for part, expected in [
+        (variable, ["a/c/0/0", "a/c/11/2"]),
+        (variable[::-2, 3], ["a/c/0/0", "a/c/11/0"]),
+        (variable[[40, 2, 17], 4:8], ["a/c/0/1", "a/c/8/1"]),
+        (variable[7:9, 5], ["a/c/1/1"]),
+        (variable[4:4], []),
+    ]:
+        named.clear()
+        assert chunk_keys(part)[0] == expected
+        assert len(named) <= 2

@@ -1,4 +1,5 @@
 import asyncio
+import weakref
 
 import numpy as np
 import pytest
@@ -139,12 +140,15 @@ def test_damage_is_an_error_that_names_the_shard(damage):
         assert "chunk (" in str(caught.value)
 
 
-def test_few_indexes_are_kept_if_they_are_large(monkeypatch):
+def test_few_indexes_are_kept_of_all_arrays_together_if_they_are_large(monkeypatch):
     array = sharded()
-    reader = DirectReader.of(array)
     monkeypatch.setattr(module, "KEPT_BYTES", 3 * 132)
-    np.testing.assert_array_equal(read(reader, slice(None), slice(None)), array[...])
-    assert len(reader.shards._known) == 3
+    for arrays, kept in [(1, 3), (2, 1), (9, 1)]:
+        monkeypatch.setattr(module, "_alive", weakref.WeakSet())  # none of other tests
+        readers = [DirectReader.of(array) for _ in range(arrays)]
+        for reader in readers:
+            np.testing.assert_array_equal(read(reader, slice(None), slice(None)), array[...])
+            assert len(reader.shards._known) == kept
 
 
 def test_other_shards_are_left_to_zarr(tmp_path):

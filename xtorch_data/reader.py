@@ -146,13 +146,11 @@ class Reader:
             else:
                 shared[name], regions[name] = variable, region
         graphs = {name: each for name, each in own.items() if self._computes(name, each)}
-        read = dict(graphs)
         others = {name: each for name, each in own.items() if name not in graphs}
         computing = self._begin(graphs, shared, regions)
         jobs = [self._copy_shared(name, each, self._last[name]) for name, each in shared.items()]
-        await together([*computing, *jobs, self._read_own(others, regions, read)])
-        self.recorder.add(bytes_read=sum(variable.nbytes for variable in read.values()))
-        return Region(block, whole, on_disk=bool(own) and not read)
+        *_, read = await together([*computing, *jobs, self._read_own(others, regions)])
+        return Region(block, whole, on_disk=bool(own) and len(others) == len(own) and not read)
 
     async def aligned(self, load: Load, found: Region, earlier: Rest) -> tuple[xr.Dataset, Rest]:
         """The block of a load, from what it has read and what the load before has left over."""
@@ -190,15 +188,20 @@ class Reader:
         self,
         variables: Mapping[Hashable, xr.Variable],
         regions: Mapping[Hashable, Mapping[Hashable, slice]],
-        read: dict[Hashable, xr.Variable],
-    ) -> None:
-        """Read what no other block reads but for its halo; note what is read from the source."""
+    ) -> bool:
+        """Read what dask does not compute with others; whether any of it is from the source."""
+        read: dict[Hashable, xr.Variable] = {}
         rest = dict(variables)
         if self.disk:
             rest = await self._read_through_disk(variables, regions, read)
         read.update(rest)
         if rest:
             await self._read_source(rest, regions)
+        self._note_read(read)
+        return bool(read)
+
+    def _note_read(self, variables: Mapping[Hashable, xr.Variable]) -> None:
+        self.recorder.add(bytes_read=sum(variable.nbytes for variable in variables.values()))
 
     async def _read_through_disk(
         self,
@@ -306,13 +309,17 @@ class Reader:
                 wanted[name] = box
                 if self._computes(name, variable):
                     graphs[name] = variable
-        computing = [asyncio.ensure_future(self._compute(graphs, regions))] if graphs else []
+
+        async def compute() -> None:
+            await self._compute(graphs, regions)
+            self._note_read(graphs)
+
+        async def read(name: Hashable) -> None:
+            await self._read_own({name: shared[name]}, regions)
+
+        computing = [asyncio.ensure_future(compute())] if graphs else []
         for name, box in wanted.items():
-            reading = (
-                computing[0]
-                if name in graphs
-                else asyncio.ensure_future(self._read_own({name: shared[name]}, regions, {}))
-            )
+            reading = computing[0] if name in graphs else asyncio.ensure_future(read(name))
             self._last[name] = box, shared[name], reading
         # If this block is given up, others may still want what is shared.
         return [asyncio.shield(each) if wanted else each for each in computing]

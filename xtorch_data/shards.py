@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -25,8 +26,8 @@ Place = tuple[int, ...]
 
 # Chunks that lie so close to each other are fetched in one request, up to so many bytes.
 GAP_BYTES, MOST_BYTES = 2**15, 2**23
-# Bytes of indexes that are kept for each array.
-KEPT_BYTES = 2**25
+# Bytes of indexes that are kept in a process, by all arrays together; at least one by each.
+KEPT_BYTES = 2**26
 
 _NOT_THERE = 2**64 - 1
 _CHECKSUM_BYTES = 4
@@ -71,6 +72,9 @@ class Shards:
     has_checksum: bool
     _known: OrderedDict[Place, Index | None] = field(default_factory=OrderedDict)
     _asked: dict[tuple[int, Place], asyncio.Future[Index | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _alive.add(self)
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> Shards | None:
@@ -149,7 +153,7 @@ class Shards:
         )
         index = None if encoded is None else self._decoded(encoded)
         self._known[shard] = index
-        while len(self._known) * nbytes > KEPT_BYTES and len(self._known) > 1:
+        while len(self._known) * nbytes * len(_alive) > KEPT_BYTES and len(self._known) > 1:
             self._known.popitem(last=False)
         return index
 
@@ -190,6 +194,9 @@ class Shards:
                 extents.append([(begin, end, place)])
                 start, stop = begin, end
         return [_extent(each) for each in extents], missing
+
+
+_alive: weakref.WeakSet[Shards] = weakref.WeakSet()  # between which what is kept is shared
 
 
 def _extent(chunks: list[tuple[int, int, Place]]) -> Extent:
