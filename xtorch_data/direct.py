@@ -21,7 +21,7 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore
 
-from .awaiting import on_loop_of, on_thread, request_slots, together
+from .awaiting import on_loop_of, on_thread, request_slots, room_for, together
 from .buffers import Buffers
 from .decoders import Decoder, Encoded, copied, decoder_of, scratch
 from .presence import require_array, require_local_array
@@ -268,10 +268,11 @@ class DirectReader:
 
     async def _fetch(self, chunk: _Chunk, out: Array) -> bool:
         """Read a chunk from any store; returns whether it is not there."""
-        found = await self._get(chunk.key, _whole(self.array.store))
-        with self._named(chunk.key):
-            await on_thread(self._put, chunk, found, out)
-        return found is None
+        async with room_for(self._chunk_nbytes):
+            found = await self._get(chunk.key, _whole(self.array.store))
+            with self._named(chunk.key):
+                await on_thread(self._put, chunk, found, out)
+            return found is None
 
     async def _get(self, key: str, wanted: ByteRequest | None) -> memoryview | None:
         """An object, or some bytes of it."""
@@ -331,14 +332,15 @@ class DirectReader:
             return extents
 
         async def of_extent(key: str, extent: Extent) -> None:
-            found = await self._get(key, RangeByteRequest(extent.start, extent.stop))
-            encoded = memoryview(b"") if found is None else found  # gone meanwhile
-            each = self._chunks_of_a_task(len(extent.chunks))
-            with self._named(key):
-                await together(
-                    on_thread(put, encoded, extent.chunks[start : start + each])
-                    for start in range(0, len(extent.chunks), each)
-                )
+            async with room_for(extent.stop - extent.start):
+                found = await self._get(key, RangeByteRequest(extent.start, extent.stop))
+                encoded = memoryview(b"") if found is None else found  # gone meanwhile
+                each = self._chunks_of_a_task(len(extent.chunks))
+                with self._named(key):
+                    await together(
+                        on_thread(put, encoded, extent.chunks[start : start + each])
+                        for start in range(0, len(extent.chunks), each)
+                    )
 
         def put(encoded: memoryview, some: Sequence[tuple[tuple[int, ...], int, int]]) -> None:
             for place, begin, end in some:

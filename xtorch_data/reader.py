@@ -27,7 +27,7 @@ from .streams import BLOCK_TRANSFORM, generator
 from .transforms import Transform
 from .windows import Windows
 
-__all__ = ["ReadError", "Reader", "Region", "Rest", "check_preprocessed"]
+__all__ = ["ReadError", "Reader", "Region", "Rest", "check_preprocessed", "concurrent_reads"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,18 @@ logger = logging.getLogger(__name__)
 CONCURRENT_READS = 4
 # Of stores that are asked for chunks, which wait more than they work.
 CONCURRENT_FETCHES = 32
+
+
+def concurrent_reads(dataset: xr.Dataset) -> int:
+    """How many regions of a dataset are read at the same time.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        What is read, as it is read.
+    """
+    fetched = any(map(is_fetched, dataset.variables.values()))
+    return CONCURRENT_FETCHES if fetched else CONCURRENT_READS
 
 
 class ReadError(RuntimeError):
@@ -119,8 +131,7 @@ class Reader:
     _last: dict[Hashable, _Held] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        fetched = any(map(is_fetched, self.dataset.variables.values()))
-        self._slots = asyncio.Semaphore(CONCURRENT_FETCHES if fetched else CONCURRENT_READS)
+        self._slots = asyncio.Semaphore(concurrent_reads(self.dataset))
 
     async def read(self, load: Load) -> Region:
         """Read the region of a load."""
