@@ -1,7 +1,9 @@
 import asyncio
+import dataclasses
 import itertools
 import pickle
 import shutil
+import time
 
 import numcodecs
 import numpy as np
@@ -12,9 +14,11 @@ import zarr.codecs
 import zarr.storage
 from hypothesis import given
 from hypothesis import strategies as st
+from zarr.core.sync import _get_loop
 
 import xtorch_data as xtd
-from xtorch_data import direct
+from xtorch_data import awaiting, direct, shards
+from xtorch_data.awaiting import on_loop_of
 from xtorch_data.buffers import Buffers
 from xtorch_data.direct import ChunkError, DirectReader
 
@@ -230,3 +234,83 @@ def test_datasets_read_directly_and_give_what_isel_gives(tmp_path, opened):
             seen.append(number)
     assert sorted(seen) == list(range(34))
     assert dataset.stats().paths["read directly"] > 0
+
+
+def test_a_store_of_fsspec_is_read_in_its_loop_also_inside_other_stores():
+    async def where():
+        return asyncio.get_running_loop()
+
+    inner = zarr.storage.FsspecStore.from_url("memory://in-its-loop.zarr")
+    store = zarr.storage.LoggingStore(zarr.storage.WrapperStore(inner))
+    array = zarr.create_array(store, shape=(2,), dtype="f4", overwrite=True)
+
+    async def loops():
+        return asyncio.get_running_loop(), await on_loop_of(array, where())
+
+    ours, found = asyncio.run(loops())
+    assert found is not ours
+    assert found is _get_loop()
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize(("nbytes", "fewest", "most"), [(256, 1, 4), (10, 3, 3), (10**6, 1, 32)])
+def test_what_is_fetched_waits_for_memory_until_it_is_decoded(
+    monkeypatch, sharded, nbytes, fewest, most
+):
+    monkeypatch.setattr(awaiting, "FETCHED_BYTES", nbytes)
+    monkeypatch.setattr(awaiting, "FEWEST_FETCHED", fewest)
+    monkeypatch.setattr(shards, "MOST_BYTES", 0)  # each chunk by itself
+    array = zarr.create_array(
+        zarr.storage.MemoryStore(), shape=(32, 16), chunks=(1, 16), dtype="f4", compressors=None,
+        shards=(32, 16) if sharded else None,
+    )  # fmt: skip
+    array[...] = expected = np.arange(512, dtype="f4").reshape(32, 16)
+    there, peaks = [], []
+
+    class Noting(zarr.storage.WrapperStore):
+        async def get(self, key, prototype, byte_range=None):
+            found = await super().get(key, prototype, byte_range)
+            if "c/" in key and len(found) == 64:  # not the index of a shard
+                there.append(1)
+                peaks.append(len(there))
+            return found
+
+    def decode(encoded, out):
+        time.sleep(1e-3)
+        out.reshape(-1)[...] = np.frombuffer(encoded, "f4")
+        there.pop()
+
+    reader = DirectReader.of(zarr.open_array(Noting(array.store), mode="r"))
+    reader = dataclasses.replace(reader, decode=decode)
+    for _ in range(2):
+        found = asyncio.run(reader.read_async((slice(32), slice(16)), Buffers(10**6)))
+        np.testing.assert_array_equal(found, expected)
+    assert 1 < max(peaks) <= most
+
+
+def test_who_is_given_up_as_it_waits_for_memory_takes_none(monkeypatch):
+    monkeypatch.setattr(awaiting, "FETCHED_BYTES", 8)
+    monkeypatch.setattr(awaiting, "FEWEST_FETCHED", 1)
+    held = []
+
+    async def hold(nbytes):
+        async with awaiting.room_for(nbytes):
+            held.append(nbytes)
+            assert sum(held) <= 8
+            try:
+                await asyncio.sleep(1e-3)
+            finally:
+                held.remove(nbytes)
+
+    async def many():
+        for _ in range(3):
+            tasks = [asyncio.ensure_future(hold(1 + n % 8)) for n in range(24)]
+            await asyncio.sleep(0)
+            for task in tasks[1::3]:
+                task.cancel()
+            found = await asyncio.gather(*tasks, return_exceptions=True)
+            failed = [each for each in found if each is not None]
+            assert all(isinstance(each, asyncio.CancelledError) for each in failed)
+        await asyncio.wait_for(hold(8), 5)  # all is free again
+
+    asyncio.run(many())

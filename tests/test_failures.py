@@ -1,6 +1,8 @@
 """Chunks that cannot be read: an error, or samples that are left out and counted."""
 
+import collections
 import logging
+import time
 
 import dask.array
 import numpy as np
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 from strategies import examples
 
 import xtorch_data as xtd
+from xtorch_data import retry
+from xtorch_data.sources import as_source, chunk_keys
 
 TIME, X, CHUNK = 60, 12, (5, 4)
 
@@ -384,3 +388,152 @@ def test_a_store_that_goes_in_the_middle_of_an_epoch_is_an_error_and_no_fill_val
     (tmp_path / "elsewhere").rename(path)
     np.testing.assert_array_equal(samples[70][0].numpy(), ds["a"].values[350:355])
     assert len(list(dataset)) == 40
+
+
+# What fails in passing beside damage, and how soon damage is told
+
+
+class Unsteady(Denying):
+    """Fails each second time that it is asked for a chunk, in passing."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.asked = collections.Counter()
+
+    async def get(self, key, *args, **kwargs):
+        self.asked[key] += "/c/" in key
+        if self.asked[key] and self.asked[key] % 2 == 0:
+            raise TimeoutError("for now")
+        return await super().get(key, *args, **kwargs)
+
+
+@pytest.mark.parametrize("how", ["directly", "dask"])
+def test_what_fails_in_passing_beside_damage_is_not_skipped(tmp_path, how, monkeypatch):
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 1e-3)
+    ds = fields(tmp_path / "d.zarr")
+    store = Unsteady(zarr.storage.LocalStore(tmp_path / "d.zarr", read_only=True))
+    lazy = xr.open_zarr(store, consolidated=False, chunks={} if how == "dask" else None)
+    dataset = xtd.IterableDataset(
+        lazy, {"time": 3, "x": 4}, inputs=["a", "b"], batch_size=9, on_error="skip"
+    )
+    checked(dataset, ds, {(2, 1)})
+    assert len(dataset.stats().failures) == 1
+
+
+@pytest.mark.parametrize("bad", [0, 37, 63])
+def test_a_damaged_chunk_of_a_graph_is_found_by_halves(bad):
+    computed = []
+
+    def block(values, block_info=None):
+        (number,) = block_info[0]["chunk-location"]
+        computed.append(number)
+        if number == bad:
+            raise OSError("a bad sector")
+        return values
+
+    data = dask.array.map_blocks(block, dask.array.zeros(256, chunks=4), dtype="f8")
+    dataset = xtd.IterableDataset(xr.Dataset({"a": ("time", data)}), {"time": 4}, retries=0)
+    computed.clear()
+    with pytest.raises(xtd.ReadError, match=rf"'a' at isel\(time={4 * bad}:{4 * bad + 4}\)"):
+        list(dataset)
+    # All of it, and then halves of halves.
+    assert len(computed) <= 2 * 64 + 1
+    assert dataset.stats().paths.get("computed by dask", 0) <= 6
+
+
+class Gone(zarr.storage.WrapperStore):
+    """Is not there any more; `errors` come before it says so."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.gone, self.errors = False, []
+
+    async def get(self, key, *args, **kwargs):
+        if not self.gone:
+            return await super().get(key, *args, **kwargs)
+        if "/c/" not in key and self.errors:
+            raise self.errors.pop()
+        return None
+
+
+@pytest.mark.parametrize(
+    ("errors", "told"),
+    [
+        ([TimeoutError("slow down")] * 2, "the store is not there any more"),
+        ([TimeoutError("slow down")] * 99, "slow down"),
+        ([OSError("broken")], "broken"),
+        ([PermissionError("no")], None),
+        ([NotImplementedError()], None),
+    ],
+)
+@pytest.mark.parametrize("way", ["directly", "by zarr"])
+def test_only_a_store_that_may_not_be_asked_is_believed(tmp_path, monkeypatch, errors, told, way):
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 1e-3)
+    fields(tmp_path / "d.zarr", names=["a"])
+    store = Gone(zarr.storage.LocalStore(tmp_path / "d.zarr", read_only=True))
+    lazy = xr.open_zarr(store, consolidated=False, chunks=None)
+    if way == "by zarr":
+        lazy = lazy.isel(time=list(range(TIME)))
+    dataset = xtd.IterableDataset(lazy, {"time": TIME, "x": X})
+    store.gone, store.errors = True, list(errors)
+    if told is None:
+        assert next(iter(dataset)).x.isnan().all()
+    else:
+        with pytest.raises(xtd.ReadError, match=told):
+            next(iter(dataset))
+
+
+def test_what_stands_in_is_the_last_sample_before_however_long_that_takes(tmp_path):
+    rng = np.random.default_rng(0)
+    path, bad = tmp_path / "d.zarr", [3, 4, 5, 9, 20, 21]
+    ds = xr.Dataset({"a": (("time", "x"), rng.normal(size=(250, X)).astype("f4"))})
+    ds.to_zarr(path, consolidated=False, encoding={"a": {"chunks": (10, X)}})
+    for place in bad:
+        (path / "a" / "c" / str(place) / "0").write_bytes(b"not what it was")
+
+    def slow(sample):
+        if int(sample["time"][0]) // 10 + 1 in bad:
+            time.sleep(0.03)  # so that the batch after it is gathered before it
+        return sample
+
+    dataset = xtd.IterableDataset(
+        xtd.open_zarr(path, consolidated=False).assign_coords(time=np.arange(250)),
+        {"time": 5, "x": X},
+        batch_size=2,
+        memory="2 kB",
+        on_error="skip",
+        transform=slow,
+    )
+    expected, last = [], None
+    for chunk in range(25):
+        if chunk in bad:
+            expected.append([last])
+        else:
+            last = 2 * chunk
+            expected.append([last, last + 1])
+    assert [batch.index.tolist() for batch in dataset] == expected
+
+
+def test_naming_the_chunks_of_a_region_does_not_list_them(monkeypatch):
+    array = zarr.create_array(
+        zarr.storage.MemoryStore(), shape=(60, 12), chunks=(5, 4), dtype="f4",
+        dimension_names=("time", "x"), name="a",
+    )  # fmt: skip
+    named = []
+    encode = type(array.metadata).encode_chunk_key
+    monkeypatch.setattr(
+        type(array.metadata),
+        "encode_chunk_key",
+        lambda self, place: named.append(place) or encode(self, place),
+    )
+    variable = as_source(array).dataset["a"].variable
+    for part, expected in [
+        (variable, ["a/c/0/0", "a/c/11/2"]),
+        (variable[::-2, 3], ["a/c/0/0", "a/c/11/0"]),
+        (variable[[40, 2, 17], 4:8], ["a/c/0/1", "a/c/8/1"]),
+        (variable[7:9, 5], ["a/c/1/1"]),
+        (variable[4:4], []),
+    ]:
+        named.clear()
+        assert chunk_keys(part)[0] == expected
+        assert len(named) <= 2

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import xarray as xr
+import zarr.storage
 from strategies import MORE
 
 import xtorch_data as xtd
@@ -34,7 +35,7 @@ class Case:
     chunks: dict = field(default_factory=lambda: {"a": (8, Y, X)})
     input_dims: dict = field(default_factory=lambda: WINDOW)
     input_overlap: dict = field(default_factory=lambda: OVERLAP)
-    kind: str = "zarr"  # or "netcdf", "dask", "memory"
+    kind: str = "zarr"  # or "fetched", "netcdf", "dask", "memory"
     dtype: str = "float32"
     packed: bool = False
     compressed: bool = False
@@ -73,6 +74,7 @@ CASES = {
     "netcdf": Case(kind="netcdf", arguments=SHUFFLED),
     "netcdf in order": Case(kind="netcdf"),
     "dask": Case(kind="dask", arguments=SHUFFLED),
+    "fetched": Case(kind="fetched", arguments={"memory": "3 MB", **SHUFFLED}),
     "memory": Case(kind="memory", arguments=SHUFFLED),
     "memory, float64": Case(kind="memory", dtype="float64", arguments=SHUFFLED),
 }  # fmt: skip
@@ -113,6 +115,9 @@ def make(case, folder):
         ds.to_netcdf(folder / "data.nc", encoding=encoding)
         return xr.open_dataset(folder / "data.nc")
     ds.to_zarr(folder / "data.zarr", encoding=encoding, consolidated=False, zarr_format=3)
+    if case.kind == "fetched":
+        store = zarr.storage.LocalStore(folder / "data.zarr", read_only=True)
+        return xtd.open_zarr(zarr.storage.WrapperStore(store), consolidated=False)
     opened = xr.open_zarr if case.kind == "dask" else xtd.open_zarr
     return opened(folder / "data.zarr", consolidated=False)
 

@@ -1,4 +1,5 @@
 import asyncio
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from xtorch_data import shards as module
 from xtorch_data.buffers import Buffers
 from xtorch_data.direct import ChunkError, DirectReader
+from xtorch_data.retry import retried
 
 
 class Counting(zarr.storage.WrapperStore):
@@ -138,15 +140,55 @@ def test_damage_is_an_error_that_names_the_shard(damage):
         assert "chunk (" in str(caught.value)
 
 
-def test_few_indexes_are_kept_if_they_are_large(monkeypatch):
+def test_few_indexes_are_kept_of_all_arrays_together_if_they_are_large(monkeypatch):
     array = sharded()
-    reader = DirectReader.of(array)
     monkeypatch.setattr(module, "KEPT_BYTES", 3 * 132)
-    np.testing.assert_array_equal(read(reader, slice(None), slice(None)), array[...])
-    assert len(reader.shards._known) == 3
+    for arrays, kept in [(1, 3), (2, 1), (9, 1)]:
+        monkeypatch.setattr(module, "_alive", weakref.WeakSet())  # none of other tests
+        readers = [DirectReader.of(array) for _ in range(arrays)]
+        for reader in readers:
+            np.testing.assert_array_equal(read(reader, slice(None), slice(None)), array[...])
+            assert len(reader.shards._known) == kept
 
 
 def test_other_shards_are_left_to_zarr(tmp_path):
     assert DirectReader.of(sharded(filters=[zarr.codecs.TransposeCodec(order=(1, 0))])) is None
     local = zarr.create_array(tmp_path / "a.zarr", shape=(8,), chunks=(2,), shards=(4,), dtype="f4")
     assert DirectReader.of(local) is None
+
+
+def test_a_read_that_is_not_tried_again_joins_one_that_is_and_fails_with_the_error_itself():
+    array = sharded()
+    reader = DirectReader.of(array)
+
+    async def denied(*_):
+        await asyncio.sleep(0.01)
+        raise PermissionError("no")
+
+    array.store.get = denied
+
+    async def both():
+        reads = [reader.read_async((slice(8), slice(6)), Buffers(10**6)) for _ in range(2)]
+        tried_again = retried(lambda: reads[0], 1, lambda: None, "a shard")
+        return await asyncio.gather(tried_again, reads[1], return_exceptions=True)
+
+    for error in asyncio.run(both()):
+        assert isinstance(error, ChunkError)
+        assert isinstance(error.__cause__, PermissionError)
+
+
+def test_many_chunks_side_by_side_are_one_extent_found_in_a_walk(monkeypatch):
+    looked = []
+
+    def counting(*values):
+        values = list(values[0]) if len(values) == 1 else values
+        looked.append(len(values))
+        return max(values)
+
+    monkeypatch.setattr(module, "max", counting, raising=False)
+    count = 500
+    found = module.Shards((), (count,), True, True)
+    index = np.stack([np.arange(count) * 9, np.full(count, 9)], axis=1).astype(np.uint64)
+    [extent], _ = found.extents(index, [(place,) for place in range(count)])
+    assert (extent.start, extent.stop, len(extent.chunks)) == (0, 9 * count, count)
+    assert sum(looked) <= 5 * count  # not a look at all before it for every chunk

@@ -55,3 +55,20 @@ def test_bytes_read_are_those_of_the_regions(tmp_path):
     dataset = xtd.IterableDataset(opened, {"time": 5, "x": -1}, {"time": 4}, inputs="v")
     list(dataset)
     assert dataset.stats().bytes_read == 100 * 4 * 4  # float64 becomes float32 as it is read
+
+
+@pytest.mark.parametrize("chunks", [None, {}])
+def test_bytes_read_are_also_those_of_variables_that_blocks_share(tmp_path, chunks):
+    ds = xr.Dataset({"v": (("time", "x"), np.zeros((100, 4), "f4")), "mask": ("x", np.ones(4))})
+    ds.to_zarr(tmp_path / "v.zarr", encoding={"v": {"chunks": (10, 4)}}, consolidated=False)
+    opened = xr.open_zarr(tmp_path / "v.zarr", consolidated=False, chunks=chunks)
+    dataset = xtd.IterableDataset(
+        opened,
+        {"time": 5, "x": -1},
+        inputs="v",
+        preprocess=lambda block: block.assign(v=block["v"] * block["mask"]).astype("f4"),
+        memory="1 kB",
+    )
+    list(dataset)
+    assert dataset.stats().blocks_read > 1
+    assert dataset.stats().bytes_read == 100 * 4 * 4 + 4 * ds["mask"].dtype.itemsize

@@ -21,13 +21,14 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore
 
-from .awaiting import on_loop_of, on_thread, request_slots, together
+from .awaiting import on_loop_of, on_thread, request_slots, room_for, together
 from .buffers import Buffers
 from .decoders import Decoder, Encoded, copied, decoder_of, scratch
 from .presence import require_array, require_local_array
 from .redact import redacted, words_of
 from .retry import GivenUp, retried_alone
-from .shards import Extent, Shards
+from .shards import Extent, Index, Shards
+from .stores import innermost
 
 __all__ = ["ChunkError", "DirectReader"]
 
@@ -78,6 +79,10 @@ class _Chunk:
     inside: tuple[slice, ...]  # of the chunk
     target: tuple[slice, ...]  # of the region
     whole: bool
+
+
+_ByNumbers = dict[tuple[int, ...], _Chunk]
+_OfShards = dict[tuple[int, ...], list[tuple[int, ...]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,9 +175,9 @@ class DirectReader:
             if self.shards is None:
                 jobs = (self._fetch(chunk, out) for chunk in self._chunks(along))
             else:
-                jobs = self._fetches_of_shards(self.shards, along, out)
+                jobs = await self._fetches_of_shards(self.shards, along, out)
         if any(await together(jobs)):
-            await on_loop_of(self.array, require_array(self.array))
+            await require_array(self.array)
         return out.reshape(shape)
 
     def _chunks_of_a_task(self, count: int) -> int:
@@ -263,10 +268,11 @@ class DirectReader:
 
     async def _fetch(self, chunk: _Chunk, out: Array) -> bool:
         """Read a chunk from any store; returns whether it is not there."""
-        found = await self._get(chunk.key, _whole(self.array.store))
-        with self._named(chunk.key):
-            await on_thread(self._put, chunk, found, out)
-        return found is None
+        async with room_for(self._chunk_nbytes):
+            found = await self._get(chunk.key, _whole(self.array.store))
+            with self._named(chunk.key):
+                await on_thread(self._put, chunk, found, out)
+            return found is None
 
     async def _get(self, key: str, wanted: ByteRequest | None) -> memoryview | None:
         """An object, or some bytes of it."""
@@ -299,31 +305,42 @@ class DirectReader:
         except Exception as error:
             raise ChunkError.of(self.array, key) from error
 
-    def _fetches_of_shards(
+    async def _fetches_of_shards(
         self, shards: Shards, along: Sequence[_Along], out: Array
     ) -> Iterator[Coroutine[Any, Any, bool]]:
         """Read chunks of a region by byte ranges of their shards; whether a shard is not there."""
-        chunks = {chunk.numbers: chunk for chunk in self._chunks(along)}
+
+        def worked_out() -> tuple[_ByNumbers, _OfShards]:
+            found = {chunk.numbers: chunk for chunk in self._chunks(along)}
+            return found, shards.by_shard(found)
+
+        # On threads: tens of thousands of chunks would keep the event loop busy.
+        chunks, of_shards = await on_thread(worked_out)
 
         async def of_shard(shard: tuple[int, ...], places: list[tuple[int, ...]]) -> bool:
             key = chunks[places[0]].key
             with self._named(key):
                 index = await shards.index(shard, lambda wanted: self._get(key, wanted))
-                extents, missing = shards.extents(index, places)
-            for place in missing:
-                self._put(chunks[place], None, out)
+                extents = await on_thread(extents_of, index, places)
             await together(of_extent(key, extent) for extent in extents)
             return index is None
 
+        def extents_of(index: Index | None, places: list[tuple[int, ...]]) -> list[Extent]:
+            extents, missing = shards.extents(index, places)
+            for place in missing:
+                self._put(chunks[place], None, out)
+            return extents
+
         async def of_extent(key: str, extent: Extent) -> None:
-            found = await self._get(key, RangeByteRequest(extent.start, extent.stop))
-            encoded = memoryview(b"") if found is None else found  # gone meanwhile
-            each = self._chunks_of_a_task(len(extent.chunks))
-            with self._named(key):
-                await together(
-                    on_thread(put, encoded, extent.chunks[start : start + each])
-                    for start in range(0, len(extent.chunks), each)
-                )
+            async with room_for(extent.stop - extent.start):
+                found = await self._get(key, RangeByteRequest(extent.start, extent.stop))
+                encoded = memoryview(b"") if found is None else found  # gone meanwhile
+                each = self._chunks_of_a_task(len(extent.chunks))
+                with self._named(key):
+                    await together(
+                        on_thread(put, encoded, extent.chunks[start : start + each])
+                        for start in range(0, len(extent.chunks), each)
+                    )
 
         def put(encoded: memoryview, some: Sequence[tuple[tuple[int, ...], int, int]]) -> None:
             for place, begin, end in some:
@@ -333,7 +350,7 @@ class DirectReader:
                     error.add_note(f"chunk {place} of the shard")
                     raise
 
-        return (of_shard(*each) for each in shards.by_shard(chunks).items())
+        return (of_shard(*each) for each in of_shards.items())
 
     def _put(self, chunk: _Chunk, encoded: Encoded | None, out: Array) -> None:
         """Put the values of a chunk where they belong; one that is missing is the fill value."""
@@ -354,7 +371,7 @@ class DirectReader:
 
 def _whole(store: Store) -> OffsetByteRequest | None:
     """How to ask for a whole object: s3fs would ask for its size first, in a request of its own."""
-    is_s3fs = type(getattr(store, "fs", None)).__module__.partition(".")[0] == "s3fs"
+    is_s3fs = type(getattr(innermost(store), "fs", None)).__module__.partition(".")[0] == "s3fs"
     return OffsetByteRequest(0) if is_s3fs else None
 
 

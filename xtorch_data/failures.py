@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from .chunks import Chunks
 from .direct import ChunkError
 from .epoch import Box
 from .redact import redacted, words_of
+from .retry import is_transient
 from .sources import chunk_keys
 from .windows import IntArray, Windows
 
@@ -136,7 +137,7 @@ async def read_by_chunks(
     variable: xr.Variable,
     region: Region,
     grids: Mapping[Hashable, Chunks],
-    load: Callable[[xr.Variable], Awaitable[None]],
+    load: Callable[[xr.Variable, Region], Awaitable[None]],
     source: str,
 ) -> list[Failure]:
     """Read a lazy variable chunk by chunk, into it; what fails becomes NaN, or 0 for integers.
@@ -152,7 +153,7 @@ async def read_by_chunks(
     grids : mapping of Hashable to Chunks
         Its chunk grid along dims.
     load : callable
-        Loads a variable, in place.
+        Loads a part of it, given with where that lies, in place.
     source : str
         Where the data comes from.
 
@@ -164,11 +165,13 @@ async def read_by_chunks(
     fill = np.nan if variable.dtype.kind in "fc" else 0
     values = np.full(variable.shape, fill, dtype=variable.dtype)
     failures = []
-    for cell in _cells(variable.dims, region, grids):
+    cuts = _cuts(variable.dims, region, grids)
+    for found in itertools.product(*cuts.values()):
+        cell = dict(zip(cuts, found, strict=True))
         inside = _inside(cell, region)
         part = variable.isel(inside).copy(deep=False)
         try:
-            await load(part)
+            await load(part, cell)
         except MemoryError:
             raise
         except Exception as error:
@@ -186,19 +189,36 @@ async def first_failure(
     variable: xr.Variable,
     region: Region,
     grids: Mapping[Hashable, Chunks],
-    load: Callable[[xr.Variable], Awaitable[None]],
+    load: Callable[[xr.Variable, Region], Awaitable[None]],
 ) -> tuple[xr.Variable, Region] | None:
-    """The first chunk that cannot be read on its own, still lazy, and where it lies; or None.
+    """A chunk that cannot be read on its own, still lazy, and where it lies; or None.
 
-    The parameters are those of `read_by_chunks`.
+    It is looked for by halves: all that is read for it is at most once as much as the region, in as
+    few reads as there are halvings. The parameters are those of `read_by_chunks`.
     """
-    for cell in _cells(variable.dims, region, grids):
-        part = variable.isel(_inside(cell, region)).copy(deep=False)
+    cuts = _cuts(variable.dims, region, grids)
+    if not all(cuts.values()):
+        return None  # of an empty region
+
+    def of(cuts: Mapping[Hashable, list[slice]]) -> tuple[xr.Variable, Region]:
+        box = {dim: slice(some[0].start, some[-1].stop) for dim, some in cuts.items()}
+        return variable.isel(_inside(box, region)).copy(deep=False), box
+
+    async def fails(cuts: Mapping[Hashable, list[slice]]) -> bool:
         try:
-            await load(part.copy(deep=False))
-        except Exception:
-            return part, cell
-    return None
+            await load(*of(cuts))
+        except Exception as error:
+            return not is_transient(error)  # of which no chunk is to blame
+        return False
+
+    known = False  # whether what is left has failed itself, not just all of which it is the rest
+    while any(len(some) > 1 for some in cuts.values()):
+        dim = max(cuts, key=lambda each: len(cuts[each]))
+        middle = len(cuts[dim]) // 2
+        first = {**cuts, dim: cuts[dim][:middle]}
+        known = await fails(first)
+        cuts = first if known else {**cuts, dim: cuts[dim][middle:]}
+    return of(cuts) if known or await fails(cuts) else None
 
 
 def _inside(cell: Region, region: Region) -> dict[Hashable, slice]:
@@ -209,13 +229,14 @@ def _inside(cell: Region, region: Region) -> dict[Hashable, slice]:
     }
 
 
-def _cells(
+def _cuts(
     dims: Sequence[Hashable], region: Region, grids: Mapping[Hashable, Chunks]
-) -> Iterator[dict[Hashable, slice]]:
-    """The chunks that a region touches, cut to it."""
-    along = []
-    dims = [dim for dim in dims if dim in region]  # along others, all of it is wanted
+) -> dict[Hashable, list[slice]]:
+    """The chunks that a region touches, cut to it, along each dim; along others, all is wanted."""
+    found = {}
     for dim in dims:
+        if dim not in region:
+            continue
         cuts = []
         start, stop = region[dim].start, region[dim].stop
         grid = grids.get(dim)
@@ -224,6 +245,5 @@ def _cells(
             end = grid.end_of(start) if grid is not None and known else stop
             cuts.append(slice(start, min(end, stop)))
             start = end
-        along.append(cuts)
-    for found in itertools.product(*along):
-        yield dict(zip(dims, found, strict=True))
+        found[dim] = cuts
+    return found

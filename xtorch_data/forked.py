@@ -17,6 +17,7 @@ from zarr.storage import FsspecStore
 
 from .layers import layers
 from .lazy import has_pipeline_of_zarrs, with_pipeline_of_zarr
+from .stores import innermost
 
 __all__ = ["let_forks_wait_for_reads", "make_safe"]
 
@@ -100,8 +101,9 @@ def make_safe(data: xr.Dataset) -> None:
             array = wrapper.get_array() if hasattr(wrapper, "get_array") else None
             if not isinstance(array, zarr.Array):
                 continue
-            store = type(array.store).__name__
-            why = _LOST_THREADS if _has_sessions(array.store) else _UNSAFE_STORES.get(store)
+            found = innermost(array.store)
+            store = type(found).__name__
+            why = _LOST_THREADS if _has_sessions(found) else _UNSAFE_STORES.get(store)
             if why is not None:
                 raise RuntimeError(
                     f"this worker was forked, and variable {name!r} is read from a {store}, {why}. "

@@ -77,7 +77,7 @@ class _RecycledArray(ZarrArrayWrapper):
     async def _checked_async(self, reading: Coroutine[Any, Any, Any]) -> Any:
         values = await on_loop_of(self._array, reading)
         if await on_thread(self._has_fill_value, values):
-            await on_loop_of(self._array, require_array(self._array))
+            await require_array(self._array)
         return values
 
     def _has_fill_value(self, values: Any) -> bool:

@@ -12,16 +12,18 @@ import numpy as np
 import xarray as xr
 from dask.system import CPU_COUNT as CORES
 
+from .awaiting import FETCHED_BYTES, FEWEST_FETCHED
 from .buffers import LARGER
 from .chunks import Layout, merged
 from .epoch import Load, Stage, shared_box
 from .intervals import Interval, total
-from .lazy import is_lazy, read_path, stored_dtype
+from .lazy import is_fetched, is_lazy, read_path, stored_dtype
 from .pipeline import Lookahead
 from .plan import Plan
 from .prepare import joins
-from .reader import CONCURRENT_READS
+from .reader import concurrent_reads
 from .samples import Samples
+from .shards import MOST_BYTES
 from .windows import Windows
 
 __all__ = ["PeakMemory", "peak_memory"]
@@ -103,7 +105,7 @@ def peak_memory(
         _Footprint.of(layout, data.variables[layout.name], samples, plan) for layout in plan.layouts
     )
     decoding = CORES * max((each.scratch for each in variables), default=0)
-    process = _Process(plan, samples, variables)
+    process = _Process(plan, samples, variables, concurrent_reads(data))
     worst = PeakMemory(0, 0, 0, 0)
     for blocks, passing, walked in process.moments(_some(plan.stages(epoch, part), plan)):
         ready = min(most, -(-walked // size))
@@ -146,6 +148,10 @@ class _Footprint:
         Whether dask puts it together from chunks.
     scratch : int
         Bytes of a chunk, or two, that each thread needs to decode one.
+    fetched : int
+        As it comes from a store that is asked for each chunk; 0 for others.
+    room : int
+        Bytes, not of one value, that may be fetched and not decoded at a time.
     """
 
     layout: Layout
@@ -156,6 +162,8 @@ class _Footprint:
     recycled: bool
     graph: bool
     scratch: int
+    fetched: int = 0
+    room: int = 0
 
     @classmethod
     def of(cls, layout: Layout, variable: xr.Variable, samples: Samples, plan: Plan) -> _Footprint:
@@ -180,6 +188,10 @@ class _Footprint:
             copies = 2 if plan.shuffle or not _in_rows(layout) else 1
             encoded = (stored or variable.dtype).itemsize
             scratch = 0 if _needs_no_scratch(variable, layout) else copies * chunk * encoded
+        fetched = (stored or variable.dtype).itemsize if lazy and is_fetched(variable) else 0
+        most = chunk * fetched
+        if variable.encoding.get("shards"):  # of which chunks are fetched together
+            most = max(most, MOST_BYTES)
         return cls(
             layout=layout,
             read=0 if variable._in_memory else variable.dtype.itemsize * outside,
@@ -189,6 +201,8 @@ class _Footprint:
             recycled=path in ("directly", "by zarr") or stored is not None,
             graph=variable.chunks is not None,
             scratch=scratch,
+            fetched=fetched * outside,
+            room=max(FETCHED_BYTES, FEWEST_FETCHED * most) if fetched else 0,
         )
 
     @property
@@ -216,6 +230,8 @@ def _alike(variables: Iterable[_Footprint]) -> list[_Footprint]:
                 cast=before.cast + each.cast,
                 stored=before.stored + each.stored,
                 scratch=max(before.scratch, each.scratch),
+                fetched=before.fetched + each.fetched,
+                room=max(before.room, each.room),
             )
         found[key] = each
     return list(found.values())
@@ -253,10 +269,13 @@ class _Flight:
 class _Process:
     """What the engine does with memory, as `pipeline` and `Buffers` do it, without doing it."""
 
-    def __init__(self, plan: Plan, samples: Samples, variables: Sequence[_Footprint]) -> None:
+    def __init__(
+        self, plan: Plan, samples: Samples, variables: Sequence[_Footprint], concurrent: int
+    ) -> None:
         # Of many variables, most are planned alike.
         self._plan = replace(plan, layouts=tuple(merged(plan.layouts)))
         self._variables = variables
+        self._concurrent = concurrent
         self._parts = samples.recipe.parts
         self._transformed = frozenset(samples.recipe.transforms)
         self._lent = 0
@@ -372,16 +391,16 @@ class _Process:
         loads = deque((flight, load) for flight in flights for load in flight.stage.loads)
         under_way: deque[tuple[_Flight, Load, list[tuple[int, bool]]]] = deque()
         while loads or under_way:
-            while loads and len(under_way) < CONCURRENT_READS:
+            while loads and len(under_way) < self._concurrent:
                 flight, load = loads.popleft()
                 if load.key not in self._cached:
                     under_way.append((flight, load, self._begin(load)))
             if not under_way:
                 return
-            yield sum(size for *_, lent in under_way for size, recycled in lent if not recycled)
+            yield self._passing(under_way)
             # Each core decodes one.
             done = [(*each, self._finish(*each[:2])) for each in islice(under_way, CORES)]
-            yield sum(size for *_, lent in under_way for size, recycled in lent if not recycled)
+            yield self._passing(under_way)
             for flight, load, lent, taken in done:
                 under_way.popleft()
                 for size, recycled in lent:
@@ -393,6 +412,18 @@ class _Process:
                     self._held -= nbytes
                 else:
                     flight.taken += taken
+
+    def _passing(self, under_way: Iterable[tuple[_Flight, Load, list[tuple[int, bool]]]]) -> int:
+        """Bytes that are there while loads are read, and those fetched for them and not decoded."""
+        passing = fetched = 0
+        for _, load, lent in under_way:
+            passing += sum(size for size, recycled in lent if not recycled)
+            fetched += sum(
+                each.fetched * _values(each.layout, self._extents(load, each), decoded=True)
+                for each in self._variables
+                if each.fetched
+            )
+        return passing + min(fetched, max((each.room for each in self._variables), default=0))
 
     def _keeps(self, load: Load) -> bool:
         """Whether a cache keeps what was made of a load."""

@@ -32,6 +32,7 @@ from .graphs import threads_for_graphs
 from .loaded import Loaded, Located
 from .prepare import Preparer, Tail
 from .reader import Reader, ReadError, Rest
+from .stand_ins import StandIn
 from .stats import Recorder
 
 __all__ = ["Lookahead", "run"]
@@ -172,15 +173,16 @@ def run(
     threads.begin(flights)
     jobs = _jobs(flights.portions(batches), lookahead.together)
     waiting: deque[Future[list[Batch | Exception]]] = deque()
+    stand_in: StandIn | None = None
     try:
         while True:
             while len(waiting) < lookahead.jobs:
                 taken = next(jobs, None)
                 if taken is None:
                     break
-                waiting.append(
-                    threads.gather.submit(_gather_all, taken, flights, assemble, single, recorder)
-                )
+                stand_in = StandIn(stand_in)
+                how = flights, assemble, single, recorder
+                waiting.append(threads.gather.submit(_gather_all, taken, stand_in, *how))
             if not waiting:
                 return
             with recorder.timed("wait"):
@@ -280,8 +282,17 @@ def _jobs(batches: Iterator[list[_Portion]], together: int) -> Iterator[list[lis
         yield job
 
 
-def _gather_all(batches: list[list[_Portion]], *how: Any) -> list[Batch | Exception]:
+def _gather_all(
+    batches: list[list[_Portion]], stand_in: StandIn, *how: Any
+) -> list[Batch | Exception]:
     """Gather some batches, on a thread; what went wrong comes after those before it."""
+    try:
+        return _gathered(batches, stand_in, *how)
+    finally:
+        stand_in.end()
+
+
+def _gathered(batches: list[list[_Portion]], *how: Any) -> list[Batch | Exception]:
     stretches: dict[_Flight, tuple[int, int]] = {}
     for portion in itertools.chain.from_iterable(batches):
         start, _ = stretches.get(portion.flight, (portion.start, 0))
@@ -301,6 +312,7 @@ def _gather(
     portions: list[_Portion],
     stretches: dict[_Flight, tuple[int, int]],
     located: dict[_Flight, Located],
+    stand_in: StandIn,
     flights: _Flights,
     assemble: Callable[[int], Assembly],
     single: bool,
@@ -326,9 +338,9 @@ def _gather(
         assembly.add(row, loaded, found)
         row += len(found.numbers)
         if len(found.numbers):
-            flights.keep(loaded, found)
+            flights.keep(stand_in, loaded, found)
         elif portion is portions[-1] and row == 0:
-            flights.stand_in(assembly, loaded)
+            flights.stand_in(stand_in, assembly, loaded)
         del loaded
         seconds += time.perf_counter() - begun
         flights.done(portion)
@@ -383,8 +395,6 @@ class _Flights:
         self._before: _Flight | None = None  # the one that was last begun
         self._last: _Flight | None = None  # the one that was last planned
         self._closed = False
-        # A sample that stands in where nothing can be read, with its stage.
-        self._spare: tuple[Loaded, Located] | None = None
 
     def portions(self, batches: Iterator[int]) -> Iterator[list[_Portion]]:
         """What each batch takes from which stages."""
@@ -424,24 +434,25 @@ class _Flights:
                 flight.carries = ()
                 self._read_ahead()
 
-    def keep(self, loaded: Loaded, found: Located) -> None:
+    def keep(self, stand_in: StandIn, loaded: Loaded, found: Located) -> None:
         """Keep a sample in case nothing of a later batch can be read."""
         if self._reader.skipping:
-            self._spare = loaded, found.part(0, 1)
+            stand_in.keep(loaded, found.part(0, 1))
 
-    def stand_in(self, assembly: Assembly, loaded: Loaded) -> None:
+    def stand_in(self, stand_in: StandIn, assembly: Assembly, loaded: Loaded) -> None:
         """Put a sample that is there into a batch of which nothing could be read.
 
         The batch cannot be left out: all ranks must have as many, and a state counts them.
         """
         found = loaded.one_that_is_there()
         if found is not None:
-            self._spare = loaded, found
-        if self._spare is None:
+            stand_in.keep(loaded, found)
+        kept = stand_in.last()
+        if kept is None:
             what = "; ".join(map(str, self._reader.failures[:3]))
             raise ReadError(f"no sample of a whole batch could be read, nor one before it: {what}")
-        assembly.add(0, *self._spare)
-        number = int(self._spare[1].numbers[0])
+        assembly.add(0, *kept)
+        number = int(kept[1].numbers[0])
         logger.warning("sample %d stands in for a batch of which nothing could be read", number)
         self._recorder.add(repeated=1)
 

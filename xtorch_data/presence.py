@@ -9,7 +9,9 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore
 
+from .awaiting import on_loop_of
 from .redact import redacted
+from .retry import GivenUp, retried_alone
 
 __all__ = ["require_array", "require_local_array"]
 
@@ -29,15 +31,24 @@ async def require_array(array: zarr.Array[Any]) -> None:
     ------
     FileNotFoundError
         If neither its metadata nor consolidated metadata is there.
+    Exception
+        If the store fails when it is asked. Not if it may not be asked, or does not answer such
+        questions: then it is believed.
     """
     if isinstance(array.store, LocalStore):
         return require_local_array(array)
     for key in _metadata_keys(array):
+
+        async def get(key: str = key) -> Any:
+            return await on_loop_of(array, array.store.get(key, default_buffer_prototype()))
+
         try:
-            if await array.store.get(key, default_buffer_prototype()) is not None:
+            if await retried_alone(get, key) is not None:
                 return None
-        except Exception:  # a store that cannot say is believed
-            return None
+        except Exception as error:
+            if _is_refused(error.__cause__ if isinstance(error, GivenUp) else error):
+                return None
+            raise
     raise _gone(array)
 
 
@@ -57,6 +68,17 @@ def require_local_array(array: zarr.Array[Any]) -> None:
     root = array.store.root  # type: ignore[attr-defined]
     if not any(os.path.exists(os.path.join(root, key)) for key in _metadata_keys(array)):
         raise _gone(array)
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether a store may or can not be asked."""
+    if isinstance(error, PermissionError | NotImplementedError):
+        return True
+    kind = type(error)
+    of_obstore = kind.__module__.partition(".")[0] == "obstore"
+    if of_obstore and kind.__name__ in {"PermissionDeniedError", "UnauthenticatedError"}:
+        return True
+    return getattr(error, "status", None) in (401, 403)  # of aiohttp
 
 
 def _metadata_keys(array: zarr.Array[Any]) -> list[str]:

@@ -27,7 +27,7 @@ from .streams import BLOCK_TRANSFORM, generator
 from .transforms import Transform
 from .windows import Windows
 
-__all__ = ["ReadError", "Reader", "Region", "Rest", "check_preprocessed"]
+__all__ = ["ReadError", "Reader", "Region", "Rest", "check_preprocessed", "concurrent_reads"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,18 @@ logger = logging.getLogger(__name__)
 CONCURRENT_READS = 4
 # Of stores that are asked for chunks, which wait more than they work.
 CONCURRENT_FETCHES = 32
+
+
+def concurrent_reads(dataset: xr.Dataset) -> int:
+    """How many regions of a dataset are read at the same time.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        What is read, as it is read.
+    """
+    fetched = any(map(is_fetched, dataset.variables.values()))
+    return CONCURRENT_FETCHES if fetched else CONCURRENT_READS
 
 
 class ReadError(RuntimeError):
@@ -119,8 +131,7 @@ class Reader:
     _last: dict[Hashable, _Held] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        fetched = any(map(is_fetched, self.dataset.variables.values()))
-        self._slots = asyncio.Semaphore(CONCURRENT_FETCHES if fetched else CONCURRENT_READS)
+        self._slots = asyncio.Semaphore(concurrent_reads(self.dataset))
 
     async def read(self, load: Load) -> Region:
         """Read the region of a load."""
@@ -146,13 +157,11 @@ class Reader:
             else:
                 shared[name], regions[name] = variable, region
         graphs = {name: each for name, each in own.items() if self._computes(name, each)}
-        read = dict(graphs)
         others = {name: each for name, each in own.items() if name not in graphs}
         computing = self._begin(graphs, shared, regions)
         jobs = [self._copy_shared(name, each, self._last[name]) for name, each in shared.items()]
-        await together([*computing, *jobs, self._read_own(others, regions, read)])
-        self.recorder.add(bytes_read=sum(variable.nbytes for variable in read.values()))
-        return Region(block, whole, on_disk=bool(own) and not read)
+        *_, read = await together([*computing, *jobs, self._read_own(others, regions)])
+        return Region(block, whole, on_disk=bool(own) and len(others) == len(own) and not read)
 
     async def aligned(self, load: Load, found: Region, earlier: Rest) -> tuple[xr.Dataset, Rest]:
         """The block of a load, from what it has read and what the load before has left over."""
@@ -190,15 +199,20 @@ class Reader:
         self,
         variables: Mapping[Hashable, xr.Variable],
         regions: Mapping[Hashable, Mapping[Hashable, slice]],
-        read: dict[Hashable, xr.Variable],
-    ) -> None:
-        """Read what no other block reads but for its halo; note what is read from the source."""
+    ) -> bool:
+        """Read what dask does not compute with others; whether any of it is from the source."""
+        read: dict[Hashable, xr.Variable] = {}
         rest = dict(variables)
         if self.disk:
             rest = await self._read_through_disk(variables, regions, read)
         read.update(rest)
         if rest:
             await self._read_source(rest, regions)
+        self._note_read(read)
+        return bool(read)
+
+    def _note_read(self, variables: Mapping[Hashable, xr.Variable]) -> None:
+        self.recorder.add(bytes_read=sum(variable.nbytes for variable in variables.values()))
 
     async def _read_through_disk(
         self,
@@ -306,13 +320,17 @@ class Reader:
                 wanted[name] = box
                 if self._computes(name, variable):
                     graphs[name] = variable
-        computing = [asyncio.ensure_future(self._compute(graphs, regions))] if graphs else []
+
+        async def compute() -> None:
+            await self._compute(graphs, regions)
+            self._note_read(graphs)
+
+        async def read(name: Hashable) -> None:
+            await self._read_own({name: shared[name]}, regions)
+
+        computing = [asyncio.ensure_future(compute())] if graphs else []
         for name, box in wanted.items():
-            reading = (
-                computing[0]
-                if name in graphs
-                else asyncio.ensure_future(self._read_own({name: shared[name]}, regions, {}))
-            )
+            reading = computing[0] if name in graphs else asyncio.ensure_future(read(name))
             self._last[name] = box, shared[name], reading
         # If this block is given up, others may still want what is shared.
         return [asyncio.shield(each) if wanted else each for each in computing]
@@ -360,6 +378,11 @@ class Reader:
     ) -> None:
         """Go on without the chunks that cannot be read, if that is wanted, or say which it was."""
         cause, dims = cause_of(error), [axis.dim for axis in self.windows.axes]
+
+        async def load_part(part: xr.Variable, cell: Mapping[Hashable, slice]) -> None:
+            # What fails in passing does so with a part, too, and is no damage.
+            await self._retried(lambda: load(part), variables, cell)
+
         if whole and self.skipping:  # less is asked for once more
             raise ReadError(f"could not read {', '.join(map(repr, variables))}") from cause
         every = self.dataset.variables
@@ -367,7 +390,7 @@ class Reader:
         if self.skipping and not isinstance(cause, MemoryError):
             for name, variable in variables.items():
                 found = await read_by_chunks(
-                    name, variable, regions[name], grids[name], load, self.origin
+                    name, variable, regions[name], grids[name], load_part, self.origin
                 )
                 self.failures.extend(found)
                 self.recorder.fail(found)
@@ -380,7 +403,7 @@ class Reader:
         if not isinstance(error, ChunkError | MemoryError) and not is_transient(error):
             for failure in failures:
                 name = failure.variable
-                part = await first_failure(variables[name], regions[name], grids[name], load)
+                part = await first_failure(variables[name], regions[name], grids[name], load_part)
                 if part is not None:
                     failures = [Failure.of(name, *part, self.origin, error)]
                     break

@@ -15,7 +15,15 @@ from typing import TypeVar
 
 from .redact import words_of
 
-__all__ = ["RETRIES", "GivenUp", "is_transient", "pause_before", "retried", "retried_alone"]
+__all__ = [
+    "RETRIES",
+    "GivenUp",
+    "given_up",
+    "is_transient",
+    "pause_before",
+    "retried",
+    "retried_alone",
+]
 
 T = TypeVar("T")
 
@@ -178,6 +186,23 @@ async def retried_alone(read: Callable[[], Awaitable[T]], what: str) -> T:
         return await _attempts(read, replace(policy, what=f"{what} of {policy.what}"))
     except Exception as error:
         raise GivenUp from error
+
+
+def given_up(error: GivenUp) -> Exception:
+    """What a read raises that has waited for a request of another one, which was given up.
+
+    Parameters
+    ----------
+    error : GivenUp
+        What that request raised.
+
+    Returns
+    -------
+    Exception
+        The same if this read is tried again, too, and must not be; else what it carries.
+    """
+    cause = error.__cause__
+    return cause if _policy.get() is None and isinstance(cause, Exception) else error
 
 
 async def _attempts(read: Callable[[], Awaitable[T]], policy: _Policy) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ import zarr
 import zarr.codecs
 from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 
+from .retry import GivenUp, given_up
+
 __all__ = ["Extent", "Shards"]
 
 Index = npt.NDArray[np.uint64]
@@ -23,8 +26,8 @@ Place = tuple[int, ...]
 
 # Chunks that lie so close to each other are fetched in one request, up to so many bytes.
 GAP_BYTES, MOST_BYTES = 2**15, 2**23
-# Bytes of indexes that are kept for each array.
-KEPT_BYTES = 2**25
+# Bytes of indexes that are kept in a process, by all arrays together; at least one by each.
+KEPT_BYTES = 2**26
 
 _NOT_THERE = 2**64 - 1
 _CHECKSUM_BYTES = 4
@@ -69,6 +72,9 @@ class Shards:
     has_checksum: bool
     _known: OrderedDict[Place, Index | None] = field(default_factory=OrderedDict)
     _asked: dict[tuple[int, Place], asyncio.Future[Index | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _alive.add(self)
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> Shards | None:
@@ -126,7 +132,12 @@ class Shards:
         if key not in self._asked:
             self._asked[key] = asyncio.ensure_future(self._read(shard, get))
             self._asked[key].add_done_callback(lambda done: self._end(key, done))
-        return await asyncio.shield(self._asked[key])  # others may want it if this read is given up
+        try:
+            # Others may want it if this read is given up.
+            return await asyncio.shield(self._asked[key])
+        except GivenUp as error:
+            failed = given_up(error)
+        raise failed
 
     def _end(self, key: tuple[int, Place], done: asyncio.Future[Index | None]) -> None:
         self._asked.pop(key, None)
@@ -142,7 +153,7 @@ class Shards:
         )
         index = None if encoded is None else self._decoded(encoded)
         self._known[shard] = index
-        while len(self._known) * nbytes > KEPT_BYTES and len(self._known) > 1:
+        while len(self._known) * nbytes * len(_alive) > KEPT_BYTES and len(self._known) > 1:
             self._known.popitem(last=False)
         return index
 
@@ -173,14 +184,19 @@ class Shards:
                 found.append((offset, offset + length, place))
         found.sort()
         extents: list[list[tuple[int, int, Place]]] = []
+        start = stop = 0
         for begin, end, place in found:
-            if extents:
-                start, stop = extents[-1][0][0], max(each[1] for each in extents[-1])
-                if begin <= stop + GAP_BYTES and max(end, stop) - start <= MOST_BYTES:
-                    extents[-1].append((begin, end, place))
-                    continue
-            extents.append([(begin, end, place)])
+            near = begin <= stop + GAP_BYTES and max(end, stop) - start <= MOST_BYTES
+            if extents and near:
+                extents[-1].append((begin, end, place))
+                stop = max(end, stop)
+            else:
+                extents.append([(begin, end, place)])
+                start, stop = begin, end
         return [_extent(each) for each in extents], missing
+
+
+_alive: weakref.WeakSet[Shards] = weakref.WeakSet()  # between which what is kept is shared
 
 
 def _extent(chunks: list[tuple[int, int, Place]]) -> Extent:

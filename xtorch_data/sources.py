@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -287,23 +286,38 @@ def _irregular(edges: Any, length: int) -> Chunks:
 
 
 def chunk_keys(variable: xr.Variable) -> tuple[list[str], str] | None:
-    """Keys of the chunks (or shards) that hold a lazy variable, and their store.
+    """Keys of the first and the last chunk (or shard) that hold a lazy variable, and their store.
 
-    None for what is no Zarr array, or is not lazy: dask does not say where a graph reads.
+    One key if that is the same, and none if the variable is empty. None for what is no Zarr array,
+    or is not lazy: dask does not say where a graph reads.
     """
     positions = _stored_positions(variable)
     data = layers(variable._data)[-1]
     if positions is None or not isinstance(data, ZarrArrayWrapper):
         return None
     array = data.get_array()  # type: ignore[no-untyped-call]
+    ends = [_ends(along) for along in positions]
+    if None in ends:
+        return [], str(array.store)
     sizes = array.shards or array.chunks
-    numbers = [
-        np.unique(np.asarray(along) // size).tolist()
-        for along, size in zip(positions, sizes, strict=True)
+    places = [
+        tuple(int(end) // size for end, size in zip(corner, sizes, strict=True))
+        for corner in ([each[0] for each in ends if each], [each[1] for each in ends if each])
     ]
     prefix = f"{array.path}/" if array.path else ""
     encode = array.metadata.encode_chunk_key
-    return [f"{prefix}{encode(place)}" for place in itertools.product(*numbers)], str(array.store)
+    return [f"{prefix}{encode(place)}" for place in dict.fromkeys(places)], str(array.store)
+
+
+def _ends(along: range | IntArray | int) -> tuple[int, int] | None:
+    """The least and the greatest of some positions, if there are any."""
+    if isinstance(along, int):
+        return along, along
+    if not len(along):
+        return None
+    if isinstance(along, range):
+        return min(along[0], along[-1]), max(along[0], along[-1])
+    return int(along.min()), int(along.max())
 
 
 def _stored_positions(variable: xr.Variable) -> list[range | IntArray | int] | None:
