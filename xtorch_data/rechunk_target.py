@@ -136,6 +136,8 @@ class Target:
         FileExistsError
             If there is something else, finished or not.
         """
+        # A store that is not consolidated may list its variables in any order.
+        copies = sorted(copies, key=lambda copy: copy.name)
         encodings = {
             name: _encoding(variable, encoding.get(name, {}))
             for name, variable in ds.variables.items()
