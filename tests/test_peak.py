@@ -130,7 +130,7 @@ def dataset_of(case, ds):
 def until_quiet(dataset):
     """Wait until there is nothing left to do before the next batch is asked for."""
     seen, same = None, 0
-    while same < 3:
+    while same < 8:  # longer than a read of any format takes
         time.sleep(0.003)
         stats = dataset.stats()
         now = stats.read, stats.prepare, stats.bytes_gathered

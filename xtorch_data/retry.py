@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import random
@@ -163,7 +164,8 @@ async def retried(
         assert error.__cause__ is not None
         given_up = error.__cause__
     finally:
-        _policy.reset(token)
+        with contextlib.suppress(ValueError):  # given up, and ended in another context
+            _policy.reset(token)
     raise given_up
 
 
