@@ -20,7 +20,7 @@ from strategies import examples
 
 import xtorch_data as xtd
 from xtorch_data import disk_cache
-from xtorch_data.disk_cache import DiskCache, name_of
+from xtorch_data.disk_cache import DiskCache, entry_name
 
 
 @pytest.fixture(scope="module")
@@ -271,14 +271,14 @@ def values_of(number, nbytes=1000):
 
 def kept(cache, number, nbytes=1000):
     out = np.empty(nbytes, "u1")
-    found = cache.read(name_of(b"%d" % number), out)
+    found = cache.read(entry_name(b"%d" % number), out)
     assert not found or (out == number).all()
     return found
 
 
 def filled(cache, numbers, nbytes=1000):
     for number in numbers:
-        cache.offer(name_of(b"%d" % number), values_of(number, nbytes))
+        cache.offer(entry_name(b"%d" % number), values_of(number, nbytes))
         cache.wait()
     return cache
 
@@ -293,7 +293,7 @@ def test_a_damaged_file_is_as_if_it_were_not_there(tmp_path_factory, damage, at,
     folder = tmp_path_factory.mktemp("damaged")
     cache = DiskCache(str(folder), 10**6, 10**6)
     values = np.random.default_rng(at).integers(1, 100, (3, 5)).astype(dtype)
-    names = [name_of(b"one"), name_of(b"two")]
+    names = [entry_name(b"one"), entry_name(b"two")]
     for name, each in zip(names, (values, values[::-1]), strict=True):
         cache.offer(name, each)
         cache.wait()
@@ -428,7 +428,7 @@ def test_a_disk_that_is_full_at_first_is_said(tmp_path, monkeypatch, caplog, sto
 WRITER = """
     import sys, time
     import numpy as np
-    from xtorch_data.disk_cache import DiskCache, name_of
+    from xtorch_data.disk_cache import DiskCache, entry_name
 
     folder, seed, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     cache = DiskCache(folder, 3_000_000, 10**7)
@@ -437,7 +437,7 @@ WRITER = """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         number = int(rng.integers(0, 200))
-        name, values = name_of(b"%d" % number), np.full(50_000, number, "u1")
+        name, values = entry_name(b"%d" % number), np.full(50_000, number, "u1")
         out = np.empty_like(values)
         if cache.read(name, out):
             assert (out == number).all()
@@ -485,7 +485,7 @@ def test_what_waits_is_bounded_and_served(tmp_path, monkeypatch):
     write = cache._write
     monkeypatch.setattr(cache, "_write", lambda *args: (go.wait(), write(*args)))
     for number in range(4):
-        cache.offer(name_of(b"%d" % number), values_of(number))
+        cache.offer(entry_name(b"%d" % number), values_of(number))
     assert [kept(cache, number) for number in range(4)] == [True, True, False, False]
     assert entries(tmp_path) == []
     go.set()

@@ -41,7 +41,7 @@ try:
 except ImportError:  # on Windows: processes may pass the bound by what they write side by side
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["DiskCache", "name_of"]
+__all__ = ["DiskCache", "entry_name"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ NOTED = 60.0
 STALE = 600.0
 
 
-def name_of(*what: bytes) -> str:
+def entry_name(*what: bytes) -> str:
     """The name of an entry, from all that tells it from others.
 
     Parameters
@@ -151,7 +151,7 @@ class DiskCache:
         Parameters
         ----------
         name : str
-            From `name_of`.
+            From `entry_name`.
         out : ndarray
             Contiguous in C order; if there was no such entry, it holds anything.
         """
@@ -202,7 +202,7 @@ class DiskCache:
         Parameters
         ----------
         name : str
-            From `name_of`.
+            From `entry_name`.
         values : ndarray
             What is kept.
         """

@@ -24,7 +24,7 @@ import xarray as xr
 from .buffers import Buffers
 from .chunks import Chunks
 from .digests import Unidentified
-from .disk_cache import DiskCache, name_of
+from .disk_cache import DiskCache, entry_name
 from .identity import identities
 from .redact import redacted, without_secrets
 from .sources import layout_of
@@ -109,7 +109,7 @@ class DiskCells:
             return None
         told = repr([(each.length, each.size, each.offset) for each in grids]).encode()
         edges = [b"" if each.edges is None else each.edges.tobytes() for each in grids]
-        own = name_of(identity, dtype.str.encode(), told, *edges)
+        own = entry_name(identity, dtype.str.encode(), told, *edges)
         return cls(cache, bytes.fromhex(own), dims, dtype, grids, buffers)
 
     def take(self, region: Region) -> Found:
@@ -189,7 +189,7 @@ class DiskCells:
         return list(itertools.product(*numbers))
 
     def _name(self, place: Sequence[int]) -> str:
-        return name_of(self.identity, np.asarray(place, "<i8").tobytes())
+        return entry_name(self.identity, np.asarray(place, "<i8").tobytes())
 
     def _bounds(self, place: Sequence[int]) -> Box:
         return tuple(grid.bounds(number) for grid, number in zip(self.grids, place, strict=True))

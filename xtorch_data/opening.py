@@ -13,7 +13,7 @@ import zarr
 from zarr.storage import ObjectStore
 
 from .codecs import FAST_PIPELINE
-from .redact import without_secrets
+from .redact import hiding_secrets
 
 __all__ = ["open_zarr"]
 
@@ -70,17 +70,15 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
         # Whoever wants it to be an error says consolidated=True.
         warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated")
         try:
-            return xr.open_zarr(store, **kwargs)  # type: ignore[no-any-return]
+            with hiding_secrets():
+                return xr.open_zarr(store, **kwargs)  # type: ignore[no-any-return]
         except Exception as error:
-            if _is_other_file(store):
-                raise ValueError(
-                    f"{os.fspath(store)} is a file, and no Zarr store: if it is NetCDF, HDF5 or "
-                    f"GRIB, xarray.open_dataset({os.fspath(store)!r}) opens it"
-                ) from error
-            clean = without_secrets(error)
-            if clean is error:
+            if not _is_other_file(store):
                 raise
-        raise clean
+            raise ValueError(
+                f"{os.fspath(store)} is a file, and no Zarr store: if it is NetCDF, HDF5 or "
+                f"GRIB, xarray.open_dataset({os.fspath(store)!r}) opens it"
+            ) from error
 
 
 def _is_other_file(store: Any) -> bool:

@@ -20,7 +20,7 @@ from .plan import Plan
 from .plot_windows import as_dims, chunk_edges, label_dim
 from .windows import Axis
 
-__all__ = ["Read", "Reader", "plot_plan", "readers"]
+__all__ = ["Read", "BlockReader", "plot_plan", "readers"]
 
 # What is drawn at most: ranks and workers, blocks in all, numbers, and chunk grids.
 MAX_READERS, MAX_READS, MAX_NUMBERS, MAX_GRIDS = 24, 4000, 120, 3
@@ -58,7 +58,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Reader:
+class BlockReader:
     """A worker, or a rank without workers, and the blocks that it reads.
 
     Attributes
@@ -83,7 +83,7 @@ class Reader:
 
 def readers(
     plan: Plan, epoch: int, world_size: int, num_workers: int, ranks: int, most: int
-) -> list[Reader]:
+) -> list[BlockReader]:
     """The workers of the first ranks, and as many of the blocks that each reads as are wanted."""
     found = []
     workers = max(1, num_workers)
@@ -91,7 +91,7 @@ def readers(
         stages = plan.stages(epoch, plan.intervals(epoch, rank, world_size, worker, workers))
         reads = (Read.of(stage, load) for stage in stages for load in stage.loads)
         name = worker if num_workers else None
-        found.append(Reader(rank, name, tuple(itertools.islice(reads, most))))
+        found.append(BlockReader(rank, name, tuple(itertools.islice(reads, most))))
     return found
 
 
@@ -187,7 +187,7 @@ def _grids(plan: Plan, axis: Axis) -> list[Layout]:
 
 
 def _draw_rows(
-    ax: Axes, plan: Plan, place: int, shown: Sequence[Reader], grids: Sequence[Layout]
+    ax: Axes, plan: Plan, place: int, shown: Sequence[BlockReader], grids: Sequence[Layout]
 ) -> None:
     """A row for each reader, in which the blocks that it reads have the colors of pools."""
     axis = plan.windows.axes[place]
@@ -229,7 +229,7 @@ def _draw_rows(
     open_frame(ax)
 
 
-def _draw_plane(ax: Axes, plan: Plan, places: Sequence[int], shown: Sequence[Reader]) -> None:
+def _draw_plane(ax: Axes, plan: Plan, places: Sequence[int], shown: Sequence[BlockReader]) -> None:
     """Blocks in the colors of their readers; of one reader alone, in those of pools."""
     collections = import_module("matplotlib.collections")
     patches = import_module("matplotlib.patches")
@@ -302,7 +302,7 @@ def _reader_color(number: int, count: int) -> Any:
     return pyplot().get_cmap("viridis")(number / (count - 1))
 
 
-def _pool_colors(ax: Axes, plan: Plan, shown: Sequence[Reader]) -> Callable[[int], Any]:
+def _pool_colors(ax: Axes, plan: Plan, shown: Sequence[BlockReader]) -> Callable[[int], Any]:
     """From a pool to its color: light is early, dark is late. Draws what they mean."""
     matplotlib = import_module("matplotlib")
     pools = [read.pool for reader in shown for read in reader.reads] or [0]
