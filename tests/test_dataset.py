@@ -298,15 +298,6 @@ def test_a_zarr_group_is_the_dataset_that_xarray_opens_decoded(tmp_path):
     np.testing.assert_array_equal(labels["time"].values[0], plain["time"].values)
 
 
-def test_open_zarr_opens_what_xarray_opens_without_dask(tmp_path):
-    ds = forecast(time=12)
-    ds.to_zarr(tmp_path / "a.zarr", consolidated=False)
-    opened = xtd.open_zarr(tmp_path / "a.zarr", consolidated=False)
-    xr.testing.assert_equal(opened, xr.open_zarr(tmp_path / "a.zarr", consolidated=False))
-    assert all(variable.chunks is None for variable in opened.variables.values())
-    assert opened["a"].isel(time=0).equals(ds["a"].isel(time=0))
-
-
 def test_a_dataset_can_be_pickled_and_goes_on_in_the_same_order(tmp_path):
     ds = forecast(time=30)
     ds.to_zarr(tmp_path / "a.zarr", consolidated=False)

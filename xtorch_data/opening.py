@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import xarray as xr
@@ -18,6 +19,7 @@ from .redact import hiding_secrets
 __all__ = ["open_zarr"]
 
 CONNECTIONS = 128  # of s3fs, to one host
+_NOT_CONSOLIDATED = "Failed to open Zarr store with consolidated metadata"
 
 
 def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
@@ -29,6 +31,10 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     which it does not support (strings, some stores, big-endian ones of Zarr v2) or does not verify
     (checksums inside shards) fall back to zarr's own. The pipeline stays with the dataset, also
     when it is pickled.
+
+    Without consolidated metadata a store lists its variables in any order, another one each time.
+    They are put in alphabetical order then, as zarr consolidates them, because samples and channels
+    are numbered in the order of dims and variables.
 
     An address ``s3://…`` is opened by s3fs, with 128 connections unless ``storage_options`` says
     otherwise: its own 10 would not hide the delay of requests.
@@ -65,13 +71,13 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     # zarrs would open what obstore reads once more, with connections of its own in each process.
     is_obstore = isinstance(store, ObjectStore)
     pipeline = {} if is_obstore else {"codec_pipeline.path": FAST_PIPELINE}
-    with zarr.config.set(pipeline), warnings.catch_warnings():
+    with zarr.config.set(pipeline), warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
         # Whoever wants it to be an error says consolidated=True.
-        warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated")
+        warnings.filterwarnings("always", message=_NOT_CONSOLIDATED)
         try:
             with hiding_secrets():
-                return xr.open_zarr(store, **kwargs)  # type: ignore[no-any-return]
+                opened: xr.Dataset = xr.open_zarr(store, **kwargs)
         except Exception as error:
             if not _is_other_file(store):
                 raise
@@ -79,6 +85,32 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
                 f"{os.fspath(store)} is a file, and no Zarr store: if it is NetCDF, HDF5 or "
                 f"GRIB, xarray.open_dataset({os.fspath(store)!r}) opens it"
             ) from error
+    listed = kwargs.get("consolidated") is False or (
+        not getattr(store, "supports_consolidated_metadata", True)
+    )
+    for each in caught:
+        if str(each.message).startswith(_NOT_CONSOLIDATED):
+            listed = True
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    return _in_order(opened) if listed else opened
+
+
+def _in_order(ds: xr.Dataset) -> xr.Dataset:
+    """The same with its variables in the order in which zarr consolidates them."""
+
+    def place(name: Hashable) -> tuple[str, str]:
+        return unicodedata.normalize("NFKC", str(name)).casefold(), str(name)
+
+    coords = {name: ds.variables[name] for name in sorted(ds.coords, key=place)}
+    ordered = xr.Dataset(
+        {name: ds.variables[name] for name in sorted(ds.data_vars, key=place)},
+        xr.Coordinates(coords, indexes=ds.xindexes),
+        ds.attrs,
+    )
+    ordered.encoding = ds.encoding
+    ordered.set_close(ds.close)
+    return ordered
 
 
 def _is_other_file(store: Any) -> bool:

@@ -22,6 +22,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 from .chunks import Chunks, Layout
 from .layers import layers
+from .opening import open_zarr
 from .redact import redacted
 from .windows import IntArray
 
@@ -103,10 +104,9 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
     if isinstance(data, zarr.Array):
         return _from_zarr_array(data, dims)
     if isinstance(data, zarr.Group):
-        opened = xr.open_zarr(
+        opened = open_zarr(
             data.store,
             group=data.path or None,
-            chunks=None,
             consolidated=False,
             zarr_format=data.metadata.zarr_format,
         )
