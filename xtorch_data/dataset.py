@@ -41,9 +41,10 @@ from .filters import as_weights, as_where, evaluated, labeled
 from .forked import let_forks_wait_for_reads, make_safe
 from .graphs import Graphs
 from .intervals import Uneven, cut, total
+from .jobs import Lookahead
 from .labels import LabelledWindows
 from .lazy import with_recycled_memory
-from .pipeline import Lookahead, run
+from .pipeline import run
 from .plan import Plan
 from .plots import PlanPlots
 from .prepare import Preparer

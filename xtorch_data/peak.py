@@ -17,8 +17,8 @@ from .buffers import LARGER
 from .chunks import Layout, merged
 from .epoch import Load, Stage, shared_box
 from .intervals import Interval, total
+from .jobs import Lookahead
 from .lazy import is_fetched, is_lazy, read_path, stored_dtype
-from .pipeline import Lookahead
 from .plan import Plan
 from .prepare import joins
 from .reader import concurrent_reads

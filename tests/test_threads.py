@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import xtorch_data as xtd
-from xtorch_data import pipeline
+from xtorch_data import threads as open_threads
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_an_iteration_may_be_closed_on_one_of_its_own_threads(dataset, pool):
     """As the garbage collector does when it finds it in a cycle there."""
     batches = iter(dataset)
     next(batches)
-    [threads] = list(pipeline._open)
+    [threads] = list(open_threads._open)
     if pool == "loop":
         threads.loop.call_soon_threadsafe(threads.close)
     else:
