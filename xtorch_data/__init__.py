@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from .opening import open_zarr
     from .options import set_options
     from .peak import PeakMemory
-    from .reader import ReadError
     from .rechunking import rechunk
     from .sampler import ChunkSampler
     from .select import Select
+    from .source_reader import ReadError
     from .splits import Split, kfold, random_split, split
     from .stats import Stats
     from .suggest import suggest_num_workers
@@ -69,7 +69,7 @@ _HOMES = {
     "MapDataset": "map_dataset",
     "Normalize": "normalize",
     "PeakMemory": "peak",
-    "ReadError": "reader",
+    "ReadError": "source_reader",
     "Select": "select",
     "Split": "splits",
     "Stats": "stats",

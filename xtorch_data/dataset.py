@@ -53,6 +53,7 @@ from .resume import Part, Position, require_no_part
 from .retry import RETRIES
 from .samples import Samples
 from .shared import SharedBuffers
+from .source_reader import SourceReader
 from .stats import Recorder, Stats
 from .topology import EpochCounter, Topology
 from .transforms import Transform
@@ -647,20 +648,18 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             plan.stages(epoch, intervals),
             plan.batch_sizes(intervals),
             lambda threads: Reader(
-                dataset=self._data,
-                origin=samples.origin,
-                windows=recipe.windows,
-                variable_dims=samples.variable_dims,
-                variable_dtypes=samples.variable_dtypes,
-                preprocess=samples.preprocess,
-                seed=recipe.seed,
-                epoch=epoch,
-                recorder=recorder,
-                executor=threads.work,
-                graphs=Graphs(threads.dask, threads.work),
-                retries=self.retries,
-                disk=self._disk,
-                skipping=self.on_error == "skip",
+                SourceReader(
+                    dataset=self._data,
+                    origin=samples.origin,
+                    windows=recipe.windows,
+                    recorder=recorder,
+                    executor=threads.work,
+                    graphs=Graphs(threads.dask, threads.work),
+                    retries=self.retries,
+                    skipping=self.on_error == "skip",
+                ),
+                samples.preprocessor(self._data, epoch, recorder),
+                self._disk,
             ),
             preparer,
             lambda count: (

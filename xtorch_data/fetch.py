@@ -30,6 +30,7 @@ from .mapped import mapped
 from .npy_files import NpyFile, Stamp
 from .reader import Reader
 from .samples import Samples
+from .source_reader import SourceReader
 from .sources import layout_of
 from .stats import Recorder
 from .windows import IntArray
@@ -124,21 +125,16 @@ class Fetcher:
         grids, nbytes = cells_of(layouts, dims, min(small, self._memory // CELLS_IN_MEMORY))
         if samples.preprocess is None:
             data = xr.Dataset({name: data.variables[name] for name in names})
-        reader = Reader(
+        source = SourceReader(
             dataset=data,
             origin=samples.origin,
             windows=samples.recipe.windows,
-            variable_dims=samples.variable_dims,
-            variable_dtypes=samples.variable_dtypes,
-            preprocess=samples.preprocess,
-            seed=samples.recipe.seed,
-            epoch=epoch,
             recorder=self.recorder,
             executor=self._work,
             graphs=self._graphs,
             retries=self._retries,
-            disk=self._disk,
         )
+        reader = Reader(source, samples.preprocessor(data, epoch, self.recorder), self._disk)
         return Group(reader, grids, nbytes)
 
     def fetch(self, numbers: IntArray, epoch: int, buffers: Buffers) -> Batch:

@@ -29,9 +29,11 @@ from .graphs import Graphs, active_client, threads_for_graphs
 from .lazy import with_recycled_memory
 from .moments import Moments
 from .plan import Plan
+from .preprocessing import Preprocessor, check_preprocessed
 from .progress import bar
-from .reader import CONCURRENT_READS, Reader, check_preprocessed
+from .reader import Reader
 from .samples import Samples
+from .source_reader import CONCURRENT_READS, SourceReader
 from .sources import layout_of
 from .stats import Recorder
 from .streams import BLOCK_TRANSFORM, generator
@@ -331,20 +333,29 @@ def _read(walk: _Walk, take: Callable[[Found], None], origin: str, retries: int)
             return await loop.run_in_executor(work, walk.moments, load, block)
 
         async def every() -> None:
-            reader = Reader(
+            recorder = Recorder(0)
+            source = SourceReader(
                 dataset=with_recycled_memory(walk.data, Buffers(memory, total=memory), {}),
                 origin=origin,
                 windows=walk.windows,
-                variable_dims=walk.dims,
-                variable_dtypes=walk.dtypes,
-                preprocess=walk.preprocess,
-                seed=walk.seed,
-                epoch=0,
-                recorder=Recorder(0),
+                recorder=recorder,
                 executor=work,
                 graphs=Graphs(threads, work),
                 retries=retries,
             )
+            preprocess = None
+            if walk.preprocess is not None:
+                preprocess = Preprocessor(
+                    source.dataset,
+                    walk.windows,
+                    walk.dims,
+                    walk.dtypes,
+                    walk.preprocess,
+                    walk.seed,
+                    0,
+                    recorder,
+                )
+            reader = Reader(source, preprocess)
             loads, ahead = walk.loads(), min(walk.room, CONCURRENT_READS)
             waiting: deque[asyncio.Task[Found]] = deque()
             try:

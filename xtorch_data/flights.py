@@ -24,7 +24,8 @@ from .failures import reaching
 from .gather import PieceInMemory
 from .loaded import Loaded, Located
 from .prepare import Preparer, Tail
-from .reader import Reader, ReadError, Rest
+from .reader import Reader, Rest
+from .source_reader import ReadError
 from .stand_ins import StandIn
 from .stats import Recorder
 
@@ -159,7 +160,7 @@ class Flights:
 
     def keep(self, stand_in: StandIn, loaded: Loaded, found: Located) -> None:
         """Keep a sample in case nothing of a later batch can be read."""
-        if self._reader.skipping:
+        if self._reader.source.skipping:
             stand_in.keep(loaded, found.part(0, 1))
 
     def stand_in(self, stand_in: StandIn, assembly: Assembly, loaded: Loaded) -> None:
@@ -172,7 +173,7 @@ class Flights:
             stand_in.keep(loaded, found)
         kept = stand_in.last()
         if kept is None:
-            what = "; ".join(map(str, self._reader.failures[:3]))
+            what = "; ".join(map(str, self._reader.source.failures[:3]))
             raise ReadError(f"no sample of a whole batch could be read, nor one before it: {what}")
         assembly.add(0, *kept)
         number = int(kept[1].numbers[0])
@@ -250,7 +251,7 @@ class Flights:
             pieces = [piece for found in await asyncio.gather(*loads) for piece in found]
             windows = self._reader.windows
             regions = [piece.piece.region for piece in pieces]
-            failures = reaching(self._reader.failures, regions, windows)
+            failures = reaching(self._reader.source.failures, regions, windows)
             loaded = Loaded(windows, pieces, await order, failures)
             del pieces
             if self._gather is not None:
@@ -274,7 +275,7 @@ class Flights:
             logger.debug("block %d is read: %s", load.block, load.region)
             nbytes = self._nbytes(load)
             # What is not all there, or may hold on to such, is read again in the next epoch.
-            cache = None if self._reader.failures else self._cache
+            cache = None if self._reader.source.failures else self._cache
             if cache is not None and cache.offer(load.key, kept, nbytes):
                 with self._lock:  # now the cache counts them
                     flight.nbytes -= nbytes

@@ -19,8 +19,8 @@ from .intervals import Interval, total
 from .jobs import Lookahead
 from .plan import Plan
 from .prepare import joins
-from .reader import concurrent_reads
 from .samples import Samples
+from .source_reader import concurrent_reads
 
 __all__ = ["PeakMemory", "peak_memory"]
 

@@ -19,9 +19,11 @@ from .chunks import Layout
 from .conventions import warn_of_bounds
 from .describe import number_of, shape_of, windows_table
 from .labels import LabelledWindows, Labels
+from .preprocessing import Preprocessor
 from .select import Part, make_part, resolve_parts
 from .sources import as_source
 from .space import SampleSpace, coords_of, dtypes_of, layouts_of
+from .stats import Recorder
 from .transforms import Transform, name_of
 from .windows import Windows
 
@@ -192,6 +194,31 @@ class Samples:
             return part.sample_shape
         shape = self.recipe.items.shape(part.name, dict(zip(part.dims, part.shape, strict=True)))
         return (len(part.variables), *shape) if part.stacked else shape
+
+    def preprocessor(self, data: xr.Dataset, epoch: int, recorder: Recorder) -> Preprocessor | None:
+        """What applies `preprocess` to blocks of an epoch, if there is one.
+
+        Parameters
+        ----------
+        data : xarray.Dataset
+            What is read, as it is read.
+        epoch : int
+            What it depends on if it is random.
+        recorder : Recorder
+            Notes what it takes.
+        """
+        if self.preprocess is None:
+            return None
+        return Preprocessor(
+            data,
+            self.recipe.windows,
+            self.variable_dims,
+            self.variable_dtypes,
+            self.preprocess,
+            self.recipe.seed,
+            epoch,
+            recorder,
+        )
 
     def functions(self) -> list[Transform]:
         """The functions of the user."""

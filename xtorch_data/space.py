@@ -11,7 +11,7 @@ import xarray as xr
 from .chunks import Layout
 from .items import Items
 from .lazy import is_lazy
-from .reader import check_preprocessed
+from .preprocessing import check_preprocessed
 from .select import Part, names_of
 from .sources import Source, layout_of
 from .transforms import Transform

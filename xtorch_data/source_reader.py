@@ -1,0 +1,236 @@
+"""Variables read from where they are, again if that fails in passing, or without what is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any
+
+import xarray as xr
+
+from .awaiting import together
+from .direct import ChunkError
+from .failures import Failure, cause_of, first_failure, read_by_chunks
+from .graphs import Graphs
+from .lazy import decodes_on_the_loop, is_fetched, read_path
+from .redact import without_secrets
+from .retry import RETRIES, is_transient, retried
+from .sources import layout_of
+from .stats import Recorder
+from .windows import Windows
+
+__all__ = ["ReadError", "Regions", "SourceReader", "concurrent_reads"]
+
+logger = logging.getLogger(__name__)
+
+# What is read of each variable.
+Regions = Mapping[Hashable, Mapping[Hashable, slice]]
+
+# Reads under way at the same time; each already uses every core to decode its chunks.
+CONCURRENT_READS = 4
+# Of stores that are asked for chunks, which wait more than they work.
+CONCURRENT_FETCHES = 32
+
+
+def concurrent_reads(dataset: xr.Dataset) -> int:
+    """How many regions of a dataset are read at the same time.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        What is read, as it is read.
+    """
+    fetched = any(map(is_fetched, dataset.variables.values()))
+    return CONCURRENT_FETCHES if fetched else CONCURRENT_READS
+
+
+class ReadError(RuntimeError):
+    """A region of a variable could not be read.
+
+    The message names the variable, the region, the file or store and, of a Zarr array that is not
+    read by dask, the key of the chunk; ``__cause__`` is the error itself.
+    """
+
+
+@dataclass(eq=False)
+class SourceReader:
+    """Reads variables over their regions, in place.
+
+    Attributes
+    ----------
+    dataset : xarray.Dataset
+        Where they are from, lazily.
+    origin : str
+        Where that comes from, for messages.
+    windows : Windows
+        The sample space.
+    recorder : Recorder
+        Notes what it takes.
+    executor : concurrent.futures.Executor
+        Where work runs that would block the event loop.
+    graphs : Graphs
+        Where dask computes.
+    retries : int
+        Attempts after the first to read what fails in passing.
+    skipping : bool
+        Whether to go on without what cannot be read, which is an error otherwise.
+    failures : list of Failure
+        What could not be read so far.
+    """
+
+    dataset: xr.Dataset
+    origin: str
+    windows: Windows
+    recorder: Recorder
+    executor: Executor
+    graphs: Graphs
+    retries: int = RETRIES
+    skipping: bool = False
+    failures: list[Failure] = field(default_factory=list)
+    _blocking: set[Hashable] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(concurrent_reads(self.dataset))
+
+    async def on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What a function returns that would block the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.executor, function, *args)
+
+    async def read(
+        self,
+        variables: Mapping[Hashable, xr.Variable],
+        regions: Regions,
+        failed: dict[Hashable, ReadError] | None = None,
+    ) -> None:
+        """Read some variables; those that cannot be are noted in `failed`, if there is one.
+
+        Else that is an error, or they are skipped in part.
+        """
+        whole = failed is not None
+
+        async def noted(reading: Coroutine[Any, Any, None], names: Iterable[Hashable]) -> None:
+            try:
+                await reading
+            except ReadError as error:
+                if failed is None:
+                    raise
+                failed.update(dict.fromkeys(names, error))
+
+        graphs = {name: each for name, each in variables.items() if each.chunks is not None}
+        if graphs:
+            plain = {name: each for name, each in variables.items() if name not in graphs}
+            computing = noted(self.compute(graphs, regions, whole), graphs)
+            await together([computing, self.read(plain, regions, failed)])
+            return
+        async with self._slots:  # before there are coroutines, which would be left if cancelled
+            jobs = [
+                noted(self._read_one(name, variable, regions[name], whole), [name])
+                for name, variable in variables.items()
+            ]
+            with self.recorder.timed("read"):
+                await together(jobs)
+
+    async def _read_one(
+        self,
+        name: Hashable,
+        variable: xr.Variable,
+        region: Mapping[Hashable, slice],
+        whole: bool = False,
+    ) -> None:
+        async def load(part: xr.Variable) -> None:
+            if name not in self._blocking and not decodes_on_the_loop(part):
+                try:
+                    await part.load_async()
+                    return
+                except NotImplementedError:  # the backend has no asynchronous reads
+                    self._blocking.add(name)
+                    logger.debug("%r has no asynchronous reads: threads read it", name)
+            await self.on_thread(part.load)
+
+        self.recorder.add(**{f"read {read_path(variable)}": 1})
+        try:
+            await self._retried(lambda: load(variable), [name], region)
+        except Exception as error:
+            await self._failed({name: variable}, {name: region}, load, error, whole)
+
+    async def _failed(
+        self,
+        variables: Mapping[Hashable, xr.Variable],
+        regions: Regions,
+        load: Callable[[xr.Variable], Coroutine[Any, Any, None]],
+        error: Exception,
+        whole: bool,
+    ) -> None:
+        """Go on without the chunks that cannot be read, if that is wanted, or say which it was."""
+        cause, dims = cause_of(error), [axis.dim for axis in self.windows.axes]
+
+        async def load_part(part: xr.Variable, cell: Mapping[Hashable, slice]) -> None:
+            # What fails in passing does so with a part, too, and is no damage.
+            await self._retried(lambda: load(part), variables, cell)
+
+        if whole and self.skipping:  # less is asked for once more
+            raise ReadError(f"could not read {', '.join(map(repr, variables))}") from cause
+        every = self.dataset.variables
+        grids = {name: layout_of(every[name], name, dims).chunks for name in variables}
+        if self.skipping and not isinstance(cause, MemoryError):
+            for name, variable in variables.items():
+                found = await read_by_chunks(
+                    name, variable, regions[name], grids[name], load_part, self.origin
+                )
+                self.failures.extend(found)
+                self.recorder.fail(found)
+            return
+        failures = [
+            Failure.of(name, variable, regions[name], self.origin, error)
+            for name, variable in variables.items()
+        ]
+        # If memory or the store is to blame, no chunk is; and some errors name theirs.
+        if not isinstance(error, ChunkError | MemoryError) and not is_transient(error):
+            for failure in failures:
+                name = failure.variable
+                part = await first_failure(variables[name], regions[name], grids[name], load_part)
+                if part is not None:
+                    failures = [Failure.of(name, *part, self.origin, error)]
+                    break
+        message = f"could not read {'; '.join(map(str, failures[:3]))}"
+        raise ReadError(message) from without_secrets(cause)
+
+    async def compute(
+        self,
+        graphs: Mapping[Hashable, xr.Variable],
+        regions: Regions,
+        whole: bool = False,
+    ) -> None:
+        """Compute variables of dask together, so that they share what their graphs share."""
+
+        async def compute(variables: Sequence[xr.Variable]) -> None:
+            lazy = [variable.data for variable in variables]
+            # Elsewhere as many blocks at a time as there is memory for.
+            results, path = await self.graphs.on_cluster(lazy), "computed on a dask cluster"
+            if results is None:
+                async with self._slots:
+                    results, path = await self.on_thread(self.graphs.here, lazy), "computed by dask"
+            for variable, result in zip(variables, results, strict=True):
+                variable.data = result
+            self.recorder.add(**{path: len(lazy)})
+
+        every = list(graphs.values())
+        with self.recorder.timed("read"):
+            try:
+                await self._retried(lambda: compute(every), graphs, regions[next(iter(graphs))])
+            except Exception as error:
+                await self._failed(graphs, regions, lambda part: compute([part]), error, whole)
+
+    async def _retried(
+        self,
+        load: Callable[[], Coroutine[Any, Any, None]],
+        names: Iterable[Hashable],
+        region: Mapping[Hashable, slice],
+    ) -> None:
+        """Load, again if that fails in passing."""
+        where = ", ".join(f"{dim}={part.start}:{part.stop}" for dim, part in region.items())
+        what = f"{', '.join(repr(name) for name in names)} at isel({where}) from {self.origin}"
+        await retried(load, self.retries, lambda: self.recorder.add(retries=1), what)
