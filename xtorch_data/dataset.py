@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
@@ -27,50 +27,34 @@ from .arguments import (
     as_seed,
     as_uneven,
 )
-from .assembly import Assembly
 from .batch import Batch
-from .buffers import Buffers
-from .cache import BlockCache
 from .describe import number_of
-from .device import WITH_STREAMS, PinnedBuffers
+from .device import WITH_STREAMS
 from .device_gather import DeviceGather
 from .disk_cells import OnDisk
 from .explain import explain
 from .explanation import Explanation
 from .filters import as_weights, as_where, evaluated, labeled
-from .forked import let_forks_wait_for_reads, make_safe
-from .graphs import Graphs
 from .intervals import Uneven, cut, total
-from .jobs import Lookahead
 from .labels import LabelledWindows
-from .lazy import with_recycled_memory
-from .pipeline import run
 from .plan import Plan
 from .plots import PlanPlots
-from .prepare import Preparer
-from .reader import Reader
 from .resume import Part, Position, require_no_part
 from .retry import RETRIES
 from .samples import Samples
-from .shared import SharedBuffers
-from .source_reader import SourceReader
-from .stats import Recorder, Stats
+from .shown import Shown
+from .stats import Stats
+from .stream import Stream
 from .topology import EpochCounter, Topology
 from .transforms import Transform
 from .windows import Windows
 
 __all__ = ["IterableDataset"]
 
-# What loaders and other modules ask of a dataset; tab completion leaves it out.
-FOR_LOADERS = {
-    "begin_epoch", "functions", "gathered_on", "needs_host", "page", "pin_batches", "tell_epoch",
-    "with_windows",
-}  # fmt: skip
-
 logger = logging.getLogger(__name__)
 
 
-class IterableDataset(torch.utils.data.IterableDataset[Batch]):
+class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
     """Batches of windows over labeled arrays, read chunk by chunk.
 
     Iterating yields `Batch` objects. Every sample of the epoch comes exactly once, over all ranks
@@ -183,6 +167,13 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
     >>> batch.x.shape, batch.x.dtype, batch.index
     (torch.Size([3, 4, 2]), torch.float32, tensor([0, 1, 2]))
     """
+
+    _for_loaders = frozenset(
+        {
+            "begin_epoch", "functions", "gathered_on", "needs_host", "page", "pin_batches",
+            "tell_epoch", "with_windows",
+        }
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -300,20 +291,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         self._epochs = EpochCounter()
         self._position = Position()
         self._taken = 0  # batches that the next iteration in a worker passes over
-        self._recorder: Recorder | None = None
-        self._cache: BlockCache | None = None
-        if plan.cached:
-            total = plan.block_nbytes * len(plan.grid)
-            self._cache = BlockCache(plan.memory, plan.working_nbytes, total)
-        self._read_into(Buffers(plan.memory, total=plan.memory))
-        self._buffers: Buffers = Buffers(idle=4 * self._batch_nbytes())
-        self._process = os.getpid()
-
-    def _read_into(self, buffers: Buffers) -> None:
-        """Read blocks into memory of these."""
-        self._block_buffers = buffers
-        self._data = with_recycled_memory(self._samples.data, buffers, self._samples.dtypes)
-        self._disk = self._on_disk.cells(self._data, buffers) if self._on_disk else {}
+        self._stream = Stream(samples, plan, self._on_disk, self.retries, self.on_error == "skip")
 
     # What there is.
 
@@ -430,12 +408,13 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         RuntimeError
             If there was no iteration in this process yet.
         """
-        if self._recorder is None:
+        recorder = self._stream.recorder
+        if recorder is None:
             raise RuntimeError(
                 "there are no stats: nothing was iterated in this process yet, or worker processes "
                 "did the work"
             )
-        return self._recorder.stats()
+        return recorder.stats()
 
     def explain(self, world_size: int | None = None, num_workers: int = 0) -> Explanation:
         """What the next epoch will do and what that costs, from metadata alone.
@@ -458,7 +437,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         self._plan.require_shares(world_size)
         return explain(
             self._samples,
-            self._data,
+            self._stream.data,
             self._plan,
             self.epoch,
             world_size,
@@ -486,21 +465,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
             f"  {batches}, {order}, from {self._samples.origin}>"
         )
 
-    def _repr_html_(self) -> str:
-        return self.page("IterableDataset", repr(self))
-
-    def page(self, kind: str, text: str, facts: Iterable[tuple[str, Any]] = ()) -> str:
-        """What a notebook shows of it, or of its loader.
-
-        Parameters
-        ----------
-        kind : str
-            Name of the class.
-        text : str
-            The plain repr.
-        facts : iterable of (str, object), optional
-            What there is to say first.
-        """
+    def _facts(self) -> list[tuple[str, Any]]:
         plan, size = self._plan, self.batch_size
         drawn = "in order"
         if self.shuffle:
@@ -511,7 +476,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         else:
             batches = f"{len(self):,} of {number_of(size, 'sample')}"
         left_out = f", {plan.left_out:,} left out by where" if plan.left_out else ""
-        own = [
+        return [
             ("samples", f"{plan.samples:,} of {len(plan.windows):,}{left_out}"),
             ("batches", f"{batches}, on rank {self.rank} of {self.world_size}"),
             ("order", drawn),
@@ -522,12 +487,11 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
                 f"{self.on_error}, after {number_of(self.retries, 'more try', 'more tries')}",
             ),
         ]
-        memory = f"blocks of {format_bytes(plan.block_nbytes)} at most"
-        sections = [html.section("Plan", memory, html.facts(plan.facts()))]
-        return self._samples.page(kind, text, [*facts, *own], sections)
 
-    def __dir__(self) -> Iterable[str]:
-        return sorted({*super().__dir__()} - FOR_LOADERS)
+    def _sections(self) -> list[str]:
+        plan = self._plan
+        memory = f"blocks of {format_bytes(plan.block_nbytes)} at most"
+        return [html.section("Plan", memory, html.facts(plan.facts()))]
 
     def with_windows(self, windows: Windows) -> Self:
         """The same dataset of other samples, with epochs of its own from 0 on.
@@ -553,7 +517,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         self._position.begin(epoch)
         if self._plan.resumed[0] != epoch:
             self._plan = self._plan.afresh()
-        self._recorder = None
+        self._stream.recorder = None
         return epoch
 
     def tell_epoch(self, epoch: torch.Tensor | int) -> None:
@@ -573,8 +537,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         if info is None:
             epoch = self.begin_epoch()
             return self._position.counted(epoch, self._iterate(epoch, 0, 1))
-        if not isinstance(self._buffers, SharedBuffers):
-            self._buffers = SharedBuffers(idle=4 * self._batch_nbytes())
+        self._stream.share_batches()
         epoch = self._epochs.claim_in_worker(info)
         taken, self._taken = self._taken, 0
         self._position.begin(epoch, taken)
@@ -598,16 +561,15 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         memory : int
             Bytes that blocks may take there.
         """
-        if device.type in WITH_STREAMS and not isinstance(self._block_buffers, PinnedBuffers):
-            self._read_into(PinnedBuffers(self._plan.memory, total=self._plan.memory))
+        if device.type in WITH_STREAMS:
+            self._stream.pin_blocks()
         epoch = self.begin_epoch()
         gather = DeviceGather(device, memory)
         return self._position.counted(epoch, self._iterate(epoch, 0, 1, 0, gather))
 
     def pin_batches(self) -> None:
         """Gather batches in page-locked memory from now on, in this process."""
-        if not isinstance(self._buffers, PinnedBuffers):
-            self._buffers = PinnedBuffers(idle=4 * self._batch_nbytes())
+        self._stream.pin_batches()
 
     def needs_host(self) -> str | None:
         """Why windows cannot be cut on a device, or None."""
@@ -621,67 +583,12 @@ class IterableDataset(torch.utils.data.IterableDataset[Batch]):
         taken: int = 0,
         gather: DeviceGather | None = None,
     ) -> Generator[Batch, None, None]:
-        if self._process != os.getpid():  # inherited by a fork, not sent to this process
-            make_safe(self._data)
-            self._process = os.getpid()
-        let_forks_wait_for_reads()
-        samples, plan = self._samples, self._plan
+        plan = self._plan
         plan.require_shares(self.world_size)
         intervals = plan.intervals(epoch, self.rank, self.world_size, worker, num_workers)
         intervals = cut(intervals, taken * (plan.batch_size or 1), total(intervals))
-        rank, world_size = self.rank, self.world_size
         logger.debug(
             "epoch %d begins: worker %d of %d on rank %d of %d, %d samples",
-            epoch, worker, num_workers, rank, world_size, total(intervals),
+            epoch, worker, num_workers, self.rank, self.world_size, total(intervals),
         )  # fmt: skip
-        recipe = samples.recipe
-        recorder = self._recorder = Recorder(epoch)
-        preparer = Preparer(
-            recipe.windows,
-            recipe.sample_dims,
-            recipe.parts,
-            frozenset(recipe.transforms),
-            self._block_buffers,
-            lasting=self._cache is not None or gather is not None,
-        )
-        return run(
-            plan.stages(epoch, intervals),
-            plan.batch_sizes(intervals),
-            lambda threads: Reader(
-                SourceReader(
-                    dataset=self._data,
-                    origin=samples.origin,
-                    windows=recipe.windows,
-                    recorder=recorder,
-                    executor=threads.work,
-                    graphs=Graphs(threads.dask, threads.work),
-                    retries=self.retries,
-                    skipping=self.on_error == "skip",
-                ),
-                samples.preprocessor(self._data, epoch, recorder),
-                self._disk,
-            ),
-            preparer,
-            lambda count: (
-                Assembly(recipe, self._buffers, count, epoch)
-                if gather is None
-                else gather.assembly(recipe, count, epoch)
-            ),
-            plan.batch_size is None,
-            Lookahead.of(self._batch_nbytes(), bool(self.functions())),
-            lambda load: plan.nbytes(load, preparer.joins(load)),
-            plan.budget,
-            self._cache,
-            recorder,
-            gather,
-        )
-
-    def _batch_nbytes(self) -> int:
-        """Bytes of a batch, before any transform."""
-        return self._samples.nbytes * (self.batch_size or 1)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_recorder": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _process=os.getpid())
+        return self._stream.batches(plan, epoch, intervals, gather)

@@ -10,6 +10,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Coroutine, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from .sources import layout_of
 from .stats import Recorder
 from .windows import IntArray
 
-__all__ = ["Fetcher"]
+__all__ = ["Fetched", "Fetcher"]
 
 # Chunks of fewer bytes are read several at a time; of more, where a preprocess runs on each.
 CELL_BYTES, PREPROCESSED_BYTES = 2**16, 2**20
@@ -327,3 +328,23 @@ def _end(loop: asyncio.AbstractEventLoop, dask: ThreadPoolExecutor, process: int
     if process == os.getpid() and not loop.is_closed():
         loop.call_soon_threadsafe(loop.stop)
         dask.shutdown(wait=False)
+
+
+class Fetched(Sequence[tuple[torch.Tensor, ...]]):
+    """Samples that were fetched together, and the batch that they are views of.
+
+    The views are made when somebody asks for one: our loader takes the batch.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    @cached_property
+    def _samples(self) -> list[tuple[torch.Tensor, ...]]:
+        return list(zip(*(tensor.unbind() for tensor in self.batch), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._samples[place]

@@ -20,8 +20,9 @@ from .batch import Batch
 from .dataset import IterableDataset
 from .describe import number_of
 from .device import WITH_STREAMS, Streams, arrived, as_device, on_device
+from .fetch import Fetched
 from .jobs import Lookahead
-from .map_dataset import Fetched, MapDataset
+from .map_dataset import MapDataset
 from .orders import Order, Shuffled, numbers_behind, require_there
 from .resume import Position
 from .shared import forget_ended

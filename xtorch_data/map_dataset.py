@@ -8,8 +8,7 @@ import inspect
 import operator
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Never, Self
 
 import torch
@@ -23,7 +22,7 @@ from .batch import Batch
 from .buffers import Buffers
 from .describe import number_of
 from .disk_cells import OnDisk
-from .fetch import Fetcher
+from .fetch import Fetched, Fetcher
 from .forked import let_forks_wait_for_reads, make_safe
 from .labels import LabelledWindows
 from .plan import Plan
@@ -31,17 +30,15 @@ from .plots import WindowPlots
 from .retry import RETRIES
 from .samples import Samples
 from .shared import SharedBuffers
+from .shown import Shown
 from .stats import Recorder
 from .transforms import Transform
 from .windows import Windows
 
-__all__ = ["Fetched", "MapDataset"]
+__all__ = ["MapDataset"]
 
 # What loaders and other modules ask of a dataset; tab completion leaves it out.
-FOR_LOADERS = {
-    "functions", "page", "recorder", "require_batches", "sample_nbytes", "tell_epoch",
-    "with_windows",
-}  # fmt: skip
+
 # Memory of batches that is kept while nobody uses it.
 IDLE_BYTES = 2**28
 
@@ -62,7 +59,7 @@ _ELSEWHERE = {
 }
 
 
-class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
+class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     """Samples of labeled arrays by number, for samplers that decide on the order.
 
     ``dataset[i]`` is a tuple of tensors without the batch dimension, ``(x, y)`` or ``(x,)``. It
@@ -133,6 +130,13 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     >>> dataset[-1]
     (tensor([6., 7., 8., 9.]),)
     """
+
+    _for_loaders = frozenset(
+        {
+            "functions", "page", "recorder", "require_batches", "sample_nbytes", "tell_epoch",
+            "with_windows",
+        }
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -232,31 +236,13 @@ class MapDataset(torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
             f"  from {self._samples.origin}>"
         )
 
-    def _repr_html_(self) -> str:
-        return self.page("MapDataset", repr(self))
-
-    def page(self, kind: str, text: str, facts: Iterable[tuple[str, Any]] = ()) -> str:
-        """What a notebook shows of it, or of its loader.
-
-        Parameters
-        ----------
-        kind : str
-            Name of the class.
-        text : str
-            The plain repr.
-        facts : iterable of (str, object), optional
-            What there is to say first.
-        """
+    def _facts(self) -> list[tuple[str, Any]]:
         kept = "decoded chunks are kept" if self.cache else "nothing is kept"
-        own = [
+        return [
             ("samples", f"{len(self):,}, in the order that a sampler asks for"),
             ("memory", f"{format_bytes(self._plan.memory)}, {kept}"),
             ("errors", f"raised, after {number_of(self.retries, 'more try', 'more tries')}"),
         ]
-        return self._samples.page(kind, text, [*facts, *own], [])
-
-    def __dir__(self) -> Iterable[str]:
-        return sorted({*super().__dir__()} - FOR_LOADERS)
 
     def with_windows(self, windows: Windows) -> Self:
         """The same dataset of other samples.
@@ -413,23 +399,3 @@ def _refuse(others: Mapping[str, Any]) -> None:
 
 # Threads of a parent process, which are not here; to end them would wait for them.
 _inherited: list[Any] = []
-
-
-class Fetched(Sequence[tuple[torch.Tensor, ...]]):
-    """Samples that were fetched together, and the batch that they are views of.
-
-    The views are made when somebody asks for one: our loader takes the batch.
-    """
-
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-
-    @cached_property
-    def _samples(self) -> list[tuple[torch.Tensor, ...]]:
-        return list(zip(*(tensor.unbind() for tensor in self.batch), strict=True))
-
-    def __len__(self) -> int:
-        return len(self.batch)
-
-    def __getitem__(self, place: Any) -> Any:
-        return self._samples[place]
