@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -116,7 +117,7 @@ def _dataset(store: str, engine: str | None, group: str | None, **arguments: Any
     with _refusing(Exception):  # whatever the client of a store raises
         ds = _opened(store, engine, group)
     try:
-        with _refusing(ValueError):
+        with _refusing(ValueError), _telling():
             return xtd.IterableDataset(ds, rank=0, world_size=1, **arguments)
     except NoTensorsError as error:  # whose message speaks Python
         option = {"x": "--inputs", "y": "--targets"}[error.part]
@@ -124,6 +125,16 @@ def _dataset(store: str, engine: str | None, group: str | None, **arguments: Any
         raise Refused(f"{error.fact}{instead}") from error
     except TypeError as error:
         raise Refused(words_of(error)) from error
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Say what a program is warned of, without where in the program that is."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for each in found:
+        click.echo(f"Note: {each.message}", err=True)
 
 
 @contextmanager
