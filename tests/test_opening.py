@@ -1,7 +1,9 @@
 import asyncio
 import json
 import pickle
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import xarray as xr
@@ -9,6 +11,7 @@ import zarr
 from helpers import forecast
 
 import xtorch_data as xtd
+from xtorch_data.lazy import codec_pipeline
 
 NAMES = ("t2m", "u10", "a", "Z")
 
@@ -103,3 +106,40 @@ def test_other_warnings_come_through(tmp_path):
         warnings.simplefilter("error")
         with pytest.raises(type(plain[0].message)):
             xtd.open_zarr(tmp_path / "a.zarr", consolidated=False)
+
+
+class WaitingStore(zarr.storage.WrapperStore):
+    """Answers when it may."""
+
+    def __init__(self, store, events=None):
+        super().__init__(store)
+        self.events = events or (threading.Event(), threading.Event())
+        self.asked, self.may = self.events
+
+    def _with_store(self, store):
+        return type(self)(store, self.events)
+
+    async def get(self, key, prototype, byte_range=None):
+        self.asked.set()
+        while not self.may.is_set():
+            await asyncio.sleep(0.01)
+        return await super().get(key, prototype, byte_range)
+
+
+def test_threads_that_open_at_the_same_time_leave_zarr_as_it_was(tmp_path):
+    forecast(time=12, names=NAMES).to_zarr(tmp_path / "a.zarr", consolidated=False)
+    before = zarr.config.get("codec_pipeline.path")
+    local = zarr.storage.LocalStore(tmp_path / "a.zarr")
+    alone = codec_pipeline(xtd.open_zarr(local, consolidated=False)["a"].variable)
+    stores = [WaitingStore(local), WaitingStore(local)]
+    with ThreadPoolExecutor(2) as threads:
+        opening = []
+        for store in stores:
+            opening.append(threads.submit(xtd.open_zarr, store, consolidated=False))
+            assert store.asked.wait(10)
+        for store, each in zip(stores, opening, strict=True):  # who began first ends first
+            ds = xtd.open_zarr(local, consolidated=False)
+            assert codec_pipeline(ds["a"].variable) == alone
+            store.may.set()
+            each.result(10)
+    assert zarr.config.get("codec_pipeline.path") == before != alone

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import unicodedata
 import warnings
 import zipfile
@@ -70,8 +72,8 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
         kwargs["storage_options"] = _with_connections(kwargs.get("storage_options") or {})
     # zarrs would open what obstore reads once more, with connections of its own in each process.
     is_obstore = isinstance(store, ObjectStore)
-    pipeline = {} if is_obstore else {"codec_pipeline.path": FAST_PIPELINE}
-    with zarr.config.set(pipeline), warnings.catch_warnings(record=True) as caught:
+    pipeline = contextlib.nullcontext() if is_obstore else _fast_pipeline
+    with pipeline, warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
         # Whoever wants it to be an error says consolidated=True.
         warnings.filterwarnings("always", message=_NOT_CONSOLIDATED)
@@ -94,6 +96,34 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
         else:
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     return _in_order(opened) if listed else opened
+
+
+class _FastPipeline:
+    """Within this context zarr opens arrays with the fast pipeline.
+
+    Its configuration is that of the process: the first thread that is within sets it, and the last
+    one that leaves sets it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._within = 0
+        self._set: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._within:
+                self._set = zarr.config.set({"codec_pipeline.path": FAST_PIPELINE})
+            self._within += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._within -= 1
+            if not self._within:
+                self._set.__exit__(*error)
+
+
+_fast_pipeline = _FastPipeline()
 
 
 def _in_order(ds: xr.Dataset) -> xr.Dataset:
