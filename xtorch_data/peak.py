@@ -135,7 +135,7 @@ class _Flight:
 
 
 class _Process:
-    """What the engine does with memory, as `pipeline` and `Buffers` do it, without doing it."""
+    """What the engine does with memory, as `Flights` and `Buffers` do it, without doing it."""
 
     def __init__(
         self, plan: Plan, samples: Samples, variables: Sequence[Footprint], concurrent: int
