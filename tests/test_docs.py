@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+import yaml
 from helpers import Script
 from numpydoc.docscrape import get_doc_object
 from numpydoc.validate import validate
 
 import xtorch_data as xtd
+import xtorch_data.dataset
+import xtorch_data.map_dataset
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -200,3 +203,16 @@ def test_examples_are_shown_by_markers_that_formatting_has_left_alone():
         assert re.findall(r'^--8<-- "(.+)"$', page.read_text(), re.MULTILINE) == named, page
 
     assert shown and all((ROOT / example).exists() for example in shown)
+
+
+def test_the_api_page_leaves_out_what_only_loaders_ask_for():
+    options = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["plugins"]
+    [handlers] = [each["mkdocstrings"] for each in options if "mkdocstrings" in each]
+    filters = handlers["handlers"]["python"]["options"]["filters"]
+    assert all(each.startswith("!") for each in filters)
+    internal = xtorch_data.dataset.FOR_LOADERS | xtorch_data.map_dataset.FOR_LOADERS
+    hidden = {name for name in internal if any(re.search(each[1:], name) for each in filters)}
+
+    assert hidden == internal
+    shown = {"fetch", "stats", "__len__", "offset", "epoch", "state_dict", "replace"}
+    assert not {name for name in shown if any(re.search(each[1:], name) for each in filters)}
