@@ -87,7 +87,7 @@ def main(output=Path("demo_output"), epochs=15):
     torch.manual_seed(0)
     with xr.open_dataset(Path(iris_sample_data.path) / "A1B_north_america.nc") as source:
         source[[NAME]].chunk(time=16).to_zarr(output / "data.zarr", mode="w", consolidated=False)
-    ds = xtd.open_zarr(output / "data.zarr", consolidated=False)
+    ds = xtd.open_zarr(output / "data.zarr")
 
     # Split by label, before windows are cut: then no window reaches into another part.
     past, near, far = (ds.sel(time=slice(*years)) for years in SPLITS)

@@ -91,7 +91,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
     batch_size : int or None
         Samples in a batch. None yields samples one at a time, without the batch dimension.
     shuffle : bool
-        Whether the order is random. It depends on `seed` and the epoch alone.
+        Whether the order is random. It depends on `seed`, the epoch, the chunks and `memory`.
     seed : int
         Seed of the order and of random transforms.
     drop_last : bool
