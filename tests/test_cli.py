@@ -192,7 +192,9 @@ def test_what_cannot_be_done_is_said_without_a_traceback(arguments, message):
 def test_dims_that_do_not_fit_are_refused(store):
     path, more = store
     output = run("explain", path, "--input-dims", "height=3", *more, code=2)
-    assert "input_dims names dim 'height'" in output
+    assert output.startswith("Error: --input-dims names dim 'height'")
+    output = run("verify", path, *WINDOWS[:3], "x=9000", *more, code=2)
+    assert output.startswith("Error: --input-dims x is 9000, larger than the dim")
 
 
 def test_what_fails_beyond_the_options_is_said_without_a_traceback(store, tmp_path, monkeypatch):

@@ -59,6 +59,25 @@ def test_only_our_datasets_are_taken():
         xtd.DataLoader([1, 2, 3])
 
 
+@pytest.mark.parametrize(
+    ("given", "instead"),
+    [
+        ({"batch_size": 4, "shuffle": True}, "batch_size, shuffle.*give it to IterableDataset"),
+        ({"sampler": range(3)}, "sampler.*MapDataset"),
+        ({"collate_fn": list}, "collate_fn.*batch_transform"),
+        ({"generator": None}, "generator.*seed"),
+    ],
+)
+def test_what_is_for_other_datasets_is_refused_with_what_serves_instead(given, instead):
+    with pytest.raises(TypeError, match=instead):
+        xtd.DataLoader(make(), **given)
+
+
+def test_a_sample_by_number_is_for_another_dataset():
+    with pytest.raises(TypeError, match="xtorch_data.MapDataset"):
+        make()[0]
+
+
 def test_the_global_random_state_is_not_drawn_from():
     torch.manual_seed(0)
     before = torch.get_rng_state()

@@ -241,10 +241,12 @@ class Batch:
                 or array.shape[: self.index.ndim] != tuple(self.index.shape)
                 or (labels.stacked and array.shape[lead - 1] != len(labels.variables))
             ):
+                sizes = ["sample"] * self.index.ndim
+                sizes += [f"{len(labels.variables)} variables"] * labels.stacked
+                expected = ", ".join([*sizes, *map(str, labels.dims)])
                 raise ValueError(
-                    f"part {name!r} has shape {array.shape}, which does not fit its labels: "
-                    f"{self.index.ndim and ('sample',)} + "
-                    f"{('variable',) * labels.stacked + labels.dims}"
+                    f"part {name!r} has shape {array.shape}, which does not fit its labels "
+                    f"({expected})"
                 )
             arrays[name] = (array, labels)
         return self._labels.to_dataset(arrays, self.index.numpy(), suffixes=len(names) > 1)

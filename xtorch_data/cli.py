@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import time
 import warnings
@@ -85,7 +86,7 @@ OPTIONS = [
     click.option("--drop-last", is_flag=True, help="Leave out a last batch that is smaller."),
     click.option("--uneven", type=click.Choice(["drop", "pad", "keep"]), default=None,
                  help="How samples are shared that ranks cannot share equally."),
-    click.option("--memory", default="1 GiB", show_default=True, help="Of each process."),
+    click.option("--memory", default="1 GiB", show_default=True, help="What blocks may take in each process."),
     click.option("--engine", default=None, help="Engine of xarray.open_dataset."),
     click.option("--group", default=None, help="Group of a Zarr store or of a NetCDF file."),
 ]  # fmt: skip
@@ -114,10 +115,10 @@ def _dataset(store: str, engine: str | None, group: str | None, **arguments: Any
 
     from .select import NoTensorsError
 
-    with _refusing(Exception):  # whatever the client of a store raises
+    with _refusing():
         ds = _opened(store, engine, group)
     try:
-        with _refusing(ValueError), _telling():
+        with _refusing_arguments(), _telling():
             return xtd.IterableDataset(ds, rank=0, world_size=1, **arguments)
     except NoTensorsError as error:  # whose message speaks Python
         option = {"x": "--inputs", "y": "--targets"}[error.part]
@@ -125,6 +126,18 @@ def _dataset(store: str, engine: str | None, group: str | None, **arguments: Any
         raise Refused(f"{error.fact}{instead}") from error
     except TypeError as error:
         raise Refused(words_of(error)) from error
+
+
+@contextmanager
+def _refusing_arguments() -> Iterator[None]:
+    """Say what is wrong with arguments by the names that their options have."""
+    try:
+        yield
+    except ValueError as error:
+        text = re.sub(r"\b(input_\w+)\['?(.*?)'?\]", r"\1 \2", redacted(str(error)))
+        names = r"\b(input_dims|input_overlap|batch_size|drop_last)\b"
+        text = re.sub(names, lambda found: f"--{found[0].replace('_', '-')}", text)
+        raise Refused(text) from error
 
 
 @contextmanager
@@ -138,11 +151,11 @@ def _telling() -> Iterator[None]:
 
 
 @contextmanager
-def _refusing(*kinds: type[Exception]) -> Iterator[None]:
-    """Say what went wrong in a message, for errors that the user can do something about."""
+def _refusing() -> Iterator[None]:
+    """Say what went wrong with a store in a message, whatever its client raises."""
     try:
         yield
-    except kinds as error:
+    except Exception as error:
         raise Refused(words_of(error)) from error
 
 
@@ -167,7 +180,7 @@ def _opened(store: str, engine: str | None, group: str | None) -> Any:
 def explain(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
     """Say what an epoch will read, and what would make it less, from metadata alone."""
     dataset = _dataset(**options)
-    with _refusing(ValueError):  # fewer samples than ranks
+    with _refusing_arguments():  # fewer samples than ranks
         found = dataset.explain(world_size=ranks, num_workers=workers)
     _print(found, _plain(asdict(found)), as_json)
 
@@ -180,7 +193,7 @@ def verify(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
     from .verification import counted
 
     dataset = _dataset(**options)
-    with _refusing(ValueError):
+    with _refusing_arguments():
         dataset.plan.require_shares(ranks)
     found = counted(dataset, ranks, workers)
     plan, size = dataset.plan, dataset.batch_size
@@ -212,7 +225,7 @@ def bench(seconds: float, as_json: bool, **options: Any) -> None:
 
     dataset = _dataset(**options)
     nbytes, end = 0, time.perf_counter() + seconds
-    with _refusing(Exception), bar(len(dataset), "batch", "reading") as done:
+    with _refusing(), bar(len(dataset), "batch", "reading") as done:
         with closing(iter(dataset)) as batches:
             for batch in batches:
                 nbytes += sum(tensor.nbytes for tensor in batch)
@@ -253,7 +266,7 @@ def rechunk(
     import xtorch_data as xtd
 
     dataset = _dataset(**options)
-    with _refusing(Exception):  # whatever the clients of stores raise
+    with _refusing():
         ds = _opened(options["store"], options["engine"], options["group"])
         copy = xtd.rechunk(ds, dataset, target, chunks=chunks, verify=verify, memory=copy_memory)
     found = {

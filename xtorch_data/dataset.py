@@ -532,6 +532,12 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
 
     # Iteration.
 
+    def __getitem__(self, index: Any) -> Any:
+        raise TypeError(
+            "an IterableDataset is iterated, and has no samples by number: xtorch_data.MapDataset "
+            "takes the same arguments and has"
+        )
+
     def __iter__(self) -> Iterator[Batch]:
         info = torch.utils.data.get_worker_info()
         if info is None:

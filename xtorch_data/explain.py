@@ -263,8 +263,8 @@ def _advice(
     stored = [name for name in lazily if "preferred_chunks" in data[name].encoding]
     if stored:
         yield (
-            f"{stored[0]!r} is read through dask: opened with chunks=None it would be read "
-            "straight from the store, block by block"
+            f"{stored[0]!r} is read through dask: of one file or store, opened with chunks=None, "
+            "it would be read block by block without it"
         )
     slow = [
         name

@@ -381,12 +381,27 @@ def _gets_items_as(kind: Any, dataset: Any) -> bool:
 
 def _for_stream(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments for torch's loader of an IterableDataset."""
-    ours = {"batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "collate_fn"}
-    given = sorted(ours & set(kwargs))
+    given = sorted({"batch_size", "shuffle", "drop_last"} & set(kwargs))
     if given:
         raise TypeError(
             f"DataLoader does not take {', '.join(given)}: batches and their order come from "
             "the dataset; give it to IterableDataset"
+        )
+    given = sorted({"sampler", "batch_sampler"} & set(kwargs))
+    if given:
+        raise TypeError(
+            f"DataLoader does not take {', '.join(given)} with an IterableDataset, which has an "
+            "order of its own: a MapDataset gives what a sampler asks for"
+        )
+    if "collate_fn" in kwargs:
+        raise TypeError(
+            "DataLoader does not take collate_fn: an IterableDataset makes batches itself; its "
+            "batch_transform changes them"
+        )
+    if "generator" in kwargs:
+        raise TypeError(
+            "DataLoader does not take generator with an IterableDataset, whose order depends on "
+            "its seed and the epoch"
         )
     return {**kwargs, "batch_size": None, "collate_fn": _as_is}
 
