@@ -86,7 +86,8 @@ OPTIONS = [
     click.option("--drop-last", is_flag=True, help="Leave out a last batch that is smaller."),
     click.option("--uneven", type=click.Choice(["drop", "pad", "keep"]), default=None,
                  help="How samples are shared that ranks cannot share equally."),
-    click.option("--memory", default="1 GiB", show_default=True, help="What blocks may take in each process."),
+    click.option("--memory", default="1 GiB", show_default=True,
+                 help="What blocks may take in each process."),
     click.option("--engine", default=None, help="Engine of xarray.open_dataset."),
     click.option("--group", default=None, help="Group of a Zarr store or of a NetCDF file."),
 ]  # fmt: skip
