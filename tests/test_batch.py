@@ -68,7 +68,7 @@ def test_length_is_the_number_of_samples_and_index_their_numbers(batch):
 
 
 def test_a_part_cannot_take_the_name_of_something_else_that_a_batch_has():
-    for name in ("index", "to", "to_xarray", "pin_memory", "replace"):
+    for name in ("index", "skipped", "to", "to_xarray", "pin_memory", "replace"):
         with pytest.raises(ValueError, match=name):
             xtd.IterableDataset(numbered(8), {"time": 2}, parts={name: "a"})
 
@@ -102,8 +102,12 @@ def test_replace_takes_a_prediction_that_needs_gradients(batch):
 def test_replace_refuses_a_part_that_is_not_there_and_a_shape_without_labels(batch):
     with pytest.raises((KeyError, ValueError, TypeError), match="z"):
         batch.replace(z=batch.y)
-    with pytest.raises(ValueError, match="y"):
-        batch.replace(y=batch.y[:3]).to_xarray("y")
+    with pytest.raises(ValueError, match="part 'y' must have the 6 samples"):
+        batch.replace(y=batch.y[:3])
+    with pytest.raises(ValueError, match="'y' has shape"):
+        batch.replace(y=batch.y[:, 0]).to_xarray("y")
+    with pytest.raises(TypeError, match="part 'y' must be a tensor, not ndarray"):
+        batch.replace(y=batch.y.numpy())
 
 
 def test_to_xarray_of_a_part_that_is_not_there_says_so(batch):

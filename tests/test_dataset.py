@@ -1027,6 +1027,17 @@ def test_batch_transform_sees_the_labels_of_every_sample():
         assert_labels(labels, [oracle.coords(["a"], windows[number]) for number in numbers])
 
 
+def test_a_variable_that_batch_transform_leaves_out_is_named():
+    dataset = build(
+        forecast(time=TIME),
+        {"time": 4},
+        inputs=["a", "b"],
+        batch_transform=lambda batch: batch[["a"]],
+    )
+    with pytest.raises(ValueError, match="left out variable 'b' of part 'x'"):
+        next(iter(dataset))
+
+
 def test_rng_of_batch_transform_is_one_a_batch_and_the_same_again():
     ds = forecast(time=40, y=1, x=1)
     arguments = {"inputs": "a", "batch_size": 2}
@@ -1097,6 +1108,13 @@ WRONG = {
         None, {"inputs": "longitude"}, ["is a coordinate", "ds.reset_coords('longitude')"]
     ),
     "no variable at all": (None, {"inputs": []}, ["x|inputs", "variable"]),
+    "a variable instead of its name": (
+        None, {"inputs": forecast(time=TIME)["a"]}, ["part 'x'", "name", "DataArray"]
+    ),
+    "names in a list in a list": (None, {"inputs": [["a"], "b"]}, ["part 'x'", "name"]),
+    "Select in a list": (None, {"inputs": [xtd.Select("a")]}, ["part 'x'", "name"]),
+    "a variable twice": (None, {"inputs": ["a", "b", "a"]}, ["part 'x'", "'a' twice"]),
+    "a variable twice in Select": (None, {"targets": xtd.Select(["b", "b"])}, ["'y'", "'b' twice"]),
     "window larger than the dim": (None, {"input_dims": {"time": 25}}, ["time", "25", "24"]),
     "window of no step": (None, {"input_dims": {"time": 0}}, ["time", "0"]),
     "window of negative steps": (None, {"input_dims": {"time": -3}}, ["time", "-3"]),

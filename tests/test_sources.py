@@ -209,6 +209,10 @@ def test_a_zarr_array_without_names_for_its_dims_takes_them_as_an_argument():
     np.testing.assert_array_equal(batch.x.numpy(), np.arange(30).reshape(5, 2, 3))
     with pytest.raises(ValueError, match="2 dims"):
         xtd.IterableDataset(array, {"time": 2}, dims=("time",))
+    with pytest.raises(TypeError, match="sequence of names"):
+        xtd.IterableDataset(array, {"t": 2}, dims="tx")
+    with pytest.raises(ValueError, match="differ"):
+        xtd.IterableDataset(array, {"time": 2}, dims=("time", "time"))
     with pytest.raises(ValueError, match="zarr.Array"):
         xtd.IterableDataset(xr.DataArray(np.zeros(3), dims="x"), {"x": 1}, dims=("x",))
 

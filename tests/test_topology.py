@@ -219,6 +219,15 @@ def test_rank_and_world_size_come_from_the_environment_of_torchrun(monkeypatch):
     assert samples_of(one_rank(30, 4, None, 0, 1)) == list(range(30))
 
 
+@pytest.mark.parametrize(("rank", "world_size"), [("2", "2"), ("-1", "2"), ("0", "0"), ("x", "2")])
+def test_an_environment_in_which_there_is_no_such_rank_is_refused(monkeypatch, rank, world_size):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world_size)
+    dataset = xtd.IterableDataset(numbered(30), {"time": 1})
+    with pytest.raises(ValueError, match=f"RANK='{rank}'"):
+        len(dataset)
+
+
 def test_rank_and_world_size_come_from_torch_distributed_before_the_environment(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -297,6 +306,11 @@ def test_shares_are_what_each_worker_of_each_rank_yields(ranks, workers):
     for rank, share in enumerate(shares):
         sizes = [len(list(plan.batch_sizes(worker))) for worker in share]
         assert sum(sizes) == plan.batches(1, rank, ranks)
+
+
+def test_verify_of_what_makes_no_batches_says_so():
+    with pytest.raises(TypeError, match="xtorch_data.IterableDataset.*not MapDataset"):
+        xtd.verify(xtd.MapDataset(numbered(8), {"time": 2}))
 
 
 def test_verify_counts_draws_as_draws():

@@ -117,6 +117,8 @@ def test_the_repr_lists_functions_by_name():
         ([twice_plus_one, 5], r"transforms\[1\] must be a function, not 5"),
         ([None], r"transforms\[0\] must be a function, not None"),
         ([lambda sample, other: sample], r"transforms\[0\] takes one xarray object"),
+        ([lambda: 5], r"transforms\[0\] takes one xarray object"),
+        ([lambda *, rng: 5], r"transforms\[0\] takes one xarray object"),
     ],
 )
 def test_what_is_no_list_of_functions_is_refused(given, error):

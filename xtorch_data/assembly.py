@@ -276,6 +276,12 @@ class Assembly:
                     f"{name}{suffix}" if f"{name}{suffix}" in before else name
                     for name in labels.variables
                 ]
+                gone = [name for name in names if name not in result.variables]
+                if gone:
+                    raise ValueError(
+                        f"batch_transform left out variable {gone[0]!r} of part {part.name!r}; it "
+                        f"returned {list(result.data_vars)}"
+                    )
                 found = {name: result[name].variable for name in names}
                 chosen = {name: renamed(variable, back) for name, variable in found.items()}
                 array, _, dims, stacked = to_array(

@@ -22,6 +22,8 @@ from .windows import Windows
 
 __all__ = ["Batch"]
 
+# Attributes that a batch has beside those of its class: no part can have these names.
+ATTRIBUTES = ("index", "skipped", "arrival")
 # Dims of the tensors that these are for.
 DIMS_OF_FORMAT = {torch.channels_last: 4, torch.channels_last_3d: 5}
 # Sample numbers that are listed.
@@ -147,8 +149,13 @@ class Batch:
         Parameters
         ----------
         **parts : torch.Tensor
-            New tensors by part. To be labeled by `to_xarray` they must have the shape of the
-            tensors that they replace.
+            New tensors by part, of as many samples. To be labeled by `to_xarray` they must have
+            the shape of the tensors that they replace.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If there is no such part, or what is given is no tensor of these samples.
 
         Examples
         --------
@@ -156,8 +163,15 @@ class Batch:
 
             batch.replace(y=model(batch.x)).to_xarray("y")
         """
-        for name in parts:
+        for name, tensor in parts.items():
             self[name]
+            if not isinstance(tensor, torch.Tensor):
+                raise TypeError(f"part {name!r} must be a tensor, not {type(tensor).__name__}")
+            if self.index.ndim and tensor.shape[:1] != self.index.shape:
+                raise ValueError(
+                    f"part {name!r} must have the {number_of(len(self), 'sample')} of this batch "
+                    f"along its first dim, but has shape {tuple(tensor.shape)}"
+                )
         return Batch(
             {**self._parts, **parts}, self.index, self._part_labels, self._labels, self.skipped
         )

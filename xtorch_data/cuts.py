@@ -96,7 +96,9 @@ def _cut_at_holes(
     borders = borders[axis.start(borders) - axis.start(borders - 1) >= axis.size + hole]
     if not len(borders) or len(borders) > MAX_INTERVALS:
         return numbers, stops
-    both = np.union1d(numbers, borders)
+    places = np.searchsorted(numbers, borders)
+    new = numbers[places] != borders
+    both = np.insert(numbers, places[new], borders[new])
     if stops is None:
         return both, None
     last = axis.start(both[1:] - 1) + axis.size

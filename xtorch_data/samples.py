@@ -14,7 +14,7 @@ from dask.utils import format_bytes
 from . import html
 from .arguments import numpy_dtype
 from .assembly import Recipe
-from .batch import Batch
+from .batch import ATTRIBUTES, Batch
 from .chunks import Layout
 from .conventions import warn_of_bounds
 from .describe import number_of, shape_of, windows_table
@@ -90,7 +90,12 @@ class Samples:
         """
         source = as_source(ds, dims)
         selections = resolve_parts(
-            source.dataset, source.single, inputs, targets, parts, reserved={"index", *dir(Batch)}
+            source.dataset,
+            source.single,
+            inputs,
+            targets,
+            parts,
+            reserved={*ATTRIBUTES, *dir(Batch)},
         )
         prepare = Transform.of(preprocess, "preprocess")
         transforms = {

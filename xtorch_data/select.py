@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Container, Hashable, KeysView, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -148,24 +149,29 @@ def resolve_parts(
 
 
 def _as_select(part: str, specification: Any, data: xr.Dataset, reserved: Container[str]) -> Select:
+    """One selection, its names checked as far as they can be without the windows."""
     if not isinstance(part, str) or not part.isidentifier() or part.startswith("_"):
         raise ValueError(f"the name of a part must be an identifier, not {part!r}")
     if part in reserved:
         raise ValueError(f"a part cannot be named {part!r}: a batch has something else there")
-    if isinstance(specification, Select):
-        names = specification.variables
-        if isinstance(names, tuple) and names not in data.data_vars:
-            return Select(list(names), specification.indexers)
-        return specification
-    if isinstance(specification, tuple) and specification not in data.data_vars:
-        return Select(list(specification))
-    if not isinstance(specification, (list, Hashable)):
-        if isinstance(specification, (Set, Mapping)) and not isinstance(specification, KeysView):
-            raise TypeError(
-                f"part {part!r}: give a name, a list of names or Select, not {specification!r}"
-            )
-        return Select(list(specification))  # an array or keys of names
-    return Select(specification)
+    select = specification if isinstance(specification, Select) else Select(specification)
+    given: Any = select.variables
+    names = given
+    if not isinstance(given, Hashable) or (isinstance(given, tuple) and given not in [*data]):
+        unordered = isinstance(given, (Set, Mapping)) and not isinstance(given, KeysView)
+        names = None if unordered or isinstance(given, xr.DataArray) else list(given)
+    each = names if isinstance(names, list) else [names]
+    if not all(isinstance(name, Hashable) and not isinstance(name, Select) for name in each):
+        names = None
+    if names is None:
+        raise TypeError(
+            f"part {part!r}: give a name, a list of names or Select, not {type(given).__name__} "
+            + reprlib.repr(given)
+        )
+    twice = [name for place, name in enumerate(each) if name in each[:place]]
+    if twice:
+        raise ValueError(f"part {part!r} names variable {twice[0]!r} twice")
+    return Select(names, select.indexers)
 
 
 def names_of(select: Select) -> list[Hashable]:

@@ -176,6 +176,8 @@ def _with_graphs_shown(data: xr.Dataset) -> xr.Dataset:
 
 
 def _from_zarr_array(array: zarr.Array[Any], dims: Sequence[Hashable] | None) -> Source:
+    if isinstance(dims, str):
+        raise TypeError(f"dims is a sequence of names, such as {(dims,)}, not {dims!r}")
     names: Any = dims
     if names is None:
         names = getattr(array.metadata, "dimension_names", None)
@@ -185,6 +187,8 @@ def _from_zarr_array(array: zarr.Array[Any], dims: Sequence[Hashable] | None) ->
         raise ValueError("this zarr.Array does not name its dims; give dims=(…)")
     if len(names) != array.ndim:
         raise ValueError(f"the array has {array.ndim} dims, but dims names {list(names)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"the dims of an array differ, but these are {list(names)}")
     attrs = {key: value for key, value in array.attrs.items() if key != "_ARRAY_DIMENSIONS"}
     encoding = {"chunks": array.chunks, "source": str(array.store_path)}
     lazy = LazilyIndexedArray(ZarrArrayWrapper(array))  # type: ignore[no-untyped-call]

@@ -40,8 +40,18 @@ def current_topology() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        return _told_by_torchrun(os.environ["RANK"], os.environ["WORLD_SIZE"])
     return 0, 1
+
+
+def _told_by_torchrun(rank: str, world_size: str) -> tuple[int, int]:
+    """Rank and world size of the environment, which others may have set."""
+    if rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size):
+        return int(rank), int(world_size)
+    raise ValueError(
+        f"the environment has RANK={rank!r} and WORLD_SIZE={world_size!r}, but a rank is 0 to "
+        "WORLD_SIZE - 1: unset them, or give rank= and world_size="
+    )
 
 
 class Topology:

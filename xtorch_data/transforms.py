@@ -60,6 +60,11 @@ class Transform:
             and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
             and name != "rng"
         ]
+        if not any(
+            name != "rng" and parameter.kind not in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD)
+            for name, parameter in parameters.items()
+        ):
+            raise TypeError(f"{argument} takes one xarray object, which {function!r} does not")
         if len(required) > 1:
             raise TypeError(
                 f"{argument} takes one xarray object and, if it wants, a parameter named 'rng'; "

@@ -93,6 +93,11 @@ def verify(
     Verification
         The counts, which are also printed.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `dataset` is none that makes batches, or there are no such numbers of ranks and workers.
+
     Examples
     --------
     >>> import numpy as np, xarray as xr
@@ -101,6 +106,11 @@ def verify(
     >>> counts = verify(dataset, world_size=4, num_workers=2)
     129 samples: 0 repeated, 0 missing; 32 to 33 batches on each of 4 ranks
     """
+    if not isinstance(dataset, IterableDataset):
+        raise TypeError(
+            "dataset must be an xtorch_data.IterableDataset, which decides on an epoch, not "
+            f"{type(dataset).__name__}"
+        )
     if world_size is None:
         world_size = dataset.world_size
     found = counted(dataset, world_size, num_workers)
