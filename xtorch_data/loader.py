@@ -251,6 +251,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         dataset = _ours(self.dataset)
         epoch = dataset.epoch
         taken = 0
+        # Torch would warn of more batches than `len` has said, which of a resumed epoch is fewer.
+        self._IterableDataset_len_called = None
         if isinstance(dataset, MapDataset):
             assert self._order is not None
             taken = self._order.passed
