@@ -316,10 +316,12 @@ def test_a_chunk_that_may_not_be_read_is_named_and_is_not_tried_again(tmp_path, 
         )
         checked(dataset, ds, {(2, 1)})
         assert {each.chunk for each in dataset.stats().failures} == {"a/c/2/1"}
-        samples = xtd.MapDataset(lazy, {"time": 5, "x": 4}, inputs="a", memory="2 kB")
-        with pytest.raises(xtd.ReadError, match="in chunk a/c/2/1 of "):
-            samples[7]
-        np.testing.assert_array_equal(samples[8][0].numpy(), ds["a"].values[10:15, 8:])
+        for preprocess in (None, xtd.Compose([])):
+            samples = xtd.MapDataset(lazy, {"time": 5, "x": 4}, inputs="a", preprocess=preprocess)
+            with pytest.raises(xtd.ReadError, match="in chunk a/c/2/1 of "):
+                samples[7]
+            # though all chunks are so small that they are read together
+            np.testing.assert_array_equal(samples[8][0].numpy(), ds["a"].values[10:15, 8:])
 
 
 @pytest.mark.parametrize("engine", ["netcdf4", "h5netcdf"])

@@ -30,8 +30,9 @@ from .loaded import Loaded
 from .mapped import mapped
 from .npy_files import NpyFile, Stamp
 from .reader import Reader
+from .retry import is_transient
 from .samples import Samples
-from .source_reader import SourceReader
+from .source_reader import ReadError, SourceReader
 from .sources import layout_of
 from .stats import Recorder
 from .windows import IntArray
@@ -64,6 +65,8 @@ class Fetcher:
         Whether chunks are kept for later samples.
     on_disk : OnDisk, optional
         Where they are kept beyond that.
+    whole : Fetcher, optional
+        One that reads small chunks several at a time, for which this one reads them one by one.
     """
 
     def __init__(
@@ -74,9 +77,11 @@ class Fetcher:
         retries: int,
         keep: bool = True,
         on_disk: OnDisk | None = None,
+        whole: Fetcher | None = None,
     ) -> None:
         self._samples, self._memory, self._retries = samples, memory, retries
-        self._keep = keep
+        self._keep, self._on_disk, self._one_by_one = keep, on_disk, whole is not None
+        self._apart: Fetcher | None = None
         self._loop = asyncio.new_event_loop()
         self._work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
         dask = threads_for_graphs()
@@ -89,7 +94,7 @@ class Fetcher:
             data, self._maps = mapped(data)
         self._data = with_recycled_memory(data, self._blocks, samples.dtypes)
         self._disk = on_disk.cells(self._data, self._blocks) if on_disk else {}
-        self.recorder = Recorder(epoch)
+        self.recorder: Recorder = Recorder(epoch) if whole is None else whole.recorder
         self._groups = self._grouped(epoch)
         # Cells that are held or being read, the one used last at the end.
         self._held: OrderedDict[Cell, Future[xr.Dataset]] = OrderedDict()
@@ -123,7 +128,8 @@ class Fetcher:
         samples, data = self._samples, self._data
         layouts = [layout_of(data.variables[name], name, dims) for name in names]
         small = CELL_BYTES if samples.preprocess is None else PREPROCESSED_BYTES
-        grids, nbytes = cells_of(layouts, dims, min(small, self._memory // CELLS_IN_MEMORY))
+        small = 0 if self._one_by_one else min(small, self._memory // CELLS_IN_MEMORY)
+        grids, nbytes = cells_of(layouts, dims, small)
         if samples.preprocess is None:
             data = xr.Dataset({name: data.variables[name] for name in names})
         source = SourceReader(
@@ -154,9 +160,30 @@ class Fetcher:
 
         Raises
         ------
+        ReadError
+            If a chunk in which one of them lies cannot be read.
         ValueError
             If a memory-mapped file has changed since it was mapped.
         """
+        try:
+            return self._fetched(numbers, epoch, buffers)
+        except ReadError as error:
+            if self._one_by_one or is_transient(error):
+                raise
+        # It may be a chunk next to theirs, which was read with it because they are small.
+        return self._reading_apart().fetch(numbers, epoch, buffers)
+
+    def _reading_apart(self) -> Fetcher:
+        """What reads the same chunk by chunk, and keeps nothing: it is not wanted often."""
+        with self._lock:
+            if self._apart is None:
+                samples, epoch = self._samples, self.recorder.epoch
+                self._apart = Fetcher(
+                    samples, self._memory, epoch, self._retries, False, self._on_disk, whole=self
+                )
+            return self._apart
+
+    def _fetched(self, numbers: IntArray, epoch: int, buffers: Buffers) -> Batch:
         for file, stamp in self._maps.items():
             file.require_unchanged(stamp)
         recipe = self._samples.recipe
