@@ -1,4 +1,5 @@
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -33,3 +34,16 @@ def test_zarrs_decodes_what_it_decodes_as_it_should(tmp_path, zarr_format, encod
         assert codec_pipeline(lazy["a"].variable).startswith("zarrs.") == fast
         np.testing.assert_array_equal(lazy["a"].isel(x=slice(3, 27)).values, np.arange(3, 27))
     assert "zarrs" not in zarr.config.get("codec_pipeline.path")
+
+
+@pytest.mark.filterwarnings("ignore:The data type.*Zarr V3 specification")  # when it is written
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("names", [["a", "bc"], [b"a", b"bc"]])
+def test_names_open_and_are_sent_elsewhere_in_silence(tmp_path, zarr_format, names):
+    ds = xr.Dataset({"a": ("x", [1.0, 2.0])}, coords={"station": ("x", names)})
+    ds.to_zarr(tmp_path / "a", zarr_format=zarr_format, consolidated=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened = xtd.open_zarr(tmp_path / "a", consolidated=False)
+        sent = pickle.loads(pickle.dumps(opened))
+    np.testing.assert_array_equal(sent["station"].values, names)
