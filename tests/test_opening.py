@@ -143,3 +143,18 @@ def test_threads_that_open_at_the_same_time_leave_zarr_as_it_was(tmp_path):
             store.may.set()
             each.result(10)
     assert zarr.config.get("codec_pipeline.path") == before != alone
+
+
+def test_warnings_are_heard_after_threads_have_opened_stores(tmp_path):
+    forecast(time=12).to_zarr(tmp_path / "a.zarr", consolidated=False)
+    local = zarr.storage.LocalStore(tmp_path / "a.zarr")
+    stores = [WaitingStore(local), WaitingStore(local)]
+    with pytest.warns(UserWarning, match="still heard"), ThreadPoolExecutor(2) as threads:
+        opening = []
+        for store in stores:
+            opening.append(threads.submit(xtd.open_zarr, store))
+            assert store.asked.wait(10)
+        for store, each in zip(stores, opening, strict=True):  # who began first ends first
+            store.may.set()
+            each.result(10)
+        warnings.warn("still heard", stacklevel=1)

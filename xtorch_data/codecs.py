@@ -7,6 +7,11 @@ from typing import Any
 from zarr.codecs import Crc32cCodec, ShardingCodec
 from zarr.registry import register_pipeline
 from zarrs import ZarrsCodecPipeline
+from zarrs.pipeline import (
+    UnsupportedMetadataError,
+    get_codec_pipeline_fallback,
+    get_codec_pipeline_impl,
+)
 
 __all__ = ["FAST_PIPELINE", "FastCodecPipeline"]
 
@@ -32,7 +37,12 @@ class FastCodecPipeline(ZarrsCodecPipeline):
             raise NotImplementedError("zarrs does not read other byte orders of Zarr v2")
         if _has_checksums_in_shards(array_metadata):
             raise NotImplementedError("zarrs verifies no checksums where it reads part of a shard")
-        return ZarrsCodecPipeline.from_array_metadata_and_store(array_metadata, store)
+        try:  # strictly: otherwise zarrs warns, again in every process that gets the array
+            impl = get_codec_pipeline_impl(array_metadata, store, strict=True)
+        except UnsupportedMetadataError as error:
+            raise NotImplementedError("zarrs does not know one of the codecs") from error
+        fallback = get_codec_pipeline_fallback(array_metadata, strict=False)
+        return ZarrsCodecPipeline(array_metadata, store, impl, fallback)
 
 
 def _has_checksums_in_shards(metadata: Any) -> bool:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import threading
 import unicodedata
-import warnings
 import zipfile
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -21,7 +20,6 @@ from .redact import hiding_secrets
 __all__ = ["open_zarr"]
 
 CONNECTIONS = 128  # of s3fs, to one host
-_NOT_CONSOLIDATED = "Failed to open Zarr store with consolidated metadata"
 
 
 def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
@@ -73,13 +71,10 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     # zarrs would open what obstore reads once more, with connections of its own in each process.
     is_obstore = isinstance(store, ObjectStore)
     pipeline = contextlib.nullcontext() if is_obstore else _fast_pipeline
-    with pipeline, warnings.catch_warnings(record=True) as caught:
-        warnings.filterwarnings("ignore", message="Array is unsupported by ZarrsCodecPipeline")
-        # Whoever wants it to be an error says consolidated=True.
-        warnings.filterwarnings("always", message=_NOT_CONSOLIDATED)
+    with pipeline:
         try:
             with hiding_secrets():
-                opened: xr.Dataset = xr.open_zarr(store, **kwargs)
+                return _opened(store, kwargs)
         except Exception as error:
             if not _is_other_file(store):
                 raise
@@ -87,15 +82,21 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
                 f"{os.fspath(store)} is a file, and no Zarr store: if it is NetCDF, HDF5 or "
                 f"GRIB, xarray.open_dataset({os.fspath(store)!r}) opens it"
             ) from error
-    listed = kwargs.get("consolidated") is False or (
-        not getattr(store, "supports_consolidated_metadata", True)
-    )
-    for each in caught:
-        if str(each.message).startswith(_NOT_CONSOLIDATED):
-            listed = True
-        else:
-            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
-    return _in_order(opened) if listed else opened
+
+
+def _opened(store: Any, kwargs: Mapping[str, Any]) -> xr.Dataset:
+    """The dataset, in an order that does not depend on how the store lists it."""
+    consolidated = kwargs.get("consolidated")
+    if not getattr(store, "supports_consolidated_metadata", True):
+        consolidated = False
+    if consolidated is not False:
+        try:
+            opened: xr.Dataset = xr.open_zarr(store, **{**kwargs, "consolidated": True})
+            return opened
+        except (ValueError, KeyError):  # so xarray does, which then warns
+            if consolidated:
+                raise
+    return _in_order(xr.open_zarr(store, **{**kwargs, "consolidated": False}))
 
 
 class _FastPipeline:
