@@ -119,3 +119,12 @@ def test_fewer_samples_than_ranks_are_refused_where_ranks_must_be_equal():
     Plan.of(windows, layouts, memory=10**6, uneven="drop").require_shares(3)
     with pytest.raises(ValueError, match="3 samples cannot be shared by 4 ranks"):
         Plan.of(windows, layouts, memory=10**6, uneven="drop").require_shares(4)
+
+
+def test_memory_that_a_sample_exceeds_is_warned_of_once_and_not_where_nobody_asked():
+    windows = Windows.from_sizes({"time": 50}, {"time": 10})
+    layout = Layout("v", 4, {"time": Chunks(50, 10)})
+    with pytest.warns(UserWarning, match="one sample takes 40 B, more than memory=30 B"):
+        plan = Plan.of(windows, [layout], memory=30)
+    assert len(plan.over(windows.within("time", [(0, 30)])).windows) == 3  # warnings are errors
+    assert plan.over(windows, memory=20).memory == 20

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -311,7 +310,5 @@ def _rechunked(plan: Plan, data: xr.Dataset) -> Iterable[str]:
 
 def _first(plan: Plan, good: Callable[[Plan], bool]) -> Plan | None:
     """The plan with the least of a few larger memories that is good."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of memory that nobody has given
-        larger = (plan.over(plan.windows, memory=plan.memory * 2**power) for power in range(1, 7))
-        return next((other for other in larger if good(other)), None)
+    larger = (plan.over(plan.windows, memory=plan.memory * 2**power) for power in range(1, 7))
+    return next((other for other in larger if good(other)), None)

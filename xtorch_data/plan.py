@@ -108,14 +108,15 @@ class Plan:
         cached: bool = False,
         where: Table | None = None,
         weights: Table | None = None,
+        warn: bool = True,
     ) -> Plan:
-        """Decide how the samples of some windows are read.
+        """Decide how the samples of some windows are read, and warn if that exceeds `memory`.
 
-        The parameters are the attributes of those names.
+        The other parameters are the attributes of those names.
         """
         layouts = tuple(layouts)
         grid, share = _blocks(windows, layouts, memory, shuffle)
-        if len(windows) and grid.nbytes > memory:
+        if warn and len(windows) and grid.nbytes > memory:
             warnings.warn(
                 f"one sample takes {dask.utils.format_bytes(grid.nbytes)}, more than memory="
                 f"{dask.utils.format_bytes(memory)}: blocks of one window are read, one at a "
@@ -174,6 +175,7 @@ class Plan:
             cached=self.cached,
             where=self.where and self.where.over(self.windows, windows),
             weights=self.weights and self.weights.over(self.windows, windows),
+            warn=False,  # once is enough, and of other memory nobody has asked
         )
 
     # What there is, and what it takes.

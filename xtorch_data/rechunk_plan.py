@@ -6,7 +6,6 @@ Pure arithmetic over integers, no IO.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -126,9 +125,7 @@ def _block_extents(plan: Plan) -> Sizes:
 
 
 def _over(plan: Plan, layouts: Sequence[Layout]) -> Plan:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of memory that nobody has given
-        return plan.over(plan.windows, layouts=layouts)
+    return plan.over(plan.windows, layouts=layouts)
 
 
 def _between(layout: Layout, ideal: Sizes, share: float) -> dict[Hashable, float]:
