@@ -1121,6 +1121,8 @@ WRONG = {
     "window that is no integer": (None, {"input_dims": {"time": 2.5}}, ["time", "2.5"]),
     "overlap like the window": (None, {"input_overlap": {"time": 4}}, ["time", "4", "overlap"]),
     "overlap beyond the window": (None, {"input_overlap": {"time": 9}}, ["time", "9", "overlap"]),
+    "overlap without its dim": (None, {"input_overlap": 3}, ["input_overlap", "mapping", "3"]),
+    "memory as a flag": (None, {"memory": True}, ["memory", "bytes", "True"]),
     "zero samples": (lambda ds: ds.isel(time=slice(0, 0)), {}, ["time", "0"]),
     "zero samples along another dim": (lambda ds: ds.isel(y=slice(0, 0)), {}, ["y", "0"]),
     "empty dataset": (lambda ds: xr.Dataset(), {}, ["empty|no data variable|no variable"]),
@@ -1220,11 +1222,16 @@ def test_open_and_negative_ends_of_a_select_are_those_of_isel(part):
     np.testing.assert_array_equal(next(iter(dataset)).x[0], expected)
 
 
-def test_flags_may_be_bools_of_numpy():
+def test_flags_and_numbers_may_be_those_of_numpy():
     dataset = xtd.IterableDataset(
-        forecast(time=TIME), {"time": 4}, shuffle=np.True_, drop_last=np.False_
+        forecast(time=TIME),
+        {"time": np.int64(4)},
+        shuffle=np.True_,
+        drop_last=np.False_,
+        memory=np.int64(10**6),
     )
     assert (dataset.shuffle, dataset.plan.drop_last) == (True, False)
+    assert dataset.plan.memory == 10**6
 
 
 def test_each_kind_of_bad_input_has_a_message_of_its_own():

@@ -142,7 +142,10 @@ def as_cache(cache: Any, cache_size: int | str | None) -> tuple[bool, str | None
 def as_bytes(memory: int | str, name: str = "memory") -> int:
     """Bytes from a number or from text such as ``"1 GiB"``."""
     try:
-        nbytes = int(dask.utils.parse_bytes(memory))
+        if isinstance(memory, bool):
+            raise TypeError
+        given = memory.item() if isinstance(memory, np.number) else memory
+        nbytes = int(dask.utils.parse_bytes(given))
     except (ValueError, TypeError, AttributeError):
         raise ValueError(
             f"{name} must be a number of bytes or text such as '1 GiB', not {memory!r}"

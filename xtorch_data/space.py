@@ -61,6 +61,10 @@ class SampleSpace:
             raise ValueError("input_dims is missing: the size of one sample, {dim: steps}")
         if not isinstance(input_dims, Mapping):
             raise TypeError(f"input_dims must be a mapping of dims to sizes, not {input_dims!r}")
+        if not isinstance(input_overlap, Mapping | None):
+            raise TypeError(
+                f"input_overlap must be a mapping of dims to steps, not {input_overlap!r}"
+            )
         selected = [name for select in selections.values() for name in names_of(select)]
         for part, select in selections.items():
             if not names_of(select):
