@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections import Counter
 from collections.abc import Container, Hashable, KeysView, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -168,7 +169,7 @@ def _as_select(part: str, specification: Any, data: xr.Dataset, reserved: Contai
             f"part {part!r}: give a name, a list of names or Select, not {type(given).__name__} "
             + reprlib.repr(given)
         )
-    twice = [name for place, name in enumerate(each) if name in each[:place]]
+    twice = [name for name, times in Counter(each).items() if times > 1]
     if twice:
         raise ValueError(f"part {part!r} names variable {twice[0]!r} twice")
     return Select(names, select.indexers)
