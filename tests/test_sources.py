@@ -217,6 +217,16 @@ def test_a_zarr_array_without_names_for_its_dims_takes_them_as_an_argument():
         xtd.IterableDataset(xr.DataArray(np.zeros(3), dims="x"), {"x": 1}, dims=("x",))
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_arrays_of_a_zarr_group_without_names_for_their_dims_are_named(zarr_format):
+    group = zarr.create_group(zarr.storage.MemoryStore(), zarr_format=zarr_format)
+    group.create_array("v", shape=(10, 3), dtype="i4", chunks=(4, 3))
+    with pytest.raises(ValueError, match=r"\['v'\] of this zarr.Group.*dims="):
+        xtd.IterableDataset(group, {"time": 2})
+    dataset = xtd.IterableDataset(group["v"], {"time": 2, "x": -1}, dims=("time", "x"))
+    assert len(dataset.windows) == 5
+
+
 def test_packed_integers_of_a_zarr_array_are_decoded():
     array = zarr.create_array(
         zarr.storage.MemoryStore(),

@@ -104,13 +104,7 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
     if isinstance(data, zarr.Array):
         return _from_zarr_array(data, dims)
     if isinstance(data, zarr.Group):
-        opened = open_zarr(
-            data.store,
-            group=data.path or None,
-            consolidated=False,
-            zarr_format=data.metadata.zarr_format,
-        )
-        return as_source(opened)
+        return as_source(_opened(data))
     if isinstance(data, (str, os.PathLike)):
         raise TypeError(
             f"data must be opened first: xarray.open_dataset({redacted(str(data))!r}) for NetCDF, "
@@ -175,14 +169,35 @@ def _with_graphs_shown(data: xr.Dataset) -> xr.Dataset:
     return data.assign(others).assign_coords(coords) if found else data
 
 
+def _opened(group: zarr.Group) -> xr.Dataset:
+    try:
+        return open_zarr(
+            group.store,
+            group=group.path or None,
+            consolidated=False,
+            zarr_format=group.metadata.zarr_format,
+        )
+    except KeyError as error:
+        nameless = [name for name, array in group.arrays() if array.ndim and not _dims_of(array)]
+        if not nameless:
+            raise
+        raise ValueError(
+            f"the arrays {nameless} of this zarr.Group do not name their dims, as xarray needs it; "
+            "one array alone can be data, with dims=(…)"
+        ) from error
+
+
+def _dims_of(array: zarr.Array[Any]) -> Any:
+    """What an array says that its dims are called, or None."""
+    names: Any = getattr(array.metadata, "dimension_names", None)
+    names = array.attrs.get("_ARRAY_DIMENSIONS") if names is None else names
+    return None if names is None or None in names else names
+
+
 def _from_zarr_array(array: zarr.Array[Any], dims: Sequence[Hashable] | None) -> Source:
     if isinstance(dims, str):
         raise TypeError(f"dims is a sequence of names, such as {(dims,)}, not {dims!r}")
-    names: Any = dims
-    if names is None:
-        names = getattr(array.metadata, "dimension_names", None)
-    if names is None:
-        names = array.attrs.get("_ARRAY_DIMENSIONS")
+    names: Any = _dims_of(array) if dims is None else dims
     if names is None or None in names:
         raise ValueError("this zarr.Array does not name its dims; give dims=(…)")
     if len(names) != array.ndim:
