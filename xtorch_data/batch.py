@@ -342,11 +342,6 @@ class Batch:
             where = {dim: at for dim, at in region.items() if not isinstance(at, slice)}
         found = []
         for part, tensor in self._parts.items():
-            if self.index.ndim and tensor.shape[:1] != self.index.shape:
-                raise ValueError(
-                    f"part {part!r} has shape {tuple(tensor.shape)}, which is not that of "
-                    f"{len(self)} samples"
-                )
             array = as_numpy(tensor[place] if self.index.ndim else tensor)
             dataset = self._labeled(part, array, number)
             found += [SampleArray(part, each, number, where) for each in dataset.data_vars.values()]
