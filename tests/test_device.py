@@ -72,7 +72,7 @@ class SlowStream(Streams):
         self.asked = self.done = 0
         self.lock = threading.Lock()
 
-    def copied(self, batch):
+    def copied(self, batch, then=None):
         moved = batch.replace(**{name: torch.empty_like(batch[name]) for name in batch.keys()})
         addresses = [(name, batch[name].data_ptr(), batch[name].nbytes) for name in batch.keys()]
         delay = self.random.choice([0, 0, 0.001, 0.004])
@@ -90,6 +90,9 @@ class SlowStream(Streams):
             self.most_under_way = max(self.most_under_way, self.asked - self.done)
         event = self.stream.submit(copy)
         event.query, event.synchronize = event.done, event.result
+        if then is not None:  # which comes after the copy, as on a stream
+            event.result()
+            moved = then(moved)
         return moved, event
 
     def hand_over(self, batch, reached):

@@ -1,0 +1,244 @@
+"""How batches come to the device that a loader was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from dask.utils import format_bytes
+
+from .arguments import as_bytes, as_prefetch
+from .batch import Batch
+from .dataset import IterableDataset
+from .describe import number_of
+from .device import WITH_STREAMS, Streams, arrived, as_device, of_this_thread, on_device
+from .device_gather import DeviceGather
+from .packing import Packed, packed
+from .plan import Plan
+from .samples import Samples
+from .stream import Stream
+from .unpacking import Unpacker
+
+__all__ = ["DeviceTransform", "Feed"]
+
+# Takes the tensors of a batch, in the order of its parts, and returns as many.
+DeviceTransform: TypeAlias = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
+
+
+@dataclass(eq=False)
+class Feed:
+    """The way of batches onto a device; `Feed.of` checks what was asked for.
+
+    Attributes
+    ----------
+    device : torch.device
+        Where they go.
+    prefetch : int
+        How many are there, or on their way, ahead of the one in use.
+    memory : int, optional
+        Bytes that blocks may take there; None where windows are cut on the host.
+    packed : Packed, optional
+        What is sent instead of decoded values.
+    stream : Stream, optional
+        What reads that.
+    memory_format : torch.memory_format, optional
+        How tensors lie there.
+    transform : callable, optional
+        Function of the tensors of a batch.
+    """
+
+    device: torch.device
+    prefetch: int
+    memory: int | None
+    packed: Packed | None
+    stream: Stream | None
+    memory_format: torch.memory_format | None
+    transform: DeviceTransform | None
+    _unpacker: Unpacker | None = None
+
+    @classmethod
+    def of(
+        cls,
+        dataset: Any,
+        samples: Samples,
+        num_workers: int,
+        device: Any,
+        prefetch: int,
+        gather: str,
+        device_memory: int | str | None,
+        decode: str,
+        memory_format: torch.memory_format | None,
+        transform: DeviceTransform | None,
+    ) -> Feed | None:
+        """What a loader is asked for; None where no device is.
+
+        `samples` are those of the dataset; the other parameters are those of
+        `xtorch_data.DataLoader`.
+        """
+        prefetch = as_prefetch(prefetch)
+        for name, value in {"gather": gather, "decode": decode}.items():
+            if value not in ("host", "device"):
+                raise ValueError(f"{name} must be 'host' or 'device', not {value!r}")
+        if device_memory is not None and gather == "host":
+            raise ValueError("device_memory is for blocks, which are sent with gather='device'")
+        if transform is not None and not callable(transform):
+            raise TypeError(f"device_transform must be a function of tensors, not {transform!r}")
+        if device is None:
+            asked = {
+                "gather='device' cuts windows on a device": gather == "device",
+                "decode='device' decodes on a device": decode == "device",
+                "memory_format says how tensors lie on a device": memory_format is not None,
+                "device_transform works on a device": transform is not None,
+            }
+            for what in (what for what, given in asked.items() if given):
+                raise ValueError(f"{what}: give device=, too")
+            return None
+        found = as_device(device)
+        _require_dtypes(samples, found)
+        known = stream = nbytes = None
+        if decode == "device":
+            known = _packed(dataset, num_workers)
+            stream = dataset.streaming(known.samples)
+        if gather == "device":
+            _require_cuts(dataset, num_workers, found)
+            layouts = (samples if known is None else known.samples).layouts
+            nbytes = _device_memory(dataset.plan.held_as(layouts), device_memory)
+        return cls(found, prefetch, nbytes, known, stream, memory_format, transform)
+
+    def __str__(self) -> str:
+        where = {"gather": self.memory is not None, "decode": self.packed is not None}
+        there = [f"{name}='device'" for name, chosen in where.items() if chosen]
+        return f"{self.device} by {' and '.join(there)}" if there else str(self.device)
+
+    def made(self, dataset: IterableDataset, pinned: bool) -> Iterator[Batch] | None:
+        """The next epoch, where it is not made as it would be without a device.
+
+        Parameters
+        ----------
+        dataset : IterableDataset
+            What was asked for.
+        pinned : bool
+            Whether batches are gathered in page-locked memory.
+        """
+        if self.memory is None and self.packed is None:
+            return None
+        stream, device = self.stream or dataset._stream, of_this_thread(self.device)
+        if self.memory is None:
+            if pinned:
+                stream.pin_batches()
+            return dataset.begun_by(stream, None)
+        if device.type in WITH_STREAMS:
+            stream.pin_blocks()
+        unpacker = self._unpacker_on(device)
+        gather = DeviceGather(device, self.memory, unpacker)
+        if unpacker is not None:
+            unpacker.used_on(gather.gathering)
+        return dataset.begun_by(stream, gather)
+
+    def moved(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Batches on the device.
+
+        Parameters
+        ----------
+        batches : iterator of Batch
+            On the host, or made on the device.
+        """
+        device = of_this_thread(self.device)
+        streams = Streams.of(device)
+        if self.memory is not None:
+            batches = arrived(batches, streams)
+        else:
+            unpacker = self._unpacker_on(device)
+            if unpacker is not None:
+                unpacker.used_on(streams)
+            batches = on_device(batches, device, self.prefetch, streams, unpacker)
+        if self.memory_format is not None:
+            batches = (batch.to(device, memory_format=self.memory_format) for batch in batches)
+        if self.transform is not None:
+            batches = (_transformed(self.transform, batch) for batch in batches)
+        return batches
+
+    def _unpacker_on(self, device: torch.device) -> Unpacker | None:
+        if self.packed is not None and (self._unpacker is None or self._unpacker.device != device):
+            self._unpacker = Unpacker(self.packed, device)
+        return self._unpacker
+
+
+def _packed(dataset: Any, num_workers: int) -> Packed:
+    """The samples of a dataset before they are decoded."""
+    why = None
+    if not isinstance(dataset, IterableDataset):
+        why = "chunks that a MapDataset keeps are decoded"
+    elif num_workers:
+        why = "worker processes decode on the host: use num_workers=0"
+    elif dataset._on_disk is not None:
+        why = "chunks that are kept in a folder (cache=) are decoded"
+    else:
+        try:
+            return packed(dataset._samples)
+        except ValueError as error:
+            why = str(error)
+    raise ValueError(f"values cannot be decoded on the device (decode='device'): {why}")
+
+
+def _require_cuts(dataset: Any, num_workers: int, device: torch.device) -> None:
+    """Raise if windows cannot be cut on a device."""
+    why = None
+    if not isinstance(dataset, IterableDataset):
+        why = "a sampler picks single windows, of which a block holds few"
+    elif num_workers:
+        why = "worker processes gather on the host: use num_workers=0"
+    elif device.type == "mps":
+        why = "the memory of MPS is that of the host, so that nothing would be saved"
+    else:
+        why = dataset._samples.needs_host()
+    if why is not None:
+        raise ValueError(f"windows cannot be cut on the device (gather='device'): {why}")
+
+
+def _device_memory(plan: Plan, device_memory: int | str | None) -> int:
+    """Bytes that blocks may take on the device."""
+    nbytes = plan.memory if device_memory is None else as_bytes(device_memory, "device_memory")
+    if nbytes < plan.stage_nbytes <= plan.memory:
+        raise ValueError(
+            f"device_memory={format_bytes(nbytes)} is less than the "
+            f"{format_bytes(plan.stage_nbytes)} that are gathered from at the same time: give "
+            "more, or the dataset less memory"
+        )
+    return nbytes
+
+
+def _require_dtypes(samples: Samples, device: torch.device) -> None:
+    """Raise if a device has no values of a dtype."""
+    for part in samples.recipe.parts if device.type == "mps" else ():
+        if part.name not in samples.recipe.transforms and part.dtype in ("f8", "c16"):
+            raise TypeError(
+                f"part {part.name!r} has values of dtype {part.dtype}, which MPS does not have"
+            )
+
+
+def _transformed(transform: DeviceTransform, batch: Batch) -> Batch:
+    """A batch with the tensors that a function makes of its own."""
+    made = transform(*batch)
+    tensors = (made,) if isinstance(made, torch.Tensor) else made
+    names = batch.keys()
+    if not isinstance(tensors, tuple | list) or not all(map(torch.is_tensor, tensors)):
+        raise TypeError(
+            "device_transform must return a tensor for each part of the batch, "
+            f"not {type(made).__name__}"
+        )
+    if len(tensors) != len(names):
+        raise ValueError(
+            f"device_transform must return a tensor for each of the parts {names}, in this order, "
+            f"but it returned {len(tensors)}"
+        )
+    for name, tensor in zip(names, tensors, strict=True):
+        if batch.index.ndim and tensor.shape[:1] != batch.index.shape:
+            raise ValueError(
+                f"device_transform must keep the samples, the first dim of each tensor: it gave "
+                f"part {name!r} the shape {tuple(tensor.shape)} in a batch of "
+                f"{number_of(len(batch), 'sample')}"
+            )
+    return batch.replace(**dict(zip(names, tensors, strict=True)))
