@@ -169,7 +169,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
 
     _for_loaders = frozenset(
         {
-            "begin_epoch", "functions", "gathered_on", "needs_host", "page", "pin_batches",
+            "begin_epoch", "begun_by", "functions", "page", "pin_batches", "streaming",
             "tell_epoch", "with_windows",
         }
     )  # fmt: skip
