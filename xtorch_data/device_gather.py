@@ -216,6 +216,9 @@ class _DeviceAssembly(Assembly):
             torch.view_as_complex(integers.view(torch.float64)) if wide else integers.view(values)
         )
 
+    def _cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        return tensor.to(dtype)
+
     def finish(self, single: bool, skipped: Sequence[int] = ()) -> Batch:
         """The batch, with a mark of when it is there."""
         batch = super().finish(single, skipped)
