@@ -134,7 +134,7 @@ def test_bfloat16_is_cast_in_memory_that_is_used_again():
             return array
 
     dataset = windows(dtype=torch.bfloat16)
-    dataset._buffers = Noted(2**20)
+    dataset._stream._buffers = Noted(2**20)
     for batch, plain in zip(dataset, windows(), strict=True):
         assert batch.x.data_ptr() in taken
         assert torch.equal(batch.x, plain.x.to(torch.bfloat16))

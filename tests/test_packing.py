@@ -207,13 +207,13 @@ def test_an_epoch_goes_on_where_it_was_left_however_it_is_decoded():
 def test_blocks_take_half_of_the_memory(gather):
     ds = decoded()[["int16"]]
     loader, expected = loaders(ds=ds, gather=gather, shuffle=True, memory="4 kB")
-    reads = loader._feed.reads
+    packed_plan = expected.plan.held_as(loader._feed.packed.samples.layouts)
     assert expected.plan.stage_nbytes > 0
-    assert 0.4 < reads.plan.stage_nbytes / expected.plan.stage_nbytes < 0.6
+    assert 0.4 < packed_plan.stage_nbytes / expected.plan.stage_nbytes < 0.6
     stages = [*expected.plan.stages(0, expected.plan.intervals(0, 0, 1))]
     assert len(stages) > 1
     for load in (load for stage in stages for load in stage.loads):
-        assert 2 * reads.plan.nbytes(load) == expected.plan.nbytes(load)
+        assert 2 * packed_plan.nbytes(load) == expected.plan.nbytes(load)
 
 
 def test_chunks_that_cannot_be_read_are_left_out_as_on_the_host(tmp_path):

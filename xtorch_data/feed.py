@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -14,7 +14,11 @@ from .batch import Batch
 from .dataset import IterableDataset
 from .describe import number_of
 from .device import WITH_STREAMS, Streams, arrived, as_device, of_this_thread, on_device
+from .device_costs import device_costs
 from .device_gather import DeviceGather
+from .explain import explain
+from .explanation import Explanation
+from .intervals import Interval, total
 from .packing import Packed, packed
 from .plan import Plan
 from .samples import Samples
@@ -160,10 +164,51 @@ class Feed:
             batches = (_transformed(self.transform, batch) for batch in batches)
         return batches
 
+    def explained(self, dataset: IterableDataset, found: Explanation) -> Explanation:
+        """What the next epoch takes, with what it takes on the device.
+
+        Parameters
+        ----------
+        dataset : IterableDataset
+            What was asked for.
+        found : Explanation
+            What it takes without a device.
+        """
+        ranks, epoch = len(found.batches_per_rank), dataset.epoch
+        if self.memory is not None or self.stream is not None:
+            samples = dataset._samples if self.packed is None else self.packed.samples
+            stream = self.stream or dataset._stream
+            found = explain(
+                samples,
+                stream.data,
+                dataset.plan.held_as(samples.layouts),
+                epoch,
+                ranks,
+                found.num_workers,
+                None if self.stream else dataset._on_disk,
+                on_device=self.memory is not None,
+            )
+        shares = dataset.plan.shares(epoch, ranks, found.num_workers)
+        costs = device_costs(
+            str(self.device),
+            dataset._samples,
+            self.packed,
+            dataset.plan,
+            epoch,
+            [interval for part in max(shares, key=_total) for interval in part],
+            self.prefetch,
+            self.memory,
+        )
+        return replace(found, sample_nbytes=dataset._samples.nbytes, device=costs)
+
     def _unpacker_on(self, device: torch.device) -> Unpacker | None:
         if self.packed is not None and (self._unpacker is None or self._unpacker.device != device):
             self._unpacker = Unpacker(self.packed, device)
         return self._unpacker
+
+
+def _total(parts: Iterable[Sequence[Interval]]) -> int:
+    return sum(map(total, parts))
 
 
 def _packed(dataset: Any, num_workers: int) -> Packed:

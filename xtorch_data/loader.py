@@ -19,6 +19,7 @@ from .batch import Batch
 from .dataset import IterableDataset
 from .describe import number_of
 from .device import WITH_STREAMS
+from .explanation import Explanation
 from .feed import DeviceTransform, Feed
 from .fetch import Fetched
 from .jobs import Lookahead
@@ -296,6 +297,33 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         nbytes = dataset.sample_nbytes * (self.batch_size or 1)
         most = Lookahead.of(nbytes, functions=True).jobs
         return ahead(fetch, iter(self._index_sampler), most)
+
+    def explain(self, world_size: int | None = None) -> Explanation:
+        """What the next epoch will do and what that costs, as it is loaded here.
+
+        Parameters
+        ----------
+        world_size : int, optional
+            Number of ranks; by default the dataset's own.
+
+        Returns
+        -------
+        Explanation
+            That of `IterableDataset.explain`, with this loader's workers and, in its attribute
+            ``device``, what is sent to the device and how much of its memory is taken.
+
+        Raises
+        ------
+        TypeError
+            If the order is that of a sampler, so that nobody knows what it will ask for.
+        """
+        dataset = _ours(self.dataset)
+        if not isinstance(dataset, IterableDataset):
+            raise TypeError(
+                "explain is for an IterableDataset; of a MapDataset, a sampler decides what is read"
+            )
+        found = dataset.explain(world_size, self.num_workers)
+        return found if self._feed is None else self._feed.explained(dataset, found)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the latest iteration is: JSON-able, and small at any scale.
