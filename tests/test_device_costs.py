@@ -72,6 +72,8 @@ def test_what_is_sent_and_held_is_what_was_predicted(ds, gather, decode, shuffle
     )  # fmt: skip
     loader = xtd.DataLoader(dataset, device="cpu", gather=gather, decode=decode)
     found = loader.explain()
+    next(iter(dataset))  # imports what is imported late
+    dataset.set_epoch(0)
     gc.collect()
     tracemalloc.start()  # of what torch allots for tensors, it knows nothing: that is the device
     try:
@@ -87,21 +89,16 @@ def test_what_is_sent_and_held_is_what_was_predicted(ds, gather, decode, shuffle
     costs = found.device
     assert costs.handed_out == handed_out
     if gather == "host":
-        half = 1 if decode == "device" else 0  # of the values that are packed
-        values = handed_out // 2
-        # bfloat16 from the host, or int16 and what is cast there.
-        assert counted.sent == costs.sent or half
-        assert counted.sent == 2 * values
+        assert counted.sent == costs.sent == handed_out  # as bfloat16, or 16 bits that are packed
         assert costs.blocks == 0
     else:
         # What is sent are windows: not the rest of chunks behind the last ones.
         assert 0.9 * costs.sent <= counted.sent <= costs.sent
-        assert counted.most <= costs.blocks
-        assert counted.most >= 0.3 * costs.blocks
-    assert host <= 1.1 * found.peak_memory.nbytes
-    assert host >= 0.2 * found.peak_memory.nbytes
+        assert 0 < counted.most <= costs.blocks
+    # Beside it, pieces of blocks as they are decoded, and tables of what packed values become.
+    assert 0.2 * found.peak_memory.nbytes <= host <= 1.05 * found.peak_memory.nbytes + 2**21
     assert found.sample_nbytes == 3 * 8 * Y * X * 4
-    assert f"at most on cpu: {'' if gather == 'host' else ''}" in str(found)
+    assert "at most on cpu: " in str(found)
 
 
 def test_packed_blocks_are_counted_packed(ds):

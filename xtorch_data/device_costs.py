@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from dask.utils import format_bytes
 
 from .device import BATCHES_QUEUED
+from .epoch import Load
 from .intervals import Interval, total
 from .jobs import Lookahead
 from .packing import Packed
 from .plan import Plan
+from .prepare import joins
 from .samples import Samples
 
 __all__ = ["DeviceCosts", "device_costs"]
@@ -39,6 +41,8 @@ class DeviceCosts:
         Bytes of batches: made ahead, handed out, and in use by work that is queued.
     passing : int
         Bytes that are there while a packed batch is decoded.
+    batch_nbytes : int
+        Bytes of a batch as it is sent, where windows are cut on the host.
     sent : int
         Bytes that are sent in the epoch, about.
     handed_out : int
@@ -49,6 +53,7 @@ class DeviceCosts:
     blocks: int
     batches: int
     passing: int
+    batch_nbytes: int
     sent: int
     handed_out: int
 
@@ -98,11 +103,8 @@ def device_costs(
         Bytes that blocks may take on the device; None where windows are cut on the host.
     """
     size, count = plan.batch_size or 1, total(part)
-    recipe = samples.recipe
     sent_as = samples if packed is None else packed.samples
-    each = samples.nbytes
-    if recipe.cast is not None:
-        each = each * recipe.cast.itemsize // recipe.floating.itemsize
+    each, as_sent = _nbytes(samples), _nbytes(sent_as)
     ahead = prefetch + 1
     if memory is not None:
         lookahead = Lookahead.of(sent_as.nbytes * size, functions=False)
@@ -116,18 +118,37 @@ def device_costs(
             for group in groups
             if group.packings
         )
-        passing = min(size, count) * (sent_as.nbytes + PLACE_BYTES * places)
-    sent, blocks = sent_as.nbytes * count, 0
+        passing = min(size, count) * (as_sent + PLACE_BYTES * places)
+    sent, blocks = as_sent * count, 0
     if memory is not None:
-        blocks, sent = _blocks(plan.held_as(sent_as.layouts), epoch, part, memory)
-    return DeviceCosts(device, blocks, ready * size * each, passing, sent, count * each)
+        blocks, sent = _blocks(sent_as, plan.held_as(sent_as.layouts), epoch, part, memory)
+    return DeviceCosts(
+        device, blocks, ready * size * each, passing, size * as_sent, sent, count * each
+    )
 
 
-def _blocks(plan: Plan, epoch: int, part: Sequence[Interval], memory: int) -> tuple[int, int]:
+def _nbytes(samples: Samples) -> int:
+    """Bytes of the tensors of one sample, as they are handed out."""
+    cast = samples.recipe.cast
+    return sum(
+        math.prod(samples.shape(part))
+        * (cast if cast is not None and part.dtype.kind == "f" else part.dtype).itemsize
+        for part in samples.recipe.parts
+    )
+
+
+def _blocks(
+    samples: Samples, plan: Plan, epoch: int, part: Sequence[Interval], memory: int
+) -> tuple[int, int]:
     """Bytes of blocks that are on the device at a time, and that are sent there."""
+
+    def nbytes_of(load: Load) -> int:
+        joined = joins(samples.recipe.parts, (), plan.windows, load, lasting=True)
+        return plan.nbytes(load, joined)
+
     sent = largest = walked = loads = 0
     for stage in plan.stages(epoch, part):
-        nbytes = sum(map(plan.nbytes, stage.loads))
+        nbytes = sum(map(nbytes_of, stage.loads))
         sent, largest = sent + nbytes, max(largest, nbytes)
         walked, loads = walked + stage.stop - stage.start, loads + len(stage.loads)
         if loads > WALKED_LOADS:

@@ -13,13 +13,22 @@ from .arguments import as_bytes, as_prefetch
 from .batch import Batch
 from .dataset import IterableDataset
 from .describe import number_of
-from .device import WITH_STREAMS, Streams, arrived, as_device, of_this_thread, on_device
-from .device_costs import device_costs
+from .device import (
+    COPIES_UNDER_WAY,
+    WITH_STREAMS,
+    Streams,
+    arrived,
+    as_device,
+    of_this_thread,
+    on_device,
+)
+from .device_costs import DeviceCosts, device_costs
 from .device_gather import DeviceGather
 from .explain import explain
 from .explanation import Explanation
 from .intervals import Interval, total
 from .packing import Packed, packed
+from .peak import PeakMemory
 from .plan import Plan
 from .samples import Samples
 from .stream import Stream
@@ -199,7 +208,21 @@ class Feed:
             self.prefetch,
             self.memory,
         )
-        return replace(found, sample_nbytes=dataset._samples.nbytes, device=costs)
+        peak = self._host_peak(found.peak_memory, dataset.plan, costs)
+        nbytes = dataset._samples.nbytes
+        return replace(found, sample_nbytes=nbytes, peak_memory=peak, device=costs)
+
+    def _host_peak(self, peak: PeakMemory, plan: Plan, costs: DeviceCosts) -> PeakMemory:
+        """Most bytes on the host, with what is there for the sake of the device."""
+        blocks, batches = peak.blocks, peak.batches
+        if self.memory is not None:
+            # Memory of blocks that were sent is idle, in whatever sizes, up to what there may be.
+            blocks = max(blocks, min(plan.memory, costs.sent))
+        elif peak.batches:
+            copied = self.prefetch + 1 + COPIES_UNDER_WAY * (self.device.type in WITH_STREAMS)
+            batches += min(copied * costs.batch_nbytes, costs.sent)
+        nbytes = peak.nbytes - peak.blocks - peak.batches + blocks + batches
+        return replace(peak, nbytes=nbytes, blocks=blocks, batches=batches)
 
     def _unpacker_on(self, device: torch.device) -> Unpacker | None:
         if self.packed is not None and (self._unpacker is None or self._unpacker.device != device):
