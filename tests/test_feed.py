@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from devices import DEVICES, on_cuda
 from helpers import forecast
 
 import xtorch_data as xtd
@@ -15,14 +16,6 @@ from xtorch_data import feed
 from xtorch_data.buffers import Buffers
 from xtorch_data.device import PinnedBuffers, Streams, of_this_thread, on_device
 
-CUDA = pytest.param(
-    "cuda",
-    marks=[
-        pytest.mark.gpu,
-        pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"),
-    ],
-)
-DEVICES = ["cpu", CUDA]
 WINDOW = {"time": 3, "y": -1, "x": -1}
 
 
@@ -289,8 +282,7 @@ def test_page_locked_memory_is_counted_as_torch_allots_it(monkeypatch):
 # On a GPU
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@on_cuda
 @pytest.mark.parametrize("how", [{}, {"gather": "device"}, {"prefetch": 3}])
 def test_kept_batches_stay_as_they_are_while_a_gpu_is_busy(how, tmp_path):
     """Steps of random length, and memory that another stream would take if it could."""
@@ -325,8 +317,7 @@ def test_kept_batches_stay_as_they_are_while_a_gpu_is_busy(how, tmp_path):
             assert np.array_equal(row.numpy(), values[number : number + 8])
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@on_cuda
 @pytest.mark.parametrize("how", [{}, {"gather": "device"}])
 def test_a_loop_that_never_waits_takes_no_more_memory(how):
     """The host may not queue steps for the whole epoch, each with a batch of its own."""
@@ -345,8 +336,7 @@ def test_a_loop_that_never_waits_takes_no_more_memory(how):
     assert peak <= blocks + 12 * nbytes
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@on_cuda
 def test_a_loop_that_is_left_leaves_the_gpu_in_order():
     for how in ({}, {"gather": "device"}):
         batches = iter(xtd.DataLoader(windows(), device="cuda", prefetch=3, **how))
@@ -356,8 +346,7 @@ def test_a_loop_that_is_left_leaves_the_gpu_in_order():
         assert torch.equal(batch.x.cpu(), next(iter(windows())).x)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@on_cuda
 def test_a_graph_is_captured_while_a_loader_is_at_work():
     options = {"targets": None, "batch_size": 4}
     static = torch.zeros(4, 2, 3, 4, 5, device="cuda")

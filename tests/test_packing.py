@@ -8,19 +8,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from devices import DEVICES, bits_of
 
 import xtorch_data as xtd
 from xtorch_data import lazy
 from xtorch_data.packing import packed
 
-CUDA = pytest.param(
-    "cuda",
-    marks=[
-        pytest.mark.gpu,
-        pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"),
-    ],
-)
-DEVICES = ["cpu", CUDA]
 GATHERS = ["host", "device"]
 
 SIZES = {"time": 23, "y": 3, "x": 4}
@@ -84,10 +77,6 @@ def loaders(device="cpu", window=WINDOW, overlap=OVERLAP, ds=None, gather="host"
     data = decoded() if ds is None else ds
     made = [xtd.IterableDataset(data, window, overlap, **options) for _ in range(2)]
     return xtd.DataLoader(made[0], device=device, decode="device", gather=gather), made[1]
-
-
-def bits_of(tensor):
-    return tensor.cpu().contiguous().flatten().view(torch.uint8)
 
 
 def assert_same(ours, theirs):
