@@ -166,6 +166,7 @@ class Feed:
             unpacker = self._unpacker_on(device)
             if unpacker is not None:
                 unpacker.used_on(streams)
+                batches = map(unpacker.signed, batches)
             batches = on_device(batches, device, self.prefetch, streams, unpacker)
         if self.memory_format is not None:
             batches = (batch.to(device, memory_format=self.memory_format) for batch in batches)

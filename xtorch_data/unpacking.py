@@ -50,6 +50,22 @@ class Unpacker:
                     streams.uses(tables.values)
                     streams.uses(tables.begins)
 
+    def signed(self, batch: Batch) -> Batch:
+        """A packed batch on the host, looked at as what every device can take.
+
+        Parameters
+        ----------
+        batch : Batch
+            Of groups.
+        """
+        packed = {
+            group.part.name: batch[group.part.name].view(tables.signed)
+            for groups in self._tables.values()
+            for group, tables in groups
+            if tables is not None
+        }
+        return batch.replace(**packed)
+
     def __call__(self, batch: Batch) -> Batch:
         """The batch with the parts that were asked for.
 
@@ -95,10 +111,10 @@ class _Tables:
         begins = torch.arange(len(group.packings), dtype=torch.int32) * size + size // 2
         self.begins = begins.reshape([-1, *[1] * len(part.shape)] if part.stacked else [1])
         self.begins = self.begins.to(device)
-        self._signed = _SIGNED[group.packings[0].dtype.itemsize]
+        self.signed = _SIGNED[group.packings[0].dtype.itemsize]
 
     def decode(self, stored: torch.Tensor) -> torch.Tensor:
         """What integers ``([sample,] [variable,] *dims)`` become."""
-        places = torch.add(stored.view(self._signed), self.begins)
+        places = torch.add(stored.view(self.signed), self.begins)
         found = torch.index_select(self.values, 0, places.reshape(-1))
         return found.view(stored.shape)
