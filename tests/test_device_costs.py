@@ -81,7 +81,7 @@ def test_what_is_sent_and_held_is_what_was_predicted(ds, gather, decode, shuffle
         handed_out = 0
         for batch in loader:
             handed_out += batch.x.nbytes
-            time.sleep(0.003)
+            time.sleep(0.001)
         host = tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
