@@ -274,8 +274,24 @@ def test_page_locked_memory_is_counted_as_torch_allots_it(monkeypatch):
     assert {tuple(rest) for _, *rest in asked} == {(True, "cpu")}
     assert [array.nbytes for array in arrays] == [1, 1000, 1024, 1025]
     del arrays
-    assert buffers.take((1500,), np.dtype("u1")).nbytes == 1500  # of the 2048 that are idle
+    for nbytes in (1500, 1025, 2048, 513):  # of those that are idle
+        assert buffers.take((nbytes,), np.dtype("u1")).nbytes == nbytes
     assert len(asked) == 4
+
+
+def test_streams_are_used_again_in_the_next_epoch(fake):
+    """Torch keeps memory for the stream that had it: new ones would take as much again."""
+    made, stream = [], fake.Stream
+    fake.Stream = lambda device: made.append(device) or stream(device)
+    for gather, count in [("host", 1), ("device", 2)]:
+        made.clear()
+        how = feed.Feed.of(
+            windows(), windows()._samples, 0, torch.device("cpu"), 1, gather, None, "host", None,
+            None,
+        )  # fmt: skip
+        there = [how._there() for _ in range(3)]
+        assert there[0] is there[1] is there[2]
+        assert len(made) == count
 
 
 # ---------------------------------------------------------------------------------------------

@@ -178,15 +178,29 @@ class _SideStream(Streams):
 
 
 class PinnedBuffers(Buffers):
-    """Page-locked memory that is lent again: a copy to a GPU needs no other on the way."""
+    """Page-locked memory that is lent again: a copy to a GPU needs no other on the way.
+
+    Torch allots it in powers of two, and so it is counted and lent.
+    """
+
+    def __init__(self, idle: int, total: int | None = None) -> None:
+        super().__init__(idle if total is not None else 2 * idle, total)
 
     def _fresh(self, nbytes: int) -> memoryview:
-        # Torch allots a power of two, so that this is what there is, to be counted and lent.
-        size = 1 << (nbytes - 1).bit_length()
         memory: np.ndarray[Any, Any] = torch.empty(
-            size, dtype=torch.uint8, device="cpu", pin_memory=True
+            _allotted(nbytes), dtype=torch.uint8, device="cpu", pin_memory=True
         ).numpy()
         return memory.data
+
+    def _idle_memory(self, nbytes: int) -> memoryview | None:
+        return super()._idle_memory(_allotted(nbytes))
+
+    def _make_room(self, nbytes: int) -> None:
+        super()._make_room(_allotted(nbytes))
+
+
+def _allotted(nbytes: int) -> int:
+    return 1 << (nbytes - 1).bit_length()
 
 
 def on_device(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -69,7 +69,7 @@ class Feed:
     stream: Stream | None
     memory_format: torch.memory_format | None
     transform: DeviceTransform | None
-    _unpacker: Unpacker | None = None
+    _devices: dict[torch.device, _There] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -137,18 +137,12 @@ class Feed:
         """
         if self.memory is None and self.packed is None:
             return None
-        stream, device = self.stream or dataset._stream, of_this_thread(self.device)
-        if self.memory is None:
-            if pinned:
-                stream.pin_batches()
-            return dataset.begun_by(stream, None)
-        if device.type in WITH_STREAMS:
+        stream, there = self.stream or dataset._stream, self._there()
+        if there.gather is not None and there.device.type in WITH_STREAMS:
             stream.pin_blocks()
-        unpacker = self._unpacker_on(device)
-        gather = DeviceGather(device, self.memory, unpacker)
-        if unpacker is not None:
-            unpacker.used_on(gather.gathering)
-        return dataset.begun_by(stream, gather)
+        elif pinned:
+            stream.pin_batches()
+        return dataset.begun_by(stream, there.gather)
 
     def moved(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Batches on the device.
@@ -158,21 +152,28 @@ class Feed:
         batches : iterator of Batch
             On the host, or made on the device.
         """
-        device = of_this_thread(self.device)
-        streams = Streams.of(device)
-        if self.memory is not None:
-            batches = arrived(batches, streams)
+        there = self._there()
+        if there.gather is not None:
+            batches = arrived(batches, there.streams)
         else:
-            unpacker = self._unpacker_on(device)
+            unpacker = there.unpacker
             if unpacker is not None:
-                unpacker.used_on(streams)
                 batches = map(unpacker.signed, batches)
-            batches = on_device(batches, device, self.prefetch, streams, unpacker)
+            batches = on_device(batches, there.device, self.prefetch, there.streams, unpacker)
         if self.memory_format is not None:
-            batches = (batch.to(device, memory_format=self.memory_format) for batch in batches)
+            batches = (
+                batch.to(there.device, memory_format=self.memory_format) for batch in batches
+            )
         if self.transform is not None:
             batches = (_transformed(self.transform, batch) for batch in batches)
         return batches
+
+    def _there(self) -> _There:
+        """What is on the device of the thread that iterates."""
+        device = of_this_thread(self.device)
+        if device not in self._devices:
+            self._devices[device] = _There.of(device, self.packed, self.memory)
+        return self._devices[device]
 
     def explained(self, dataset: IterableDataset, found: Explanation) -> Explanation:
         """What the next epoch takes, with what it takes on the device.
@@ -225,10 +226,28 @@ class Feed:
         nbytes = peak.nbytes - peak.blocks - peak.batches + blocks + batches
         return replace(peak, nbytes=nbytes, blocks=blocks, batches=batches)
 
-    def _unpacker_on(self, device: torch.device) -> Unpacker | None:
-        if self.packed is not None and (self._unpacker is None or self._unpacker.device != device):
-            self._unpacker = Unpacker(self.packed, device)
-        return self._unpacker
+
+@dataclass(frozen=True, eq=False)
+class _There:
+    """What a loader keeps on a device from one epoch to the next.
+
+    Above all its streams: memory that a stream has let go of, torch keeps for that stream alone.
+    """
+
+    device: torch.device
+    streams: Streams
+    unpacker: Unpacker | None
+    gather: DeviceGather | None
+
+    @classmethod
+    def of(cls, device: torch.device, packed: Packed | None, memory: int | None) -> _There:
+        """What there is where blocks may take so many bytes, or are not sent."""
+        unpacker = None if packed is None else Unpacker(packed, device)
+        gather = None if memory is None else DeviceGather(device, memory, unpacker)
+        streams = Streams.of(device) if gather is None else gather.gathering
+        if unpacker is not None:
+            unpacker.used_on(streams)
+        return cls(device, streams, unpacker, gather)
 
 
 def _total(parts: Iterable[Sequence[Interval]]) -> int:
