@@ -1,5 +1,6 @@
 """What a loader is asked to do on a device, and functions of the tensors there."""
 
+import inspect
 import itertools
 from types import SimpleNamespace
 
@@ -114,6 +115,19 @@ def test_what_a_loader_is_asked_for_is_in_its_repr():
     assert "on cpu by gather='device'>" in repr(
         xtd.DataLoader(windows(), device="cpu", gather="device")
     )
+
+
+def test_a_loader_can_be_made_again_from_its_attributes():
+    """As Lightning does, for loaders of a `MapDataset` on several ranks."""
+    given = {"prefetch": 2, "memory_format": torch.channels_last, "device_transform": torch.abs}
+    loader = xtd.DataLoader(xtd.MapDataset(forecast(), WINDOW, inputs="a"), device="cpu", **given)
+    names = set(inspect.signature(xtd.DataLoader.__init__).parameters)
+    names -= {"self", "kwargs", "multiprocessing_context"}  # the last one is a property of torch's
+    known = {name: value for name, value in vars(loader).items() if name in names}
+    assert names == known.keys()
+    again = xtd.DataLoader(**known)
+    assert {name: vars(again)[name] for name in given} == given
+    assert torch.equal(next(iter(again)).x, next(iter(loader)).x)
 
 
 def test_bfloat16_is_cast_in_memory_that_is_used_again():

@@ -171,6 +171,11 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             memory_format=memory_format,
             transform=device_transform,
         )
+        # Lightning makes loaders again from attributes that are named as arguments.
+        self.device = None if self._feed is None else self._feed.device
+        self.prefetch, self.gather, self.decode = prefetch, gather, decode
+        self.device_memory = device_memory
+        self.memory_format, self.device_transform = memory_format, device_transform
         if self.device is not None and self.device.type in WITH_STREAMS:
             kwargs.setdefault("pin_memory", True)
         self._epoch = shared_integers(1)
@@ -193,11 +198,6 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         if num_workers:
             _preload(self.multiprocessing_context)
             self._require_picklable()
-
-    @property
-    def device(self) -> torch.device | None:
-        """Where tensors are wanted; None where they stay."""
-        return None if self._feed is None else self._feed.device
 
     def __repr__(self) -> str:
         dataset = _ours(self.dataset)
