@@ -125,6 +125,11 @@ class Feed:
         there = [f"{name}='device'" for name, chosen in where.items() if chosen]
         return f"{self.device} by {' and '.join(there)}" if there else str(self.device)
 
+    @property
+    def pins(self) -> bool:
+        """Whether copies are faster from page-locked memory, and go on meanwhile."""
+        return self.device.type in WITH_STREAMS
+
     def made(self, dataset: IterableDataset, pinned: bool) -> Iterator[Batch] | None:
         """The next epoch, where it is not made as it would be without a device.
 
@@ -138,10 +143,11 @@ class Feed:
         if self.memory is None and self.packed is None:
             return None
         stream, there = self.stream or dataset._stream, self._there()
-        if there.gather is not None and there.device.type in WITH_STREAMS:
+        if there.gather is None:
+            if pinned:
+                stream.pin_batches()
+        elif self.pins:
             stream.pin_blocks()
-        elif pinned:
-            stream.pin_batches()
         return dataset.begun_by(stream, there.gather)
 
     def moved(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -221,7 +227,7 @@ class Feed:
             # Memory of blocks that were sent is idle, in whatever sizes, up to what there may be.
             blocks = max(blocks, min(plan.memory, costs.sent))
         elif peak.batches:
-            copied = self.prefetch + 1 + COPIES_UNDER_WAY * (self.device.type in WITH_STREAMS)
+            copied = self.prefetch + 1 + COPIES_UNDER_WAY * self.pins
             batches += min(copied * costs.batch_nbytes, costs.sent)
         nbytes = peak.nbytes - peak.blocks - peak.batches + blocks + batches
         return replace(peak, nbytes=nbytes, blocks=blocks, batches=batches)

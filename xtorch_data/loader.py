@@ -18,7 +18,6 @@ from .arguments import as_batch_size
 from .batch import Batch
 from .dataset import IterableDataset
 from .describe import number_of
-from .device import WITH_STREAMS
 from .explanation import Explanation
 from .feed import DeviceTransform, Feed
 from .fetch import Fetched
@@ -176,7 +175,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         self.prefetch, self.gather, self.decode = prefetch, gather, decode
         self.device_memory = device_memory
         self.memory_format, self.device_transform = memory_format, device_transform
-        if self.device is not None and self.device.type in WITH_STREAMS:
+        if self._feed is not None and self._feed.pins:
             kwargs.setdefault("pin_memory", True)
         self._epoch = shared_integers(1)
         self._user_init_fn: Any = None
@@ -270,11 +269,9 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         elif isinstance(dataset, MapDataset):
             batches = self._ahead(dataset, epoch)
         else:
-            pinned = self.device is not None and self.device.type in WITH_STREAMS
-            made = None
-            if self._feed is not None:
-                made = self._feed.made(dataset, pinned and self.pin_memory)
-            if made is None and pinned and self.pin_memory:
+            pinned = self._feed is not None and self._feed.pins and self.pin_memory
+            made = None if self._feed is None else self._feed.made(dataset, pinned)
+            if made is None and pinned:
                 dataset.pin_batches()
             batches = super().__iter__() if made is None else made
         if self._feed is not None:
