@@ -13,7 +13,7 @@ from helpers import forecast
 
 import xtorch_data as xtd
 from xtorch_data import device as device_module
-from xtorch_data import feed
+from xtorch_data import device_gather, feed
 from xtorch_data.buffers import Buffers
 from xtorch_data.device import PinnedBuffers, Streams, of_this_thread, on_device
 
@@ -156,7 +156,7 @@ class FakeModule:
 
     def __init__(self):
         self.asked = []
-        self.device = 0
+        self.device = self.pinned = 0
         self.using = self.consumer = SimpleNamespace(
             name="consumer", device=3, wait_event=lambda event: self.note("wait", event.number)
         )
@@ -203,12 +203,21 @@ class FakeModule:
 @pytest.fixture
 def fake(monkeypatch):
     """A module of streams for the CPU, whose tensors note who uses them."""
-    module = FakeModule()
+    module, empty = FakeModule(), torch.empty
+
+    def unpinned(*args, pin_memory=False, **kwargs):
+        module.pinned += pin_memory
+        return empty(*args, **kwargs)
+
+    def record_stream(tensor, stream):
+        module.note("used", stream.name)
+
     monkeypatch.setattr(torch, "get_device_module", lambda _: module)
-    monkeypatch.setattr(device_module, "WITH_STREAMS", ("cpu",))
-    monkeypatch.setattr(
-        torch.Tensor, "record_stream", lambda tensor, stream: module.note("used", stream.name)
-    )
+    monkeypatch.setattr(torch, "empty", unpinned)
+    monkeypatch.setattr(torch.Tensor, "record_stream", record_stream)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    for each in (device_module, device_gather, feed):
+        monkeypatch.setattr(each, "WITH_STREAMS", ("cpu",))
     return module
 
 
@@ -291,6 +300,46 @@ def test_page_locked_memory_is_counted_as_torch_allots_it(monkeypatch):
     for nbytes in (1500, 1025, 2048, 513):  # of those that are idle
         assert buffers.take((nbytes,), np.dtype("u1")).nbytes == nbytes
     assert len(asked) == 4
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")
+@pytest.mark.parametrize("decode", ["host", "device"])
+@pytest.mark.parametrize("gather", ["host", "device"])
+def test_every_step_on_a_device_with_streams_is_taken(fake, gather, decode):
+    """All that is asked of CUDA, and in an order that gives the right batches."""
+    raw = (100 * forecast()).astype("i2")
+    for name in raw.data_vars:
+        raw[name].attrs["scale_factor"] = 0.01
+    ds = xr.decode_cf(raw)
+    options = {"batch_size": 4, "shuffle": True, "memory": "4 kB"}
+    loader = xtd.DataLoader(
+        xtd.IterableDataset(ds, WINDOW, {"time": 2}, **options),
+        device="cpu", gather=gather, decode=decode,
+    )  # fmt: skip
+    expected = xtd.IterableDataset(ds, WINDOW, {"time": 2}, **options)
+    for _ in range(2):
+        for batch, plain in zip(loader, expected, strict=True):
+            assert torch.equal(batch.x, plain.x)
+    # Memory of batches, or of blocks; stored values that are in memory are sent from there.
+    assert fake.pinned or gather == decode == "device"
+    kinds = {what[0] for what in fake.asked}
+    assert kinds >= {"record", "wait", "used", "synchronize"}
+    assert ("set stream" in kinds) == ("set device" in kinds) == (gather == "device")
+
+
+def test_an_error_says_what_to_do_where_there_is_no_room_for_blocks(monkeypatch):
+    empty = torch.empty
+
+    def full(*args, dtype=None, **kwargs):
+        if dtype is torch.int8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return empty(*args, dtype=dtype, **kwargs)
+
+    loader = xtd.DataLoader(windows(), device="cpu", gather="device")
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(torch.OutOfMemoryError) as error:
+        next(iter(loader))
+    assert "give the loader less device_memory=" in error.value.__notes__[0]
 
 
 def test_streams_are_used_again_in_the_next_epoch(fake):

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from devices import DEVICES, bits_of
+from devices import DEVICES, SlowStream, bits_of
 from strategies import MORE
 
 import xtorch_data as xtd
 from xtorch_data import lazy
+from xtorch_data.device import Streams
 from xtorch_data.packing import packed
 
 GATHERS = ["host", "device"]
@@ -133,6 +134,12 @@ def test_batches_are_those_of_the_host(parts, gather, device):
         loader, expected = loaders(device, overlap=overlap, gather=gather, **PARTS[parts], **how)
         for _ in range(2):  # the second epoch may come from what is kept
             assert_same(loader, expected)
+
+
+def test_copies_that_are_late_are_decoded_when_they_are_there(monkeypatch):
+    monkeypatch.setattr(Streams, "of", staticmethod(lambda device: SlowStream(0)))
+    options = {"inputs": ["int16", "uint8"], "batch_size": 4, "shuffle": True}
+    assert_same(*loaders(**options))
 
 
 def test_variables_that_lack_dims_are_broadcast():
