@@ -1,7 +1,9 @@
 """Packed values that are decoded on the device are what xarray decodes, bit for bit."""
 
+import copy
 import functools
 import itertools
+import pickle
 
 import dask.array
 import numpy as np
@@ -134,6 +136,17 @@ def test_batches_are_those_of_the_host(parts, gather, device):
         loader, expected = loaders(device, overlap=overlap, gather=gather, **PARTS[parts], **how)
         for _ in range(2):  # the second epoch may come from what is kept
             assert_same(loader, expected)
+
+
+@pytest.mark.parametrize("gather", GATHERS)
+def test_a_loader_can_be_copied_and_sent(gather):
+    loader, expected = loaders(inputs=["int16"], batch_size=4, gather=gather)
+    for made in (copy.deepcopy(loader), pickle.loads(pickle.dumps(loader))):
+        assert_same(made, expected)
+    assert_same(loader, expected)
+    again = pickle.loads(pickle.dumps(loader))  # without the streams of this process
+    assert not again._feed._devices
+    assert_same(again, expected)
 
 
 def test_copies_that_are_late_are_decoded_when_they_are_there(monkeypatch):

@@ -120,6 +120,9 @@ class Feed:
             nbytes = _device_memory(dataset.plan.held_as(layouts), device_memory)
         return cls(found, prefetch, nbytes, known, stream, memory_format, transform)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_devices": {}}  # streams are those of this process
+
     def __str__(self) -> str:
         where = {"gather": self.memory is not None, "decode": self.packed is not None}
         there = [f"{name}='device'" for name, chosen in where.items() if chosen]
