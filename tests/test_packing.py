@@ -6,12 +6,14 @@ import itertools
 import pickle
 
 import dask.array
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from devices import DEVICES, SlowStream, bits_of
-from strategies import MORE
+from strategies import EXAMPLES, MORE
 
 import xtorch_data as xtd
 from xtorch_data import lazy
@@ -111,6 +113,52 @@ def test_values_are_those_that_xarray_decodes(name, device):
             values = torch.from_numpy(expected.astype(torch.empty(0, dtype=dtype).numpy().dtype))
         assert torch.equal(bits_of(found), bits_of(values))
         assert name == "int16 in float32" or found.isnan().any() == np.isnan(expected).any()
+
+
+NUMBERS = st.floats(-1e4, 1e4, width=32).filter(bool)
+
+
+@st.composite
+def encodings(draw):
+    """A dtype, and what a file may say of its values, in the dtypes that files have."""
+    dtype = np.dtype(draw(st.sampled_from(["i1", "u1", "i2", "u2", ">i2", ">u2"])))
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+    attrs = {}
+    for name in ("scale_factor", "add_offset"):
+        kind = draw(st.sampled_from([None, np.float32, np.float64, float]))
+        if kind is not None:
+            attrs[name] = kind(draw(NUMBERS))
+    whole = draw(st.integers(least, most))
+    for name in ("_FillValue", "missing_value"):
+        kind = draw(st.sampled_from([None, dtype.newbyteorder("=").type, float, int, np.float32]))
+        if kind is not None:
+            attrs[name] = kind(whole)
+    if draw(st.booleans()):
+        attrs["_Unsigned"] = draw(st.sampled_from(["true", "false"]))
+    hypothesis.assume(attrs.keys() - {"_Unsigned"})
+    return dtype, attrs, draw(st.sampled_from([torch.float32, torch.float64, torch.float16]))
+
+
+@hypothesis.settings(max_examples=EXAMPLES)
+@hypothesis.given(encodings())
+def test_whatever_a_file_says_of_its_values_they_are_those_that_xarray_decodes(encoding):
+    dtype, attrs, floating = encoding
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+    values = np.linspace(least, most, 999).astype(dtype)
+    fill = attrs.get("_FillValue", attrs.get("missing_value"))
+    if fill is not None:
+        values[:3] = fill
+    try:
+        ds = xr.decode_cf(xr.Dataset({"v": ("x", values, attrs)}))
+        expected = ds["v"].values
+    except (KeyError, OverflowError, ValueError):  # of a fill value that is no such integer
+        hypothesis.reject()
+    hypothesis.assume(expected.dtype.kind == "f")
+    dataset = xtd.IterableDataset(ds, {"x": -1}, inputs="v", dtype=floating)
+    [batch] = xtd.DataLoader(dataset, device="cpu", decode="device")
+    with np.errstate(over="ignore"):
+        expected = torch.from_numpy(expected.astype(batch.x.numpy().dtype))
+    assert torch.equal(bits_of(batch.x), bits_of(expected))
 
 
 PARTS = [
