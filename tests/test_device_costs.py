@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from strategies import MORE
 
 import xtorch_data as xtd
 from xtorch_data.device import Streams
@@ -61,9 +62,12 @@ class Counted:
         self.live -= nbytes
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize("decode", ["host", "device"])
-@pytest.mark.parametrize("gather", ["host", "device"])
+WAYS = [*itertools.product(["host", "device"], ["host", "device"], [False, True])]
+
+
+@pytest.mark.parametrize(
+    ("gather", "decode", "shuffle"), WAYS if MORE > 1 else WAYS[::3] + WAYS[4:5]
+)
 def test_what_is_sent_and_held_is_what_was_predicted(ds, gather, decode, shuffle, monkeypatch):
     counted = Counted(monkeypatch)
     dataset = xtd.IterableDataset(
