@@ -12,7 +12,7 @@ from typing import Any
 from .targets import Target
 from .workloads import Workload, make_workload
 
-WORKLOADS = ("forecast-16", "patches-field")
+WORKLOADS = ("forecast-16", "patches-field", "packed")
 ROUNDS = 5
 OF_COPY, OF_HOST, WAITING = 0.9, 4.0, 2.0
 COPY_BYTES, COPIES = 2**28, 8
@@ -129,11 +129,21 @@ def contenders(work: Workload, device: Any) -> list[Contender]:
         )
         return moved(loader)
 
+    def decoded_there() -> list[Contender]:
+        """Ours, with packed values sent packed."""
+        return [
+            Contender(f"{gather} gather{', cache=True' * cache}, decoded there", ours(cache, **how))
+            for cache in (False, True)
+            for gather in ("host", "device")
+            for how in [{"gather": gather, "decode": "device"}]
+        ]
+
     return [
         Contender("host gather", ours(False)),
         Contender("device gather", ours(False, gather="device")),
         Contender("host gather, cache=True", ours(True)),
         Contender("device gather, cache=True", ours(True, gather="device")),
+        *(decoded_there() if work.store.packed else []),
         Contender("torch's loader of the dataset, pin_memory=True", plain()),
         Contender("xbatcher's MapDataset, pin_memory=True", xbatchers(), slow=True),
     ]

@@ -6,6 +6,7 @@ another number of processes.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import iris_sample_data
@@ -36,15 +37,19 @@ def forecasts(**options):
 
 def main(checkpoint, epochs, steps=None):
     """Train until an epoch, or for some steps; return the samples of every batch of this rank."""
-    dist.init_process_group("gloo")  # "nccl" on GPUs
+    device = torch.device("cpu")
+    if torch.cuda.is_available():  # one for each process
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     torch.manual_seed(0)
-    model = DistributedDataParallel(nn.Conv2d(PAST, 1, 3, padding="same"))
+    model = DistributedDataParallel(nn.Conv2d(PAST, 1, 3, padding="same").to(device))
     optimizer = torch.optim.Adam(model.parameters())
 
     dataset = forecasts(shuffle=True, seed=1)  # the same on every rank; no sampler, no sharding
-    loader = xtd.DataLoader(dataset)  # device=f"cuda:{os.environ['LOCAL_RANK']}" on GPUs
+    loader = xtd.DataLoader(dataset, device=device)  # copies batches ahead
     if checkpoint.exists():  # one rank's state serves them all
-        saved = torch.load(checkpoint)
+        saved = torch.load(checkpoint, map_location=device)
         model.module.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         loader.load_state_dict(saved["loader"])

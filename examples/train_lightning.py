@@ -39,7 +39,8 @@ class Climate(L.LightningDataModule):
             batch_size=self.batch_size,
             **options,
         )
-        return xtd.DataLoader(dataset, num_workers=self.num_workers)
+        device = self.trainer.strategy.root_device  # to copy batches ahead
+        return xtd.DataLoader(dataset, num_workers=self.num_workers, device=device)
 
     def train_dataloader(self):
         return self.loader(self.ds.sel(time=slice(None, "2029")), shuffle=True, seed=1)

@@ -1,17 +1,16 @@
 """Copies to a device run ahead, errors stay in their place, and memory is not reused too early."""
 
 import random
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from devices import SlowStream
 
 import xtorch_data as xtd
-from xtorch_data.device import Streams, begun_ahead, on_device
+from xtorch_data.device import begun_ahead, on_device
 
 
 def followed(items, most=1, failing=()):
@@ -56,44 +55,6 @@ def test_an_error_comes_in_its_place(count):
         with pytest.raises(ValueError, match=f"{count} cannot be"):
             next(batches)
         assert list(batches) == []
-
-
-class SlowStream(Streams):
-    """A device whose copies take place some time after they were asked for, as those of a GPU do.
-
-    Its event is the future of a copy, and a consumer on the device waits for it before it looks.
-    """
-
-    def __init__(self, seed):
-        super().__init__(torch.device("cpu"))
-        self.random = random.Random(seed)
-        self.stream = ThreadPoolExecutor(1)
-        self.most_under_way = 0
-        self.asked = self.done = 0
-        self.lock = threading.Lock()
-
-    def copied(self, batch):
-        moved = batch.replace(**{name: torch.empty_like(batch[name]) for name in batch.keys()})
-        addresses = [(name, batch[name].data_ptr(), batch[name].nbytes) for name in batch.keys()]
-        delay = self.random.choice([0, 0, 0.001, 0.004])
-
-        def copy():  # reads what is at the address by then, and keeps no tensor of it alive
-            time.sleep(delay)
-            for name, address, nbytes in addresses:
-                source = (np.ctypeslib.ctypes.c_byte * nbytes).from_address(address)
-                moved[name].view(torch.uint8).numpy().reshape(-1)[:] = np.frombuffer(source, "u1")
-            with self.lock:
-                self.done += 1
-
-        with self.lock:
-            self.asked += 1
-            self.most_under_way = max(self.most_under_way, self.asked - self.done)
-        event = self.stream.submit(copy)
-        event.query, event.synchronize = event.done, event.result
-        return moved, event
-
-    def hand_over(self, batch, reached):
-        reached.result()
 
 
 def windows(**kwargs):

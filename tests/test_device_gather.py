@@ -8,19 +8,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from devices import DEVICES
 from helpers import anomaly, forecast, twice_plus_one
 
 import xtorch_data as xtd
 from xtorch_data.device_gather import DeviceGather
-
-CUDA = pytest.param(
-    "cuda",
-    marks=[
-        pytest.mark.gpu,
-        pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"),
-    ],
-)
-DEVICES = ["cpu", CUDA]
 
 
 def mixed():

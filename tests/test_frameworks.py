@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from devices import SlowStream
 from helpers import Script, assert_once, numbered, samples_of
 
 import xtorch_data as xtd
+from xtorch_data import feed
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # Years of the file, of which nine in a row make a sample.
@@ -233,6 +235,113 @@ def test_prepare_leaves_the_loader_as_it_is():
     prepared = accelerator.prepare(loader)
     assert prepared is not loader
     assert [batch.index.tolist() for batch in prepared] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+
+
+# ---------------------------------------------------------------------------------------------
+# Batches that are on the device already
+
+ON_DEVICE = [{}, {"gather": "device"}, {"prefetch": 3, "device_transform": lambda x: x}]
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """A device whose copies are late, on which nobody may look who has not waited."""
+    made = []
+
+    def of(device):
+        made.append(SlowStream(len(made)))
+        return made[-1]
+
+    monkeypatch.setattr(feed.Streams, "of", staticmethod(of))
+    return made
+
+
+@IN_LIGHTNING
+def test_lightning_takes_batches_from_the_device_of_its_trainer(late):
+    import lightning as L
+
+    class Model(L.LightningModule):
+        def __init__(self, **how):
+            super().__init__()
+            self.layer, self.how, self.seen = torch.nn.Linear(1, 1), how, []
+
+        def train_dataloader(self):
+            dataset = xtd.IterableDataset(
+                numbered(26), {"time": 1}, batch_size=4, shuffle=True, memory="100 B"
+            )
+            device = self.trainer.strategy.root_device
+            return xtd.DataLoader(dataset, device=device, **self.how)
+
+        def training_step(self, batch, batch_idx):
+            assert torch.equal(batch.x.flatten(), batch.index)
+            assert isinstance(batch, xtd.Batch)
+            self.seen += batch.index.tolist()
+            return self.layer(batch.x.float()).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 1e-9)
+
+    for how in ON_DEVICE[::2]:  # the late device only knows copies
+        model = Model(**how)
+        trainer = L.Trainer(
+            max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False,
+            enable_model_summary=False, enable_checkpointing=False,
+        )  # fmt: skip
+        trainer.fit(model)
+        assert_once(model.seen[:26], 26)
+        assert_once(model.seen[26:], 26)
+    assert sum(stream.done for stream in late) >= 2 * 2 * 7
+
+
+def test_accelerate_leaves_batches_where_they_are():
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    for how in ON_DEVICE:
+        dataset = xtd.IterableDataset(numbered(26), {"time": 1}, batch_size=4, shuffle=True)
+        loader = xtd.DataLoader(dataset, device=accelerator.device, **how)
+        model, prepared = accelerator.prepare(torch.nn.Linear(1, 1), loader)
+        assert prepared is loader
+        seen = []
+        for batch in prepared:
+            assert batch.x.device == accelerator.device
+            with accelerator.accumulate(model):
+                accelerator.backward(model(batch.x.float()).square().mean())
+            seen += batch.index.tolist()
+        assert_once(seen, 26)
+
+
+@pytest.mark.parametrize("how", ON_DEVICE)
+def test_ranks_with_devices_of_their_own_share_an_epoch(how):
+    """As with DDP: as many batches on each, every sample once, and one state for all."""
+
+    def loaders():
+        return [
+            xtd.DataLoader(
+                xtd.IterableDataset(
+                    numbered(48), {"time": 1}, batch_size=4, shuffle=True, memory="100 B",
+                    rank=rank, world_size=2,
+                ),
+                device="cpu",
+                **how,
+            )
+            for rank in range(2)
+        ]  # fmt: skip
+
+    whole = [[batch.index.tolist() for batch in loader] for loader in loaders()]
+    assert [len(batches) for batches in whole] == [6, 6]
+    assert_once(flat(itertools.chain(*whole)), 48)
+    left = loaders()
+    before = [
+        [batch.index.tolist() for _, batch in zip(range(2), loader, strict=False)]
+        for loader in left
+    ]
+    state = json.loads(json.dumps(left[0].state_dict()))
+    rest = loaders()
+    for loader in rest:
+        loader.load_state_dict(state)
+    after = [[batch.index.tolist() for batch in loader] for loader in rest]
+    assert [one + other for one, other in zip(before, after, strict=True)] == whole
 
 
 # ---------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from . import xbatcher as xbatcher
     from .batch import Batch
     from .dataset import IterableDataset
+    from .device_costs import DeviceCosts
     from .explanation import Explanation, VariableReads
     from .failures import Failure
     from .loader import DataLoader
@@ -33,6 +34,7 @@ __all__ = [
     "ChunkSampler",
     "Compose",
     "DataLoader",
+    "DeviceCosts",
     "Explanation",
     "Failure",
     "IterableDataset",
@@ -63,6 +65,7 @@ _HOMES = {
     "ChunkSampler": "sampler",
     "Compose": "transforms",
     "DataLoader": "loader",
+    "DeviceCosts": "device_costs",
     "Explanation": "explanation",
     "Failure": "failures",
     "IterableDataset": "dataset",

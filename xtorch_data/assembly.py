@@ -213,7 +213,7 @@ class Assembly:
         tensors, labels = self._tensors, dict(self._labels)
         if recipe.cast is not None:
             tensors = {
-                name: tensor.to(recipe.cast) if tensor.is_floating_point() else tensor
+                name: self._cast(tensor, recipe.cast) if tensor.is_floating_point() else tensor
                 for name, tensor in tensors.items()
             }
         if recipe.items is not None and recipe.items.stacked:
@@ -232,6 +232,11 @@ class Assembly:
             recipe.labels,
             skipped,
         )
+
+    def _cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Values of a dtype that numpy lacks, in memory of the buffers."""
+        memory = self._buffers.take(tuple(tensor.shape), np.dtype(f"i{dtype.itemsize}"))
+        return torch.from_numpy(memory).view(dtype).copy_(tensor)
 
     def _arrange(self, items: Items) -> None:
         """Make the items of a generator of their regions, but for dims that are stacked."""

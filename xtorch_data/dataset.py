@@ -29,7 +29,6 @@ from .arguments import (
 )
 from .batch import Batch
 from .describe import number_of
-from .device import WITH_STREAMS
 from .device_gather import DeviceGather
 from .disk_cells import OnDisk
 from .explain import explain
@@ -170,7 +169,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
 
     _for_loaders = frozenset(
         {
-            "begin_epoch", "functions", "gathered_on", "needs_host", "page", "pin_batches",
+            "begin_epoch", "begun_by", "functions", "page", "pin_batches", "streaming",
             "tell_epoch", "with_windows",
         }
     )  # fmt: skip
@@ -557,29 +556,34 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
             return None
         return self._plan.part(self.rank, self.world_size, info.id, info.num_workers)
 
-    def gathered_on(self, device: torch.device, memory: int) -> Iterator[Batch]:
-        """The next epoch, with blocks sent to a device and windows cut there.
+    def streaming(self, samples: Samples) -> Stream:
+        """What reads other values of the same samples, with memory of its own.
 
         Parameters
         ----------
-        device : torch.device
-            Where batches are made. Each says in `Batch.arrival` what to wait for.
-        memory : int
-            Bytes that blocks may take there.
+        samples : Samples
+            The samples, such as they are stored.
         """
-        if device.type in WITH_STREAMS:
-            self._stream.pin_blocks()
+        return Stream(samples, self._plan, None, self.retries, self.on_error == "skip")
+
+    def begun_by(self, stream: Stream, gather: DeviceGather | None) -> Iterator[Batch]:
+        """The next epoch, as a loader wants it made.
+
+        Parameters
+        ----------
+        stream : Stream
+            What reads it.
+        gather : DeviceGather, optional
+            Cuts windows on a device. Then each batch says in `Batch.arrival` what to wait for.
+        """
         epoch = self.begin_epoch()
-        gather = DeviceGather(device, memory)
-        return self._position.counted(epoch, self._iterate(epoch, 0, 1, 0, gather))
+        batches = self._iterate(epoch, 0, 1, 0, gather, stream)
+        self._stream.recorder = stream.recorder
+        return self._position.counted(epoch, batches)
 
     def pin_batches(self) -> None:
         """Gather batches in page-locked memory from now on, in this process."""
         self._stream.pin_batches()
-
-    def needs_host(self) -> str | None:
-        """Why windows cannot be cut on a device, or None."""
-        return self._samples.needs_host()
 
     def _iterate(
         self,
@@ -588,6 +592,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         num_workers: int,
         taken: int = 0,
         gather: DeviceGather | None = None,
+        stream: Stream | None = None,
     ) -> Generator[Batch, None, None]:
         plan = self._plan
         plan.require_shares(self.world_size)
@@ -597,4 +602,4 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
             "epoch %d begins: worker %d of %d on rank %d of %d, %d samples",
             epoch, worker, num_workers, self.rank, self.world_size, total(intervals),
         )  # fmt: skip
-        return self._stream.batches(plan, epoch, intervals, gather)
+        return (stream or self._stream).batches(plan, epoch, intervals, gather)

@@ -13,16 +13,28 @@ import torch
 from .batch import Batch
 from .buffers import Buffers
 
-__all__ = ["PinnedBuffers", "Streams", "arrived", "as_device", "begun_ahead", "on_device"]
+__all__ = [
+    "PinnedBuffers",
+    "Streams",
+    "arrived",
+    "as_device",
+    "begun_ahead",
+    "of_this_thread",
+    "on_device",
+]
 
 Item = TypeVar("Item")
 Begun = TypeVar("Begun")
 Done = TypeVar("Done")
+Then = Callable[[Batch], Batch]
 
 # Kinds of devices with streams, on which copies go on beside the work.
 WITH_STREAMS = ("cuda", "xpu")
 # Batches whose copies the host does not wait for, beside those that are begun ahead.
 COPIES_UNDER_WAY = 2
+# Batches of which the work may be queued on the device while the next is handed out: of those
+# behind, the memory is free again. A loop that never waits would else run ahead without end.
+BATCHES_QUEUED = 2
 
 
 def as_device(device: Any) -> torch.device:
@@ -43,6 +55,13 @@ def as_device(device: Any) -> torch.device:
             f"of this kind, numbered from 0"
         )
     return found
+
+
+def of_this_thread(device: torch.device) -> torch.device:
+    """A device with its number: without one, "cuda" is another device in other threads."""
+    if device.index is not None or device.type not in WITH_STREAMS:
+        return device
+    return torch.device(device.type, torch.get_device_module(device).current_device())
 
 
 class Mark(Protocol):
@@ -73,7 +92,7 @@ class Streams:
     Parameters
     ----------
     device : torch.device
-        The device.
+        The device, with its number.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -88,10 +107,20 @@ class Streams:
         """Within this context, work is given to the stream."""
         return contextlib.nullcontext()
 
-    def copied(self, batch: Batch) -> tuple[Batch, Mark]:
-        """A batch as it will be on the device, and when it is; until then it is read."""
+    def copied(self, batch: Batch, then: Then | None = None) -> tuple[Batch, Mark]:
+        """A batch as it will be on the device, and when it is; until then it is read.
+
+        Without a stream the copy is waited for: MPS would read memory that is used again.
+        """
         with self.on():
-            return batch.to(self.device, non_blocking=True), self.mark()
+            moved = batch.to(self.device, non_blocking=self.device.type in WITH_STREAMS)
+            return moved if then is None else then(moved), self.mark()
+
+    def own_thread(self) -> None:
+        """From now on, this thread works on the device.
+
+        Each begins on device 0, of which no other process should take memory.
+        """
 
     def begin(self) -> None:
         """From now on, work of this thread is given to the stream."""
@@ -112,17 +141,26 @@ class _SideStream(Streams):
         super().__init__(device)
         self._module: Any = torch.get_device_module(device)
         self._stream = self._module.Stream(device)
+        self._handed_over: deque[Mark] = deque()
 
     def on(self) -> contextlib.AbstractContextManager[Any]:
         return self._module.stream(self._stream)  # type: ignore[no-any-return]
 
+    def own_thread(self) -> None:
+        self._module.set_device(self.device)
+
     def begin(self) -> None:
-        self._module.set_device(self._stream.device)
+        self.own_thread()
         self._module.set_stream(self._stream)
 
     def mark(self) -> Mark:
-        event = self._module.Event()
-        event.record(self._stream)
+        return self._mark(self._stream)
+
+    def _mark(self, stream: Any) -> Mark:
+        # Whoever waits for it sleeps, and leaves the core to those who decode.
+        how = {"blocking": True} if self.device.type == "cuda" else {}
+        event = self._module.Event(**how)
+        event.record(stream)
         return event  # type: ignore[no-any-return]
 
     def uses(self, tensor: torch.Tensor) -> None:
@@ -134,20 +172,43 @@ class _SideStream(Streams):
         for tensor in batch:
             # Allotted on the side stream; its memory must outlive its use on this one.
             tensor.record_stream(current)
+        self._handed_over.append(self._mark(current))
+        if len(self._handed_over) > BATCHES_QUEUED:
+            self._handed_over.popleft().synchronize()
 
 
 class PinnedBuffers(Buffers):
-    """Page-locked memory that is lent again: a copy to a GPU needs no other on the way."""
+    """Page-locked memory that is lent again: a copy to a GPU needs no other on the way.
+
+    Torch allots it in powers of two, and so it is counted and lent.
+    """
+
+    def __init__(self, idle: int, total: int | None = None) -> None:
+        super().__init__(idle if total is not None else 2 * idle, total)
 
     def _fresh(self, nbytes: int) -> memoryview:
         memory: np.ndarray[Any, Any] = torch.empty(
-            nbytes, dtype=torch.uint8, pin_memory=True
+            _allotted(nbytes), dtype=torch.uint8, device="cpu", pin_memory=True
         ).numpy()
         return memory.data
 
+    def _idle_memory(self, nbytes: int) -> memoryview | None:
+        return super()._idle_memory(_allotted(nbytes))
+
+    def _make_room(self, nbytes: int) -> None:
+        super()._make_room(_allotted(nbytes))
+
+
+def _allotted(nbytes: int) -> int:
+    return 1 << (nbytes - 1).bit_length()
+
 
 def on_device(
-    batches: Iterator[Batch], device: torch.device, prefetch: int, streams: Streams | None = None
+    batches: Iterator[Batch],
+    device: torch.device,
+    prefetch: int,
+    streams: Streams | None = None,
+    then: Then | None = None,
 ) -> Iterator[Batch]:
     """Batches on a device; some are copied while one is in use.
 
@@ -163,12 +224,14 @@ def on_device(
         How many are copied, or have been, ahead of the one in use.
     streams : Streams, optional
         Where copies are given to: a stream beside the one in use by default.
+    then : callable, optional
+        What is made of a batch on the device, on the stream of the copies.
     """
     beside = Streams.of(device) if streams is None else streams
     under_way: deque[tuple[Mark, Batch]] = deque()
 
     def begin(batch: Batch) -> tuple[Batch, Mark]:
-        moved, reached = beside.copied(batch)
+        moved, reached = beside.copied(batch, then)
         under_way.append((reached, batch))
         return moved, reached
 

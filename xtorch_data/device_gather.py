@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from dask.utils import format_bytes
 
 from .assembly import Assembly, Recipe
 from .batch import Batch
 from .buffers import Buffers
-from .device import Streams
+from .device import WITH_STREAMS, Streams, Then
 from .gather import Array, View
 from .loaded import Loaded, Located, as_integers, of_piece
 from .windows import IntArray
@@ -40,31 +41,56 @@ class DeviceGather:
         Where.
     memory : int
         Bytes that stages may take there; a single one may exceed it.
+    then : callable, optional
+        What is made of a batch there.
     """
 
-    def __init__(self, device: torch.device, memory: int) -> None:
-        self.device, self.memory = device, memory
+    def __init__(self, device: torch.device, memory: int, then: Then | None = None) -> None:
+        self.device, self.memory, self.then = device, memory, then
         self._sending, self.gathering = Streams.of(device), Streams.of(device)
 
     def send(self, loaded: Loaded) -> Loaded:
         """The pieces of a stage on the device; their memory on the host is not needed any more."""
         extents = _extents(loaded)
+        # On a thread that may wait. First for windows that are being cut from stages which are
+        # counted no more: only then is their memory free.
+        self._sending.own_thread()
+        self.gathering.mark().synchronize()
         with self._sending.on():
-            # Of this stream's own memory: what another one has let go of, it may still work on.
-            memory = torch.empty(extents.nbytes, dtype=torch.int8, device=self.device)
-            for begin, stop, there in extents:
-                host = as_integers(loaded, begin, (stop - begin,), (1,), 1)
-                memory[there : there + stop - begin].copy_(host, non_blocking=True)
-        self._sending.mark().synchronize()  # on a thread that has nothing else to do
+            memory = self._room_for(extents.nbytes)
+            try:
+                for begin, stop, there in extents:
+                    host = as_integers(loaded, begin, (stop - begin,), (1,), 1)
+                    memory[there : there + stop - begin].copy_(host, non_blocking=True)
+            finally:  # or what is read would be used again
+                self._sending.mark().synchronize()
         self.gathering.uses(memory)
         views = {
             name: [
-                _DeviceView(memory, extents, [_as_array(view) for view in pieces], loaded.axes)
+                _DeviceView(self, memory, extents, [*map(_as_array, pieces)], loaded.axes)
                 for pieces in variables
             ]
             for name, variables in loaded.views.items()
         }
         return loaded.elsewhere(views)
+
+    def _room_for(self, nbytes: int) -> torch.Tensor:
+        try:
+            # Of this stream's own memory: what another one has let go of, it may still work on.
+            return torch.empty(nbytes, dtype=torch.int8, device=self.device)
+        except torch.OutOfMemoryError as error:
+            error.add_note(
+                f"there was no room for {format_bytes(nbytes)} of blocks with gather='device': "
+                "give the loader less device_memory=, and the dataset less memory="
+            )
+            raise
+
+    def on_device(self, index: IntArray) -> torch.Tensor:
+        """Places, as a tensor there; nothing waits for the copy."""
+        tensor = torch.from_numpy(np.ascontiguousarray(index))
+        if self.device.type not in WITH_STREAMS:
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def assembly(self, recipe: Recipe, samples: int, epoch: int) -> Assembly:
         """A batch in the making, on the device."""
@@ -122,9 +148,14 @@ class _DeviceView:
     """
 
     def __init__(
-        self, memory: torch.Tensor, extents: _Extents, views: Sequence[Array], axes: int
+        self,
+        gather: DeviceGather,
+        memory: torch.Tensor,
+        extents: _Extents,
+        views: Sequence[Array],
+        axes: int,
     ) -> None:
-        first = views[0]
+        self._gather, first = gather, views[0]
         self._size = min(first.itemsize, 8)
         integers = memory.view(_INTEGERS[self._size])
         begins, steps = np.zeros((len(views), 1), np.int64), np.zeros((len(views), axes), np.int64)
@@ -149,14 +180,12 @@ class _DeviceView:
         """Copy the windows of some samples into ``out (sample, *dims)``."""
         offsets = located.offsets(key, self._offsets)
         if len(self._groups) == 1:
-            index = torch.from_numpy(np.ascontiguousarray(offsets)).to(out.device)
-            torch.index_select(self._groups[0][1], 0, index, out=out)
+            torch.index_select(self._groups[0][1], 0, self._gather.on_device(offsets), out=out)
             return "selected"
         for places, windows in self._groups:
             rows = np.flatnonzero(np.isin(located.pieces, places))
             if len(rows):
-                index = torch.from_numpy(offsets[rows]).to(out.device)
-                to = torch.from_numpy(rows).to(out.device)
+                index, to = self._gather.on_device(offsets[rows]), self._gather.on_device(rows)
                 out.index_copy_(0, to, torch.index_select(windows, 0, index))
         return "selected"
 
@@ -187,8 +216,13 @@ class _DeviceAssembly(Assembly):
             torch.view_as_complex(integers.view(torch.float64)) if wide else integers.view(values)
         )
 
+    def _cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        return tensor.to(dtype)
+
     def finish(self, single: bool, skipped: Sequence[int] = ()) -> Batch:
         """The batch, with a mark of when it is there."""
         batch = super().finish(single, skipped)
+        if self._gather.then is not None:
+            batch = self._gather.then(batch)
         batch.arrival = self._gather.gathering.mark()
         return batch

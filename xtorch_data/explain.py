@@ -46,6 +46,7 @@ def explain(
     world_size: int,
     num_workers: int,
     on_disk: OnDisk | None = None,
+    on_device: bool = False,
 ) -> Explanation:
     """Work out what an epoch will cost.
 
@@ -63,6 +64,8 @@ def explain(
         The topology.
     on_disk : OnDisk, optional
         What of it is kept on disk.
+    on_device : bool
+        Whether batches are made on a device, of blocks that are sent there.
     """
     windows, workers = plan.windows, max(1, num_workers)
     parts = plan.shares(epoch, world_size, num_workers)
@@ -120,6 +123,7 @@ def explain(
             max(parts[0], key=total),
             in_worker=num_workers > 0,
             waiting=0 if on_disk is None else on_disk.waiting(data),
+            on_device=on_device,
         ),
         nbytes_used=int(used),
         nbytes=int(decoded),

@@ -9,6 +9,7 @@ from dask.utils import format_bytes
 
 from . import html
 from .describe import number_of
+from .device_costs import DeviceCosts
 from .peak import PeakMemory
 
 __all__ = ["Explanation", "VariableReads"]
@@ -109,6 +110,8 @@ class Explanation:
         What would make it cheaper or mix it better, and by how much.
     cache : str
         How much later epochs take from the folder given as `cache`, if there is one.
+    device : DeviceCosts, optional
+        What each process takes on its device, if a loader was asked that has one.
     """
 
     source: str
@@ -135,6 +138,7 @@ class Explanation:
     exact: bool
     advice: tuple[str, ...]
     cache: str = ""
+    device: DeviceCosts | None = None
 
     @property
     def chunk_reads(self) -> int:
@@ -157,11 +161,16 @@ class Explanation:
             f"            ({', '.join(f'{k} {v:.2f}' for k, v in self.amplification_of.items())})",
         ]
         lines += [f"    {_variable_line(variable)}" for variable in self.variables]
-        lines += [f"  cache     {self.cache}"] * bool(self.cache)
+        lines += [f"  {name:<9} {value}" for name, value in self._more()]
         lines += [f"  advice    {text}" for text in self.advice]
         return "\n".join(lines)
 
     __repr__ = __str__
+
+    def _more(self) -> list[tuple[str, str]]:
+        """What is said where there is such a thing."""
+        found = {"device": self.device, "cache": self.cache}
+        return [(name, str(value)) for name, value in found.items() if value]
 
     def _samples_line(self) -> str:
         out = [f"{count:,} by {reason}" for reason, count in self.left_out.items() if count]
@@ -215,7 +224,7 @@ class Explanation:
         head = _named(str(self).splitlines()[1:HEAD_LINES])
         names = ("variable", "dtype", "chunks", "a chunk", "read", "chunks read", "bytes")
         parts = [
-            html.facts([*head, *([("cache", self.cache)] if self.cache else [])]),
+            html.facts([*head, *self._more()]),
             html.section("Variables", f"{len(rows):,}", html.table(names, rows)),
         ]
         if self.advice:

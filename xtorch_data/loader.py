@@ -12,14 +12,14 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 import torch.utils.data
-from dask.utils import format_bytes
 
 from .ahead import ahead
-from .arguments import as_batch_size, as_bytes, as_prefetch
+from .arguments import as_batch_size
 from .batch import Batch
 from .dataset import IterableDataset
 from .describe import number_of
-from .device import WITH_STREAMS, Streams, arrived, as_device, on_device
+from .explanation import Explanation
+from .feed import DeviceTransform, Feed
 from .fetch import Fetched
 from .jobs import Lookahead
 from .map_dataset import MapDataset
@@ -84,12 +84,23 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         Where windows are cut. On the device, each block is sent once, and with it the values that
         overlapping windows share. Batches are the same, bit for bit. It takes a stream without
         functions of samples or batches, and no workers.
+    decode : {"host", "device"}
+        Where packed values are decoded: those stored as integers of 8 or 16 bits, which CF
+        attributes such as ``scale_factor`` and ``_FillValue`` make floats of. On the device, half
+        the bytes are sent, or a quarter, and blocks take as much less memory. Batches are the same,
+        bit for bit; other variables go as they are. It takes a stream without functions of blocks,
+        samples or batches, without a folder for its cache, and no workers.
     device_memory : int or str, optional
         With ``gather="device"``, bytes that blocks may take there, or text such as ``"2 GiB"``; by
         default the dataset's `memory`.
     memory_format : torch.memory_format, optional
         How tensors lie on the device, such as ``torch.channels_last``; tensors with another number
         of dims than that asks for stay as they are.
+    device_transform : callable, optional
+        Called with the tensors of each batch, in the order of its parts, on the device and on the
+        stream in use, just before the batch is handed out. Returns as many, of as many samples;
+        a single one need not be in a tuple. It may be compiled, such as a ``torch.nn.Module``
+        given to ``torch.compile``. Labels and `Batch.index` are kept.
     multiprocessing_context : str or context, optional
         How workers start; ``"forkserver"`` by default. Forking a process in which threads have
         run can hang.
@@ -111,7 +122,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
     RuntimeError
         If `device` is not there.
     ValueError
-        If windows cannot be cut on the device, or `device_memory` is too small for a pool.
+        If windows cannot be cut, or values not be decoded on the device, or `device_memory` is too
+        small for a pool, or `device_transform` does not return a tensor for each part.
 
     Examples
     --------
@@ -130,8 +142,10 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         *,
         prefetch: int = 1,
         gather: Literal["host", "device"] = "host",
+        decode: Literal["host", "device"] = "host",
         device_memory: int | str | None = None,
         memory_format: torch.memory_format | None = None,
+        device_transform: DeviceTransform | None = None,
         multiprocessing_context: Any = None,
         worker_init_fn: Any = None,
         **kwargs: Any,
@@ -140,18 +154,29 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             kwargs = _for_stream(kwargs)
         else:
             kwargs = _for_samples(dataset, kwargs)
-        self.device = None if device is None else as_device(device)
-        if self.device is not None and self.device.type in WITH_STREAMS:
-            kwargs.setdefault("pin_memory", True)
-        self.prefetch, self.memory_format = as_prefetch(prefetch), memory_format
-        if memory_format is not None and self.device is None:
-            raise ValueError("memory_format says how tensors lie on a device: give device=, too")
         if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
             raise ValueError(f"num_workers must be an integer, 0 or more, not {num_workers!r}")
         if num_workers and multiprocessing_context is None:
             multiprocessing_context = "forkserver"
-        self.gather = gather
-        self.device_memory = self._device_memory(dataset, num_workers, device_memory)
+        self._feed = Feed.of(
+            dataset,
+            _ours(dataset)._samples,
+            num_workers,
+            device,
+            prefetch=prefetch,
+            gather=gather,
+            device_memory=device_memory,
+            decode=decode,
+            memory_format=memory_format,
+            transform=device_transform,
+        )
+        # Lightning makes loaders again from attributes that are named as arguments.
+        self.device = None if self._feed is None else self._feed.device
+        self.prefetch, self.gather, self.decode = prefetch, gather, decode
+        self.device_memory = device_memory
+        self.memory_format, self.device_transform = memory_format, device_transform
+        if self._feed is not None and self._feed.pins:
+            kwargs.setdefault("pin_memory", True)
         self._epoch = shared_integers(1)
         self._user_init_fn: Any = None
         self._position = Position()
@@ -183,46 +208,14 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
 
     def _facts(self) -> list[tuple[str, str]]:
         workers = number_of(self.num_workers, "worker") if self.num_workers else "no workers"
-        gathered = " by gather='device'" if self.gather == "device" else ""
-        device = "the CPU" if self.device is None else str(self.device)
-        return [("workers", workers), ("device", f"on {device}{gathered}")]
+        where = "on the CPU" if self._feed is None else f"on {self._feed}"
+        return [("workers", workers), ("device", where)]
 
     def _repr_html_(self) -> str:
         facts = self._facts()
         if isinstance(self.dataset, torch.utils.data.Subset):
             facts = [("subset", number_of(len(self.dataset), "sample")), *facts]
         return _ours(self.dataset).page("DataLoader", repr(self), facts)
-
-    def _device_memory(
-        self, dataset: Any, num_workers: int, device_memory: int | str | None
-    ) -> int | None:
-        """Bytes that blocks may take on the device; None where windows are cut on the host."""
-        if self.gather not in ("host", "device"):
-            raise ValueError(f"gather must be 'host' or 'device', not {self.gather!r}")
-        if self.gather == "host":
-            if device_memory is not None:
-                raise ValueError("device_memory is for blocks, which are sent with gather='device'")
-            return None
-        if self.device is None:
-            raise ValueError("gather='device' cuts windows on a device: give device=, too")
-        why = None
-        if not isinstance(dataset, IterableDataset):
-            why = "a sampler picks single windows, of which a block holds few"
-        elif num_workers:
-            why = "worker processes gather on the host: use num_workers=0"
-        else:
-            why = dataset.needs_host()
-        if why is not None:
-            raise ValueError(f"windows cannot be cut on the device (gather='device'): {why}")
-        plan = dataset.plan
-        nbytes = plan.memory if device_memory is None else as_bytes(device_memory, "device_memory")
-        if nbytes < plan.stage_nbytes <= plan.memory:
-            raise ValueError(
-                f"device_memory={format_bytes(nbytes)} is less than the "
-                f"{format_bytes(plan.stage_nbytes)} that are gathered from at the same time: give "
-                "more, or the dataset less memory"
-            )
-        return nbytes
 
     def _require_picklable(self) -> None:
         """Raise if a function of the user cannot be sent to workers that are started afresh."""
@@ -277,26 +270,16 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             batches = _explained(super().__iter__())
         elif isinstance(dataset, MapDataset):
             batches = self._ahead(dataset, epoch)
-        elif self.device_memory is not None:
-            assert self.device is not None
-            batches = dataset.gathered_on(self.device, self.device_memory)
         else:
-            if self.device is not None and self.device.type in WITH_STREAMS and self.pin_memory:
+            pinned = self._feed is not None and self._feed.pins and self.pin_memory
+            made = None if self._feed is None else self._feed.made(dataset, pinned)
+            if made is None and pinned:
                 dataset.pin_batches()
-            batches = super().__iter__()
-        if self.device is not None:
-            batches = self._on_device(batches, self.device)
+            batches = super().__iter__() if made is None else made
+        if self._feed is not None:
+            batches = self._feed.moved(batches)
         self._position.begin(epoch, taken)
         return self._counted(epoch, batches, taken)
-
-    def _on_device(self, batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-        if self.device_memory is not None:
-            batches = arrived(batches, Streams.of(device))
-        else:
-            batches = on_device(batches, device, self.prefetch)
-        if self.memory_format is None:
-            return batches
-        return (batch.to(device, memory_format=self.memory_format) for batch in batches)
 
     def _counted(self, epoch: int, batches: Iterator[Batch], taken: int) -> Iterator[Batch]:
         yield from self._position.counted(epoch, batches, taken)
@@ -313,6 +296,33 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         nbytes = dataset.sample_nbytes * (self.batch_size or 1)
         most = Lookahead.of(nbytes, functions=True).jobs
         return ahead(fetch, iter(self._index_sampler), most)
+
+    def explain(self, world_size: int | None = None) -> Explanation:
+        """What the next epoch will do and what that costs, as it is loaded here.
+
+        Parameters
+        ----------
+        world_size : int, optional
+            Number of ranks; by default the dataset's own.
+
+        Returns
+        -------
+        Explanation
+            That of `IterableDataset.explain`, with this loader's workers and, in its attribute
+            ``device``, what is sent to the device and how much of its memory is taken.
+
+        Raises
+        ------
+        TypeError
+            If the order is that of a sampler, so that nobody knows what it will ask for.
+        """
+        dataset = _ours(self.dataset)
+        if not isinstance(dataset, IterableDataset):
+            raise TypeError(
+                "explain is for an IterableDataset; of a MapDataset, a sampler decides what is read"
+            )
+        found = dataset.explain(world_size, self.num_workers)
+        return found if self._feed is None else self._feed.explained(dataset, found)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the latest iteration is: JSON-able, and small at any scale.

@@ -61,7 +61,7 @@ class PeakMemory:
 
 def peak_memory(
     samples: Samples, data: xr.Dataset, plan: Plan, epoch: int, part: Sequence[Interval],
-    in_worker: bool = False, waiting: int = 0,
+    in_worker: bool = False, waiting: int = 0, on_device: bool = False,
 ) -> PeakMemory:  # fmt: skip
     """Work out the peak of a walk over part of an epoch's line.
 
@@ -81,12 +81,14 @@ def peak_memory(
         Whether it is a worker process, of which some batches wait in a queue.
     waiting : int
         Bytes that wait until a cache on disk has written them, at most.
+    on_device : bool
+        Whether batches are made on a device, of blocks that are sent there.
     """
     size = plan.batch_size or 1
     recipe = samples.recipe
     batch = samples.nbytes * size
     lookahead = Lookahead.of(batch, bool(samples.functions()))
-    most = lookahead.jobs * lookahead.together + 1 + PREFETCHED * in_worker
+    most = 0 if on_device else lookahead.jobs * lookahead.together + 1 + PREFETCHED * in_worker
     index = np.dtype(np.int64).itemsize
     cast = 0  # of the batches that are being gathered, before they are cast or transformed
     if recipe.cast is not None or recipe.batch_transform is not None:
@@ -101,12 +103,13 @@ def peak_memory(
         Footprint.of(layout, data.variables[layout.name], samples, plan) for layout in plan.layouts
     )
     decoding = CORES * max((each.scratch for each in variables), default=0)
-    process = _Process(plan, samples, variables, concurrent_reads(data))
+    lasting = plan.cached or on_device  # blocks hold nothing of each other's memory
+    process = _Process(plan, samples, variables, concurrent_reads(data), lasting)
     worst = PeakMemory(0, 0, 0, 0)
     for blocks, passing, walked in process.moments(_some(plan.stages(epoch, part), plan)):
         ready = min(most, -(-walked // size))
         batches = ready * (each + index * size) + (cast if ready else 0)
-        passing += decoding + waiting + (locating if ready else 0)
+        passing += decoding + waiting + (locating if walked else 0)
         if blocks + batches + passing > worst.nbytes:
             worst = PeakMemory(blocks + batches + passing, blocks, batches, passing)
     return worst
@@ -138,12 +141,17 @@ class _Process:
     """What the engine does with memory, as `Flights` and `Buffers` do it, without doing it."""
 
     def __init__(
-        self, plan: Plan, samples: Samples, variables: Sequence[Footprint], concurrent: int
+        self,
+        plan: Plan,
+        samples: Samples,
+        variables: Sequence[Footprint],
+        concurrent: int,
+        lasting: bool,
     ) -> None:
         # Of many variables, most are planned alike.
         self._plan = replace(plan, layouts=tuple(merged(plan.layouts)))
         self._variables = variables
-        self._concurrent = concurrent
+        self._concurrent, self._lasting = concurrent, lasting
         self._parts = samples.recipe.parts
         self._transformed = frozenset(samples.recipe.transforms)
         self._lent = 0
@@ -212,7 +220,7 @@ class _Process:
 
     def _joins(self, load: Load) -> bool:
         windows = self._plan.windows
-        return joins(self._parts, self._transformed, windows, load, self._plan.cached)
+        return joins(self._parts, self._transformed, windows, load, self._lasting)
 
     def _free(self, flight: _Flight) -> None:
         self._carrying.remove(flight)

@@ -178,6 +178,28 @@ class Plan:
             warn=False,  # once is enough, and of other memory nobody has asked
         )
 
+    def held_as(self, layouts: tuple[Layout, ...]) -> Plan:
+        """The same order of the same samples, whose variables take other memory.
+
+        Parameters
+        ----------
+        layouts : tuple of Layout
+            The layouts, with the bytes of values that are held, such as packed ones.
+        """
+        if layouts is self.layouts or not len(self.grid):
+            return replace(self, layouts=layouts)
+        region = self.grid.region(self.grid.box(len(self.grid) // 2))  # all are much the same
+        sizes = {
+            axis.dim: stop - start
+            for axis, (start, stop) in zip(self.windows.axes, region, strict=True)
+        }
+        now, then = (
+            sum(each.itemsize * math.prod(sizes[dim] for dim in each.chunks) for each in some)
+            for some in (self.layouts, layouts)
+        )
+        nbytes = math.ceil(self.grid.nbytes * then / max(1, now))
+        return replace(self, layouts=layouts, grid=replace(self.grid, nbytes=nbytes))
+
     # What there is, and what it takes.
 
     @property

@@ -191,9 +191,9 @@ class Samples:
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors of one sample, before any transform."""
-        return sum(math.prod(self._shape(part)) * part.dtype.itemsize for part in self.recipe.parts)
+        return sum(math.prod(self.shape(part)) * part.dtype.itemsize for part in self.recipe.parts)
 
-    def _shape(self, part: Part) -> tuple[int, ...]:
+    def shape(self, part: Part) -> tuple[int, ...]:
         """Shape of the tensor of a sample, before any transform."""
         if self.recipe.items is None:
             return part.sample_shape
@@ -263,7 +263,7 @@ class Samples:
                 ", ".join(map(str, part.variables)),
                 f"after {recipe.transforms[part.name].argument}"
                 if part.name in recipe.transforms
-                else shape_of(self._shape(part), ["variable"] * part.stacked + list(part.dims)),
+                else shape_of(self.shape(part), ["variable"] * part.stacked + list(part.dims)),
                 str(recipe.cast or part.dtype).removeprefix("torch.")
                 if part.dtype.kind == "f"
                 else part.dtype,
@@ -314,7 +314,7 @@ class Samples:
         parts = ", ".join(
             f"{part.name}: "
             + (f"{list(part.variables)}" if part.stacked else f"{part.variables[0]!r}")
-            + f" {self._shape(part)}"
+            + f" {self.shape(part)}"
             for part in self.recipe.parts
         )
         return parts + "".join(

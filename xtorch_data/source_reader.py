@@ -111,9 +111,12 @@ class SourceReader:
         """
         whole = failed is not None
 
-        async def noted(reading: Coroutine[Any, Any, None], names: Iterable[Hashable]) -> None:
+        # Given a function: a coroutine would be left if this is cancelled before it begins.
+        async def noted(
+            read: Callable[..., Coroutine[Any, Any, None]], names: Iterable[Hashable], *how: Any
+        ) -> None:
             try:
-                await reading
+                await read(*how)
             except ReadError as error:
                 if failed is None:
                     raise
@@ -122,12 +125,12 @@ class SourceReader:
         graphs = {name: each for name, each in variables.items() if each.chunks is not None}
         if graphs:
             plain = {name: each for name, each in variables.items() if name not in graphs}
-            computing = noted(self.compute(graphs, regions, whole), graphs)
+            computing = noted(self.compute, graphs, graphs, regions, whole)
             await together([computing, self.read(plain, regions, failed)])
             return
         async with self._slots:  # before there are coroutines, which would be left if cancelled
             jobs = [
-                noted(self._read_one(name, variable, regions[name], whole), [name])
+                noted(self._read_one, [name], name, variable, regions[name], whole)
                 for name, variable in variables.items()
             ]
             with self.recorder.timed("read"):

@@ -57,6 +57,7 @@ class Stream:
     def __init__(
         self, samples: Samples, plan: Plan, on_disk: OnDisk | None, retries: int, skipping: bool
     ) -> None:
+        plan = plan.held_as(samples.layouts)
         self._samples, self._on_disk = samples, on_disk
         self._retries, self._skipping = retries, skipping
         self._memory = plan.memory
@@ -114,6 +115,7 @@ class Stream:
             make_safe(self.data)
             self._process = os.getpid()
         let_forks_wait_for_reads()
+        plan = plan.held_as(self._samples.layouts)
         samples, recipe = self._samples, self._samples.recipe
         recorder = self.recorder = Recorder(epoch)
         preparer = Preparer(

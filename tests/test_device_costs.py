@@ -1,0 +1,144 @@
+"""What a loader predicts of its device, compared with what is counted."""
+
+import gc
+import itertools
+import time
+import tracemalloc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from strategies import MORE
+
+import xtorch_data as xtd
+from xtorch_data.device import Streams
+from xtorch_data.device_gather import DeviceGather
+
+STEPS, Y, X = 240, 64, 64
+
+
+@pytest.fixture(scope="module")
+def ds(tmp_path_factory):
+    """Two packed variables and one that is not, uncompressed."""
+    folder, rng = tmp_path_factory.mktemp("costs"), np.random.default_rng(0)
+    packing = {"scale_factor": 0.1, "_FillValue": -32768}
+    variables = {
+        name: (("time", "y", "x"), rng.integers(-9999, 9999, (STEPS, Y, X)).astype("i2"), packing)
+        for name in "ab"
+    }
+    variables["c"] = ("time", "y", "x"), rng.normal(size=(STEPS, Y, X)).astype("f4")
+    chunks = {"chunks": (10, Y, X), "compressors": None}
+    xr.Dataset(variables).to_zarr(
+        folder, zarr_format=3, consolidated=False, encoding=dict.fromkeys(variables, chunks)
+    )
+    return xtd.open_zarr(folder, consolidated=False)
+
+
+class Counted:
+    """Bytes that are sent, and those of blocks that are on the device at a time."""
+
+    def __init__(self, monkeypatch):
+        self.sent = self.most = self.live = 0
+        room, copied = DeviceGather._room_for, Streams.copied
+
+        def room_for(gather, nbytes):
+            memory = room(gather, nbytes)
+            self.sent += nbytes
+            self.live += nbytes
+            self.most = max(self.most, self.live)
+            weakref.finalize(memory.untyped_storage(), self.free, nbytes)
+            return memory
+
+        def copy(streams, batch, then=None):
+            self.sent += sum(tensor.nbytes for tensor in batch)
+            return copied(streams, batch, then)
+
+        monkeypatch.setattr(DeviceGather, "_room_for", room_for)
+        monkeypatch.setattr(Streams, "copied", copy)
+
+    def free(self, nbytes):
+        self.live -= nbytes
+
+
+WAYS = [*itertools.product(["host", "device"], ["host", "device"], [False, True])]
+
+
+@pytest.mark.parametrize(
+    ("gather", "decode", "shuffle"), WAYS if MORE > 1 else WAYS[::3] + WAYS[4:5]
+)
+def test_what_is_sent_and_held_is_what_was_predicted(ds, gather, decode, shuffle, monkeypatch):
+    counted = Counted(monkeypatch)
+    dataset = xtd.IterableDataset(
+        ds, {"time": 8, "y": -1, "x": -1}, {"time": 7}, batch_size=4, shuffle=shuffle,
+        memory="4 MB", dtype=torch.bfloat16,
+    )  # fmt: skip
+    loader = xtd.DataLoader(dataset, device="cpu", gather=gather, decode=decode)
+    found = loader.explain()
+    next(iter(dataset))  # imports what is imported late
+    dataset.set_epoch(0)
+    gc.collect()
+    tracemalloc.start()  # of what torch allots for tensors, it knows nothing: that is the device
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        handed_out = 0
+        for batch in loader:
+            handed_out += batch.x.nbytes
+            time.sleep(0.001)
+        host = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+    costs = found.device
+    assert costs.handed_out == handed_out
+    if gather == "host":
+        assert counted.sent == costs.sent == handed_out  # as bfloat16, or 16 bits that are packed
+        assert costs.blocks == 0
+    else:
+        # What is sent are windows: not the rest of chunks behind the last ones.
+        assert 0.9 * costs.sent <= counted.sent <= costs.sent
+        assert 0 < counted.most <= costs.blocks
+    # Beside it, pieces of blocks as they are decoded, and tables of what packed values become.
+    assert 0.2 * found.peak_memory.nbytes <= host <= 1.05 * found.peak_memory.nbytes + 2**21
+    assert found.sample_nbytes == 3 * 8 * Y * X * 4
+    assert "at most on cpu: " in str(found)
+
+
+def test_packed_blocks_are_counted_packed(ds):
+    dataset = xtd.IterableDataset(
+        ds[["a", "b"]], {"time": 8, "y": -1, "x": -1}, batch_size=4, shuffle=True, memory="4 MB"
+    )
+    host, device = (
+        xtd.DataLoader(dataset, device="cpu", gather=gather, decode=decode).explain()
+        for gather, decode in [("device", "host"), ("device", "device")]
+    )
+    assert device.nbytes == host.nbytes / 2
+    assert device.pool_nbytes == host.pool_nbytes / 2
+    assert device.device.sent == host.device.sent / 2
+    assert device.batches_per_rank == host.batches_per_rank
+    assert [variable.dtype for variable in device.variables] == ["int16", "int16"]
+
+
+def test_a_loader_without_a_device_explains_as_its_dataset_does(ds):
+    dataset = xtd.IterableDataset(ds, {"time": 8, "y": -1, "x": -1}, batch_size=4)
+    found = xtd.DataLoader(dataset).explain(world_size=3)
+    assert found == dataset.explain(world_size=3)
+    assert found.device is None and "device" not in str(found)
+    there = xtd.DataLoader(dataset, device="cpu").explain(world_size=3)
+    assert there.device.handed_out * 3 == pytest.approx(
+        found.samples * found.sample_nbytes, rel=0.1
+    )
+    assert "device" in there._repr_html_()
+    samples = xtd.MapDataset(ds, {"time": 8, "y": -1, "x": -1})
+    with pytest.raises(TypeError, match="a sampler decides what is read"):
+        xtd.DataLoader(samples, batch_size=4).explain()
+
+
+def test_batches_that_are_there_at_a_time(ds):
+    """Those ahead, one handed out, and two in use by work that is queued."""
+    dataset = xtd.IterableDataset(ds, {"time": 8, "y": -1, "x": -1}, batch_size=2)
+    for prefetch, nbytes in itertools.product([0, 3], [dataset.explain().sample_nbytes * 2]):
+        costs = xtd.DataLoader(dataset, device="cpu", prefetch=prefetch).explain().device
+        assert costs.batches == (prefetch + 1 + 1 + 2) * nbytes
+        assert costs.nbytes == costs.batches

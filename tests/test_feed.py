@@ -1,0 +1,460 @@
+"""What a loader is asked to do on a device, and functions of the tensors there."""
+
+import inspect
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from devices import DEVICES, on_cuda
+from helpers import forecast
+
+import xtorch_data as xtd
+from xtorch_data import device as device_module
+from xtorch_data import device_gather, feed
+from xtorch_data.buffers import Buffers
+from xtorch_data.device import PinnedBuffers, Streams, of_this_thread, on_device
+
+WINDOW = {"time": 3, "y": -1, "x": -1}
+
+
+def windows(**options):
+    options = {"inputs": ["a", "b"], "targets": "a", "batch_size": 8} | options
+    return xtd.IterableDataset(forecast(), WINDOW, **options)
+
+
+class Normalize(torch.nn.Module):
+    """What a model's own first layer would do; its numbers live where the tensors do."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([3.0, -2.0])[:, None, None, None])
+
+    def forward(self, x, y):
+        return (x - self.mean) * 0.5, y
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("gather", ["host", "device"])
+def test_a_compiled_transform_is_compiled_once_for_batches_of_one_size(device, gather):
+    torch._dynamo.reset()
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    module = Normalize().to(device)
+    transform = torch.compile(module, fullgraph=True, backend=backend)
+    loader = xtd.DataLoader(
+        windows(drop_last=True, shuffle=True),
+        device=device,
+        gather=gather,
+        device_transform=transform,
+    )
+    found = [*loader, *loader]
+    expected = windows(drop_last=True, shuffle=True)
+    for batch, plain in zip(found, [*expected, *expected], strict=True):
+        assert batch.x.device.type == device
+        x, y = module(plain.x.to(device), plain.y.to(device))
+        assert torch.equal(batch.x, x) and torch.equal(batch.y, y)
+        assert torch.equal(batch.index, plain.index)  # with its labels
+        assert batch.to_xarray().coords.equals(plain.to_xarray().coords)
+    assert len(compiled) == 1
+
+
+def test_a_transform_takes_batches_wherever_they_come_from():
+    def doubled(x):
+        return 2 * x
+
+    for dataset, options in [
+        (xtd.MapDataset(forecast(), WINDOW, inputs="a"), {"batch_size": 8}),
+        (windows(inputs="a", targets=None, batch_size=None), {}),
+        (windows(inputs="a", targets=None), {"prefetch": 3}),
+    ]:
+        plain = xtd.DataLoader(dataset, **options)
+        found = xtd.DataLoader(dataset, device="cpu", device_transform=doubled, **options)
+        for batch, expected in zip(found, plain, strict=True):
+            assert torch.equal(batch.x, 2 * expected.x)
+    # Compiled functions see tensors as they lie in the end.
+    seen = []
+    loader = xtd.DataLoader(
+        windows(inputs="a", targets=None),
+        device="cpu",
+        memory_format=torch.channels_last,
+        device_transform=lambda x: seen.append(x.stride()) or x,
+    )
+    assert len([*loader]) == len(seen)
+    assert seen[0] == torch.empty(8, 3, 4, 5).to(memory_format=torch.channels_last).stride()
+
+
+def test_a_transform_returns_as_many_tensors_of_as_many_samples():
+    def loader(transform):
+        return iter(xtd.DataLoader(windows(), device="cpu", device_transform=transform))
+
+    with pytest.raises(ValueError, match=r"each of the parts \['x', 'y'\].* returned 1"):
+        next(loader(lambda x, y: x))
+    with pytest.raises(ValueError, match=r"part 'y' the shape \(7, .* in a batch of 8 samples"):
+        next(loader(lambda x, y: (x, y[1:])))
+    with pytest.raises(ValueError, match="part 'x' the shape"):
+        next(loader(lambda x, y: (x.sum(), y)))
+    for wrong in (None, {"x": 1}, (1, 2)):
+        with pytest.raises(TypeError, match="must return a tensor for each part"):
+            next(loader(lambda x, y, wrong=wrong: wrong))
+    with pytest.raises(TypeError, match="device_transform must be a function"):
+        loader("normalize")
+    with pytest.raises(ValueError, match="device_transform works on a device: give device="):
+        xtd.DataLoader(windows(), device_transform=Normalize())
+
+
+def test_what_a_loader_is_asked_for_is_in_its_repr():
+    assert "on the CPU" in repr(xtd.DataLoader(windows()))
+    assert "on cpu>" in repr(xtd.DataLoader(windows(), device="cpu"))
+    assert "on cpu by gather='device'>" in repr(
+        xtd.DataLoader(windows(), device="cpu", gather="device")
+    )
+
+
+def test_a_loader_can_be_made_again_from_its_attributes():
+    """As Lightning does, for loaders of a `MapDataset` on several ranks."""
+    given = {"prefetch": 2, "memory_format": torch.channels_last, "device_transform": torch.abs}
+    loader = xtd.DataLoader(xtd.MapDataset(forecast(), WINDOW, inputs="a"), device="cpu", **given)
+    names = set(inspect.signature(xtd.DataLoader.__init__).parameters)
+    names -= {"self", "kwargs", "multiprocessing_context"}  # the last one is a property of torch's
+    known = {name: value for name, value in vars(loader).items() if name in names}
+    assert names == known.keys()
+    again = xtd.DataLoader(**known)
+    assert {name: vars(again)[name] for name in given} == given
+    assert torch.equal(next(iter(again)).x, next(iter(loader)).x)
+
+
+def test_bfloat16_is_cast_in_memory_that_is_used_again():
+    """So that it is page-locked where batches are."""
+    taken = set()
+
+    class Noted(Buffers):
+        def take(self, shape, dtype):
+            array = super().take(shape, dtype)
+            taken.add(array.__array_interface__["data"][0])
+            return array
+
+    dataset = windows(dtype=torch.bfloat16)
+    dataset._stream._buffers = Noted(2**20)
+    for batch, plain in zip(dataset, windows(), strict=True):
+        assert batch.x.data_ptr() in taken
+        assert torch.equal(batch.x, plain.x.to(torch.bfloat16))
+
+
+# ---------------------------------------------------------------------------------------------
+# What would be asked of a GPU
+
+
+class FakeModule:
+    """What torch has for a kind of device with streams; it notes what is asked of it."""
+
+    def __init__(self):
+        self.asked = []
+        self.device = self.pinned = 0
+        self.using = self.consumer = SimpleNamespace(
+            name="consumer", device=3, wait_event=lambda event: self.note("wait", event.number)
+        )
+        self.numbers = itertools.count()
+
+    def note(self, *what):
+        self.asked.append(what)
+
+    def Stream(self, device):  # noqa: N802
+        return SimpleNamespace(name="side", device=device)
+
+    def Event(self, **_):  # noqa: N802
+        event = SimpleNamespace(number=next(self.numbers), done=False)
+        event.record = lambda stream: self.note("record", stream.name, event.number)
+        event.synchronize = lambda: self.note("synchronize", event.number)
+        event.query = lambda: False
+        return event
+
+    def current_device(self):
+        return self.device
+
+    def current_stream(self, device):
+        return self.consumer
+
+    def set_device(self, device):
+        self.note("set device", device)
+
+    def set_stream(self, stream):
+        self.note("set stream", stream.name)
+
+    def stream(self, stream):
+        module = self
+
+        class Using:
+            def __enter__(self):
+                module.using = stream
+
+            def __exit__(self, *_):
+                module.using = module.consumer
+
+        return Using()
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """A module of streams for the CPU, whose tensors note who uses them."""
+    module, empty = FakeModule(), torch.empty
+
+    def unpinned(*args, pin_memory=False, **kwargs):
+        module.pinned += pin_memory
+        return empty(*args, **kwargs)
+
+    def record_stream(tensor, stream):
+        module.note("used", stream.name)
+
+    monkeypatch.setattr(torch, "get_device_module", lambda _: module)
+    monkeypatch.setattr(torch, "empty", unpinned)
+    monkeypatch.setattr(torch.Tensor, "record_stream", record_stream)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    for each in (device_module, device_gather, feed):
+        monkeypatch.setattr(each, "WITH_STREAMS", ("cpu",))
+    return module
+
+
+def test_a_stream_is_waited_for_before_a_batch_is_handed_out(fake):
+    """In the order that CUDA asks for: copy, mark, wait of the consumer's stream, use noted."""
+    streams = Streams.of(torch.device("cpu"))
+    on = []
+    batches = on_device(
+        iter(windows(targets=None)), torch.device("cpu"), 1, streams,
+        lambda batch: on.append(fake.using.name) or batch,
+    )  # fmt: skip
+    next(batches)
+    assert on == ["side", "side"]
+    assert fake.asked == [
+        ("record", "side", 0),
+        ("record", "side", 1),
+        ("wait", 0),
+        ("used", "consumer"),
+        ("record", "consumer", 2),
+    ]
+
+
+def test_the_host_does_not_run_ahead_of_the_device_without_end(fake):
+    """Batches that are in use are as many as there are steps queued: the host waits for these."""
+    streams = Streams.of(torch.device("cpu"))
+    dataset = windows(targets=None, batch_size=2)
+    batches = on_device(iter(dataset), torch.device("cpu"), 0, streams)
+    for number, _ in enumerate(batches):
+        events = [what[2] for what in fake.asked if what[:2] == ("record", "consumer")]
+        waited = [what[1] for what in fake.asked if what[0] == "synchronize"]
+        assert len(events) == number + 1
+        queued = [event for event in events if event not in waited]
+        assert len(queued) <= device_module.BATCHES_QUEUED
+    assert number > 4
+
+
+def test_threads_work_on_the_device_that_was_asked_for(fake):
+    """A thread begins on device 0, where another rank's process is at home."""
+    fake.device = 3
+    assert of_this_thread(torch.device("cpu")).index == 3
+    assert of_this_thread(torch.device("cpu", 2)).index == 2
+    streams = Streams.of(torch.device("cpu"))
+    streams.begin()
+    assert fake.asked == [("set device", torch.device("cpu")), ("set stream", "side")]
+
+
+def test_copies_are_waited_for_where_there_are_no_streams(monkeypatch):
+    """MPS would read memory that is used again."""
+    asked = []
+    monkeypatch.setattr(
+        xtd.Batch, "to", lambda batch, device, non_blocking: asked.append(non_blocking) or batch
+    )
+    Streams.of(torch.device("cpu")).copied(next(iter(windows())))
+    assert asked == [False]
+
+
+def test_what_mps_lacks_is_refused(monkeypatch):
+    monkeypatch.setattr(feed, "as_device", torch.device)
+    with pytest.raises(TypeError, match="part 'x' has values of dtype float64, which MPS"):
+        xtd.DataLoader(windows(dtype=torch.float64), device="mps")
+    with pytest.raises(ValueError, match="MPS is that of the host"):
+        xtd.DataLoader(windows(), device="mps", gather="device")
+    assert xtd.DataLoader(windows(), device="mps").device.type == "mps"
+
+
+def test_page_locked_memory_is_counted_as_torch_allots_it(monkeypatch):
+    empty, asked = torch.empty, []
+
+    def unpinned(nbytes, pin_memory, **options):
+        asked.append((nbytes, pin_memory, options["device"]))
+        return empty(nbytes, **options)
+
+    monkeypatch.setattr(torch, "empty", unpinned)
+    buffers = PinnedBuffers(idle=2**20)
+    arrays = [buffers.take((nbytes,), np.dtype("u1")) for nbytes in (1, 1000, 1024, 1025)]
+    assert [nbytes for nbytes, *_ in asked] == [1, 1024, 1024, 2048]
+    assert {tuple(rest) for _, *rest in asked} == {(True, "cpu")}
+    assert [array.nbytes for array in arrays] == [1, 1000, 1024, 1025]
+    del arrays
+    for nbytes in (1500, 1025, 2048, 513):  # of those that are idle
+        assert buffers.take((nbytes,), np.dtype("u1")).nbytes == nbytes
+    assert len(asked) == 4
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")
+@pytest.mark.parametrize("decode", ["host", "device"])
+@pytest.mark.parametrize("gather", ["host", "device"])
+def test_every_step_on_a_device_with_streams_is_taken(fake, gather, decode):
+    """All that is asked of CUDA, and in an order that gives the right batches."""
+    raw = (100 * forecast()).astype("i2")
+    for name in raw.data_vars:
+        raw[name].attrs["scale_factor"] = 0.01
+    ds = xr.decode_cf(raw)
+    options = {"batch_size": 4, "shuffle": True, "memory": "4 kB"}
+    loader = xtd.DataLoader(
+        xtd.IterableDataset(ds, WINDOW, {"time": 2}, **options),
+        device="cpu", gather=gather, decode=decode,
+    )  # fmt: skip
+    expected = xtd.IterableDataset(ds, WINDOW, {"time": 2}, **options)
+    for _ in range(2):
+        for batch, plain in zip(loader, expected, strict=True):
+            assert torch.equal(batch.x, plain.x)
+    # Memory of batches, or of blocks; stored values that are in memory are sent from there.
+    assert fake.pinned or gather == decode == "device"
+    kinds = {what[0] for what in fake.asked}
+    assert kinds >= {"record", "wait", "used", "synchronize"}
+    assert ("set stream" in kinds) == ("set device" in kinds) == (gather == "device")
+
+
+def test_an_error_says_what_to_do_where_there_is_no_room_for_blocks(monkeypatch):
+    empty = torch.empty
+
+    def full(*args, dtype=None, **kwargs):
+        if dtype is torch.int8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return empty(*args, dtype=dtype, **kwargs)
+
+    loader = xtd.DataLoader(windows(), device="cpu", gather="device")
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(torch.OutOfMemoryError) as error:
+        next(iter(loader))
+    assert "give the loader less device_memory=" in error.value.__notes__[0]
+
+
+def test_streams_are_used_again_in_the_next_epoch(fake):
+    """Torch keeps memory for the stream that had it: new ones would take as much again."""
+    made, stream = [], fake.Stream
+    fake.Stream = lambda device: made.append(device) or stream(device)
+    for gather, count in [("host", 1), ("device", 2)]:
+        made.clear()
+        how = feed.Feed.of(
+            windows(), windows()._samples, 0, torch.device("cpu"), 1, gather, None, "host", None,
+            None,
+        )  # fmt: skip
+        there = [how._there() for _ in range(3)]
+        assert there[0] is there[1] is there[2]
+        assert len(made) == count
+
+
+# ---------------------------------------------------------------------------------------------
+# On a GPU
+
+
+@on_cuda
+@pytest.mark.parametrize("how", [{}, {"gather": "device"}, {"prefetch": 3}])
+def test_kept_batches_stay_as_they_are_while_a_gpu_is_busy(how, tmp_path):
+    """Steps of random length, and memory that another stream would take if it could."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(400, 64, 64)).astype("f4")
+    ds = xr.Dataset({"v": (("time", "y", "x"), values)})
+    ds.to_zarr(
+        tmp_path, zarr_format=3, consolidated=False, encoding={"v": {"chunks": (40, 64, 64)}}
+    )
+    ds = xtd.open_zarr(tmp_path, consolidated=False)
+    window = {"time": 8, "y": -1, "x": -1}
+
+    def dataset():
+        return xtd.IterableDataset(
+            ds, window, {"time": 7}, batch_size=16, shuffle=True, memory="4 MB"
+        )
+
+    kept, sums = [], []
+    for batch in xtd.DataLoader(dataset(), device="cuda", **how):
+        torch.cuda._sleep(int(rng.integers(0, 3_000_000)))
+        noise = torch.full_like(batch.x, torch.nan)
+        sums.append((batch.x.double().sum(), batch.index))
+        del noise
+        if rng.random() < 0.3:
+            kept.append(batch)
+    assert len(kept) > 3
+    for total, index in sums:
+        expected = sum(float(values[n : n + 8].astype("f8").sum()) for n in index.tolist())
+        torch.testing.assert_close(total.item(), expected, rtol=1e-9, atol=1e-6)
+    for batch in kept:
+        for row, number in zip(batch.x.cpu(), batch.index.tolist(), strict=True):
+            assert np.array_equal(row.numpy(), values[number : number + 8])
+
+
+@on_cuda
+@pytest.mark.parametrize("how", [{}, {"gather": "device"}])
+def test_a_loop_that_never_waits_takes_no_more_memory(how):
+    """The host may not queue steps for the whole epoch, each with a batch of its own."""
+    ds = xr.Dataset({"v": (("time", "x"), np.zeros((4000, 2**14), "f4"))})
+    dataset = xtd.IterableDataset(ds, {"time": 8, "x": -1}, batch_size=16, memory="64 MiB")
+    nbytes = 16 * 8 * 2**14 * 4
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_stats()["active_bytes.all.current"]
+    for batch in xtd.DataLoader(dataset, device="cuda", **how):
+        torch.cuda._sleep(20_000_000)
+        batch.x.sum()
+    blocks = 64 * 2**20 if how else 0
+    # With what was let go of and cannot be used again yet.
+    peak = torch.cuda.memory_stats()["active_bytes.all.peak"] - before
+    assert peak <= blocks + 12 * nbytes
+
+
+@on_cuda
+def test_a_loop_that_is_left_leaves_the_gpu_in_order():
+    for how in ({}, {"gather": "device"}):
+        batches = iter(xtd.DataLoader(windows(), device="cuda", prefetch=3, **how))
+        batch = next(batches)
+        batches.close()
+        torch.cuda.synchronize()
+        assert torch.equal(batch.x.cpu(), next(iter(windows())).x)
+
+
+@on_cuda
+def test_a_graph_is_captured_while_a_loader_is_at_work():
+    options = {"targets": None, "batch_size": 4}
+    static = torch.zeros(4, 2, 3, 4, 5, device="cuda")
+    graph, total = torch.cuda.CUDAGraph(), None
+    batches = iter(xtd.DataLoader(windows(**options), device="cuda"))
+    static.copy_(next(batches).x)
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        total = static.sum()
+    rest = itertools.islice(windows(**options), 1, None)
+    for batch, plain in zip(batches, rest, strict=True):
+        static.copy_(batch.x)
+        graph.replay()
+        torch.testing.assert_close(total.cpu(), plain.x.sum())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("how", [{}, {"gather": "device"}])
+def test_nothing_is_put_on_another_gpu(how):
+    """As in DDP: the process is at home on one, which its threads must know."""
+    before = torch.cuda.memory_allocated(0)
+    torch.cuda.set_device(1)
+    try:
+        for batch, plain in zip(
+            xtd.DataLoader(windows(), device="cuda", **how), windows(), strict=True
+        ):
+            assert batch.x.device.index == 1
+            assert torch.equal(batch.x.cpu(), plain.x)
+        assert torch.cuda.memory_allocated(0) == before
+    finally:
+        torch.cuda.set_device(0)

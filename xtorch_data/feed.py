@@ -1,0 +1,341 @@
+"""How batches come to the device that a loader was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import torch
+from dask.utils import format_bytes
+
+from .arguments import as_bytes, as_prefetch
+from .batch import Batch
+from .dataset import IterableDataset
+from .describe import number_of
+from .device import (
+    COPIES_UNDER_WAY,
+    WITH_STREAMS,
+    Streams,
+    arrived,
+    as_device,
+    of_this_thread,
+    on_device,
+)
+from .device_costs import DeviceCosts, device_costs
+from .device_gather import DeviceGather
+from .explain import explain
+from .explanation import Explanation
+from .intervals import Interval, total
+from .packing import Packed, packed
+from .peak import PeakMemory
+from .plan import Plan
+from .samples import Samples
+from .stream import Stream
+from .unpacking import Unpacker
+
+__all__ = ["DeviceTransform", "Feed"]
+
+# Takes the tensors of a batch, in the order of its parts, and returns as many.
+DeviceTransform: TypeAlias = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
+
+
+@dataclass(eq=False)
+class Feed:
+    """The way of batches onto a device; `Feed.of` checks what was asked for.
+
+    Attributes
+    ----------
+    device : torch.device
+        Where they go.
+    prefetch : int
+        How many are there, or on their way, ahead of the one in use.
+    memory : int, optional
+        Bytes that blocks may take there; None where windows are cut on the host.
+    packed : Packed, optional
+        What is sent instead of decoded values.
+    stream : Stream, optional
+        What reads that.
+    memory_format : torch.memory_format, optional
+        How tensors lie there.
+    transform : callable, optional
+        Function of the tensors of a batch.
+    """
+
+    device: torch.device
+    prefetch: int
+    memory: int | None
+    packed: Packed | None
+    stream: Stream | None
+    memory_format: torch.memory_format | None
+    transform: DeviceTransform | None
+    _devices: dict[torch.device, _There] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        dataset: Any,
+        samples: Samples,
+        num_workers: int,
+        device: Any,
+        prefetch: int,
+        gather: str,
+        device_memory: int | str | None,
+        decode: str,
+        memory_format: torch.memory_format | None,
+        transform: DeviceTransform | None,
+    ) -> Feed | None:
+        """What a loader is asked for; None where no device is.
+
+        `samples` are those of the dataset; the other parameters are those of
+        `xtorch_data.DataLoader`.
+        """
+        prefetch = as_prefetch(prefetch)
+        for name, value in {"gather": gather, "decode": decode}.items():
+            if value not in ("host", "device"):
+                raise ValueError(f"{name} must be 'host' or 'device', not {value!r}")
+        if device_memory is not None and gather == "host":
+            raise ValueError("device_memory is for blocks, which are sent with gather='device'")
+        if transform is not None and not callable(transform):
+            raise TypeError(f"device_transform must be a function of tensors, not {transform!r}")
+        if device is None:
+            asked = {
+                "gather='device' cuts windows on a device": gather == "device",
+                "decode='device' decodes on a device": decode == "device",
+                "memory_format says how tensors lie on a device": memory_format is not None,
+                "device_transform works on a device": transform is not None,
+            }
+            for what in (what for what, given in asked.items() if given):
+                raise ValueError(f"{what}: give device=, too")
+            return None
+        found = as_device(device)
+        _require_dtypes(samples, found)
+        known = stream = nbytes = None
+        if decode == "device":
+            known = _packed(dataset, num_workers)
+            stream = dataset.streaming(known.samples)
+        if gather == "device":
+            _require_cuts(dataset, num_workers, found)
+            layouts = (samples if known is None else known.samples).layouts
+            nbytes = _device_memory(dataset.plan.held_as(layouts), device_memory)
+        return cls(found, prefetch, nbytes, known, stream, memory_format, transform)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_devices": {}}  # streams are those of this process
+
+    def __str__(self) -> str:
+        where = {"gather": self.memory is not None, "decode": self.packed is not None}
+        there = [f"{name}='device'" for name, chosen in where.items() if chosen]
+        return f"{self.device} by {' and '.join(there)}" if there else str(self.device)
+
+    @property
+    def pins(self) -> bool:
+        """Whether copies are faster from page-locked memory, and go on meanwhile."""
+        return self.device.type in WITH_STREAMS
+
+    def made(self, dataset: IterableDataset, pinned: bool) -> Iterator[Batch] | None:
+        """The next epoch, where it is not made as it would be without a device.
+
+        Parameters
+        ----------
+        dataset : IterableDataset
+            What was asked for.
+        pinned : bool
+            Whether batches are gathered in page-locked memory.
+        """
+        if self.memory is None and self.packed is None:
+            return None
+        stream, there = self.stream or dataset._stream, self._there()
+        if there.gather is None:
+            if pinned:
+                stream.pin_batches()
+        elif self.pins:
+            stream.pin_blocks()
+        return dataset.begun_by(stream, there.gather)
+
+    def moved(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Batches on the device.
+
+        Parameters
+        ----------
+        batches : iterator of Batch
+            On the host, or made on the device.
+        """
+        there = self._there()
+        if there.gather is not None:
+            batches = arrived(batches, there.streams)
+        else:
+            unpacker = there.unpacker
+            if unpacker is not None:
+                batches = map(unpacker.signed, batches)
+            batches = on_device(batches, there.device, self.prefetch, there.streams, unpacker)
+        if self.memory_format is not None:
+            batches = (
+                batch.to(there.device, memory_format=self.memory_format) for batch in batches
+            )
+        if self.transform is not None:
+            batches = (_transformed(self.transform, batch) for batch in batches)
+        return batches
+
+    def _there(self) -> _There:
+        """What is on the device of the thread that iterates."""
+        device = of_this_thread(self.device)
+        if device not in self._devices:
+            self._devices[device] = _There.of(device, self.packed, self.memory)
+        return self._devices[device]
+
+    def explained(self, dataset: IterableDataset, found: Explanation) -> Explanation:
+        """What the next epoch takes, with what it takes on the device.
+
+        Parameters
+        ----------
+        dataset : IterableDataset
+            What was asked for.
+        found : Explanation
+            What it takes without a device.
+        """
+        ranks, epoch = len(found.batches_per_rank), dataset.epoch
+        if self.memory is not None or self.stream is not None:
+            samples = dataset._samples if self.packed is None else self.packed.samples
+            stream = self.stream or dataset._stream
+            found = explain(
+                samples,
+                stream.data,
+                dataset.plan.held_as(samples.layouts),
+                epoch,
+                ranks,
+                found.num_workers,
+                None if self.stream else dataset._on_disk,
+                on_device=self.memory is not None,
+            )
+        shares = dataset.plan.shares(epoch, ranks, found.num_workers)
+        costs = device_costs(
+            str(self.device),
+            dataset._samples,
+            self.packed,
+            dataset.plan,
+            epoch,
+            [interval for part in max(shares, key=_total) for interval in part],
+            self.prefetch,
+            self.memory,
+        )
+        peak = self._host_peak(found.peak_memory, dataset.plan, costs)
+        nbytes = dataset._samples.nbytes
+        return replace(found, sample_nbytes=nbytes, peak_memory=peak, device=costs)
+
+    def _host_peak(self, peak: PeakMemory, plan: Plan, costs: DeviceCosts) -> PeakMemory:
+        """Most bytes on the host, with what is there for the sake of the device."""
+        blocks, batches = peak.blocks, peak.batches
+        if self.memory is not None:
+            # Memory of blocks that were sent is idle, in whatever sizes, up to what there may be.
+            blocks = max(blocks, min(plan.memory, costs.sent))
+        elif peak.batches:
+            copied = self.prefetch + 1 + COPIES_UNDER_WAY * self.pins
+            batches += min(copied * costs.batch_nbytes, costs.sent)
+        nbytes = peak.nbytes - peak.blocks - peak.batches + blocks + batches
+        return replace(peak, nbytes=nbytes, blocks=blocks, batches=batches)
+
+
+@dataclass(frozen=True, eq=False)
+class _There:
+    """What a loader keeps on a device from one epoch to the next.
+
+    Above all its streams: memory that a stream has let go of, torch keeps for that stream alone.
+    """
+
+    device: torch.device
+    streams: Streams
+    unpacker: Unpacker | None
+    gather: DeviceGather | None
+
+    @classmethod
+    def of(cls, device: torch.device, packed: Packed | None, memory: int | None) -> _There:
+        """What there is where blocks may take so many bytes, or are not sent."""
+        unpacker = None if packed is None else Unpacker(packed, device)
+        gather = None if memory is None else DeviceGather(device, memory, unpacker)
+        streams = Streams.of(device) if gather is None else gather.gathering
+        if unpacker is not None:
+            unpacker.used_on(streams)
+        return cls(device, streams, unpacker, gather)
+
+
+def _total(parts: Iterable[Sequence[Interval]]) -> int:
+    return sum(map(total, parts))
+
+
+def _packed(dataset: Any, num_workers: int) -> Packed:
+    """The samples of a dataset before they are decoded."""
+    why = None
+    if not isinstance(dataset, IterableDataset):
+        why = "chunks that a MapDataset keeps are decoded"
+    elif num_workers:
+        why = "worker processes decode on the host: use num_workers=0"
+    elif dataset._on_disk is not None:
+        why = "chunks that are kept in a folder (cache=) are decoded"
+    else:
+        try:
+            return packed(dataset._samples)
+        except ValueError as error:
+            why = str(error)
+    raise ValueError(f"values cannot be decoded on the device (decode='device'): {why}")
+
+
+def _require_cuts(dataset: Any, num_workers: int, device: torch.device) -> None:
+    """Raise if windows cannot be cut on a device."""
+    why = None
+    if not isinstance(dataset, IterableDataset):
+        why = "a sampler picks single windows, of which a block holds few"
+    elif num_workers:
+        why = "worker processes gather on the host: use num_workers=0"
+    elif device.type == "mps":
+        why = "the memory of MPS is that of the host, so that nothing would be saved"
+    else:
+        why = dataset._samples.needs_host()
+    if why is not None:
+        raise ValueError(f"windows cannot be cut on the device (gather='device'): {why}")
+
+
+def _device_memory(plan: Plan, device_memory: int | str | None) -> int:
+    """Bytes that blocks may take on the device."""
+    nbytes = plan.memory if device_memory is None else as_bytes(device_memory, "device_memory")
+    if nbytes < plan.stage_nbytes <= plan.memory:
+        raise ValueError(
+            f"device_memory={format_bytes(nbytes)} is less than the "
+            f"{format_bytes(plan.stage_nbytes)} that are gathered from at the same time: give "
+            "more, or the dataset less memory"
+        )
+    return nbytes
+
+
+def _require_dtypes(samples: Samples, device: torch.device) -> None:
+    """Raise if a device has no values of a dtype."""
+    for part in samples.recipe.parts if device.type == "mps" else ():
+        if part.name not in samples.recipe.transforms and part.dtype in ("f8", "c16"):
+            raise TypeError(
+                f"part {part.name!r} has values of dtype {part.dtype}, which MPS does not have"
+            )
+
+
+def _transformed(transform: DeviceTransform, batch: Batch) -> Batch:
+    """A batch with the tensors that a function makes of its own."""
+    made = transform(*batch)
+    tensors = (made,) if isinstance(made, torch.Tensor) else made
+    names = batch.keys()
+    if not isinstance(tensors, tuple | list) or not all(map(torch.is_tensor, tensors)):
+        raise TypeError(
+            "device_transform must return a tensor for each part of the batch, "
+            f"not {type(made).__name__}"
+        )
+    if len(tensors) != len(names):
+        raise ValueError(
+            f"device_transform must return a tensor for each of the parts {names}, in this order, "
+            f"but it returned {len(tensors)}"
+        )
+    for name, tensor in zip(names, tensors, strict=True):
+        if batch.index.ndim and tensor.shape[:1] != batch.index.shape:
+            raise ValueError(
+                f"device_transform must keep the samples, the first dim of each tensor: it gave "
+                f"part {name!r} the shape {tuple(tensor.shape)} in a batch of "
+                f"{number_of(len(batch), 'sample')}"
+            )
+    return batch.replace(**dict(zip(names, tensors, strict=True)))
