@@ -9,8 +9,8 @@ import torch
 import xarray as xr
 
 import xtorch_data as xtd
-from xtorch_data.loader import _how_it_ended
 from xtorch_data.topology import as_topology, current_topology
+from xtorch_data.workers import how_it_ended
 
 
 def make(**kwargs):
@@ -246,6 +246,6 @@ def _fail(sample):
 )
 def test_of_a_worker_that_may_have_run_the_script_again_it_is_said(start_method, exitcode, told):
     worker = SimpleNamespace(pid=12, exitcode=exitcode, _start_method=start_method)
-    message = _how_it_ended(0, worker)
+    message = how_it_ended(0, worker)
     assert message.startswith(f"worker 0 (process 12) ended with exit code {exitcode}")
     assert ("if __name__ == '__main__'" in message) is told

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import signal
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -27,12 +25,9 @@ from .orders import Order, Shuffled, numbers_behind, require_there
 from .resume import Position
 from .shared import forget_ended
 from .topology import current_topology, shared_integers
+from .workers import batches_of_workers
 
 __all__ = ["DataLoader"]
-
-
-# After a worker has died, until the system says how.
-_REAPING_SECONDS = 1.0
 
 
 def _as_is(batch: Batch) -> Batch:
@@ -267,7 +262,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             self.generator.manual_seed(_worker_seed(dataset, epoch))
         batches: Iterator[Batch]
         if self.num_workers:
-            batches = _explained(super().__iter__())
+            batches = batches_of_workers(super().__iter__())
         elif isinstance(dataset, MapDataset):
             batches = self._ahead(dataset, epoch)
         else:
@@ -449,53 +444,6 @@ def _worker_seed(dataset: IterableDataset | MapDataset, epoch: int) -> int:
     else:
         known = dataset.plan.seed, epoch, dataset.rank
     return int(np.random.SeedSequence(known).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _explained(batches: Any) -> Iterator[Batch]:
-    """Batches of worker processes; if one has died, an error that says which, and of what."""
-    try:
-        yield from batches
-    except (RuntimeError, OSError, EOFError) as error:  # torch's own, and of a connection cut off
-        if "DataLoader worker process" in str(error):
-            raise  # the error of a worker that lives
-        how = _end_of_a_worker(batches._workers)
-        if how is None:
-            raise
-        raise RuntimeError(how) from error
-
-
-def _end_of_a_worker(workers: Sequence[Any]) -> str | None:
-    """What became of the worker that has ended; None if none has."""
-    end = time.monotonic() + _REAPING_SECONDS
-    while time.monotonic() < end:
-        try:
-            for number, worker in enumerate(workers):
-                if worker.exitcode:
-                    return _how_it_ended(number, worker)
-            time.sleep(0.01)
-        except RuntimeError:  # torch's handler of SIGCHLD has noticed, too
-            continue
-    return None
-
-
-def _how_it_ended(number: int, worker: Any) -> str:
-    """What became of a worker."""
-    exitcode = worker.exitcode
-    if exitcode == -signal.SIGKILL:
-        end = (
-            "was killed (SIGKILL), most often because memory ran out: use fewer workers, a smaller "
-            "memory= in each, or a smaller batch"
-        )
-    elif exitcode < 0:
-        end = f"was ended by {signal.Signals(-exitcode).name}"
-    else:
-        end = f"ended with exit code {exitcode}; what it printed says why"
-        if exitcode == 1 and worker._start_method != "fork":  # it has run the script once more
-            end += (
-                ". If that is of the bootstrapping phase, guard the script with "
-                "`if __name__ == '__main__':`"
-            )
-    return f"worker {number} (process {worker.pid}) {end}"
 
 
 def _preload(context: Any) -> None:
