@@ -15,6 +15,8 @@ from .workloads import Workload, make_workload
 WORKLOADS = ("forecast-16", "patches-field", "packed")
 ROUNDS = 5
 OF_COPY, OF_HOST, WAITING = 0.9, 4.0, 2.0
+# Of the rate of torch's loader, that of ours where no device is asked for.
+OF_TORCH = 0.95
 COPY_BYTES, COPIES = 2**28, 8
 # Contenders that pay for every sample are timed over so many batches, others over an epoch.
 SLOW_BATCHES = 4
@@ -215,13 +217,73 @@ def measure(name: str, device: Device, quick: bool) -> tuple[str, list[Target]]:
     return "\n".join(lines), found
 
 
-def table(quick: bool, device: str = "cuda") -> tuple[str, list[Target]]:
-    """Every workload; nothing where there is no GPU."""
+def without(quick: bool) -> tuple[str, list[Target]]:
+    """What a loader costs where no device is asked for: small batches, kept in memory."""
     import torch
 
-    if device == "cuda" and not torch.cuda.is_available():
-        return "\n### gpu\n\nNot measured: there is no CUDA device.\n", []
+    import xtorch_data as xtd
+
+    work = make_workload("stations", quick)
+    work.store.make()
+
+    def made() -> Any:
+        return xtd.IterableDataset(
+            xtd.open_zarr(work.store.path)[work.store.names],
+            input_dims=work.input_dims,
+            input_overlap=work.input_overlap,
+            batch_size=work.batch_size,
+            shuffle=True,
+            memory=work.memory,
+            cache=True,
+        )
+
+    plain = torch.utils.data.DataLoader(made(), batch_size=None, collate_fn=lambda batch: batch)
+    ours, cpu = xtd.DataLoader(made()), xtd.DataLoader(made(), device="cpu")
+    alone = made()
+    racing = [
+        Contender("the dataset alone", lambda: iter(alone)),
+        Contender("torch's loader of it", lambda: iter(plain)),
+        Contender("xtorch_data.DataLoader", lambda: iter(ours)),
+        Contender('xtorch_data.DataLoader, device="cpu"', lambda: iter(cpu)),
+    ]
+    device = Device("cpu")
+    rounds: dict[str, list[float]] = {each.title: [] for each in racing}
+    batches = len(alone)
+    for number in range(ROUNDS + 1):
+        for contender in racing:
+            seconds, *_ = timed(contender, device)
+            if number:  # the first one fills the cache
+                rounds[contender.title].append(seconds)
+    medians = {title: statistics.median(found) for title, found in rounds.items()}
+    torchs, own = medians["torch's loader of it"], medians["xtorch_data.DataLoader"]
+    body = [
+        f"| {title} | {work.samples / seconds:,.0f} | {1e6 * seconds / batches:.1f} |"
+        for title, seconds in medians.items()
+    ]
+    lines = [
+        "\n### gpu, where there is none\n",
+        f"`stations` with `cache=True`: {batches:,} batches of {work.batch_size:,} samples; "
+        f"medians of {ROUNDS} epochs in turns.\n",
+        "| | samples/s | µs a batch |",
+        "|---|---|---|",
+        *body,
+        "",
+    ]
+    target = Target("stations", "no device, of torch's own loader", OF_TORCH, torchs / own)
+    return "\n".join(lines), [target]
+
+
+def table(quick: bool, device: str = "cuda") -> tuple[str, list[Target]]:
+    """Every workload; without a GPU, what a loader costs where none is asked for."""
+    import torch
+
     texts, found = [], []
+    text, reached = without(quick)
+    texts.append(text)
+    found += reached
+    if device == "cuda" and not torch.cuda.is_available():
+        texts.append("\n### gpu\n\nNot measured: there is no CUDA device.\n")
+        return "\n".join(texts), found
     for name in WORKLOADS:
         text, reached = measure(name, Device(device), quick)
         texts.append(text)
