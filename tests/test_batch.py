@@ -71,6 +71,8 @@ def test_a_part_cannot_take_the_name_of_something_else_that_a_batch_has():
     for name in ("index", "skipped", "to", "to_xarray", "pin_memory", "replace"):
         with pytest.raises(ValueError, match=name):
             xtd.IterableDataset(numbered(8), {"time": 2}, parts={name: "a"})
+    dataset = xtd.IterableDataset(numbered(8), {"time": 2}, parts={"arrival": "a"})
+    assert next(iter(dataset)).arrival.shape == (1, 2)
 
 
 def test_tensors_are_contiguous_and_can_be_written_to(batch):

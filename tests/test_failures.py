@@ -71,7 +71,7 @@ DAMAGED = st.sets(
 )
 
 
-@examples(25)
+@examples(15)
 @given(
     damaged=DAMAGED,
     shuffle=st.booleans(),

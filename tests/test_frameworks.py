@@ -377,11 +377,13 @@ def test_the_stateful_loader_goes_on_from_every_batch(workers, persistent):
     assert_once(flat(whole[10:]), 40)
     assert whole[:10] != whole[10:]
     for taken, state in enumerate(states[:-1], start=1):
+        if persistent and taken % 3 != 1:  # as the others
+            continue
         again = stateful(workers, persistent)
         again.load_state_dict(state)
         found = [samples_of([batch]) for batch in again]
         assert found == whole[taken : taken // 10 * 10 + 10] or taken % 10 == 0
-        if taken < 10 and taken % 3 == 0:  # and the epoch after it is a whole one
+        if taken < 10 and taken % 3 == persistent:  # and the epoch after it is a whole one
             assert [samples_of([batch]) for batch in again] == whole[10:]
 
 

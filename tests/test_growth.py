@@ -25,7 +25,7 @@ def alive():
 @pytest.mark.parametrize("chunks", [None, {}])
 def test_no_objects_are_left_of_an_epoch(chunks):
     """Event loops, semaphores, buffers: what one epoch makes is gone after the next."""
-    data = xr.Dataset({"a": (("time", "x"), np.ones((400, 500), "float32"))})
+    data = xr.Dataset({"a": (("time", "x"), np.ones((150, 500), "float32"))})
     store = zarr.storage.MemoryStore()
     data.chunk(time=5).to_zarr(store, consolidated=False)
     ds = xr.open_zarr(store, consolidated=False, chunks=chunks)

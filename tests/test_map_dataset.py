@@ -117,14 +117,16 @@ def test_batches_are_those_of_the_stream_bit_by_bit(store, source, functions, me
         ds = xr.open_zarr(store, consolidated=False, chunks={} if source == "dask" else None)
     dataset = make(ds, memory=memory, **functions)
     arguments = {"input_overlap": {"time": 7}, "inputs": ["a", "b"], "targets": "b"} | functions
-    for batch in xtd.IterableDataset(ds, WINDOW, **arguments, batch_size=7, shuffle=True):
+    stream = xtd.IterableDataset(ds, WINDOW, **arguments, batch_size=7, shuffle=True)
+    for number, batch in enumerate(stream):
         found = dataset.fetch(batch.index.tolist())
         assert found.keys() == batch.keys()
         assert torch.equal(found.index, batch.index)
         for ours, theirs in zip(found, batch, strict=True):
             assert ours.dtype == theirs.dtype
             assert torch.equal(ours, theirs)
-        xr.testing.assert_identical(found.to_xarray(), batch.to_xarray())
+        if number < 2:
+            xr.testing.assert_identical(found.to_xarray(), batch.to_xarray())
 
 
 def test_an_index_may_be_negative_or_numpys_and_iteration_ends():

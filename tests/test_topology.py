@@ -31,7 +31,7 @@ from helpers import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import examples
+from strategies import MORE, examples
 
 import xtorch_data as xtd
 
@@ -128,7 +128,10 @@ def test_every_sample_once_on_any_topology_as_verify_says(
 ):
     for place, (total, size) in enumerate(SIZES):
         # Half in order, half shuffled: of each size on every other topology.
-        arguments = {"shuffle": bool((place + ranks + workers) % 2), "drop_last": drop_last}
+        turn = place + ranks + workers
+        if MORE == 1 and turn % 3 == len(uneven) % 3:
+            continue
+        arguments = {"shuffle": bool(turn % 2), "drop_last": drop_last}
         everywhere = epoch_everywhere(as_worker, total, size, uneven, ranks, workers, **arguments)
         assert_promise(everywhere, total, size, uneven, drop_last)
         assert_verified(everywhere, total, size, uneven, workers, **arguments)

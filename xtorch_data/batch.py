@@ -23,7 +23,7 @@ from .windows import Windows
 __all__ = ["Batch"]
 
 # Attributes that a batch has beside those of its class: no part can have these names.
-ATTRIBUTES = ("index", "skipped", "arrival")
+ATTRIBUTES = ("index", "skipped")
 # Dims of the tensors that these are for.
 DIMS_OF_FORMAT = {torch.channels_last: 4, torch.channels_last_3d: 5}
 # Sample numbers that are listed.
@@ -61,7 +61,7 @@ class Batch:
         self.index = index
         self.skipped = tuple(skipped)
         # Of a batch that is made on a device: what to wait for before it is used.
-        self.arrival: Any = None
+        self._arrival: Any = None
 
     def __getattr__(self, name: str) -> torch.Tensor:
         parts = self.__dict__.get("_parts", {})

@@ -574,7 +574,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         stream : Stream
             What reads it.
         gather : DeviceGather, optional
-            Cuts windows on a device. Then each batch says in `Batch.arrival` what to wait for.
+            Cuts windows on a device. Then each batch has a mark of when it is there.
         """
         epoch = self.begin_epoch()
         batches = self._iterate(epoch, 0, 1, 0, gather, stream)

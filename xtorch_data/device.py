@@ -253,9 +253,9 @@ def on_device(
 def arrived(batches: Iterator[Batch], streams: Streams) -> Iterator[Batch]:
     """Batches that were made on a device beside the stream in use, which waits for each."""
     for batch in batches:
-        assert batch.arrival is not None
-        streams.hand_over(batch, batch.arrival)
-        batch.arrival = None
+        assert batch._arrival is not None
+        streams.hand_over(batch, batch._arrival)
+        batch._arrival = None
         yield batch
 
 

@@ -224,5 +224,5 @@ class _DeviceAssembly(Assembly):
         batch = super().finish(single, skipped)
         if self._gather.then is not None:
             batch = self._gather.then(batch)
-        batch.arrival = self._gather.gathering.mark()
+        batch._arrival = self._gather.gathering.mark()
         return batch

@@ -186,7 +186,9 @@ class Plan:
         layouts : tuple of Layout
             The layouts, with the bytes of values that are held, such as packed ones.
         """
-        if layouts is self.layouts or not len(self.grid):
+        if layouts is self.layouts:  # with what has been worked out
+            return self
+        if not len(self.grid):
             return replace(self, layouts=layouts)
         region = self.grid.region(self.grid.box(len(self.grid) // 2))  # all are much the same
         sizes = {
