@@ -19,7 +19,8 @@ from .buffers import Buffers
 from .gather import labelled_sample, to_array
 from .items import Items
 from .labels import Labels, PartLabels, renamed
-from .loaded import Loaded, Located
+from .loaded import Loaded
+from .located import Located
 from .select import Part, common_dtype
 from .streams import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
 from .transforms import Transform
@@ -111,18 +112,30 @@ class Assembly:
         rows = slice(row, row + len(located.numbers))
         self._filled = max(self._filled, rows.stop)
         self._numbers[rows] = located.numbers
-        for part in recipe.parts:
-            if part.name in recipe.transforms:
-                continue
-            out = self._arrays[part.name][rows]
-            for place in range(len(part.variables)):
-                target = out[:, place] if part.stacked else out
-                way = loaded.gather(part.name, place, located, target)
-                self.paths[f"windows {way}"] += len(out)
+        self._fill(rows, loaded, located)
         if recipe.transforms:
             begun = time.perf_counter()
             self._add_transformed(row, loaded, located)
             self.transform_seconds += time.perf_counter() - begun
+
+    def alone(self, loaded: Loaded, located: Located) -> Loaded:
+        """A sample without its stage, in the memory of this batch, which nobody else uses."""
+        return loaded.alone(located, self._fill(slice(1), loaded, located))
+
+    def _fill(self, rows: slice, loaded: Loaded, located: Located) -> dict[str, list[Any]]:
+        """Fill rows of the parts without a transform; each variable's share of the memory."""
+        filled: dict[str, list[Any]] = {}
+        for part in self._recipe.parts:
+            if part.name in self._recipe.transforms:
+                continue
+            out = self._arrays[part.name][rows]
+            filled[part.name] = []
+            for place in range(len(part.variables)):
+                target = out[:, place] if part.stacked else out
+                way = loaded.gather(part.name, place, located, target)
+                self.paths[f"windows {way}"] += len(out)
+                filled[part.name].append(target)
+        return filled
 
     def _add_transformed(self, first: int, loaded: Loaded, located: Located) -> None:
         recipe = self._recipe

@@ -19,7 +19,8 @@ from .batch import Batch
 from .buffers import Buffers
 from .device import WITH_STREAMS, Streams, Then
 from .gather import Array, View
-from .loaded import Loaded, Located, as_integers, of_piece
+from .loaded import Loaded, as_integers
+from .located import Located, Offsets
 from .windows import IntArray
 
 __all__ = ["DeviceGather"]
@@ -165,7 +166,7 @@ class _DeviceView:
                 begins[place] = extents.of(view.__array_interface__["data"][0]) // self._size
             steps[place] = [step // self._size for step in view.strides[:axes]]
             alike.setdefault(view.strides[axes:], []).append(place)
-        self._begins, self._steps = begins[:, 0], steps
+        self._offsets = Offsets(begins[:, 0], steps)
         self._groups: list[tuple[list[int], torch.Tensor]] = []
         for strides, places in alike.items():
             shape = first.shape[axes:]
@@ -178,7 +179,7 @@ class _DeviceView:
 
     def copy(self, key: Hashable, located: Located, out: torch.Tensor) -> str:
         """Copy the windows of some samples into ``out (sample, *dims)``."""
-        offsets = located.offsets(key, self._offsets)
+        offsets = located.offsets(key, self._offsets.of)
         if len(self._groups) == 1:
             torch.index_select(self._groups[0][1], 0, self._gather.on_device(offsets), out=out)
             return "selected"
@@ -188,13 +189,6 @@ class _DeviceView:
                 index, to = self._gather.on_device(offsets[rows]), self._gather.on_device(rows)
                 out.index_copy_(0, to, torch.index_select(windows, 0, index))
         return "selected"
-
-    def _offsets(self, located: Located) -> IntArray:
-        found = np.zeros(len(located.numbers), dtype=np.int64)
-        found += of_piece(self._begins, located.pieces)
-        for axis, at in enumerate(located.places):
-            found += at * of_piece(self._steps[:, axis], located.pieces)
-        return found
 
 
 class _DeviceAssembly(Assembly):

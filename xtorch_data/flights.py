@@ -22,7 +22,7 @@ from .device_gather import DeviceGather
 from .epoch import Load, Stage
 from .failures import reaching
 from .gather import PieceInMemory
-from .loaded import Loaded, Located
+from .loaded import Loaded
 from .prepare import Preparer, Tail
 from .reader import Reader, Rest
 from .source_reader import ReadError
@@ -58,6 +58,7 @@ class Flight:
     # What the next stage needs of this one, before and after preprocess.
     rest: Future[Rest] = field(default_factory=Future)
     tail: Future[Tail] = field(default_factory=Future)
+    stand_in: StandIn | None = None  # where what cannot be read is skipped
 
     def drop(self) -> None:
         """Free the blocks."""
@@ -144,34 +145,31 @@ class Flights:
             self._read_ahead()
             return self._untaken.popleft()
 
-    def done(self, portion: Portion) -> None:
+    def done(self, portion: Portion, assemble: Callable[[int], Assembly]) -> None:
         """Note that a portion has been gathered; free its stage if it was the last one."""
         flight = portion.flight
         with self._lock:
             flight.left -= portion.stop - portion.start
-            if flight.left == 0:
-                self._live.discard(flight)
-                flight.drop()
-                self._begun -= 1
-                self._held -= sum(each.release() for each in (flight, *flight.carries))
-                self._there -= flight.there
-                flight.carries = ()
-                self._read_ahead()
+            if flight.left:
+                return
+        if flight.stand_in is not None:
+            flight.stand_in.end(assemble)
+        with self._lock:
+            self._live.discard(flight)
+            flight.drop()
+            self._begun -= 1
+            self._held -= sum(each.release() for each in (flight, *flight.carries))
+            self._there -= flight.there
+            flight.carries = ()
+            self._read_ahead()
 
-    def keep(self, stand_in: StandIn, loaded: Loaded, found: Located) -> None:
-        """Keep a sample in case nothing of a later batch can be read."""
-        if self._reader.source.skipping:
-            stand_in.keep(loaded, found.part(0, 1))
-
-    def stand_in(self, stand_in: StandIn, assembly: Assembly, loaded: Loaded) -> None:
+    def stand_in(self, flight: Flight, assembly: Assembly) -> None:
         """Put a sample that is there into a batch of which nothing could be read.
 
         The batch cannot be left out: all ranks must have as many, and a state counts them.
         """
-        found = loaded.one_that_is_there()
-        if found is not None:
-            stand_in.keep(loaded, found)
-        kept = stand_in.last()
+        assert flight.stand_in is not None
+        kept = flight.stand_in.find()
         if kept is None:
             what = "; ".join(map(str, self._reader.source.failures[:3]))
             raise ReadError(f"no sample of a whole batch could be read, nor one before it: {what}")
@@ -207,6 +205,9 @@ class Flights:
             flight.there = sum(map(self._nbytes, stage.loads))
         for each in flight.carries:
             each.users += 1
+        if self._reader.source.skipping:
+            before = None if self._last is None else self._last.stand_in
+            flight.stand_in = StandIn(flight.loaded, before)
         self._last = flight
         self._live.add(flight)
         self._untaken.append(flight)

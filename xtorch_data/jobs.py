@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from .assembly import Assembly
 from .batch import Batch
 from .flights import Flight, Flights, Portion
-from .loaded import Loaded, Located
-from .stand_ins import StandIn
+from .loaded import Loaded
+from .located import Located
 from .stats import Recorder
 
 __all__ = ["Gathering", "Lookahead", "in_jobs"]
@@ -81,14 +81,8 @@ class Gathering:
     single: bool
     recorder: Recorder
 
-    def run(self, job: list[list[Portion]], stand_in: StandIn) -> list[Batch | Exception]:
+    def run(self, job: list[list[Portion]]) -> list[Batch | Exception]:
         """The batches of a job; what went wrong comes after those before it."""
-        try:
-            return self._batches(job, stand_in)
-        finally:
-            stand_in.end()
-
-    def _batches(self, job: list[list[Portion]], stand_in: StandIn) -> list[Batch | Exception]:
         # Where samples lie is worked out for all of them at once: their stretches of the stages.
         stretches: dict[Flight, tuple[int, int]] = {}
         for portion in itertools.chain.from_iterable(job):
@@ -105,17 +99,14 @@ class Gathering:
         found: list[Batch | Exception] = []
         for portions in job:
             try:
-                found.append(self._batch(portions, locate, stand_in))
+                found.append(self._batch(portions, locate))
             except Exception as error:
                 found.append(error)
                 break
         return found
 
     def _batch(
-        self,
-        portions: list[Portion],
-        locate: Callable[[Portion, Loaded], Located],
-        stand_in: StandIn,
+        self, portions: list[Portion], locate: Callable[[Portion, Loaded], Located]
     ) -> Batch:
         """Gather one batch, from one stage after the other."""
         assembly = self.assemble(sum(portion.stop - portion.start for portion in portions))
@@ -129,13 +120,11 @@ class Gathering:
             skipped += wanted.not_there()
             assembly.add(row, loaded, found)
             row += len(found.numbers)
-            if len(found.numbers):
-                self.flights.keep(stand_in, loaded, found)
-            elif portion is portions[-1] and row == 0:
-                self.flights.stand_in(stand_in, assembly, loaded)
+            if portion is portions[-1] and row == 0:
+                self.flights.stand_in(portion.flight, assembly)
             del loaded
             seconds += time.perf_counter() - begun
-            self.flights.done(portion)
+            self.flights.done(portion, self.assemble)
         begun = time.perf_counter()
         batch = assembly.finish(self.single, skipped)
         seconds += time.perf_counter() - begun

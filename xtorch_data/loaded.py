@@ -4,78 +4,23 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from .epoch import as_indices
+from .epoch import Piece, as_indices
 from .failures import Failure, hit
 from .gather import Array, PieceInMemory, SplitView, View, is_small
+from .located import Located, Offsets, of_piece
 from .windows import IntArray, Windows
 
-__all__ = ["Gatherer", "Loaded", "Located", "as_integers", "of_piece"]
+__all__ = ["Gatherer", "Loaded", "as_integers"]
 
 # Torch starts threads of its own for more values than these, which would be in the way of ours.
 SERIAL_VALUES = 2**15
-
-
-@dataclass(frozen=True, eq=False)
-class Located:
-    """Samples of a stage, and where they lie.
-
-    Attributes
-    ----------
-    numbers : ndarray of int64
-        Their numbers in the sample space.
-    pieces : ndarray of int64
-        The piece that holds each.
-    local : ndarray of int64
-        Their numbers inside it.
-    places : tuple of ndarray of int64
-        Per axis, where they begin in the arrays of the piece.
-    missing : ndarray of bool, optional
-        Which of them touch what could not be read, if there is any such thing.
-    """
-
-    numbers: IntArray
-    pieces: IntArray
-    local: IntArray
-    places: tuple[IntArray, ...]
-    missing: npt.NDArray[np.bool_] | None = None
-    _of: tuple[Located, slice | IntArray] | None = None
-    _offsets: dict[Hashable, IntArray] = field(default_factory=dict)
-
-    def part(self, start: int, stop: int) -> Located:
-        """The samples from one place to another."""
-        return self._rows(slice(start, stop))
-
-    def there(self) -> Located:
-        """The samples that could be read."""
-        return self if self.missing is None else self._rows(np.flatnonzero(~self.missing))
-
-    def not_there(self) -> list[int]:
-        """Numbers of the others."""
-        return [] if self.missing is None else self.numbers[self.missing].tolist()
-
-    def _rows(self, rows: slice | IntArray) -> Located:
-        places = tuple(at[rows] for at in self.places)
-        missing = None if self.missing is None else self.missing[rows]
-        return Located(
-            self.numbers[rows], self.pieces[rows], self.local[rows], places, missing, (self, rows)
-        )
-
-    def offsets(self, key: Hashable, compute: Callable[[Located], IntArray]) -> IntArray:
-        """What is worked out once for all samples of which these are a part."""
-        if self._of is not None:
-            whole, rows = self._of
-            return whole.offsets(key, compute)[rows]
-        if key not in self._offsets:
-            self._offsets[key] = compute(self)
-        return self._offsets[key]
 
 
 class Loaded:
@@ -163,12 +108,44 @@ class Loaded:
         return Located(flat, pieces, local, tuple(reversed(places)), missing)
 
     def one_that_is_there(self) -> Located | None:
-        """Any sample that could be read."""
+        """The first sample that could be read."""
+        place = self._first_there
+        return None if place is None else self.locate(place, place + 1)
+
+    @cached_property
+    def _first_there(self) -> int | None:
+        """Its place in the order; where nothing could be read, every batch asks for it."""
         for start in range(0, len(self._order), 1024):
-            found = self.locate(start, min(start + 1024, len(self._order))).there()
-            if len(found.numbers):
-                return found.part(0, 1)
+            missing = self.locate(start, min(start + 1024, len(self._order))).missing
+            if missing is None or not missing.all():
+                return start if missing is None else start + int(missing.argmin())
         return None
+
+    def alone(self, located: Located, windows: Mapping[str, Sequence[Any]]) -> Loaded:
+        """One sample, without the memory of this stage.
+
+        Parameters
+        ----------
+        located : Located
+            The sample.
+        windows : mapping of str to sequence of ndarray or torch.Tensor
+            By part and variable, what `gather` has filled with its window.
+        """
+        axes = self._windows.axes
+        numbers = np.unravel_index(int(located.numbers[0]), self._windows.shape) if axes else ()
+        box = tuple((int(number), int(number) + 1) for number in numbers)
+        region = tuple(axis.span(*each) for axis, each in zip(axes, box, strict=True))
+        data = self.pieces[int(located.pieces[0])].data
+        if data is not None:
+            begins = [int(at[0]) for at in located.places]
+            cut = {
+                axis.dim: slice(begin, begin + axis.size)
+                for axis, begin in zip(axes, begins, strict=True)
+            }
+            data = data.isel(cut, missing_dims="ignore").copy(deep=True)
+        found = Loaded(self._windows, [PieceInMemory(Piece(box, region), {}, data)], range(1))
+        found._views = {name: [*map(_Alone, each)] for name, each in windows.items()}
+        return found
 
     def gather(self, part: str, variable: int, located: Located, out: Any) -> str:
         """Copy the windows of some samples into ``out (sample, *dims)``.
@@ -208,6 +185,17 @@ class Gatherer(Protocol):
     def copy(self, key: Hashable, located: Located, out: Any) -> str:
         """Copy those of some samples, as `Loaded.gather` does."""
         ...
+
+
+class _Alone:
+    """The window of one variable in the only sample, here or on a device."""
+
+    def __init__(self, window: Any) -> None:
+        self._window = window
+
+    def copy(self, key: Hashable, located: Located, out: Any) -> str:
+        out[...] = self._window
+        return "copied"
 
 
 class _View:
@@ -254,9 +242,8 @@ class _Small(_View):
         begins = np.array([each.__array_interface__["data"][0] for each in views])
         steps = np.array([each.strides[:axes] for each in views], dtype=np.int64)
         last = np.array([each.shape[:axes] for each in views], dtype=np.int64) - 1
-        self._begins = (begins - begins.min()) // itemsize
-        self._steps = steps // itemsize
-        windows = int((self._begins + (last * self._steps).sum(axis=1)).max()) + 1
+        self._offsets = Offsets((begins - begins.min()) // itemsize, steps // itemsize)
+        windows = int((self._offsets.begins + (last * steps // itemsize).sum(axis=1)).max()) + 1
         self._windows = as_integers(
             views,
             int(begins.min()),
@@ -284,20 +271,13 @@ class _Small(_View):
     def copy(self, key: Hashable, located: Located, out: Array) -> str:
         if out.dtype != self._dtype:  # values are cast
             return super().copy(key, located, out)
-        index = torch.from_numpy(located.offsets(key, self._offsets))
+        index = torch.from_numpy(located.offsets(key, self._offsets.of))
         address = out.__array_interface__["data"][0]
         target = as_integers(out, address, out.shape, out.strides, out.itemsize)
         for start in range(0, len(index), self._at_once):
             rows = slice(start, start + self._at_once)
             torch.index_select(self._windows, 0, index[rows], out=target[rows])
         return "selected"
-
-    def _offsets(self, located: Located) -> IntArray:
-        found = np.zeros(len(located.numbers), dtype=np.int64)
-        found += of_piece(self._begins, located.pieces)
-        for axis, at in enumerate(located.places):
-            found += at * of_piece(self._steps[:, axis], located.pieces)
-        return found
 
 
 def _view(views: Sequence[View], axes: int) -> _View:
@@ -345,8 +325,3 @@ class _Memory:
             "shape": tuple(shape),
             "strides": tuple(strides),
         }
-
-
-def of_piece(table: IntArray, pieces: IntArray) -> Any:
-    """What a table says of the piece of each sample."""
-    return table[0] if len(table) == 1 else table[pieces]

@@ -15,7 +15,6 @@ from .flights import Flights
 from .jobs import Gathering, Lookahead, in_jobs
 from .prepare import Preparer
 from .reader import Reader
-from .stand_ins import StandIn
 from .stats import Recorder
 from .threads import Threads
 
@@ -77,15 +76,13 @@ def run(
     gathering = Gathering(flights, assemble, single, recorder)
     jobs = in_jobs(flights.portions(batches), lookahead.together)
     waiting: deque[Future[list[Batch | Exception]]] = deque()
-    stand_in: StandIn | None = None
     try:
         while True:
             while len(waiting) < lookahead.jobs:
                 taken = next(jobs, None)
                 if taken is None:
                     break
-                stand_in = StandIn(stand_in)
-                waiting.append(threads.gather.submit(gathering.run, taken, stand_in))
+                waiting.append(threads.gather.submit(gathering.run, taken))
             if not waiting:
                 return
             with recorder.timed("wait"):

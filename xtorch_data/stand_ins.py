@@ -2,50 +2,62 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 
-from .loaded import Loaded, Located
+from .assembly import Assembly
+from .loaded import Loaded
+from .located import Located
 
 __all__ = ["StandIn"]
 
 
 class StandIn:
-    """The sample that stands in, as far as one job of gathering and those before it know one.
+    """What can stand in once a stage is read: one of its samples, or of the last with any before.
 
-    It is the last one that was kept before in the order of batches. Jobs run side by side: one that
-    has kept none itself waits for the job before it, so that the same data gives the same batches.
+    Stages end in any order. Which sample it is does not depend on that, so that the same data
+    gives the same batches.
 
     Parameters
     ----------
+    stage : Future of Loaded
+        The stage.
     before : StandIn, optional
-        That of the job before.
+        That of the stage before.
     """
 
-    def __init__(self, before: StandIn | None = None) -> None:
-        self._before = before
-        self._kept: tuple[Loaded, Located] | None = None
-        self._ended = threading.Event()
+    def __init__(self, stage: Future[Loaded], before: StandIn | None) -> None:
+        # What is asked for a sample and what after it; one value, because any thread may look.
+        self._found_in: tuple[Callable[[], Loaded] | None, StandIn | None] = stage.result, before
 
-    def keep(self, loaded: Loaded, found: Located) -> None:
-        """Keep a sample for the batches after it.
+    def find(self) -> tuple[Loaded, Located] | None:
+        """A sample that could be read, and what it is gathered from; None if there was none yet."""
+        each: StandIn | None = self
+        while each is not None:
+            stage, each = each._found_in
+            if stage is not None:
+                loaded = stage()
+                found = loaded.one_that_is_there()
+                if found is not None:
+                    return loaded, found
+        return None
+
+    def end(self, assemble: Callable[[int], Assembly]) -> None:
+        """Hold on to a single sample: the memory of the stage is needed for others.
 
         Parameters
         ----------
-        loaded : Loaded
-            Its stage.
-        found : Located
-            The sample.
+        assemble : callable
+            Begins a batch of so many samples, in whose memory it is kept.
         """
-        self._kept = loaded, found
-
-    def last(self) -> tuple[Loaded, Located] | None:
-        """The sample that was kept last, with its stage; None if there was none yet."""
-        if self._kept is None and self._before is not None:
-            self._before._ended.wait()
-            self._kept = self._before._kept
-        return self._kept
-
-    def end(self) -> None:
-        """Note that the job has ended, well or not; it holds on to no earlier ones from then on."""
-        self._before = None
-        self._ended.set()
+        stage, before = self._found_in
+        assert stage is not None, "a stage ends once"
+        loaded = stage()
+        found = loaded.one_that_is_there()
+        if found is not None:
+            alone = assemble(1).alone(loaded, found)
+            self._found_in = lambda: alone, None
+            return
+        while before is not None and before._found_in[0] is None:  # nor is there any in that one
+            before = before._found_in[1]
+        self._found_in = None, before
