@@ -1,8 +1,11 @@
 """Chunks that cannot be read: an error, or samples that are left out and counted."""
 
 import collections
+import gc
 import logging
+import threading
 import time
+import weakref
 
 import dask.array
 import numpy as np
@@ -16,7 +19,10 @@ from hypothesis import strategies as st
 from strategies import examples
 
 import xtorch_data as xtd
-from xtorch_data import retry
+from xtorch_data import flights, retry
+from xtorch_data.buffers import Buffers
+from xtorch_data.device_gather import DeviceGather
+from xtorch_data.loaded import Loaded
 from xtorch_data.sources import as_source, chunk_keys
 
 TIME, X, CHUNK = 60, 12, (5, 4)
@@ -514,6 +520,109 @@ def test_what_stands_in_is_the_last_sample_before_however_long_that_takes(tmp_pa
             last = 2 * chunk
             expected.append([last, last + 1])
     assert [batch.index.tolist() for batch in dataset] == expected
+
+
+def doubled(sample):
+    return 2 * sample
+
+
+@pytest.mark.parametrize("how", ["plain", "transformed", "on a device"])
+def test_what_stands_in_holds_on_to_no_stage(tmp_path, monkeypatch, how):
+    ds = fields(tmp_path / "d.zarr", {(last, x) for last in (10, 11) for x in range(3)})
+    stages = weakref.WeakSet()
+
+    def tracked(make):
+        def made(*args):
+            loaded = make(*args)
+            stages.add(loaded)
+            return loaded
+
+        return made
+
+    monkeypatch.setattr(flights, "Loaded", tracked(Loaded))
+    monkeypatch.setattr(DeviceGather, "send", tracked(DeviceGather.send))
+    dataset = xtd.IterableDataset(
+        xtd.open_zarr(tmp_path / "d.zarr", consolidated=False),
+        {"time": 5, "x": X},
+        batch_size=1,
+        memory="1 kB",
+        on_error="skip",
+        transform=doubled if how == "transformed" else None,
+    )
+    device = {"device": "cpu", "gather": "device"} if how == "on a device" else {}
+    batches = iter(xtd.DataLoader(dataset, **device))
+    whole = [next(batches) for _ in range(12)]  # it has not ended
+    expected = np.stack([ds[name].values[45:50] for name in ("a", "b")])
+    for batch in whole[9:]:
+        assert batch.index.tolist() == [9]
+        np.testing.assert_array_equal(batch.x[0], expected * (2 if how == "transformed" else 1))
+    blocks = dataset._stream._block_buffers._lent
+    until = time.monotonic() + 5  # threads may still be about to let go
+    while (stages or blocks) and time.monotonic() < until:
+        time.sleep(0.001)
+    assert not stages and not blocks
+    batches.close()
+
+
+def test_nothing_is_kept_to_stand_in_where_damage_is_an_error(tmp_path, monkeypatch):
+    fields(tmp_path / "d.zarr")
+    monkeypatch.setattr(flights, "StandIn", None)
+    lazy = xtd.open_zarr(tmp_path / "d.zarr", consolidated=False)
+    assert len(list(xtd.IterableDataset(lazy, {"time": 5, "x": X}, memory="1 kB"))) == 12
+
+
+def test_a_stage_of_which_nothing_could_be_read_is_searched_once(monkeypatch):
+    def block(values, block_info=None):
+        if block_info[0]["chunk-location"] == (1,):
+            raise OSError("a bad sector")
+        return values
+
+    data = dask.array.map_blocks(block, dask.array.zeros(10_000, chunks=5_000), dtype="f8")
+    dataset = xtd.IterableDataset(
+        xr.Dataset({"a": ("time", data)}),
+        {"time": 1},
+        batch_size=50,
+        memory="200 kB",
+        on_error="skip",
+        retries=0,
+    )
+    located, locate = [], Loaded.locate
+    monkeypatch.setattr(Loaded, "locate", lambda *args: located.append(args[1:]) or locate(*args))
+    assert [batch.index.tolist() for batch in dataset][-100:] == 100 * [[0]]
+    assert sum(stop - start for start, stop in located) < 3 * 10_000
+
+
+def test_chunks_read_one_by_one_count_as_others_do(tmp_path):
+    rng = np.random.default_rng(0)
+    ds = xr.Dataset({"a": (("time", "x"), rng.normal(size=(200, X)).astype("f4"))})
+    ds.to_zarr(tmp_path / "d.zarr", consolidated=False, encoding={"a": {"chunks": (1, X)}})
+    bad = [1, 30, 31, 32, 70, 197]
+    for place in bad:
+        (tmp_path / "d.zarr" / "a" / "c" / str(place) / "0").write_bytes(b"not what it was")
+    memory = 6_397  # of which a few are for several chunks of 48 bytes that are read together
+    lazy = xtd.open_zarr(tmp_path / "d.zarr", consolidated=False)
+    dataset = xtd.MapDataset(lazy, {"time": 1, "x": X}, inputs="a", memory=memory)
+    before = set(threading.enumerate())
+    for number in range(len(dataset)):
+        if number in bad:
+            with pytest.raises(xtd.ReadError, match=f"in chunk a/c/{number}/0 of "):
+                dataset[number]
+        else:
+            [found] = dataset[number]
+            np.testing.assert_array_equal(found[0], ds["a"].values[number])
+    every = [each for each in gc.get_objects() if issubclass(type(each), Buffers)]
+    every = [each for each in every if each._total == memory]
+
+    def held():
+        idle = sum(size * len(free) for each in every for size, free in each._free.items())
+        return idle + sum(size for each in every for size in each._lent.values())
+
+    until = time.monotonic() + 5  # threads may still be about to let go
+    while held() > memory and time.monotonic() < until:
+        time.sleep(0.001)
+    assert 0 < held() <= memory
+    loops = [each for each in set(threading.enumerate()) - before if "fetch" in each.name]
+    assert len(loops) == 1
 
 
 def test_naming_the_chunks_of_a_region_does_not_list_them(monkeypatch):

@@ -127,10 +127,13 @@ async def together(jobs: Iterable[Awaitable[T]]) -> list[T]:
     Not before: they write into memory that must not be lent again.
     """
     results = await asyncio.gather(*jobs, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results  # type: ignore[return-value]
+    errors = [result for result in results if isinstance(result, BaseException)]
+    try:
+        if errors:
+            raise errors[0]
+        return results  # type: ignore[return-value]
+    finally:  # an error has this frame in its traceback, and frames that have what was read
+        del errors, results
 
 
 def on_loop_of(array: zarr.Array[Any], reading: Coroutine[Any, Any, Any]) -> Any:

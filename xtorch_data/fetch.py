@@ -65,8 +65,6 @@ class Fetcher:
         Whether chunks are kept for later samples.
     on_disk : OnDisk, optional
         Where they are kept beyond that.
-    whole : Fetcher, optional
-        One that reads small chunks several at a time, for which this one reads them one by one.
     """
 
     def __init__(
@@ -77,11 +75,9 @@ class Fetcher:
         retries: int,
         keep: bool = True,
         on_disk: OnDisk | None = None,
-        whole: Fetcher | None = None,
     ) -> None:
         self._samples, self._memory, self._retries = samples, memory, retries
-        self._keep, self._on_disk, self._one_by_one = keep, on_disk, whole is not None
-        self._apart: Fetcher | None = None
+        self._keep = keep
         self._loop = asyncio.new_event_loop()
         self._work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
         dask = threads_for_graphs()
@@ -94,8 +90,11 @@ class Fetcher:
             data, self._maps = mapped(data)
         self._data = with_recycled_memory(data, self._blocks, samples.dtypes)
         self._disk = on_disk.cells(self._data, self._blocks) if on_disk else {}
-        self.recorder: Recorder = Recorder(epoch) if whole is None else whole.recorder
-        self._groups = self._grouped(epoch)
+        self.recorder = Recorder(epoch)
+        self._groups = [self._group(names, together=True) for names in self._stored_alike()]
+        self._together = range(len(self._groups))
+        # The same variables, with small chunks read one by one; where it was needed.
+        self._apart: Sequence[int] | None = None
         # Cells that are held or being read, the one used last at the end.
         self._held: OrderedDict[Cell, Future[xr.Dataset]] = OrderedDict()
         self._nbytes = 0
@@ -105,30 +104,31 @@ class Fetcher:
             target=_run, args=(self._loop,), name="xtorch_data-fetch", daemon=True
         ).start()
 
-    def _grouped(self, epoch: int) -> list[Group]:
+    @property
+    def _dims(self) -> list[Hashable]:
+        return [axis.dim for axis in self._samples.recipe.windows.axes]
+
+    def _stored_alike(self) -> list[list[Hashable]]:
         """Variables that must be read, grouped by how they are stored.
 
         A preprocess takes all variables of a block, so that then there is one group.
         """
-        samples = self._samples
-        dims = [axis.dim for axis in samples.recipe.windows.axes]
-        if samples.preprocess is not None:
-            names = [list(self._data.data_vars)]
-        else:
-            alike: dict[Hashable, list[Hashable]] = {}
-            for name, variable in self._data.variables.items():
-                if not variable._in_memory:
-                    chunks = layout_of(variable, name, dims).chunks
-                    key = tuple((dim, grid.key) for dim, grid in chunks.items())
-                    alike.setdefault(key, []).append(name)
-            names = list(alike.values())
-        return [self._group(some, dims, epoch) for some in names]
+        if self._samples.preprocess is not None:
+            return [list(self._data.data_vars)]
+        alike: dict[Hashable, list[Hashable]] = {}
+        for name, variable in self._data.variables.items():
+            if not variable._in_memory:
+                chunks = layout_of(variable, name, self._dims).chunks
+                key = tuple((dim, grid.key) for dim, grid in chunks.items())
+                alike.setdefault(key, []).append(name)
+        return list(alike.values())
 
-    def _group(self, names: list[Hashable], dims: Sequence[Hashable], epoch: int) -> Group:
-        samples, data = self._samples, self._data
+    def _group(self, names: list[Hashable], together: bool) -> Group:
+        """Some variables, with small chunks read together or one by one."""
+        samples, data, dims = self._samples, self._data, self._dims
         layouts = [layout_of(data.variables[name], name, dims) for name in names]
         small = CELL_BYTES if samples.preprocess is None else PREPROCESSED_BYTES
-        small = 0 if self._one_by_one else min(small, self._memory // CELLS_IN_MEMORY)
+        small = min(small, self._memory // CELLS_IN_MEMORY) if together else 0
         grids, nbytes = cells_of(layouts, dims, small)
         if samples.preprocess is None:
             data = xr.Dataset({name: data.variables[name] for name in names})
@@ -141,8 +141,8 @@ class Fetcher:
             graphs=self._graphs,
             retries=self._retries,
         )
-        reader = Reader(source, samples.preprocessor(data, epoch, self.recorder), self._disk)
-        return Group(reader, grids, nbytes)
+        preprocessor = samples.preprocessor(data, self.recorder.epoch, self.recorder)
+        return Group(Reader(source, preprocessor, self._disk), grids, nbytes)
 
     def fetch(self, numbers: IntArray, epoch: int, buffers: Buffers) -> Batch:
         """A batch of samples, in the order that was asked for.
@@ -166,24 +166,35 @@ class Fetcher:
             If a memory-mapped file has changed since it was mapped.
         """
         try:
-            return self._fetched(numbers, epoch, buffers)
+            return self._fetched(numbers, epoch, buffers, self._together)
         except ReadError as error:
-            if self._one_by_one or is_transient(error):
+            if is_transient(error):
+                raise
+            apart = self._groups_apart()
+            if list(apart) == list(self._together):
                 raise
         # It may be a chunk next to theirs, which was read with it because they are small.
-        return self._reading_apart().fetch(numbers, epoch, buffers)
+        return self._fetched(numbers, epoch, buffers, apart)
 
-    def _reading_apart(self) -> Fetcher:
-        """What reads the same chunk by chunk, and keeps nothing: it is not wanted often."""
+    def _groups_apart(self) -> Sequence[int]:
+        """Numbers of the groups that are read chunk by chunk; made once there is damage."""
         with self._lock:
             if self._apart is None:
-                samples, epoch = self._samples, self.recorder.epoch
-                self._apart = Fetcher(
-                    samples, self._memory, epoch, self._retries, False, self._on_disk, whole=self
-                )
+                apart = []
+                for number in self._together:
+                    together = self._groups[number]
+                    group = self._group(together.names, together=False)
+                    if group.nbytes < together.nbytes:
+                        apart.append(len(self._groups))
+                        self._groups.append(group)
+                    else:
+                        apart.append(number)
+                self._apart = apart
             return self._apart
 
-    def _fetched(self, numbers: IntArray, epoch: int, buffers: Buffers) -> Batch:
+    def _fetched(
+        self, numbers: IntArray, epoch: int, buffers: Buffers, groups: Sequence[int]
+    ) -> Batch:
         for file, stamp in self._maps.items():
             file.require_unchanged(stamp)
         recipe = self._samples.recipe
@@ -191,7 +202,7 @@ class Fetcher:
         assembly = Assembly(recipe, buffers, len(numbers), epoch)
         places = np.unravel_index(numbers, windows.shape) if windows.axes else ()
         done: list[IntArray] = []
-        for portion in self._portions(windows.starts(numbers)):
+        for portion in self._portions(windows.starts(numbers), groups):
             cells = self._cells({cell for _, wanted in portion for cell in wanted})
             pieces, order = [], []
             before = 0
@@ -201,7 +212,7 @@ class Fetcher:
                     axis.span(*each) for axis, each in zip(windows.axes, box, strict=True)
                 )
                 piece = Piece(box, region)
-                pieces.append(self._in_memory(piece, cells))
+                pieces.append(self._in_memory(piece, cells, groups))
                 order.append(before + piece.place(tuple(at[rows] for at in places), len(rows)))
                 before += piece.samples
             chosen = np.concatenate([rows for rows, _ in portion])
@@ -223,20 +234,23 @@ class Fetcher:
         found.index = batch.index[back]
         return found
 
-    def _portions(self, starts: IntArray) -> Iterator[list[tuple[IntArray, list[Cell]]]]:
+    def _portions(
+        self, starts: IntArray, groups: Sequence[int]
+    ) -> Iterator[list[tuple[IntArray, list[Cell]]]]:
         """Samples that lie in the same cells, with these; as many as memory holds at a time."""
         axes = self._samples.recipe.windows.axes
         columns, spans = [], []
-        for number, group in enumerate(self._groups):
+        for number in groups:
+            grids = self._groups[number].grids
             for place, axis in enumerate(axes):
-                if axis.dim in group.grids:
-                    grid = group.grids[axis.dim]
+                if axis.dim in grids:
+                    grid = grids[axis.dim]
                     columns += [grid.number(starts[place])]
                     columns += [grid.number(starts[place] + axis.size - 1)]
                     spans.append((number, axis.dim))
         count = starts.shape[1]
         if not columns:  # variables without any of the dims are one cell each
-            everything: list[Cell] = [(number, ()) for number in range(len(self._groups))]
+            everything: list[Cell] = [(number, ()) for number in groups]
             yield [(np.arange(count), everything)]
             return
         found, of = np.unique(np.stack(columns), axis=1, return_inverse=True)
@@ -246,13 +260,13 @@ class Fetcher:
         taken: set[Cell] = set()
         nbytes = 0
         for some, signature in zip(rows, found.T.tolist(), strict=True):
-            ranges: list[list[range]] = [[] for _ in self._groups]
+            ranges: dict[int, list[range]] = {number: [] for number in groups}
             for place, (number, _) in enumerate(spans):
                 first, last = signature[2 * place : 2 * place + 2]
                 ranges[number].append(range(first, last + 1))
             wanted = [
                 (number, cell)
-                for number, each in enumerate(ranges)
+                for number, each in ranges.items()
                 for cell in itertools.product(*each)
             ]
             more = sum(self._groups[cell[0]].nbytes for cell in set(wanted) - taken)
@@ -267,7 +281,9 @@ class Fetcher:
 
     # From cells to the windows in them.
 
-    def _in_memory(self, piece: Piece, cells: Mapping[Cell, xr.Dataset]) -> PieceInMemory:
+    def _in_memory(
+        self, piece: Piece, cells: Mapping[Cell, xr.Dataset], groups: Sequence[int]
+    ) -> PieceInMemory:
         """A piece of the sample space with its data, from the cells around it."""
         recipe = self._samples.recipe
         region = {
@@ -276,13 +292,14 @@ class Fetcher:
         }
         data: xr.Dataset | None = None
         if self._samples.preprocess is not None:
-            data = self._groups[0].combined(region, self._around(0, region, cells))
+            (number,) = groups
+            data = self._groups[number].combined(region, self._around(number, region, cells))
             variables: Mapping[Any, xr.Variable] = data.variables
         else:
             read: dict[Hashable, xr.Variable] = {}
-            for number, group in enumerate(self._groups):
+            for number in groups:
                 around = self._around(number, region, cells)
-                read.update(group.joined(region, around, self._blocks))
+                read.update(self._groups[number].joined(region, around, self._blocks))
             variables = {
                 name: read[name] if name in read else variable.isel(region, missing_dims="ignore")
                 for name, variable in self._data.variables.items()
@@ -316,14 +333,18 @@ class Fetcher:
             for cell in known:
                 self._held.move_to_end(cell)
             futures = {cell: known[cell] if cell in known else self._begin(cell) for cell in wanted}
+        found = {}
         try:
-            return {cell: future.result() for cell, future in futures.items()}
+            for cell in wanted:
+                found[cell] = futures[cell].result()
+            return found
         except BaseException:
             with self._lock:
-                for cell, future in futures.items():
-                    if not future.done() or future.cancelled() or future.exception():
-                        self._drop(cell)
+                for cell in [cell for cell, future in futures.items() if _failed(future)]:
+                    self._drop(cell)
             raise
+        finally:  # futures have the error, whose traceback has this frame, and that what was read
+            del futures, known
 
     def _begin(self, cell: Cell) -> Future[xr.Dataset]:
         nbytes = self._groups[cell[0]].nbytes
@@ -343,6 +364,10 @@ class Fetcher:
         load = group.load(cell[1])
         found = await group.reader.read(load)
         return await group.reader.preprocessed(load, found.block)
+
+
+def _failed(future: Future[Any]) -> bool:
+    return not future.done() or future.cancelled() or future.exception() is not None
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -166,7 +166,10 @@ async def retried(
     finally:
         with contextlib.suppress(ValueError):  # given up, and ended in another context
             _policy.reset(token)
-    raise given_up
+    try:
+        raise given_up
+    finally:  # its traceback has this frame, and frames that have what was read
+        del given_up
 
 
 async def retried_alone(read: Callable[[], Awaitable[T]], what: str) -> T:
