@@ -127,6 +127,24 @@ def test_each_value_is_sent_once(monkeypatch):
     assert batches > 7 * sum(sent)
 
 
+@pytest.mark.parametrize("preprocess", [None, lambda block: block.transpose("x", "time")])
+def test_of_data_in_memory_nothing_is_sent_that_lies_between_the_values_of_a_block(
+    preprocess, monkeypatch
+):
+    sent, room = [], DeviceGather._room_for
+    monkeypatch.setattr(
+        DeviceGather, "_room_for", lambda self, nbytes: sent.append(nbytes) or room(self, nbytes)
+    )
+    ds = xr.Dataset({"v": (("time", "x"), np.arange(64 * 512, dtype="f4").reshape(64, 512))})
+    options = {"batch_size": 16, "memory": "20 kB", "preprocess": preprocess}
+    dataset = xtd.IterableDataset(ds, {"time": -1, "x": 8}, **options)
+    loader = xtd.DataLoader(dataset, device="cpu", gather="device")
+    assert same(loader, xtd.IterableDataset(ds, {"time": -1, "x": 8}, **options))
+    assert len(sent) > 4
+    assert sum(sent) == ds.nbytes
+    assert max(sent) <= loader.explain().device.blocks
+
+
 def test_an_epoch_goes_on_where_it_was_left():
     def make():
         ds = forecast().chunk(time=7)

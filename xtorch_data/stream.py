@@ -125,6 +125,7 @@ class Stream:
             frozenset(recipe.transforms),
             self._block_buffers,
             lasting=self._cache is not None or gather is not None,
+            sent=gather is not None,
         )
         return run(
             plan.stages(epoch, intervals),
