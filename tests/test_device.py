@@ -70,9 +70,7 @@ def test_memory_of_a_batch_is_not_gathered_into_again_while_a_copy_reads_it(pref
     stream, steps = SlowStream(prefetch), random.Random(1)
     kept = []
 
-    for batch, values in zip(
-        on_device(iter(dataset), torch.device("cpu"), prefetch, stream), expected, strict=True
-    ):
+    for batch, values in zip(on_device(iter(dataset), stream, prefetch), expected, strict=True):
         assert torch.equal(batch.x, values)
         if steps.random() < 0.2:
             kept.append((batch, values))
@@ -85,7 +83,7 @@ def test_memory_of_a_batch_is_not_gathered_into_again_while_a_copy_reads_it(pref
 
 def test_memory_is_held_until_the_copy_is_over_if_the_loop_is_left():
     stream = SlowStream(0)
-    batches = on_device(iter(windows()), torch.device("cpu"), 2, stream)
+    batches = on_device(iter(windows()), stream, 2)
     next(batches)
     batches.close()
     assert stream.asked == stream.done == 3

@@ -130,6 +130,77 @@ def test_a_loader_can_be_made_again_from_its_attributes():
     assert torch.equal(next(iter(again)).x, next(iter(loader)).x)
 
 
+@pytest.mark.parametrize(
+    "how", [{}, {"device": "cpu", "prefetch": 3}, {"device": "cpu", "gather": "device"}]
+)
+def test_a_dataset_knows_what_its_loader_has_handed_out(how):
+    """Not what is on the device ahead: with a state of either, nothing is lost."""
+    options = {"batch_size": 2, "shuffle": True}
+    whole = [batch.index.tolist() for batch in windows(**options)]
+    dataset = windows(**options)
+    loader = xtd.DataLoader(dataset, **how)
+    seen = [batch.index.tolist() for _, batch in zip(range(3), loader, strict=False)]
+    assert dataset.state_dict() == loader.state_dict()
+    rest = windows(**options)
+    rest.load_state_dict(dataset.state_dict())
+    assert seen + [batch.index.tolist() for batch in rest] == whole
+
+
+@pytest.mark.parametrize("how", [{}, {"prefetch": 3}, {"gather": "device"}])
+def test_an_error_on_the_device_ends_the_epoch_though_it_is_held(how):
+    ended = []
+
+    def noted(batches):
+        try:
+            yield from batches
+        finally:
+            ended.append(True)
+
+    def wrong(x, y):
+        raise RuntimeError("out of memory")
+
+    dataset = windows(batch_size=2)
+    loader = xtd.DataLoader(dataset, device="cpu", device_transform=wrong, **how)
+    batches = noted(loader._feed.made(dataset, dataset.begin_epoch(), False))
+    with pytest.raises(RuntimeError, match="out of memory") as held:
+        next(loader._feed.moved(batches))
+    assert ended
+    del held
+
+
+@pytest.mark.parametrize("gather", ["host", "device"])
+@pytest.mark.parametrize("decode", ["host", "device"])
+def test_another_default_device_changes_nothing(gather, decode):
+    """As `torch.set_default_device` makes it: new tensors are there if nothing else is said."""
+    raw = forecast().astype("i2")
+    for name in raw.data_vars:
+        raw[name].attrs["scale_factor"] = 0.01
+    ds = xr.decode_cf(raw)
+    expected = [batch.x for batch in xtd.IterableDataset(ds, WINDOW, batch_size=4)]
+    with torch.device("meta"):
+        dataset = xtd.IterableDataset(ds, WINDOW, batch_size=4)
+        loaders = [xtd.DataLoader(dataset, device="cpu", gather=gather, decode=decode)]
+        if gather == decode:
+            loaders += [xtd.DataLoader(dataset)]
+            samples = xtd.MapDataset(ds, WINDOW)
+            loaders += [xtd.DataLoader(samples, batch_size=4)]
+            assert len([*xtd.DataLoader(samples, batch_size=4, shuffle=True)]) == len(expected)
+        found = [[batch.x for batch in loader] for loader in loaders]
+    for each in found:
+        assert all(map(torch.equal, each, expected)) and len(each) == len(expected)
+
+
+def test_batches_are_pinned_on_demand_where_they_stay_on_the_host(monkeypatch):
+    """In memory of their own: nobody knows how long copies that the loop begins will read it."""
+    pinned = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(xtd.Batch, "pin_memory", lambda batch: pinned.append(batch) or batch)
+    assert [*xtd.DataLoader(windows(), pin_memory=True)] == pinned
+    assert pinned
+    pinned.clear()
+    assert [*xtd.DataLoader(windows())] and not pinned
+
+
 def test_bfloat16_is_cast_in_memory_that_is_used_again():
     """So that it is page-locked where batches are."""
     taken = set()
@@ -226,7 +297,7 @@ def test_a_stream_is_waited_for_before_a_batch_is_handed_out(fake):
     streams = Streams.of(torch.device("cpu"))
     on = []
     batches = on_device(
-        iter(windows(targets=None)), torch.device("cpu"), 1, streams,
+        iter(windows(targets=None)), streams, 1,
         lambda batch: on.append(fake.using.name) or batch,
     )  # fmt: skip
     next(batches)
@@ -244,7 +315,7 @@ def test_the_host_does_not_run_ahead_of_the_device_without_end(fake):
     """Batches that are in use are as many as there are steps queued: the host waits for these."""
     streams = Streams.of(torch.device("cpu"))
     dataset = windows(targets=None, batch_size=2)
-    batches = on_device(iter(dataset), torch.device("cpu"), 0, streams)
+    batches = on_device(iter(dataset), streams, 0)
     for number, _ in enumerate(batches):
         events = [what[2] for what in fake.asked if what[:2] == ("record", "consumer")]
         waited = [what[1] for what in fake.asked if what[0] == "synchronize"]
@@ -325,6 +396,15 @@ def test_every_step_on_a_device_with_streams_is_taken(fake, gather, decode):
     kinds = {what[0] for what in fake.asked}
     assert kinds >= {"record", "wait", "used", "synchronize"}
     assert ("set stream" in kinds) == ("set device" in kinds) == (gather == "device")
+
+
+@pytest.mark.parametrize("gather", ["host", "device"])
+def test_memory_is_not_page_locked_where_that_is_not_wanted(fake, gather, tmp_path):
+    forecast().to_zarr(tmp_path, consolidated=False)  # what is in memory is sent from there
+    dataset = xtd.IterableDataset(xtd.open_zarr(tmp_path, consolidated=False), WINDOW)
+    for wanted in (False, True):
+        assert [*xtd.DataLoader(dataset, device="cpu", gather=gather, pin_memory=wanted)]
+        assert bool(fake.pinned) is wanted
 
 
 def test_an_error_says_what_to_do_where_there_is_no_room_for_blocks(monkeypatch):

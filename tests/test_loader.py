@@ -58,6 +58,13 @@ def test_only_our_datasets_are_taken():
     with pytest.raises(TypeError, match="IterableDataset"):
         xtd.DataLoader([1, 2, 3])
 
+    class Doubled(xtd.IterableDataset):
+        def __iter__(self):
+            return (batch.replace(x=2 * batch.x) for batch in super().__iter__())
+
+    with pytest.raises(TypeError, match=r"not Doubled; torch\.utils\.data\.DataLoader takes"):
+        xtd.DataLoader(Doubled(xr.DataArray(np.zeros(9), dims="x"), {"x": 3}))
+
 
 @pytest.mark.parametrize(
     ("given", "instead"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -133,49 +135,45 @@ class Feed:
         """Whether copies are faster from page-locked memory, and go on meanwhile."""
         return self.device.type in WITH_STREAMS
 
-    def made(self, dataset: IterableDataset, pinned: bool) -> Iterator[Batch] | None:
-        """The next epoch, where it is not made as it would be without a device.
+    def made(
+        self, dataset: IterableDataset, epoch: int, pinned: bool
+    ) -> Generator[Batch, None, None]:
+        """The batches of an epoch that was begun, before they are moved.
 
         Parameters
         ----------
         dataset : IterableDataset
             What was asked for.
+        epoch : int
+            Its number.
         pinned : bool
-            Whether batches are gathered in page-locked memory.
+            Whether what is sent may lie in page-locked memory.
         """
-        if self.memory is None and self.packed is None:
-            return None
-        stream, there = self.stream or dataset._stream, self._there()
-        if there.gather is None:
-            if pinned:
-                stream.pin_batches()
-        elif self.pins:
-            stream.pin_blocks()
-        return dataset.begun_by(stream, there.gather)
+        return dataset.batches_of(epoch, self.stream, self._there().gather, pinned and self.pins)
 
-    def moved(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Batches on the device.
+    def moved(self, batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+        """Batches on the device. Whatever goes wrong there ends the epoch at once.
 
         Parameters
         ----------
-        batches : iterator of Batch
+        batches : generator of Batch
             On the host, or made on the device.
         """
         there = self._there()
+        with closing(batches), closing(self._arriving(batches, there)) as arriving:
+            changed: Iterator[Batch] = arriving
+            if self.memory_format is not None:
+                changed = map(partial(_laid_out, there.device, self.memory_format), changed)
+            if self.transform is not None:
+                changed = map(partial(_transformed, self.transform), changed)
+            yield from changed
+
+    def _arriving(self, batches: Iterator[Batch], there: _There) -> Generator[Batch, None, None]:
         if there.gather is not None:
-            batches = arrived(batches, there.streams)
-        else:
-            unpacker = there.unpacker
-            if unpacker is not None:
-                batches = map(unpacker.signed, batches)
-            batches = on_device(batches, there.device, self.prefetch, there.streams, unpacker)
-        if self.memory_format is not None:
-            batches = (
-                batch.to(there.device, memory_format=self.memory_format) for batch in batches
-            )
-        if self.transform is not None:
-            batches = (_transformed(self.transform, batch) for batch in batches)
-        return batches
+            return arrived(batches, there.streams)
+        if there.unpacker is not None:
+            batches = map(there.unpacker.signed, batches)
+        return on_device(batches, there.streams, self.prefetch, there.unpacker)
 
     def _there(self) -> _There:
         """What is on the device of the thread that iterates."""
@@ -314,6 +312,10 @@ def _require_dtypes(samples: Samples, device: torch.device) -> None:
             raise TypeError(
                 f"part {part.name!r} has values of dtype {part.dtype}, which MPS does not have"
             )
+
+
+def _laid_out(device: torch.device, memory_format: torch.memory_format, batch: Batch) -> Batch:
+    return batch.to(device, memory_format=memory_format)
 
 
 def _transformed(transform: DeviceTransform, batch: Batch) -> Batch:

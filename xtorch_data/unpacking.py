@@ -108,7 +108,9 @@ class _Tables:
         self.values = (tables if cast is None else tables.to(cast)).to(device)
         size = len(tables) // len(group.packings)
         # Where the integer 0 is.
-        begins = torch.arange(len(group.packings), dtype=torch.int32) * size + size // 2
+        begins = (
+            torch.arange(len(group.packings), dtype=torch.int32, device="cpu") * size + size // 2
+        )
         self.begins = begins.reshape([-1, *[1] * len(part.shape)] if part.stacked else [1])
         self.begins = self.begins.to(device)
         self.signed = _SIGNED[group.packings[0].dtype.itemsize]
