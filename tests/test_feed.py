@@ -16,6 +16,7 @@ from xtorch_data import device as device_module
 from xtorch_data import device_gather, feed
 from xtorch_data.buffers import Buffers
 from xtorch_data.device import PinnedBuffers, Streams, of_this_thread, on_device
+from xtorch_data.device_gather import DeviceGather
 
 WINDOW = {"time": 3, "y": -1, "x": -1}
 
@@ -232,12 +233,13 @@ class FakeModule:
             name="consumer", device=3, wait_event=lambda event: self.note("wait", event.number)
         )
         self.numbers = itertools.count()
+        self.names = itertools.chain(["side", "another side"], itertools.repeat("one more"))
 
     def note(self, *what):
         self.asked.append(what)
 
     def Stream(self, device):  # noqa: N802
-        return SimpleNamespace(name="side", device=device)
+        return SimpleNamespace(name=next(self.names), device=device)
 
     def Event(self, **_):  # noqa: N802
         event = SimpleNamespace(number=next(self.numbers), done=False)
@@ -308,6 +310,31 @@ def test_a_stream_is_waited_for_before_a_batch_is_handed_out(fake):
         ("wait", 0),
         ("used", "consumer"),
         ("record", "consumer", 2),
+    ]
+
+
+def test_blocks_are_sent_in_the_order_that_cuda_asks_for(fake, monkeypatch):
+    """Into memory of which no window is cut any more, from memory that is held until it is read."""
+    gather = DeviceGather(torch.device("cpu"), 2**20)
+    copy = torch.Tensor.copy_
+
+    def noted(tensor, *args, **kwargs):
+        fake.note("copy", fake.using.name)
+        return copy(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "copy_", noted)
+    views = {"x": [[np.arange(5.0)], [np.arange(3)]]}
+    loaded = SimpleNamespace(views=views, axes=1, elsewhere=lambda views: views)
+    assert gather.send(loaded).keys() == views.keys()
+    assert fake.asked == [
+        ("set device", torch.device("cpu")),
+        ("record", "another side", 0),  # the stream that cuts windows
+        ("synchronize", 0),
+        ("copy", "side"),
+        ("copy", "side"),
+        ("record", "side", 1),
+        ("synchronize", 1),
+        ("used", "another side"),
     ]
 
 
