@@ -111,6 +111,8 @@ def test_tensors_lie_on_the_device_as_asked():
             assert batch.x.is_contiguous(memory_format=torch.channels_last)
     with pytest.raises(ValueError, match="memory_format"):
         xtd.DataLoader(dataset, memory_format=torch.channels_last)
+    with pytest.raises(TypeError, match="such as torch.channels_last, not 'channels_last'"):
+        xtd.DataLoader(dataset, device="cpu", memory_format="channels_last")
 
 
 def test_static_tensors_of_a_graph_are_filled_from_batches():

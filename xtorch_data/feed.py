@@ -98,6 +98,11 @@ class Feed:
                 raise ValueError(f"{name} must be 'host' or 'device', not {value!r}")
         if device_memory is not None and gather == "host":
             raise ValueError("device_memory is for blocks, which are sent with gather='device'")
+        if memory_format is not None and not isinstance(memory_format, torch.memory_format):
+            raise TypeError(
+                "memory_format must be a torch.memory_format, such as torch.channels_last, not "
+                f"{memory_format!r}"
+            )
         if transform is not None and not callable(transform):
             raise TypeError(f"device_transform must be a function of tensors, not {transform!r}")
         if device is None:
