@@ -81,7 +81,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         gathered in page-locked memory and copied on a stream of their own, ahead of the one in
         use; the stream in use waits for a copy, the host does not.
     prefetch : int
-        Batches that are on the device, or on their way, ahead of the one in use.
+        Batches that are on the device, or on their way, ahead of the one in use. With
+        ``gather="device"`` it says nothing: batches are made there, as far ahead as on the host.
     gather : {"host", "device"}
         Where windows are cut. On the device, each block is sent once, and with it the values that
         overlapping windows share. Batches are the same, bit for bit. It takes a stream without
