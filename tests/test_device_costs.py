@@ -15,6 +15,7 @@ from strategies import MORE
 import xtorch_data as xtd
 from xtorch_data.device import Streams
 from xtorch_data.device_gather import DeviceGather
+from xtorch_data.jobs import Lookahead
 
 STEPS, Y, X = 240, 64, 64
 
@@ -133,6 +134,21 @@ def test_a_loader_without_a_device_explains_as_its_dataset_does(ds):
     samples = xtd.MapDataset(ds, {"time": 8, "y": -1, "x": -1})
     with pytest.raises(TypeError, match="a sampler decides what is read"):
         xtd.DataLoader(samples, batch_size=4).explain()
+
+
+@pytest.mark.parametrize("gather", ["host", "device"])
+def test_batches_are_gathered_as_far_ahead_as_predicted(gather, monkeypatch):
+    """Also with a function of blocks, which takes no part in it."""
+    found, of = [], Lookahead.of
+    monkeypatch.setattr(Lookahead, "of", lambda *args: found.append(of(*args)) or found[-1])
+    ds = xr.Dataset({"v": ("x", np.zeros(40))})
+    dataset = xtd.IterableDataset(ds, {"x": 4}, batch_size=2, preprocess=lambda block: -block)
+    loader = xtd.DataLoader(dataset, device="cpu", gather=gather)
+    loader.explain()
+    predicted = set(found)
+    found.clear()
+    assert [*loader]
+    assert predicted == set(found) == {of(2 * 4 * 8, False)}
 
 
 def test_batches_that_are_there_at_a_time(ds):

@@ -107,7 +107,7 @@ def device_costs(
     each, as_sent = _nbytes(samples), _nbytes(sent_as)
     ahead = prefetch + 1
     if memory is not None:
-        lookahead = Lookahead.of(sent_as.nbytes * size, functions=False)
+        lookahead = Lookahead.of(sent_as.nbytes * size, samples.transformed)
         ahead = lookahead.jobs * lookahead.together
     ready = min(ahead + 1 + BATCHES_QUEUED, -(-count // size))
     passing = 0

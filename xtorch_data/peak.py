@@ -87,7 +87,7 @@ def peak_memory(
     size = plan.batch_size or 1
     recipe = samples.recipe
     batch = samples.nbytes * size
-    lookahead = Lookahead.of(batch, bool(samples.functions()))
+    lookahead = Lookahead.of(batch, samples.transformed)
     most = 0 if on_device else lookahead.jobs * lookahead.together + 1 + PREFETCHED * in_worker
     index = np.dtype(np.int64).itemsize
     cast = 0  # of the batches that are being gathered, before they are cast or transformed

@@ -151,7 +151,7 @@ class Stream:
                 else gather.assembly(recipe, count, epoch)
             ),
             plan.batch_size is None,
-            Lookahead.of(self._batch_nbytes, bool(samples.functions())),
+            Lookahead.of(self._batch_nbytes, samples.transformed),
             lambda load: plan.nbytes(load, preparer.joins(load)),
             plan.budget,
             self._cache,
