@@ -11,6 +11,7 @@ import pytest
 import torch
 import xarray as xr
 from strategies import MORE
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import xtorch_data as xtd
 from xtorch_data.device import Streams
@@ -149,6 +150,56 @@ def test_batches_are_gathered_as_far_ahead_as_predicted(gather, monkeypatch):
     found.clear()
     assert [*loader]
     assert predicted == set(found) == {of(2 * 4 * 8, False)}
+
+
+class Live(TorchDispatchMode):
+    """Bytes of new tensors that are there at a time."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.live = {tensor.untyped_storage().data_ptr(): 0 for tensor in known}
+        self.most = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in self.live:
+                self.live[storage.data_ptr()] = storage.nbytes()
+                weakref.finalize(storage, self.live.pop, storage.data_ptr())
+        self.most = max(self.most, sum(self.live.values()))
+        return made
+
+
+@pytest.mark.parametrize("inputs", ["i2", ["i2", "i1"], ["i2", "i1", "f4", "also i2"]])
+@pytest.mark.parametrize("gather", ["host", "device"])
+def test_what_passes_while_a_batch_is_decoded_is_what_was_predicted(gather, inputs):
+    rng = np.random.default_rng(0)
+    raw = xr.Dataset(
+        {
+            name: (("t", "x"), rng.integers(-9, 9, (16, 999)).astype(name[-2:]))
+            for name in ("i2", "i1", "f4", "also i2")
+        }
+    )
+    for name in raw.data_vars.keys() - {"f4"}:
+        raw[name].attrs["scale_factor"] = np.float32(0.5)
+    dataset = xtd.IterableDataset(xr.decode_cf(raw), {"x": -1}, inputs=inputs, batch_size=8)
+    loader = xtd.DataLoader(dataset, device="cpu", gather=gather, decode="device")
+    costs = loader.explain().device
+    unpacker = loader._feed._there().unpacker
+    packed = unpacker.signed(next(iter(loader._feed.stream.batches(dataset.plan, 0, [(0, 8)]))))
+    tables = [
+        tensor
+        for groups in unpacker._tables.values()
+        for _, tables in groups
+        if tables is not None
+        for tensor in (tables.values, tables.begins)
+    ]
+    with Live([*packed, *tables]) as live:
+        made = unpacker(packed)
+    sent = sum(tensor.nbytes for tensor in packed)
+    threads = 2 if gather == "device" else 1
+    assert threads * (sent + live.most - made.x.nbytes) == costs.passing
 
 
 def test_batches_that_are_there_at_a_time(ds):
