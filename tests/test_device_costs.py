@@ -14,7 +14,9 @@ from strategies import MORE
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import xtorch_data as xtd
-from xtorch_data.device import Streams
+from xtorch_data import feed
+from xtorch_data.buffers import allotted
+from xtorch_data.device import PinnedBuffers, Streams
 from xtorch_data.device_gather import DeviceGather
 from xtorch_data.jobs import Lookahead
 
@@ -150,6 +152,35 @@ def test_batches_are_gathered_as_far_ahead_as_predicted(gather, monkeypatch):
     found.clear()
     assert [*loader]
     assert predicted == set(found) == {of(2 * 4 * 8, False)}
+
+
+@pytest.mark.parametrize(
+    ("gather", "memory"), [("device", "1 MB"), ("device", "3 MB"), ("host", "4 MB")]
+)
+def test_page_locked_memory_is_predicted_as_torch_allots_it(ds, gather, memory, monkeypatch):
+    """In powers of two, so that blocks may take more than the memory they were given."""
+    live, most = [], []
+
+    def fresh(buffers, nbytes):
+        array = np.empty(allotted(nbytes), "u1")
+        live.append(array.nbytes)
+        most.append(sum(live))
+        weakref.finalize(array, live.remove, array.nbytes)
+        return array.data
+
+    monkeypatch.setattr(PinnedBuffers, "_fresh", fresh)
+    monkeypatch.setattr(feed, "WITH_STREAMS", ("cpu",))
+    dataset = xtd.IterableDataset(
+        ds, {"time": 5, "y": -1, "x": -1}, batch_size=3, shuffle=True, memory=memory
+    )
+    loader = xtd.DataLoader(dataset, device="cpu", gather=gather)
+    found = loader.explain().peak_memory
+    assert all(len(batch) for batch in loader)
+    plain = xtd.DataLoader(dataset, device="cpu", gather=gather, pin_memory=False).explain()
+    kind = "blocks" if gather == "device" else "batches"
+    predicted = getattr(found, kind)
+    assert 0.5 * predicted <= max(most) <= 1.05 * predicted
+    assert predicted > 1.2 * getattr(plain.peak_memory, kind)
 
 
 class Live(TorchDispatchMode):

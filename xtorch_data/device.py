@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .batch import Batch
-from .buffers import Buffers
+from .buffers import Buffers, allotted
 
 __all__ = [
     "PinnedBuffers",
@@ -188,19 +188,15 @@ class PinnedBuffers(Buffers):
 
     def _fresh(self, nbytes: int) -> memoryview:
         memory: np.ndarray[Any, Any] = torch.empty(
-            _allotted(nbytes), dtype=torch.uint8, device="cpu", pin_memory=True
+            allotted(nbytes), dtype=torch.uint8, device="cpu", pin_memory=True
         ).numpy()
         return memory.data
 
     def _idle_memory(self, nbytes: int) -> memoryview | None:
-        return super()._idle_memory(_allotted(nbytes))
+        return super()._idle_memory(allotted(nbytes))
 
     def _make_room(self, nbytes: int) -> None:
-        super()._make_room(_allotted(nbytes))
-
-
-def _allotted(nbytes: int) -> int:
-    return 1 << (nbytes - 1).bit_length()
+        super()._make_room(allotted(nbytes))
 
 
 def on_device(

@@ -30,7 +30,7 @@ from .explain import explain
 from .explanation import Explanation
 from .intervals import Interval, total
 from .packing import Packed, packed
-from .peak import PeakMemory
+from .peak import PeakMemory, batch_nbytes
 from .plan import Plan
 from .samples import Samples
 from .stream import Stream
@@ -187,7 +187,7 @@ class Feed:
             self._devices[device] = _There.of(device, self.packed, self.memory)
         return self._devices[device]
 
-    def explained(self, dataset: IterableDataset, found: Explanation) -> Explanation:
+    def explained(self, dataset: IterableDataset, found: Explanation, pinned: bool) -> Explanation:
         """What the next epoch takes, with what it takes on the device.
 
         Parameters
@@ -196,10 +196,13 @@ class Feed:
             What was asked for.
         found : Explanation
             What it takes without a device.
+        pinned : bool
+            Whether what is sent may lie in page-locked memory.
         """
+        pinned = pinned and self.pins and not found.num_workers
         ranks, epoch = len(found.batches_per_rank), dataset.epoch
-        if self.memory is not None or self.stream is not None:
-            samples = dataset._samples if self.packed is None else self.packed.samples
+        samples = dataset._samples if self.packed is None else self.packed.samples
+        if self.memory is not None or self.stream is not None or pinned:
             stream = self.stream or dataset._stream
             found = explain(
                 samples,
@@ -210,6 +213,7 @@ class Feed:
                 found.num_workers,
                 None if self.stream else dataset._on_disk,
                 on_device=self.memory is not None,
+                pinned=pinned,
             )
         shares = dataset.plan.shares(epoch, ranks, found.num_workers)
         costs = device_costs(
@@ -222,11 +226,14 @@ class Feed:
             self.prefetch,
             self.memory,
         )
-        peak = self._host_peak(found.peak_memory, dataset.plan, costs)
+        batch = batch_nbytes(samples, dataset.plan.batch_size or 1, pinned)
+        peak = self._host_peak(found.peak_memory, dataset.plan, costs, batch)
         nbytes = dataset._samples.nbytes
         return replace(found, sample_nbytes=nbytes, peak_memory=peak, device=costs)
 
-    def _host_peak(self, peak: PeakMemory, plan: Plan, costs: DeviceCosts) -> PeakMemory:
+    def _host_peak(
+        self, peak: PeakMemory, plan: Plan, costs: DeviceCosts, batch: int
+    ) -> PeakMemory:
         """Most bytes on the host, with what is there for the sake of the device."""
         blocks, batches = peak.blocks, peak.batches
         if self.memory is not None:
@@ -234,7 +241,7 @@ class Feed:
             blocks = max(blocks, min(plan.memory, costs.sent))
         elif peak.batches:
             copied = self.prefetch + 1 + COPIES_UNDER_WAY * self.pins
-            batches += min(copied * costs.batch_nbytes, costs.sent)
+            batches += min(copied, -(-costs.sent // costs.batch_nbytes)) * batch
         nbytes = peak.nbytes - peak.blocks - peak.batches + blocks + batches
         return replace(peak, nbytes=nbytes, blocks=blocks, batches=batches)
 

@@ -335,7 +335,9 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
                 "explain is for an IterableDataset; of a MapDataset, a sampler decides what is read"
             )
         found = dataset.explain(world_size, self.num_workers)
-        return found if self._feed is None else self._feed.explained(dataset, found)
+        return (
+            found if self._feed is None else self._feed.explained(dataset, found, self.pin_memory)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Where the latest iteration is: JSON-able, and small at any scale.
