@@ -180,7 +180,7 @@ HOW = [
 @pytest.mark.parametrize("parts", range(len(PARTS)))
 def test_batches_are_those_of_the_host(parts, gather, device):
     ways = [*itertools.product(HOW, [OVERLAP, {"time": -1}])]
-    for how, overlap in ways if MORE > 1 else ways[::3] + ways[1:2]:
+    for how, overlap in ways if MORE > 1 else ways[::3] + ways[4:5]:
         loader, expected = loaders(device, overlap=overlap, gather=gather, **PARTS[parts], **how)
         for _ in range(2):  # the second epoch may come from what is kept
             assert_same(loader, expected)
