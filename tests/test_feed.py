@@ -400,7 +400,6 @@ def test_page_locked_memory_is_counted_as_torch_allots_it(monkeypatch):
     assert len(asked) == 4
 
 
-@pytest.mark.filterwarnings("ignore:'pin_memory' argument")
 @pytest.mark.parametrize("decode", ["host", "device"])
 @pytest.mark.parametrize("gather", ["host", "device"])
 def test_every_step_on_a_device_with_streams_is_taken(fake, gather, decode):
@@ -455,10 +454,7 @@ def test_streams_are_used_again_in_the_next_epoch(fake):
     fake.Stream = lambda device: made.append(device) or stream(device)
     for gather, count in [("host", 1), ("device", 2)]:
         made.clear()
-        how = feed.Feed.of(
-            windows(), windows()._samples, 0, torch.device("cpu"), 1, gather, None, "host", None,
-            None,
-        )  # fmt: skip
+        how = xtd.DataLoader(windows(), device="cpu", gather=gather)._feed
         there = [how._there() for _ in range(3)]
         assert there[0] is there[1] is there[2]
         assert len(made) == count

@@ -77,9 +77,9 @@ class Feed:
     def of(
         cls,
         dataset: Any,
-        samples: Samples,
         num_workers: int,
         device: Any,
+        *,
         prefetch: int,
         gather: str,
         device_memory: int | str | None,
@@ -89,8 +89,7 @@ class Feed:
     ) -> Feed | None:
         """What a loader is asked for; None where no device is.
 
-        `samples` are those of the dataset; the other parameters are those of
-        `xtorch_data.DataLoader`.
+        The parameters are those of `xtorch_data.DataLoader`; of a ``Subset``, what it is of.
         """
         prefetch = as_prefetch(prefetch)
         for name, value in {"gather": gather, "decode": decode}.items():
@@ -115,7 +114,7 @@ class Feed:
             for what in (what for what, given in asked.items() if given):
                 raise ValueError(f"{what}: give device=, too")
             return None
-        found = as_device(device)
+        found, samples = as_device(device), dataset._samples
         _require_dtypes(samples, found)
         known = stream = nbytes = None
         if decode == "device":

@@ -162,8 +162,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         if num_workers and multiprocessing_context is None:
             multiprocessing_context = "forkserver"
         self._feed = Feed.of(
-            dataset,
-            _ours(dataset)._samples,
+            _ours(dataset),
             num_workers,
             device,
             prefetch=prefetch,
