@@ -80,6 +80,15 @@ def test_what_is_for_other_datasets_is_refused_with_what_serves_instead(given, i
         xtd.DataLoader(make(), **given)
 
 
+@pytest.mark.parametrize("how", [{}, {"device": "cpu"}, {"device": "cpu", "gather": "device"}])
+def test_loaders_within_the_workers_of_another_share_the_epoch(how, as_worker):
+    found = []
+    for number in range(2):
+        as_worker(number, 2)
+        found += [n for batch in xtd.DataLoader(make(), **how) for n in batch.index.tolist()]
+    assert sorted(found) == list(range(17))
+
+
 def test_a_sample_by_number_is_for_another_dataset():
     with pytest.raises(TypeError, match="xtorch_data.MapDataset"):
         make()[0]

@@ -512,7 +512,8 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
 
     def begin_epoch(self) -> int:
         """Take the next epoch; what was resumed is over with the epochs that follow."""
-        epoch = self._epochs.claim()
+        info = torch.utils.data.get_worker_info()
+        epoch = self._epochs.claim() if info is None else self._epochs.claim_in_worker(info)
         self._position.begin(epoch)
         if self._plan.resumed[0] != epoch:
             self._plan = self._plan.afresh()
@@ -591,7 +592,9 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
             stream.pin_blocks()
         elif pinned:
             stream.pin_batches()
-        batches = self._iterate(epoch, 0, 1, 0, gather, stream)
+        info = torch.utils.data.get_worker_info()
+        worker = (0, 1) if info is None else (info.id, info.num_workers)
+        batches = self._iterate(epoch, *worker, 0, gather, stream)
         self._stream.recorder = stream.recorder
         return batches
 
