@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from xtorch_data.device import Streams
 
@@ -33,6 +34,18 @@ def bits_of(tensor):
     if torch.cuda.is_available() and tensor.is_floating_point():  # a cast makes another NaN there
         tensor = tensor.masked_fill(tensor.isnan(), torch.nan)
     return tensor.view(torch.uint8)
+
+
+def assert_same(ours, theirs):
+    """Two epochs hold the same bits, numbers and labels."""
+    ours, theirs = list(ours), list(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one.index, other.index)
+        assert one.keys() == other.keys() and one.skipped == other.skipped
+        for left, right in zip(one, other, strict=True):
+            assert left.dtype == right.dtype and left.shape == right.shape
+            assert torch.equal(bits_of(left), bits_of(right))
+    xr.testing.assert_identical(ours[-1].to_xarray(), theirs[-1].to_xarray())
 
 
 class SlowStream(Streams):

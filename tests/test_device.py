@@ -70,9 +70,7 @@ def test_memory_of_a_batch_is_not_gathered_into_again_while_a_copy_reads_it(pref
     stream, steps = SlowStream(prefetch), random.Random(1)
     kept = []
 
-    for batch, values in zip(
-        on_device(iter(dataset), torch.device("cpu"), prefetch, stream), expected, strict=True
-    ):
+    for batch, values in zip(on_device(iter(dataset), stream, prefetch), expected, strict=True):
         assert torch.equal(batch.x, values)
         if steps.random() < 0.2:
             kept.append((batch, values))
@@ -85,7 +83,7 @@ def test_memory_of_a_batch_is_not_gathered_into_again_while_a_copy_reads_it(pref
 
 def test_memory_is_held_until_the_copy_is_over_if_the_loop_is_left():
     stream = SlowStream(0)
-    batches = on_device(iter(windows()), torch.device("cpu"), 2, stream)
+    batches = on_device(iter(windows()), stream, 2)
     next(batches)
     batches.close()
     assert stream.asked == stream.done == 3
@@ -113,6 +111,8 @@ def test_tensors_lie_on_the_device_as_asked():
             assert batch.x.is_contiguous(memory_format=torch.channels_last)
     with pytest.raises(ValueError, match="memory_format"):
         xtd.DataLoader(dataset, memory_format=torch.channels_last)
+    with pytest.raises(TypeError, match="such as torch.channels_last, not 'channels_last'"):
+        xtd.DataLoader(dataset, device="cpu", memory_format="channels_last")
 
 
 def test_static_tensors_of_a_graph_are_filled_from_batches():

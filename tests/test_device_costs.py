@@ -11,10 +11,14 @@ import pytest
 import torch
 import xarray as xr
 from strategies import MORE
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import xtorch_data as xtd
-from xtorch_data.device import Streams
+from xtorch_data import feed
+from xtorch_data.buffers import allotted
+from xtorch_data.device import PinnedBuffers, Streams
 from xtorch_data.device_gather import DeviceGather
+from xtorch_data.jobs import Lookahead
 
 STEPS, Y, X = 240, 64, 64
 
@@ -66,7 +70,7 @@ WAYS = [*itertools.product(["host", "device"], ["host", "device"], [False, True]
 
 
 @pytest.mark.parametrize(
-    ("gather", "decode", "shuffle"), WAYS if MORE > 1 else WAYS[::3] + WAYS[4:5]
+    ("gather", "decode", "shuffle"), WAYS if MORE > 1 else [WAYS[place] for place in (0, 3, 5, 6)]
 )
 def test_what_is_sent_and_held_is_what_was_predicted(ds, gather, decode, shuffle, monkeypatch):
     counted = Counted(monkeypatch)
@@ -133,6 +137,100 @@ def test_a_loader_without_a_device_explains_as_its_dataset_does(ds):
     samples = xtd.MapDataset(ds, {"time": 8, "y": -1, "x": -1})
     with pytest.raises(TypeError, match="a sampler decides what is read"):
         xtd.DataLoader(samples, batch_size=4).explain()
+
+
+@pytest.mark.parametrize("gather", ["host", "device"])
+def test_batches_are_gathered_as_far_ahead_as_predicted(gather, monkeypatch):
+    """Also with a function of blocks, which takes no part in it."""
+    found, of = [], Lookahead.of
+    monkeypatch.setattr(Lookahead, "of", lambda *args: found.append(of(*args)) or found[-1])
+    ds = xr.Dataset({"v": ("x", np.zeros(40))})
+    dataset = xtd.IterableDataset(ds, {"x": 4}, batch_size=2, preprocess=lambda block: -block)
+    loader = xtd.DataLoader(dataset, device="cpu", gather=gather)
+    loader.explain()
+    predicted = set(found)
+    found.clear()
+    assert [*loader]
+    assert predicted == set(found) == {of(2 * 4 * 8, False)}
+
+
+@pytest.mark.parametrize(
+    ("gather", "memory"), [("device", "1 MB"), ("device", "3 MB"), ("host", "4 MB")]
+)
+def test_page_locked_memory_is_predicted_as_torch_allots_it(ds, gather, memory, monkeypatch):
+    """In powers of two, so that blocks may take more than the memory they were given."""
+    live, most = [], []
+
+    def fresh(buffers, nbytes):
+        array = np.empty(allotted(nbytes), "u1")
+        live.append(array.nbytes)
+        most.append(sum(live))
+        weakref.finalize(array, live.remove, array.nbytes)
+        return array.data
+
+    monkeypatch.setattr(PinnedBuffers, "_fresh", fresh)
+    monkeypatch.setattr(feed, "WITH_STREAMS", ("cpu",))
+    dataset = xtd.IterableDataset(
+        ds, {"time": 5, "y": -1, "x": -1}, batch_size=3, shuffle=True, memory=memory
+    )
+    loader = xtd.DataLoader(dataset, device="cpu", gather=gather)
+    found = loader.explain().peak_memory
+    assert all(len(batch) for batch in loader)
+    plain = xtd.DataLoader(dataset, device="cpu", gather=gather, pin_memory=False).explain()
+    kind = "blocks" if gather == "device" else "batches"
+    predicted = getattr(found, kind)
+    assert 0.5 * predicted <= max(most) <= 1.2 * predicted  # as threads go
+    assert predicted > 1.2 * getattr(plain.peak_memory, kind)
+
+
+class Live(TorchDispatchMode):
+    """Bytes of new tensors that are there at a time."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.live = {tensor.untyped_storage().data_ptr(): 0 for tensor in known}
+        self.most = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in self.live:
+                self.live[storage.data_ptr()] = storage.nbytes()
+                weakref.finalize(storage, self.live.pop, storage.data_ptr())
+        self.most = max(self.most, sum(self.live.values()))
+        return made
+
+
+@pytest.mark.parametrize("inputs", ["i2", ["i2", "i1"], ["i2", "i1", "f4", "also i2"]])
+@pytest.mark.parametrize("gather", ["host", "device"])
+def test_what_passes_while_a_batch_is_decoded_is_what_was_predicted(gather, inputs):
+    rng = np.random.default_rng(0)
+    raw = xr.Dataset(
+        {
+            name: (("t", "x"), rng.integers(-9, 9, (16, 999)).astype(name[-2:]))
+            for name in ("i2", "i1", "f4", "also i2")
+        }
+    )
+    for name in raw.data_vars.keys() - {"f4"}:
+        raw[name].attrs["scale_factor"] = np.float32(0.5)
+    dataset = xtd.IterableDataset(xr.decode_cf(raw), {"x": -1}, inputs=inputs, batch_size=8)
+    loader = xtd.DataLoader(dataset, device="cpu", gather=gather, decode="device")
+    costs = loader.explain().device
+    unpacker = loader._feed._there().unpacker
+    packed = unpacker.signed(next(iter(loader._feed.stream.batches(dataset.plan, 0, [(0, 8)]))))
+    tables = [
+        tensor
+        for groups in unpacker._tables.values()
+        for _, tables in groups
+        if tables is not None
+        for tensor in (tables.values, tables.begins)
+    ]
+    with Live([*packed, *tables]) as live:
+        made = unpacker(packed)
+    sent = sum(tensor.nbytes for tensor in packed)
+    threads = 2 if gather == "device" else 1
+    assert threads * (sent + live.most - made.x.nbytes) == costs.passing
 
 
 def test_batches_that_are_there_at_a_time(ds):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from devices import DEVICES
+from devices import DEVICES, assert_same
 from helpers import anomaly, forecast, twice_plus_one
 
 import xtorch_data as xtd
@@ -33,20 +33,6 @@ def mixed():
             for name, (dtype, axes) in dims.items()
         }
     ).chunk(time=10, x=3)
-
-
-def same(ours, theirs):
-    """Whether two epochs hold the same bits, numbers and labels."""
-    ours, theirs = list(ours), list(theirs)
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        assert torch.equal(one.index, other.index)
-        for left, right in zip(one, other, strict=True):
-            assert left.dtype == right.dtype and left.shape == right.shape
-            left, right = (each.cpu().contiguous().flatten() for each in (left, right))
-            assert torch.equal(left.view(torch.uint8), right.view(torch.uint8))
-    xr.testing.assert_identical(ours[-1].to_xarray(), theirs[-1].to_xarray())
-    return True
 
 
 WINDOWS = [
@@ -75,7 +61,7 @@ def test_batches_are_the_same_bit_for_bit(window, overlap, device):
 
         expected, loader = make(), xtd.DataLoader(make(), device=device, gather="device")
         for _ in range(2):  # the second epoch may come from what is kept
-            assert same(loader, expected), (name, options)
+            assert_same(loader, expected)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -87,7 +73,7 @@ def test_floating_data_is_cast_behind_the_bus(device):
         loader = xtd.DataLoader(
             xtd.IterableDataset(ds, dtype=dtype, **options), device=device, gather="device"
         )
-        assert same(loader, host)
+        assert_same(loader, host)
         assert next(iter(loader)).x.dtype == dtype
 
 
@@ -100,7 +86,7 @@ def test_values_that_lie_backwards_or_between_others_are_cut_as_well():
         loader = xtd.DataLoader(
             xtd.IterableDataset(ds, batch_size=4, **options), device="cpu", gather="device"
         )
-        assert same(loader, xtd.IterableDataset(ds, batch_size=4, **options))
+        assert_same(loader, xtd.IterableDataset(ds, batch_size=4, **options))
 
 
 def test_each_value_is_sent_once(monkeypatch):
@@ -127,6 +113,24 @@ def test_each_value_is_sent_once(monkeypatch):
     assert batches > 7 * sum(sent)
 
 
+@pytest.mark.parametrize("preprocess", [None, lambda block: block.transpose("x", "time")])
+def test_of_data_in_memory_nothing_is_sent_that_lies_between_the_values_of_a_block(
+    preprocess, monkeypatch
+):
+    sent, room = [], DeviceGather._room_for
+    monkeypatch.setattr(
+        DeviceGather, "_room_for", lambda self, nbytes: sent.append(nbytes) or room(self, nbytes)
+    )
+    ds = xr.Dataset({"v": (("time", "x"), np.arange(64 * 512, dtype="f4").reshape(64, 512))})
+    options = {"batch_size": 16, "memory": "20 kB", "preprocess": preprocess}
+    dataset = xtd.IterableDataset(ds, {"time": -1, "x": 8}, **options)
+    loader = xtd.DataLoader(dataset, device="cpu", gather="device")
+    assert_same(loader, xtd.IterableDataset(ds, {"time": -1, "x": 8}, **options))
+    assert len(sent) > 4
+    assert sum(sent) == ds.nbytes
+    assert max(sent) <= loader.explain().device.blocks
+
+
 def test_an_epoch_goes_on_where_it_was_left():
     def make():
         ds = forecast().chunk(time=7)
@@ -140,7 +144,7 @@ def test_an_epoch_goes_on_where_it_was_left():
         pass
     gone_on = make()
     gone_on.load_state_dict(left.state_dict())
-    assert same(gone_on, whole[5:])
+    assert_same(gone_on, whole[5:])
 
 
 def test_chunks_that_cannot_be_read_are_left_out_as_on_the_host():

@@ -16,6 +16,7 @@ from xtorch_data import device as device_module
 from xtorch_data import device_gather, feed
 from xtorch_data.buffers import Buffers
 from xtorch_data.device import PinnedBuffers, Streams, of_this_thread, on_device
+from xtorch_data.device_gather import DeviceGather
 
 WINDOW = {"time": 3, "y": -1, "x": -1}
 
@@ -130,6 +131,77 @@ def test_a_loader_can_be_made_again_from_its_attributes():
     assert torch.equal(next(iter(again)).x, next(iter(loader)).x)
 
 
+@pytest.mark.parametrize(
+    "how", [{}, {"device": "cpu", "prefetch": 3}, {"device": "cpu", "gather": "device"}]
+)
+def test_a_dataset_knows_what_its_loader_has_handed_out(how):
+    """Not what is on the device ahead: with a state of either, nothing is lost."""
+    options = {"batch_size": 2, "shuffle": True}
+    whole = [batch.index.tolist() for batch in windows(**options)]
+    dataset = windows(**options)
+    loader = xtd.DataLoader(dataset, **how)
+    seen = [batch.index.tolist() for _, batch in zip(range(3), loader, strict=False)]
+    assert dataset.state_dict() == loader.state_dict()
+    rest = windows(**options)
+    rest.load_state_dict(dataset.state_dict())
+    assert seen + [batch.index.tolist() for batch in rest] == whole
+
+
+@pytest.mark.parametrize("how", [{}, {"prefetch": 3}, {"gather": "device"}])
+def test_an_error_on_the_device_ends_the_epoch_though_it_is_held(how):
+    ended = []
+
+    def noted(batches):
+        try:
+            yield from batches
+        finally:
+            ended.append(True)
+
+    def wrong(x, y):
+        raise RuntimeError("out of memory")
+
+    dataset = windows(batch_size=2)
+    loader = xtd.DataLoader(dataset, device="cpu", device_transform=wrong, **how)
+    batches = noted(loader._feed.made(dataset, dataset.begin_epoch(), False))
+    with pytest.raises(RuntimeError, match="out of memory") as held:
+        next(loader._feed.moved(batches))
+    assert ended
+    del held
+
+
+@pytest.mark.parametrize("gather", ["host", "device"])
+@pytest.mark.parametrize("decode", ["host", "device"])
+def test_another_default_device_changes_nothing(gather, decode):
+    """As `torch.set_default_device` makes it: new tensors are there if nothing else is said."""
+    raw = forecast().astype("i2")
+    for name in raw.data_vars:
+        raw[name].attrs["scale_factor"] = 0.01
+    ds = xr.decode_cf(raw)
+    expected = [batch.x for batch in xtd.IterableDataset(ds, WINDOW, batch_size=4)]
+    with torch.device("meta"):
+        dataset = xtd.IterableDataset(ds, WINDOW, batch_size=4)
+        loaders = [xtd.DataLoader(dataset, device="cpu", gather=gather, decode=decode)]
+        if gather == decode:
+            loaders += [xtd.DataLoader(dataset)]
+            samples = xtd.MapDataset(ds, WINDOW)
+            loaders += [xtd.DataLoader(samples, batch_size=4)]
+            assert len([*xtd.DataLoader(samples, batch_size=4, shuffle=True)]) == len(expected)
+        found = [[batch.x for batch in loader] for loader in loaders]
+    for each in found:
+        assert all(map(torch.equal, each, expected)) and len(each) == len(expected)
+
+
+def test_batches_are_pinned_on_demand_where_they_stay_on_the_host(monkeypatch):
+    """In memory of their own: nobody knows how long copies that the loop begins will read it."""
+    pinned = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(xtd.Batch, "pin_memory", lambda batch: pinned.append(batch) or batch)
+    assert [*xtd.DataLoader(windows(), pin_memory=True)] == pinned
+    assert pinned
+    pinned.clear()
+    assert [*xtd.DataLoader(windows())] and not pinned
+
+
 def test_bfloat16_is_cast_in_memory_that_is_used_again():
     """So that it is page-locked where batches are."""
     taken = set()
@@ -161,12 +233,13 @@ class FakeModule:
             name="consumer", device=3, wait_event=lambda event: self.note("wait", event.number)
         )
         self.numbers = itertools.count()
+        self.names = itertools.chain(["side", "another side"], itertools.repeat("one more"))
 
     def note(self, *what):
         self.asked.append(what)
 
     def Stream(self, device):  # noqa: N802
-        return SimpleNamespace(name="side", device=device)
+        return SimpleNamespace(name=next(self.names), device=device)
 
     def Event(self, **_):  # noqa: N802
         event = SimpleNamespace(number=next(self.numbers), done=False)
@@ -226,7 +299,7 @@ def test_a_stream_is_waited_for_before_a_batch_is_handed_out(fake):
     streams = Streams.of(torch.device("cpu"))
     on = []
     batches = on_device(
-        iter(windows(targets=None)), torch.device("cpu"), 1, streams,
+        iter(windows(targets=None)), streams, 1,
         lambda batch: on.append(fake.using.name) or batch,
     )  # fmt: skip
     next(batches)
@@ -240,11 +313,36 @@ def test_a_stream_is_waited_for_before_a_batch_is_handed_out(fake):
     ]
 
 
+def test_blocks_are_sent_in_the_order_that_cuda_asks_for(fake, monkeypatch):
+    """Into memory of which no window is cut any more, from memory that is held until it is read."""
+    gather = DeviceGather(torch.device("cpu"), 2**20)
+    copy = torch.Tensor.copy_
+
+    def noted(tensor, *args, **kwargs):
+        fake.note("copy", fake.using.name)
+        return copy(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "copy_", noted)
+    views = {"x": [[np.arange(5.0)], [np.arange(3)]]}
+    loaded = SimpleNamespace(views=views, axes=1, elsewhere=lambda views: views)
+    assert gather.send(loaded).keys() == views.keys()
+    assert fake.asked == [
+        ("set device", torch.device("cpu")),
+        ("record", "another side", 0),  # the stream that cuts windows
+        ("synchronize", 0),
+        ("copy", "side"),
+        ("copy", "side"),
+        ("record", "side", 1),
+        ("synchronize", 1),
+        ("used", "another side"),
+    ]
+
+
 def test_the_host_does_not_run_ahead_of_the_device_without_end(fake):
     """Batches that are in use are as many as there are steps queued: the host waits for these."""
     streams = Streams.of(torch.device("cpu"))
     dataset = windows(targets=None, batch_size=2)
-    batches = on_device(iter(dataset), torch.device("cpu"), 0, streams)
+    batches = on_device(iter(dataset), streams, 0)
     for number, _ in enumerate(batches):
         events = [what[2] for what in fake.asked if what[:2] == ("record", "consumer")]
         waited = [what[1] for what in fake.asked if what[0] == "synchronize"]
@@ -302,7 +400,6 @@ def test_page_locked_memory_is_counted_as_torch_allots_it(monkeypatch):
     assert len(asked) == 4
 
 
-@pytest.mark.filterwarnings("ignore:'pin_memory' argument")
 @pytest.mark.parametrize("decode", ["host", "device"])
 @pytest.mark.parametrize("gather", ["host", "device"])
 def test_every_step_on_a_device_with_streams_is_taken(fake, gather, decode):
@@ -327,6 +424,15 @@ def test_every_step_on_a_device_with_streams_is_taken(fake, gather, decode):
     assert ("set stream" in kinds) == ("set device" in kinds) == (gather == "device")
 
 
+@pytest.mark.parametrize("gather", ["host", "device"])
+def test_memory_is_not_page_locked_where_that_is_not_wanted(fake, gather, tmp_path):
+    forecast().to_zarr(tmp_path, consolidated=False)  # what is in memory is sent from there
+    dataset = xtd.IterableDataset(xtd.open_zarr(tmp_path, consolidated=False), WINDOW)
+    for wanted in (False, True):
+        assert [*xtd.DataLoader(dataset, device="cpu", gather=gather, pin_memory=wanted)]
+        assert bool(fake.pinned) is wanted
+
+
 def test_an_error_says_what_to_do_where_there_is_no_room_for_blocks(monkeypatch):
     empty = torch.empty
 
@@ -348,10 +454,7 @@ def test_streams_are_used_again_in_the_next_epoch(fake):
     fake.Stream = lambda device: made.append(device) or stream(device)
     for gather, count in [("host", 1), ("device", 2)]:
         made.clear()
-        how = feed.Feed.of(
-            windows(), windows()._samples, 0, torch.device("cpu"), 1, gather, None, "host", None,
-            None,
-        )  # fmt: skip
+        how = xtd.DataLoader(windows(), device="cpu", gather=gather)._feed
         there = [how._there() for _ in range(3)]
         assert there[0] is there[1] is there[2]
         assert len(made) == count

@@ -58,6 +58,13 @@ def test_only_our_datasets_are_taken():
     with pytest.raises(TypeError, match="IterableDataset"):
         xtd.DataLoader([1, 2, 3])
 
+    class Doubled(xtd.IterableDataset):
+        def __iter__(self):
+            return (batch.replace(x=2 * batch.x) for batch in super().__iter__())
+
+    with pytest.raises(TypeError, match=r"not Doubled; torch\.utils\.data\.DataLoader takes"):
+        xtd.DataLoader(Doubled(xr.DataArray(np.zeros(9), dims="x"), {"x": 3}))
+
 
 @pytest.mark.parametrize(
     ("given", "instead"),
@@ -71,6 +78,15 @@ def test_only_our_datasets_are_taken():
 def test_what_is_for_other_datasets_is_refused_with_what_serves_instead(given, instead):
     with pytest.raises(TypeError, match=instead):
         xtd.DataLoader(make(), **given)
+
+
+@pytest.mark.parametrize("how", [{}, {"device": "cpu"}, {"device": "cpu", "gather": "device"}])
+def test_loaders_within_the_workers_of_another_share_the_epoch(how, as_worker):
+    found = []
+    for number in range(2):
+        as_worker(number, 2)
+        found += [n for batch in xtd.DataLoader(make(), **how) for n in batch.index.tolist()]
+    assert sorted(found) == list(range(17))
 
 
 def test_a_sample_by_number_is_for_another_dataset():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from devices import DEVICES, SlowStream, bits_of
+from devices import DEVICES, SlowStream, assert_same, bits_of
 from strategies import EXAMPLES, MORE
 
 import xtorch_data as xtd
@@ -83,18 +83,6 @@ def loaders(device="cpu", window=WINDOW, overlap=OVERLAP, ds=None, gather="host"
     data = decoded() if ds is None else ds
     made = [xtd.IterableDataset(data, window, overlap, **options) for _ in range(2)]
     return xtd.DataLoader(made[0], device=device, decode="device", gather=gather), made[1]
-
-
-def assert_same(ours, theirs):
-    """Two epochs hold the same bits, numbers and labels."""
-    ours, theirs = list(ours), list(theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        assert torch.equal(one.index, other.index)
-        assert one.keys() == other.keys() and one.skipped == other.skipped
-        for left, right in zip(one, other, strict=True):
-            assert left.dtype == right.dtype and left.shape == right.shape
-            assert torch.equal(bits_of(left), bits_of(right))
-    xr.testing.assert_identical(ours[-1].to_xarray(), theirs[-1].to_xarray())
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -180,7 +168,7 @@ HOW = [
 @pytest.mark.parametrize("parts", range(len(PARTS)))
 def test_batches_are_those_of_the_host(parts, gather, device):
     ways = [*itertools.product(HOW, [OVERLAP, {"time": -1}])]
-    for how, overlap in ways if MORE > 1 else ways[::3] + ways[1:2]:
+    for how, overlap in ways if MORE > 1 else ways[::3] + ways[4:5]:
         loader, expected = loaders(device, overlap=overlap, gather=gather, **PARTS[parts], **how)
         for _ in range(2):  # the second epoch may come from what is kept
             assert_same(loader, expected)

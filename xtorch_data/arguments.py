@@ -172,7 +172,7 @@ def numpy_dtype(dtype: Any) -> tuple[np.dtype[Any], torch.dtype | None]:
         if not dtype.is_floating_point:
             raise TypeError(f"dtype is that of floating data, not {dtype}")
         try:
-            return torch.empty(0, dtype=dtype).numpy().dtype, None
+            return torch.empty(0, dtype=dtype, device="cpu").numpy().dtype, None
         except TypeError:  # bfloat16 and the like: numpy does not have them
             return np.dtype(np.float32), dtype
     try:

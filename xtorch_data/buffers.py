@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Buffers"]
+__all__ = ["Buffers", "allotted"]
 
 # How many times as large as what is asked for memory may be that is lent.
 LARGER = 1.5
@@ -91,6 +91,11 @@ class Buffers:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Buffers, (self._idle, self._total)
+
+
+def allotted(nbytes: int) -> int:
+    """Bytes that torch takes for so many in page-locked memory: a power of two."""
+    return 1 << (nbytes - 1).bit_length() if nbytes else 0
 
 
 def _give_back(buffers: Buffers, address: int, memory: memoryview) -> None:

@@ -169,8 +169,8 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
 
     _for_loaders = frozenset(
         {
-            "begin_epoch", "begun_by", "functions", "page", "pin_batches", "streaming",
-            "tell_epoch", "with_windows",
+            "batches_of", "begin_epoch", "counted", "functions", "page", "streaming", "tell_epoch",
+            "with_windows",
         }
     )  # fmt: skip
 
@@ -512,7 +512,8 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
 
     def begin_epoch(self) -> int:
         """Take the next epoch; what was resumed is over with the epochs that follow."""
-        epoch = self._epochs.claim()
+        info = torch.utils.data.get_worker_info()
+        epoch = self._epochs.claim() if info is None else self._epochs.claim_in_worker(info)
         self._position.begin(epoch)
         if self._plan.resumed[0] != epoch:
             self._plan = self._plan.afresh()
@@ -566,24 +567,48 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         """
         return Stream(samples, self._plan, None, self.retries, self.on_error == "skip")
 
-    def begun_by(self, stream: Stream, gather: DeviceGather | None) -> Iterator[Batch]:
-        """The next epoch, as a loader wants it made.
+    def batches_of(
+        self,
+        epoch: int,
+        stream: Stream | None = None,
+        gather: DeviceGather | None = None,
+        pinned: bool = False,
+    ) -> Generator[Batch, None, None]:
+        """An epoch that was begun, as a loader wants it made; not counted yet.
 
         Parameters
         ----------
-        stream : Stream
-            What reads it.
+        epoch : int
+            From `begin_epoch`.
+        stream : Stream, optional
+            What reads it; that of the dataset by default.
         gather : DeviceGather, optional
             Cuts windows on a device. Then each batch has a mark of when it is there.
+        pinned : bool
+            Whether what is sent to a device lies in page-locked memory: batches, or blocks.
         """
-        epoch = self.begin_epoch()
-        batches = self._iterate(epoch, 0, 1, 0, gather, stream)
+        stream = stream or self._stream
+        if pinned and gather is not None:
+            stream.pin_blocks()
+        elif pinned:
+            stream.pin_batches()
+        info = torch.utils.data.get_worker_info()
+        worker = (0, 1) if info is None else (info.id, info.num_workers)
+        batches = self._iterate(epoch, *worker, 0, gather, stream)
         self._stream.recorder = stream.recorder
-        return self._position.counted(epoch, batches)
+        return batches
 
-    def pin_batches(self) -> None:
-        """Gather batches in page-locked memory from now on, in this process."""
-        self._stream.pin_batches()
+    def counted(self, epoch: int, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Batches of an epoch that was begun, which count as they are handed out from here.
+
+        Parameters
+        ----------
+        epoch : int
+            From `begin_epoch`.
+        batches : iterator of Batch
+            Its batches, all that is done to them ahead included.
+        """
+        return self._position.counted(epoch, batches)
 
     def _iterate(
         self,

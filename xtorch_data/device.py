@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from .batch import Batch
-from .buffers import Buffers
+from .buffers import Buffers, allotted
 
 __all__ = [
     "PinnedBuffers",
@@ -188,28 +188,23 @@ class PinnedBuffers(Buffers):
 
     def _fresh(self, nbytes: int) -> memoryview:
         memory: np.ndarray[Any, Any] = torch.empty(
-            _allotted(nbytes), dtype=torch.uint8, device="cpu", pin_memory=True
+            allotted(nbytes), dtype=torch.uint8, device="cpu", pin_memory=True
         ).numpy()
         return memory.data
 
     def _idle_memory(self, nbytes: int) -> memoryview | None:
-        return super()._idle_memory(_allotted(nbytes))
+        return super()._idle_memory(allotted(nbytes))
 
     def _make_room(self, nbytes: int) -> None:
-        super()._make_room(_allotted(nbytes))
-
-
-def _allotted(nbytes: int) -> int:
-    return 1 << (nbytes - 1).bit_length()
+        super()._make_room(allotted(nbytes))
 
 
 def on_device(
     batches: Iterator[Batch],
-    device: torch.device,
+    streams: Streams,
     prefetch: int,
-    streams: Streams | None = None,
     then: Then | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches on a device; some are copied while one is in use.
 
     Memory that a copy reads is let go of when the copy is over, which is asked of the device.
@@ -218,20 +213,17 @@ def on_device(
     ----------
     batches : iterator of Batch
         On the host, in page-locked memory where the device has streams.
-    device : torch.device
-        Where they go.
+    streams : Streams
+        Where copies are given to: a stream of the device, beside the one in use.
     prefetch : int
         How many are copied, or have been, ahead of the one in use.
-    streams : Streams, optional
-        Where copies are given to: a stream beside the one in use by default.
     then : callable, optional
         What is made of a batch on the device, on the stream of the copies.
     """
-    beside = Streams.of(device) if streams is None else streams
     under_way: deque[tuple[Mark, Batch]] = deque()
 
     def begin(batch: Batch) -> tuple[Batch, Mark]:
-        moved, reached = beside.copied(batch, then)
+        moved, reached = streams.copied(batch, then)
         under_way.append((reached, batch))
         return moved, reached
 
@@ -240,7 +232,7 @@ def on_device(
             under_way[0][0].synchronize()
         while under_way and under_way[0][0].query():
             under_way.popleft()
-        beside.hand_over(*copy)
+        streams.hand_over(*copy)
         return copy[0]
 
     try:
@@ -250,7 +242,7 @@ def on_device(
             reached.synchronize()
 
 
-def arrived(batches: Iterator[Batch], streams: Streams) -> Iterator[Batch]:
+def arrived(batches: Iterator[Batch], streams: Streams) -> Generator[Batch, None, None]:
     """Batches that were made on a device beside the stream in use, which waits for each."""
     for batch in batches:
         assert batch._arrival is not None

@@ -12,10 +12,12 @@ from .device import BATCHES_QUEUED
 from .epoch import Load
 from .intervals import Interval, total
 from .jobs import Lookahead
-from .packing import Packed
+from .packing import Group, Packed
 from .plan import Plan
 from .prepare import joins
 from .samples import Samples
+from .select import Part
+from .threads import GATHER_THREADS
 
 __all__ = ["DeviceCosts", "device_costs"]
 
@@ -107,18 +109,19 @@ def device_costs(
     each, as_sent = _nbytes(samples), _nbytes(sent_as)
     ahead = prefetch + 1
     if memory is not None:
-        lookahead = Lookahead.of(sent_as.nbytes * size, functions=False)
+        lookahead = Lookahead.of(sent_as.nbytes * size, samples.transformed)
         ahead = lookahead.jobs * lookahead.together
     ready = min(ahead + 1 + BATCHES_QUEUED, -(-count // size))
     passing = 0
     if packed is not None:
-        places = max(
-            math.prod(group.part.sample_shape)
-            for groups in packed.groups.values()
-            for group in groups
-            if group.packings
+        decoded = max(
+            _passing(samples, part, group, apart=len(packed.groups[part.name]) > 1)
+            for part in samples.recipe.parts
+            for group in packed.groups[part.name]
         )
-        passing = min(size, count) * (as_sent + PLACE_BYTES * places)
+        passing = min(size, count) * (as_sent + decoded)
+        if memory is not None:  # batches are made on each of these
+            passing *= min(GATHER_THREADS, -(-count // size))
     sent, blocks = as_sent * count, 0
     if memory is not None:
         blocks, sent = _blocks(sent_as, plan.held_as(sent_as.layouts), epoch, part, memory)
@@ -127,13 +130,26 @@ def device_costs(
     )
 
 
+def _passing(samples: Samples, part: Part, group: Group, apart: bool) -> int:
+    """Bytes that are there while a group of variables of one sample is decoded.
+
+    Beside what is sent and what is made of it. Of several groups, each is decoded by itself.
+    """
+    if not group.packings:
+        return 0
+    nbytes = PLACE_BYTES + (_itemsize(samples, part) if apart else 0)
+    return math.prod(group.part.sample_shape) * nbytes
+
+
+def _itemsize(samples: Samples, part: Part) -> int:
+    cast = samples.recipe.cast
+    return (cast if cast is not None and part.dtype.kind == "f" else part.dtype).itemsize
+
+
 def _nbytes(samples: Samples) -> int:
     """Bytes of the tensors of one sample, as they are handed out."""
-    cast = samples.recipe.cast
     return sum(
-        math.prod(samples.shape(part))
-        * (cast if cast is not None and part.dtype.kind == "f" else part.dtype).itemsize
-        for part in samples.recipe.parts
+        math.prod(samples.shape(part)) * _itemsize(samples, part) for part in samples.recipe.parts
     )
 
 

@@ -47,6 +47,7 @@ def explain(
     num_workers: int,
     on_disk: OnDisk | None = None,
     on_device: bool = False,
+    pinned: bool = False,
 ) -> Explanation:
     """Work out what an epoch will cost.
 
@@ -66,6 +67,8 @@ def explain(
         What of it is kept on disk.
     on_device : bool
         Whether batches are made on a device, of blocks that are sent there.
+    pinned : bool
+        Whether what is sent lies in page-locked memory.
     """
     windows, workers = plan.windows, max(1, num_workers)
     parts = plan.shares(epoch, world_size, num_workers)
@@ -124,6 +127,7 @@ def explain(
             in_worker=num_workers > 0,
             waiting=0 if on_disk is None else on_disk.waiting(data),
             on_device=on_device,
+            pinned=pinned,
         ),
         nbytes_used=int(used),
         nbytes=int(decoded),

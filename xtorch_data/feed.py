@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -28,7 +30,7 @@ from .explain import explain
 from .explanation import Explanation
 from .intervals import Interval, total
 from .packing import Packed, packed
-from .peak import PeakMemory
+from .peak import PeakMemory, batch_nbytes
 from .plan import Plan
 from .samples import Samples
 from .stream import Stream
@@ -75,9 +77,9 @@ class Feed:
     def of(
         cls,
         dataset: Any,
-        samples: Samples,
         num_workers: int,
         device: Any,
+        *,
         prefetch: int,
         gather: str,
         device_memory: int | str | None,
@@ -87,8 +89,7 @@ class Feed:
     ) -> Feed | None:
         """What a loader is asked for; None where no device is.
 
-        `samples` are those of the dataset; the other parameters are those of
-        `xtorch_data.DataLoader`.
+        The parameters are those of `xtorch_data.DataLoader`; of a ``Subset``, what it is of.
         """
         prefetch = as_prefetch(prefetch)
         for name, value in {"gather": gather, "decode": decode}.items():
@@ -96,6 +97,11 @@ class Feed:
                 raise ValueError(f"{name} must be 'host' or 'device', not {value!r}")
         if device_memory is not None and gather == "host":
             raise ValueError("device_memory is for blocks, which are sent with gather='device'")
+        if memory_format is not None and not isinstance(memory_format, torch.memory_format):
+            raise TypeError(
+                "memory_format must be a torch.memory_format, such as torch.channels_last, not "
+                f"{memory_format!r}"
+            )
         if transform is not None and not callable(transform):
             raise TypeError(f"device_transform must be a function of tensors, not {transform!r}")
         if device is None:
@@ -108,7 +114,7 @@ class Feed:
             for what in (what for what, given in asked.items() if given):
                 raise ValueError(f"{what}: give device=, too")
             return None
-        found = as_device(device)
+        found, samples = as_device(device), dataset._samples
         _require_dtypes(samples, found)
         known = stream = nbytes = None
         if decode == "device":
@@ -133,49 +139,45 @@ class Feed:
         """Whether copies are faster from page-locked memory, and go on meanwhile."""
         return self.device.type in WITH_STREAMS
 
-    def made(self, dataset: IterableDataset, pinned: bool) -> Iterator[Batch] | None:
-        """The next epoch, where it is not made as it would be without a device.
+    def made(
+        self, dataset: IterableDataset, epoch: int, pinned: bool
+    ) -> Generator[Batch, None, None]:
+        """The batches of an epoch that was begun, before they are moved.
 
         Parameters
         ----------
         dataset : IterableDataset
             What was asked for.
+        epoch : int
+            Its number.
         pinned : bool
-            Whether batches are gathered in page-locked memory.
+            Whether what is sent may lie in page-locked memory.
         """
-        if self.memory is None and self.packed is None:
-            return None
-        stream, there = self.stream or dataset._stream, self._there()
-        if there.gather is None:
-            if pinned:
-                stream.pin_batches()
-        elif self.pins:
-            stream.pin_blocks()
-        return dataset.begun_by(stream, there.gather)
+        return dataset.batches_of(epoch, self.stream, self._there().gather, pinned and self.pins)
 
-    def moved(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Batches on the device.
+    def moved(self, batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+        """Batches on the device. Whatever goes wrong there ends the epoch at once.
 
         Parameters
         ----------
-        batches : iterator of Batch
+        batches : generator of Batch
             On the host, or made on the device.
         """
         there = self._there()
+        with closing(batches), closing(self._arriving(batches, there)) as arriving:
+            changed: Iterator[Batch] = arriving
+            if self.memory_format is not None:
+                changed = map(partial(_laid_out, there.device, self.memory_format), changed)
+            if self.transform is not None:
+                changed = map(partial(_transformed, self.transform), changed)
+            yield from changed
+
+    def _arriving(self, batches: Iterator[Batch], there: _There) -> Generator[Batch, None, None]:
         if there.gather is not None:
-            batches = arrived(batches, there.streams)
-        else:
-            unpacker = there.unpacker
-            if unpacker is not None:
-                batches = map(unpacker.signed, batches)
-            batches = on_device(batches, there.device, self.prefetch, there.streams, unpacker)
-        if self.memory_format is not None:
-            batches = (
-                batch.to(there.device, memory_format=self.memory_format) for batch in batches
-            )
-        if self.transform is not None:
-            batches = (_transformed(self.transform, batch) for batch in batches)
-        return batches
+            return arrived(batches, there.streams)
+        if there.unpacker is not None:
+            batches = map(there.unpacker.signed, batches)
+        return on_device(batches, there.streams, self.prefetch, there.unpacker)
 
     def _there(self) -> _There:
         """What is on the device of the thread that iterates."""
@@ -184,7 +186,7 @@ class Feed:
             self._devices[device] = _There.of(device, self.packed, self.memory)
         return self._devices[device]
 
-    def explained(self, dataset: IterableDataset, found: Explanation) -> Explanation:
+    def explained(self, dataset: IterableDataset, found: Explanation, pinned: bool) -> Explanation:
         """What the next epoch takes, with what it takes on the device.
 
         Parameters
@@ -193,10 +195,13 @@ class Feed:
             What was asked for.
         found : Explanation
             What it takes without a device.
+        pinned : bool
+            Whether what is sent may lie in page-locked memory.
         """
+        pinned = pinned and self.pins and not found.num_workers
         ranks, epoch = len(found.batches_per_rank), dataset.epoch
-        if self.memory is not None or self.stream is not None:
-            samples = dataset._samples if self.packed is None else self.packed.samples
+        samples = dataset._samples if self.packed is None else self.packed.samples
+        if self.memory is not None or self.stream is not None or pinned:
             stream = self.stream or dataset._stream
             found = explain(
                 samples,
@@ -207,6 +212,7 @@ class Feed:
                 found.num_workers,
                 None if self.stream else dataset._on_disk,
                 on_device=self.memory is not None,
+                pinned=pinned,
             )
         shares = dataset.plan.shares(epoch, ranks, found.num_workers)
         costs = device_costs(
@@ -219,11 +225,14 @@ class Feed:
             self.prefetch,
             self.memory,
         )
-        peak = self._host_peak(found.peak_memory, dataset.plan, costs)
+        batch = batch_nbytes(samples, dataset.plan.batch_size or 1, pinned)
+        peak = self._host_peak(found.peak_memory, dataset.plan, costs, batch)
         nbytes = dataset._samples.nbytes
         return replace(found, sample_nbytes=nbytes, peak_memory=peak, device=costs)
 
-    def _host_peak(self, peak: PeakMemory, plan: Plan, costs: DeviceCosts) -> PeakMemory:
+    def _host_peak(
+        self, peak: PeakMemory, plan: Plan, costs: DeviceCosts, batch: int
+    ) -> PeakMemory:
         """Most bytes on the host, with what is there for the sake of the device."""
         blocks, batches = peak.blocks, peak.batches
         if self.memory is not None:
@@ -231,7 +240,7 @@ class Feed:
             blocks = max(blocks, min(plan.memory, costs.sent))
         elif peak.batches:
             copied = self.prefetch + 1 + COPIES_UNDER_WAY * self.pins
-            batches += min(copied * costs.batch_nbytes, costs.sent)
+            batches += min(copied, -(-costs.sent // costs.batch_nbytes)) * batch
         nbytes = peak.nbytes - peak.blocks - peak.batches + blocks + batches
         return replace(peak, nbytes=nbytes, blocks=blocks, batches=batches)
 
@@ -314,6 +323,10 @@ def _require_dtypes(samples: Samples, device: torch.device) -> None:
             raise TypeError(
                 f"part {part.name!r} has values of dtype {part.dtype}, which MPS does not have"
             )
+
+
+def _laid_out(device: torch.device, memory_format: torch.memory_format, batch: Batch) -> Batch:
+    return batch.to(device, memory_format=memory_format)
 
 
 def _transformed(transform: DeviceTransform, batch: Batch) -> Batch:

@@ -39,7 +39,7 @@ class Lookahead:
 
     @classmethod
     def of(cls, batch_nbytes: int, functions: bool) -> Lookahead:
-        """For batches of some bytes, and whether the user has functions for them."""
+        """For batches of some bytes, and whether functions of the user take part."""
         small = max(1, min(SMALL_BATCHES, JOB_BYTES // max(1, batch_nbytes)))
         return cls(2 if batch_nbytes > LARGE_BATCH_BYTES else 4, 1 if functions else small)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -32,6 +33,12 @@ __all__ = ["DataLoader"]
 
 def _as_is(batch: Batch) -> Batch:
     return batch
+
+
+def _pinned(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+    """Copies that are all the consumer's: what these are made of is gathered into again."""
+    with closing(batches):
+        yield from map(Batch.pin_memory, batches)
 
 
 def _fetched(samples: Fetched) -> Batch:
@@ -74,7 +81,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         gathered in page-locked memory and copied on a stream of their own, ahead of the one in
         use; the stream in use waits for a copy, the host does not.
     prefetch : int
-        Batches that are on the device, or on their way, ahead of the one in use.
+        Batches that are on the device, or on their way, ahead of the one in use. With
+        ``gather="device"`` it says nothing: batches are made there, as far ahead as on the host.
     gather : {"host", "device"}
         Where windows are cut. On the device, each block is sent once, and with it the values that
         overlapping windows share. Batches are the same, bit for bit. It takes a stream without
@@ -154,8 +162,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         if num_workers and multiprocessing_context is None:
             multiprocessing_context = "forkserver"
         self._feed = Feed.of(
-            dataset,
-            _ours(dataset)._samples,
+            _ours(dataset),
             num_workers,
             device,
             prefetch=prefetch,
@@ -249,8 +256,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
                 epoch += 1
             dataset.set_epoch(epoch)
             self._order.begin()
-        elif self.num_workers:
-            dataset.begin_epoch()
+        else:
+            epoch = dataset.begin_epoch()
         if self.num_workers:
             self._epoch[0] = epoch
             # Workers that live on look into shared memory; others are told once, so that an
@@ -260,19 +267,9 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
                 self._user_init_fn = self.worker_init_fn
             self.worker_init_fn = _TellEpoch(told, self._user_init_fn)
             self.generator.manual_seed(_worker_seed(dataset, epoch))
-        batches: Iterator[Batch]
-        if self.num_workers:
-            batches = batches_of_workers(super().__iter__())
-        elif isinstance(dataset, MapDataset):
-            batches = self._ahead(dataset, epoch)
-        else:
-            pinned = self._feed is not None and self._feed.pins and self.pin_memory
-            made = None if self._feed is None else self._feed.made(dataset, pinned)
-            if made is None and pinned:
-                dataset.pin_batches()
-            batches = super().__iter__() if made is None else made
-        if self._feed is not None:
-            batches = self._feed.moved(batches)
+        batches: Iterator[Batch] = self._begun(dataset, epoch)
+        if isinstance(dataset, IterableDataset) and not self.num_workers:
+            batches = dataset.counted(epoch, batches)
         self._position.begin(epoch, taken)
         return self._counted(epoch, batches, taken)
 
@@ -280,9 +277,29 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         yield from self._position.counted(epoch, batches, taken)
         forget_ended()
 
-    def _ahead(self, dataset: MapDataset, epoch: int) -> Iterator[Batch]:
+    def _begun(
+        self, dataset: IterableDataset | MapDataset, epoch: int
+    ) -> Generator[Batch, None, None]:
+        """The batches of an epoch, loaded ahead and moved to the device."""
+        if self.num_workers:
+            with torch.device("cpu"):  # where torch draws their seed, whatever the default
+                batches = batches_of_workers(super().__iter__())
+        elif isinstance(dataset, MapDataset):
+            batches = self._ahead(dataset, epoch)
+        elif self._feed is not None:
+            batches = self._feed.made(dataset, epoch, self.pin_memory)
+        else:
+            batches = dataset.batches_of(epoch)
+            if self._pins():
+                batches = _pinned(batches)
+        return batches if self._feed is None else self._feed.moved(batches)
+
+    def _pins(self) -> bool:
+        return self.pin_memory and torch.accelerator.is_available()
+
+    def _ahead(self, dataset: MapDataset, epoch: int) -> Generator[Batch, None, None]:
         """Batches of a `MapDataset`, without workers."""
-        pinned = self.pin_memory and torch.accelerator.is_available()
+        pinned = self._pins()
 
         def fetch(indices: Sequence[int]) -> Batch:
             batch = dataset.fetch(numbers_behind(self.dataset, indices), epoch)
@@ -317,7 +334,9 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
                 "explain is for an IterableDataset; of a MapDataset, a sampler decides what is read"
             )
         found = dataset.explain(world_size, self.num_workers)
-        return found if self._feed is None else self._feed.explained(dataset, found)
+        return (
+            found if self._feed is None else self._feed.explained(dataset, found, self.pin_memory)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Where the latest iteration is: JSON-able, and small at any scale.
@@ -372,7 +391,7 @@ def _ours(dataset: Any) -> IterableDataset | MapDataset:
     while _gets_items_as(torch.utils.data.Subset, found):
         found = found.dataset
     if _gets_items_as(MapDataset, found) or (
-        found is dataset and isinstance(found, IterableDataset)
+        found is dataset and _is_iterated_as(IterableDataset, found)
     ):
         return cast(IterableDataset | MapDataset, found)
     raise TypeError(
@@ -384,6 +403,11 @@ def _ours(dataset: Any) -> IterableDataset | MapDataset:
 def _gets_items_as(kind: Any, dataset: Any) -> bool:
     """Whether it is of a kind, and not of a subclass that makes samples otherwise."""
     return isinstance(dataset, kind) and type(dataset).__getitems__ is kind.__getitems__
+
+
+def _is_iterated_as(kind: Any, dataset: Any) -> bool:
+    """Whether it is of a kind, and not of a subclass that makes other batches of its own."""
+    return isinstance(dataset, kind) and type(dataset).__iter__ is kind.__iter__
 
 
 def _for_stream(kwargs: dict[str, Any]) -> dict[str, Any]:

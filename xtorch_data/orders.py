@@ -46,7 +46,9 @@ class Shuffled(RandomSampler):
         """Draw the seed of the next pass, unless it is known."""
         if self.seed is None:
             # The attribute, because Accelerate puts a generator there that all ranks share.
-            drawn = torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+            drawn = torch.empty((), dtype=torch.int64, device="cpu").random_(
+                generator=self.generator
+            )
             self.seed = int(drawn.item())
 
     def __iter__(self) -> Iterator[int]:
@@ -55,7 +57,7 @@ class Shuffled(RandomSampler):
         generator = torch.Generator()
         generator.manual_seed(self.seed)
         self.seed = None
-        order = torch.randperm(len(self.data_source), generator=generator).numpy()
+        order = torch.randperm(len(self.data_source), generator=generator, device="cpu").numpy()
         for start in range(0, len(order), AT_ONCE):
             yield from order[start : start + AT_ONCE].tolist()
 

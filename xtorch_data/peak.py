@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import numpy as np
 import xarray as xr
 from dask.system import CPU_COUNT as CORES
 
-from .buffers import LARGER
+from .buffers import LARGER, allotted
 from .chunks import merged
 from .epoch import Load, Stage, shared_box
 from .footprint import Footprint, alike, values_in
@@ -22,7 +23,7 @@ from .prepare import joins
 from .samples import Samples
 from .source_reader import concurrent_reads
 
-__all__ = ["PeakMemory", "peak_memory"]
+__all__ = ["PeakMemory", "batch_nbytes", "peak_memory"]
 
 # Loads that are walked through; in an epoch of many more, they are much the same.
 WALKED_LOADS = 500
@@ -61,7 +62,7 @@ class PeakMemory:
 
 def peak_memory(
     samples: Samples, data: xr.Dataset, plan: Plan, epoch: int, part: Sequence[Interval],
-    in_worker: bool = False, waiting: int = 0, on_device: bool = False,
+    in_worker: bool = False, waiting: int = 0, on_device: bool = False, pinned: bool = False,
 ) -> PeakMemory:  # fmt: skip
     """Work out the peak of a walk over part of an epoch's line.
 
@@ -83,28 +84,31 @@ def peak_memory(
         Bytes that wait until a cache on disk has written them, at most.
     on_device : bool
         Whether batches are made on a device, of blocks that are sent there.
+    pinned : bool
+        Whether what is sent, blocks or else batches, lies in page-locked memory.
     """
     size = plan.batch_size or 1
     recipe = samples.recipe
     batch = samples.nbytes * size
-    lookahead = Lookahead.of(batch, bool(samples.functions()))
+    lookahead = Lookahead.of(batch, samples.transformed)
     most = 0 if on_device else lookahead.jobs * lookahead.together + 1 + PREFETCHED * in_worker
     index = np.dtype(np.int64).itemsize
     cast = 0  # of the batches that are being gathered, before they are cast or transformed
     if recipe.cast is not None or recipe.batch_transform is not None:
-        cast = 2 * batch
-    each = batch
-    if recipe.cast is not None:
-        each = batch * recipe.cast.itemsize // recipe.floating.itemsize
+        cast = 2 * sum(_tensors(samples, size, pinned))
+    each = batch_nbytes(samples, size, pinned)
     places = PLACES + PLACES_OF_AXIS * len(recipe.windows.axes)
     locating = min(total(part), lookahead.together * size) * places * index
 
-    variables = alike(
+    variables = [
         Footprint.of(layout, data.variables[layout.name], samples, plan) for layout in plan.layouts
-    )
+    ]
+    pinned_blocks = pinned and on_device
+    if not pinned_blocks:  # of which each has a size of its own
+        variables = alike(variables)
     decoding = CORES * max((each.scratch for each in variables), default=0)
     lasting = plan.cached or on_device  # blocks hold nothing of each other's memory
-    process = _Process(plan, samples, variables, concurrent_reads(data), lasting)
+    process = _Process(plan, samples, variables, concurrent_reads(data), lasting, pinned_blocks)
     worst = PeakMemory(0, 0, 0, 0)
     for blocks, passing, walked in process.moments(_some(plan.stages(epoch, part), plan)):
         ready = min(most, -(-walked // size))
@@ -113,6 +117,34 @@ def peak_memory(
         if blocks + batches + passing > worst.nbytes:
             worst = PeakMemory(blocks + batches + passing, blocks, batches, passing)
     return worst
+
+
+def batch_nbytes(samples: Samples, size: int, pinned: bool) -> int:
+    """Bytes that the tensors of a batch take.
+
+    Parameters
+    ----------
+    samples : Samples
+        What a sample is.
+    size : int
+        How many.
+    pinned : bool
+        Whether in page-locked memory.
+    """
+    recipe = samples.recipe
+    if recipe.cast is None:
+        return sum(_tensors(samples, size, pinned))
+    plain = _tensors(samples, size * recipe.cast.itemsize, False)
+    tensors = [nbytes // recipe.floating.itemsize for nbytes in plain]
+    return sum(map(allotted, tensors)) if pinned else sum(tensors)
+
+
+def _tensors(samples: Samples, size: int, pinned: bool) -> list[int]:
+    """Bytes that each tensor of a batch takes before it is cast."""
+    tensors = [
+        math.prod(samples.shape(part)) * part.dtype.itemsize * size for part in samples.recipe.parts
+    ]
+    return [allotted(nbytes) for nbytes in tensors] if pinned else tensors
 
 
 def _some(stages: Iterable[Stage], plan: Plan) -> Iterator[Stage]:
@@ -147,11 +179,12 @@ class _Process:
         variables: Sequence[Footprint],
         concurrent: int,
         lasting: bool,
+        pinned: bool,
     ) -> None:
         # Of many variables, most are planned alike.
         self._plan = replace(plan, layouts=tuple(merged(plan.layouts)))
         self._variables = variables
-        self._concurrent, self._lasting = concurrent, lasting
+        self._concurrent, self._lasting, self._pinned = concurrent, lasting, pinned
         self._parts = samples.recipe.parts
         self._transformed = frozenset(samples.recipe.transforms)
         self._lent = 0
@@ -235,6 +268,7 @@ class _Process:
     # As `Buffers`.
 
     def _take(self, nbytes: int) -> int:
+        nbytes = allotted(nbytes) if self._pinned else nbytes
         for size in sorted(self._idle):
             if nbytes <= size <= LARGER * nbytes and self._idle[size]:
                 self._idle[size] -= 1

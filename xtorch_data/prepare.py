@@ -61,6 +61,8 @@ class Preparer:
         Where memory for joined steps comes from.
     lasting : bool
         Whether pieces are kept for later epochs. Then they hold no memory of the load before.
+    sent : bool
+        Whether their memory is sent elsewhere, so that it holds nothing but them.
     """
 
     windows: Windows
@@ -69,6 +71,7 @@ class Preparer:
     transformed: frozenset[str]
     buffers: Buffers
     lasting: bool
+    sent: bool = False
 
     def joins(self, load: Load) -> bool:
         """Whether steps of a load are copied next to those that the load before has handed on."""
@@ -89,6 +92,8 @@ class Preparer:
         tail : tuple of Segment
             What the load before has handed on, if this one carries it.
         """
+        if self.sent:
+            block = _dense(block, self.buffers)
         if not self.windows.axes:
             return [self._piece(piece, (Segment(block, 0, 1),), None) for piece in load.pieces], ()
         dim = self.windows.axes[load.axis].dim
@@ -200,6 +205,19 @@ def can_split(part: Part, dim: Hashable) -> bool:
     indexer = part.indexers.get(dim, slice(None))
     neighbors = isinstance(indexer, slice) and indexer.step in (None, 1)
     return not is_small(part.shape, part.dtype) and neighbors and dim not in part.lacking
+
+
+def _dense(block: xr.Dataset, buffers: Buffers) -> xr.Dataset:
+    """A block without the values of others between its own, as where data in memory is cut."""
+    copies = {}
+    for name, variable in block.data_vars.items():
+        array = variable.to_numpy()
+        begin, stop = np.lib.array_utils.byte_bounds(array)
+        if array.size and stop - begin > array.nbytes:
+            out = buffers.take(array.shape, array.dtype)
+            out[...] = array
+            copies[name] = variable.variable.copy(data=out)
+    return block.assign(copies)
 
 
 def _between(segments: Sequence[Segment], dim: Hashable, start: int, stop: int) -> Tail:

@@ -238,7 +238,7 @@ def _numpy_dtype(tensor: torch.Tensor, path: str, entry: str | None) -> np.dtype
     """Dtype in memory: NumPy's own, or float32 for narrow floating ones that it lacks."""
     import torch
 
-    nothing = torch.empty(0, dtype=tensor.dtype)
+    nothing = torch.empty(0, dtype=tensor.dtype, device="cpu")
     try:
         return nothing.numpy().dtype
     except TypeError as error:

@@ -225,6 +225,11 @@ class Samples:
             recorder,
         )
 
+    @property
+    def transformed(self) -> bool:
+        """Whether functions of the user take part in gathering, which preprocess does not."""
+        return bool(self.recipe.transforms) or self.recipe.batch_transform is not None
+
     def functions(self) -> list[Transform]:
         """The functions of the user."""
         given = [self.preprocess, *self.recipe.transforms.values(), self.recipe.batch_transform]

@@ -103,7 +103,7 @@ class SharedBuffers(Buffers):
     def _new_slot(self, nbytes: int) -> _Slot:
         step = HEADER + -(-nbytes // HEADER) * HEADER
         count = min(max(1, ARENA_BYTES // step), MOST_SLOTS)
-        memory = torch.empty(count * step, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+        memory = torch.empty(count * step, dtype=torch.uint8, device="cpu").share_memory_()  # type: ignore[no-untyped-call]
         arena = _Arena(next(self._arenas), memory, count)
         slot, *others = (_Slot(self, arena, place * step, nbytes) for place in range(count))
         self._slots.setdefault(nbytes, deque()).extend(others)

@@ -125,6 +125,7 @@ class Stream:
             frozenset(recipe.transforms),
             self._block_buffers,
             lasting=self._cache is not None or gather is not None,
+            sent=gather is not None,
         )
         return run(
             plan.stages(epoch, intervals),
@@ -150,7 +151,7 @@ class Stream:
                 else gather.assembly(recipe, count, epoch)
             ),
             plan.batch_size is None,
-            Lookahead.of(self._batch_nbytes, bool(samples.functions())),
+            Lookahead.of(self._batch_nbytes, samples.transformed),
             lambda load: plan.nbytes(load, preparer.joins(load)),
             plan.budget,
             self._cache,

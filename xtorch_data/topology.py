@@ -88,7 +88,7 @@ class Topology:
 
 def shared_integers(count: int) -> torch.Tensor:
     """Zeros, int64, in memory that worker processes share."""
-    return torch.zeros(count, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call,no-any-return]
+    return torch.zeros(count, dtype=torch.int64, device="cpu").share_memory_()  # type: ignore[no-untyped-call,no-any-return]
 
 
 class EpochCounter:

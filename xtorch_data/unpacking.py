@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -79,21 +81,27 @@ class Unpacker:
         return Batch(parts, batch.index, self._labels, self._recipe.labels, batch.skipped)
 
     def _decoded(self, part: Part, batch: Batch, single: bool) -> torch.Tensor:
-        made = []
-        for group, tables in self._tables[part.name]:
-            values = batch[group.part.name]
-            made.append((group, values if tables is None else tables.decode(values)))
-        if len(made) == 1:
-            return made[0][1]
+        groups = self._tables[part.name]
+        if len(groups) == 1:
+            return _values(batch, *groups[0])
         axis = 0 if single else 1  # that of variables: of one variable there is one group
-        first = made[0][1]
-        shape = list(first.shape)
-        shape[axis] = len(part.variables)
-        out = torch.empty(shape, dtype=first.dtype, device=first.device)
-        for group, values in made:
-            for place, variable in zip(group.places, values.unbind(axis), strict=True):
-                out.select(axis, place).copy_(variable)
+        table = next(tables.values for _, tables in groups if tables is not None)
+        shape = [*batch.index.shape, len(part.variables), *part.shape]
+        out = torch.empty(shape, dtype=table.dtype, device=table.device)
+        for group, tables in groups:
+            _put(out, axis, group.places, _values(batch, group, tables))
         return out
+
+
+def _values(batch: Batch, group: Group, tables: _Tables | None) -> torch.Tensor:
+    values = batch[group.part.name]
+    return values if tables is None else tables.decode(values)
+
+
+def _put(out: torch.Tensor, axis: int, places: Sequence[int], values: torch.Tensor) -> None:
+    """Copy variables to their places; when it returns, nothing holds them any more."""
+    for place, variable in zip(places, values.unbind(axis), strict=True):
+        out.select(axis, place).copy_(variable)
 
 
 class _Tables:
@@ -108,7 +116,9 @@ class _Tables:
         self.values = (tables if cast is None else tables.to(cast)).to(device)
         size = len(tables) // len(group.packings)
         # Where the integer 0 is.
-        begins = torch.arange(len(group.packings), dtype=torch.int32) * size + size // 2
+        begins = (
+            torch.arange(len(group.packings), dtype=torch.int32, device="cpu") * size + size // 2
+        )
         self.begins = begins.reshape([-1, *[1] * len(part.shape)] if part.stacked else [1])
         self.begins = self.begins.to(device)
         self.signed = _SIGNED[group.packings[0].dtype.itemsize]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from .batch import Batch
@@ -15,7 +15,7 @@ __all__ = ["batches_of_workers", "how_it_ended"]
 _REAPING_SECONDS = 1.0
 
 
-def batches_of_workers(batches: Any) -> Iterator[Batch]:
+def batches_of_workers(batches: Any) -> Generator[Batch, None, None]:
     """Batches of worker processes; if one has died, an error that says which, and of what."""
     try:
         yield from batches
