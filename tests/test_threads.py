@@ -14,6 +14,7 @@ from xtorch_data import threads as open_threads
 
 @pytest.fixture
 def dataset(tmp_path):
+    gc.collect()  # threads of what other tests have left
     ds = xr.Dataset({"v": ("time", np.arange(4000.0))})
     ds.to_zarr(tmp_path / "v.zarr", encoding={"v": {"chunks": (10,)}}, consolidated=False)
     opened = xtd.open_zarr(tmp_path / "v.zarr", consolidated=False)
