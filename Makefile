@@ -17,7 +17,7 @@ test: $(VENV)/test.installed ## Run the tests, the docstring examples and every 
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not alone"
+	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) * 2)) --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -m alone
 endif
 

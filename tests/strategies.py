@@ -22,7 +22,7 @@ import xtorch_data as xtd
 
 # Ten times as many examples of everything, for who has the time: make test THOROUGH=1
 MORE = 10 if os.environ.get("THOROUGH") else 1
-EXAMPLES = 24 * MORE
+EXAMPLES = 18 * MORE
 
 
 def examples(number):

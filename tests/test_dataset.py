@@ -97,7 +97,7 @@ TAKEN = {way: {way} for way in WAYS} | {"windows copied": {"windows copied", "wi
 
 
 @pytest.mark.parametrize("way", WAYS)
-@examples(20)
+@examples(10)
 @given(case=cases())
 def test_so_it_is_whichever_way_windows_go(way, case, monkeypatch):
     with monkeypatch.context() as patch:
