@@ -194,6 +194,8 @@ def check(case, tmp_path, within=0.1):
         peak, files = counted(dataset, case.epochs)
     found = explained.peak_memory
     assert found.nbytes == found.blocks + found.batches + found.passing
+    if case.kind == "dask":  # whose threads do not always all hold a chunk at the same time
+        within = max(within, 0.15)
     assert found.nbytes == pytest.approx(peak, rel=within)
     if case.kind in ("zarr", "dask"):
         nbytes = 0
