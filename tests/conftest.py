@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import urllib.request
@@ -35,6 +36,10 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 # The fork server, which is started by whoever needs it first, imports torch once for all tests.
 multiprocessing.set_forkserver_preload(["xtorch_data.loader"])
+
+# Started in the background, shells let interrupts be ignored, also in whatever tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

@@ -194,9 +194,8 @@ def check(case, tmp_path, within=0.1):
         peak, files = counted(dataset, case.epochs)
     found = explained.peak_memory
     assert found.nbytes == found.blocks + found.batches + found.passing
-    if case.kind == "dask":  # whose threads do not always all hold a chunk at the same time
-        within = max(within, 0.15)
-    assert found.nbytes == pytest.approx(peak, rel=within)
+    # It is the worst moment: threads do not always all hold a chunk at the same time.
+    assert peak * (1 - within) <= found.nbytes <= peak * (1 + max(within, 0.15))
     if case.kind in ("zarr", "dask"):
         nbytes = 0
         for variable in explained.variables:
