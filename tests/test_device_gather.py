@@ -194,11 +194,8 @@ def test_what_cannot_be_cut_there_is_refused_when_the_loader_is_made():
         loader(device_memory=8)
 
 
-def test_blocks_on_the_device_keep_to_their_memory(monkeypatch):
-    ds = xr.Dataset({"v": (("time", "x"), np.zeros((1600, 50), "f4"))}).chunk(time=20)
-    dataset = xtd.IterableDataset(
-        ds, {"time": 2, "x": -1}, batch_size=5, shuffle=True, memory="100 kB"
-    )
+def watched_stages(monkeypatch):
+    """Every stage that is sent from now on, and after each how many were there."""
     sent, live = [], []
     send = DeviceGather.send
 
@@ -209,6 +206,15 @@ def test_blocks_on_the_device_keep_to_their_memory(monkeypatch):
         return there
 
     monkeypatch.setattr(DeviceGather, "send", watched)
+    return sent, live
+
+
+def test_blocks_on_the_device_keep_to_their_memory(monkeypatch):
+    ds = xr.Dataset({"v": (("time", "x"), np.zeros((1600, 50), "f4"))}).chunk(time=20)
+    dataset = xtd.IterableDataset(
+        ds, {"time": 2, "x": -1}, batch_size=5, shuffle=True, memory="100 kB"
+    )
+    sent, live = watched_stages(monkeypatch)
     needed = dataset.plan.stage_nbytes
     for _ in xtd.DataLoader(dataset, device="cpu", gather="device", device_memory=needed):
         pass
@@ -228,18 +234,9 @@ def test_what_is_cached_on_the_host_is_sent_ahead_as_well(monkeypatch):
         gather="device",
         device_memory=2 * dataset.plan.stage_nbytes,
     )
-    live = []
-    send = DeviceGather.send
-
-    def watched(self, loaded):
-        there = send(self, loaded)
-        sent.append(weakref.ref(there))
-        live.append(sum(each() is not None for each in sent))
-        return there
-
-    monkeypatch.setattr(DeviceGather, "send", watched)
+    sent, live = watched_stages(monkeypatch)
     for _ in range(2):
-        sent, live[:] = [], []
+        sent[:], live[:] = [], []
         for _batch in loader:
             time.sleep(0.002)  # a step, in which the next stage can be sent
         assert 2 <= max(live) <= 3 < len(sent)
