@@ -27,7 +27,7 @@ from .decoders import Decoder, Encoded, copied, decoder_of, scratch
 from .presence import require_array, require_local_array
 from .redact import redacted, words_of
 from .retry import GivenUp, retried_alone
-from .shards import Extent, Index, Shards
+from .shards import Extent, Index, Shards, byte_order
 from .stores import innermost
 
 __all__ = ["ChunkError", "DirectReader"]
@@ -130,7 +130,7 @@ class DirectReader:
             regular = metadata.chunk_grid.to_dict()["name"] == "regular"
             if not regular or type(first) is not zarr.codecs.BytesCodec:
                 return None
-            if dtype.itemsize > 1 and first.endian != zarr.codecs.Endian(sys.byteorder):
+            if dtype.itemsize > 1 and byte_order(first) != sys.byteorder:
                 return None
             # Those of numcodecs are wrapped.
             codecs = [getattr(codec, "_codec", codec) for codec in codecs]

@@ -19,7 +19,7 @@ from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 
 from .retry import GivenUp, given_up
 
-__all__ = ["Extent", "Shards"]
+__all__ = ["Extent", "Shards", "byte_order"]
 
 Index = npt.NDArray[np.uint64]
 Place = tuple[int, ...]
@@ -84,7 +84,7 @@ class Shards:
         if not isinstance(codec, zarr.codecs.ShardingCodec):
             return None
         first, *others = codec.index_codecs
-        if type(first) is not zarr.codecs.BytesCodec or first.endian != zarr.codecs.Endian.little:
+        if type(first) is not zarr.codecs.BytesCodec or byte_order(first) != "little":
             return None
         if len(others) > 1 or any(type(each) is not zarr.codecs.Crc32cCodec for each in others):
             return None
@@ -202,3 +202,12 @@ _alive: weakref.WeakSet[Shards] = weakref.WeakSet()  # between which what is kep
 def _extent(chunks: list[tuple[int, int, Place]]) -> Extent:
     start, stop = chunks[0][0], max(end for _, end, _ in chunks)
     return Extent(start, stop, tuple((place, b - start, e - start) for b, e, place in chunks))
+
+
+def byte_order(codec: zarr.codecs.BytesCodec) -> str | None:
+    """The byte order that a codec writes: "little", "big", or None where values are single bytes.
+
+    Taken from its metadata, text in every release; the attribute is an enum before zarr 3.4.
+    """
+    configuration: Any = codec.to_dict().get("configuration", {})
+    return configuration.get("endian")  # type: ignore[no-any-return]
