@@ -12,6 +12,7 @@ import numpy as np
 
 from .epoch import Line
 from .intervals import Interval, Uneven, cut, share, total, worker_share
+from .redact import printable
 from .windows import Runs
 
 __all__ = ["Position", "Walk", "as_state", "fingerprint", "from_state", "remaining"]
@@ -264,7 +265,8 @@ def require_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
         "subset": "the indices of the Subset",
     }
     different = [
-        f"{reasons.get(name, name)}: {found.get(name)} in the state, {expected.get(name)} here"
+        f"{reasons.get(name, printable(name))}: {found.get(name)!r} in the state, "
+        f"{expected.get(name)!r} here"
         for name in {**expected, **found}
         if found.get(name) != expected.get(name)
     ]
