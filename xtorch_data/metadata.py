@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from numbers import Real
 from typing import Any
@@ -24,7 +25,14 @@ __all__ = ["malformed", "require_all", "require_sound"]
 
 # Errors of programs that took metadata for what it is not, beside ValueError and TypeError, which
 # wrong arguments raise, too.
-MISTAKEN = (ArithmeticError, AttributeError, LookupError, RecursionError, json.JSONDecodeError)
+MISTAKEN = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    json.JSONDecodeError,
+    struct.error,
+)
 # No codec takes a chunk of so many bytes, and no machine has the memory to decode it.
 LARGEST_CHUNK = 2**40
 # Documents that a node has in either format.
@@ -54,7 +62,7 @@ def malformed(store: Any, kwargs: Mapping[str, Any], error: Exception) -> ValueE
         alone where it is that of the store. None where other reasons are more likely.
     """
     if isinstance(error, OSError | ImportError | MemoryError) or not isinstance(
-        error, (*MISTAKEN, ValueError, TypeError)
+        error, (*MISTAKEN, ValueError, TypeError, RuntimeError)
     ):
         return None
     where = f"the Zarr store {printable(redacted(str(store)))}"

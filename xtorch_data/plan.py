@@ -20,7 +20,7 @@ from .choice import BlockSums, Drawn, Kept, Table, factors
 from .chunks import Chunks, Layout
 from .describe import number_of, windows_table
 from .epoch import Line, Load, Stage, run_length
-from .intervals import Interval, Uneven
+from .intervals import Interval, Uneven, total
 from .redact import printable
 from .resume import Part, Walk
 from .windows import IntArray, Windows
@@ -471,7 +471,14 @@ class Plan:
             If it is no state, or of another plan; the message says what differs.
         """
         epoch, walks = resume.from_state(state, self.fingerprint(), strict)
+        if strict:
+            resume.require_possible(self.samples, walks)
         return replace(self, resumed=(epoch, tuple(walks)))
+
+    def require_part(self, epoch: int, part: Part) -> None:
+        """Raise ValueError if a worker has yielded more batches than it has."""
+        mine = self.intervals(epoch, part.rank, part.world_size, part.worker, part.num_workers)
+        resume.require_batches(total(mine), part)
 
     def afresh(self) -> Plan:
         """The plan with nothing resumed."""
