@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -392,4 +393,9 @@ def _plain(value: Any) -> Any:
 def _print(text: Any, figures: Mapping[str, Any], as_json: bool) -> None:
     # JSON leaves one control character as it is.
     shown = json.dumps(figures, indent=2).replace("\x7f", "\\u007f") if as_json else str(text)
-    click.echo(shown if as_json else printable_lines(shown))
+    try:
+        click.echo(shown if as_json else printable_lines(shown))
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # who read it has enough, which click takes for an end
+            raise
+        raise Refused(f"what was found cannot be written: {error.strerror}") from error

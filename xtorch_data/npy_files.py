@@ -37,7 +37,9 @@ class NpyFile:
             )
         try:
             mapped = np.lib.format.open_memmap(path, mode="r")
-        except ValueError as error:
+        except OSError:
+            raise
+        except Exception as error:  # of whatever reads the header as Python
             if "Python objects" in str(error):
                 raise ValueError(
                     f"{shown} holds Python objects, which would have to be unpickled and could run "

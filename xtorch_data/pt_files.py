@@ -183,10 +183,11 @@ class PtFiles:
                 f"{shown} has bytes in its path that are no text, and torch opens none such: "
                 "rename it"
             ) from error
-        except (RuntimeError, EOFError) as error:
-            raise ValueError(
-                f"{shown} is not a whole file of tensors: {printable_lines(str(error))}"
-            ) from error
+        except OSError:
+            raise
+        except Exception as error:  # torch takes what the file says of itself for granted
+            what = f"{type(error).__name__}: {printable_lines(str(error))}"
+            raise ValueError(f"{shown} is not a whole file of tensors: {what}") from error
         return self._as_entries(loaded, path), mapped
 
     def _as_entries(self, loaded: Any, path: str) -> Entries:
