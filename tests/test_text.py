@@ -167,7 +167,8 @@ def test_no_name_attribute_or_label_acts_on_a_terminal_or_a_page(shown, tmp_path
 
 @pytest.mark.filterwarnings("ignore")
 def test_no_path_acts_on_a_terminal(shown, tmp_path, caplog):
-    folder = tmp_path / os.fsdecode(EVIL.encode() + b"\nforged\xff".replace(b"/", b""))
+    # Without line breaks, which newer releases of zarr leave out of paths.
+    folder = tmp_path / os.fsdecode(EVIL.replace("\r", "").encode() + b"\xff")
     folder.mkdir()
     ds, time, place, name = hostile(half="")
     store = folder / "a.zarr"
