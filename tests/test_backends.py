@@ -3,6 +3,7 @@ import importlib.metadata
 import math
 import os
 import pickle
+import random
 import threading
 from pathlib import Path
 
@@ -185,6 +186,35 @@ def test_what_is_no_plain_array_is_refused_by_name(write, message, tmp_path):
         open_npy(tmp_path / "bad.npy")
 
 
+HEADERS = (
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (-2, -3)}",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (7, 3)}",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (4611686018427387904, 4)}",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (True, 3)}",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': 'ab'}",
+    "{'descr': '<f8', 'fortran_order': 'x', 'shape': (2, 3)}",
+    "{'descr': '|O', 'fortran_order': False, 'shape': (2, 3)}",
+    "{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (2,)}",
+    "{'descr': 'garbage', 'fortran_order': False, 'shape': (2, 3)}",
+    "{'descr': '<f8'}",
+    "{'descr",
+    "(" * 5000,
+    "__import__('os').remove('bad.npy')",
+    "\x00\xff",
+)
+
+
+def test_a_header_that_lies_is_refused_by_name(tmp_path):
+    path = tmp_path / "bad.npy"
+    for header in HEADERS:
+        data = f"{header}\n".encode("latin1")
+        length = len(data).to_bytes(2, "little")
+        path.write_bytes(b"\x93NUMPY\x01\x00" + length + data + bytes(48))
+        with pytest.raises(ValueError, match=r"bad\.npy") as info:
+            open_npy(path)
+        assert type(info.value) is ValueError, header
+
+
 def test_arguments_that_do_not_fit_a_file_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((4, 3)))
     np.savez(tmp_path / "a.npz", a=np.zeros(3))
@@ -319,6 +349,28 @@ class Thing:
 def test_what_is_no_sample_is_refused_by_name(content, message, tmp_path):
     with pytest.raises(ValueError, match=f"(?s)s000.pt.*{message}"):
         open_pt(saved(tmp_path / "bad", [content]))
+
+
+def test_a_damaged_file_of_tensors_is_refused_by_name(tmp_path):
+    path, rng = tmp_path / "a.pt", random.Random(3)
+    content = {"x": torch.arange(6.0), "y": torch.ones(2)}
+    torch.save(content, path)
+    zipped = path.read_bytes()
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    refused = 0
+    for whole in (zipped, path.read_bytes()):
+        for _ in range(60):
+            damaged = bytearray(whole[: rng.choice([len(whole), rng.randrange(len(whole))])])
+            for _ in range(3):
+                damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+            path.write_bytes(damaged)
+            try:
+                open_pt(path).load()
+            except ValueError as error:
+                assert type(error) is ValueError
+                assert "a.pt" in str(error)
+                refused += 1
+    assert refused > 60
 
 
 def test_entries_that_hold_no_tensor_can_be_left_out(tmp_path):

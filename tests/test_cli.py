@@ -1,6 +1,8 @@
 """The command line, compared with what the library says."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -16,7 +18,7 @@ from helpers import forecast
 
 import xtorch_data as xtd
 import xtorch_data.verification
-from xtorch_data.cli import main
+from xtorch_data.cli import Refused, main
 from xtorch_data.lazy import codec_pipeline
 
 WINDOWS = ["--input-dims", "time=8,y=-1", "--input-dims", "x=-1", "--input-overlap", "time=7"]
@@ -242,3 +244,27 @@ def test_it_is_a_module_too():
     command = [sys.executable, "-m", "xtorch_data", "--version"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert output == f"xtorch-data, version {xtd.__version__}\n"
+
+
+def test_who_reads_the_output_may_stop_and_there_may_be_no_room_for_it(tmp_path, monkeypatch):
+    forecast().to_zarr(tmp_path / "a.zarr", consolidated=False)
+    arguments = ["explain", str(tmp_path / "a.zarr"), "--input-dims", "time=8"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "xtorch_data", *arguments]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("click.echo", full)
+        with pytest.raises(Refused, match="cannot be written: No space left"):
+            main(arguments, standalone_mode=False)
+    for environment in ({"COLUMNS": "10"}, {"NO_COLOR": "1"}, {"TERM": "dumb"}, {"LC_ALL": "C"}):
+        with monkeypatch.context() as patched:
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            assert run(*arguments).startswith("140 of 140 samples")

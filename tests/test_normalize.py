@@ -909,6 +909,106 @@ def test_files_of_other_kinds_are_refused(tmp_path):
         xtd.Normalize({5: 1.0}, {5: 1.0}).save(tmp_path / "c.json")
 
 
+WRONG_JSON = {  # where, what is put there, what the message says
+    "no labels": (("labels",), None, "no 'labels'"),
+    "labels a list": (("labels",), [1], "no 'labels'"),
+    "label values missing": (
+        ("labels", "level"),
+        {"dtype": "<i8"},
+        "'level', which has no 'values'",
+    ),
+    "label dtype": (("labels", "level", "dtype"), "object", "'level'"),
+    "label dtype unknown": (("labels", "level", "dtype"), 7, "'level'"),
+    "labels as text": (("labels", "level", "values"), ["a", "b"], "'level'"),
+    "labels not whole": (("labels", "level", "values"), [1.5, 2.5], "'level'"),
+    "labels twice": (("labels", "level", "values"), [850, 850], "'u'"),
+    "fewer labels": (("labels", "level", "values"), [850], "level"),
+    "no variables": (("variables",), {}, "variables"),
+    "variables a list": (("variables",), [], "no 'variables'"),
+    "a variable a number": (("variables", "u"), 3, "no 'variables'"),
+    "no std": (("variables", "u", "std"), KeyError, "'u', which has no 'std'"),
+    "no dims": (("variables", "u", "dims"), KeyError, "'u', which has no 'dims'"),
+    "dims a text": (("variables", "u", "dims"), "level", "'u'"),
+    "other dims": (("variables", "u", "dims"), ["time"], "'u'"),
+    "more dims": (("variables", "u", "dims"), ["level", "time"], "'u'"),
+    "attrs": (("variables", "u", "attrs"), [], "'u'"),
+    "text": (("variables", "u", "mean"), ["1", "2"], "'u'.*'1' is no number"),
+    "bool": (("variables", "u", "mean"), [True, 2], "'u'.*True is no number"),
+    "ragged": (("variables", "u", "mean"), [[1], 2], "'u'"),
+    "huge": (("variables", "u", "mean"), [10**400, 2], "'u'"),
+    "infinite": (("variables", "u", "mean"), [float("inf"), 2], "'u' is infinite"),
+    "negative": (("variables", "u", "std"), [-1, 2], "'u' is negative"),
+    "nothing": (("variables", "u", "std"), [None, None], "std of 'u' is NaN"),
+    "NaN": (("variables", "u", "mean"), [float("nan")] * 2, "mean of 'u' is NaN"),
+    "format": (("format",), "xtorch_data.Normalize 2", "not written by"),
+}
+
+
+def test_a_malformed_file_is_refused_by_name_and_variable(tmp_path):
+    level = xr.DataArray([1.0, 2.0], {"level": [850, 500]})
+    normalize = xtd.Normalize({"u": level}, {"u": level})
+    path = tmp_path / "statistics.json"
+
+    def refused(message):
+        with pytest.raises(ValueError, match=rf"{path.name}[: ](.|\n)*{message}") as info:
+            xtd.Normalize.load(path)
+        assert type(info.value) is ValueError
+
+    for where, value, message in WRONG_JSON.values():
+        normalize.save(path)
+        content = json.loads(path.read_text())
+        inner = content
+        for key in where[:-1]:
+            inner = inner[key]
+        if value is KeyError:
+            del inner[where[-1]]
+        else:
+            inner[where[-1]] = value
+        path.write_text(json.dumps(content))
+        refused(message)
+    for raw in (
+        b"",
+        b"\xff\xfe{",
+        b"[" * 100_000,
+        b"null",
+        b"[]",
+        b'"format"',
+        b"\x89HDF\r\n\x1a\n",
+    ):
+        path.write_bytes(raw)
+        refused("")
+    path.unlink()
+    path.mkdir()
+    refused("is a folder")
+
+    path = tmp_path / "statistics.nc"
+    normalize.save(path)
+    whole = path.read_bytes()
+    good = xr.load_dataset(path, decode_cf=False)
+    for name, changed in {
+        "scalar": good.assign(u=1.0),
+        "text": good.assign(u=good.u.astype(str)),
+        "no labels": good.drop_vars("statistic"),
+        "other labels": good.assign_coords(statistic=["mean", "spread"]),
+        "one": good.isel(statistic=[0]),
+        "dims differ": good.assign(v=("level", [1.0, 2.0])),
+        "first dim": good.transpose(),
+        "empty": good.drop_vars("u"),
+        "negative": -good,
+        "dates": good.assign_coords(level=("level", [1, 2], {"units": "days since garbage"})),
+    }.items():
+        changed.attrs = good.attrs
+        path.unlink()
+        changed.to_netcdf(path)
+        refused("'u'" if name in ("scalar", "text", "negative") else "")
+    for raw in (b"", b"garbage", whole[: len(whole) // 2], b"CDF\x01\0\0"):
+        path.write_bytes(raw)
+        refused("")
+    path.unlink()
+    path.mkdir()
+    refused("is a folder")
+
+
 def test_it_goes_to_worker_processes():
     normalize, ds = known("level")
     copy = pickle.loads(pickle.dumps(normalize))

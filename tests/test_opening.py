@@ -1,11 +1,15 @@
 import asyncio
 import json
 import pickle
+import random
 import threading
 import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
+import torch
 import xarray as xr
 import zarr
 from helpers import forecast
@@ -158,3 +162,134 @@ def test_warnings_are_heard_after_threads_have_opened_stores(tmp_path):
             store.may.set()
             each.result(10)
         warnings.warn("still heard", stacklevel=1)
+
+
+JUNK = (
+    None, True, 0, -1, 1, 7, 2**31, 10**18, 10**30, 0.5, float("nan"), float("inf"), "", "0", "a",
+    "float32", "<i4", "|O", "days since garbage", [], [0], [1, 2], [-4, 5], [None], ["a", "b"], {},
+    {"name": "zstd"}, {"name": "bytes", "configuration": {"endian": "big"}}, {"id": "blosc"},
+)  # fmt: skip
+ATTRIBUTES = ("scale_factor", "add_offset", "_FillValue", "units", "missing_value", "coordinates")
+
+
+def mutated(document, rng):
+    """Metadata in which a value was replaced or removed, or an attribute added."""
+    document = json.loads(json.dumps(document))
+    places = []
+
+    def walk(inner):
+        keys = range(len(inner)) if isinstance(inner, list) else list(inner)
+        for key in keys:
+            places.append((inner, key))
+            if isinstance(inner[key], (dict, list)):
+                walk(inner[key])
+
+    walk(document)
+    if rng.random() < 0.25:
+        attributes = document.get("attributes", document)
+        attributes[rng.choice(ATTRIBUTES)] = rng.choice(JUNK)
+        return document
+    inner, key = rng.choice(places)
+    if rng.random() < 0.2:
+        del inner[key]
+    else:
+        inner[key] = rng.choice(JUNK)
+    return document
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_metadata_of_any_kind_gives_the_values_of_xarray_or_an_error_that_names_the_store(
+    tmp_path, zarr_format
+):
+    path, rng = tmp_path / "a.zarr", random.Random(zarr_format)
+    values = np.arange(48.0, dtype="float32").reshape(8, 6)
+    ds = xr.Dataset({name: (("time", "x"), values + at) for at, name in enumerate("tu")})
+    ds = ds.chunk(time=4, x=6)
+    ds.to_zarr(path, zarr_format=zarr_format, consolidated=False)
+    files = [path / "t" / name for name in ("zarr.json", ".zarray", ".zattrs")]
+    files = [file for file in files if file.exists()]
+    whole = {file: json.loads(file.read_text()) for file in files}
+    kinds = Counter()
+    for _ in range(80):
+        file = rng.choice(files)
+        content = json.dumps(mutated(whole[file], rng))
+        file.write_text(content)
+        try:
+            opened = xtd.open_zarr(path, consolidated=False)
+            dataset = xtd.IterableDataset(opened, {"time": 2, "x": -1}, batch_size=4)
+            found = torch.cat([batch.x for batch in dataset]).numpy()
+        except (ValueError, OSError, xtd.ReadError) as error:
+            shown = f"{error}{getattr(error, '__notes__', '')}"
+            assert "a.zarr" in shown or "'t'" in shown, (content, shown)
+            kinds[type(error).__name__] += 1
+        else:
+            plain = xr.open_zarr(path, consolidated=False, chunks=None)
+            for number, sample in enumerate(found):
+                window = plain[list(opened.data_vars)].isel(dataset.windows[number])
+                repeated = xr.broadcast(*window.values())  # along windowed dims that one lacks
+                expected = np.stack([each.transpose("time", "x").values for each in repeated])
+                expected = expected.astype("float32").reshape(sample.shape)
+                np.testing.assert_allclose(sample, expected, rtol=1e-6)
+            kinds["same"] += 1
+        file.write_text(json.dumps(whole[file]))
+    assert kinds["same"] > 10 and kinds["ValueError"] > 20, kinds
+
+
+WRONG_METADATA = {
+    "chunk of 0 steps": {"chunk_grid": {"chunk_shape": [0, 6]}},
+    "chunks of another rank": {"chunk_grid": {"chunk_shape": [4]}},
+    "negative": {"shape": [-8, 6]},
+    "huge": {"shape": [10**30, 6]},
+    "chunks larger than memory": {"chunk_grid": {"chunk_shape": [10**6, 10**6]}},
+    "codec": {"codecs": [{"name": "unknown"}]},
+    "dtype": {"data_type": "float1"},
+    "fill": {"fill_value": "abc"},
+    "dims": {"dimension_names": ["time"]},
+    "no dims": {"dimension_names": None},
+    "scale": {"attributes": {"scale_factor": "two"}},
+    "offset": {"attributes": {"add_offset": {}}},
+    "fill value": {"attributes": {"_FillValue": "?"}},
+    "units": {"attributes": {"units": "days since garbage"}},
+    "no shape": {"shape": KeyError},
+    "no JSON": b"{",
+    "nothing": b"",
+    "no text": b"\xff\xfe",
+}
+
+
+@pytest.mark.filterwarnings("ignore:Object at:UserWarning", "ignore:Array '.*stored chunk shape")
+def test_malformed_metadata_is_refused_by_store_and_variable(tmp_path):
+    ds = xr.Dataset({name: (("time", "x"), np.ones((8, 6))) for name in "tu"})
+    path = tmp_path / "a.zarr"
+    ds.to_zarr(path, consolidated=False)
+    document = path / "t" / "zarr.json"
+    whole = document.read_text()
+    for name, change in WRONG_METADATA.items():
+        content = json.loads(whole)
+        if isinstance(change, bytes):
+            document.write_bytes(change)
+        else:
+            for key, value in change.items():
+                if value is KeyError:
+                    del content[key]
+                elif key == "chunk_grid":
+                    content[key]["configuration"] = value
+                elif key == "attributes":
+                    content[key] |= value
+                else:
+                    content[key] = value
+            document.write_text(json.dumps(content))
+        if name == "chunk of 0 steps" and zarr.open_array(document.parent).chunks[0]:
+            continue  # newer releases of zarr read it as 1, with a warning
+        for opens in (str, zarr.open_group, xr.open_zarr):
+            try:
+                given = opens(path)
+            except Exception:  # which another library has refused
+                continue
+            if opens is xr.open_zarr and "t" not in given:
+                continue  # with a warning
+            with pytest.raises(ValueError, match="'t'") as info:
+                xtd.IterableDataset(xtd.open_zarr(given) if opens is str else given, {"time": 2})
+            assert type(info.value) is ValueError, name
+            assert "a.zarr" in str(info.value) or name == "no dims"

@@ -238,3 +238,82 @@ def test_an_epoch_that_is_set_again_after_it_was_resumed_is_whole():
     assert len(list(dataset)) == 20
     dataset.set_epoch(0)
     assert len(dataset) == len(list(dataset)) == 20
+
+
+WRONG_NUMBERS = (None, "1", 1.5, True, -1, 2**70, [1], {})
+
+
+def changed(state, *where, value=KeyError):
+    """A copy of a state, as JSON keeps it, in which something is another or missing."""
+    copy = json.loads(json.dumps(state))
+    inner = copy
+    for key in where[:-1]:
+        inner = inner[key]
+    if value is KeyError:
+        del inner[where[-1]]
+    else:
+        inner[where[-1]] = value
+    return copy
+
+
+def test_a_malformed_state_is_refused_and_says_what_is_wrong():
+    ds = xr.Dataset({"a": ("time", np.arange(40.0))})
+    dataset = xtd.IterableDataset(ds, {"time": 1}, batch_size=4, shuffle=True)
+    iterator = iter(dataset)
+    next(iterator), next(iterator)
+    state = dataset.state_dict()
+    iterator.close()
+    names = "world_size", "num_workers", "batch_size", "uneven", "drop_last", "batches"
+
+    def refused(state, message, taker=dataset, strict=True):
+        with pytest.raises(ValueError, match=message) as info:
+            taker.load_state_dict(state, strict=strict)
+        assert type(info.value) is ValueError
+
+    for each in (None, 3, "state", [], {}, [1, 2], *(changed(state, key) for key in state)):
+        refused(each, "not a state of an xtorch_data dataset")
+    for value in (None, 2, "1", [1]):
+        refused(changed(state, "version", value=value), "version")
+    for strict in (True, False):
+        for value in WRONG_NUMBERS:
+            refused(changed(state, "epoch", value=value), "epoch is .* in the state", strict=strict)
+            for place in (0, 1, 2, 5):
+                wrong = changed(state, "walks", 0, place, value=value)
+                refused(wrong, f"{names[place]} is .* in the state", strict=strict)
+        for value in (None, 3, "other", ["drop"]):
+            refused(changed(state, "walks", 0, 3, value=value), "uneven is", strict=strict)
+        for value in (None, 1, "yes"):
+            refused(changed(state, "walks", 0, 4, value=value), "drop_last is", strict=strict)
+        for value in (None, "walks", 3, [3], [None], [[1, 2]], ["abcdef"], [[*range(9)]]):
+            refused(changed(state, "walks", value=value), "walks|values of", strict=strict)
+        refused(changed(state, "walks", 0, 0, value=2**40), "1099511627776 ranks", strict=strict)
+        refused(changed(state, "dataset", value=[1]), "'dataset' a mapping", strict=strict)
+    refused(changed(state, "walks", 0, 5, value=11), "40 samples on 1 ranks make 10 batches of 4")
+    refused(changed(state, "dataset", "seed"), "another dataset")
+    refused({**state, "part": [0, 1, 0, 1, 4, "drop", False, 1]}, "taken in a loader worker")
+
+    # Of what is refused nothing is kept: the true state gives the rest.
+    dataset.load_state_dict(json.loads(json.dumps(state)))
+    rest = torch.cat([batch.index for batch in dataset]).tolist()
+    every = xtd.IterableDataset(ds, {"time": 1}, batch_size=4, shuffle=True)
+    assert rest == torch.cat([batch.index for batch in every]).tolist()[8:]
+
+    samples = xtd.MapDataset(ds, {"time": 1})
+    loader = xtd.DataLoader(samples, batch_size=4, shuffle=True)
+    iterator = iter(loader)
+    next(iterator)
+    state = loader.state_dict()
+    for each in (None, 3, [], {}, *(changed(state, key) for key in state)):
+        refused(each, "not a state of a loader of a MapDataset", loader)
+    for value in WRONG_NUMBERS:
+        for key in ("epoch", "batches"):
+            refused(changed(state, key, value=value), f"{key} is .* in the state", loader)
+        if value != -1:
+            refused(changed(state, "order", "seed", value=value), "seed of the order", loader)
+    refused(changed(state, "batches", value=11), "an epoch has 10", loader)
+    refused(changed(state, "order", value={}), "lacks the seed", loader)
+    refused(changed(state, "order", value=[1]), "'order' one or None", loader)
+    refused(changed(state, "dataset", value=3), "'dataset' must be a mapping", loader)
+    loader.load_state_dict(json.loads(json.dumps(state)))
+    rest = torch.cat([batch.index for batch in loader]).tolist()
+    assert rest == torch.cat([batch.index for batch in iterator]).tolist()

@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from .intervals import Interval
+from .redact import printable
 from .windows import Axis, IntArray
 
 __all__ = ["Along", "Gap"]
@@ -78,7 +79,7 @@ class Along:
         except (TypeError, ValueError, KeyError) as error:
             raise TypeError(
                 f"at={label!r} cannot be compared with the coordinate {self.axis.dim!r}, which "
-                f"goes from {index[0]} to {index[-1]}: {error}"
+                f"goes from {printable(index[0])} to {printable(index[-1])}: {printable(error)}"
             ) from error
 
     def before(self, position: int, gap: Gap) -> int:
@@ -129,11 +130,14 @@ class Along:
             elif isinstance(index, xr.CFTimeIndex):
                 return pd.Timedelta(gap).to_pytimedelta()
         except (TypeError, ValueError) as error:
-            raise ValueError(f"gap={gap!r} is not understood as a time: {error}") from error
+            raise ValueError(
+                f"gap={gap!r} is not understood as a time: {printable(error)}"
+            ) from error
         wanted = "a float in its units" if numeric else "a time such as '14D'"
         raise TypeError(
             f"gap={gap!r} does not fit the coordinate {self.axis.dim!r}, which goes from "
-            f"{index[0]} to {index[-1]}: give steps as an integer or, if it is apt, {wanted}"
+            f"{printable(index[0])} to {printable(index[-1])}: give steps as "
+            f"an integer or, if it is apt, {wanted}"
         )
 
     def _sorted(self, what: str) -> pd.Index[Any]:

@@ -16,6 +16,7 @@ from .choice import Table
 from .chunks import Layout
 from .covered import places_covered, wanted_along
 from .plan import Plan
+from .redact import printable
 from .windows import Windows
 
 __all__ = ["amplification_of", "chunks_unsaid", "used_nbytes", "warn_of_chunks"]
@@ -94,7 +95,7 @@ def warn_of_chunks(plan: Plan, data: xr.Dataset, stacklevel: int = 3) -> None:
         return
     chunks = max(stored, key=lambda layout: layout.itemsize)
     dims = [dim for dim in data[chunks.name].dims if dim in chunks.chunks]
-    sizes = " × ".join(f"{dim} {chunks.chunks[dim].largest}" for dim in dims)
+    sizes = " × ".join(f"{printable(dim)} {chunks.chunks[dim].largest}" for dim in dims)
     warnings.warn(
         f"an epoch decodes {format_bytes(int(times * used))} of the store to use "
         f"{format_bytes(used)}, {times:.1f} times as much: chunks such as those of "

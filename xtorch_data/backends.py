@@ -14,7 +14,7 @@ from xarray.core import indexing
 
 from .npy_files import NpyFile
 from .pt_files import PtFiles, file_names
-from .redact import redacted
+from .redact import printable, redacted
 
 __all__ = ["NpyBackendEntrypoint", "PtBackendEntrypoint"]
 
@@ -73,7 +73,8 @@ class NpyBackendEntrypoint(BackendEntrypoint):
             return _dataset({label: _lazy(own, _NpyArray(file))}, drop_variables, path)
         if name is not None:
             raise ValueError(
-                f"name={name!r} names one array, but {path} has records of {list(file.fields)}"
+                f"name={name!r} names one array, but {printable(path)} has records of "
+                f"{list(file.fields)}"
             )
         variables: dict[Hashable, xr.Variable] = {}
         for field, dtype in file.fields.items():
@@ -149,7 +150,9 @@ class PtBackendEntrypoint(BackendEntrypoint):
         files = PtFiles(paths, frozenset(dropped))
         entries = files.first
         if name is not None and None not in entries:
-            raise ValueError(f"name={name!r} names one tensor, but {paths[0]} has {list(entries)}")
+            raise ValueError(
+                f"name={name!r} names one tensor, but {printable(paths[0])} has {list(entries)}"
+            )
         given = _dims_of_entries(dims, list(entries), paths[0])
         if name is None:
             name = os.path.basename(folder) if folder else _stem(paths[0])
@@ -162,8 +165,8 @@ class PtBackendEntrypoint(BackendEntrypoint):
                 continue
             if "sample" in (label, *own):
                 raise ValueError(
-                    f"'sample' is the dim along the files, but {paths[0]} has a variable or dim of "
-                    "that name"
+                    f"'sample' is the dim along the files, but {printable(paths[0])} has a "
+                    "variable or dim of that name"
                 )
             chunks = (1, *like.shape)  # a file is read as a whole
             variable = _lazy(("sample", *own), _PtArray(files, entry, stacked=True))
@@ -303,8 +306,8 @@ def _dims(
     names = (given,) if isinstance(given, str) or not isinstance(given, Sequence) else tuple(given)
     if len(names) != len(shape) or len(set(names)) != len(names):
         raise ValueError(
-            f"dims must name {len(shape)} different dims for {path}, an array of shape {shape}; "
-            f"got {given!r}"
+            f"dims must name {len(shape)} different dims for {printable(path)}, an array of "
+            f"shape {shape}; got {given!r}"
         )
     return names
 
@@ -315,12 +318,14 @@ def _dims_of_entries(dims: Any, entries: Sequence[str | None], path: str) -> Map
         return {}
     if entries == [None]:
         if isinstance(dims, Mapping):
-            raise ValueError(f"dims must be a sequence of names, for {path} holds one tensor")
+            raise ValueError(
+                f"dims must be a sequence of names, for {printable(path)} holds one tensor"
+            )
         return {None: dims}
     if not isinstance(dims, Mapping) or not set(dims) <= set(entries):
         raise ValueError(
-            f"dims must be a mapping with keys of {list(entries)}, the entries of {path}; "
-            f"got {dims!r}"
+            f"dims must be a mapping with keys of {list(entries)}, the entries of "
+            f"{printable(path)}; got {dims!r}"
         )
     return dims
 
@@ -355,9 +360,9 @@ def _sample_files(given: Any) -> tuple[list[str], str | None]:
             paths = sorted(glob.glob(folder, recursive=True))
             folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
         else:
-            raise FileNotFoundError(f"no such file or folder: {folder}")
+            raise FileNotFoundError(f"no such file or folder: {printable(folder)}")
     if not paths:
-        raise FileNotFoundError(f"there is no .pt file: {where}")
+        raise FileNotFoundError(f"there is no .pt file: {printable(where)}")
     return paths, folder
 
 

@@ -17,6 +17,7 @@ from . import html
 from .describe import number_of, shape_of
 from .labels import Labels, PartLabels
 from .plot_batch import SampleArray, plot_samples
+from .redact import printable
 from .shared import shareable
 from .windows import Windows
 
@@ -94,7 +95,7 @@ class Batch:
 
     def __repr__(self) -> str:
         parts = ", ".join(
-            f"{name}: {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+            f"{printable(name)}: {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
             + (f" on {tensor.device}" if tensor.device.type != "cpu" else "")
             for name, tensor in self._parts.items()
         )
@@ -112,7 +113,7 @@ class Batch:
             rows.append(
                 (
                     name,
-                    ", ".join(map(str, labels.variables)),
+                    ", ".join(map(printable, labels.variables)),
                     shape_of(tensor.shape, dims),
                     str(tensor.dtype).removeprefix("torch."),
                     f"{tensor.device}{', pinned' * pinned}",
@@ -257,7 +258,7 @@ class Batch:
             ):
                 sizes = ["sample"] * self.index.ndim
                 sizes += [f"{len(labels.variables)} variables"] * labels.stacked
-                expected = ", ".join([*sizes, *map(str, labels.dims)])
+                expected = ", ".join([*sizes, *map(printable, labels.dims)])
                 raise ValueError(
                     f"part {name!r} has shape {array.shape}, which does not fit its labels "
                     f"({expected})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -17,7 +18,7 @@ from typing import Any
 
 import click
 
-from .redact import redacted, words_of
+from .redact import printable, printable_lines, redacted, words_of
 
 __all__ = ["main"]
 
@@ -34,8 +35,38 @@ class Refused(click.ClickException):
 
     exit_code = 2
 
+    def __init__(self, message: str) -> None:
+        super().__init__(printable_lines(message))
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class Commands(click.Group):
+    """Commands whose usage errors show what was typed without control characters."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """The context of the command line."""
+        with _usage_printable():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        with _usage_printable():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _usage_printable() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        said = error.format_message()
+        if printable_lines(said) == said:
+            raise
+        raise click.UsageError(printable_lines(said), error.ctx) from error
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="xtorch_data")
 def main() -> None:
     """Look at what a data loader will do with a store, and how fast.
@@ -123,7 +154,9 @@ def _dataset(store: str, engine: str | None, group: str | None, **arguments: Any
             return xtd.IterableDataset(ds, rank=0, world_size=1, **arguments)
     except NoTensorsError as error:  # whose message speaks Python
         option = {"x": "--inputs", "y": "--targets"}[error.part]
-        instead = f": give {option} {','.join(map(str, error.usable))}" if error.usable else ""
+        instead = (
+            f": give {option} {','.join(map(printable, error.usable))}" if error.usable else ""
+        )
         raise Refused(f"{error.fact}{instead}") from error
     except TypeError as error:
         raise Refused(words_of(error)) from error
@@ -148,7 +181,7 @@ def _telling() -> Iterator[None]:
         warnings.simplefilter("always", UserWarning)
         yield
     for each in found:
-        click.echo(f"Note: {each.message}", err=True)
+        click.echo(f"Note: {printable_lines(str(each.message))}", err=True)
 
 
 @contextmanager
@@ -171,7 +204,7 @@ def _opened(store: str, engine: str | None, group: str | None) -> Any:
     )
     if engine == "zarr" or is_zarr:
         if "://" not in store and not os.path.exists(store):
-            raise FileNotFoundError(f"there is no {redacted(store)}")
+            raise FileNotFoundError(f"there is no {printable(redacted(store))}")
         return xtd.open_zarr(store, **some)
     return xr.open_dataset(store, engine=engine, **some)  # type: ignore[arg-type]
 
@@ -275,7 +308,8 @@ def rechunk(
         for name, variable in copy.data_vars.items()
     }
     lines = [
-        f"{name}: chunks of {', '.join(f'{dim}={size}' for dim, size in sizes.items())}"
+        f"{printable(name)}: chunks of "
+        + ", ".join(f"{printable(dim)}={size}" for dim, size in sizes.items())
         for name, sizes in found.items()
     ]
     _print("\n".join(lines), {"target": redacted(target), "chunks": _plain(found)}, as_json)
@@ -357,4 +391,11 @@ def _plain(value: Any) -> Any:
 
 
 def _print(text: Any, figures: Mapping[str, Any], as_json: bool) -> None:
-    click.echo(json.dumps(figures, indent=2) if as_json else str(text))
+    # JSON leaves one control character as it is.
+    shown = json.dumps(figures, indent=2).replace("\x7f", "\\u007f") if as_json else str(text)
+    try:
+        click.echo(shown if as_json else printable_lines(shown))
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # who read it has enough, which click takes for an end
+            raise
+        raise Refused(f"what was found cannot be written: {error.strerror}") from error

@@ -387,7 +387,10 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
             require_no_part(state)
             self._epochs.next = plan.resumed[0]
         else:  # torchdata's StatefulDataLoader asks and tells each of its workers
-            self._taken = part.of_state(state).batches
+            taken = part.of_state(state).batches
+            if strict:
+                plan.require_part(plan.resumed[0], replace(part, batches=taken))
+            self._taken = taken
             self._epochs.go_on(plan.resumed[0])
         self._plan = plan
         self._position = Position()

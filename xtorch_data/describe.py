@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 
 from . import html
+from .redact import printable
 from .windows import Windows
 
 __all__ = ["number_of", "shape_of", "windows_table"]
@@ -36,6 +37,6 @@ def windows_table(windows: Windows, labels: Mapping[Hashable, str] | None = None
 
 def shape_of(shape: Sequence[int], dims: Sequence[Hashable]) -> str:
     """Sizes with the names of their dims, where there is one for each."""
-    names = [f"{dim} " for dim in dims] if len(dims) == len(shape) else [""] * len(shape)
+    names = [f"{printable(dim)} " for dim in dims] if len(dims) == len(shape) else [""] * len(shape)
     sizes = (f"{name}{size:,}" for name, size in zip(names, shape, strict=True))
     return " × ".join(sizes) or "a number"

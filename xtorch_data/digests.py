@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from dask.base import tokenize
 
+from .redact import printable
+
 __all__ = ["Unidentified", "digest", "file_stamp", "file_system", "public", "token"]
 
 # Options of file systems and object stores that say who asks, or how, not for what.
@@ -185,7 +187,7 @@ def file_stamp(path: str) -> Any:
     try:
         found = os.stat(path)
     except OSError as error:
-        raise Unidentified(f"{path} cannot be looked at: {error}") from error
+        raise Unidentified(f"{printable(path)} cannot be looked at: {printable(error)}") from error
     return path, found.st_size, found.st_mtime_ns, found.st_ino
 
 

@@ -25,7 +25,7 @@ from .awaiting import on_loop_of, on_thread, request_slots, room_for, together
 from .buffers import Buffers
 from .decoders import Decoder, Encoded, copied, decoder_of, scratch
 from .presence import require_array, require_local_array
-from .redact import redacted, words_of
+from .redact import printable, redacted, words_of
 from .retry import GivenUp, retried_alone
 from .shards import Extent, Index, Shards, byte_order
 from .stores import innermost
@@ -58,7 +58,7 @@ class ChunkError(Exception):
     def of(cls, array: zarr.Array[Any], key: str) -> ChunkError:
         """The error of a chunk of an array, by its key inside the array."""
         path = f"{array.path}/{key}" if array.path else key
-        return cls(path, redacted(str(array.store)))
+        return cls(printable(path), printable(redacted(str(array.store))))
 
     def __str__(self) -> str:
         cause = f": {words_of(self.__cause__)}" if self.__cause__ else ""

@@ -36,6 +36,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from .redact import printable
+
 try:
     import fcntl
 except ImportError:  # on Windows: processes may pass the bound by what they write side by side
@@ -110,7 +112,7 @@ class DiskCache:
         self._opened = time.time() - 0.1
         self._begin()
         if os.path.exists(folder) and not os.path.isdir(folder):
-            raise ValueError(f"cache must be a folder, but {folder} is a file")
+            raise ValueError(f"cache must be a folder, but {printable(folder)} is a file")
         try:
             # If it is there, it may be one that others fill, which serves without being written to.
             os.makedirs(self._entries, exist_ok=True)
@@ -268,9 +270,9 @@ class DiskCache:
             self._told = True
             logger.warning(
                 "the cache in %s cannot be written to, so that what is read is not kept%s: %s",
-                self.folder,
+                printable(self.folder),
                 " until there is room" if full else "",
-                error,
+                printable(error),
             )
         self._writes_from = time.monotonic() + PAUSE if full else float("inf")
 

@@ -22,6 +22,7 @@ from .lazy import codec_pipeline, is_lazy, read_path
 from .peak import peak_memory
 from .plan import ENOUGH_AMPLIFICATION, Plan
 from .rechunk_plan import DEFAULT_MEMORY, fitted
+from .redact import printable
 from .samples import Samples
 
 __all__ = ["explain"]
@@ -143,7 +144,8 @@ def explain(
 def _cache(plan: Plan, on_disk: OnDisk) -> str:
     """How much later epochs find on disk."""
     kept = [layout for layout in plan.layouts if layout.name in on_disk.identities]
-    nbytes, folder = int(decoded_once_nbytes(plan.windows, kept)), on_disk.cache.folder
+    nbytes = int(decoded_once_nbytes(plan.windows, kept))
+    folder = printable(on_disk.cache.folder)
     size = on_disk.cache.size
     if nbytes <= size:
         return f"{format_bytes(nbytes)} at most, decoded, are read once and kept in {folder}"
@@ -309,7 +311,9 @@ def _rechunked(plan: Plan, data: xr.Dataset) -> Iterable[str]:
         return
     largest = max(stored, key=lambda layout: layout.itemsize).name
     chunks = found.sizes[largest]
-    sizes = " × ".join(f"{dim} {chunks[dim]}" for dim in data[largest].dims if dim in chunks)
+    sizes = " × ".join(
+        f"{printable(dim)} {chunks[dim]}" for dim in data[largest].dims if dim in chunks
+    )
     yield (
         f"{now:.1f} times what is used is decoded: of a copy in chunks of {sizes}, as "
         f"xtorch_data.rechunk(ds, dataset, path) makes it, {found.amplification:.1f} times"

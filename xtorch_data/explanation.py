@@ -11,6 +11,7 @@ from . import html
 from .describe import number_of
 from .device_costs import DeviceCosts
 from .peak import PeakMemory
+from .redact import printable
 
 __all__ = ["Explanation", "VariableReads"]
 
@@ -246,14 +247,14 @@ def _named(lines: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _sizes(sizes: Mapping[Hashable, int]) -> str:
-    return " × ".join(f"{dim} {size}" for dim, size in sizes.items()) or "scalar"
+    return " × ".join(f"{printable(dim)} {size}" for dim, size in sizes.items()) or "scalar"
 
 
 def _variable_line(variable: VariableReads) -> str:
     if not variable.chunk_nbytes:
-        return f"{variable.name}: {variable.dtype}, {NOT_CHUNKED}, read {variable.path}"
+        return f"{printable(variable.name)}: {variable.dtype}, {NOT_CHUNKED}, read {variable.path}"
     return (
-        f"{variable.name}: {variable.dtype}, chunks of {_sizes(variable.chunks)} "
+        f"{printable(variable.name)}: {variable.dtype}, chunks of {_sizes(variable.chunks)} "
         f"({format_bytes(variable.chunk_nbytes)}), read {variable.path}, "
         f"{number_of(variable.chunk_reads, 'chunk')}"
     )

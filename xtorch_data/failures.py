@@ -15,7 +15,7 @@ import xarray as xr
 from .chunks import Chunks
 from .direct import ChunkError
 from .epoch import Box
-from .redact import redacted, words_of
+from .redact import printable, redacted, words_of
 from .retry import is_transient
 from .sources import chunk_keys
 from .windows import IntArray, Windows
@@ -83,9 +83,13 @@ class Failure:
         return cls(name, where, f"{words_of(error)}{redacted(notes)}", redacted(source), chunk)
 
     def __str__(self) -> str:
-        where = ", ".join(f"{dim}={start}:{stop}" for dim, (start, stop) in self.region.items())
-        chunk = "from" if self.chunk is None else f"in chunk {self.chunk} of"
-        return f"{self.variable!r} at isel({where}) {chunk} {self.source}: {self.message}"
+        where = ", ".join(
+            f"{printable(dim)}={start}:{stop}" for dim, (start, stop) in self.region.items()
+        )
+        chunk = "from" if self.chunk is None else f"in chunk {printable(self.chunk)} of"
+        return (
+            f"{self.variable!r} at isel({where}) {chunk} {printable(self.source)}: {self.message}"
+        )
 
 
 def cause_of(error: Exception) -> Exception:

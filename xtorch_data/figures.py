@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .redact import printable
+
 __all__ = [
     "COLORS",
     "Axes",
     "as_axes",
     "axes_or_new",
+    "formula",
     "ink",
     "label_dates",
     "label_steps",
@@ -156,9 +159,19 @@ def label_dates(axis: Any, ticks: int = 6) -> None:
 
 def plain(text: Any, length: int = 60) -> str:
     """Text that matplotlib shows as it is, cut where it is long."""
-    found = " ".join(str(text).split())
+    found = printable(" ".join(str(text).split()))
     found = found if len(found) <= length else f"{found[: length - 1]}…"
     return found.replace("$", r"\$")
+
+
+def formula(text: str) -> str:
+    """A line of text whose formulas matplotlib typesets, if it can; else it is shown as it is."""
+    found = printable(text)
+    try:
+        import_module("matplotlib.mathtext").MathTextParser("path").parse(found)
+    except ValueError:
+        return found.replace("$", r"\$")
+    return found
 
 
 def listed(texts: Sequence[str], most: int) -> str:

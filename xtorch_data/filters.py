@@ -16,6 +16,7 @@ import xarray as xr
 from .choice import Table
 from .labels import LabelledWindows
 from .progress import bar
+from .redact import printable
 from .transforms import Transform
 from .windows import Axis, IntArray, Windows
 
@@ -139,9 +140,10 @@ def _rows(
         fitting = [ours] if rows is not None else [ours[starts], ours[starts + axis.size - 1]]
         if not any(theirs.equals(labels) for labels in fitting):
             raise ValueError(
-                f"{argument} is labeled along {dim!r} from {theirs[0]} to {theirs[-1]}, but the "
-                f"first steps of the windows from {fitting[0][0]} to {fitting[0][-1]}; it must "
-                "have the labels of their first or last steps, or none"
+                f"{argument} is labeled along {dim!r} from {printable(theirs[0])} to "
+                f"{printable(theirs[-1])}, but the first steps of the windows from "
+                f"{printable(fitting[0][0])} to {printable(fitting[0][-1])}; it must have the "
+                "labels of their first or last steps, or none"
             )
     return rows
 

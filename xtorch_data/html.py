@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape as _escaped
 from typing import Any
+
+from .redact import printable, printable_lines
 
 __all__ = ["bullets", "code", "facts", "page", "section", "table"]
 
@@ -151,7 +153,12 @@ def _mark(value: Any) -> str:
 
 
 def _cell(value: Any) -> str:
-    return escape(_shortened(str(value), MAX_CELL))
+    return escape(_shortened(printable(value), MAX_CELL))
+
+
+def escape(text: str) -> str:
+    """Text as HTML, which neither marks nor the direction of writing can break out of."""
+    return _escaped(printable_lines(text))
 
 
 def _shortened(text: str, length: int) -> str:

@@ -38,7 +38,7 @@ from zarr.storage import (
 
 from .digests import Unidentified, digest, file_stamp, file_system, public, token
 from .layers import layers
-from .redact import redacted, without_secrets, words_of
+from .redact import printable, redacted, without_secrets, words_of
 from .retry import RETRIES, is_transient, retried
 
 __all__ = ["identities", "identity"]
@@ -220,8 +220,8 @@ def _of_file(file: Any) -> Any:
     if isinstance(file, str):
         if "://" in file:
             raise Unidentified(
-                f"{file} is read by a library that does not say whether it was written anew: open "
-                "it through fsspec"
+                f"{printable(file)} is read by a library that does not say whether it was written "
+                "anew: open it through fsspec"
             )
         return file_stamp(file)
     if hasattr(file, "fs") and hasattr(file, "path"):

@@ -16,6 +16,7 @@ import xarray as xr
 
 from .describe import number_of
 from .items import INPUT_BATCH, Items, Patches
+from .redact import printable
 from .windows import IntArray, Windows
 
 __all__ = [
@@ -87,7 +88,7 @@ class LabelledWindows:
         for name, coord in self._coords.variables.items():
             if coord._in_memory:
                 inside = coord[{dim: cut for dim, cut in region.items() if dim in coord.dims}]
-                found[str(name)] = _between(
+                found[printable(name)] = _between(
                     [inside[dict.fromkeys(inside.dims, place)] for place in (0, -1)]
                 )
         return found
@@ -104,9 +105,9 @@ class LabelledWindows:
 
     def __repr__(self) -> str:
         axes = ", ".join(
-            f"{axis.dim}: {len(axis)} × {axis.size} of {axis.length}"
+            f"{printable(axis.dim)}: {len(axis)} × {axis.size} of {axis.length}"
             if axis.windowed
-            else f"{axis.dim}: {len(axis)}"
+            else f"{printable(axis.dim)}: {len(axis)}"
             for axis in self._windows.axes
         )
         return f"<{number_of(len(self), 'sample')} ({axes})>"
@@ -337,7 +338,7 @@ def text_of(value: Any, units: Any = None) -> str:
     if hasattr(value, "isoformat"):  # of cftime, which may have no year that pandas knows
         return str(value.isoformat(" ")).removesuffix(" 00:00:00").removesuffix(":00")
     if not isinstance(value, float | int) or isinstance(value, bool):
-        return str(value)
+        return printable(value)
     positive, negative = _COMPASS.get(str(units), ("", ""))
     if positive:
         return f"{abs(value):.5g}{negative if value < 0 else positive}"

@@ -23,6 +23,7 @@ from .fetch import Fetched
 from .jobs import Lookahead
 from .map_dataset import MapDataset
 from .orders import Order, Shuffled, numbers_behind, require_there
+from .redact import printable
 from .resume import Position
 from .shared import forget_ended
 from .topology import current_topology, shared_integers
@@ -232,9 +233,9 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
                         raise TypeError("it was typed at a prompt or in a notebook")
             except Exception as error:
                 raise TypeError(
-                    f"{transform.argument} cannot be sent to worker processes ({error}): define it "
-                    "at the top level of a module that can be imported, not inside a function or "
-                    "as a lambda, or use num_workers=0"
+                    f"{transform.argument} cannot be sent to worker processes "
+                    f"({printable(error)}): define it at the top level of a module that can be "
+                    "imported, not inside a function or as a lambda, or use num_workers=0"
                 ) from error
 
     @property

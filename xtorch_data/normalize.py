@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from .redact import printable
 from .statistics import fitted, kept_attrs
 from .statistics_file import read_statistics, write_statistics
 
@@ -60,7 +61,8 @@ class Normalize:
     Raises
     ------
     ValueError
-        If the two do not fit together, or a standard deviation is negative.
+        If the two do not fit together, a standard deviation is negative, or all that there is of a
+        variable is NaN.
 
     Examples
     --------
@@ -95,6 +97,9 @@ class Normalize:
                 raise ValueError(f"mean and std of {name!r} must have the same dims and labels")
             if (spread.values < 0).any():
                 raise ValueError(f"the std of {name!r} is negative")
+            for what, each in (("mean", center), ("std", spread)):
+                if np.isnan(each.values).all():
+                    raise ValueError(f"the {what} of {name!r} is NaN, and so would all values be")
 
     @classmethod
     def fit(
@@ -208,17 +213,26 @@ class Normalize:
         Raises
         ------
         ValueError
-            If the name ends otherwise, or something else is in the file.
+            If the name ends otherwise, something else is in the file, or what is in it is not
+            as `save` writes it; the message names the file and the variable.
+        OSError
+            If there is no such file.
         """
-        return cls(*read_statistics(path))
+        mean, std = read_statistics(path)
+        try:
+            return cls(mean, std)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{printable(path)}: {error}") from error
 
     def __repr__(self) -> str:
         lines = []
         for name, mean in list(self.mean.data_vars.items())[:SHOWN_VARIABLES]:
-            sizes = ", ".join(f"{dim}: {size}" for dim, size in mean.sizes.items())
-            line = f"{name} ({sizes})" if sizes else f"{name}"
+            sizes = ", ".join(f"{printable(dim)}: {size}" for dim, size in mean.sizes.items())
+            line = printable(name) + (f" ({sizes})" if sizes else "")
             line += f": mean {_range(mean)}, std {_range(self.std[name])}"
-            lines.append(line + (f", in {mean.attrs['units']}" if "units" in mean.attrs else ""))
+            lines.append(
+                line + (f", in {printable(mean.attrs['units'])}" if "units" in mean.attrs else "")
+            )
         if len(self.mean.data_vars) > SHOWN_VARIABLES:
             lines.append(f"and {len(self.mean.data_vars) - SHOWN_VARIABLES} more")
         return "<xtorch_data.Normalize" + "".join(f"\n  {line}" for line in lines) + ">"
@@ -349,8 +363,9 @@ def _aligned(
         found = index.get_indexer(pd.Index(wanted))
         if (found < 0).any():
             raise ValueError(
-                f"there are no statistics of {name!r} for {dim}={wanted[found < 0][0]}: they are "
-                f"of {len(index)} labels, {index[0]} to {index[-1]}"
+                f"there are no statistics of {name!r} for {printable(dim)}="
+                f"{printable(wanted[found < 0][0])}: they are of {len(index)} labels, "
+                f"{printable(index[0])} to {printable(index[-1])}"
             )
         places[dim] = xr.Variable(labels.dims, found.reshape(labels.shape))
     chosen = statistic.isel(places)

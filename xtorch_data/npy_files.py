@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .redact import printable
+
 __all__ = ["NpyFile", "Stamp"]
 
 Stamp: TypeAlias = tuple[int, int]  # size in bytes, and time of the last change in ns
@@ -27,21 +29,23 @@ class NpyFile:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path, shown = path, printable(path)
         if path.endswith(".npz"):
             raise ValueError(
-                f"{path} is an archive, whose arrays cannot be memory-mapped: save each with "
+                f"{shown} is an archive, whose arrays cannot be memory-mapped: save each with "
                 "numpy.save, or make a Dataset of what numpy.load reads"
             )
         try:
             mapped = np.lib.format.open_memmap(path, mode="r")
-        except ValueError as error:
+        except OSError:
+            raise
+        except Exception as error:  # of whatever reads the header as Python
             if "Python objects" in str(error):
                 raise ValueError(
-                    f"{path} holds Python objects, which would have to be unpickled and could run "
+                    f"{shown} holds Python objects, which would have to be unpickled and could run "
                     "any code: save numbers or text"
                 ) from error
-            raise ValueError(f"{path} is not a whole .npy file: {error}") from error
+            raise ValueError(f"{shown} is not a whole .npy file: {printable(error)}") from error
         self.shape, self.dtype = mapped.shape, mapped.dtype
         self._order: Any = "C" if mapped.flags.c_contiguous else "F"
         with open(path, "rb") as file:
@@ -49,7 +53,7 @@ class NpyFile:
         for dtype in [self.dtype] if self.fields is None else self.fields.values():
             if dtype.base.kind == "V":
                 raise ValueError(
-                    f"{path} has dtype {self.dtype}: xarray cannot hold raw bytes, nor records "
+                    f"{shown} has dtype {self.dtype}: xarray cannot hold raw bytes, nor records "
                     "inside records. Save plain numbers, such as float32 for bfloat16"
                 )
 
@@ -70,11 +74,15 @@ class NpyFile:
         """
         with open(self.path, "rb") as file:
             if file.read(len(self._header)) != self._header:
-                raise ValueError(f"{self.path} holds another array than when it was opened")
+                raise ValueError(
+                    f"{printable(self.path)} holds another array than when it was opened"
+                )
             try:
                 return np.memmap(file, self.dtype, "r", len(self._header), self.shape, self._order)
             except ValueError as error:
-                raise ValueError(f"{self.path} was cut off: {error}") from error
+                raise ValueError(
+                    f"{printable(self.path)} was cut off: {printable(error)}"
+                ) from error
 
     def stamp(self) -> Stamp:
         """What tells the file, as it is now, from a later one."""
@@ -93,6 +101,6 @@ class NpyFile:
         """
         if self.stamp() != stamp:
             raise ValueError(
-                f"{self.path} has changed since it was mapped into memory: open it again, and make "
-                "a dataset of that"
+                f"{printable(self.path)} has changed since it was mapped into memory: open it "
+                "again, and make a dataset of that"
             )

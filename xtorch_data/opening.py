@@ -15,7 +15,8 @@ import zarr
 from zarr.storage import ObjectStore
 
 from .codecs import FAST_PIPELINE
-from .redact import hiding_secrets
+from .metadata import malformed, require_all
+from .redact import hiding_secrets, printable, without_secrets
 
 __all__ = ["open_zarr"]
 
@@ -55,7 +56,8 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     Raises
     ------
     ValueError
-        If there is a file of another format.
+        If there is a file of another format, or the metadata of the store says what cannot be; the
+        message names the variable.
 
     Examples
     --------
@@ -77,10 +79,13 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
                 return _opened(store, kwargs)
         except Exception as error:
             if not _is_other_file(store):
-                raise
+                refused = malformed(store, kwargs, error)
+                if refused is None:
+                    raise
+                raise refused from without_secrets(error)
             raise ValueError(
-                f"{os.fspath(store)} is a file, and no Zarr store: if it is NetCDF, HDF5 or "
-                f"GRIB, xarray.open_dataset({os.fspath(store)!r}) opens it"
+                f"{printable(os.fspath(store))} is a file, and no Zarr store: if it is NetCDF, "
+                f"HDF5 or GRIB, xarray.open_dataset({os.fspath(store)!r}) opens it"
             ) from error
 
 
@@ -96,7 +101,9 @@ def _opened(store: Any, kwargs: Mapping[str, Any]) -> xr.Dataset:
         except (ValueError, KeyError):  # so xarray does, which then warns
             if consolidated:
                 raise
-    return _in_order(xr.open_zarr(store, **{**kwargs, "consolidated": False}))
+    ds = xr.open_zarr(store, **{**kwargs, "consolidated": False})
+    require_all(ds, store, kwargs)
+    return _in_order(ds)
 
 
 class _FastPipeline:

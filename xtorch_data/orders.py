@@ -14,7 +14,7 @@ import torch.utils.data
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, SubsetRandomSampler
 
 from .arguments import as_numbers
-from .resume import require_same
+from .resume import as_number, entries, require_same
 
 __all__ = ["Order", "Shuffled", "numbers_behind", "require_there"]
 
@@ -140,15 +140,19 @@ class Order:
             If it is no state, or, if `strict`, one of another order, or of the middle of an epoch
             whose order cannot be made again: without `strict` that epoch begins anew.
         """
-        try:
-            version, epoch, batches = state["version"], state["epoch"], state["batches"]
-            depends, found = state["order"], state["dataset"]
-        except (KeyError, TypeError):
-            raise ValueError(
-                f"this is not a state of a loader of a MapDataset: {state!r}"
-            ) from None
+        keys = "version", "epoch", "batches", "order", "dataset"
+        what = "a loader of a MapDataset"
+        version, epoch, batches, depends, found = entries(state, keys, what)
         if version != 1:
             raise ValueError(f"the state has version {version!r}; this release reads version 1")
+        epoch, batches = as_number(epoch, "epoch"), as_number(batches, "batches")
+        if not isinstance(found, Mapping) or not isinstance(depends, Mapping | None):
+            raise ValueError(
+                f"this is not a state of {what}: its 'dataset' must be a mapping and its 'order' "
+                f"one or None, not {found!r} and {depends!r}"
+            )
+        for name in {"seed", "epoch"} & (depends or {}).keys():
+            as_number((depends or {})[name], f"the {name} of the order", -(2**63), 2**64 - 1)
         if strict:
             require_same(found, self._fingerprint())
         if batches and depends is None:
@@ -160,12 +164,17 @@ class Order:
                     "the epoch anew"
                 )
             batches = 0
+        length = _length(self._batches)
+        if strict and length is not None and batches > length:
+            raise ValueError(f"batches is {batches} in the state, but an epoch has {length}")
         if isinstance(self._sampler, Shuffled):
+            if batches and "seed" not in (depends or {}):
+                raise ValueError("the state lacks the seed of the epoch that it was taken in")
             self._sampler.seed = (depends or {}).get("seed")
         elif "epoch" in (depends or {}):
             self._sampler.set_epoch(depends["epoch"])
-        self.passed = int(batches)
-        return int(epoch)
+        self.passed = batches
+        return epoch
 
     def _fingerprint(self) -> dict[str, Any]:
         """What the order depends on, but for the epoch."""

@@ -20,7 +20,8 @@ from .choice import BlockSums, Drawn, Kept, Table, factors
 from .chunks import Chunks, Layout
 from .describe import number_of, windows_table
 from .epoch import Line, Load, Stage, run_length
-from .intervals import Interval, Uneven
+from .intervals import Interval, Uneven, total
+from .redact import printable
 from .resume import Part, Walk
 from .windows import IntArray, Windows
 
@@ -386,7 +387,7 @@ class Plan:
     def facts(self) -> Iterator[tuple[str, str]]:
         """What is read, as far as it takes no time to know."""
         along = zip(self.windows.axes, self.grid.shape, strict=False)
-        shape = " × ".join(f"{axis.dim} {count:,}" for axis, count in along)
+        shape = " × ".join(f"{printable(axis.dim)} {count:,}" for axis, count in along)
         yield "blocks", f"{len(self.grid):,}" + (f" ({shape})" if shape else "")
         yield "a block", f"{dask.utils.format_bytes(self.block_nbytes)} at most"
         if self.shuffle:
@@ -398,7 +399,7 @@ class Plan:
 
     def _repr_html_(self) -> str:
         grids = html.table(
-            ("variable", *(str(axis.dim) for axis in self.windows.axes)),
+            ("variable", *(printable(axis.dim) for axis in self.windows.axes)),
             [
                 (layout.name, *(_grid(layout.chunks.get(axis.dim)) for axis in self.windows.axes))
                 for layout in self.layouts
@@ -407,7 +408,7 @@ class Plan:
         parts = [
             html.facts(self.facts()),
             html.section("Windows", f"{len(self.windows):,}", windows_table(self.windows)),
-            html.section("Chunks", ", ".join(str(each.name) for each in self.layouts), grids),
+            html.section("Chunks", ", ".join(printable(each.name) for each in self.layouts), grids),
         ]
         return html.page("xtorch_data.Plan", number_of(self.samples, "sample"), parts, repr(self))
 
@@ -470,7 +471,14 @@ class Plan:
             If it is no state, or of another plan; the message says what differs.
         """
         epoch, walks = resume.from_state(state, self.fingerprint(), strict)
+        if strict:
+            resume.require_possible(self.samples, walks)
         return replace(self, resumed=(epoch, tuple(walks)))
+
+    def require_part(self, epoch: int, part: Part) -> None:
+        """Raise ValueError if a worker has yielded more batches than it has."""
+        mine = self.intervals(epoch, part.rank, part.world_size, part.worker, part.num_workers)
+        resume.require_batches(total(mine), part)
 
     def afresh(self) -> Plan:
         """The plan with nothing resumed."""

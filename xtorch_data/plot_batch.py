@@ -11,7 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from .figures import COLORS, Axes, as_axes, label_dates, label_steps, open_frame, plain
+from .figures import (
+    COLORS,
+    Axes,
+    as_axes,
+    formula,
+    label_dates,
+    label_steps,
+    open_frame,
+    plain,
+)
 from .labels import is_east, is_north, is_time, text_of
 
 __all__ = ["SampleArray", "plot_samples"]
@@ -208,7 +217,7 @@ def _label(attrs: Mapping[Any, Any], name: Hashable) -> str:
     found = attrs.get("long_name") or attrs.get("standard_name") or plain(name, 40)
     units = attrs.get("units")
     text = f"{found} [{units}]" if units not in (None, "", "1") else f"{found}"
-    return "\n".join(textwrap.wrap(text, 34)[:2])
+    return "\n".join(map(formula, textwrap.wrap(text, 34)[:2]))
 
 
 def _limits(panels: Sequence[Sequence[_Panel]]) -> dict[Hashable, tuple[float, float]]:

@@ -10,7 +10,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore
 
 from .awaiting import on_loop_of
-from .redact import redacted
+from .redact import printable, redacted
 from .retry import GivenUp, retried_alone
 
 __all__ = ["require_array", "require_local_array"]
@@ -90,6 +90,6 @@ def _metadata_keys(array: zarr.Array[Any]) -> list[str]:
 
 def _gone(array: zarr.Array[Any]) -> FileNotFoundError:
     return FileNotFoundError(
-        f"chunks of {redacted(str(array.store))} are missing, and so is "
-        f"{_metadata_keys(array)[0]}: the store is not there any more"
+        f"chunks of {printable(redacted(str(array.store)))} are missing, and so is "
+        f"{printable(_metadata_keys(array)[0])}: the store is not there any more"
     )

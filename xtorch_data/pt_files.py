@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .redact import printable, printable_lines
+
 if TYPE_CHECKING:  # torch is slow to import, and xarray asks all engines about any file
     import torch
 
@@ -118,17 +120,18 @@ class PtFiles:
             If the file is unlike the first one; the message names it.
         """
         found, like = self._entries(place), self.first[entry]
+        here, first = printable(self.path(place)), printable(self.path(0))
         if found.keys() != self.first.keys():
             raise ValueError(
-                f"{self.path(place)} has the entries {list(found)}, but {self.path(0)} has "
+                f"{here} has the entries {list(found)}, but {first} has "
                 f"{list(self.first)}: all files must have the same"
             )
         tensor = found[entry]
         if (tuple(tensor.shape), tensor.dtype) != (like.shape, like.stored):
             what = "its tensor" if entry is None else f"its {entry!r}"
             raise ValueError(
-                f"{self.path(place)}: {what} is {tensor.dtype} of shape {tuple(tensor.shape)}, but "
-                f"in {self.path(0)} it is {like.stored} of shape {like.shape}: all must be alike"
+                f"{here}: {what} is {tensor.dtype} of shape {tuple(tensor.shape)}, but "
+                f"in {first} it is {like.stored} of shape {like.shape}: all must be alike"
             )
         return _copied(tensor, like, select)
 
@@ -160,6 +163,7 @@ class PtFiles:
         import torch
 
         path, mapped = self.path(place), True
+        shown = printable(path)
         try:
             try:
                 loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -170,21 +174,31 @@ class PtFiles:
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise ValueError(
-                f"{path} is no file of tensors, or holds objects that are not loaded because they "
-                f"could run any code: save a tensor, or a dict of tensors ({_first_line(error)})"
+                f"{shown} is no file of tensors, or holds objects that are not loaded because they "
+                "could run any code: save a tensor, or a dict of tensors "
+                f"({printable(_first_line(error))})"
             ) from error
-        except (RuntimeError, EOFError) as error:
-            raise ValueError(f"{path} is not a whole file of tensors: {error}") from error
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{shown} has bytes in its path that are no text, and torch opens none such: "
+                "rename it"
+            ) from error
+        except OSError:
+            raise
+        except Exception as error:  # torch takes what the file says of itself for granted
+            what = f"{type(error).__name__}: {printable_lines(str(error))}"
+            raise ValueError(f"{shown} is not a whole file of tensors: {what}") from error
         return self._as_entries(loaded, path), mapped
 
     def _as_entries(self, loaded: Any, path: str) -> Entries:
         import torch
 
+        shown = printable(path)
         if isinstance(loaded, torch.Tensor):
             return {None: _plain(loaded, path, None)}
         if not isinstance(loaded, Mapping):
             raise ValueError(
-                f"{path} holds a {type(loaded).__name__}: save a tensor, or a dict of tensors"
+                f"{shown} holds a {type(loaded).__name__}: save a tensor, or a dict of tensors"
             )
         entries: Entries = {}
         for name, value in loaded.items():
@@ -194,12 +208,12 @@ class PtFiles:
                 value = torch.from_numpy(np.array(value))
             if not isinstance(name, str) or not isinstance(value, torch.Tensor):
                 raise ValueError(
-                    f"{path}: entry {name!r} is a {type(value).__name__}; entries must have text "
+                    f"{shown}: entry {name!r} is a {type(value).__name__}; entries must have text "
                     f"as keys and be tensors or numbers. drop_variables=[{name!r}] leaves it out"
                 )
             entries[name] = _plain(value, path, name)
         if not entries:
-            raise ValueError(f"{path} holds no tensor")
+            raise ValueError(f"{shown} holds no tensor")
         return entries
 
     def __getstate__(self) -> dict[str, Any]:
@@ -229,7 +243,7 @@ def _plain(tensor: torch.Tensor, path: str, entry: str | None) -> torch.Tensor:
     if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
         what = "the tensor" if entry is None else f"entry {entry!r}"
         raise ValueError(
-            f"{path}: {what} is sparse, nested or quantized: save it dense, as numbers"
+            f"{printable(path)}: {what} is sparse, nested or quantized: save it dense, as numbers"
         )
     return tensor.detach().resolve_conj().resolve_neg()
 
@@ -244,9 +258,10 @@ def _numpy_dtype(tensor: torch.Tensor, path: str, entry: str | None) -> np.dtype
     except TypeError as error:
         if tensor.dtype.is_floating_point:
             return nothing.float().numpy().dtype
+        what = "the tensor" if entry is None else repr(entry)
         raise ValueError(
-            f"{path}: {'the tensor' if entry is None else entry!r} has dtype {tensor.dtype}, which "
-            "NumPy lacks; save it as another"
+            f"{printable(path)}: {what} has dtype {tensor.dtype}, "
+            "which NumPy lacks; save it as another"
         ) from error
 
 

@@ -19,7 +19,7 @@ from zarr.codecs import BloscCodec
 
 from .opening import open_zarr
 from .rechunk_plan import regions
-from .redact import redacted
+from .redact import printable, redacted
 from .sources import UNFINISHED
 
 __all__ = ["Target", "Task", "VariableCopy", "checksum", "tasks"]
@@ -80,7 +80,9 @@ class Task:
     region: Mapping[Hashable, slice]
 
     def __str__(self) -> str:
-        where = ", ".join(f"{dim}={part.start}:{part.stop}" for dim, part in self.region.items())
+        where = ", ".join(
+            f"{printable(dim)}={part.start}:{part.stop}" for dim, part in self.region.items()
+        )
         return f"{self.name!r} at isel({where})"
 
 
@@ -104,7 +106,7 @@ class Target:
         )
 
     def __str__(self) -> str:
-        return redacted(str(self.store))
+        return printable(redacted(str(self.store)))
 
     def begin(
         self,

@@ -1,13 +1,21 @@
-"""Texts without the secrets that addresses and options of remote stores have in them."""
+"""Texts that may be shown: without control characters, and without secrets of remote stores."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["hiding_secrets", "redacted", "without_secrets", "words_of"]
+__all__ = [
+    "hiding_secrets",
+    "printable",
+    "printable_lines",
+    "redacted",
+    "without_secrets",
+    "words_of",
+]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -43,9 +51,52 @@ ENDS = {"(": ")", "[": "]"}
 # What may follow a name without being secret.
 _HARMLESS = frozenset({"none", "true", "false", "null"})
 
+# Categories of Unicode whose characters act on what shows them, or are not seen: control, format
+# (which reverse the direction, or have no width), halves of a pair, ends of lines and paragraphs.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def printable(what: Any) -> str:
+    r"""A name, a path or another text of the data, as one line that any terminal can show.
+
+    Control characters, such as those that begin a command to a terminal, line breaks, marks that
+    reverse the direction of writing, characters without width and bytes that are no text are shown
+    as Python writes them. All else stays as it is, in any language. Use it where such a text is
+    shown by `str`; `repr` does the same.
+
+    Parameters
+    ----------
+    what : Any
+        What `str` makes a text of.
+
+    Examples
+    --------
+    >>> printable("t2m\x1b[2J in °C, 気温")
+    't2m\\x1b[2J in °C, 気温'
+    """
+    text = str(what)
+    if text.isprintable():
+        return text
+    return "".join(
+        repr(each)[1:-1] if unicodedata.category(each) in _UNSEEN else each for each in text
+    )
+
+
+def printable_lines(text: str) -> str:
+    """The same for a text that has lines of its own.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+    """
+    if text.isprintable():
+        return text
+    return "\n".join(map(printable, text.replace("\r\n", "\n").split("\n")))
+
 
 def redacted(text: str) -> str:
-    """A text for messages, without secrets.
+    """A text for messages, without secrets and, but for its lines, without control characters.
 
     Users and passwords in addresses, queries of addresses (which hold the signature where one is
     signed), and what is named as a secret, a token, a key and the like become ``***``. Of a text
@@ -65,7 +116,7 @@ def redacted(text: str) -> str:
     """
     if len(text) > LONGEST:
         text = f"{_hidden(text[:LONGEST])[:KEPT]} … (cut)"
-    return _hidden(text)
+    return printable_lines(_hidden(text))
 
 
 def _hidden(text: str) -> str:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
 
 from .epoch import Line
-from .intervals import Interval, Uneven, cut, share, total, worker_share
+from .intervals import Interval, Uneven, cut, share, share_total, total, worker_share
+from .intervals import batches as count_batches
+from .redact import printable
 from .windows import Runs
 
 __all__ = ["Position", "Walk", "as_state", "fingerprint", "from_state", "remaining"]
 
 T = TypeVar("T")
+
+# Numbers of states are kept in int64, with room for one more.
+LARGEST = 2**62
+# Each of them is looked at when a state is taken up.
+MOST_READERS = 2**24
 
 
 class Position:
@@ -144,7 +152,19 @@ class Part:
                 "this state is not of a loader worker; xtorch_data.DataLoader takes it, or the "
                 "dataset itself, before workers begin"
             )
-        found = Part(*state["part"])
+        rank, size, worker, workers, batch, uneven, drop_last, batches = _values(
+            state["part"], Part
+        )
+        found = Part(
+            as_number(rank, "rank"),
+            as_number(size, "world_size", 1),
+            as_number(worker, "worker"),
+            as_number(workers, "num_workers", 1),
+            as_number(batch, "batch_size", 1),
+            _uneven(uneven),
+            _flag(drop_last),
+            as_number(batches, "batches"),
+        )
         different = [
             f"{name} {value} in the state, {getattr(self, name)} here"
             for name, value in asdict(replace(found, batches=self.batches)).items()
@@ -264,7 +284,8 @@ def require_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
         "subset": "the indices of the Subset",
     }
     different = [
-        f"{reasons.get(name, name)}: {found.get(name)} in the state, {expected.get(name)} here"
+        f"{reasons.get(name, printable(name))}: {printable(found.get(name))} in the "
+        f"state, {printable(expected.get(name))} here"
         for name in {**expected, **found}
         if found.get(name) != expected.get(name)
     ]
@@ -296,13 +317,106 @@ def from_state(
     ValueError
         If it is no state, of another version, or, if `strict`, of another dataset.
     """
-    try:
-        version, epoch, walks = state["version"], state["epoch"], state["walks"]
-        found = state["dataset"]
-    except (KeyError, TypeError):
-        raise ValueError(f"this is not a state of an xtorch_data dataset: {state!r}") from None
+    keys = "version", "epoch", "walks", "dataset"
+    version, epoch, walks, found = entries(state, keys, "an xtorch_data dataset")
     if version != 1:
         raise ValueError(f"the state has version {version!r}; this release reads version 1")
+    if not isinstance(found, Mapping) or not isinstance(walks, Sequence) or isinstance(walks, str):
+        raise ValueError(
+            "this is not a state of an xtorch_data dataset: its 'walks' must be a list and its "
+            f"'dataset' a mapping, not {walks!r} and {found!r}"
+        )
     if strict:
         require_same(found, fingerprint)
-    return int(epoch), [Walk(*walk) for walk in walks]
+    return as_number(epoch, "epoch"), [_walk(walk) for walk in walks]
+
+
+def entries(state: Any, keys: Sequence[str], what: str) -> list[Any]:
+    """Some entries of a state; ValueError if it lacks one, or is none at all."""
+    if not isinstance(state, Mapping) or any(key not in state for key in keys):
+        raise ValueError(f"this is not a state of {what}: {state!r} lacks some of {list(keys)}")
+    return [state[key] for key in keys]
+
+
+def as_number(value: Any, name: str, least: int = 0, most: int = LARGEST) -> int:
+    """A number of a state, which a file may have changed: ValueError if it cannot be one."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} is {value!r} in the state; it must be an integer") from None
+    if not least <= number <= most:
+        raise ValueError(f"{name} is {number} in the state; it must be {least} to {most}")
+    return number
+
+
+def _walk(values: Any) -> Walk:
+    """A walk from the list of its values."""
+    size, workers, batch, uneven, drop_last, batches = _values(values, Walk)
+    walk = Walk(
+        as_number(size, "world_size", 1),
+        as_number(workers, "num_workers", 1),
+        as_number(batch, "batch_size", 1),
+        _uneven(uneven),
+        _flag(drop_last),
+        as_number(batches, "batches"),
+    )
+    if walk.world_size * walk.num_workers > MOST_READERS:
+        raise ValueError(
+            f"the state is of {walk.world_size} ranks with {walk.num_workers} workers each, more "
+            f"than {MOST_READERS:,} together"
+        )
+    return walk
+
+
+def _values(values: Any, kind: type) -> list[Any]:
+    names = [each.name for each in fields(kind)]
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != len(names):
+        raise ValueError(f"the state must have the values of {names} in a list, not {values!r}")
+    return list(values)
+
+
+def _uneven(value: Any) -> Uneven:
+    if not isinstance(value, str) or value not in get_args(Uneven):
+        raise ValueError(
+            f"uneven is {value!r} in the state; it must be one of {list(get_args(Uneven))}"
+        )
+    return cast(Uneven, value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"drop_last is {value!r} in the state; it must be True or False")
+    return bool(value)
+
+
+def require_batches(samples: int, part: Part) -> None:
+    """Raise ValueError if a worker has yielded more batches than so many samples make."""
+    most = count_batches(samples, part.batch_size, part.drop_last)
+    if part.batches > most:
+        raise ValueError(
+            f"batches is {part.batches} in the state, but worker {part.worker} of rank {part.rank} "
+            f"has {most}"
+        )
+
+
+def require_possible(samples: int, walks: Iterable[Walk]) -> None:
+    """Raise ValueError if more batches were walked than there were."""
+    before: list[Walk] = []
+    for walk in walks:
+        left = samples_left(samples, before)
+        most = max(
+            count_batches(
+                share_total(left, rank, walk.world_size, walk.uneven),
+                walk.batch_size,
+                walk.drop_last,
+            )
+            for rank in (0, walk.world_size - 1)
+        )
+        if walk.batches > most:
+            raise ValueError(
+                f"batches is {walk.batches} in the state, but {left} samples on {walk.world_size} "
+                f"ranks make {most} batches of {walk.batch_size}"
+            )
+        before.append(walk)

@@ -20,6 +20,7 @@ from .conventions import warn_of_bounds
 from .describe import number_of, shape_of, windows_table
 from .labels import LabelledWindows, Labels
 from .preprocessing import Preprocessor
+from .redact import printable, printable_lines
 from .select import Part, make_part, resolve_parts
 from .sources import as_source
 from .space import SampleSpace, coords_of, dtypes_of, layouts_of
@@ -265,7 +266,7 @@ class Samples:
         parts = [
             (
                 part.name,
-                ", ".join(map(str, part.variables)),
+                ", ".join(map(printable, part.variables)),
                 f"after {recipe.transforms[part.name].argument}"
                 if part.name in recipe.transforms
                 else shape_of(self.shape(part), ["variable"] * part.stacked + list(part.dims)),
@@ -284,7 +285,7 @@ class Samples:
             html.facts([*facts, ("source", self.origin)]),
             html.section(
                 "Windows",
-                f"{', '.join(str(axis.dim) for axis in recipe.windows.axes)}",
+                ", ".join(printable(axis.dim) for axis in recipe.windows.axes),
                 windows_table(recipe.windows, self.windows.extents()),
                 opened=True,
             ),
@@ -299,7 +300,7 @@ class Samples:
             names = ", ".join(dict.fromkeys(argument for argument, *_ in functions))
             columns = ("argument", "function", "random")
             found.append(html.section("Functions", names, html.table(columns, functions)))
-        names = ", ".join(map(str, data.data_vars))
+        names = ", ".join(map(printable, data.data_vars))
         found += [*sections, html.section("Data", names, _xarray_repr(data))]
         return html.page(
             f"xtorch_data.{kind}", number_of(len(recipe.windows), "sample"), found, text
@@ -317,7 +318,7 @@ class Samples:
 
     def __repr__(self) -> str:
         parts = ", ".join(
-            f"{part.name}: "
+            f"{printable(part.name)}: "
             + (f"{list(part.variables)}" if part.stacked else f"{part.variables[0]!r}")
             + f" {self.shape(part)}"
             for part in self.recipe.parts
@@ -333,5 +334,5 @@ def _xarray_repr(data: xr.Dataset) -> str:
     if all(isinstance(dim, str) for dim in data.dims) and len(data.variables) <= SHOWN_VARIABLES:
         found: str = data._repr_html_()
         if len(found) <= SHOWN_CHARACTERS:
-            return found
+            return printable_lines(found)
     return html.code(repr(data))

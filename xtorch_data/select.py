@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from .conventions import fields
+from .redact import printable
 from .windows import Windows
 
 __all__ = [
@@ -58,7 +59,9 @@ class Select:
         self.indexers: dict[Any, int | slice] = {**(indexers or {}), **indexers_kwargs}
 
     def __repr__(self) -> str:
-        indexers = "".join(f", {dim}={indexer}" for dim, indexer in self.indexers.items())
+        indexers = "".join(
+            f", {printable(dim)}={indexer}" for dim, indexer in self.indexers.items()
+        )
         return f"Select({self.variables!r}{indexers})"
 
 
@@ -212,17 +215,17 @@ def make_part(
                 steps = range(size)[indexer]
             except TypeError:
                 raise TypeError(
-                    f"part {name!r}: {dim}={indexer} must be positions inside the window, 0 to "
-                    f"{size}, not labels"
+                    f"part {name!r}: {printable(dim)}={indexer} must be positions inside the "
+                    f"window, 0 to {size}, not labels"
                 ) from None
             if max(indexer.start or 0, (indexer.stop or 0) - 1) >= size:
                 raise ValueError(
-                    f"part {name!r}: {dim}={indexer} goes beyond a window of {size} steps, which "
-                    f"are positions 0 to {size - 1}"
+                    f"part {name!r}: {printable(dim)}={indexer} goes beyond a window of {size} "
+                    f"steps, which are positions 0 to {size - 1}"
                 )
             if not steps:
                 raise ValueError(
-                    f"part {name!r}: {dim}={indexer} takes no step of a window of {size}"
+                    f"part {name!r}: {printable(dim)}={indexer} takes no step of a window of {size}"
                 )
             dims.append(dim)
             shape.append(len(steps))
@@ -230,7 +233,7 @@ def make_part(
         elif isinstance(indexer, (int, np.integer)) and not isinstance(indexer, bool):
             if not -size <= indexer < size:
                 raise ValueError(
-                    f"part {name!r}: {dim}={indexer} is outside a window of {size} steps"
+                    f"part {name!r}: {printable(dim)}={indexer} is outside a window of {size} steps"
                 )
             indexers[dim] = int(indexer) % size
         else:

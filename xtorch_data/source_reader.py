@@ -16,7 +16,7 @@ from .direct import ChunkError
 from .failures import Failure, cause_of, first_failure, read_by_chunks
 from .graphs import Graphs
 from .lazy import decodes_on_the_loop, is_fetched, read_path
-from .redact import without_secrets
+from .redact import printable, without_secrets
 from .retry import RETRIES, is_transient, retried
 from .sources import layout_of
 from .stats import Recorder
@@ -234,6 +234,8 @@ class SourceReader:
         region: Mapping[Hashable, slice],
     ) -> None:
         """Load, again if that fails in passing."""
-        where = ", ".join(f"{dim}={part.start}:{part.stop}" for dim, part in region.items())
+        where = ", ".join(
+            f"{printable(dim)}={part.start}:{part.stop}" for dim, part in region.items()
+        )
         what = f"{', '.join(repr(name) for name in names)} at isel({where}) from {self.origin}"
         await retried(load, self.retries, lambda: self.recorder.add(retries=1), what)

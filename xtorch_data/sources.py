@@ -22,8 +22,9 @@ from zarr.storage import LocalStore, MemoryStore
 
 from .chunks import Chunks, Layout
 from .layers import layers
+from .metadata import require_sound
 from .opening import open_zarr
-from .redact import redacted
+from .redact import printable, redacted
 from .windows import IntArray
 
 __all__ = ["UNFINISHED", "Source", "as_source", "chunk_keys", "layout_of"]
@@ -71,7 +72,7 @@ class Source:
             if not each._in_memory and not isinstance(each, xr.IndexVariable)
         )
         where = found or next(filter(None, places), "data in memory or of a dask graph")
-        return redacted(str(where))
+        return printable(redacted(str(where)))
 
 
 def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
@@ -96,6 +97,7 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
                 "the data is a copy that xtorch_data.rechunk has not finished: the same call of it "
                 "goes on where it was interrupted"
             )
+        require_sound(data)
         return Source(_with_graphs_shown(data))
     if isinstance(data, xr.DataArray):
         return _from_array(data)
@@ -136,6 +138,7 @@ def _from_array(array: xr.DataArray) -> Source:
         while name in array.coords or name in array.dims:
             name = f"{name}_"
     dataset = array.to_dataset(name=name)
+    require_sound(dataset)
     dataset.encoding = {"source": array.encoding["source"]} if "source" in array.encoding else {}
     return Source(_with_graphs_shown(dataset), single=name)
 
@@ -177,7 +180,9 @@ def _opened(group: zarr.Group) -> xr.Dataset:
             consolidated=False,
             zarr_format=group.metadata.zarr_format,
         )
-    except KeyError as error:
+    except ValueError as error:
+        if not isinstance(error.__cause__, KeyError):
+            raise
         nameless = [name for name, array in group.arrays() if array.ndim and not _dims_of(array)]
         if not nameless:
             raise
@@ -210,6 +215,7 @@ def _from_zarr_array(array: zarr.Array[Any], dims: Sequence[Hashable] | None) ->
     variable = xr.Variable(names, lazy, attrs, encoding)
     name = array.basename or "x"
     name = f"{name}_" if name in names else name
+    require_sound(xr.Dataset({name: variable}))
     # Packed integers written by xarray or netCDF tools say in attributes how to decode them.
     dataset = xr.decode_cf(xr.Dataset({name: variable}))
     dataset.encoding["source"] = str(array.store_path)

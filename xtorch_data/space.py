@@ -12,6 +12,7 @@ from .chunks import Layout
 from .items import Items
 from .lazy import is_lazy
 from .preprocessing import check_preprocessed
+from .redact import printable_lines
 from .select import Part, names_of
 from .sources import Source, layout_of
 from .transforms import Transform
@@ -160,7 +161,8 @@ def _unknown(name: Hashable, data: xr.Dataset) -> str:
 
 def _refused(error: Exception) -> Exception:
     kind = TypeError if isinstance(error, TypeError) else ValueError
-    return kind(f"preprocess does not work on a block of ones: {type(error).__name__}: {error}")
+    shown = printable_lines(str(error))
+    return kind(f"preprocess does not work on a block of ones: {type(error).__name__}: {shown}")
 
 
 def _tried(

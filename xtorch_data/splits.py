@@ -17,6 +17,7 @@ from .dataset import IterableDataset
 from .describe import number_of
 from .intervals import Interval
 from .map_dataset import MapDataset
+from .redact import printable
 from .streams import SPLIT, generator
 from .windows import Axis, Windows
 
@@ -329,7 +330,7 @@ def _windows(
             first, last = part[0][0], part[-1][1] - 1
             what = f"its steps, {first} to {last}"
             if along.index is not None:
-                what += f" ({along.index[first]} to {along.index[last]})"
+                what += f" ({printable(along.index[first])} to {printable(along.index[last])})"
             what += f", have no room for a window of {axis.size}"
         raise ValueError(
             f"{which}part {number} of {len(parts)} along {axis.dim!r} has no sample: {what}. Move "

@@ -17,6 +17,7 @@ from .dataset import IterableDataset
 from .fitting import moments_of
 from .map_dataset import MapDataset
 from .plan import Plan
+from .redact import printable
 from .retry import RETRIES
 from .sources import as_source
 
@@ -136,7 +137,7 @@ def _labels(dataset: Any, dim: Hashable, have: set[Hashable]) -> Any:
     if index is None:
         raise ValueError(
             f"per={dim!r} needs a coordinate, by which statistics are looked up: "
-            f"ds.assign_coords({dim}=range(ds.sizes[{dim!r}])) gives it one"
+            f"ds.assign_coords({printable(dim)}=range(ds.sizes[{dim!r}])) gives it one"
         )
     axis = covered(dataset.plan.windows.axis(dim))
     found = index[axis.start(np.arange(len(axis)))]

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .redact import printable
+
 __all__ = ["read_statistics", "write_statistics"]
 
 FORMAT = "xtorch_data.Normalize"
+NOTHING_OF_OURS = "was not written by Normalize.save"
+
+T = TypeVar("T")
 
 
 def write_statistics(path: str | PathLike[str], mean: xr.Dataset, std: xr.Dataset) -> None:
@@ -36,25 +42,83 @@ def write_statistics(path: str | PathLike[str], mean: xr.Dataset, std: xr.Datase
 
 
 def read_statistics(path: str | PathLike[str]) -> tuple[xr.Dataset, xr.Dataset]:
-    """Mean and standard deviation from a file."""
-    if _is_json(path):
-        try:
-            content = json.loads(Path(path).read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(_nothing_of_ours(path))
-        return _of_json(content, "mean"), _of_json(content, "std")
+    """Mean and standard deviation from a file.
+
+    Raises
+    ------
+    ValueError
+        If the file was not written by `write_statistics`, or what is in it has been changed into
+        something else; the message names the file and, where it can be told, the variable.
+    OSError
+        If there is no such file, or it may not be read.
+    """
+    read = _read_json if _is_json(path) else _read_netcdf
+    if Path(path).is_dir():
+        raise ValueError(f"{printable(path)} is a folder, and no file of Normalize.save")
+    try:
+        return read(path)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Malformed as error:
+        raise ValueError(f"{printable(path)} {error}") from error.__cause__
+    except Exception as error:  # whatever a library makes of a file that is no NetCDF or is damaged
+        kind = type(error).__name__
+        raise ValueError(
+            f"{printable(path)} cannot be read as a file of Normalize.save: {kind}: "
+            f"{printable(error)}"
+        ) from error
+
+
+class Malformed(Exception):
+    """What is wrong with a file; it goes on after its name."""
+
+
+def _read_json(path: str | PathLike[str]) -> tuple[xr.Dataset, xr.Dataset]:
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"is not JSON: {printable(error)}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise Malformed(NOTHING_OF_OURS)
+    labels = {
+        dim: _of("the labels of", dim, _index, found)
+        for dim, found in _mapping(content, "labels").items()
+    }
+    found = _mapping(content, "variables").items()
+    mean, std = (
+        xr.Dataset(
+            {name: _of("variable", name, _variable, each, statistic) for name, each in found},
+            labels,
+        )
+        for statistic in ("mean", "std")
+    )
+    return mean, std
+
+
+def _read_netcdf(path: str | PathLike[str]) -> tuple[xr.Dataset, xr.Dataset]:
     with xr.open_dataset(path, decode_cf=False) as opened:
         if opened.attrs.get("format") != FORMAT:
-            raise ValueError(_nothing_of_ours(path))
+            raise Malformed(NOTHING_OF_OURS)
         both = opened.load()
     both.attrs = {}
+    for name, variable in both.data_vars.items():
+        if not variable.dims or variable.dtype.kind not in "iuf":
+            raise Malformed(
+                f"has variable {name!r} with dims {variable.dims} and dtype {variable.dtype}: "
+                "means and standard deviations are numbers, along a dim of the two"
+            )
+    dims = {variable.dims[0] for variable in both.data_vars.values()}
+    named = [set(both.indexes[dim]) for dim in dims if dim in both.indexes]
+    if len(dims) != 1 or named != [{"mean", "std"}]:
+        raise Malformed(
+            f"has the dims {list(map(str, dims))} first in its variables, but it must be one, "
+            "with the labels 'mean' and 'std'"
+        )
     # Labels may be dates. Of statistics, units such as "days since 2000" make no dates.
     coder = xr.coders.CFTimedeltaCoder(decode_via_units=False)
     labels = xr.decode_cf(both.coords.to_dataset(), decode_timedelta=coder)
     both = both.assign_coords(labels.coords)
-    (dim,) = {variable.dims[0] for variable in both.data_vars.values()}
+    (dim,) = dims
     mean, std = (both.sel({dim: name}, drop=True) for name in ("mean", "std"))
     return mean, std
 
@@ -64,10 +128,6 @@ def _is_json(path: str | PathLike[str]) -> bool:
     if suffix not in (".json", ".nc"):
         raise ValueError(f"the name of the file must end in .nc or .json, not {str(path)!r}")
     return suffix == ".json"
-
-
-def _nothing_of_ours(path: str | PathLike[str]) -> str:
-    return f"{path} was not written by Normalize.save"
 
 
 def _to_json(mean: xr.Dataset, std: xr.Dataset) -> dict[str, Any]:
@@ -92,18 +152,48 @@ def _to_json(mean: xr.Dataset, std: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def _of_json(content: dict[str, Any], statistic: str) -> xr.Dataset:
-    labels = {
-        dim: pd.Index(
-            found["values"], dtype=np.dtype(found["dtype"]) if found["dtype"] != "str" else None
-        )
-        for dim, found in content["labels"].items()
-    }
-    variables = {}
-    for name, found in content["variables"].items():
-        values = np.array(found[statistic], dtype=np.float64)  # null becomes NaN
-        variables[name] = xr.Variable(found["dims"], values, found["attrs"])
-    return xr.Dataset(variables, labels)
+def _mapping(content: dict[str, Any], key: str) -> dict[str, Any]:
+    found = content.get(key)
+    if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
+        raise Malformed(f"has no {key!r} by name: {printable(repr(found)[:80])}")
+    return found
+
+
+def _of(what: str, name: str, function: Callable[..., T], *args: Any) -> T:
+    """What a function makes of a part of the file; its errors name that part."""
+    try:
+        return function(*args)
+    except Exception as error:
+        kind = "has no" if isinstance(error, KeyError) else f"is not: {type(error).__name__}:"
+        raise Malformed(f"is wrong in {what} {name!r}, which {kind} {printable(error)}") from error
+
+
+def _index(found: dict[str, Any]) -> pd.Index[Any]:
+    values, kind = found["values"], found["dtype"]
+    if kind == "str":
+        if not all(isinstance(value, str) for value in values):
+            raise TypeError("labels of dtype 'str' must be texts")
+        return pd.Index(values)  # type: ignore[no-any-return]
+    if np.dtype(kind).kind not in "iuf" or np.asarray(values).dtype.kind not in "iuf":
+        raise TypeError(f"labels must be numbers or texts, not of dtype {kind!r}")
+    return pd.Index(values, dtype=np.dtype(kind))  # type: ignore[no-any-return]
+
+
+def _variable(found: dict[str, Any], statistic: str) -> xr.Variable:
+    dims, attrs = found["dims"], found["attrs"]
+    if not isinstance(dims, list) or not isinstance(attrs, dict):
+        raise TypeError("its 'dims' must be a list and its 'attrs' a mapping")
+    _require_numbers(found[statistic])
+    values = np.array(found[statistic], dtype=np.float64)  # null becomes NaN
+    return xr.Variable(dims, values, attrs)
+
+
+def _require_numbers(values: Any) -> None:
+    if isinstance(values, list):
+        for value in values:
+            _require_numbers(value)
+    elif values is not None and (isinstance(values, bool) or not isinstance(values, int | float)):
+        raise TypeError(f"{values!r} is no number")
 
 
 def _with_null(values: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from .options import options
+from .redact import printable
 from .stats import Stats
 
 __all__ = ["watch"]
@@ -68,7 +69,7 @@ def _watched(batches: Iterable[Item], title: str, tqdm: Any) -> Iterator[Item]:
     begun, waited, samples, shown = time.perf_counter(), 0.0, 0, 0.0
     iterator = iter(batches)
     try:
-        with tqdm(total=_length(batches), unit="batch", desc=title) as bar:
+        with tqdm(total=_length(batches), unit="batch", desc=printable(title)) as bar:
             while True:
                 asked = time.perf_counter()
                 try:
