@@ -268,6 +268,8 @@ def _encoding(variable: xr.Variable, wanted: Mapping[str, Any]) -> dict[str, Any
     if variable.dtype.kind in "mU":  # of their own, which tells them from numbers
         for key in ("dtype", "units"):
             kept.pop(key, None)
+    if not _unpacks_alike(kept, variable.dtype):
+        kept = {}
     if isinstance(kept.get("dtype"), np.dtype):
         kept["dtype"] = kept["dtype"].newbyteorder("=")  # others are slower, or not read by all
     if variable.dtype.kind == "f" and not {"_FillValue", "missing_value"} & {
@@ -278,6 +280,21 @@ def _encoding(variable: xr.Variable, wanted: Mapping[str, Any]) -> dict[str, Any
     if variable.dtype.kind in "fiubmM" and variable.ndim:
         kept["compressors"] = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),)
     return kept | dict(wanted)
+
+
+def _unpacks_alike(kept: Mapping[str, Any], dtype: np.dtype[Any]) -> bool:
+    """Whether packed values are the same once Zarr has made float64 of factors of float32."""
+    factors = [np.asarray(kept.get(key, 0)) for key in ("scale_factor", "add_offset")]
+    if dtype != np.float32 or all(factor.dtype != np.float32 for factor in factors):
+        return True
+    stored = np.dtype(kept.get("dtype", dtype))
+    if stored.kind not in "iu" or stored.itemsize > 2:  # too many to try
+        return False
+    bits = 8 * stored.itemsize
+    packed = np.arange(-(2 ** (bits - 1)), 2**bits)  # also of the other sign
+    scale, offset = kept.get("scale_factor", 1), kept.get("add_offset", 0)
+    narrow, wide = (packed.astype(t) * t(scale) + t(offset) for t in (np.float32, np.float64))
+    return bool(np.array_equal(narrow, wide))
 
 
 def _kept(variable: xr.Variable, keys: Iterable[str]) -> dict[str, Any]:
@@ -319,12 +336,18 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def checksum(variable: xr.Variable) -> int:
+def checksum(variable: xr.Variable, dtype: np.dtype[Any] | None = None) -> int:
     """A number that changes with any value of a variable in memory.
 
-    The same for equal values in another byte order, unit of time or kind of text.
+    The same for equal values in another byte order, unit of time or kind of text; and in another
+    dtype of numbers, if it is of which the values were.
     """
     values = np.asarray(variable.values)
+    if dtype is not None and dtype.kind in "fciu" and values.dtype.kind in "fciu":
+        with np.errstate(all="ignore"):
+            before = values.astype(dtype.newbyteorder("="))
+            if np.array_equal(before.astype(values.dtype), values, equal_nan=True):
+                values = before
     kind = values.dtype.kind
     if kind in "mM":
         seconds = values.astype(f"{kind}8[s]")

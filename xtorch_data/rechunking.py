@@ -19,7 +19,7 @@ from .rechunk_plan import DEFAULT_MEMORY, copied_in, fitted, shards_of
 from .rechunk_run import Call, Runner
 from .rechunk_target import Target, Task, VariableCopy, checksum, tasks
 from .redact import hiding_secrets
-from .sources import as_source, layout_of
+from .sources import as_source, layout_of, with_graphs_shown
 
 __all__ = ["rechunk"]
 
@@ -117,7 +117,7 @@ def rechunk(
         )
     source, nbytes, encoding = as_source(ds), as_bytes(memory), encoding or {}
     # Also what was opened without decoding: it is encoded again as it was.
-    data = xr.decode_cf(source.dataset)
+    data = with_graphs_shown(xr.decode_cf(source.dataset))
     _require_writable(data)
     _require_known(data, dataset.plan, chunks or {}, shards, encoding)
     names = [
@@ -135,7 +135,7 @@ def rechunk(
         every = list(tasks(copies, data))
         _copy(runner, target, data, every, verify, progress)
         if verify:
-            _verify(runner, target, every, progress)
+            _verify(runner, target, data, every, progress)
         opened = target.finish()
     return (
         opened if source.single is None else opened[source.single].rename(getattr(ds, "name", None))
@@ -294,8 +294,10 @@ def _copied(task: Task, target: Target, part: xr.Variable, check: bool) -> int:
             error.add_note(f"while {task} was copied to {target}; the same call goes on")
             raise
     found = checksum(variable)
-    if check and found != checksum(target.open().variables[task.name].isel(task.region)):
-        raise ValueError(_lossy(str(task), part))
+    if check:
+        written = target.open().variables[task.name].isel(task.region)
+        if found != checksum(written, variable.dtype):
+            raise ValueError(_lossy(str(task), part))
     return found
 
 
@@ -311,18 +313,28 @@ def _verify_whole(target: Target, whole: xr.Dataset) -> None:
     """Raise ValueError if a variable that was written as a whole is not what it was."""
     opened = target.open()
     for name, variable in whole.variables.items():
-        if checksum(variable) != checksum(opened.variables[name]):
+        if checksum(variable) != checksum(opened.variables[name], variable.dtype):
             raise ValueError(_lossy(repr(name), variable))
 
 
-def _verify(runner: Runner, target: Target, every: Sequence[Task], progress: bool | None) -> None:
+def _verify(
+    runner: Runner,
+    target: Target,
+    data: xr.Dataset,
+    every: Sequence[Task],
+    progress: bool | None,
+) -> None:
     """Read everything back; raise RuntimeError and forget that it was copied where it differs."""
     record, opened = target.done, target.open()
     expected = record[:]
     wrong = []
     with bar(len(every), "region", "verifying", progress) as shown:
         parts = (
-            Call(_read_back, task, (opened.variables[task.name].isel(task.region),))
+            Call(
+                _read_back,
+                task,
+                (opened.variables[task.name].isel(task.region), data.variables[task.name].dtype),
+            )
             for task in every
         )
         for task, found in runner.run(parts):
@@ -337,10 +349,10 @@ def _verify(runner: Runner, target: Target, every: Sequence[Task], progress: boo
         )
 
 
-def _read_back(task: Task, part: xr.Variable) -> int | None:
-    """The checksum of a region; None if it cannot be read."""
+def _read_back(task: Task, part: xr.Variable, dtype: np.dtype[Any]) -> int | None:
+    """The checksum of a region, as it was before it was written; None if it cannot be read."""
     try:
-        return checksum(part)
+        return checksum(part, dtype)
     except MemoryError:
         raise
     except Exception:

@@ -11,13 +11,9 @@ import numpy as np
 import xarray as xr
 import xbatcher
 import zarr
+from dask.base import is_dask_collection
 from xarray.backends.zarr import ZarrArrayWrapper
-from xarray.core.indexing import (
-    CopyOnWriteArray,
-    DaskIndexingAdapter,
-    LazilyIndexedArray,
-    MemoryCachedArray,
-)
+from xarray.core.indexing import LazilyIndexedArray
 from zarr.storage import LocalStore, MemoryStore
 
 from .chunks import Chunks, Layout
@@ -26,7 +22,9 @@ from .opening import open_zarr
 from .redact import redacted
 from .windows import IntArray
 
-__all__ = ["UNFINISHED", "Source", "as_source", "chunk_keys", "layout_of"]
+__all__ = [
+    "UNFINISHED", "Source", "as_source", "chunk_keys", "layout_of", "with_graphs_shown",
+]  # fmt: skip
 
 # The attribute of a store that `rechunk` has not finished: chunks that are missing are fill values.
 UNFINISHED = "xtorch_data_unfinished"
@@ -96,7 +94,7 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
                 "the data is a copy that xtorch_data.rechunk has not finished: the same call of it "
                 "goes on where it was interrupted"
             )
-        return Source(_with_graphs_shown(data))
+        return Source(with_graphs_shown(data))
     if isinstance(data, xr.DataArray):
         return _from_array(data)
     if isinstance(data, xr.DataTree):
@@ -137,7 +135,7 @@ def _from_array(array: xr.DataArray) -> Source:
             name = f"{name}_"
     dataset = array.to_dataset(name=name)
     dataset.encoding = {"source": array.encoding["source"]} if "source" in array.encoding else {}
-    return Source(_with_graphs_shown(dataset), single=name)
+    return Source(with_graphs_shown(dataset), single=name)
 
 
 def _from_tree(tree: xr.DataTree) -> Source:
@@ -151,19 +149,22 @@ def _from_tree(tree: xr.DataTree) -> Source:
     )
 
 
-def _with_graphs_shown(data: xr.Dataset) -> xr.Dataset:
+def with_graphs_shown(data: xr.Dataset) -> xr.Dataset:
     """A dataset in which what dask computes is known for it.
 
-    Engines that open through dask, as kerchunk's does, leave xarray's lazy arrays around it.
+    Engines that open through dask, as kerchunk's does, and `xarray.decode_cf` where it changes the
+    byte order leave xarray's lazy arrays around it, for which it would be loaded, yet not computed.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        Any data.
     """
-    found = {}
-    for name, variable in data.variables.items():
-        inner: Any = variable._data
-        while type(inner) in (MemoryCachedArray, CopyOnWriteArray):
-            inner = inner.array
-        if isinstance(inner, DaskIndexingAdapter):
-            graph = xr.Variable(variable.dims, inner.array, variable.attrs, variable.encoding)
-            found[name] = graph
+    found = {
+        name: xr.Variable(variable.dims, variable.data, variable.attrs, variable.encoding)
+        for name, variable in data.variables.items()
+        if variable.chunks is None and is_dask_collection(layers(variable._data)[-1])
+    }
     coords = {name: each for name, each in found.items() if name in data.coords}
     others = {name: each for name, each in found.items() if name not in coords}
     return data.assign(others).assign_coords(coords) if found else data
