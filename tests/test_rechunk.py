@@ -105,7 +105,7 @@ def test_the_copy_is_the_source(source, opened, tmp_path):
 
 
 def odd(steps, folder):
-    """Data that is right, but not as most is: of other byte orders, chunks, dtypes and encodings."""
+    """Data of unusual byte orders, chunks, dtypes and encodings."""
     irregular = ((steps // 4, steps // 4 + 3, 1, steps - 2 * (steps // 4) - 4), 2)
     values = np.arange(2.0 * steps).reshape(steps, 2)
     dims = ("t", "x")
@@ -151,7 +151,7 @@ def odd(steps, folder):
     )
 
 
-@pytest.mark.parametrize("steps", [24, 20_000])  # written as a whole, and in regions
+@pytest.mark.parametrize("steps", [24, 9_000])  # written as a whole, and in regions
 def test_odd_data_keeps_its_values(steps, tmp_path):
     ds = odd(steps, tmp_path)
     dataset = xtd.IterableDataset(ds, {"t": 3, "x": -1}, inputs=["big"])
@@ -423,6 +423,80 @@ def test_a_killed_copy_goes_on_with_the_same_call(path, source, tmp_path, monkey
     assert len(written) == len(record) - before
     assert not {task.number for task in written} & set(np.flatnonzero(record).tolist())
     xr.testing.assert_identical(copy.compute(), source.compute())
+
+
+@pytest.mark.parametrize("kind", ["zarr", "dask", "by hand", "netcdf", "memory"])
+def test_a_copy_goes_on_with_the_same_values_alone(kind, tmp_path, monkeypatch):
+    arrays = {}
+
+    def opened(value):
+        """Data of the same shape, dtype, attributes and place."""
+        ds = xr.Dataset({"t": (("time", "x"), np.full((400, 200), value, "f4"))})
+        if kind == "netcdf":
+            if value not in arrays:
+                ds.to_netcdf(tmp_path / "a.nc")
+            return xr.open_dataset(tmp_path / "a.nc")
+        if kind in ("zarr", "dask"):
+            if value not in arrays:
+                encoding = {"t": {"chunks": (100, 200)}}
+                ds.to_zarr(tmp_path / "a.zarr", "w", encoding=encoding, consolidated=False)
+            chunks = {} if kind == "dask" else None
+            return xr.open_zarr(tmp_path / "a.zarr", chunks=chunks, consolidated=False)
+        if kind == "by hand":  # whose name tells nothing
+            array = dask.array.from_array(ds["t"].values, chunks=(100, 200), name="mine")
+            return xr.Dataset({"t": (("time", "x"), array)})
+        return ds
+
+    def copy(value):
+        ds = opened(value)
+        arrays[value] = ds
+        dataset = xtd.IterableDataset(ds, {"time": 50}, {"time": 49}, memory="1 MiB")
+        return xtd.rechunk(
+            ds, dataset, tmp_path / "copy", memory="100 KiB", chunks={"x": 20}, verify=False
+        )
+
+    real, count = rechunking._copied, itertools.count()
+
+    def interrupted(*arguments):
+        if next(count) > 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(rechunking, "_copied", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        copy(1)
+    monkeypatch.undo()
+    if kind != "netcdf":  # which is open
+        kept = zarr.open_group(tmp_path / "copy", mode="r").attrs.asdict()
+        with pytest.raises(FileExistsError, match="the data has changed since.*'t' at isel"):
+            copy(2)
+        assert zarr.open_group(tmp_path / "copy", mode="r").attrs.asdict() == kept
+        arrays.clear()
+    compared = []
+    monkeypatch.setattr(
+        rechunking, "_checksum_of", lambda task, part: compared.append(task) or real_sum(task, part)
+    )
+    np.testing.assert_array_equal(copy(1)["t"], np.ones((400, 200)))
+    assert bool(compared) is (kind in ("zarr", "dask", "memory"))  # written anew, or in memory
+
+
+real_sum = rechunking._checksum_of
+
+
+def test_two_copies_into_one_path_do_not_mix(source, tmp_path, monkeypatch):
+    ds, write, refused = source[["t2m"]], Target.write, []
+
+    def write_beside_another(self, task, variable):
+        if not refused:
+            with pytest.raises(FileExistsError, match="another rechunk copies into") as error:
+                xtd.rechunk(ds, dataset_over(ds), tmp_path / "copy.zarr")
+            refused.append(error)
+        write(self, task, variable)
+
+    monkeypatch.setattr(Target, "write", write_beside_another)
+    copy = xtd.rechunk(ds, dataset_over(ds), tmp_path / "copy.zarr")
+    assert refused
+    xr.testing.assert_identical(copy.compute(), ds.compute())
 
 
 def test_verify_finds_what_has_changed_and_the_next_call_mends_it(source, tmp_path, monkeypatch):

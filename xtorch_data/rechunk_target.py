@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +22,11 @@ from .opening import open_zarr
 from .rechunk_plan import regions
 from .redact import redacted
 from .sources import UNFINISHED
+
+try:
+    import fcntl
+except ImportError:  # on Windows: that nobody else copies there is up to the user
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Target", "Task", "VariableCopy", "checksum", "tasks"]
 
@@ -106,12 +112,49 @@ class Target:
     def __str__(self) -> str:
         return redacted(str(self.store))
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep a local folder from other calls, in this process or others, as far as it can be.
+
+        Raises
+        ------
+        FileExistsError
+            If one copies into it, or if it is a file.
+        """
+        if not isinstance(self.store, str) or "://" in self.store:
+            yield
+            return
+        if os.path.isfile(self.store):
+            raise FileExistsError(f"{self} is a file, and a copy is a folder: give another path")
+        new = not os.path.exists(self.store)
+        os.makedirs(self.store, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            if fcntl is not None:
+                descriptor = os.open(self.store, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise FileExistsError(
+                        f"another rechunk copies into {self} at this moment: wait until it has "
+                        "finished, or give another path"
+                    ) from None
+                except OSError:  # a file system without locks
+                    pass
+            try:
+                yield
+            finally:
+                if new:
+                    with suppress(OSError):  # unless something was written
+                        os.rmdir(self.store)
+
     def begin(
         self,
         whole: xr.Dataset,
         copies: Sequence[VariableCopy],
         ds: xr.Dataset,
         encoding: Mapping[Any, Mapping[str, Any]],
+        content: Mapping[str, str | None],
     ) -> tuple[VariableCopy, ...]:
         """Write what there is to begin with, unless that was done before.
 
@@ -125,6 +168,9 @@ class Target:
             The data, lazily.
         encoding : mapping
             By variable, what the user wants.
+        content : mapping
+            Of the variables that are copied, what tells their values from any others; None for one
+            of which nothing does.
 
         Returns
         -------
@@ -148,8 +194,6 @@ class Target:
             own["chunks"] = tuple(copy.chunks[dim] for dim in dims)
             own["shards"] = copy.shards and tuple(copy.shards[dim] for dim in dims)
         identity = _identity(ds, whole, encodings)
-        if isinstance(self.store, str) and os.path.isfile(self.store):
-            raise FileExistsError(f"{self} is a file, and a copy is a folder: give another path")
         there = self._there()
         if there is None and isinstance(self.store, str) and _is_full(self.store):
             raise FileExistsError(f"{self} is a folder that has other files in it")
@@ -187,11 +231,11 @@ class Target:
         for name, variable in whole.variables.items():
             if variable.dtype.kind == "U":  # of fixed length it is no part of Zarr's specification
                 made[name] = made[name].astype(object)
-        made = made.drop_encoding().assign_attrs({UNFINISHED: identity})
+        mark = {UNFINISHED: {**identity, "content": dict(content)}}
+        made = made.drop_encoding().assign_attrs(mark)
         for name, variable in made.variables.items():
             variable.encoding = _kept(ds.variables[name], RELATED)
         # Marked from the first moment on.
-        mark = {UNFINISHED: identity}
         group = zarr.create_group(
             self.store, zarr_format=3, overwrite=there is not None, attributes=mark, **self.options
         )
@@ -222,6 +266,11 @@ class Target:
     def done(self) -> Any:
         """The record: for each task, 1 + the checksum of what it has written; 0 if it has not."""
         return self._group("r+")[f"{RECORD}/done"]
+
+    def content(self) -> dict[str, str | None]:
+        """What `begin` was told of the values of variables when the copy was begun."""
+        begun: Any = self._group("r").attrs[UNFINISHED]
+        return dict(begun.get("content", {}))
 
     def write(self, task: Task, variable: xr.Variable) -> None:
         """Write a region, of whole chunks or shards."""
@@ -293,7 +342,10 @@ def _unpacks_alike(kept: Mapping[str, Any], dtype: np.dtype[Any]) -> bool:
     bits = 8 * stored.itemsize
     packed = np.arange(-(2 ** (bits - 1)), 2**bits)  # also of the other sign
     scale, offset = kept.get("scale_factor", 1), kept.get("add_offset", 0)
-    narrow, wide = (packed.astype(t) * t(scale) + t(offset) for t in (np.float32, np.float64))
+    narrow, wide = (
+        packed.astype(each) * np.asarray(scale, each) + np.asarray(offset, each)
+        for each in (np.dtype("f4"), np.dtype("f8"))
+    )
     return bool(np.array_equal(narrow, wide))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import xarray as xr
 
 from .arguments import as_bytes
 from .dataset import IterableDataset
+from .identity import identities
 from .map_dataset import MapDataset
 from .plan import Plan
 from .progress import bar
@@ -54,8 +55,9 @@ def rechunk(
     shards, so that nothing is written twice, by the threads of this process or by the cluster of
     the active ``dask.distributed`` client.
 
-    If it is interrupted, even killed, the same call goes on where it was. Until it is finished, no
-    dataset takes the store as data.
+    If it is interrupted, even killed, the same call goes on where it was. Where it cannot be told
+    that the data has not changed, as in memory, what was copied is compared with it first. Until it
+    is finished, no dataset takes the store as data.
 
     Parameters
     ----------
@@ -95,7 +97,7 @@ def rechunk(
     ------
     FileExistsError
         If there is something at `path` that is not the unfinished copy of the same data by the
-        same arguments.
+        same arguments, or if another call is copying into it.
     ValueError, TypeError
         If arguments do not fit the data, or an encoding does not keep its values.
     RuntimeError
@@ -126,13 +128,19 @@ def rechunk(
         if name not in data.dims and each.nbytes > SMALL_BYTES and each.dtype.kind in KINDS
     ]
     target, runner = Target(path, storage_options), Runner()
-    with _quiet(), hiding_secrets():
+    with _quiet(), hiding_secrets(), target.held():
         whole = data.drop_vars(names).compute()
         planned = _planned(data, names, dataset.plan, nbytes, chunks or {}, shards, runner)
-        copies = target.begin(whole, planned, data, encoding)
+        content = _content(data, names)
+        copies = target.begin(whole, planned, data, encoding, content)
         if verify:
             _verify_whole(target, whole)
         every = list(tasks(copies, data))
+        begun = target.content()
+        unsure = {
+            each for each in names if content[each] is None or content[each] != begun.get(str(each))
+        }
+        _require_same(runner, target, data, every, unsure, progress)
         _copy(runner, target, data, every, verify, progress)
         if verify:
             _verify(runner, target, data, every, progress)
@@ -255,6 +263,49 @@ def _given_shards(
 
 
 # Copying, and reading back.
+
+
+def _content(data: xr.Dataset, names: Sequence[Any]) -> dict[Any, str | None]:
+    """What tells the values of variables from any others, of those of which that is known."""
+    lazy = {name: data.variables[name] for name in names if not data.variables[name]._in_memory}
+    found: dict[Any, str | None] = dict.fromkeys(names)
+    for name, told in identities(lazy).items():
+        if told.exception() is None:  # else they are compared themselves
+            found[name] = told.result().hex()
+    return found
+
+
+def _require_same(
+    runner: Runner,
+    target: Target,
+    data: xr.Dataset,
+    every: Sequence[Task],
+    names: Set[Any],
+    progress: bool | None,
+) -> None:
+    """Raise FileExistsError if what was copied of some variables is not what their values are."""
+    record = target.done[:]
+    left = [task for task in every if record[task.number] and task.name in names]
+    if not left:
+        return
+    with bar(len(left), "region", "comparing", progress) as shown:
+        calls = (
+            Call(_checksum_of, task, (data.variables[task.name].isel(task.region),))
+            for task in left
+        )
+        for task, found in runner.run(calls):
+            if found + 1 != record[task.number]:
+                raise FileExistsError(
+                    f"{target} is the unfinished copy of other values: the data has changed since "
+                    f"it was begun, as {task} shows. Remove it, or give another path"
+                )
+            shown(1)
+
+
+def _checksum_of(task: Task, part: xr.Variable) -> int:
+    """The checksum of a region of the source."""
+    with hiding_secrets():
+        return checksum(part.copy(deep=False).load())
 
 
 def _copy(
