@@ -513,6 +513,112 @@ def test_a_chunk_written_in_place_is_noticed_in_a_local_store(tmp_path):
         assert first(**how) == ([0.0] * 10, True)
 
 
+def in_place(path, start, values):
+    """Write values as zarrs does, into the files that there are, which changes no folder."""
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        zarr.open_array(path / "a", mode="r+")[start : start + len(values)] = values
+
+
+@pytest.mark.parametrize(
+    ("format_", "encoding", "where"),
+    [
+        (3, {"chunks": (10,)}, "local"),
+        (3, {"chunks": (5,), "shards": (10,)}, "local"),
+        (2, {"chunks": (10,)}, "local"),
+        (3, {"chunks": (10,)}, "fsspec"),
+        (3, {"chunks": (10,)}, "obstore"),
+        (3, {"chunks": (10,)}, "dask"),
+    ],
+)
+def test_files_written_in_place_are_noticed(tmp_path, monkeypatch, format_, encoding, where):
+    small_cells(monkeypatch)
+    path, values = tmp_path / "v.zarr", np.arange(40.0)
+    xr.Dataset({"a": ("time", values)}).to_zarr(
+        path, encoding={"a": encoding}, consolidated=False, zarr_format=format_
+    )
+
+    def dataset(part):
+        store = path
+        if where == "fsspec":
+            store = zarr.storage.FsspecStore.from_url(f"file://{path}")
+        elif where == "obstore":
+            obstore = pytest.importorskip("obstore")
+            store = zarr.storage.ObjectStore(obstore.store.LocalStore(path))
+        chunks = {} if where == "dask" else None
+        ds = xr.open_zarr(store, chunks=chunks, consolidated=False).isel(time=part)
+        return xtd.IterableDataset(ds, {"time": 4}, cache=tmp_path / "cache", dtype="float64")
+
+    def check(part, nbytes, made=None):
+        made = dataset(part) if made is None else made
+        found = [x.tolist() for (x,) in epoch_of(made).values()]
+        expected = values[part]
+        assert found == expected[: len(expected) // 4 * 4].reshape(-1, 1, 4).tolist()
+        assert nbytes is None or made.stats().bytes_read == nbytes
+        return made
+
+    whole = slice(None)
+    check(whole, 320)
+    same = check(whole, 0)
+    for start in (12, 30):
+        values[start : start + 3] += 100
+        in_place(path, start, values[start : start + 3])
+        if where != "dask":
+            check(whole, 80, same)  # the epochs after notice it, too
+        check(whole, 320 if where == "dask" else 0)
+        part = slice(None, 6, -1)
+        check(part, None)
+        check(part, 0)
+    samples = xtd.MapDataset(
+        xr.open_zarr(path, chunks=None, consolidated=False),
+        {"time": 4},
+        cache=tmp_path / "cache",
+        dtype="float64",
+    )
+    assert samples[3][0].tolist() == [values[12:16].tolist()]
+    values[12] = -1
+    in_place(path, 12, values[12:13])
+    assert samples[3][0].tolist() == [values[12:16].tolist()]
+
+
+class Disturbed(Counting):
+    """Lets something happen once between a read and its answer."""
+
+    between: ClassVar[list] = []
+
+    async def get(self, key, *args, **kwargs):
+        found = await super().get(key, *args, **kwargs)
+        if "/c/" in key and self.between:
+            self.between.pop()()
+        return found
+
+
+def test_what_is_written_while_it_is_read_is_not_kept(tmp_path):
+    path = tmp_path / "v.zarr"
+    xr.Dataset({"a": ("time", np.zeros(8))}).to_zarr(path, consolidated=False)
+    for between, expected in ((lambda: in_place(path, 0, np.ones(8)), 0), (None, 1), (None, 1)):
+        Disturbed.between[:] = [between] if between else []
+        store = Disturbed(zarr.storage.LocalStore(path))
+        ds = xr.open_zarr(store, chunks=None, consolidated=False)
+        dataset = xtd.IterableDataset(ds, {"time": 8}, cache=tmp_path / "cache")
+        assert epoch_of(dataset)[0][0].tolist() == [[expected] * 8] or between
+    assert dataset.stats().bytes_read == 0
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="Linux shows what is open")
+def test_a_file_that_was_replaced_while_it_was_open_is_refused(tmp_path):
+    for value in (1.0, 2.0):
+        xr.Dataset({"a": ("time", np.full(8, value))}).to_netcdf(tmp_path / f"{value}.nc")
+    path = tmp_path / "1.0.nc"
+    with xr.open_dataset(path) as before:
+        assert before["a"][0] == 1
+        os.replace(tmp_path / "2.0.nc", path)
+        with pytest.raises(ValueError, match="'a' .* has taken the place of .* open it again"):
+            xtd.IterableDataset(before, {"time": 8}, cache=tmp_path / "cache")
+    with xr.open_dataset(path) as after:
+        dataset = xtd.IterableDataset(after, {"time": 8}, cache=tmp_path / "cache")
+        assert epoch_of(dataset)[0][0].tolist() == [[2] * 8]
+
+
 def test_a_variable_without_dims_is_kept(tmp_path):
     ds = xr.Dataset({"a": ("time", np.arange(8.0)), "level": ((), 850.5)})
     ds.to_zarr(tmp_path / "v.zarr", consolidated=False)

@@ -23,7 +23,8 @@ from .redact import redacted
 from .windows import IntArray
 
 __all__ = [
-    "UNFINISHED", "Source", "as_source", "chunk_keys", "layout_of", "with_graphs_shown",
+    "UNFINISHED", "Source", "as_source", "chunk_keys", "layout_of", "stored_positions",
+    "with_graphs_shown",
 ]  # fmt: skip
 
 # The attribute of a store that `rechunk` has not finished: chunks that are missing are fill values.
@@ -241,7 +242,7 @@ def _chunks(variable: xr.Variable, dim: Hashable) -> Chunks:
     if variable._in_memory:
         return Chunks(length)
     preferred: Mapping[Hashable, Any] = variable.encoding.get("preferred_chunks") or {}
-    positions = _stored_positions(variable)
+    positions = stored_positions(variable)
     if positions is None:  # not a lazy array as xarray makes them: the grid may be shifted
         size = preferred.get(dim, 1)
         if not isinstance(size, (int, np.integer)):
@@ -311,7 +312,7 @@ def chunk_keys(variable: xr.Variable) -> tuple[list[str], str] | None:
     One key if that is the same, and none if the variable is empty. None for what is no Zarr array,
     or is not lazy: dask does not say where a graph reads.
     """
-    positions = _stored_positions(variable)
+    positions = stored_positions(variable)
     data = layers(variable._data)[-1]
     if positions is None or not isinstance(data, ZarrArrayWrapper):
         return None
@@ -340,7 +341,7 @@ def _ends(along: range | IntArray | int) -> tuple[int, int] | None:
     return int(along.min()), int(along.max())
 
 
-def _stored_positions(variable: xr.Variable) -> list[range | IntArray | int] | None:
+def stored_positions(variable: xr.Variable) -> list[range | IntArray | int] | None:
     """For each axis of the stored array under a lazy variable, the positions that it has of it.
 
     An integer where an axis has become no dim. xarray keeps the encoding of the whole array when it
