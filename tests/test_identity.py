@@ -14,7 +14,8 @@ from helpers import numbered
 import xtorch_data
 from xtorch_data import retry
 from xtorch_data.chunk_stamps import ChunkStamps
-from xtorch_data.digests import Unidentified, digest, file_stamp, file_system
+from xtorch_data.digests import Unidentified, digest, file_system
+from xtorch_data.file_stamps import file_stamp
 from xtorch_data.identity import _of_object_store, identities, identity
 
 

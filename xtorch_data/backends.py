@@ -12,7 +12,7 @@ import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from .digests import file_stamp
+from .file_stamps import file_stamp
 from .npy_files import NpyFile
 from .pt_files import PtFiles, file_names
 from .redact import redacted

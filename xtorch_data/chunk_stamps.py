@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from fsspec.implementations.local import (  # type: ignore[import-untyped]
 from xarray.backends.zarr import ZarrArrayWrapper
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, WrapperStore
 
-from .digests import look_at
+from .file_stamps import look_at
 from .layers import layers
 from .sources import stored_positions
 from .windows import IntArray
@@ -32,7 +32,7 @@ Locate = Callable[[str], str | None]
 class ChunkStamps:
     """Stamps of the chunk, or shard, files of a variable; a file is looked at when it is read.
 
-    The variable's own order of chunks is no part of it.
+    Made once for a dataset; any thread may ask, and it goes to other processes with the dataset.
 
     Attributes
     ----------
@@ -87,10 +87,17 @@ class ChunkStamps:
             Positions ``[start, stop)`` along each dim of the variable.
         """
         bounds = iter(box)
-        numbers: list[list[int]] = []
+        numbers: list[Iterable[int]] = []
         for along, size in zip(self.positions, self.sizes, strict=True):
-            part = [along] if isinstance(along, int) else along[slice(*next(bounds))]
-            numbers.append(np.unique(np.asarray(part) // size).tolist())
+            if isinstance(along, int):
+                numbers.append([along // size])
+                continue
+            part = along[slice(*next(bounds))]
+            if isinstance(part, range):  # all between its ends
+                first, last = sorted((part[0], part[-1]))
+                numbers.append(range(first // size, last // size + 1))
+            else:
+                numbers.append(np.unique(part // size).tolist())
         keys = (self.prefix + self.key_of(place) for place in itertools.product(*numbers))
         paths = {path for path in map(self.locate, keys) if path is not None}
         return repr([(path, _looked_at(path)) for path in sorted(paths)]).encode()

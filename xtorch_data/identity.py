@@ -38,16 +38,8 @@ from zarr.storage import (
     ZipStore,
 )
 
-from .digests import (
-    Unidentified,
-    digest,
-    file_stamp,
-    file_system,
-    public,
-    stamp_of,
-    token,
-    unsettled,
-)
+from .digests import Unidentified, digest, file_system, public, token
+from .file_stamps import file_stamp, stamp_of, unsettled
 from .layers import layers
 from .redact import redacted, without_secrets, words_of
 from .retry import RETRIES, is_transient, retried

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .digests import file_stamp
+from .file_stamps import file_stamp
 
 if TYPE_CHECKING:  # torch is slow to import, and xarray asks all engines about any file
     import torch
