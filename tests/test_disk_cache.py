@@ -1,7 +1,10 @@
 import errno
 import logging
 import os
+import pathlib
 import pickle
+import shutil
+import tempfile
 import textwrap
 import threading
 import time
@@ -425,6 +428,154 @@ def test_a_disk_that_is_full_at_first_is_said(tmp_path, monkeypatch, caplog, sto
     assert len(epoch_of(dataset)) == 72
 
 
+def test_nothing_outside_the_folder_is_touched(tmp_path, caplog, store):
+    """Links in the folder: what they point to is neither written, removed nor believed."""
+    outside, folder = tmp_path / "outside", tmp_path / "cache"
+    outside.mkdir()
+    (outside / "x.tmp").write_text("mine")
+    (outside / "count").write_text("mine")
+    os.utime(outside / "x.tmp", (0, 0))
+    cache = filled(DiskCache(str(folder), 10_000, 10**6), range(3))
+    inside = folder / "xtorch_data-1"
+    filled(DiskCache(str(tmp_path / "other"), 10**6, 10**6), [7])
+    (foreign,) = entries(tmp_path / "other")
+    link = inside / foreign.parent.name
+    link.symlink_to(foreign.parent)
+    (inside / "zz").symlink_to(outside)  # a folder as any other, at first sight
+    (inside / "zy").symlink_to(tmp_path)
+    assert not kept(cache, 7)
+    filled(cache, range(10, 30))  # makes room
+    foreign.write_bytes(b"damaged")
+    assert not kept(cache, 7)
+    assert foreign.read_bytes() == b"damaged"
+    before = {each.name for each in foreign.parent.iterdir()}
+    with caplog.at_level(logging.WARNING, "xtorch_data"):
+        foreign.unlink()
+        filled(cache, [7])
+    assert not {each.name for each in foreign.parent.iterdir()} - before
+    entry = entries(folder)[0]
+    content = entry.read_bytes()
+    (outside / "entry").write_bytes(content)
+    entry.unlink()
+    entry.symlink_to(outside / "entry")
+    assert not any(cache.read(entry.stem, np.empty(1000, "u1")) for _ in range(2))
+    other = inside / f"{entry_name(b'fifo')[:2]}" / f"{entry_name(b'fifo')}.cell"
+    other.parent.mkdir(exist_ok=True)
+    os.mkfifo(other)
+    assert not cache.read(entry_name(b"fifo"), np.empty(9, "u1"))  # and nobody waits
+    (inside / "count").unlink()
+    (inside / "count").symlink_to(outside / "count")
+    fresh = DiskCache(str(folder), 10_000, 10**6)
+    with caplog.at_level(logging.WARNING, "xtorch_data"):
+        filled(fresh, range(40, 43))
+    assert len([each for each in caplog.records if str(folder) in each.message]) <= 2
+    found = {each.name: each.read_bytes() for each in outside.iterdir()}
+    assert found == {"x.tmp": b"mine", "count": b"mine", "entry": content}
+    # The folder itself may be a link, but not the one in it.
+    (tmp_path / "link").symlink_to(folder)
+    DiskCache(str(tmp_path / "link"), 10_000, 10**6)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "xtorch_data-1").symlink_to(outside)
+    with pytest.raises(ValueError, match="is a symbolic link"):
+        xtd.IterableDataset(opened(store[0]), {"time": 2}, cache=tmp_path / "new")
+
+
+def test_a_lock_that_is_never_given_back_is_not_waited_for(tmp_path, monkeypatch, caplog):
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(disk_cache, "LOCK_SECONDS", 0.02)
+    cache = filled(DiskCache(str(tmp_path), 10**6, 10**6), [1])
+    with open(tmp_path / "xtorch_data-1" / "count", "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with caplog.at_level(logging.WARNING, "xtorch_data"):
+            filled(cache, [2, 3])
+    assert len(caplog.records) == 1
+    assert "has held its lock" in caplog.text
+    assert [kept(cache, number) for number in (1, 2, 3)] == [True, False, False]
+
+
+def test_a_folder_that_vanishes_stops_nobody(tmp_path, monkeypatch, store):
+    small_cells(monkeypatch)
+    path, ds = store
+    for after in ("removed", "a file"):
+        folder = tmp_path / after
+        dataset = xtd.IterableDataset(
+            opened(path), {"time": 10, "x": -1}, inputs="a", cache=folder, memory="20 kB"
+        )
+        found = {}
+        for batch in dataset:
+            found[int(batch.index[0])] = batch.x[0].numpy()
+            if len(found) == 4:
+                dataset._on_disk.cache.wait()
+                shutil.rmtree(folder)
+                if after == "a file":
+                    folder.write_text("")
+        for number, x in found.items():
+            window = ds["a"].isel(time=slice(number * 10, number * 10 + 10))
+            np.testing.assert_array_equal(x, window)
+        assert len(found) == 12
+        assert len(epoch_of(dataset)) == 12
+
+
+AS_NOBODY = """
+    import logging, os, sys
+    import numpy as np, xarray as xr, xtorch_data as xtd
+
+    path, folder = sys.argv[1:]
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logging.getLogger("xtorch_data").addHandler(handler)
+    logging.getLogger("xtorch_data").propagate = False
+
+    def epoch(name, cache):
+        ds = xr.open_zarr(path, chunks=None, consolidated=False)
+        dataset = xtd.IterableDataset(ds, {"time": 120, "x": -1}, inputs=name, cache=cache)
+        (batch,) = dataset
+        assert np.array_equal(batch.x[0], ds[name].astype("f4"), equal_nan=True)
+        if dataset._on_disk is not None:
+            dataset._on_disk.cache.wait()
+        return dataset.stats().bytes_read
+
+    epoch("a", False)
+    os.setgid(65534)
+    os.setuid(65534)
+    assert epoch("a", f"{folder}/full") == 0
+    assert not messages
+    assert epoch("b", f"{folder}/full") > 0
+    assert len(messages) == 1 and "Permission denied" in messages[0], messages
+    assert epoch("a", f"{folder}/unreadable") > 0
+    for name in ("closed", "foreign"):
+        try:
+            epoch("a", f"{folder}/{name}/cache")
+        except ValueError as error:
+            assert "cannot be written to: Permission denied" in str(error), error
+        else:
+            raise AssertionError(name)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs other users")
+def test_folders_and_entries_of_others(store):
+    """For a user whom modes of folders count: what can be read serves, the rest is said."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        shutil.copytree(store[0], folder / "v.zarr")
+        for name in ("full", "unreadable"):
+            ds = xr.open_zarr(folder / "v.zarr", chunks=None, consolidated=False)
+            dataset = xtd.IterableDataset(
+                ds, {"time": 120, "x": -1}, inputs="a", cache=folder / name
+            )
+            epoch_of(dataset)
+        for name, mode in (("closed", 0o700), ("foreign", 0o755)):
+            (folder / name).mkdir(mode)
+        for each in entries(folder / "unreadable"):
+            each.chmod(0o600)
+        folder.chmod(0o755)
+        (folder / "script.py").write_text(textwrap.dedent(AS_NOBODY))
+        result = Script(folder / "script.py", folder / "v.zarr", folder, folder=folder).wait()
+        assert result.returncode == 0, result.stderr
+
+
 WRITER = """
     import sys, time
     import numpy as np
@@ -511,6 +662,109 @@ def test_a_chunk_written_in_place_is_noticed_in_a_local_store(tmp_path):
             tmp_path / "v.zarr", region={"time": slice(10, 20)}, consolidated=False
         )
         assert first(**how) == ([0.0] * 10, True)
+
+
+def in_place(path, start, values):
+    """Write values as zarrs does, into the files that there are, which changes no folder."""
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        zarr.open_array(path / "a", mode="r+")[start : start + len(values)] = values
+
+
+@pytest.mark.parametrize(
+    ("format_", "encoding", "where"),
+    [
+        (3, {"chunks": (10,)}, "local"),
+        (3, {"chunks": (5,), "shards": (10,)}, "local"),
+        (2, {"chunks": (10,)}, "local"),
+        (3, {"chunks": (10,)}, "fsspec"),
+        (3, {"chunks": (10,)}, "obstore"),
+        (3, {"chunks": (10,)}, "dask"),
+    ],
+)
+def test_files_written_in_place_are_noticed(tmp_path, monkeypatch, format_, encoding, where):
+    small_cells(monkeypatch)
+    path, values = tmp_path / "v.zarr", np.arange(40.0)
+    xr.Dataset({"a": ("time", values)}).to_zarr(
+        path, encoding={"a": encoding}, consolidated=False, zarr_format=format_
+    )
+
+    def dataset(part):
+        store = path
+        if where == "fsspec":
+            store = zarr.storage.FsspecStore.from_url(f"file://{path}")
+        elif where == "obstore":
+            obstore = pytest.importorskip("obstore")
+            store = zarr.storage.ObjectStore(obstore.store.LocalStore(path))
+        chunks = {} if where == "dask" else None
+        ds = xr.open_zarr(store, chunks=chunks, consolidated=False).isel(time=part)
+        return xtd.IterableDataset(ds, {"time": 4}, cache=tmp_path / "cache", dtype="float64")
+
+    def check(part, nbytes, made=None):
+        made = dataset(part) if made is None else made
+        found = [x.tolist() for (x,) in epoch_of(made).values()]
+        expected = values[part]
+        assert found == expected[: len(expected) // 4 * 4].reshape(-1, 1, 4).tolist()
+        assert nbytes is None or made.stats().bytes_read == nbytes
+        return made
+
+    whole = slice(None)
+    check(whole, 320)
+    same = check(whole, 0)
+    for start in (12, 30):
+        values[start : start + 3] += 100
+        in_place(path, start, values[start : start + 3])
+        if where != "dask":
+            check(whole, 80, same)  # the epochs after notice it, too
+        check(whole, 320 if where == "dask" else 0)
+        part = slice(None, 6, -1)
+        check(part, None)
+        check(part, 0)
+    samples = xtd.MapDataset(
+        xr.open_zarr(path, chunks=None, consolidated=False),
+        {"time": 4},
+        cache=tmp_path / "cache",
+        dtype="float64",
+    )
+    assert samples[3][0].tolist() == [values[12:16].tolist()]
+
+
+class Disturbed(Counting):
+    """Lets something happen once between a read and its answer."""
+
+    between: ClassVar[list] = []
+
+    async def get(self, key, *args, **kwargs):
+        found = await super().get(key, *args, **kwargs)
+        if "/c/" in key and self.between:
+            self.between.pop()()
+        return found
+
+
+def test_what_is_written_while_it_is_read_is_not_kept(tmp_path):
+    path = tmp_path / "v.zarr"
+    xr.Dataset({"a": ("time", np.zeros(8))}).to_zarr(path, consolidated=False)
+    for between, expected in ((lambda: in_place(path, 0, np.ones(8)), 0), (None, 1), (None, 1)):
+        Disturbed.between[:] = [between] if between else []
+        store = Disturbed(zarr.storage.LocalStore(path))
+        ds = xr.open_zarr(store, chunks=None, consolidated=False)
+        dataset = xtd.IterableDataset(ds, {"time": 8}, cache=tmp_path / "cache")
+        assert epoch_of(dataset)[0][0].tolist() == [[expected] * 8] or between
+    assert dataset.stats().bytes_read == 0
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="Linux shows what is open")
+def test_a_file_that_was_replaced_while_it_was_open_is_refused(tmp_path):
+    for value in (1.0, 2.0):
+        xr.Dataset({"a": ("time", np.full(8, value))}).to_netcdf(tmp_path / f"{value}.nc")
+    path = tmp_path / "1.0.nc"
+    with xr.open_dataset(path) as before:
+        assert before["a"][0] == 1
+        os.replace(tmp_path / "2.0.nc", path)
+        with pytest.raises(ValueError, match="'a' .* has taken the place of .* open it again"):
+            xtd.IterableDataset(before, {"time": 8}, cache=tmp_path / "cache")
+    with xr.open_dataset(path) as after:
+        dataset = xtd.IterableDataset(after, {"time": 8}, cache=tmp_path / "cache")
+        assert epoch_of(dataset)[0][0].tolist() == [[2] * 8]
 
 
 def test_a_variable_without_dims_is_kept(tmp_path):

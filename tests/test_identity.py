@@ -1,4 +1,5 @@
 import asyncio
+import json
 import traceback
 from types import SimpleNamespace
 
@@ -12,7 +13,9 @@ from helpers import numbered
 
 import xtorch_data
 from xtorch_data import retry
+from xtorch_data.chunk_stamps import ChunkStamps
 from xtorch_data.digests import Unidentified, digest, file_system
+from xtorch_data.file_stamps import file_stamp
 from xtorch_data.identity import _of_object_store, identities, identity
 
 
@@ -87,6 +90,52 @@ def test_files_written_anew_are_others(tmp_path, kind):
     one = identity(first.variable)
     assert identity(first.variable) == one
     assert identity(written(np.arange(1, 7)).variable) != one
+
+
+def test_a_file_written_in_place_has_another_stamp_however_soon(tmp_path):
+    path, found = tmp_path / "v", set()
+    path.write_bytes(b"1")
+    for number in range(8):
+        with open(path, "r+b") as file:
+            file.write(b"%d" % number)
+        found.add(file_stamp(str(path)))
+    assert len(found) == 8
+
+
+def test_references_are_told_by_the_files_they_point_to(tmp_path):
+    data, references = tmp_path / "data.bin", tmp_path / "references.json"
+    xr.Dataset({"a": ("x", np.arange(4.0))}).to_zarr(
+        tmp_path / "v.zarr",
+        zarr_format=2,
+        consolidated=False,
+        encoding={"a": {"compressors": None}},
+    )
+    chunk = tmp_path / "v.zarr/a/0"
+    found = {
+        str(each.relative_to(tmp_path / "v.zarr")): each.read_text()
+        for each in (tmp_path / "v.zarr").rglob(".z*")
+    }
+    data.write_bytes(b"header" + chunk.read_bytes())
+    references.write_text(json.dumps({"version": 1, "refs": found | {"a/0": [str(data), 6, 32]}}))
+    ds = xr.open_dataset(
+        "reference://",
+        engine="zarr",
+        chunks=None,
+        backend_kwargs={
+            "consolidated": False,
+            "zarr_format": 2,
+            "storage_options": {"fo": str(references)},
+        },
+    )
+    stamps = ChunkStamps.of(ds["a"].variable)
+    before = stamps.within([(0, 4)])
+    assert stamps.within([(0, 4)]) == before
+    with open(data, "r+b") as file:
+        file.seek(6)
+        file.write(np.arange(1.0, 5).tobytes())
+    assert stamps.within([(0, 4)]) != before
+    dataset = xtorch_data.IterableDataset(ds, {"x": 4}, cache=tmp_path / "cache")
+    assert next(iter(dataset)).x.tolist() == [[[1, 2, 3, 4]]]
 
 
 def test_icechunk_is_told_by_its_snapshot(tmp_path):

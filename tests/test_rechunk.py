@@ -9,6 +9,7 @@ import traceback
 import tracemalloc
 import warnings
 
+import dask.array
 import numpy as np
 import pytest
 import xarray as xr
@@ -101,6 +102,69 @@ def test_the_copy_is_the_source(source, opened, tmp_path):
     assert group.metadata.zarr_format == 3
     assert set(group) == set(source.variables)  # nothing is left of the record
     assert dict(group.attrs) == source.attrs
+
+
+def odd(steps, folder):
+    """Data of unusual byte orders, chunks, dtypes and encodings."""
+    irregular = ((steps // 4, steps // 4 + 3, 1, steps - 2 * (steps // 4) - 4), 2)
+    values = np.arange(2.0 * steps).reshape(steps, 2)
+    dims = ("t", "x")
+
+    def graph(dtype):
+        return dims, dask.array.from_array(values.astype(dtype), chunks=irregular)
+
+    packed = {"dtype": "int16", "_FillValue": -32768}
+    half, tenth = np.float32(0.5), np.float32(0.1)
+    nc = xr.Dataset({name: (dims, (100 + 0.5 * (values % 9)).astype("f4")) for name in "pqr"})
+    nc["p"][2] = nc["q"][2] = np.nan
+    encoding = {
+        "p": packed | {"scale_factor": half, "add_offset": np.float32(1000)},
+        "q": packed | {"scale_factor": tenth, "add_offset": np.float32(273.15)},
+        "r": {"dtype": ">f4", "zlib": True, "chunksizes": (7, 1), "shuffle": True},
+    }
+    nc.to_netcdf(folder / f"{steps}.nc", encoding=encoding)
+    nc = xr.open_dataset(folder / f"{steps}.nc")
+    return xr.Dataset(
+        {
+            "big": graph(">f4"),
+            "little": graph("<i4"),
+            "whole": (dims, values.astype(">u4")),
+            "fortran": (dims, np.asfortranarray(values)),
+            "masked": (dims, values.astype("i4"), {}, {"_FillValue": -1}),
+            "widened": (dims, values.astype("f4"), {}, {"dtype": "float64"}),
+            "left": (dims, values, {}, {"chunks": (3, 1), "preferred_chunks": {"t": 3, "x": 1}}),
+            "when": (dims, dask.array.from_array(values.astype("M8[ns]"), chunks=irregular)),
+            "wait": (dims, values.astype("m8[ns]")),
+            "bytes": ("t", dask.array.from_array(values[:, 0].astype("S9"), chunks=irregular[:1])),
+            "none": (("t", "z"), np.empty((steps, 0))),
+            "few": (("z2", "x"), np.ones((3, 2), ">f2")),
+            **nc.chunk(t=irregular[0]),
+            "lazy": nc["p"],
+        },
+        coords={
+            "t": xr.date_range("2000", periods=steps, freq="h", calendar="noleap", use_cftime=True),
+            "name": ("t", dask.array.from_array(values[:, 1].astype("U9"), chunks=irregular[:1])),
+            "lat": graph(">f8"),
+            "ref": np.datetime64("2000-01-01", "ns"),
+            "on": ((), True),
+        },
+    )
+
+
+@pytest.mark.parametrize("steps", [24, 9_000])  # written as a whole, and in regions
+def test_odd_data_keeps_its_values(steps, tmp_path):
+    ds = odd(steps, tmp_path)
+    dataset = xtd.IterableDataset(ds, {"t": 3, "x": -1}, inputs=["big"])
+    copy = xtd.rechunk(ds, dataset, tmp_path / "copy.zarr").compute()
+    assert set(copy.coords) == set(ds.coords)
+    for name, expected in ds.compute().variables.items():
+        found = copy.variables[name]
+        assert found.dims == expected.dims
+        np.testing.assert_array_equal(found.values.tolist(), expected.values.tolist(), name)
+    # Packed where the factors, of which Zarr makes float64, give the same values; else unpacked.
+    stored = zarr.open_group(tmp_path / "copy.zarr", mode="r")
+    assert [stored[name].dtype for name in ("p", "lazy", "q")] == ["int16", "int16", "float32"]
+    assert copy["q"].dtype == "float32"
 
 
 def test_an_array_comes_back_as_an_array(source, tmp_path):
@@ -359,6 +423,80 @@ def test_a_killed_copy_goes_on_with_the_same_call(path, source, tmp_path, monkey
     assert len(written) == len(record) - before
     assert not {task.number for task in written} & set(np.flatnonzero(record).tolist())
     xr.testing.assert_identical(copy.compute(), source.compute())
+
+
+@pytest.mark.parametrize("kind", ["zarr", "dask", "by hand", "netcdf", "memory"])
+def test_a_copy_goes_on_with_the_same_values_alone(kind, tmp_path, monkeypatch):
+    arrays = {}
+
+    def opened(value):
+        """Data of the same shape, dtype, attributes and place."""
+        ds = xr.Dataset({"t": (("time", "x"), np.full((400, 200), value, "f4"))})
+        if kind == "netcdf":
+            if value not in arrays:
+                ds.to_netcdf(tmp_path / "a.nc")
+            return xr.open_dataset(tmp_path / "a.nc")
+        if kind in ("zarr", "dask"):
+            if value not in arrays:
+                encoding = {"t": {"chunks": (100, 200)}}
+                ds.to_zarr(tmp_path / "a.zarr", "w", encoding=encoding, consolidated=False)
+            chunks = {} if kind == "dask" else None
+            return xr.open_zarr(tmp_path / "a.zarr", chunks=chunks, consolidated=False)
+        if kind == "by hand":  # whose name tells nothing
+            array = dask.array.from_array(ds["t"].values, chunks=(100, 200), name="mine")
+            return xr.Dataset({"t": (("time", "x"), array)})
+        return ds
+
+    def copy(value):
+        ds = opened(value)
+        arrays[value] = ds
+        dataset = xtd.IterableDataset(ds, {"time": 50}, {"time": 49}, memory="1 MiB")
+        return xtd.rechunk(
+            ds, dataset, tmp_path / "copy", memory="100 KiB", chunks={"x": 20}, verify=False
+        )
+
+    real, count = rechunking._copied, itertools.count()
+
+    def interrupted(*arguments):
+        if next(count) > 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(rechunking, "_copied", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        copy(1)
+    monkeypatch.undo()
+    if kind != "netcdf":  # which is open
+        kept = zarr.open_group(tmp_path / "copy", mode="r").attrs.asdict()
+        with pytest.raises(FileExistsError, match="the data has changed since.*'t' at isel"):
+            copy(2)
+        assert zarr.open_group(tmp_path / "copy", mode="r").attrs.asdict() == kept
+        arrays.clear()
+    compared = []
+    monkeypatch.setattr(
+        rechunking, "_checksum_of", lambda task, part: compared.append(task) or real_sum(task, part)
+    )
+    np.testing.assert_array_equal(copy(1)["t"], np.ones((400, 200)))
+    assert bool(compared) is (kind in ("zarr", "dask", "memory"))  # written anew, or in memory
+
+
+real_sum = rechunking._checksum_of
+
+
+def test_two_copies_into_one_path_do_not_mix(source, tmp_path, monkeypatch):
+    ds, write, refused = source[["t2m"]], Target.write, []
+
+    def write_beside_another(self, task, variable):
+        if not refused:
+            with pytest.raises(FileExistsError, match="another rechunk copies into") as error:
+                xtd.rechunk(ds, dataset_over(ds), tmp_path / "copy.zarr")
+            refused.append(error)
+        write(self, task, variable)
+
+    monkeypatch.setattr(Target, "write", write_beside_another)
+    copy = xtd.rechunk(ds, dataset_over(ds), tmp_path / "copy.zarr")
+    assert refused
+    xr.testing.assert_identical(copy.compute(), ds.compute())
 
 
 def test_verify_finds_what_has_changed_and_the_next_call_mends_it(source, tmp_path, monkeypatch):

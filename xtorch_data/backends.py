@@ -12,6 +12,7 @@ import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
+from .file_stamps import file_stamp
 from .npy_files import NpyFile
 from .pt_files import PtFiles, file_names
 from .redact import printable, redacted
@@ -221,7 +222,7 @@ class _NpyArray(_LazyArray):
 
     def identity(self) -> Any:
         """What tells it from others, also when its file has been written anew."""
-        return os.path.realpath(self.file.path), self.file.stamp(), self._field
+        return file_stamp(self.file.path), self._field
 
     def mapped(self) -> Array:
         """All values as they are in the file, without reading them."""

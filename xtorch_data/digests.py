@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from dask.base import tokenize
 
-from .redact import printable
+from .file_stamps import Unidentified, file_stamp
 
-__all__ = ["Unidentified", "digest", "file_stamp", "file_system", "public", "token"]
+__all__ = ["Unidentified", "digest", "file_system", "public", "token"]
 
 # Options of file systems and object stores that say who asks, or how, not for what.
 ASIDE = frozenset(
@@ -34,10 +34,6 @@ ASIDE = frozenset(
 )
 # Modules whose functions are told by name and version.
 VERSIONED = frozenset({"builtins", "numpy", "xarray", "dask", "zarr", "numcodecs", "pandas"})
-
-
-class Unidentified(ValueError):
-    """Something that cannot be told from others surely; the message says what and why."""
 
 
 def digest(what: Any) -> bytes:
@@ -179,16 +175,6 @@ def _of_code(code: types.CodeType, inside: tuple[int, ...]) -> Iterator[bytes]:
 def _names_in(code: types.CodeType) -> set[str]:
     inner = [each for each in code.co_consts if isinstance(each, types.CodeType)]
     return set(code.co_names).union(*map(_names_in, inner))
-
-
-def file_stamp(path: str) -> Any:
-    """What tells a local file, as it is now, from others and later ones."""
-    path = os.path.realpath(path)
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise Unidentified(f"{printable(path)} cannot be looked at: {printable(error)}") from error
-    return path, found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def is_file_system(what: Any) -> bool:

@@ -26,6 +26,7 @@ import logging
 import os
 import secrets
 import shutil
+import stat
 import struct
 import threading
 import time
@@ -60,6 +61,10 @@ COUNT_AGAIN = 600.0  # seconds
 FREE_PART, FREE_BYTES = 0.05, 10 * 2**30
 # Once room is made it is made for more than one entry.
 ROOM_PART = 0.05
+# What is opened is no link to a file elsewhere; on Windows these are rare.
+NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+# How long another process may hold the lock of the count.
+LOCK_SECONDS = 60.0
 # Errors of a disk that may have room later.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # Seconds until writing is tried again where there was no room.
@@ -113,9 +118,14 @@ class DiskCache:
         self._begin()
         if os.path.exists(folder) and not os.path.isdir(folder):
             raise ValueError(f"cache must be a folder, but {printable(folder)} is a file")
+        if os.path.islink(self._entries):
+            raise ValueError(
+                f"{printable(self._entries)} is a symbolic link, and nothing outside the folder of a cache is "
+                "touched: remove it, or give the folder that it points to"
+            )
         try:
             # If it is there, it may be one that others fill, which serves without being written to.
-            os.makedirs(self._entries, exist_ok=True)
+            _make_folder(self._entries)
         except OSError as error:
             if error.errno in FULL:  # there may be room later
                 self._stop_writing(error)
@@ -165,8 +175,12 @@ class DiskCache:
             values[:] = pending
             return True
         path = self._path(name)
+        if os.path.islink(os.path.dirname(path)):
+            return False
         try:
-            with open(path, "rb", buffering=0) as file:
+            # Neither what a link points to, nor what would have to be waited for.
+            flags = os.O_RDONLY | NO_LINKS | getattr(os, "O_NONBLOCK", 0)
+            with open(os.open(path, flags), "rb", buffering=0) as file:
                 if self._is_whole(file, name, values):
                     return True
         except OSError:
@@ -177,8 +191,10 @@ class DiskCache:
 
     def _is_whole(self, file: Any, name: str, values: npt.NDArray[np.uint8]) -> bool:
         found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_size != VALUES_AT + values.nbytes:
+            return False
         header = file.read(VALUES_AT)
-        if len(header) < VALUES_AT or found.st_size != VALUES_AT + values.nbytes:
+        if len(header) < VALUES_AT:
             return False
         magic, own, nbytes, checksum = HEADER.unpack_from(header)
         if (magic, own, nbytes) != (MAGIC, bytes.fromhex(name), values.nbytes):
@@ -282,7 +298,7 @@ class DiskCache:
             return
         path = self._path(name)
         folder = os.path.dirname(path)
-        os.makedirs(folder, exist_ok=True)
+        _make_folder(folder)
         header = HEADER.pack(MAGIC, bytes.fromhex(name), values.nbytes, zlib.crc32(values.data))
         temporary = os.path.join(folder, f"{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         try:
@@ -303,7 +319,7 @@ class DiskCache:
             found = file.read(COUNT.size)
             used, counted = COUNT.unpack(found) if len(found) == COUNT.size else (0, 0.0)
             now = time.time()
-            if abs(now - counted) > COUNT_AGAIN or not self._fits(used, nbytes):
+            if not abs(now - counted) <= COUNT_AGAIN or not self._fits(used, nbytes):  # nan, too
                 used, counted = self._make_room(nbytes), now
             fits = self._fits(used, nbytes)
             file.seek(0)
@@ -338,24 +354,41 @@ class DiskCache:
 
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         with os.scandir(self._entries) as folders:
-            inside = [each.path for each in folders if each.is_dir()]
+            inside = [each.path for each in folders if each.is_dir(follow_symlinks=False)]
         for folder in inside:
-            with os.scandir(folder) as files:
+            # Some may be of others, or removed by another process.
+            with contextlib.suppress(OSError), os.scandir(folder) as files:
                 for file in files:
                     if file.name.endswith((".cell", ".tmp")):
-                        with contextlib.suppress(FileNotFoundError):  # removed by another process
-                            yield file.path, file.stat()
+                        with contextlib.suppress(FileNotFoundError):
+                            yield file.path, file.stat(follow_symlinks=False)
 
     @contextlib.contextmanager
     def _count(self) -> Iterator[BinaryIO]:
         """The file that holds the count, locked where the file system has locks."""
-        os.makedirs(self._entries, exist_ok=True)  # someone may have removed it
-        descriptor = os.open(os.path.join(self._entries, "count"), os.O_RDWR | os.O_CREAT, 0o666)
+        _make_folder(self._entries)  # someone may have removed it
+        flags = os.O_RDWR | os.O_CREAT | NO_LINKS | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(os.path.join(self._entries, "count"), flags, 0o666)
         with open(descriptor, "r+b", buffering=0) as file:
             if fcntl is not None:
-                with contextlib.suppress(OSError):
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                self._lock_count(descriptor)
             yield file
+
+    def _lock_count(self, descriptor: int) -> None:
+        """Wait for a lock, but not for ever: a process that was stopped may hold it."""
+        end = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise TimeoutError(
+                        f"another process has held its lock for {LOCK_SECONDS:.0f} s"
+                    ) from None
+            except OSError:  # a file system without locks
+                return
+            time.sleep(0.005)
 
     def _path(self, name: str) -> str:
         return os.path.join(self._entries, name[:2], f"{name}.cell")
@@ -364,6 +397,13 @@ class DiskCache:
 def _bytes_of(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """The memory of an array that is contiguous in C order."""
     return values.reshape(-1).view(np.uint8)
+
+
+def _make_folder(path: str) -> None:
+    """Make a folder if it is not there; OSError if it would be one elsewhere."""
+    os.makedirs(path, exist_ok=True)
+    if os.path.islink(path):
+        raise OSError(errno.ELOOP, "it is a symbolic link", path)
 
 
 def _remove(path: str) -> bool:

@@ -14,7 +14,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from .buffers import Buffers
+from .chunk_stamps import ChunkStamps
 from .chunks import Chunks
 from .digests import Unidentified
 from .disk_cache import DiskCache, entry_name
@@ -53,10 +54,13 @@ class Found:
     missing : dict of Hashable to slice, optional
         What must be read to have the rest; None if nothing is missing. It may reach beyond the
         region, to the ends of cells.
+    names : mapping of tuple of int to str
+        Names of its cells before any of it is read.
     """
 
     values: Array | None
     missing: dict[Hashable, slice] | None
+    names: Mapping[tuple[int, ...], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +81,8 @@ class DiskCells:
         The cells along each of its dims.
     buffers : Buffers
         Where memory for what is read comes from.
+    stamps : ChunkStamps, optional
+        What tells that the files of a cell were written anew.
     """
 
     cache: DiskCache
@@ -85,10 +91,16 @@ class DiskCells:
     dtype: np.dtype[Any]
     grids: tuple[Chunks, ...]
     buffers: Buffers
+    stamps: ChunkStamps | None = None
 
     @classmethod
     def of(
-        cls, variable: xr.Variable, identity: bytes, cache: DiskCache, buffers: Buffers
+        cls,
+        variable: xr.Variable,
+        identity: bytes,
+        cache: DiskCache,
+        buffers: Buffers,
+        stamps: ChunkStamps | None = None,
     ) -> DiskCells | None:
         """The cells of a variable; None if it cannot be kept, such as objects of Python.
 
@@ -102,6 +114,8 @@ class DiskCells:
             Where cells are kept.
         buffers : Buffers
             Where memory for what is read comes from.
+        stamps : ChunkStamps, optional
+            What tells that the files of a part of it were written anew.
         """
         dims, dtype = variable.dims, variable.dtype
         grids = _grids(variable)
@@ -110,7 +124,7 @@ class DiskCells:
         told = repr([(each.length, each.size, each.offset) for each in grids]).encode()
         edges = [b"" if each.edges is None else each.edges.tobytes() for each in grids]
         own = entry_name(identity, dtype.str.encode(), told, *edges)
-        return cls(cache, bytes.fromhex(own), dims, dtype, grids, buffers)
+        return cls(cache, bytes.fromhex(own), dims, dtype, grids, buffers, stamps)
 
     def take(self, region: Region) -> Found:
         """A region, as far as it is on disk.
@@ -123,10 +137,11 @@ class DiskCells:
         box = self._box(region)
         if any(start >= stop for start, stop in box):
             return Found(None, None)
-        places = self._around(box)
-        absent = {place for place in places if self._name(place) not in self.cache}
+        names = {place: self._name(place) for place in self._around(box)}
+        places = list(names)
+        absent = {place for place, name in names.items() if name not in self.cache}
         if len(absent) == len(places):
-            return Found(None, self._hull(places))
+            return Found(None, self._hull(places), names)
         out = self.buffers.take([stop - start for start, stop in box], self.dtype)
         # What lies between missing cells is read with them.
         missing = self._hull(list(absent)) if absent else {}
@@ -134,9 +149,9 @@ class DiskCells:
             cell = self._bounds(place)
             if missing and self._inside(cell, missing):
                 continue
-            if not self._read(place, cell, box, out):
+            if not self._read(names[place], cell, box, out):
                 absent.add(place)
-        return Found(out, self._hull(list(absent)) if absent else None)
+        return Found(out, self._hull(list(absent)) if absent else None, names)
 
     def give(self, found: Found, read: Array, region: Region) -> Array:
         """The region, of which the missing part has been read; its cells are kept.
@@ -154,8 +169,9 @@ class DiskCells:
         origin = tuple((each.start, each.stop) for each in found.missing.values())
         if type(read) is np.ndarray and read.dtype == self.dtype:
             for place in self._around(origin):
-                name = self._name(place)
-                if name not in self.cache:
+                name = found.names[place]
+                # Not what was written while it was read.
+                if name not in self.cache and name == self._name(place):
                     self.cache.offer(name, read[_within(self._bounds(place), origin)])
         box = self._box(region)
         if found.values is None and box == origin:
@@ -167,11 +183,10 @@ class DiskCells:
         out[_within(both, box)] = read[_within(both, origin)]
         return out
 
-    def _read(self, place: Sequence[int], cell: Box, box: Box, out: Array) -> bool:
+    def _read(self, name: str, cell: Box, box: Box, out: Array) -> bool:
         """Read a cell into its place in a region; without a copy where it is whole there."""
         both = _overlap(cell, box)
         target = out[_within(both, box)]
-        name = self._name(place)
         if both == cell and target.flags.c_contiguous:
             return self.cache.read(name, target)
         values = self.buffers.take([stop - start for start, stop in cell], self.dtype)
@@ -189,7 +204,8 @@ class DiskCells:
         return list(itertools.product(*numbers))
 
     def _name(self, place: Sequence[int]) -> str:
-        return entry_name(self.identity, np.asarray(place, "<i8").tobytes())
+        stamp = b"" if self.stamps is None else self.stamps.within(self._bounds(place))
+        return entry_name(self.identity, np.asarray(place, "<i8").tobytes(), stamp)
 
     def _bounds(self, place: Sequence[int]) -> Box:
         return tuple(grid.bounds(number) for grid, number in zip(self.grids, place, strict=True))
@@ -226,10 +242,13 @@ class OnDisk:
         Where they are kept.
     identities : mapping of Hashable to bytes
         What tells them from any others.
+    stamps : mapping of Hashable to ChunkStamps
+        Of those in local chunk files, what tells that these were written anew.
     """
 
     cache: DiskCache
     identities: Mapping[Hashable, bytes]
+    stamps: Mapping[Hashable, ChunkStamps]
 
     @classmethod
     def of(
@@ -270,8 +289,10 @@ class OnDisk:
             for name, variable in data.variables.items()
             if not (variable._in_memory or isinstance(variable, xr.IndexVariable))
         }
+        every = {name: ChunkStamps.of(variable) for name, variable in asked.items()}
+        stamps = {name: each for name, each in every.items() if each is not None}
         told = {}
-        for name, found in identities(asked, retries).items():
+        for name, found in identities(asked, retries, stamps).items():
             try:
                 told[name] = found.result()
             except Unidentified as error:
@@ -285,7 +306,7 @@ class OnDisk:
                 stacklevel=3,
             )
             return None
-        return cls(DiskCache(folder, size, max(WAITING, memory // WAITING_PART)), told)
+        return cls(DiskCache(folder, size, max(WAITING, memory // WAITING_PART)), told, stamps)
 
     def waiting(self, data: xr.Dataset) -> int:
         """Bytes that wait to be written, at most: copies, beside blocks and what they may take.
@@ -317,7 +338,7 @@ class OnDisk:
         for name, own in self.identities.items():
             variable = data.variables[name]
             if not variable._in_memory:  # such as one that is memory-mapped by now
-                cells = DiskCells.of(variable, own, self.cache, buffers)
+                cells = DiskCells.of(variable, own, self.cache, buffers, self.stamps.get(name))
                 if cells is not None:
                     found[name] = cells
         return found

@@ -12,11 +12,13 @@ Credentials are left out: they are no part of what the values are.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
+import time
 import types
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Container, Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
@@ -36,7 +38,8 @@ from zarr.storage import (
     ZipStore,
 )
 
-from .digests import Unidentified, digest, file_stamp, file_system, public, token
+from .digests import Unidentified, digest, file_system, public, token
+from .file_stamps import file_stamp, stamp_of, unsettled
 from .layers import layers
 from .redact import printable, redacted, without_secrets, words_of
 from .retry import RETRIES, is_transient, retried
@@ -47,8 +50,11 @@ IN_MEMORY = "a Zarr store in memory has nothing to gain from a cache on disk"
 # What of a file's description changes when it is written anew.
 STAMPS = (
     "ETag etag e_tag LastModified last_modified mtime modified created updated size version "
-    "VersionId version_id generation md5Hash contentHash ino"
+    "VersionId version_id generation md5Hash contentHash ino Last-Modified Content-MD5 Digest"
 ).split()
+
+# Where Linux shows the files that this process has open.
+OPEN_FILES = "/proc/self/fd"
 
 # Variables whose stores are asked at the same time.
 ASKED_AT_ONCE = 32
@@ -92,10 +98,14 @@ class _Answers:
 
 
 _answers: ContextVar[_Answers] = ContextVar("answers")
+# Whether chunk files are looked at when they are read: see `ChunkStamps`.
+_by_chunk: ContextVar[bool] = ContextVar("by_chunk", default=False)
 
 
 def identities(
-    variables: Mapping[Hashable, xr.Variable], retries: int = RETRIES
+    variables: Mapping[Hashable, xr.Variable],
+    retries: int = RETRIES,
+    by_chunk: Container[Hashable] = (),
 ) -> dict[Hashable, Future[bytes]]:
     """What tells variables from any others; their stores are asked at the same time.
 
@@ -105,6 +115,8 @@ def identities(
         As `identity` takes them.
     retries : int
         Attempts after the first where a store fails in passing.
+    by_chunk : container of Hashable
+        Those whose chunk files are not looked at, as somebody does when they are read.
 
     Returns
     -------
@@ -114,12 +126,14 @@ def identities(
     answers = _Answers(retries)
     with ThreadPoolExecutor(ASKED_AT_ONCE, "xtorch_data-identity") as threads:
         return {
-            name: threads.submit(identity, variable, answers)
+            name: threads.submit(identity, variable, answers, name in by_chunk)
             for name, variable in variables.items()
         }
 
 
-def identity(variable: xr.Variable, answers: _Answers | None = None) -> bytes:
+def identity(
+    variable: xr.Variable, answers: _Answers | None = None, by_chunk: bool = False
+) -> bytes:
     """What tells the values of a variable from any others.
 
     Parameters
@@ -128,6 +142,8 @@ def identity(variable: xr.Variable, answers: _Answers | None = None) -> bytes:
         One that is read when it is used, or computed by dask.
     answers : _Answers, optional
         What stores have said for other variables.
+    by_chunk : bool
+        Whether its chunk files are not looked at.
 
     Returns
     -------
@@ -142,12 +158,14 @@ def identity(variable: xr.Variable, answers: _Answers | None = None) -> bytes:
     versions = (xr.__version__, zarr.__version__, np.__version__)
     about = (variable.dims, variable.dtype, variable.shape)
     before = _answers.set(_Answers(RETRIES) if answers is None else answers)
+    chunks_before = _by_chunk.set(by_chunk)
     try:
         if variable.chunks is not None:
             return digest(("dask", versions, about, _of_graph(variable.data)))
         return digest((versions, about, _of_lazy(variable._data)))
     finally:
         _answers.reset(before)
+        _by_chunk.reset(chunks_before)
 
 
 # Lazy arrays.
@@ -213,6 +231,27 @@ def _of_manager(manager: Any) -> Any:
     return _of_file(args[0]), {name: repr(value) for name, value in kwargs.items()}
 
 
+def _of_open_file(path: str, file: Any = None) -> Any:
+    """A local file that a library has open, which may be one that no longer has the path.
+
+    A library may not say which of the files that this process has open is its own.
+    """
+    path, stamp = os.path.realpath(path), file_stamp(path)
+    replaced = False
+    if file is not None:
+        replaced = not os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    elif os.path.isdir(OPEN_FILES):
+        for number in os.listdir(OPEN_FILES):
+            with contextlib.suppress(OSError):
+                replaced |= os.readlink(f"{OPEN_FILES}/{number}") == f"{path} (deleted)"
+    if replaced:
+        raise Unidentified(
+            f"another file has taken the place of {path} since it was opened here: close what was "
+            "opened before (ds.close()), and open it again"
+        )
+    return stamp
+
+
 def _of_file(file: Any) -> Any:
     """A path or an open file, and what tells that it was written anew."""
     if isinstance(file, os.PathLike):
@@ -223,7 +262,7 @@ def _of_file(file: Any) -> Any:
                 f"{printable(file)} is read by a library that does not say whether it was written "
                 "anew: open it through fsspec"
             )
-        return file_stamp(file)
+        return _of_open_file(file)
     if hasattr(file, "fs") and hasattr(file, "path"):
         details = getattr(file, "details", None) or file.fs.info(file.path)
         return file_system(file.fs), file.path, _stamp(details)
@@ -257,7 +296,9 @@ def _of_store(store: Any, document: str) -> Any:
     if isinstance(store, LocalStore):
         return kind, _of_folder(os.path.join(store.root, document))
     if isinstance(store, ZipStore):
-        return kind, file_stamp(str(store.path))
+        return kind, _of_open_file(
+            str(store.path), getattr(getattr(store, "_zf", None), "fp", None)
+        )
     if isinstance(store, FsspecStore):
         path = f"{store.path.rstrip('/')}/{document}"
 
@@ -285,20 +326,34 @@ def _of_store(store: Any, document: str) -> Any:
 
 
 def _of_folder(document: str) -> Any:
-    """The folder of an array, with what tells that a chunk in it was written anew.
-
-    Chunks are written to files that then take the place of others, which changes their folder: so
-    the folders are looked at, not every file in them.
-    """
-    root = os.path.realpath(os.path.dirname(document))
+    """The folder of an array, with what tells that a file in it was written anew, also in place."""
     stamps = [file_stamp(document)] if os.path.exists(document) else []
-    folders = [root]
+    root = os.path.realpath(os.path.dirname(document))
+    if _by_chunk.get():
+        return root, stamps
+    found, pause = _all_files(root)
+    if pause:
+        time.sleep(pause)
+        found, _ = _all_files(root)
+    return root, stamps, found
+
+
+def _all_files(root: str) -> tuple[list[bytes], float]:
+    """Names and stamps of all files below a folder, and seconds until another change would show."""
+    found, pause, folders = [], 0.0, [root]
     while folders:
-        folder = folders.pop()
-        stamps.append(file_stamp(folder))
+        folder, files = folders.pop(), []
         with os.scandir(folder) as inside:
-            folders += [each.path for each in inside if each.is_dir()]
-    return sorted(stamps)
+            for each in inside:
+                if each.is_dir():
+                    folders.append(each.path)
+                else:
+                    with contextlib.suppress(FileNotFoundError):
+                        status = each.stat()
+                        files.append((each.name, stamp_of(status)))
+                        pause = max(pause, unsettled(status))
+        found.append(repr((folder, sorted(files))).encode())
+    return sorted(found), pause
 
 
 def _of_object_store(store: Any) -> Any:

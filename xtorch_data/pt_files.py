@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .file_stamps import file_stamp
 from .redact import printable, printable_lines
 
 if TYPE_CHECKING:  # torch is slow to import, and xarray asks all engines about any file
@@ -96,11 +97,12 @@ class PtFiles:
         """Path of a file."""
         return os.fsdecode(bytes(self._paths[place]))
 
-    def stamps(self) -> list[tuple[str, int, int]]:
-        """Path, bytes and time of the last change in ns of every file."""
-        paths = [self.path(place) for place in range(len(self))]
-        found = [(path, os.stat(path)) for path in paths]
-        return [(os.path.realpath(path), each.st_size, each.st_mtime_ns) for path, each in found]
+    def stamps(self) -> list[Any]:
+        """What tells every file, as it is read from now on, from later ones."""
+        found = [file_stamp(self.path(place)) for place in range(len(self))]
+        with self._lock:
+            self._held.clear()  # they may map files that had these paths before
+        return found
 
     def values(self, place: int, entry: str | None, select: Callable[[Array], Array]) -> Array:
         """Some values of a tensor, copied out of its file.

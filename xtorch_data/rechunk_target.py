@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +22,11 @@ from .opening import open_zarr
 from .rechunk_plan import regions
 from .redact import printable, redacted
 from .sources import UNFINISHED
+
+try:
+    import fcntl
+except ImportError:  # on Windows: that nobody else copies there is up to the user
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Target", "Task", "VariableCopy", "checksum", "tasks"]
 
@@ -108,12 +114,49 @@ class Target:
     def __str__(self) -> str:
         return printable(redacted(str(self.store)))
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep a local folder from other calls, in this process or others, as far as it can be.
+
+        Raises
+        ------
+        FileExistsError
+            If one copies into it, or if it is a file.
+        """
+        if not isinstance(self.store, str) or "://" in self.store:
+            yield
+            return
+        if os.path.isfile(self.store):
+            raise FileExistsError(f"{self} is a file, and a copy is a folder: give another path")
+        new = not os.path.exists(self.store)
+        os.makedirs(self.store, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            if fcntl is not None:
+                descriptor = os.open(self.store, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise FileExistsError(
+                        f"another rechunk copies into {self} at this moment: wait until it has "
+                        "finished, or give another path"
+                    ) from None
+                except OSError:  # a file system without locks
+                    pass
+            try:
+                yield
+            finally:
+                if new:
+                    with suppress(OSError):  # unless something was written
+                        os.rmdir(self.store)
+
     def begin(
         self,
         whole: xr.Dataset,
         copies: Sequence[VariableCopy],
         ds: xr.Dataset,
         encoding: Mapping[Any, Mapping[str, Any]],
+        content: Mapping[str, str | None],
     ) -> tuple[VariableCopy, ...]:
         """Write what there is to begin with, unless that was done before.
 
@@ -127,6 +170,9 @@ class Target:
             The data, lazily.
         encoding : mapping
             By variable, what the user wants.
+        content : mapping
+            Of the variables that are copied, what tells their values from any others; None for one
+            of which nothing does.
 
         Returns
         -------
@@ -150,8 +196,6 @@ class Target:
             own["chunks"] = tuple(copy.chunks[dim] for dim in dims)
             own["shards"] = copy.shards and tuple(copy.shards[dim] for dim in dims)
         identity = _identity(ds, whole, encodings)
-        if isinstance(self.store, str) and os.path.isfile(self.store):
-            raise FileExistsError(f"{self} is a file, and a copy is a folder: give another path")
         there = self._there()
         if there is None and isinstance(self.store, str) and _is_full(self.store):
             raise FileExistsError(f"{self} is a folder that has other files in it")
@@ -189,11 +233,11 @@ class Target:
         for name, variable in whole.variables.items():
             if variable.dtype.kind == "U":  # of fixed length it is no part of Zarr's specification
                 made[name] = made[name].astype(object)
-        made = made.drop_encoding().assign_attrs({UNFINISHED: identity})
+        mark = {UNFINISHED: {**identity, "content": dict(content)}}
+        made = made.drop_encoding().assign_attrs(mark)
         for name, variable in made.variables.items():
             variable.encoding = _kept(ds.variables[name], RELATED)
         # Marked from the first moment on.
-        mark = {UNFINISHED: identity}
         group = zarr.create_group(
             self.store, zarr_format=3, overwrite=there is not None, attributes=mark, **self.options
         )
@@ -224,6 +268,11 @@ class Target:
     def done(self) -> Any:
         """The record: for each task, 1 + the checksum of what it has written; 0 if it has not."""
         return self._group("r+")[f"{RECORD}/done"]
+
+    def content(self) -> dict[str, str | None]:
+        """What `begin` was told of the values of variables when the copy was begun."""
+        begun: Any = self._group("r").attrs[UNFINISHED]
+        return dict(begun.get("content", {}))
 
     def write(self, task: Task, variable: xr.Variable) -> None:
         """Write a region, of whole chunks or shards."""
@@ -270,6 +319,8 @@ def _encoding(variable: xr.Variable, wanted: Mapping[str, Any]) -> dict[str, Any
     if variable.dtype.kind in "mU":  # of their own, which tells them from numbers
         for key in ("dtype", "units"):
             kept.pop(key, None)
+    if not _unpacks_alike(kept, variable.dtype):
+        kept = {}
     if isinstance(kept.get("dtype"), np.dtype):
         kept["dtype"] = kept["dtype"].newbyteorder("=")  # others are slower, or not read by all
     if variable.dtype.kind == "f" and not {"_FillValue", "missing_value"} & {
@@ -280,6 +331,24 @@ def _encoding(variable: xr.Variable, wanted: Mapping[str, Any]) -> dict[str, Any
     if variable.dtype.kind in "fiubmM" and variable.ndim:
         kept["compressors"] = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),)
     return kept | dict(wanted)
+
+
+def _unpacks_alike(kept: Mapping[str, Any], dtype: np.dtype[Any]) -> bool:
+    """Whether packed values are the same once Zarr has made float64 of factors of float32."""
+    factors = [np.asarray(kept.get(key, 0)) for key in ("scale_factor", "add_offset")]
+    if dtype != np.float32 or all(factor.dtype != np.float32 for factor in factors):
+        return True
+    stored = np.dtype(kept.get("dtype", dtype))
+    if stored.kind not in "iu" or stored.itemsize > 2:  # too many to try
+        return False
+    bits = 8 * stored.itemsize
+    packed = np.arange(-(2 ** (bits - 1)), 2**bits)  # also of the other sign
+    scale, offset = kept.get("scale_factor", 1), kept.get("add_offset", 0)
+    narrow, wide = (
+        packed.astype(each) * np.asarray(scale, each) + np.asarray(offset, each)
+        for each in (np.dtype("f4"), np.dtype("f8"))
+    )
+    return bool(np.array_equal(narrow, wide))
 
 
 def _kept(variable: xr.Variable, keys: Iterable[str]) -> dict[str, Any]:
@@ -321,12 +390,18 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def checksum(variable: xr.Variable) -> int:
+def checksum(variable: xr.Variable, dtype: np.dtype[Any] | None = None) -> int:
     """A number that changes with any value of a variable in memory.
 
-    The same for equal values in another byte order, unit of time or kind of text.
+    The same for equal values in another byte order, unit of time or kind of text; and in another
+    dtype of numbers, if it is of which the values were.
     """
     values = np.asarray(variable.values)
+    if dtype is not None and dtype.kind in "fciu" and values.dtype.kind in "fciu":
+        with np.errstate(all="ignore"):
+            before = values.astype(dtype.newbyteorder("="))
+            if np.array_equal(before.astype(values.dtype), values, equal_nan=True):
+                values = before
     kind = values.dtype.kind
     if kind in "mM":
         seconds = values.astype(f"{kind}8[s]")

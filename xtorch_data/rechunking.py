@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import xarray as xr
 
 from .arguments import as_bytes
 from .dataset import IterableDataset
+from .identity import identities
 from .map_dataset import MapDataset
 from .plan import Plan
 from .progress import bar
@@ -19,7 +20,7 @@ from .rechunk_plan import DEFAULT_MEMORY, copied_in, fitted, shards_of
 from .rechunk_run import Call, Runner
 from .rechunk_target import Target, Task, VariableCopy, checksum, tasks
 from .redact import hiding_secrets
-from .sources import as_source, layout_of
+from .sources import as_source, layout_of, with_graphs_shown
 
 __all__ = ["rechunk"]
 
@@ -54,8 +55,9 @@ def rechunk(
     shards, so that nothing is written twice, by the threads of this process or by the cluster of
     the active ``dask.distributed`` client.
 
-    If it is interrupted, even killed, the same call goes on where it was. Until it is finished, no
-    dataset takes the store as data.
+    If it is interrupted, even killed, the same call goes on where it was. Where it cannot be told
+    that the data has not changed, as in memory, what was copied is compared with it first. Until it
+    is finished, no dataset takes the store as data.
 
     Parameters
     ----------
@@ -95,7 +97,7 @@ def rechunk(
     ------
     FileExistsError
         If there is something at `path` that is not the unfinished copy of the same data by the
-        same arguments.
+        same arguments, or if another call is copying into it.
     ValueError, TypeError
         If arguments do not fit the data, or an encoding does not keep its values.
     RuntimeError
@@ -117,7 +119,7 @@ def rechunk(
         )
     source, nbytes, encoding = as_source(ds), as_bytes(memory), encoding or {}
     # Also what was opened without decoding: it is encoded again as it was.
-    data = xr.decode_cf(source.dataset)
+    data = with_graphs_shown(xr.decode_cf(source.dataset))
     _require_writable(data)
     _require_known(data, dataset.plan, chunks or {}, shards, encoding)
     names = [
@@ -126,16 +128,22 @@ def rechunk(
         if name not in data.dims and each.nbytes > SMALL_BYTES and each.dtype.kind in KINDS
     ]
     target, runner = Target(path, storage_options), Runner()
-    with _quiet(), hiding_secrets():
+    with _quiet(), hiding_secrets(), target.held():
         whole = data.drop_vars(names).compute()
         planned = _planned(data, names, dataset.plan, nbytes, chunks or {}, shards, runner)
-        copies = target.begin(whole, planned, data, encoding)
+        content = _content(data, names)
+        copies = target.begin(whole, planned, data, encoding, content)
         if verify:
             _verify_whole(target, whole)
         every = list(tasks(copies, data))
+        begun = target.content()
+        unsure = {
+            each for each in names if content[each] is None or content[each] != begun.get(str(each))
+        }
+        _require_same(runner, target, data, every, unsure, progress)
         _copy(runner, target, data, every, verify, progress)
         if verify:
-            _verify(runner, target, every, progress)
+            _verify(runner, target, data, every, progress)
         opened = target.finish()
     return (
         opened if source.single is None else opened[source.single].rename(getattr(ds, "name", None))
@@ -257,6 +265,49 @@ def _given_shards(
 # Copying, and reading back.
 
 
+def _content(data: xr.Dataset, names: Sequence[Any]) -> dict[Any, str | None]:
+    """What tells the values of variables from any others, of those of which that is known."""
+    lazy = {name: data.variables[name] for name in names if not data.variables[name]._in_memory}
+    found: dict[Any, str | None] = dict.fromkeys(names)
+    for name, told in identities(lazy).items():
+        if told.exception() is None:  # else they are compared themselves
+            found[name] = told.result().hex()
+    return found
+
+
+def _require_same(
+    runner: Runner,
+    target: Target,
+    data: xr.Dataset,
+    every: Sequence[Task],
+    names: Set[Any],
+    progress: bool | None,
+) -> None:
+    """Raise FileExistsError if what was copied of some variables is not what their values are."""
+    record = target.done[:]
+    left = [task for task in every if record[task.number] and task.name in names]
+    if not left:
+        return
+    with bar(len(left), "region", "comparing", progress) as shown:
+        calls = (
+            Call(_checksum_of, task, (data.variables[task.name].isel(task.region),))
+            for task in left
+        )
+        for task, found in runner.run(calls):
+            if found + 1 != record[task.number]:
+                raise FileExistsError(
+                    f"{target} is the unfinished copy of other values: the data has changed since "
+                    f"it was begun, as {task} shows. Remove it, or give another path"
+                )
+            shown(1)
+
+
+def _checksum_of(task: Task, part: xr.Variable) -> int:
+    """The checksum of a region of the source."""
+    with hiding_secrets():
+        return checksum(part.copy(deep=False).load())
+
+
 def _copy(
     runner: Runner,
     target: Target,
@@ -294,8 +345,10 @@ def _copied(task: Task, target: Target, part: xr.Variable, check: bool) -> int:
             error.add_note(f"while {task} was copied to {target}; the same call goes on")
             raise
     found = checksum(variable)
-    if check and found != checksum(target.open().variables[task.name].isel(task.region)):
-        raise ValueError(_lossy(str(task), part))
+    if check:
+        written = target.open().variables[task.name].isel(task.region)
+        if found != checksum(written, variable.dtype):
+            raise ValueError(_lossy(str(task), part))
     return found
 
 
@@ -311,18 +364,28 @@ def _verify_whole(target: Target, whole: xr.Dataset) -> None:
     """Raise ValueError if a variable that was written as a whole is not what it was."""
     opened = target.open()
     for name, variable in whole.variables.items():
-        if checksum(variable) != checksum(opened.variables[name]):
+        if checksum(variable) != checksum(opened.variables[name], variable.dtype):
             raise ValueError(_lossy(repr(name), variable))
 
 
-def _verify(runner: Runner, target: Target, every: Sequence[Task], progress: bool | None) -> None:
+def _verify(
+    runner: Runner,
+    target: Target,
+    data: xr.Dataset,
+    every: Sequence[Task],
+    progress: bool | None,
+) -> None:
     """Read everything back; raise RuntimeError and forget that it was copied where it differs."""
     record, opened = target.done, target.open()
     expected = record[:]
     wrong = []
     with bar(len(every), "region", "verifying", progress) as shown:
         parts = (
-            Call(_read_back, task, (opened.variables[task.name].isel(task.region),))
+            Call(
+                _read_back,
+                task,
+                (opened.variables[task.name].isel(task.region), data.variables[task.name].dtype),
+            )
             for task in every
         )
         for task, found in runner.run(parts):
@@ -337,10 +400,10 @@ def _verify(runner: Runner, target: Target, every: Sequence[Task], progress: boo
         )
 
 
-def _read_back(task: Task, part: xr.Variable) -> int | None:
-    """The checksum of a region; None if it cannot be read."""
+def _read_back(task: Task, part: xr.Variable, dtype: np.dtype[Any]) -> int | None:
+    """The checksum of a region, as it was before it was written; None if it cannot be read."""
     try:
-        return checksum(part)
+        return checksum(part, dtype)
     except MemoryError:
         raise
     except Exception:

@@ -11,13 +11,9 @@ import numpy as np
 import xarray as xr
 import xbatcher
 import zarr
+from dask.base import is_dask_collection
 from xarray.backends.zarr import ZarrArrayWrapper
-from xarray.core.indexing import (
-    CopyOnWriteArray,
-    DaskIndexingAdapter,
-    LazilyIndexedArray,
-    MemoryCachedArray,
-)
+from xarray.core.indexing import LazilyIndexedArray
 from zarr.storage import LocalStore, MemoryStore
 
 from .chunks import Chunks, Layout
@@ -27,7 +23,10 @@ from .opening import open_zarr
 from .redact import printable, redacted
 from .windows import IntArray
 
-__all__ = ["UNFINISHED", "Source", "as_source", "chunk_keys", "layout_of"]
+__all__ = [
+    "UNFINISHED", "Source", "as_source", "chunk_keys", "layout_of", "stored_positions",
+    "with_graphs_shown",
+]  # fmt: skip
 
 # The attribute of a store that `rechunk` has not finished: chunks that are missing are fill values.
 UNFINISHED = "xtorch_data_unfinished"
@@ -98,7 +97,7 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
                 "goes on where it was interrupted"
             )
         require_sound(data)
-        return Source(_with_graphs_shown(data))
+        return Source(with_graphs_shown(data))
     if isinstance(data, xr.DataArray):
         return _from_array(data)
     if isinstance(data, xr.DataTree):
@@ -140,7 +139,7 @@ def _from_array(array: xr.DataArray) -> Source:
     dataset = array.to_dataset(name=name)
     require_sound(dataset)
     dataset.encoding = {"source": array.encoding["source"]} if "source" in array.encoding else {}
-    return Source(_with_graphs_shown(dataset), single=name)
+    return Source(with_graphs_shown(dataset), single=name)
 
 
 def _from_tree(tree: xr.DataTree) -> Source:
@@ -154,19 +153,22 @@ def _from_tree(tree: xr.DataTree) -> Source:
     )
 
 
-def _with_graphs_shown(data: xr.Dataset) -> xr.Dataset:
+def with_graphs_shown(data: xr.Dataset) -> xr.Dataset:
     """A dataset in which what dask computes is known for it.
 
-    Engines that open through dask, as kerchunk's does, leave xarray's lazy arrays around it.
+    Engines that open through dask, as kerchunk's does, and `xarray.decode_cf` where it changes the
+    byte order leave xarray's lazy arrays around it, for which it would be loaded, yet not computed.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        Any data.
     """
-    found = {}
-    for name, variable in data.variables.items():
-        inner: Any = variable._data
-        while type(inner) in (MemoryCachedArray, CopyOnWriteArray):
-            inner = inner.array
-        if isinstance(inner, DaskIndexingAdapter):
-            graph = xr.Variable(variable.dims, inner.array, variable.attrs, variable.encoding)
-            found[name] = graph
+    found = {
+        name: xr.Variable(variable.dims, variable.data, variable.attrs, variable.encoding)
+        for name, variable in data.variables.items()
+        if variable.chunks is None and is_dask_collection(layers(variable._data)[-1])
+    }
     coords = {name: each for name, each in found.items() if name in data.coords}
     others = {name: each for name, each in found.items() if name not in coords}
     return data.assign(others).assign_coords(coords) if found else data
@@ -246,7 +248,7 @@ def _chunks(variable: xr.Variable, dim: Hashable) -> Chunks:
     if variable._in_memory:
         return Chunks(length)
     preferred: Mapping[Hashable, Any] = variable.encoding.get("preferred_chunks") or {}
-    positions = _stored_positions(variable)
+    positions = stored_positions(variable)
     if positions is None:  # not a lazy array as xarray makes them: the grid may be shifted
         size = preferred.get(dim, 1)
         if not isinstance(size, (int, np.integer)):
@@ -316,7 +318,7 @@ def chunk_keys(variable: xr.Variable) -> tuple[list[str], str] | None:
     One key if that is the same, and none if the variable is empty. None for what is no Zarr array,
     or is not lazy: dask does not say where a graph reads.
     """
-    positions = _stored_positions(variable)
+    positions = stored_positions(variable)
     data = layers(variable._data)[-1]
     if positions is None or not isinstance(data, ZarrArrayWrapper):
         return None
@@ -345,7 +347,7 @@ def _ends(along: range | IntArray | int) -> tuple[int, int] | None:
     return int(along.min()), int(along.max())
 
 
-def _stored_positions(variable: xr.Variable) -> list[range | IntArray | int] | None:
+def stored_positions(variable: xr.Variable) -> list[range | IntArray | int] | None:
     """For each axis of the stored array under a lazy variable, the positions that it has of it.
 
     An integer where an axis has become no dim. xarray keeps the encoding of the whole array when it
