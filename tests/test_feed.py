@@ -194,7 +194,7 @@ def test_another_default_device_changes_nothing(gather, decode):
 def test_batches_are_pinned_on_demand_where_they_stay_on_the_host(monkeypatch):
     """In memory of their own: nobody knows how long copies that the loop begins will read it."""
     pinned = []
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr("xtorch_data.loader.has_accelerator", lambda: True)
     monkeypatch.setattr(xtd.Batch, "pin_memory", lambda batch: pinned.append(batch) or batch)
     assert [*xtd.DataLoader(windows(), pin_memory=True)] == pinned
     assert pinned
