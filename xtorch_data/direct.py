@@ -18,7 +18,7 @@ import numpy.typing as npt
 import zarr
 import zarr.codecs
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store
-from zarr.core.buffer import default_buffer_prototype
+from zarr.buffer import default_buffer_prototype
 from zarr.storage import LocalStore
 
 from .awaiting import on_loop_of, on_thread, request_slots, room_for, together
