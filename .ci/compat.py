@@ -25,6 +25,7 @@ import tomllib
 import xml.etree.ElementTree
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".compat"
@@ -98,7 +99,8 @@ class Environment:
         stamp.write_text(wanted)
 
     def _digest(self) -> str:
-        made_of = [project(), self.python, self.pins, EXTRA]
+        entries = [project().get(key) for key in ("scripts", "entry-points")]
+        made_of = [self.python, self.pins, requirements(), entries]
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
     def show(self) -> None:
@@ -144,17 +146,17 @@ def counts(report: Path) -> tuple[int, int]:
     return total - sum(others), others[-1]
 
 
-def project() -> dict[str, object]:
+def project() -> dict[str, Any]:
     """What pyproject.toml says of the package."""
     with open(ROOT / "pyproject.toml", "rb") as file:
-        found: dict[str, object] = tomllib.load(file)["project"]
+        found: dict[str, Any] = tomllib.load(file)["project"]
     return found
 
 
-def floors(extras: tuple[str, ...] = (EXTRA,)) -> list[tuple[str, str]]:
-    """Names and oldest versions of what the package needs, also with some extras."""
+def requirements(extras: tuple[str, ...] = (EXTRA,)) -> list[str]:
+    """What the package needs, also with some extras."""
     said = project()
-    found, wanted, seen = list(said["dependencies"]), list(extras), set()
+    found, wanted, seen = set(said["dependencies"]), list(extras), set()
     while wanted:
         extra = wanted.pop()
         if extra in seen:
@@ -165,8 +167,13 @@ def floors(extras: tuple[str, ...] = (EXTRA,)) -> list[tuple[str, str]]:
             if own:
                 wanted += own[1].split(",")
             else:
-                found.append(requirement)
-    return sorted({floor(requirement) for requirement in found})
+                found.add(requirement)
+    return sorted(found)
+
+
+def floors(extras: tuple[str, ...] = (EXTRA,)) -> list[tuple[str, str]]:
+    """Names and oldest versions of what the package needs, also with some extras."""
+    return [floor(requirement) for requirement in requirements(extras)]
 
 
 def floor(requirement: str) -> tuple[str, str]:
