@@ -109,7 +109,7 @@ class Environment:
         code = (
             "import platform, sys; from importlib.metadata import version;"
             "found = [f'{name} {version(name)}' for name in sys.argv[1:]];"
-            "print('Python', platform.python_version(), *found, sep=', ')"
+            "print(f'Python {platform.python_version()}', *found, sep=', ')"
         )
         run(self.interpreter, "-c", code, *names)
 
@@ -226,12 +226,12 @@ def environments() -> list[Environment]:
     oldest = interpreter_of(OLDEST)
     if oldest is None:
         raise SystemExit("compat: no Python {}.{}, the oldest promised, is here".format(*OLDEST))
-    found = [Environment("oldest", oldest, pins(), (*BROAD, *OLD_WARNINGS), 1000)]
+    found = [Environment("oldest", oldest, pins(), (*BROAD, *OLD_WARNINGS), 2000)]
     newer = [(version, interpreter_of(version)) for version in NEWER]
     there = [(version, python) for version, python in newer if python is not None]
     for place, ((major, minor), python) in enumerate(there):
         if not place:
-            found.append(Environment("newest", python, (), tuple(BROAD), 1000))
+            found.append(Environment("newest", python, (), tuple(BROAD), 2000))
         else:
             found.append(Environment(f"python{major}.{minor}", python, (), tuple(CORE), 200))
     return found
