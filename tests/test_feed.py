@@ -39,6 +39,7 @@ class Normalize(torch.nn.Module):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("gather", ["host", "device"])
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
 def test_a_compiled_transform_is_compiled_once_for_batches_of_one_size(device, gather):
     torch._dynamo.reset()
     compiled = []
