@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check docs bench format clean
+.PHONY: help demo test compat check docs bench format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -20,6 +20,9 @@ else
 	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) * 2)) --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -m alone
 endif
+
+compat: ## Run the tests with the oldest versions, and with the newest on newer Pythons (ENV=oldest, newest)
+	$(PYTHON) .ci/compat.py $(ENV)
 
 check: $(VENV)/check.installed ## Check format, lint, types, docstrings and spelling
 	$(BIN)/ruff format --check .
@@ -38,8 +41,8 @@ format: $(VENV)/check.installed ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## Remove the environment and everything that was made
-	rm -rf $(VENV) site demo_output build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove the environments and everything that was made
+	rm -rf $(VENV) .compat site demo_output build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra, so that a target installs what it needs and only once.

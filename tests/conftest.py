@@ -42,8 +42,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Whatever asks for one of these needs a server or a cluster.
+INTEGRATION = {"s3", "s3_environment", "cluster", "client", "processes"}
+
+
 def pytest_collection_modifyitems(items):
-    """Slow tests first, so that no process is left with one when the others have ended."""
+    """Mark tests by what they need; the slow ones come first.
+
+    So no process is left with one of those when the others have ended.
+    """
+    for item in items:
+        if not INTEGRATION.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("integration")
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

@@ -333,6 +333,7 @@ class Thing:
     pass
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")  # torch's
 @pytest.mark.parametrize(
     ("content", "message"),
     [

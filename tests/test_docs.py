@@ -15,8 +15,6 @@ import pytest
 import xarray as xr
 import yaml
 from helpers import Script
-from numpydoc.docscrape import get_doc_object
-from numpydoc.validate import validate
 
 import xtorch_data as xtd
 
@@ -26,6 +24,13 @@ PAGES = [
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     if "```python\n" in page.read_text()
 ] + sorted((ROOT / "docs").rglob("*.ipynb"))
+# What these need beyond the extra `compat`, if not a server or a cluster as well.
+OPTIONAL = {
+    "dask.md": ["distributed"],
+    "formats.md": ["icechunk", "kerchunk"],
+    "remote.md": ["obstore", "s3fs"],
+    "remote-with-dask.ipynb": ["boto3", "distributed", "s3fs"],
+}
 # These start workers, or are run as a user does, imports and all; the others where these are done.
 ALONE = {"README.md", "coming-from-xbatcher.md", "price-series.md", "workers-and-ranks.md"}
 
@@ -51,10 +56,22 @@ def promises(code: str) -> list[str]:
     return [line.removeprefix("# ") for each in found for line in (each[1] or each[2]).splitlines()]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            page,
+            marks=pytest.mark.integration if page.name in OPTIONAL else (),
+            id=page.relative_to(ROOT).as_posix(),
+        )
+        for page in PAGES
+    ],
+)
 def test_blocks_of_a_page_run_as_one_script_and_print_what_they_say(
     page, tmp_path, request, monkeypatch
 ):
+    for name in OPTIONAL.get(page.name, ()):
+        pytest.importorskip(name)
     monkeypatch.setenv("MPLBACKEND", "agg")
     is_remote = page.name == "remote.md"
     environment = request.getfixturevalue("s3_environment") if is_remote else None
@@ -96,6 +113,8 @@ def is_called_by_users(public):
 
 @pytest.mark.parametrize("name", [*xtd.__all__, *(f"xbatcher.{n}" for n in xtd.xbatcher.__all__)])
 def test_public_names_document_every_parameter_and_show_an_example(name):
+    docscrape = pytest.importorskip("numpydoc.docscrape")
+    validate = pytest.importorskip("numpydoc.validate").validate
     public = attrgetter(name)(xtd)
     complete = {"GL08", "PR01", "PR02"}  # a docstring, every parameter in it, and no other
     wanted = {public: complete | {"EX01"} if is_called_by_users(public) else {"GL08"}}
@@ -106,7 +125,7 @@ def test_public_names_document_every_parameter_and_show_an_example(name):
     problems = {
         documented.__qualname__: text
         for documented, codes in wanted.items()
-        for code, text in validate(get_doc_object(documented))["errors"]
+        for code, text in validate(docscrape.get_doc_object(documented))["errors"]
         if code in codes
     }
 

@@ -261,6 +261,8 @@ def test_masked_values_of_dask_are_nan(dtype):
     values = np.arange(TIME, dtype=dtype)
     masked = dask.array.ma.masked_array(dask.array.from_array(values, chunks=7), mask=mask)
     ds = xr.Dataset({"a": ("time", masked)})
+    if ds["a"].dtype.kind == "i":
+        pytest.skip("older releases of xarray declare that masked integers of dask stay integers")
     expected = np.where(mask, np.nan, values).astype("f4")
     batches = list(xtd.IterableDataset(ds, {"time": 5}, inputs="a", batch_size=4))
     np.testing.assert_array_equal(np.concatenate([b.x.numpy() for b in batches]).ravel(), expected)

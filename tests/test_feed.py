@@ -39,6 +39,7 @@ class Normalize(torch.nn.Module):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("gather", ["host", "device"])
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
 def test_a_compiled_transform_is_compiled_once_for_batches_of_one_size(device, gather):
     torch._dynamo.reset()
     compiled = []
@@ -194,7 +195,7 @@ def test_another_default_device_changes_nothing(gather, decode):
 def test_batches_are_pinned_on_demand_where_they_stay_on_the_host(monkeypatch):
     """In memory of their own: nobody knows how long copies that the loop begins will read it."""
     pinned = []
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr("xtorch_data.loader.has_accelerator", lambda: True)
     monkeypatch.setattr(xtd.Batch, "pin_memory", lambda batch: pinned.append(batch) or batch)
     assert [*xtd.DataLoader(windows(), pin_memory=True)] == pinned
     assert pinned

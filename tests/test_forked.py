@@ -101,7 +101,7 @@ def test_zarr_arrays_in_a_dask_graph_are_made_safe(tmp_path):
     arrays = [each for each in forked._backend_arrays(ds["v"].variable) if hasattr(each, "_array")]
     assert arrays
     for array in arrays:
-        assert "zarrs" not in type(array._array._async_array.codec_pipeline).__module__
+        assert "zarrs" not in type(array._array.async_array.codec_pipeline).__module__
     np.testing.assert_array_equal(ds["v"], fields()["v"])
 
 

@@ -16,26 +16,28 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import cfgrib.xarray_plugin
-import eccodes
 import fsspec.implementations.reference
-import icechunk
 import iris_sample_data
-import kerchunk.combine
-import kerchunk.hdf
 import numpy as np
-import obspec_utils.registry
-import obstore.store
 import pytest
 import torch.utils.data
-import virtualizarr
-import virtualizarr.parsers
 import xarray as xr
 import zarr
 from helpers import assert_once
 from xarray.backends import h5netcdf_, netCDF4_, scipy_
 
 import xtorch_data as xtd
+
+pytestmark = pytest.mark.integration
+cfgrib_plugin = pytest.importorskip("cfgrib.xarray_plugin")
+eccodes = pytest.importorskip("eccodes")
+icechunk = pytest.importorskip("icechunk")
+kerchunk_combine = pytest.importorskip("kerchunk.combine")
+kerchunk_hdf = pytest.importorskip("kerchunk.hdf")
+obspec_registry = pytest.importorskip("obspec_utils.registry")
+obstore_store = pytest.importorskip("obstore.store")
+virtualizarr = pytest.importorskip("virtualizarr")
+parsers = pytest.importorskip("virtualizarr.parsers")
 
 REAL = Path(iris_sample_data.path)
 TABLE = Path(__file__).parents[1] / "docs" / "how-to" / "formats.md"
@@ -108,8 +110,8 @@ def write_grib(path, ds):
 
 def virtual(path):
     """The chunks of a NetCDF-4 file, as VirtualiZarr refers to them."""
-    registry = obspec_utils.registry.ObjectStoreRegistry({"file://": obstore.store.LocalStore()})
-    parser = virtualizarr.parsers.HDFParser()
+    registry = obspec_registry.ObjectStoreRegistry({"file://": obstore_store.LocalStore()})
+    parser = parsers.HDFParser()
     return virtualizarr.open_virtual_dataset(
         f"file://{path}", registry=registry, parser=parser, loadable_variables=list(DIMS)
     )
@@ -143,7 +145,7 @@ def written(kind, folder):
         return lambda: xr.open_zarr(path, **LAZY)
     if kind == "far shards":
         ds.to_zarr(path, encoding={"t": {"chunks": (4, Y, X), "shards": (12, Y, X)}}, **V3)
-        store = zarr.storage.ObjectStore(obstore.store.LocalStore(path))
+        store = zarr.storage.ObjectStore(obstore_store.LocalStore(path))
         return lambda: xtd.open_zarr(store, consolidated=False)
     if kind == "group":
         ds.to_zarr(path, group="runs/first", encoding=zarr_encoding, **V3)
@@ -195,8 +197,8 @@ def written(kind, folder):
         parts = [folder / "whole0.nc", folder / "whole1.nc"]
         for part, steps in zip(parts, (slice(0, 32), slice(32, STEPS)), strict=True):
             ds.isel(time=steps).to_netcdf(part, encoding={"t": netcdf_encoding})
-        found = [kerchunk.hdf.SingleHdf5ToZarr(str(part)).translate() for part in parts]
-        combined = kerchunk.combine.MultiZarrToZarr(
+        found = [kerchunk_hdf.SingleHdf5ToZarr(str(part)).translate() for part in parts]
+        combined = kerchunk_combine.MultiZarrToZarr(
             found, concat_dims=["time"], identical_dims=["latitude", "longitude"]
         )
         path.with_suffix(".json").write_text(json.dumps(combined.translate()))
@@ -406,7 +408,7 @@ def counted(monkeypatch):
         of_keys(reads, h5netcdf_.H5NetCDFArrayWrapper, "_getitem", lambda a: a.datastore._filename)
         of_keys(reads, netCDF4_.NetCDF4ArrayWrapper, "_getitem", lambda a: a.datastore._filename)
         of_keys(reads, scipy_.ScipyArrayWrapper, "_getitem", lambda a: "")
-        of_keys(reads, cfgrib.xarray_plugin.CfGribArrayWrapper, "_getitem", lambda a: "")
+        of_keys(reads, cfgrib_plugin.CfGribArrayWrapper, "_getitem", lambda a: "")
         of_keys(reads, xtd.backends._NpyArray, "_read", lambda a: "")
         references = fsspec.implementations.reference.ReferenceFileSystem
         of_paths(reads, references, "_cat_file")

@@ -19,6 +19,8 @@ from helpers import Script, assert_once, numbered, samples_of
 import xtorch_data as xtd
 from xtorch_data import feed
 
+pytestmark = pytest.mark.integration
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # Years of the file, of which nine in a row make a sample.
 SAMPLES = 240 - 8

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from distributed import Client, Future, LocalCluster, worker_client
 from helpers import assert_once, in_a_process, samples_of
 
 import xtorch_data as xtd
@@ -144,7 +143,8 @@ def test_threads_are_as_many_as_dask_was_told():
 
 @pytest.fixture(scope="module")
 def cluster():
-    with LocalCluster(
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
     ) as cluster:
         yield cluster
@@ -152,6 +152,8 @@ def cluster():
 
 @pytest.fixture
 def client(cluster):
+    from distributed import Client
+
     with Client(cluster) as client:
         yield client
 
@@ -211,6 +213,8 @@ def test_a_cluster_serves_samples_by_number_statistics_and_where(client):
 
 
 def test_statistics_send_the_mask_once(client, monkeypatch):
+    from distributed import Client
+
     sizes = []
     persist = Client.persist
 
@@ -248,6 +252,8 @@ def test_breaking_off_gives_up_what_is_under_way_but_nothing_of_the_user(client)
 
 
 def test_a_closed_client_is_replaced_by_threads(cluster, caplog):
+    from distributed import Client
+
     client = Client(cluster)  # closed once: a second time leaves dask without a scheduler
     dataset = dataset_of(slow(), shuffle=False, memory="1 kB")
     batches = []
@@ -262,6 +268,8 @@ def test_a_closed_client_is_replaced_by_threads(cluster, caplog):
 
 
 def test_what_a_restarted_cluster_has_lost_is_computed_here(client):
+    from distributed import Future
+
     dataset = dataset_of(slow(), shuffle=False, memory="1 kB")
     batches = []
     for batch in dataset:
@@ -285,6 +293,8 @@ def test_tasks_that_take_all_threads_of_the_cluster_compute_on_their_own(client)
 
 
 def test_a_task_that_gives_its_thread_back_uses_the_cluster(client):
+    from distributed import worker_client
+
     def train():
         with worker_client() as client, client.as_current():
             stream = dataset_of(slow(12))
@@ -294,11 +304,13 @@ def test_a_task_that_gives_its_thread_back_uses_the_cluster(client):
     assert count == 7 and CLUSTER in paths and HERE not in paths
 
 
+@pytest.mark.integration
 def test_a_cluster_without_workers_is_waited_for_and_that_is_said(monkeypatch, caplog):
+    distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(graphs, "PATIENCE_SECONDS", 0.05)
     with (
-        LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
-        Client(cluster),
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
+        distributed.Client(cluster),
     ):
         timer = threading.Timer(0.5, cluster.scale, [1])
         timer.start()
@@ -317,9 +329,12 @@ def test_the_error_of_a_task_names_the_variable(client):
         list(dataset_of(ds))
 
 
+@pytest.mark.integration
 def test_a_client_on_the_loop_of_the_user_is_left_alone():
+    distributed = pytest.importorskip("distributed")
+
     async def main():
-        async with Client(processes=False, asynchronous=True, dashboard_address=":0"):
+        async with distributed.Client(processes=False, asynchronous=True, dashboard_address=":0"):
             dataset = dataset_of(fields().chunk(time=10))
             return len(samples_of(dataset)), dataset.stats().paths
 
@@ -334,7 +349,9 @@ def test_the_example_trains_on_what_a_cluster_computes(client):
     assert paths[CLUSTER] and HERE not in paths
 
 
+@pytest.mark.integration
 def test_the_interpreter_ends_while_blocks_are_on_a_cluster(tmp_path):
+    pytest.importorskip("distributed")
     script = """
         import dask.array, time, xarray as xr, xtorch_data as xtd
         from distributed import Client
@@ -384,12 +401,15 @@ def test_persisted_data_trains_and_says_where_it_cannot(client):
 @pytest.fixture(scope="module")
 def processes():
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
-    with LocalCluster(**options, silence_logs=logging.ERROR) as cluster:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(**options, silence_logs=logging.ERROR) as cluster:
         yield cluster
 
 
 @pytest.mark.slow
 def test_a_worker_of_the_cluster_that_is_killed_costs_no_batch(processes):
+    from distributed import Client
+
     with Client(processes) as client:
         dataset = dataset_of(slow(), shuffle=False, memory="1 kB")
         batches = []

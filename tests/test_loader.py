@@ -36,6 +36,12 @@ def test_a_device_that_is_not_there_is_refused_at_once():
         xtd.DataLoader(make(), device="cuda")
 
 
+def test_pinned_memory_may_be_asked_for_where_there_is_no_accelerator():
+    for before, batch in zip(make(), xtd.DataLoader(make(), pin_memory=True), strict=True):
+        assert torch.equal(before.x, batch.x)
+        assert batch.x.is_pinned() == torch.cuda.is_available()
+
+
 def test_the_cpu_is_a_device():
     assert [batch.x.device.type for batch in xtd.DataLoader(make(), device="cpu")] == ["cpu"] * 5
 

@@ -222,6 +222,7 @@ def test_values_opened_without_decoding_stay_as_they_are(path, source, tmp_path)
     xr.testing.assert_identical(again.compute(), raw[["packed"]].compute())
 
 
+@pytest.mark.integration
 @pytest.mark.slow
 def test_a_cluster_copies_for_its_client(source, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
@@ -249,6 +250,7 @@ def test_a_cluster_copies_for_its_client(source, tmp_path, monkeypatch):
     assert len(wrote) == 1
 
 
+@pytest.mark.integration
 def test_a_client_on_the_loop_of_the_user_is_left_alone(source, tmp_path):
     distributed = pytest.importorskip("distributed")
     ds = source[["t2m"]].drop_vars("angle").isel(time=slice(0, 60))

@@ -27,6 +27,7 @@ from xtorch_data.lazy import is_fetched, with_recycled_memory
 
 obstore = pytest.importorskip("obstore")
 pytest.importorskip("s3fs")
+pytestmark = pytest.mark.integration
 
 SECRET = "GeHeImGeHeIm"
 CHUNKS = 20

@@ -155,7 +155,7 @@ def test_open_zarr_binds_the_fast_codec_pipeline_and_is_lazy(store):
     pipeline = opened["v"].variable._data
     while hasattr(pipeline, "array"):
         pipeline = pipeline.array
-    assert "Zarrs" in type(pipeline.get_array()._async_array.codec_pipeline).__name__
+    assert "Zarrs" in type(pipeline.get_array().async_array.codec_pipeline).__name__
     assert "zarrs" not in zarr.config.get("codec_pipeline.path")
     xr.testing.assert_identical(opened.load().drop_encoding(), ds)
     assert xtd.open_zarr(path, consolidated=False, chunks={})["v"].chunks is not None

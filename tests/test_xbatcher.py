@@ -336,7 +336,7 @@ def test_items_without_a_window_are_refused():
     generator = xbatcher.BatchGenerator(
         array(), {"time": 4}, {"time": 1}, {"time": 1}, concat_input_dims=True
     )
-    with pytest.raises(ValueError, match="empty sequence"):
+    with pytest.raises(ValueError, match="empty"):
         list(generator)
     with pytest.raises(ValueError, match="without a window: along 'time'"):
         xtd.MapDataset(generator)

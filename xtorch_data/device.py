@@ -19,6 +19,7 @@ __all__ = [
     "arrived",
     "as_device",
     "begun_ahead",
+    "has_accelerator",
     "of_this_thread",
     "on_device",
 ]
@@ -55,6 +56,13 @@ def as_device(device: Any) -> torch.device:
             f"of this kind, numbered from 0"
         )
     return found
+
+
+def has_accelerator() -> bool:
+    """Whether there is a device of any kind that pinned memory is of use for."""
+    if hasattr(torch, "accelerator"):
+        return torch.accelerator.is_available()
+    return torch.cuda.is_available()  # before torch 2.6, as its own loader asks there
 
 
 def of_this_thread(device: torch.device) -> torch.device:

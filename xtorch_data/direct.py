@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import math
@@ -18,7 +17,7 @@ import numpy.typing as npt
 import zarr
 import zarr.codecs
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store
-from zarr.core.buffer import default_buffer_prototype
+from zarr.buffer import default_buffer_prototype
 from zarr.storage import LocalStore
 
 from .awaiting import on_loop_of, on_thread, request_slots, room_for, together
@@ -63,6 +62,31 @@ class ChunkError(Exception):
     def __str__(self) -> str:
         cause = f": {words_of(self.__cause__)}" if self.__cause__ else ""
         return f"chunk {self.chunk} of {self.store}{cause}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Named:
+    """Names the chunk, or the shard, that an error inside is about.
+
+    No generator: on Python 3.13 one that raises lives in a cycle with the error and the memory in
+    its frames, which is then not given back before garbage is collected.
+    """
+
+    array: zarr.Array[Any]
+    key: str
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if not isinstance(error, Exception) or isinstance(error, (MemoryError, ChunkError)):
+            return
+        if not isinstance(error, GivenUp):
+            raise ChunkError.of(self.array, self.key) from error
+        if not isinstance(error.__cause__, ChunkError):
+            named = ChunkError.of(self.array, self.key)
+            named.__cause__ = error.__cause__
+            raise GivenUp from named
 
 
 # What a region wants of chunks along a dim: number, part of the chunk, whether that is all of it,
@@ -289,21 +313,9 @@ class DirectReader:
             found = await retried_alone(get, what)
         return None if found is None else found.as_numpy_array().data
 
-    @contextlib.contextmanager
-    def _named(self, key: str) -> Iterator[None]:
+    def _named(self, key: str) -> _Named:
         """Name the chunk, or the shard, that an error is about."""
-        try:
-            yield
-        except (MemoryError, ChunkError):
-            raise
-        except GivenUp as error:
-            if isinstance(error.__cause__, ChunkError):
-                raise
-            named = ChunkError.of(self.array, key)
-            named.__cause__ = error.__cause__
-            raise GivenUp from named
-        except Exception as error:
-            raise ChunkError.of(self.array, key) from error
+        return _Named(self.array, key)
 
     async def _fetches_of_shards(
         self, shards: Shards, along: Sequence[_Along], out: Array

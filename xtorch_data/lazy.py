@@ -13,7 +13,8 @@ import zarr
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.coding.common import _ElementwiseFunctionArray
 from xarray.core.indexing import CopyOnWriteArray, MemoryCachedArray
-from zarr.core.buffer import BufferPrototype, cpu, default_buffer_prototype
+from zarr.abc.buffer import BufferPrototype
+from zarr.buffer import cpu, default_buffer_prototype
 from zarr.core.sync import sync
 
 from .awaiting import on_loop_of, on_thread
@@ -90,7 +91,7 @@ class _RecycledArray(ZarrArrayWrapper):
     async def _async_getitem(self, key: Any) -> Any:
         if self._direct is not None and self._direct.supports(key):
             return await self._direct.read_async(key, self._buffers)
-        reading = self._array._async_array.getitem(key, prototype=self._prototype())
+        reading = self._array.async_array.getitem(key, prototype=self._prototype())
         return await self._checked_async(reading)
 
     def _prototype(self) -> BufferPrototype:
@@ -223,20 +224,20 @@ def codec_pipeline(variable: xr.Variable) -> str:
 
 
 def _pipeline(array: Any) -> str:
-    kind = type(array._async_array.codec_pipeline)
+    kind = type(array.async_array.codec_pipeline)
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def with_pipeline_of_zarr(array: Any) -> Any:
     """A Zarr array, decoded by zarr's own codec pipeline."""
-    inner = array._async_array
+    inner = array.async_array
     with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"}):
         return type(array)(type(inner)(inner.metadata, inner.store_path, inner.config))
 
 
 def has_pipeline_of_zarrs(array: Any) -> bool:
     """Whether a Zarr array is decoded by the codec pipeline of zarrs."""
-    return type(array._async_array.codec_pipeline).__module__.startswith("zarrs")
+    return type(array.async_array.codec_pipeline).__module__.startswith("zarrs")
 
 
 def _rebuilt(data: Any, buffers: Buffers, wanted: np.dtype[Any]) -> Any:

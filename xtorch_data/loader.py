@@ -17,6 +17,7 @@ from .arguments import as_batch_size
 from .batch import Batch
 from .dataset import IterableDataset
 from .describe import number_of
+from .device import has_accelerator
 from .explanation import Explanation
 from .feed import DeviceTransform, Feed
 from .fetch import Fetched
@@ -296,7 +297,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         return batches if self._feed is None else self._feed.moved(batches)
 
     def _pins(self) -> bool:
-        return self.pin_memory and torch.accelerator.is_available()
+        return self.pin_memory and has_accelerator()
 
     def _ahead(self, dataset: MapDataset, epoch: int) -> Generator[Batch, None, None]:
         """Batches of a `MapDataset`, without workers."""

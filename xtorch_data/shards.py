@@ -14,6 +14,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import zarr
+import zarr.abc.codec
 import zarr.codecs
 from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 
@@ -91,7 +92,7 @@ class Shards:
         assert array.shards is not None
         sizes = zip(array.shards, array.chunks, strict=True)
         counts = tuple(shard // chunk for shard, chunk in sizes)
-        at_end = codec.index_location == zarr.codecs.ShardingCodecIndexLocation.end
+        at_end = _configuration(codec).get("index_location", "end") == "end"
         return cls(codec.codecs, counts, at_end, bool(others))
 
     def __reduce__(self) -> Any:
@@ -205,9 +206,11 @@ def _extent(chunks: list[tuple[int, int, Place]]) -> Extent:
 
 
 def byte_order(codec: zarr.codecs.BytesCodec) -> str | None:
-    """The byte order that a codec writes: "little", "big", or None where values are single bytes.
+    """The byte order that a codec writes, "little" or "big", or None for values of single bytes."""
+    return _configuration(codec).get("endian")
 
-    Taken from its metadata, text in every release; the attribute is an enum before zarr 3.4.
-    """
-    configuration: Any = codec.to_dict().get("configuration", {})
-    return configuration.get("endian")  # type: ignore[no-any-return]
+
+def _configuration(codec: zarr.abc.codec.Codec) -> dict[str, Any]:
+    """What the metadata of a codec says: text in every release; attributes are enums before 3.4."""
+    found: Any = codec.to_dict().get("configuration", {})
+    return found  # type: ignore[no-any-return]
