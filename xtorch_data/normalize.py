@@ -78,6 +78,7 @@ class Normalize:
 
     mean: xr.Dataset
     std: xr.Dataset
+    _pointwise = True  # it needs no trial
 
     def __init__(self, mean: Statistics, std: Statistics) -> None:
         self.mean, self.std = _as_statistics(mean, "mean"), _as_statistics(std, "std")
