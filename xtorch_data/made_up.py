@@ -105,10 +105,10 @@ def half_of(size: int) -> Flags:
         Number of steps, 2 or more.
     """
     if size <= 3:
-        return np.arange(size) == 0
+        return np.asarray(np.arange(size) == 0)
     for seed in itertools.count():
-        flags = np.random.default_rng(seed).permutation(size) < size // 2
+        flags: Flags = np.random.default_rng(seed).permutation(size) < size // 2
         rolled = (np.roll(flags, steps) for steps in range(1, min(size, 512)))
         if not any((flags == each).all() for each in (flags[::-1], *rolled)):
-            return np.asarray(flags)
+            return flags
     raise AssertionError

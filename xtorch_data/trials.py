@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from .made_up import Flags, Values, half_of, numbered, variables_of
@@ -25,7 +24,7 @@ from .windows import Axis, Windows
 
 __all__ = ["labels_of", "require_blocks_independent", "require_labels_kept", "require_places_kept"]
 
-Labels = tuple[Mapping[Hashable, pd.Index[Any]], Mapping[Hashable, xr.Variable]]
+Labels = tuple[Mapping[Hashable, Any], Mapping[Hashable, xr.Variable]]
 Constants = Mapping[Hashable, Any]
 
 # Magnitudes of the values, one after the other until a result depends on them: a threshold, say
@@ -347,10 +346,7 @@ class _Trials:
 
     def _applied(self, given: Any, seed: int) -> dict[Hashable, xr.Variable] | None:
         """Variables of what the function returns; None if it fails on made-up values."""
-        before, steps = (
-            given.copy(deep=False),
-            given.sizes[self.dim],
-        )  # the function may work in place
+        labels, steps = labels_of(given), given.sizes[self.dim]
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
