@@ -51,7 +51,9 @@ def by_values(function):
         if isinstance(given, xr.DataArray):
             return given.copy(data=function(given, *args, **kwargs).transpose(*given.dims).values)
         return given.copy(
-            data={n: function(v, *args, **kwargs).transpose(*v.dims).values for n, v in given.items()}
+            data={
+                n: function(v, *args, **kwargs).transpose(*v.dims).values for n, v in given.items()
+            }
         )
 
     return moved

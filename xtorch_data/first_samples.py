@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from .assembly import Assembly
 from .buffers import Buffers
@@ -15,7 +12,7 @@ from .epoch import Piece
 from .gather import PieceInMemory, window_views
 from .labels import Labels
 from .loaded import Loaded
-from .made_up import numbered
+from .made_up import numbered, on_trial, unnoticed
 from .transforms import Transform
 
 if TYPE_CHECKING:
@@ -51,16 +48,20 @@ def given_to_functions(
         if function is None:
             return None
 
-        def noted(given: Any, rng: np.random.Generator) -> Any:
+        def noted(given: Any) -> Any:
             found.setdefault(function.argument, (function, given.copy(deep=False)))
-            return function(given, lambda: rng)
+            return on_trial(function, given)
 
-        return Transform(noted, function.argument, takes_rng=True)
+        return Transform(noted, function.argument, takes_rng=False)
 
     # Labels that are not in memory are made up as well.
     labels = recipe.labels
-    lazy = [name for name, each in labels.coords.variables.items() if not each._in_memory]
-    made_up = numbered(labels.coords.reset_coords(lazy, drop=False)[lazy], {})
+    lazy = [
+        name
+        for name, each in labels.coords.variables.items()
+        if not (each._in_memory or name in labels.coords.xindexes)
+    ]
+    made_up = numbered(labels.coords.reset_coords(lazy)[lazy], {})
     coords = labels.coords.assign_coords(
         {name: labels.coords.variables[name].copy(data=made_up[name]) for name in lazy}
     )
@@ -80,11 +81,10 @@ def given_to_functions(
     cut = {axis.dim: slice(*each) for axis, each in zip(windows.axes, region, strict=True)}
     data = samples.data.isel(cut, missing_dims="ignore")
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
+        with unnoticed():
             block = data.copy(deep=False, data=numbered(data, constants))
             if samples.preprocess is not None:
-                block = samples.preprocess(block, lambda: np.random.default_rng(0))
+                block = on_trial(samples.preprocess, block)
             parts = [part for part in recipe.parts if part.name not in recipe.transforms]
             views = window_views(windows, recipe.sample_dims, parts, block.variables)
             names = {name for part in recipe.parts for name in part.variables}

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
-from collections.abc import Hashable, Mapping
-from functools import lru_cache
+import random
+import warnings
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import xarray as xr
 
-__all__ = ["Flags", "Values", "half_of", "numbered", "variables_of"]
+from .transforms import Compose, Transform
+
+__all__ = ["Flags", "Values", "half_of", "numbered", "on_trial", "unnoticed", "variables_of"]
 
 Flags = npt.NDArray[np.bool_]
 Values = npt.NDArray[Any]
@@ -86,7 +93,7 @@ def _values(
     return values
 
 
-@lru_cache(maxsize=3)
+@functools.lru_cache(maxsize=3)
 def _pool(seed: int) -> npt.NDArray[np.float32]:
     """Different numbers of at least 0 and below 1, in random order."""
     order = np.random.default_rng(seed).permutation(NUMBERS)
@@ -95,7 +102,7 @@ def _pool(seed: int) -> npt.NDArray[np.float32]:
     return numbers
 
 
-@lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=64)
 def half_of(size: int) -> Flags:
     """About half of the steps of a dim: others of them when the dim is turned or rolled.
 
@@ -112,3 +119,40 @@ def half_of(size: int) -> Flags:
         if not any((flags == each).all() for each in (flags[::-1], *rolled)):
             return flags
     raise AssertionError
+
+
+@contextmanager
+def unnoticed() -> Iterator[None]:
+    """Functions of the user are called without a trace: no warnings, no random numbers taken."""
+    legacy, builtin, of_torch = np.random.get_state(), random.getstate(), torch.get_rng_state()
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        np.random.set_state(legacy)
+        random.setstate(builtin)
+        torch.set_rng_state(of_torch)
+
+
+def on_trial(transform: Transform, given: Any, seed: int = 0) -> Any:
+    """What a function makes of an object; generators that the user has bound stay as they are."""
+    function = _with_own_generators(transform.function)
+    return Transform(function, transform.argument, transform.takes_rng)(
+        given, lambda: np.random.default_rng(seed)
+    )
+
+
+def _with_own_generators(function: Any) -> Any:
+    if isinstance(function, Compose):
+        return Compose([_with_own_generators(each) for each in function.transforms])
+    if isinstance(function, functools.partial):
+        arguments = [_own(each) for each in function.args]
+        keywords = {name: _own(each) for name, each in function.keywords.items()}
+        return functools.partial(function.func, *arguments, **keywords)
+    return function
+
+
+def _own(value: Any) -> Any:
+    generators = np.random.Generator, np.random.RandomState, random.Random
+    return copy.deepcopy(value) if isinstance(value, generators) else value

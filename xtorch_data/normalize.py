@@ -78,7 +78,7 @@ class Normalize:
 
     mean: xr.Dataset
     std: xr.Dataset
-    _pointwise = True  # it needs no trial
+    _untried = True  # values depend on nothing but themselves, at their places
 
     def __init__(self, mean: Statistics, std: Statistics) -> None:
         self.mean, self.std = _as_statistics(mean, "mean"), _as_statistics(std, "std")

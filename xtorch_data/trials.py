@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .made_up import Flags, Values, half_of, numbered, variables_of
+from .made_up import Flags, Values, half_of, numbered, on_trial, unnoticed, variables_of
 from .transforms import Transform
 from .windows import Axis, Windows
 
@@ -157,7 +156,7 @@ def require_blocks_independent(
     ValueError
         If values move along a dim, or depend on other steps along one on which blocks are cut.
     """
-    if not _is_tried(function):
+    if not function.is_tried:
         return
     wanted, until = set(names), time.perf_counter() + SECONDS
     for axis in sorted(windows.axes, key=lambda axis: axis.whole):
@@ -182,7 +181,7 @@ def require_places_kept(function: Transform, given: xr.Dataset | xr.DataArray) -
     ValueError
         If values move along a dim.
     """
-    if not _is_tried(function):
+    if not function.is_tried:
         return
     until = time.perf_counter() + SECONDS
     for dim, size in given.sizes.items():
@@ -190,10 +189,6 @@ def require_places_kept(function: Transform, given: xr.Dataset | xr.DataArray) -
             thin = {other: slice(0, FEW_STEPS) for other in given.dims if other != dim}
             crops = (given.isel(cut) for cut in (thin, {}))
             _Trials(function, dim, None, {}, False, until).require_none_moved(crops)
-
-
-def _is_tried(function: Transform) -> bool:
-    return not all(getattr(each.function, "_pointwise", False) for each in function.functions())
 
 
 def _crops_of_block(
@@ -348,9 +343,8 @@ class _Trials:
         """Variables of what the function returns; None if it fails on made-up values."""
         labels, steps = labels_of(given), given.sizes[self.dim]
         try:
-            with warnings.catch_warnings(), np.errstate(all="ignore"):
-                warnings.simplefilter("ignore")
-                result = self.function(given, lambda: np.random.default_rng(seed))
+            with unnoticed():
+                result = on_trial(self.function, given, seed)
                 found = variables_of(result)
                 for variable in found.values():
                     variable.load()
