@@ -24,6 +24,7 @@ from .located import Located
 from .select import Part, common_dtype
 from .streams import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
 from .transforms import Transform
+from .trials import labels_of, require_labels_kept
 from .windows import Windows
 
 __all__ = ["Assembly", "Recipe"]
@@ -174,12 +175,13 @@ class Assembly:
         """What the transform makes of one sample, as `to_array` gives it."""
         recipe, given = self._recipe, part.take(sample)
         if recipe.items is None:
-            return to_array(transform(given, rng), part, (), recipe.sample_dims, recipe.floating)
+            result = _applied(transform, given, rng)
+            return to_array(result, part, (), recipe.sample_dims, recipe.floating)
         firsts = recipe.items.firsts(recipe.windows.starts(number))
         item = labelled(recipe.items, given, firsts)
         # The dims of an item are its own, and keep their order.
         array, variables, dims, stacked = to_array(
-            transform(item, rng), replace(part, lacking=()), (), (), recipe.floating
+            _applied(transform, item, rng), replace(part, lacking=()), (), (), recipe.floating
         )
         return array, variables, recipe.items.labels_of(dims), stacked
 
@@ -277,7 +279,7 @@ class Assembly:
         ).to_xarray()
         before = set(batch.data_vars)
         try:
-            result = transform(batch, rng)
+            result = _applied(transform, batch, rng)
             if not hasattr(result, "data_vars"):
                 raise TypeError(
                     f"batch_transform returns an xarray Dataset, not {type(result).__name__}"
@@ -318,6 +320,15 @@ class Assembly:
         except Exception as error:
             error.add_note(f"in batch_transform of the batch that begins with sample {number}")
             raise
+
+
+def _applied(transform: Transform, given: Any, rng: Callable[[], np.random.Generator]) -> Any:
+    """What a transform returns, with labels where they were."""
+    labels = labels_of(given)
+    result = transform(given, rng)
+    if isinstance(result, xr.Dataset | xr.DataArray):
+        require_labels_kept(transform.argument, labels, result)
+    return result
 
 
 def _stacked(

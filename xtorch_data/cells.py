@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,18 +21,23 @@ Region = Mapping[Hashable, slice]
 
 
 def cells_of(
-    layouts: Sequence[Layout], dims: Sequence[Hashable], small: int
+    layouts: Sequence[Layout],
+    dims: Sequence[Hashable],
+    small: int,
+    whole: Container[Hashable] = (),
 ) -> tuple[dict[Hashable, Chunks], int]:
     """The grids of cells for variables that are read together, and the bytes of a cell.
 
     A cell is a chunk of the largest ones, or several next to each other of fewer bytes than
-    `small`.
+    `small`; along the dims in `whole`, it has all of their chunks.
     """
     grids: dict[Hashable, Chunks] = {}
     for dim in dims:
         found = [layout.chunks[dim] for layout in layouts if dim in layout.chunks]
         if found:
             grids[dim] = max(found, key=lambda grid: grid.largest)
+            if dim in whole:
+                grids[dim] = grids[dim].joined(max(1, grids[dim].count))
     nbytes = sum(layout.itemsize for layout in layouts)
     nbytes *= math.prod(grid.largest for grid in grids.values())
     for dim in reversed(grids):

@@ -129,7 +129,9 @@ class Fetcher:
         layouts = [layout_of(data.variables[name], name, dims) for name in names]
         small = CELL_BYTES if samples.preprocess is None else PREPROCESSED_BYTES
         small = min(small, self._memory // CELLS_IN_MEMORY) if together else 0
-        grids, nbytes = cells_of(layouts, dims, small)
+        # A preprocess may take means and the like along dims that samples have whole.
+        axes = samples.recipe.windows.axes if samples.preprocess is not None else ()
+        grids, nbytes = cells_of(layouts, dims, small, {axis.dim for axis in axes if axis.whole})
         if samples.preprocess is None:
             data = xr.Dataset({name: data.variables[name] for name in names})
         source = SourceReader(

@@ -38,6 +38,7 @@ from .sources import layout_of
 from .stats import Recorder
 from .streams import BLOCK_TRANSFORM, generator
 from .transforms import Transform
+from .trials import labels_of, require_labels_kept
 from .windows import IntArray, Windows
 
 __all__ = ["moments_of"]
@@ -176,7 +177,11 @@ class _Walk:
         counted = [name for name in names if samples.preprocess is not None or name in group]
         dims = {name: samples.variable_dims[name] for name in counted}
         used = {dim for name in group for dim in data.variables[name].dims}.union(*dims.values())
-        axes = [covered(axis) for axis in samples.recipe.windows.axes if axis.dim in used]
+        axes = [  # a preprocess may take means and the like along dims that samples have whole
+            axis if axis.whole and samples.preprocess is not None else covered(axis)
+            for axis in samples.recipe.windows.axes
+            if axis.dim in used
+        ]
         order = [axis.dim for axis in axes]
         layouts = [layout_of(data.variables[name], name, order) for name in group]
         tables = {}  # a table may be large: once for all variables of the same dims
@@ -225,7 +230,7 @@ class _Walk:
         """Data positions of the covered places of a block."""
         box = load.pieces[0].box
         return {
-            axis.dim: axis.start(np.arange(*numbers))
+            axis.dim: np.add.outer(axis.start(np.arange(*numbers)), np.arange(axis.size)).ravel()
             for axis, numbers in zip(self.windows.axes, box, strict=True)
         }
 
@@ -247,8 +252,8 @@ class _Walk:
             axis.dim: start for axis, (start, _) in zip(self.windows.axes, load.region, strict=True)
         }
         place = {
-            axis.dim: slice(*numbers)
-            for axis, numbers in zip(self.windows.axes, load.pieces[0].box, strict=True)
+            axis.dim: slice(first * axis.size, last * axis.size)
+            for axis, (first, last) in zip(self.windows.axes, load.pieces[0].box, strict=True)
         }
         positions = self._positions(load)
         found: Found = {}
@@ -276,12 +281,14 @@ class _Walk:
         if self.preprocess is None:
             return self.moments(load, block)
         block = block.copy(deep=True)  # it may be the user's, and the function work in place
+        labels = labels_of(block)
         try:
             result = self.preprocess(
                 block, lambda: generator(self.seed, 0, BLOCK_TRANSFORM, load.block)
             )
             dims = [axis.dim for axis in self.windows.axes]
             check_preprocessed(result, block, dims, self.dims)
+            require_labels_kept("preprocess", labels, result)
         except Exception as error:
             error.add_note(f"in preprocess of block {load.block}")
             raise

@@ -80,6 +80,7 @@ class Normalize:
 
     mean: xr.Dataset
     std: xr.Dataset
+    _untried = True  # values depend on nothing but themselves, at their places
 
     def __init__(self, mean: Statistics, std: Statistics) -> None:
         self.mean, self.std = _as_statistics(mean, "mean"), _as_statistics(std, "std")

@@ -13,6 +13,7 @@ from .epoch import Load
 from .stats import Recorder
 from .streams import BLOCK_TRANSFORM, generator
 from .transforms import Transform
+from .trials import labels_of, require_labels_kept
 from .windows import Windows
 
 __all__ = ["Preprocessor", "check_preprocessed"]
@@ -60,11 +61,13 @@ class Preprocessor:
         def rng() -> np.random.Generator:
             return generator(self.seed, self.epoch, BLOCK_TRANSFORM, load.block)
 
+        labels = labels_of(block)
         try:
             with self.recorder.timed("preprocess"):
                 result = self.preprocess(block, rng)
             dims = [axis.dim for axis in self.windows.axes]
             check_preprocessed(result, block, dims, self.variable_dims)
+            require_labels_kept("preprocess", labels, result)
             for name, expected in self.variable_dims.items():
                 if set(result[name].dims) != expected:
                     raise ValueError(

@@ -18,6 +18,7 @@ from .batch import ATTRIBUTES, Batch
 from .chunks import Layout
 from .conventions import warn_of_bounds
 from .describe import number_of, shape_of, windows_table
+from .first_samples import given_to_functions
 from .labels import LabelledWindows, Labels
 from .preprocessing import Preprocessor
 from .redact import printable, printable_lines
@@ -26,6 +27,7 @@ from .sources import as_source
 from .space import SampleSpace, coords_of, dtypes_of, layouts_of
 from .stats import Recorder
 from .transforms import Transform, name_of
+from .trials import require_blocks_independent, require_places_kept
 from .windows import Windows
 
 __all__ = ["Samples"]
@@ -140,7 +142,9 @@ class Samples:
         data = read if labelled else read.drop_vars(list(read.coords))
         # Functions of the user get what xarray reads.
         dtypes = {} if labelled else dtypes_of(data, made)
-        return cls(
+        if prepare is not None:
+            require_blocks_independent(prepare, read, space.windows, variables, space.constants)
+        samples = cls(
             data=data,
             origin=source.origin,
             layouts=tuple(layouts_of(data, space.windows, made, dtypes)),
@@ -150,6 +154,9 @@ class Samples:
             preprocess=prepare,
             recipe=recipe,
         )
+        for function, given in given_to_functions(samples, space.constants):
+            require_places_kept(function, given)
+        return samples
 
     def require_batches(self, batch_size: int | None) -> None:
         """Raise ValueError if samples differ in size, so that they do not fit into batches."""

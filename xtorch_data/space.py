@@ -31,12 +31,14 @@ class SampleSpace:
         items: Items | None,
         reads: tuple[Hashable, ...],
         template: xr.Dataset,
+        constants: Mapping[Hashable, Any],
     ) -> None:
         self.windows = windows
         self.sample_dims = sample_dims
         self.items = items
         self.reads = reads
         self.template = template  # the variables of the parts as they are after preprocess
+        self.constants = constants  # a value of each variable that a trial cannot make up
 
     @classmethod
     def of(
@@ -76,15 +78,16 @@ class SampleSpace:
                 "of the data that has it"
             )
         _require_different_dims(data, selected)
-        reads, template = _reads(data, selected, input_dims, preprocess)
+        constants: dict[Hashable, Any] = {}
+        reads, template = _reads(data, selected, input_dims, preprocess, constants)
         _require_different_dims(data, reads)
         if source.generator is not None:
             items = _items(source, selections, template)
-            return cls(items.windows, items.region_dims, items, reads, template)
+            return cls(items.windows, items.region_dims, items, reads, template, constants)
         used = {dim for name in selected for dim in template.variables[name].dims} | set(input_dims)
         sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
         windows = Windows.from_sizes(sizes, input_dims, input_overlap)
-        return cls(windows, tuple(input_dims), None, reads, template)
+        return cls(windows, tuple(input_dims), None, reads, template, constants)
 
 
 def _require_different_dims(data: xr.Dataset, names: Iterable[Hashable]) -> None:
@@ -122,11 +125,13 @@ def _reads(
     selected: Sequence[Hashable],
     input_dims: Mapping[Any, int],
     preprocess: Transform | None,
+    constants: dict[Hashable, Any],
 ) -> tuple[tuple[Hashable, ...], xr.Dataset]:
     """The variables to read, and a Dataset that has the selected ones with their dims and dtypes.
 
     A preprocess is tried on a block of ones: with the selected variables, or if that fails because
-    it needs or makes others, with all variables.
+    it needs or makes others, with all variables. Of text and the like, which has no ones,
+    `constants` gets what stands for them.
     """
     unknown = [name for name in selected if name not in data.data_vars]
     unique = tuple(dict.fromkeys(selected))
@@ -136,12 +141,12 @@ def _reads(
         return unique, data
     if not unknown:
         try:
-            return unique, _tried(preprocess, data[list(unique)], input_dims, selected)
+            return unique, _tried(preprocess, data[list(unique)], input_dims, selected, constants)
         except Exception as error:
             if set(unique) == set(data.data_vars):
                 raise _refused(error) from error
     try:
-        return tuple(data.data_vars), _tried(preprocess, data, input_dims, selected)
+        return tuple(data.data_vars), _tried(preprocess, data, input_dims, selected, constants)
     except Exception as error:
         raise _refused(error) from error
 
@@ -170,6 +175,7 @@ def _tried(
     data: xr.Dataset,
     input_dims: Mapping[Any, int],
     selected: Sequence[Hashable],
+    constants: dict[Hashable, Any],
 ) -> xr.Dataset:
     """What preprocess makes of the smallest block of ones, checked."""
     # Two places of other dims, so that a function that drops dims of size 1 drops none here.
@@ -184,6 +190,9 @@ def _tried(
             for name, variable in block.data_vars.items()
         }
     )
+    for name, variable in block.variables.items():
+        if name in block.data_vars and variable.dtype.kind not in "fiubcmM" and variable.size:
+            constants[name] = variable.to_numpy().flat[0]
     result = preprocess(block, lambda: np.random.default_rng(0))
     check_preprocessed(result, block, input_dims, selected)
     for name in selected:

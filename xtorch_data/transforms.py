@@ -76,6 +76,11 @@ class Transform:
         """Apply the function; `rng` makes the generator if the function takes one."""
         return self.function(obj, rng=rng()) if self.takes_rng else self.function(obj)
 
+    @property
+    def is_tried(self) -> bool:
+        """Whether it is tried on made-up values, which functions of ours need not be."""
+        return not all(getattr(each.function, "_untried", False) for each in self.functions())
+
     def functions(self) -> Iterator[Transform]:
         """The function, or those that it is composed of."""
         if isinstance(self.function, Compose):

@@ -92,6 +92,11 @@ class Axis:
     def __len__(self) -> int:
         return len(self.starts)
 
+    @property
+    def whole(self) -> bool:
+        """Whether a window is all of the dim, so that no block has less of it."""
+        return self.size == self.length
+
     def start(self, numbers: IntArray) -> IntArray:
         """Data positions at which the windows `numbers` begin."""
         if isinstance(self.starts, range):

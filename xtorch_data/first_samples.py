@@ -1,0 +1,100 @@
+"""What the user's functions get, of the first samples and made-up values: for trials."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from .assembly import Assembly
+from .buffers import Buffers
+from .epoch import Piece
+from .gather import PieceInMemory, window_views
+from .labels import Labels
+from .loaded import Loaded
+from .made_up import numbered, on_trial, unnoticed
+from .transforms import Transform
+
+if TYPE_CHECKING:
+    from .samples import Samples
+
+__all__ = ["given_to_functions"]
+
+# Samples that take more bytes are not made up: their labels are looked at as they come.
+MOST_BYTES = 2**27
+
+
+def given_to_functions(
+    samples: Samples, constants: Mapping[Hashable, Any]
+) -> list[tuple[Transform, Any]]:
+    """The functions for samples and batches, each with something that it may get.
+
+    A batch has two samples, where there are as many. Functions that do not work on made-up values
+    are left out, with those that come after them.
+
+    Parameters
+    ----------
+    samples : Samples
+        The samples. Nothing of their data is read but coordinates that functions use.
+    constants : mapping of Hashable to object
+        A value of each variable that is no number, date or duration.
+    """
+    recipe, windows = samples.recipe, samples.recipe.windows
+    if not samples.transformed or not len(windows) or samples.nbytes > MOST_BYTES:
+        return []
+    found: dict[str, tuple[Transform, Any]] = {}
+
+    def noting(function: Transform | None) -> Transform | None:
+        if function is None:
+            return None
+
+        def noted(given: Any) -> Any:
+            found.setdefault(function.argument, (function, given.copy(deep=False)))
+            return on_trial(function, given)
+
+        return Transform(noted, function.argument, takes_rng=False)
+
+    # Labels that are not in memory are made up as well.
+    labels = recipe.labels
+    lazy = [
+        name
+        for name, each in labels.coords.variables.items()
+        if not (each._in_memory or name in labels.coords.xindexes)
+    ]
+    made_up = numbered(labels.coords.reset_coords(lazy)[lazy], {})
+    coords = labels.coords.assign_coords(
+        {name: labels.coords.variables[name].copy(data=made_up[name]) for name in lazy}
+    )
+    transforms = {name: noting(each) for name, each in recipe.transforms.items()}
+    recipe = replace(
+        recipe,
+        transforms={name: each for name, each in transforms.items() if each is not None},
+        batch_transform=noting(recipe.batch_transform),
+        labels=Labels(windows, coords, labels.attrs, labels.items),
+    )
+    box = [(0, 1)] * len(windows.axes)
+    for place, axis in enumerate(windows.axes):
+        if len(axis) > 1 and recipe.batch_transform is not None:
+            box[place] = (0, 2)
+            break
+    region = tuple(axis.span(*each) for axis, each in zip(windows.axes, box, strict=True))
+    cut = {axis.dim: slice(*each) for axis, each in zip(windows.axes, region, strict=True)}
+    data = samples.data.isel(cut, missing_dims="ignore")
+    try:
+        with unnoticed():
+            block = data.copy(deep=False, data=numbered(data, constants))
+            if samples.preprocess is not None:
+                block = on_trial(samples.preprocess, block)
+            parts = [part for part in recipe.parts if part.name not in recipe.transforms]
+            views = window_views(windows, recipe.sample_dims, parts, block.variables)
+            names = {name for part in recipe.parts for name in part.variables}
+            labeled = block[[name for name in block.data_vars if name in names]]
+            piece = Piece(tuple(box), region)
+            loaded = Loaded(windows, [PieceInMemory(piece, views, labeled)], range(piece.samples))
+            assembly = Assembly(recipe, Buffers(0), piece.samples, epoch=0)
+            assembly.add(0, loaded, loaded.locate(0, piece.samples))
+            assembly.finish(single=False)
+    except Exception:
+        # It shows when samples are made; or values are such that they are not made up.
+        return list(found.values())
+    return list(found.values())
