@@ -184,6 +184,7 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
             memory=as_bytes(memory),
             shuffle=True,
             batch_size=None,
+            labels=samples.label_digests,
         )
         self._on_disk = OnDisk.of(
             folder, size, plan.memory, samples.data, samples.origin, self.retries

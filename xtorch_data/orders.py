@@ -193,7 +193,7 @@ class Order:
         }
 
     @cached_property
-    def _samples(self) -> dict[str, str]:
+    def _samples(self) -> dict[str, Any]:
         """What tells the samples of the indices from others."""
         digest, dataset = hashlib.sha256(), self._dataset
         while isinstance(dataset, torch.utils.data.Subset):
@@ -201,7 +201,8 @@ class Order:
             digest.update(len(indices).to_bytes(8, "little"))
             for start in range(0, len(indices), AT_ONCE):
                 digest.update(np.asarray(indices[start : start + AT_ONCE], np.int64).tobytes())
-        found = {"windows": dataset.plan.fingerprint()["windows"]}
+        whole = dataset.plan.fingerprint()
+        found = {name: whole[name] for name in ("windows", "labels") if name in whole}
         if dataset is not self._dataset:
             found["subset"] = digest.hexdigest()[:16]
         return found

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,9 +14,17 @@ from .epoch import Line
 from .intervals import Interval, Uneven, cut, share, total, worker_share
 from .windows import Runs
 
-__all__ = ["Position", "Walk", "as_state", "fingerprint", "from_state", "remaining"]
+__all__ = ["DimLabels", "Position", "Walk", "as_state", "fingerprint", "from_state", "remaining"]
 
 T = TypeVar("T")
+
+
+class DimLabels(Protocol):
+    """The labels of the dims of samples, as far as states know them."""
+
+    @property
+    def found(self) -> Mapping[str, Sequence[str]]:
+        """By dim, a digest and what the first and the last label are."""
 
 
 class Position:
@@ -266,14 +274,27 @@ def require_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     different = [
         f"{reasons.get(name, name)}: {found.get(name)} in the state, {expected.get(name)} here"
         for name in {**expected, **found}
-        if found.get(name) != expected.get(name)
+        if name != "labels" and found.get(name) != expected.get(name)
     ]
+    different += _other_labels(found.get("labels") or {}, expected.get("labels") or {})
     if different:
         raise ValueError(
             "this state is of another dataset. What differs: "
             + "; ".join(different)
             + ". strict=False takes it all the same"
         )
+
+
+def _other_labels(
+    found: Mapping[str, Sequence[str]], expected: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    """Dims with other labels; states of before know none, and not all data has some."""
+    for dim in found:
+        if dim in expected and found[dim][0] != expected[dim][0]:
+            (_, *before), (_, *now) = found[dim], expected[dim]
+            ends = f"{before[0]} to {before[1]} in the state, {now[0]} to {now[1]} here"
+            inside = ", and others in between" if before == now else ""
+            yield f"the labels of dim {dim!r}: {ends}{inside}"
 
 
 def as_state(epoch: int, walks: Iterable[Walk], fingerprint: Mapping[str, Any]) -> dict[str, Any]:
