@@ -236,7 +236,7 @@ LABELS = {
         [np.linspace(-90, 90, 20), np.linspace(90, -89, 20)],
     ),
     "numbers": (np.arange(20), np.arange(20, dtype="i2"), [np.arange(1, 21)]),
-    "stations": (STATIONS, STATIONS.astype(object), [STATIONS[::-1], STATIONS[[1, 0, *range(2, 20)]]]),
+    "stations": (STATIONS, STATIONS.astype(object), [STATIONS[::-1], np.roll(STATIONS, 1)]),
     "levels": (
         pd.MultiIndex.from_tuples(LEVELS),
         pd.MultiIndex.from_tuples(LEVELS, names=["one", "other"]),
@@ -286,12 +286,12 @@ def test_labels_are_told_of_whatever_takes_states_and_not_before():
         return kind(ds, {"time": 4}, **kwargs)
 
     def loaders(year):
-        numbered = of(year, xtd.MapDataset)
+        numbered = [of(year, xtd.MapDataset) for _ in range(3)]
         yield xtd.DataLoader(of(year, xtd.IterableDataset, batch_size=2, shuffle=True))
         yield xtd.split(of(year, xtd.IterableDataset), "time", fractions=(0.5, 0.5))[1]
-        yield xtd.DataLoader(numbered, batch_size=2)
-        yield xtd.DataLoader(numbered, batch_size=2, sampler=xtd.ChunkSampler(numbered))
-        yield xtd.DataLoader(torch.utils.data.Subset(numbered, [3, 1]), shuffle=True)
+        yield xtd.DataLoader(numbered[0], batch_size=2)
+        yield xtd.DataLoader(numbered[1], sampler=xtd.ChunkSampler(numbered[1]))
+        yield xtd.DataLoader(torch.utils.data.Subset(numbered[2], [3, 1]), shuffle=True)
 
     message = (
         "labels of dim 'time': 2001-01-01 to 2001-02-09 in the state, 2003-01-01 to 2003-02-09"

@@ -122,4 +122,5 @@ def _texts(labels: Sequence[Hashable]) -> Iterator[str | None]:
         elif hasattr(label, "isoformat"):  # of cftime, with its calendar, or of Python
             yield f"{getattr(label, 'calendar', '')} {label.isoformat()}"
         else:
-            yield None if type(label).__repr__ is object.__repr__ else repr(label)
+            text = repr(label)
+            yield None if f"{id(label):x}" in text else text

@@ -143,7 +143,8 @@ class _InPieces:
     def __call__(self, stored: Any) -> Any:
         plain = isinstance(stored, np.ndarray) and stored.flags.c_contiguous
         if not plain or self.wanted.hasobject:  # such as dates of a calendar of its own
-            return self._of(stored).astype(self.wanted, copy=False)
+            found = self._of(stored)
+            return found.astype(self.wanted, copy=False) if found.dtype == self.decoded else found
         out = self.buffers.take(stored.shape, self.wanted)
         values, target = stored.reshape(-1), out.reshape(-1)
         for start in range(0, len(values), PIECE):
