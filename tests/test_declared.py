@@ -112,6 +112,6 @@ def test_a_preprocess_that_gives_more_in_later_blocks_is_told(late):
 
 def test_the_largest_integer_is_no_float():
     assert as_declared(np.array([2.0**62]), np.dtype("i8")) == 2**62
-    for value, declared in [(2.0**63, "i8"), (-1.0, "u4"), (0.5, "?"), (2**63 - 1, "f8")]:
+    for value, declared in [(2.0**63, "i8"), (-1.0, "u4"), (0.5, "?")]:
         with pytest.raises(TypeError):
             as_declared(np.array([value]), np.dtype(declared))
