@@ -616,6 +616,86 @@ def test_random_functions_draw_anew_in_every_epoch_of_our_loader(workers, persis
     assert not torch.equal(epochs[0], epochs[1])
 
 
+@pytest.mark.parametrize(
+    ("workers", "persistent"), [(0, False), (2, False), (2, True)], ids=["none", "anew", "lasting"]
+)
+@pytest.mark.parametrize("ours", [True, False], ids=["ours", "torch's"])
+def test_an_epoch_that_is_set_comes_also_again(workers, persistent, ours):
+    dataset = make(transform=add_noise)
+    expected = {}
+    for epoch in range(3):
+        dataset.set_epoch(epoch)
+        expected[epoch] = torch.stack([dataset[i][0] for i in range(len(dataset))])
+    assert not torch.equal(expected[0], expected[1])
+    kind = xtd.DataLoader if ours else torch.utils.data.DataLoader
+    dataset = make(transform=add_noise)
+    loader = kind(dataset, batch_size=16, num_workers=workers, persistent_workers=persistent)
+
+    def a_pass():
+        return torch.cat([batch[0] for batch in (tuple(batch) for batch in loader)])
+
+    for epoch in (1, 1):
+        dataset.set_epoch(epoch)
+        assert torch.equal(a_pass(), expected[epoch])
+    if ours:  # and later ones go on from there
+        assert torch.equal(a_pass(), expected[2])
+        assert dataset.epoch == 2
+
+
+def test_loaders_of_one_dataset_have_the_epoch_that_was_set_and_count_alike():
+    dataset = make(transform=add_noise)
+    train = xtd.DataLoader(torch.utils.data.Subset(dataset, [0, 1, 2]), batch_size=2, shuffle=True)
+    test = xtd.DataLoader(torch.utils.data.Subset(dataset, [3, 4]), batch_size=2)
+
+    def epoch_of(loader):
+        [batch, *_] = loader
+        for epoch in range(9):
+            if torch.equal(dataset.fetch(batch.index.tolist(), epoch).x, batch.x):
+                return epoch
+
+    assert [epoch_of(each) for each in (train, test, train, test)] == [0, 0, 1, 1]
+    found = []
+    for epoch in (1, 1, 5):
+        dataset.set_epoch(epoch)
+        found += [epoch_of(train), epoch_of(test)]
+    assert found == [1, 1, 1, 1, 5, 5]
+    assert [epoch_of(each) for each in (train, test)] == [6, 6]
+
+
+def test_states_and_epochs_that_are_set_go_together():
+    def begun(**kwargs):
+        dataset = make(transform=add_noise)
+        return dataset, xtd.DataLoader(dataset, batch_size=8, **kwargs)
+
+    _, loader = begun(shuffle=True)
+    batches = iter(loader)
+    first = next(batches).index.tolist()
+    state = loader.state_dict()
+    rest = [batch.index.tolist() for batch in batches]
+    for again in (False, True):  # the epoch that is resumed, set again before it begins
+        dataset, other = begun(shuffle=True)
+        other.load_state_dict(state)
+        if again:
+            dataset.set_epoch(0)
+        assert [batch.index.tolist() for batch in other] == rest
+    dataset, other = begun(shuffle=True)
+    other.load_state_dict(state)
+    dataset.set_epoch(3)  # another is whole
+    assert len(other) == len(rest) + 1
+    assert sum(len(batch) for batch in other) == len(dataset)
+    assert len(first) == 8
+
+    dataset, loader = begun()
+    next(iter(loader))
+    dataset.set_epoch(0)  # during a pass of that epoch, which goes on
+    assert loader.state_dict()["batches"] == 1
+    dataset.set_epoch(4)
+    assert (loader.state_dict()["epoch"], loader.state_dict()["batches"]) == (4, 0)
+    assert len(list(loader)) and loader.state_dict()["epoch"] == 5
+    dataset.set_epoch(4)  # again, after it is over
+    assert (loader.state_dict()["epoch"], loader.state_dict()["batches"]) == (4, 0)
+
+
 def test_a_fork_does_not_wait_for_threads_of_its_parent(store):
     dataset = make(xr.open_zarr(store, consolidated=False, chunks=None))
     dataset[0]

@@ -1,7 +1,9 @@
+import dataclasses
 import json
 import random
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -208,6 +210,101 @@ def test_the_state_of_another_dataset_is_refused(change, word):
         other.load_state_dict(state)
     other.load_state_dict(state, strict=False)
     assert other.epoch == 0
+
+
+TIMES = xr.date_range("2000-01-01", periods=20)
+NOLEAP = xr.date_range("2000-01-01", periods=20, calendar="noleap", use_cftime=True)
+STATIONS = np.array([f"s{n}" for n in range(20)])
+LEVELS = [("a", n) for n in range(10)] + [("b", n) for n in range(10)]
+
+# Labels, the same as they may be elsewhere, and others with which no state goes on.
+LABELS = {
+    "dates": (
+        TIMES.values.astype("M8[ns]"),
+        TIMES.values.astype("M8[s]"),
+        [TIMES.values + np.timedelta64(366, "D"), TIMES.values + np.timedelta64(1, "ns")],
+    ),
+    "dates long ago": (
+        TIMES.values.astype("M8[s]") - np.timedelta64(400_000, "D"),
+        TIMES.values.astype("M8[us]") - np.timedelta64(400_000, "D"),
+        [TIMES.values.astype("M8[s]")],
+    ),
+    "dates of a calendar": (NOLEAP, NOLEAP.copy(), [NOLEAP.shift(1, "D"), TIMES.values]),
+    "latitudes": (
+        np.linspace(90, -90, 20),
+        np.linspace(90, -90, 20).astype("f4"),
+        [np.linspace(-90, 90, 20), np.linspace(90, -89, 20)],
+    ),
+    "numbers": (np.arange(20), np.arange(20, dtype="i2"), [np.arange(1, 21)]),
+    "stations": (STATIONS, STATIONS.astype(object), [STATIONS[::-1], np.roll(STATIONS, 1)]),
+    "levels": (
+        pd.MultiIndex.from_tuples(LEVELS),
+        pd.MultiIndex.from_tuples(LEVELS, names=["one", "other"]),
+        [pd.MultiIndex.from_tuples(LEVELS[::-1])],
+    ),
+    "months": (
+        pd.period_range("2000-01", periods=20, freq="M"),
+        pd.period_range("2000-01", periods=20, freq="M"),
+        [pd.period_range("2001-01", periods=20, freq="M")],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("windowed", [True, False])
+def test_a_state_knows_the_labels_of_its_samples(kind, windowed):
+    def labeled(labels):
+        ds = xr.Dataset({"v": (("time", "x"), np.zeros((20, 20)))})
+        if isinstance(labels, pd.MultiIndex):
+            labels = xr.Coordinates.from_pandas_multiindex(labels, "time")
+            return xtd.IterableDataset(
+                ds.assign_coords(labels), {"time": 4} if windowed else {"x": 4}
+            )
+        return xtd.IterableDataset(
+            ds.assign_coords(time=labels), {"time": 4} if windowed else {"x": 4}
+        )
+
+    labels, same, others = LABELS[kind]
+    state = json.loads(json.dumps(labeled(labels).state_dict()))
+    labeled(same).load_state_dict(state)
+    for other in others:
+        with pytest.raises(
+            ValueError, match="What differs: the labels of dim 'time': .* to .* here"
+        ):
+            labeled(other).load_state_dict(state)
+        labeled(other).load_state_dict(state, strict=False)
+    without = labeled(labels)
+    without._plan = dataclasses.replace(without.plan, labels=None)  # as states were before
+    assert "labels" not in without.state_dict()["dataset"]
+    labeled(others[0]).load_state_dict(without.state_dict())
+
+
+def test_labels_are_told_of_whatever_takes_states_and_not_before():
+    def of(year, kind, **kwargs):
+        times = xr.date_range(f"{year}-01-01", periods=40)
+        ds = xr.Dataset({"v": ("time", np.arange(40.0))}, {"time": times})
+        return kind(ds, {"time": 4}, **kwargs)
+
+    def loaders(year):
+        numbered = [of(year, xtd.MapDataset) for _ in range(3)]
+        yield xtd.DataLoader(of(year, xtd.IterableDataset, batch_size=2, shuffle=True))
+        yield xtd.split(of(year, xtd.IterableDataset), "time", fractions=(0.5, 0.5))[1]
+        yield xtd.DataLoader(numbered[0], batch_size=2)
+        yield xtd.DataLoader(numbered[1], sampler=xtd.ChunkSampler(numbered[1]))
+        yield xtd.DataLoader(torch.utils.data.Subset(numbered[2], [3, 1]), shuffle=True)
+
+    message = (
+        "labels of dim 'time': 2001-01-01 to 2001-02-09 in the state, 2003-01-01 to 2003-02-09"
+    )
+    for before, same, other in zip(loaders(2001), loaders(2001), loaders(2003), strict=True):
+        dataset = getattr(before, "dataset", before)
+        dataset = getattr(dataset, "dataset", dataset)
+        assert "found" not in vars(dataset.plan.labels)  # nothing is digested yet
+        state = before.state_dict()
+        same.load_state_dict(state)
+        with pytest.raises(ValueError, match=message):
+            other.load_state_dict(state)
+        other.load_state_dict(state, strict=False)
 
 
 def test_what_is_no_state_is_refused():

@@ -1,11 +1,7 @@
 """Functions that move values away from their labels, or look at neighbors: refused when made."""
 
-import warnings
-
-import cftime
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
 import xtorch_data as xtd

@@ -122,7 +122,8 @@ class Group:
                 joined[name] = first
                 continue
             sizes = {**first.sizes, **{dim: cut.stop - cut.start for dim, cut in region.items()}}
-            out = buffers.take([sizes[dim] for dim in first.dims], first.dtype)
+            dtype = np.result_type(*(part.dtype for part in parts.values()))
+            out = buffers.take([sizes[dim] for dim in first.dims], dtype)
             for place, within in inside.items():
                 target = tuple(
                     moved(within[dim], region[dim].start) if dim in within else slice(None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from zarr.codecs import Crc32cCodec, ShardingCodec
+import zarr
+from zarr.codecs import ShardingCodec
 from zarr.registry import register_pipeline
+from zarr.storage import ObjectStore
 from zarrs import ZarrsCodecPipeline
 from zarrs.pipeline import (
     UnsupportedMetadataError,
@@ -13,9 +16,12 @@ from zarrs.pipeline import (
     get_codec_pipeline_impl,
 )
 
-__all__ = ["FAST_PIPELINE", "FastCodecPipeline"]
+__all__ = ["FAST_PIPELINE", "FastCodecPipeline", "is_decoded_fast"]
 
 FAST_PIPELINE = f"{__name__}.FastCodecPipeline"
+
+# Names of codecs that do nothing but tell damage; those of numcodecs have a prefix in Zarr v3.
+CHECKSUMS = frozenset({"crc32c", "crc32", "adler32", "fletcher32", "jenkins_lookup3"})
 
 
 class FastCodecPipeline(ZarrsCodecPipeline):
@@ -35,7 +41,9 @@ class FastCodecPipeline(ZarrsCodecPipeline):
             raise NotImplementedError("texts and times are few, and gain nothing from zarrs")
         if not dtype.isnative:
             raise NotImplementedError("zarrs does not read other byte orders of Zarr v2")
-        if _has_checksums_in_shards(array_metadata):
+        if _order(array_metadata) != "C":
+            raise NotImplementedError("zarrs writes to memory in C order alone")
+        if _has_checksums_in_shards(getattr(array_metadata, "codecs", ())):
             raise NotImplementedError("zarrs verifies no checksums where it reads part of a shard")
         try:  # strictly: otherwise zarrs warns, again in every process that gets the array
             impl = get_codec_pipeline_impl(array_metadata, store, strict=True)
@@ -47,12 +55,27 @@ class FastCodecPipeline(ZarrsCodecPipeline):
         return ZarrsCodecPipeline(array_metadata, store, impl, fallback)
 
 
-def _has_checksums_in_shards(metadata: Any) -> bool:
+def is_decoded_fast(array: Any) -> bool:
+    """Whether a Zarr array has the pipeline of zarrs if it is opened with the fast one."""
+    try:
+        FastCodecPipeline.from_array_metadata_and_store(array.metadata, array.store)
+    except NotImplementedError:
+        return False
+    return not isinstance(array.store, ObjectStore)  # as `open_zarr` has it
+
+
+def _order(metadata: Any) -> str:
+    """The order in which zarr allots memory for what is read of an array."""
+    own = metadata.order if metadata.zarr_format == 2 else zarr.config.get("array.order", "C")
+    return str(own)
+
+
+def _has_checksums_in_shards(codecs: Sequence[Any], inside: bool = False) -> bool:
     return any(
-        isinstance(inner, Crc32cCodec)
-        for codec in getattr(metadata, "codecs", ())
+        _has_checksums_in_shards(codec.codecs, inside=True)
         if isinstance(codec, ShardingCodec)
-        for inner in codec.codecs
+        else inside and codec.to_dict()["name"].removeprefix("numcodecs.") in CHECKSUMS
+        for codec in codecs
     )
 
 

@@ -274,6 +274,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
             cached=keep and not samples.random_blocks,
             where=as_where(where, windows, labels),
             weights=drawn,
+            labels=samples.label_digests,
         )
         self._topology = Topology(rank, world_size)
         self._begin_with(samples, plan)

@@ -145,14 +145,15 @@ class DirectReader:
             codecs = [*(metadata.filters or ()), *filter(None, [metadata.compressor])]
         else:
             found: Any = metadata.codecs
+            if metadata.chunk_grid.to_dict()["name"] != "regular":
+                return None
             if array.shards is not None:
                 shards = Shards.of(array)
                 if shards is None or type(array.store) is LocalStore:  # zarrs is as fast with these
                     return None
                 found = shards.codecs
             first, *codecs = found
-            regular = metadata.chunk_grid.to_dict()["name"] == "regular"
-            if not regular or type(first) is not zarr.codecs.BytesCodec:
+            if type(first) is not zarr.codecs.BytesCodec:
                 return None
             if dtype.itemsize > 1 and byte_order(first) != sys.byteorder:
                 return None

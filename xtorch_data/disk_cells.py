@@ -179,6 +179,8 @@ class DiskCells:
         out = found.values
         if out is None:
             out = self.buffers.take([stop - start for start, stop in box], read.dtype)
+        if out.dtype != read.dtype:  # of more digits than the variable has declared
+            out = out.astype(np.result_type(out, read))
         both = _overlap(origin, box)
         out[_within(both, box)] = read[_within(both, origin)]
         return out

@@ -14,10 +14,12 @@ from .amplification import amplification_of, used_nbytes
 from .arguments import as_bytes
 from .blocks import decoded_once_nbytes
 from .chunks import Layout
+from .codecs import is_decoded_fast
 from .describe import number_of
 from .disk_cells import OnDisk
 from .explanation import Explanation, VariableReads
 from .intervals import Interval, share_total, total
+from .layers import layers
 from .lazy import codec_pipeline, is_lazy, read_path
 from .peak import peak_memory
 from .plan import ENOUGH_AMPLIFICATION, Plan
@@ -281,6 +283,7 @@ def _advice(
         if is_lazy(each.variable)
         and read_path(each.variable) == "by zarr"
         and not codec_pipeline(each.variable).startswith("zarrs.")
+        and is_decoded_fast(layers(each.variable._data)[-1]._array)
     ]
     if slow:
         yield (

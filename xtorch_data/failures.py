@@ -184,7 +184,10 @@ async def read_by_chunks(
             failures.append(failure)
             continue
         where: tuple[Any, ...] = (*(inside.get(dim, slice(None)) for dim in variable.dims), ...)
-        values[where] = part.to_numpy()
+        loaded = part.to_numpy()
+        if loaded.dtype != values.dtype:  # of more digits than the variable has declared
+            values = values.astype(np.result_type(values, loaded))
+        values[where] = loaded
     variable.data = values
     return failures
 

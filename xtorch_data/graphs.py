@@ -17,10 +17,13 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import dask
+import dask.array
 import dask.base
 import dask.system
 import dask.threaded
 from dask.core import flatten
+
+from .declared import as_declared
 
 __all__ = ["Graphs", "active_client", "threads_for_graphs"]
 
@@ -151,6 +154,7 @@ class Graphs:
 
     def here(self, collections: Sequence[Any]) -> Sequence[Any]:
         """What dask makes of collections in this process, or by the scheduler that it was told."""
+        collections = [_with_dtypes_checked(each) for each in collections]
         told = dask.config.get("scheduler", None)
         scheduler, options = dask.threaded.get, dict[str, Any]()
         if not _is_cluster(told):
@@ -241,6 +245,9 @@ class _Sent:
         found = []
         for each in self._collections:
             finish, arguments = each.__dask_postcompute__()
+            if _has_many_chunks(each):
+                for key in flatten(each.__dask_keys__()):  # type: ignore[no-untyped-call]
+                    chunks[key] = _of_dtype(chunks[key], each.dtype)
             found.append(finish(_looked_up(each.__dask_keys__(), chunks), *arguments))
         return found
 
@@ -288,6 +295,26 @@ def _renamed(collections: Sequence[Any]) -> list[Any]:
         old = {key[0] if isinstance(key, tuple) else key for key in keys}
         made.append(rebuild(found, *arguments, rename={name: f"{name}{suffix}" for name in old}))
     return made
+
+
+# Chunks are put together by dask, which casts them to the dtype of the first. Tasks of our own are
+# for this process alone: what a cluster has installed is not known.
+
+
+def _has_many_chunks(collection: Any) -> bool:
+    return isinstance(collection, dask.array.Array) and collection.npartitions > 1
+
+
+def _with_dtypes_checked(collection: Any) -> Any:
+    """A dask array that fails where its chunks, put together, would lose values."""
+    if not _has_many_chunks(collection):
+        return collection
+    dtype, meta = collection.dtype, collection._meta
+    return collection.map_blocks(_of_dtype, declared=dtype, dtype=dtype, meta=meta)
+
+
+def _of_dtype(chunk: Any, declared: Any) -> Any:
+    return as_declared(chunk, declared, alone=False) if hasattr(chunk, "dtype") else chunk
 
 
 def _set(event: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:

@@ -15,6 +15,7 @@ from xarray.coding.common import _ElementwiseFunctionArray
 from xarray.core.indexing import CopyOnWriteArray, MemoryCachedArray
 from zarr.abc.buffer import BufferPrototype
 from zarr.buffer import cpu, default_buffer_prototype
+from zarr.codecs import ShardingCodec
 from zarr.core.sync import sync
 
 from .awaiting import on_loop_of, on_thread
@@ -55,7 +56,7 @@ class _RecycledArray(ZarrArrayWrapper):
     def _getitem(self, key: Any) -> Any:
         if self._direct is not None and self._direct.is_local and self._direct.supports(key):
             return self._direct.read(key, self._buffers)
-        return self._checked(self._array.get_basic_selection(key, prototype=self._prototype()))
+        return self._checked(self._array.get_basic_selection(key, prototype=self._prototype(key)))
 
     def _oindex(self, key: Any) -> Any:
         return self._checked(super()._oindex(key))  # type: ignore[no-untyped-call]
@@ -91,13 +92,20 @@ class _RecycledArray(ZarrArrayWrapper):
     async def _async_getitem(self, key: Any) -> Any:
         if self._direct is not None and self._direct.supports(key):
             return await self._direct.read_async(key, self._buffers)
-        reading = self._array.async_array.getitem(key, prototype=self._prototype())
+        reading = self._array.async_array.getitem(key, prototype=self._prototype(key))
         return await self._checked_async(reading)
 
-    def _prototype(self) -> BufferPrototype:
-        # Inside shards, zarr's own pipeline takes no other memory than its own.
-        own = self._array.shards is not None and not has_pipeline_of_zarrs(self._array)
+    def _prototype(self, key: Any) -> BufferPrototype:
+        # Inside shards, zarr's own pipeline takes no other memory than its own; that of zarrs lets
+        # it read what has gaps.
+        own = not has_pipeline_of_zarrs(self._array) or not DirectReader.supports(key)
+        own = own and _has_shards(self._array)
         return default_buffer_prototype() if own else _prototype(self._buffers)
+
+
+def _has_shards(array: Any) -> bool:
+    """Whether chunks lie in shards, also where other codecs stand around these."""
+    return any(isinstance(codec, ShardingCodec) for codec in getattr(array.metadata, "codecs", ()))
 
 
 def _prototype(buffers: Buffers) -> BufferPrototype:
@@ -136,7 +144,8 @@ class _InPieces:
     def __call__(self, stored: Any) -> Any:
         plain = isinstance(stored, np.ndarray) and stored.flags.c_contiguous
         if not plain or self.wanted.hasobject:  # such as dates of a calendar of its own
-            return self._of(stored).astype(self.wanted, copy=False)
+            found = self._of(stored)
+            return found.astype(self.wanted, copy=False) if found.dtype == self.decoded else found
         out = self.buffers.take(stored.shape, self.wanted)
         values, target = stored.reshape(-1), out.reshape(-1)
         for start in range(0, len(values), PIECE):

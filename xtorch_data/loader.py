@@ -184,6 +184,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         self._epoch = shared_integers(1)
         self._user_init_fn: Any = None
         self._position = Position()
+        self._times_set = 0  # the epoch of a MapDataset, before the latest pass
         self._order: Order | None = None
         # Accelerate's `prepare` shards loaders that do not say so; a stream is sharded already.
         self._is_accelerate_prepared = isinstance(dataset, IterableDataset)
@@ -254,9 +255,10 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             assert self._order is not None
             taken = self._order.passed
             reached = self._position.reached
-            if reached is not None and reached[0] == epoch:  # not set to another since
+            if reached is not None and reached[0] == epoch and self._times_set == dataset.times_set:
                 epoch += 1
-            dataset.set_epoch(epoch)
+            self._times_set = dataset.times_set
+            dataset.begin_epoch(epoch)
             self._order.begin()
         else:
             epoch = dataset.begin_epoch()
@@ -349,7 +351,12 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         dataset = _ours(self.dataset)
         if isinstance(dataset, MapDataset):
             assert self._order is not None
-            return self._order.state(*(self._position.reached or (dataset.epoch, None)))
+            reached = self._position.reached
+            if reached is not None and self._times_set != dataset.times_set:
+                # Set during a pass of this very epoch, that goes on; else it is the next one.
+                goes_on = reached[0] == dataset.epoch and not self._order.is_over(reached[1])
+                reached = reached if goes_on else None
+            return self._order.state(*(reached or (dataset.epoch, None)))
         epoch, batches = self._position.reached or (dataset.epoch, 0)
         return dataset.plan.state_after(
             epoch, batches, dataset.world_size, max(1, self.num_workers)
@@ -380,7 +387,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         dataset = _ours(self.dataset)
         if isinstance(dataset, MapDataset):
             assert self._order is not None
-            dataset.set_epoch(self._order.resume(state, strict))
+            dataset.begin_epoch(self._order.resume(state, strict))
+            self._times_set = dataset.times_set
         else:
             dataset.load_state_dict(state, strict)
         self._position = Position()

@@ -32,6 +32,7 @@ from .samples import Samples
 from .shared import SharedBuffers
 from .shown import Shown
 from .stats import Recorder
+from .topology import shared_integers
 from .transforms import Transform
 from .windows import Windows
 
@@ -133,8 +134,8 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 
     _for_loaders = frozenset(
         {
-            "functions", "page", "recorder", "require_batches", "sample_nbytes", "tell_epoch",
-            "with_windows",
+            "begin_epoch", "functions", "page", "recorder", "require_batches", "sample_nbytes",
+            "tell_epoch", "times_set", "with_windows",
         }
     )  # fmt: skip
 
@@ -183,6 +184,7 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
             memory=as_bytes(memory),
             shuffle=True,
             batch_size=None,
+            labels=samples.label_digests,
         )
         self._on_disk = OnDisk.of(
             folder, size, plan.memory, samples.data, samples.origin, self.retries
@@ -195,7 +197,9 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 
     def _begin_with(self, samples: Samples, plan: Plan) -> None:
         self._samples, self._plan = samples, plan
-        self._epoch: int | torch.Tensor = 0
+        self._shared = shared_integers(1)  # with workers of torch's loader, also such as live on
+        self._epoch: int | torch.Tensor = self._shared
+        self._times_set = 0
         self._shares_memory = False
         self._reading: tuple[int, Fetcher, Buffers] | None = None
         self._process = os.getpid()
@@ -264,13 +268,32 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     def set_epoch(self, epoch: int) -> None:
         """Let random functions draw the numbers of a certain epoch.
 
+        The next pass of a `DataLoader` is that epoch, also if the one before was; later ones go on
+        from there. Elsewhere it holds until another is set.
+
         Parameters
         ----------
         epoch : int
             Its number, 0 or more.
         """
-        epoch = as_epoch(epoch)
-        self._epoch = epoch
+        self.begin_epoch(as_epoch(epoch))
+        self._times_set += 1
+
+    @property
+    def times_set(self) -> int:
+        """How often an epoch was set, by which loaders notice."""
+        return self._times_set
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Note the epoch of a loader's pass.
+
+        Parameters
+        ----------
+        epoch : int
+            Its number.
+        """
+        self._shared[0] = epoch
+        self._epoch = self._shared
 
     @property
     def sample_nbytes(self) -> int:
@@ -379,12 +402,15 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
             return self._reading[1:]
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_epoch": self.epoch, "_reading": None}
-        del state["_lock"], state["_process"]
-        return state
+        return {**self.__dict__, "_epoch": self.epoch, "_reading": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        made_in, epoch = state["_process"], state["_epoch"]
         self.__dict__.update(state, _lock=threading.Lock(), _process=os.getpid())
+        if made_in == os.getpid() or not self._shared.is_shared():  # type: ignore[no-untyped-call]  # a copy
+            self._shared = shared_integers(1)
+            self._shared[0] = epoch
+        self._epoch = self._shared
 
 
 def _refuse(others: Mapping[str, Any]) -> None:

@@ -85,20 +85,31 @@ class Order:
         self._depends: dict[str, int] | None = None  # what the latest pass depends on
         self._pass: Iterator[list[int]] = iter(())
         self._over: list[int] = []  # how many batches the latest pass had, once it is over
-        self.passed = 0  # batches that the next pass leaves out
+        # An epoch that is resumed: its number, its batches that are over, and what it depends on.
+        self._resumed: tuple[int, int, dict[str, int] | None] = 0, 0, None
 
     def __len__(self) -> int:
         return len(self._batches) - self.passed
+
+    @property
+    def passed(self) -> int:
+        """Batches that the next pass leaves out: none if it is not what is resumed any more."""
+        epoch, batches, depends = self._resumed
+        goes_on = epoch == _behind(self._dataset).epoch and depends == _depends_on(self._sampler)
+        return batches if goes_on else 0
 
     def begin(self) -> None:
         """Begin a pass; until the next one begins, iterating gives what is left of it.
 
         Not when iterating begins: torch's loader does that twice.
         """
+        passed, (_, resumed, _) = self.passed, self._resumed
+        self._resumed = 0, 0, None
         if isinstance(self._sampler, Shuffled):
+            if resumed and not passed:
+                self._sampler.seed = None  # of an epoch that was left
             self._sampler.draw()
         self._depends = _depends_on(self._sampler)
-        passed, self.passed = self.passed, 0
         batches = itertools.islice(iter(self._batches), passed, None)
         # The sampler's pass begins now, so that it is the one that was noted.
         first = list(itertools.islice(batches, 1))
@@ -116,7 +127,7 @@ class Order:
         depends = self._depends
         if batches is None:
             batches, depends = self.passed, _depends_on(self._sampler)
-        elif self._is_over(batches):
+        elif self.is_over(batches):
             epoch, batches, depends = epoch + 1, 0, _depends_on(self._sampler)
         return {
             "version": 1,
@@ -126,7 +137,7 @@ class Order:
             "dataset": self._fingerprint(),
         }
 
-    def _is_over(self, batches: int) -> bool:
+    def is_over(self, batches: int) -> bool:
         """Whether the latest pass has no more batches than that."""
         length = _length(self._batches)
         return batches in self._over if length is None else batches >= length
@@ -173,7 +184,7 @@ class Order:
             self._sampler.seed = (depends or {}).get("seed")
         elif "epoch" in (depends or {}):
             self._sampler.set_epoch(depends["epoch"])
-        self.passed = batches
+        self._resumed = epoch, batches, _depends_on(self._sampler)
         return epoch
 
     def _fingerprint(self) -> dict[str, Any]:
@@ -191,7 +202,7 @@ class Order:
         }
 
     @cached_property
-    def _samples(self) -> dict[str, str]:
+    def _samples(self) -> dict[str, Any]:
         """What tells the samples of the indices from others."""
         digest, dataset = hashlib.sha256(), self._dataset
         while isinstance(dataset, torch.utils.data.Subset):
@@ -199,7 +210,8 @@ class Order:
             digest.update(len(indices).to_bytes(8, "little"))
             for start in range(0, len(indices), AT_ONCE):
                 digest.update(np.asarray(indices[start : start + AT_ONCE], np.int64).tobytes())
-        found = {"windows": dataset.plan.fingerprint()["windows"]}
+        whole = dataset.plan.fingerprint()
+        found = {name: whole[name] for name in ("windows", "labels") if name in whole}
         if dataset is not self._dataset:
             found["subset"] = digest.hexdigest()[:16]
         return found
@@ -236,6 +248,13 @@ def _depends_on(sampler: Any) -> dict[str, int] | None:
     if hasattr(sampler, "set_epoch") and hasattr(sampler, "epoch"):
         return {"epoch": int(sampler.epoch)}
     return {} if type(sampler) is SequentialSampler else None
+
+
+def _behind(dataset: Any) -> Any:
+    """A dataset, or the one of which it is a subset."""
+    while isinstance(dataset, torch.utils.data.Subset):
+        dataset = dataset.dataset
+    return dataset
 
 
 def numbers_behind(dataset: Any, indices: Sequence[int]) -> Sequence[int]:

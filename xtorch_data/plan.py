@@ -22,7 +22,7 @@ from .describe import number_of, windows_table
 from .epoch import Line, Load, Stage, run_length
 from .intervals import Interval, Uneven, total
 from .redact import printable
-from .resume import Part, Walk
+from .resume import DimLabels, Part, Walk
 from .windows import IntArray, Windows
 
 __all__ = ["Plan"]
@@ -73,6 +73,8 @@ class Plan:
         Which samples there are; every one by default.
     weights : Table, optional
         By which as many samples as there are are drawn in each epoch, with replacement.
+    labels : DimLabels, optional
+        What states tell by that data has other labels.
     resumed : tuple of (int, tuple of Walk)
         An epoch, and what all ranks have walked of its line before.
     """
@@ -91,6 +93,7 @@ class Plan:
     budget: int
     where: Table | None = None
     weights: Table | None = None
+    labels: DimLabels | None = None
     resumed: tuple[int, tuple[Walk, ...]] = field(default=(0, ()))
 
     @classmethod
@@ -109,6 +112,7 @@ class Plan:
         cached: bool = False,
         where: Table | None = None,
         weights: Table | None = None,
+        labels: DimLabels | None = None,
         warn: bool = True,
     ) -> Plan:
         """Decide how the samples of some windows are read, and warn if that exceeds `memory`.
@@ -145,6 +149,7 @@ class Plan:
             budget=budget,
             where=where,
             weights=weights,
+            labels=labels,
         )
         if len(windows):
             plan._require_samples()
@@ -176,6 +181,7 @@ class Plan:
             cached=self.cached,
             where=self.where and self.where.over(self.windows, windows),
             weights=self.weights and self.weights.over(self.windows, windows),
+            labels=self.labels,
             warn=False,  # once is enough, and of other memory nobody has asked
         )
 
@@ -426,6 +432,8 @@ class Plan:
     def _fingerprint(self) -> dict[str, Any]:
         found = resume.fingerprint(self.line(0))
         tables = {"where": self.where, "weights": self.weights}
+        if self.labels is not None:
+            found["labels"] = self.labels.found
         return found | {name: table.digest() for name, table in tables.items() if table is not None}
 
     def state_after(

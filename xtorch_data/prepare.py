@@ -257,6 +257,6 @@ def _joined(
         axis = variable.dims.index(dim)
         shape = list(arrays[-1].shape)
         shape[axis] = sum(array.shape[axis] for array in arrays)
-        out = buffers.take(shape, arrays[-1].dtype)
+        out = buffers.take(shape, np.result_type(*arrays))
         joined[name] = xr.Variable(variable.dims, np.concatenate(arrays, axis=axis, out=out))
     return xr.Dataset(joined)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .declared import keeps_values
 from .epoch import Load
 from .stats import Recorder
 from .streams import BLOCK_TRANSFORM, generator
@@ -75,7 +76,7 @@ class Preprocessor:
                         f"the block it was tried on, it was {sorted(map(str, expected))}"
                     )
                 dtype, tried = result[name].dtype, self.variable_dtypes[name]
-                if not np.can_cast(dtype, tried, "same_kind"):
+                if not keeps_values(dtype, tried):
                     raise TypeError(
                         f"preprocess gave variable {name!r} the dtype {dtype}; on the block it was "
                         f"tried on, it was {tried}: let it give every block the same"

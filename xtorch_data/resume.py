@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Protocol, TypeVar, cast, get_args
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from .intervals import batches as count_batches
 from .redact import printable
 from .windows import Runs
 
-__all__ = ["Position", "Walk", "as_state", "fingerprint", "from_state", "remaining"]
+__all__ = ["DimLabels", "Position", "Walk", "as_state", "fingerprint", "from_state", "remaining"]
 
 T = TypeVar("T")
 
@@ -25,6 +25,14 @@ T = TypeVar("T")
 LARGEST = 2**62
 # Each of them is looked at when a state is taken up.
 MOST_READERS = 2**24
+
+
+class DimLabels(Protocol):
+    """The labels of the dims of samples, as far as states know them."""
+
+    @property
+    def found(self) -> Mapping[str, Sequence[str]]:
+        """By dim, a digest and what the first and the last label are."""
 
 
 class Position:
@@ -287,14 +295,33 @@ def require_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
         f"{reasons.get(name, printable(name))}: {printable(found.get(name))} in the "
         f"state, {printable(expected.get(name))} here"
         for name in {**expected, **found}
-        if found.get(name) != expected.get(name)
+        if name != "labels" and found.get(name) != expected.get(name)
     ]
+    different += _other_labels(found.get("labels") or {}, expected.get("labels") or {})
     if different:
         raise ValueError(
             "this state is of another dataset. What differs: "
             + "; ".join(different)
             + ". strict=False takes it all the same"
         )
+
+
+def _other_labels(found: Any, expected: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Dims with other labels; states of before know none, and not all data has some."""
+    if not isinstance(found, Mapping) or not all(
+        isinstance(of_dim, list | tuple) and len(of_dim) == 3 for of_dim in found.values()
+    ):
+        raise ValueError(
+            "this is not a state of a dataset: its 'labels' must have a digest, the first and the "
+            f"last label of each dim, not {printable(found)}"
+        )
+    for dim in found:
+        if dim in expected and found[dim][0] != expected[dim][0]:
+            (_, *before), (_, *now) = found[dim], expected[dim]
+            before = [printable(label) for label in before]
+            ends = f"{before[0]} to {before[1]} in the state, {now[0]} to {now[1]} here"
+            inside = ", and others in between" if before == now else ""
+            yield f"the labels of dim {dim!r}: {ends}{inside}"
 
 
 def as_state(epoch: int, walks: Iterable[Walk], fingerprint: Mapping[str, Any]) -> dict[str, Any]:

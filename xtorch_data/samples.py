@@ -19,6 +19,7 @@ from .chunks import Layout
 from .conventions import warn_of_bounds
 from .describe import number_of, shape_of, windows_table
 from .first_samples import given_to_functions
+from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
 from .preprocessing import Preprocessor
 from .redact import printable, printable_lines
@@ -190,6 +191,11 @@ class Samples:
     def windows(self) -> LabelledWindows:
         """Where they lie."""
         return self.recipe.labels.labelled
+
+    @property
+    def label_digests(self) -> LabelDigests:
+        """What states tell by that data has other labels; worked out when it is asked for."""
+        return LabelDigests(self.recipe.labels.coords, self.recipe.windows)
 
     @property
     def random_blocks(self) -> bool:

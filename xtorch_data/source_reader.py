@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import xarray as xr
 
 from .awaiting import together
+from .declared import UndeclaredError, as_declared
 from .direct import ChunkError
 from .failures import Failure, cause_of, first_failure, read_by_chunks
 from .graphs import Graphs
@@ -143,7 +145,7 @@ class SourceReader:
         region: Mapping[Hashable, slice],
         whole: bool = False,
     ) -> None:
-        async def load(part: xr.Variable) -> None:
+        async def read(part: xr.Variable) -> None:
             if name not in self._blocking and not decodes_on_the_loop(part):
                 try:
                     await part.load_async()
@@ -153,9 +155,15 @@ class SourceReader:
                     logger.debug("%r has no asynchronous reads: threads read it", name)
             await self.on_thread(part.load)
 
+        async def load(_: Hashable, part: xr.Variable) -> None:
+            declared = part.dtype
+            await read(part)
+            if part.dtype != declared:
+                part.data = await self.on_thread(as_declared, part.data, declared)
+
         self.recorder.add(**{f"read {read_path(variable)}": 1})
         try:
-            await self._retried(lambda: load(variable), [name], region)
+            await self._retried(lambda: load(name, variable), [name], region)
         except Exception as error:
             await self._failed({name: variable}, {name: region}, load, error, whole)
 
@@ -163,16 +171,21 @@ class SourceReader:
         self,
         variables: Mapping[Hashable, xr.Variable],
         regions: Regions,
-        load: Callable[[xr.Variable], Coroutine[Any, Any, None]],
+        load: Callable[[Hashable, xr.Variable], Coroutine[Any, Any, None]],
         error: Exception,
         whole: bool,
     ) -> None:
         """Go on without the chunks that cannot be read, if that is wanted, or say which it was."""
         cause, dims = cause_of(error), [axis.dim for axis in self.windows.axes]
+        if isinstance(error, UndeclaredError):  # no damage, which may be skipped
+            names = ", ".join(map(repr, variables))
+            raise ReadError(f"could not read {names} from {self.origin}: {error}") from error
 
-        async def load_part(part: xr.Variable, cell: Mapping[Hashable, slice]) -> None:
+        async def load_part(
+            name: Hashable, part: xr.Variable, cell: Mapping[Hashable, slice]
+        ) -> None:
             # What fails in passing does so with a part, too, and is no damage.
-            await self._retried(lambda: load(part), variables, cell)
+            await self._retried(lambda: load(name, part), variables, cell)
 
         if whole and self.skipping:  # less is asked for once more
             raise ReadError(f"could not read {', '.join(map(repr, variables))}") from cause
@@ -181,7 +194,12 @@ class SourceReader:
         if self.skipping and not isinstance(cause, MemoryError):
             for name, variable in variables.items():
                 found = await read_by_chunks(
-                    name, variable, regions[name], grids[name], load_part, self.origin
+                    name,
+                    variable,
+                    regions[name],
+                    grids[name],
+                    partial(load_part, name),
+                    self.origin,
                 )
                 self.failures.extend(found)
                 self.recorder.fail(found)
@@ -194,7 +212,8 @@ class SourceReader:
         if not isinstance(error, ChunkError | MemoryError) and not is_transient(error):
             for failure in failures:
                 name = failure.variable
-                part = await first_failure(variables[name], regions[name], grids[name], load_part)
+                load_own = partial(load_part, name)
+                part = await first_failure(variables[name], regions[name], grids[name], load_own)
                 if part is not None:
                     failures = [Failure.of(name, *part, self.origin, error)]
                     break
@@ -209,23 +228,26 @@ class SourceReader:
     ) -> None:
         """Compute variables of dask together, so that they share what their graphs share."""
 
-        async def compute(variables: Sequence[xr.Variable]) -> None:
-            lazy = [variable.data for variable in variables]
+        async def compute(variables: Mapping[Hashable, xr.Variable]) -> None:
+            lazy = [variable.data for variable in variables.values()]
             # Elsewhere as many blocks at a time as there is memory for.
             results, path = await self.graphs.on_cluster(lazy), "computed on a dask cluster"
             if results is None:
                 async with self._slots:
                     results, path = await self.on_thread(self.graphs.here, lazy), "computed by dask"
-            for variable, result in zip(variables, results, strict=True):
-                variable.data = result
+            for variable, result in zip(variables.values(), results, strict=True):
+                declared, variable.data = variable.dtype, result
+                if variable.dtype != declared:
+                    variable.data = await self.on_thread(as_declared, variable.data, declared)
             self.recorder.add(**{path: len(lazy)})
 
-        every = list(graphs.values())
         with self.recorder.timed("read"):
             try:
-                await self._retried(lambda: compute(every), graphs, regions[next(iter(graphs))])
+                await self._retried(lambda: compute(graphs), graphs, regions[next(iter(graphs))])
             except Exception as error:
-                await self._failed(graphs, regions, lambda part: compute([part]), error, whole)
+                await self._failed(
+                    graphs, regions, lambda name, part: compute({name: part}), error, whole
+                )
 
     async def _retried(
         self,
