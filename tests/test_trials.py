@@ -381,7 +381,8 @@ def test_no_data_and_few_coordinates_are_read():
 
         def __getitem__(self, key):
             reads.append(key)
-            return np.ones([len(range(*k.indices(n))) for k, n in zip(key.tuple, self.shape)], "f4")
+            cuts = zip(key.tuple, self.shape, strict=True)
+            return np.ones([len(range(*cut.indices(size))) for cut, size in cuts], "f4")
 
     lazy = xr.Variable(("time", "lat"), xr.core.indexing.LazilyIndexedArray(Watched()))
     ds = xr.Dataset({"t": lazy}, coords={"height": lazy})

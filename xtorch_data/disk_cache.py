@@ -120,8 +120,8 @@ class DiskCache:
             raise ValueError(f"cache must be a folder, but {printable(folder)} is a file")
         if os.path.islink(self._entries):
             raise ValueError(
-                f"{printable(self._entries)} is a symbolic link, and nothing outside the folder of a "
-                "cache is touched: remove it, or give the folder that it points to"
+                f"{printable(self._entries)} is a symbolic link, and nothing outside the folder of "
+                "a cache is touched: remove it, or give the folder that it points to"
             )
         try:
             # If it is there, it may be one that others fill, which serves without being written to.
