@@ -151,10 +151,8 @@ def test_few_indexes_are_kept_of_all_arrays_together_if_they_are_large(monkeypat
             assert len(reader.shards._known) == kept
 
 
-def test_other_shards_are_left_to_zarr(tmp_path):
+def test_other_shards_are_left_to_zarr():
     assert DirectReader.of(sharded(filters=[zarr.codecs.TransposeCodec(order=(1, 0))])) is None
-    local = zarr.create_array(tmp_path / "a.zarr", shape=(8,), chunks=(2,), shards=(4,), dtype="f4")
-    assert DirectReader.of(local) is None
 
 
 def test_a_read_that_is_not_tried_again_joins_one_that_is_and_fails_with_the_error_itself():

@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import math
+import operator
 import os
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
@@ -37,6 +38,8 @@ Array = npt.NDArray[Any]
 # A task decodes chunks of so many bytes: a small chunk takes less time than a task costs, and an
 # iteration that is given up waits for its tasks.
 TASK_BYTES, MOST_TASK_BYTES = 2**20, 2**23
+# Codecs may make more of values than they are, by their headers and where nothing is to be saved.
+SLACK_BYTES = 2**16
 
 
 class ChunkError(Exception):
@@ -123,7 +126,7 @@ class DirectReader:
             found: Any = metadata.codecs
             if array.shards is not None:
                 shards = Shards.of(array)
-                if shards is None or type(array.store) is LocalStore:  # zarrs is as fast with these
+                if shards is None:
                     return None
                 found = shards.codecs
             first, *codecs = found
@@ -239,20 +242,46 @@ class DirectReader:
         assert isinstance(store, LocalStore)
         folder = os.path.join(store.root, self.array.path)
         missing = False
-        for chunk in self._chunks(along, start, stop):
-            with self._named(chunk.key):
+        chunks = self._chunks(along, start, stop)
+        for key, of_file in itertools.groupby(chunks, operator.attrgetter("key")):
+            with self._named(key):
                 try:
-                    file = io.FileIO(os.path.join(folder, chunk.key))
+                    file = io.FileIO(os.path.join(folder, key))
                 except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # as zarr has it
-                    self._put(chunk, None, out)
+                    for chunk in of_file:
+                        self._put(chunk, None, out)
                     missing = True
                     continue
                 with file:
-                    size = file.seek(0, io.SEEK_END)
-                    if not self._read_rows(file, size, chunk, out):
-                        with scratch(size) as encoded:
-                            self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
+                    for chunk in of_file:
+                        self._read_of_file(file, chunk, out)
         return missing
+
+    def _read_of_file(self, file: io.FileIO, chunk: _Chunk, out: Array) -> None:
+        """Read a chunk of a file that is there."""
+        if self.shards is None:
+            size = os.fstat(file.fileno()).st_size
+            self._require_size(size)
+            if not self._read_rows(file, size, chunk, out):
+                with scratch(size) as encoded:
+                    self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
+            return
+        place = self.shards.place(self.shards.index_of_file(file, chunk.numbers), chunk.numbers)
+        if place is None:
+            self._put(chunk, None, out)
+            return
+        with _noting(chunk.numbers):
+            begin, end = place
+            self._require_size(end - begin)
+            with scratch(end - begin) as encoded:
+                self._put(chunk, encoded[: _fill(file, begin, encoded)], out)
+
+    def _require_size(self, nbytes: int) -> None:
+        """Raise if a chunk takes more bytes than codecs make of any values, before it is read."""
+        if nbytes > 2 * self._chunk_nbytes + SLACK_BYTES:
+            raise ValueError(
+                f"the chunk takes {nbytes} bytes, though its values are {self._chunk_nbytes}"
+            )
 
     def _read_rows(self, file: io.FileIO, size: int, chunk: _Chunk, out: Array) -> bool:
         """Read just the rows that are wanted, where they lie side by side in file and memory."""
@@ -327,6 +356,9 @@ class DirectReader:
 
         def extents_of(index: Index | None, places: list[tuple[int, ...]]) -> list[Extent]:
             extents, missing = shards.extents(index, places)
+            for extent in extents:
+                for _, begin, end in extent.chunks:
+                    self._require_size(end - begin)
             for place in missing:
                 self._put(chunks[place], None, out)
             return extents
@@ -344,11 +376,8 @@ class DirectReader:
 
         def put(encoded: memoryview, some: Sequence[tuple[tuple[int, ...], int, int]]) -> None:
             for place, begin, end in some:
-                try:
+                with _noting(place):
                     self._put(chunks[place], encoded[begin:end], out)
-                except Exception as error:
-                    error.add_note(f"chunk {place} of the shard")
-                    raise
 
         return (of_shard(*each) for each in of_shards.items())
 
@@ -367,6 +396,16 @@ class DirectReader:
             values = np.frombuffer(memory, self.array.dtype).reshape(self.array.chunks)
             self.decode(encoded, values)
             np.copyto(target, values[chunk.inside])
+
+
+@contextlib.contextmanager
+def _noting(place: tuple[int, ...]) -> Iterator[None]:
+    """Note on an error which chunk of a shard it is about."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"chunk {place} of the shard")
+        raise
 
 
 def _whole(store: Store) -> OffsetByteRequest | None:
