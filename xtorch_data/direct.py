@@ -9,8 +9,9 @@ import math
 import operator
 import os
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import dask.system
@@ -208,9 +209,19 @@ class DirectReader:
         """Whether chunks are files of a local folder."""
         return type(self.array.store) is LocalStore  # not what overrides its reads
 
-    @property
+    # Zarr works these out each time that it is asked.
+
+    @cached_property
+    def _sizes(self) -> tuple[int, ...]:
+        return self.array.chunks
+
+    @cached_property
+    def _dtype(self) -> np.dtype[Any]:
+        return self.array.dtype
+
+    @cached_property
     def _chunk_nbytes(self) -> int:
-        return math.prod(self.array.chunks) * self.array.dtype.itemsize
+        return math.prod(self._sizes) * self._dtype.itemsize
 
     def _along(self, box: Sequence[tuple[int, int]]) -> list[_Along]:
         """What a region wants of chunks, along every dim."""
@@ -253,28 +264,37 @@ class DirectReader:
                     missing = True
                     continue
                 with file:
+                    if self.shards is not None:
+                        self._read_of_shard(file, self.shards, of_file, out)
+                        continue
                     for chunk in of_file:
-                        self._read_of_file(file, chunk, out)
+                        size = os.fstat(file.fileno()).st_size
+                        self._require_size(size)
+                        if not self._read_rows(file, size, chunk, out):
+                            with scratch(size) as encoded:
+                                self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
         return missing
 
-    def _read_of_file(self, file: io.FileIO, chunk: _Chunk, out: Array) -> None:
-        """Read a chunk of a file that is there."""
-        if self.shards is None:
-            size = os.fstat(file.fileno()).st_size
-            self._require_size(size)
-            if not self._read_rows(file, size, chunk, out):
-                with scratch(size) as encoded:
-                    self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
-            return
-        place = self.shards.place(self.shards.index_of_file(file, chunk.numbers), chunk.numbers)
-        if place is None:
-            self._put(chunk, None, out)
-            return
-        with _noting(chunk.numbers):
-            begin, end = place
-            self._require_size(end - begin)
-            with scratch(end - begin) as encoded:
-                self._put(chunk, encoded[: _fill(file, begin, encoded)], out)
+    def _read_of_shard(
+        self, file: io.FileIO, shards: Shards, chunks: Iterable[_Chunk], out: Array
+    ) -> None:
+        """Read chunks of a shard that is a file."""
+        index: Index | None = None
+        for chunk in chunks:
+            if index is None:
+                index = shards.index_of_file(file, chunk.numbers)
+            try:
+                place = shards.place(index, chunk.numbers)
+                if place is None:
+                    self._put(chunk, None, out)
+                    continue
+                begin, end = place
+                self._require_size(end - begin)
+                with scratch(end - begin) as encoded:
+                    self._put(chunk, encoded[: _fill(file, begin, encoded)], out)
+            except Exception as error:
+                error.add_note(f"chunk {chunk.numbers} of the shard")
+                raise
 
     def _require_size(self, nbytes: int) -> None:
         """Raise if a chunk takes more bytes than codecs make of any values, before it is read."""
@@ -286,7 +306,7 @@ class DirectReader:
     def _read_rows(self, file: io.FileIO, size: int, chunk: _Chunk, out: Array) -> bool:
         """Read just the rows that are wanted, where they lie side by side in file and memory."""
         target = out[chunk.target]
-        sizes = self.array.chunks
+        sizes = self._sizes
         if self.decode is not copied or not sizes or not target.flags.c_contiguous:
             return False
         if target.shape[1:] != sizes[1:] or size != self._chunk_nbytes:
@@ -376,8 +396,11 @@ class DirectReader:
 
         def put(encoded: memoryview, some: Sequence[tuple[tuple[int, ...], int, int]]) -> None:
             for place, begin, end in some:
-                with _noting(place):
+                try:
                     self._put(chunks[place], encoded[begin:end], out)
+                except Exception as error:
+                    error.add_note(f"chunk {place} of the shard")
+                    raise
 
         return (of_shard(*each) for each in of_shards.items())
 
@@ -393,19 +416,9 @@ class DirectReader:
             self.decode(encoded, target)
             return
         with scratch(self._chunk_nbytes) as memory:
-            values = np.frombuffer(memory, self.array.dtype).reshape(self.array.chunks)
+            values = np.frombuffer(memory, self._dtype).reshape(self._sizes)
             self.decode(encoded, values)
             np.copyto(target, values[chunk.inside])
-
-
-@contextlib.contextmanager
-def _noting(place: tuple[int, ...]) -> Iterator[None]:
-    """Note on an error which chunk of a shard it is about."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"chunk {place} of the shard")
-        raise
 
 
 def _whole(store: Store) -> OffsetByteRequest | None:
