@@ -163,6 +163,10 @@ class Flights:
             flight.carries = ()
             self._read_ahead()
 
+    def require_maps(self) -> None:
+        """Raise if a file that is mapped into memory, and gathered from, has been cut."""
+        self._reader.source.require_maps()
+
     def stand_in(self, flight: Flight, assembly: Assembly) -> None:
         """Put a sample that is there into a batch of which nothing could be read.
 
@@ -304,6 +308,7 @@ class Flights:
     def _prepare(
         self, load: Load, block: xr.Dataset, tail: Tail
     ) -> tuple[list[PieceInMemory], Tail]:
+        self._reader.source.require_maps()
         with self._recorder.timed("prepare"):
             return self._preparer.pieces(load, block, tail)
 

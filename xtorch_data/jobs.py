@@ -114,6 +114,7 @@ class Gathering:
         skipped: list[int] = []
         for portion in portions:
             loaded = portion.flight.loaded.result()
+            self.flights.require_maps()
             begun = time.perf_counter()
             wanted = locate(portion, loaded)
             found = wanted.there()

@@ -14,6 +14,7 @@ import xarray as xr
 from .awaiting import together
 from .direct import ChunkError
 from .failures import Failure, cause_of, first_failure, read_by_chunks
+from .file_maps import FileMap, maps_of
 from .graphs import Graphs
 from .lazy import decodes_on_the_loop, is_fetched, read_path
 from .redact import without_secrets
@@ -22,7 +23,7 @@ from .sources import layout_of
 from .stats import Recorder
 from .windows import Windows
 
-__all__ = ["ReadError", "Regions", "SourceReader", "concurrent_reads"]
+__all__ = ["ReadError", "Regions", "SourceReader", "concurrent_reads", "require_whole"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,15 @@ class ReadError(RuntimeError):
     The message names the variable, the region, the file or store and, of a Zarr array that is not
     read by dask, the key of the chunk; ``__cause__`` is the error itself.
     """
+
+
+def require_whole(maps: Iterable[FileMap]) -> None:
+    """Raise if a file that is mapped into memory has been cut."""
+    for each in maps:
+        try:
+            each.require_whole()
+        except ValueError as error:
+            raise ReadError(f"could not read: {error}") from error
 
 
 @dataclass(eq=False)
@@ -93,7 +103,12 @@ class SourceReader:
     _blocking: set[Hashable] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self._maps = maps_of(self.dataset.variables.values())
         self._slots = asyncio.Semaphore(concurrent_reads(self.dataset))
+
+    def require_maps(self) -> None:
+        """Raise if a file that a variable in memory is a map of has been cut."""
+        require_whole(self._maps)
 
     async def on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """What a function returns that would block the event loop."""
