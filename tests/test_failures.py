@@ -564,6 +564,85 @@ def test_what_stands_in_holds_on_to_no_stage(tmp_path, monkeypatch, how):
     batches.close()
 
 
+@pytest.mark.parametrize("how", ["plain", "shuffled", "transformed", "preprocessed", "on a device"])
+def test_a_later_sample_stands_in_where_there_is_none_before(tmp_path, how):
+    # All of the first rank's share, and the beginning of the second's.
+    damaged = {(time, x) for time in range(7) for x in range(3)}
+    ds = fields(tmp_path / "d.zarr", damaged)
+    options = {
+        "plain": {},
+        "shuffled": {"shuffle": True, "seed": 5},
+        "transformed": {"transform": doubled},
+        "preprocessed": {"preprocess": doubled},
+        "on a device": {},
+    }[how]
+    device = {"device": "cpu", "gather": "device"} if how == "on a device" else {}
+    factor = 2 if how in ("transformed", "preprocessed") else 1
+
+    def dataset(rank):
+        return xtd.IterableDataset(
+            xtd.open_zarr(tmp_path / "d.zarr", consolidated=False),
+            {"time": 5, "x": X},
+            inputs=["a", "b"],
+            batch_size=2,
+            memory="1 kB",
+            on_error="skip",
+            retries=0,
+            rank=rank,
+            world_size=2,
+            **options,
+        )
+
+    values = np.stack([ds[name].values for name in ("a", "b")])
+    seen, counts = set(), []
+    for rank in range(2):
+        epochs = []
+        for _ in range(2):
+            batches = list(xtd.DataLoader(dataset(rank), **device))
+            counts.append(len(batches))
+            epochs.append([batch.index.tolist() for batch in batches])
+            for batch in batches:
+                for number, part in zip(batch.index.tolist(), batch.x.numpy(), strict=True):
+                    seen.add(number)
+                    window = slice(5 * number, 5 * number + 5)
+                    np.testing.assert_array_equal(part, factor * values[:, window])
+        assert epochs[0] == epochs[1]  # what stands in depends on the data alone
+    assert seen == set(range(7, 12))
+    assert len(set(counts)) == 1
+    if how != "shuffled":
+        first = dataset(1)
+        stream = iter(first)
+        assert next(stream).index.tolist() == [7]  # for the sample 6
+        state = first.state_dict()
+        stream.close()
+        again = dataset(1)
+        again.load_state_dict(state)
+        assert [batch.index.tolist() for batch in again] == [[8, 9], [10, 11]]
+
+
+def test_of_a_chunk_that_cannot_be_read_one_sample_is_tried_to_stand_in(tmp_path):
+    reads = collections.Counter()
+
+    def block(values, block_info=None):
+        (place,) = block_info[0]["chunk-location"]
+        reads[place] += 1
+        if place < 3:
+            raise OSError("a bad sector")
+        return values
+
+    data = dask.array.map_blocks(block, dask.array.arange(400, chunks=100), dtype="i8")
+    dataset = xtd.IterableDataset(
+        xr.Dataset({"a": ("time", data)}),
+        {"time": 1},
+        batch_size=10,
+        memory="1 kB",
+        on_error="skip",
+        retries=0,
+    )
+    assert next(iter(dataset)).index.tolist() == [300]
+    assert all(reads[place] < 10 for place in range(3))
+
+
 def test_nothing_is_kept_to_stand_in_where_damage_is_an_error(tmp_path, monkeypatch):
     fields(tmp_path / "d.zarr")
     monkeypatch.setattr(flights, "StandIn", None)

@@ -122,7 +122,7 @@ class Gathering:
             assembly.add(row, loaded, found)
             row += len(found.numbers)
             if portion is portions[-1] and row == 0:
-                self.flights.stand_in(portion.flight, assembly)
+                self.flights.stand_in(portion.flight, assembly, self.assemble)
             del loaded
             seconds += time.perf_counter() - begun
             self.flights.done(portion, self.assemble)
