@@ -41,6 +41,8 @@ class FastCodecPipeline(ZarrsCodecPipeline):
             impl = get_codec_pipeline_impl(array_metadata, store, strict=True)
         except UnsupportedMetadataError as error:
             raise NotImplementedError("zarrs does not know one of the codecs") from error
+        except ValueError as error:  # such as headers with which fsspec asks
+            raise NotImplementedError("zarrs does not know how to open the store") from error
         fallback = get_codec_pipeline_fallback(array_metadata, strict=False)
         return ZarrsCodecPipeline(array_metadata, store, impl, fallback)
 

@@ -9,7 +9,8 @@ import math
 import operator
 import os
 import sys
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,11 +29,11 @@ from .buffers import Buffers
 from .decoders import Decoder, Encoded, copied, decoder_of, scratch
 from .presence import require_array, require_local_array
 from .redact import redacted, words_of
-from .retry import GivenUp, retried_alone
+from .retry import GivenUp, answered, retried_alone
 from .shards import Extent, Index, Shards, byte_order
 from .stores import innermost
 
-__all__ = ["ChunkError", "DirectReader"]
+__all__ = ["ChunkError", "DirectReader", "noting_missing"]
 
 Array = npt.NDArray[Any]
 
@@ -41,6 +42,12 @@ Array = npt.NDArray[Any]
 TASK_BYTES, MOST_TASK_BYTES = 2**20, 2**23
 # Codecs may make more of values than they are, by their headers and where nothing is to be saved.
 SLACK_BYTES = 2**16
+
+
+# Called with how many chunks of a region were not there; they have the fill value.
+noting_missing: ContextVar[Callable[[int], None] | None] = ContextVar(
+    "noting_missing", default=None
+)
 
 
 class ChunkError(Exception):
@@ -85,6 +92,8 @@ class _Chunk:
     whole: bool
 
 
+# How many chunks are not there, and whether an object is not.
+_Missing = tuple[int, bool]
 _ByNumbers = dict[tuple[int, ...], _Chunk]
 _OfShards = dict[tuple[int, ...], list[tuple[int, ...]]]
 
@@ -158,8 +167,10 @@ class DirectReader:
         """
         box, shape = self._box(key)
         out = buffers.take([stop - start for start, stop in box], self.array.dtype)
-        if self._read_local(self._along(box), 0, None, out):
+        missing, gone = self._read_local(self._along(box), 0, None, out)
+        if gone:
             require_local_array(self.array)
+        _note_missing(missing)
         return out.reshape(shape)
 
     async def read_async(self, key: Sequence[slice | int], buffers: Buffers) -> Array:
@@ -167,7 +178,7 @@ class DirectReader:
         box, shape = self._box(key)
         out = buffers.take([stop - start for start, stop in box], self.array.dtype)
         along = self._along(box)
-        jobs: Iterator[Coroutine[Any, Any, bool]]
+        jobs: Iterator[Coroutine[Any, Any, _Missing]]
         if self.is_local:
             count = math.prod(map(len, along))
             each = self._chunks_of_a_task(count)
@@ -180,8 +191,10 @@ class DirectReader:
                 jobs = (self._fetch(chunk, out) for chunk in self._chunks(along))
             else:
                 jobs = await self._fetches_of_shards(self.shards, along, out)
-        if any(await together(jobs)):
+        found = await together(jobs)
+        if any(gone for _, gone in found):
             await require_array(self.array)
+        _note_missing(sum(missing for missing, _ in found))
         return out.reshape(shape)
 
     def _chunks_of_a_task(self, count: int) -> int:
@@ -247,12 +260,12 @@ class DirectReader:
 
     def _read_local(
         self, along: Sequence[_Along], start: int, stop: int | None, out: Array
-    ) -> bool:
-        """Read some chunks of a region; returns whether any of them is not there."""
+    ) -> _Missing:
+        """Read some chunks of a region; returns what is not there."""
         store = self.array.store
         assert isinstance(store, LocalStore)
         folder = os.path.join(store.root, self.array.path)
-        missing = False
+        missing, gone = 0, False
         chunks = self._chunks(along, start, stop)
         for key, of_file in itertools.groupby(chunks, operator.attrgetter("key")):
             with self._named(key):
@@ -261,11 +274,12 @@ class DirectReader:
                 except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # as zarr has it
                     for chunk in of_file:
                         self._put(chunk, None, out)
-                    missing = True
+                        missing += 1
+                    gone = True
                     continue
                 with file:
                     if self.shards is not None:
-                        self._read_of_shard(file, self.shards, of_file, out)
+                        missing += self._read_of_shard(file, self.shards, of_file, out)
                         continue
                     for chunk in of_file:
                         size = os.fstat(file.fileno()).st_size
@@ -273,13 +287,14 @@ class DirectReader:
                         if not self._read_rows(file, size, chunk, out):
                             with scratch(size) as encoded:
                                 self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
-        return missing
+        return missing, gone
 
     def _read_of_shard(
         self, file: io.FileIO, shards: Shards, chunks: Iterable[_Chunk], out: Array
-    ) -> None:
-        """Read chunks of a shard that is a file."""
+    ) -> int:
+        """Read chunks of a shard that is a file; returns how many of them are not there."""
         index: Index | None = None
+        missing = 0
         for chunk in chunks:
             if index is None:
                 index = shards.index_of_file(file, chunk.numbers)
@@ -287,6 +302,7 @@ class DirectReader:
                 place = shards.place(index, chunk.numbers)
                 if place is None:
                     self._put(chunk, None, out)
+                    missing += 1
                     continue
                 begin, end = place
                 self._require_size(end - begin)
@@ -295,6 +311,7 @@ class DirectReader:
             except Exception as error:
                 error.add_note(f"chunk {chunk.numbers} of the shard")
                 raise
+        return missing
 
     def _require_size(self, nbytes: int) -> None:
         """Raise if a chunk takes more bytes than codecs make of any values, before it is read."""
@@ -315,13 +332,13 @@ class DirectReader:
         memory = target.reshape(-1).view(np.uint8).data
         return _fill(file, begin, memory) == len(memory)
 
-    async def _fetch(self, chunk: _Chunk, out: Array) -> bool:
-        """Read a chunk from any store; returns whether it is not there."""
+    async def _fetch(self, chunk: _Chunk, out: Array) -> _Missing:
+        """Read a chunk from any store; returns what is not there."""
         async with room_for(self._chunk_nbytes):
             found = await self._get(chunk.key, _whole(self.array.store))
             with self._named(chunk.key):
                 await on_thread(self._put, chunk, found, out)
-            return found is None
+            return int(found is None), found is None
 
     async def _get(self, key: str, wanted: ByteRequest | None) -> memoryview | None:
         """An object, or some bytes of it."""
@@ -331,7 +348,7 @@ class DirectReader:
         async def get() -> Any:
             async with request_slots():
                 asked = array.store.get(path, default_buffer_prototype(), wanted)
-                return await on_loop_of(array, asked)
+                return await answered(on_loop_of(array, asked))
 
         with self._named(key):
             what = f"chunk {key}" if self.shards is None else f"shard {key}"
@@ -356,8 +373,8 @@ class DirectReader:
 
     async def _fetches_of_shards(
         self, shards: Shards, along: Sequence[_Along], out: Array
-    ) -> Iterator[Coroutine[Any, Any, bool]]:
-        """Read chunks of a region by byte ranges of their shards; whether a shard is not there."""
+    ) -> Iterator[Coroutine[Any, Any, _Missing]]:
+        """Read chunks of a region by byte ranges of their shards; what is not there."""
 
         def worked_out() -> tuple[_ByNumbers, _OfShards]:
             found = {chunk.numbers: chunk for chunk in self._chunks(along)}
@@ -366,13 +383,13 @@ class DirectReader:
         # On threads: tens of thousands of chunks would keep the event loop busy.
         chunks, of_shards = await on_thread(worked_out)
 
-        async def of_shard(shard: tuple[int, ...], places: list[tuple[int, ...]]) -> bool:
+        async def of_shard(shard: tuple[int, ...], places: list[tuple[int, ...]]) -> _Missing:
             key = chunks[places[0]].key
             with self._named(key):
                 index = await shards.index(shard, lambda wanted: self._get(key, wanted))
                 extents = await on_thread(extents_of, index, places)
             await together(of_extent(key, extent) for extent in extents)
-            return index is None
+            return len(places) - sum(len(each.chunks) for each in extents), index is None
 
         def extents_of(index: Index | None, places: list[tuple[int, ...]]) -> list[Extent]:
             extents, missing = shards.extents(index, places)
@@ -419,6 +436,12 @@ class DirectReader:
             values = np.frombuffer(memory, self._dtype).reshape(self._sizes)
             self.decode(encoded, values)
             np.copyto(target, values[chunk.inside])
+
+
+def _note_missing(chunks: int) -> None:
+    note = noting_missing.get()
+    if chunks and note is not None:
+        note(chunks)
 
 
 def _whole(store: Store) -> OffsetByteRequest | None:

@@ -142,6 +142,7 @@ class Fetcher:
             executor=self._work,
             graphs=self._graphs,
             retries=self._retries,
+            timeout=samples.read_timeout,
         )
         preprocessor = samples.preprocessor(data, self.recorder.epoch, self.recorder)
         return Group(Reader(source, preprocessor, self._disk), grids, nbytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from .chunks import Layout
 from .conventions import warn_of_bounds
 from .describe import number_of, shape_of, windows_table
 from .labels import LabelledWindows, Labels
+from .options import options
 from .preprocessing import Preprocessor
 from .select import Part, make_part, resolve_parts
 from .sources import as_source
@@ -55,6 +56,8 @@ class Samples:
         Function for every block that is read.
     recipe : Recipe
         How samples become a batch.
+    read_timeout : float, optional
+        Seconds until a request to a store counts as failed.
     """
 
     data: xr.Dataset
@@ -65,6 +68,7 @@ class Samples:
     variable_dtypes: Mapping[Hashable, np.dtype[Any]]
     preprocess: Transform | None
     recipe: Recipe
+    read_timeout: float | None = field(default_factory=lambda: options["read_timeout"])
 
     @classmethod
     def of(

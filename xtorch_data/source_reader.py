@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -12,11 +13,12 @@ from typing import Any
 import xarray as xr
 
 from .awaiting import together
-from .direct import ChunkError
+from .direct import ChunkError, noting_missing
 from .failures import Failure, cause_of, first_failure, read_by_chunks
 from .file_maps import FileMap, maps_of
 from .graphs import Graphs
 from .lazy import decodes_on_the_loop, is_fetched, read_path
+from .options import options
 from .redact import without_secrets
 from .retry import RETRIES, is_transient, retried
 from .sources import layout_of
@@ -87,6 +89,8 @@ class SourceReader:
         Attempts after the first to read what fails in passing.
     skipping : bool
         Whether to go on without what cannot be read, which is an error otherwise.
+    timeout : float, optional
+        Seconds until a request counts as failed.
     failures : list of Failure
         What could not be read so far.
     """
@@ -99,6 +103,7 @@ class SourceReader:
     graphs: Graphs
     retries: int = RETRIES
     skipping: bool = False
+    timeout: float | None = field(default_factory=lambda: options["read_timeout"])
     failures: list[Failure] = field(default_factory=list)
     _blocking: set[Hashable] = field(default_factory=set)
 
@@ -110,9 +115,13 @@ class SourceReader:
         """Raise if a file that a variable in memory is a map of has been cut."""
         require_whole(self._maps)
 
+    def _note_missing(self, chunks: int) -> None:
+        self.recorder.add(chunks_missing=chunks)
+
     async def on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """What a function returns that would block the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self.executor, function, *args)
+        run = contextvars.copy_context().run
+        return await asyncio.get_running_loop().run_in_executor(self.executor, run, function, *args)
 
     async def read(
         self,
@@ -159,6 +168,7 @@ class SourceReader:
         whole: bool = False,
     ) -> None:
         async def load(part: xr.Variable) -> None:
+            noting_missing.set(self._note_missing)
             if name not in self._blocking and not decodes_on_the_loop(part):
                 try:
                     await part.load_async()
@@ -251,4 +261,8 @@ class SourceReader:
         """Load, again if that fails in passing."""
         where = ", ".join(f"{dim}={part.start}:{part.stop}" for dim, part in region.items())
         what = f"{', '.join(repr(name) for name in names)} at isel({where}) from {self.origin}"
-        await retried(load, self.retries, lambda: self.recorder.add(retries=1), what)
+
+        def note() -> None:
+            self.recorder.add(retries=1)
+
+        await retried(load, self.retries, note, what, self.timeout)

@@ -153,6 +153,7 @@ class Stream:
                     graphs=Graphs(threads.dask, threads.work),
                     retries=self._retries,
                     skipping=self._skipping,
+                    timeout=samples.read_timeout,
                 ),
                 samples.preprocessor(self.data, epoch, recorder),
                 self._disk,
