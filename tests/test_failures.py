@@ -3,6 +3,8 @@
 import collections
 import gc
 import logging
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -366,6 +368,59 @@ def test_missing_chunks_are_the_fill_value_and_no_failure(tmp_path, opener, shar
     found = np.concatenate([batch.x.numpy() for batch in dataset])[:, 0, 0]
     np.testing.assert_array_equal(found, [7, 7, 7, 7, 1, 1, 7, 7, 7, 7, 7, 7])
     assert dataset.stats().failures == ()
+    assert dataset.stats().chunks_missing == 10
+    assert "10 chunks not there" in str(dataset.stats())
+    assert any("chunks_missing" in note for note in dataset.explain().notes)
+
+
+# Files that are cut while they are mapped into memory: without care the process would end
+
+CUT = """
+import itertools, os, sys
+import numpy as np, torch, xarray as xr, xtorch_data as xtd
+
+values = np.arange(400_000, dtype="f4").reshape(400, 1000)
+for kind, way in itertools.product(["npy", "pt", "nc", "memmap"], ["iterable", "map"]):
+    print(kind, way, end=": ", flush=True)
+    path = f"{sys.argv[1]}/{kind}-{way}.x"
+    if kind == "pt":
+        torch.save({"a": torch.from_numpy(values)}, path)
+    elif kind == "nc":
+        xr.Dataset({"a": (("t", "x"), values)}).to_netcdf(path, engine="scipy")
+    else:
+        np.save(open(path, "wb"), values)
+    if kind == "memmap":
+        ds = xr.Dataset({"a": (("t", "x"), np.load(path, mmap_mode="r")[3:])})
+    else:
+        ds = xr.open_dataset(path, engine="scipy" if kind == "nc" else kind)
+    t, x = ds[list(ds.data_vars)[0]].dims
+    if way == "map":
+        dataset = xtd.MapDataset(ds, {t: 4, x: -1}, memory="200 kB", retries=0)
+        batches = (dataset[number] for number in range(len(dataset)))
+    else:
+        dataset = xtd.IterableDataset(ds, {t: 4, x: -1}, batch_size=2, memory="200 kB", retries=0)
+        batches = iter(dataset)
+    next(batches)
+    os.truncate(path, 100_000)
+    try:
+        list(batches)
+    except (xtd.ReadError, ValueError) as error:
+        print(type(error).__name__, error, flush=True)
+"""
+
+
+def test_a_file_that_is_cut_while_it_is_mapped_is_an_error_that_names_it(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", CUT, str(tmp_path)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr[-2000:])
+    lines = done.stdout.splitlines()
+    assert len(lines) == 8
+    for line in lines:
+        kind, way = line.partition(":")[0].split()
+        assert str(tmp_path / f"{kind}-{way}.x") in line
+        assert "ReadError" in line or (kind, way) == ("npy", "map")  # whose maps must not change
 
 
 @pytest.mark.parametrize("way", ["directly", "in shards", "by key"])

@@ -162,7 +162,7 @@ def _streamed(
     begin: Callable[[], _Stream], several: bool, padding: bool, encoded: Encoded, out: Array
 ) -> None:
     """Decode a stream, or several one after the other, never to more than there is room for."""
-    target = memoryview(out.reshape(-1).view(np.uint8))
+    target = out.reshape(-1).view(np.uint8).data
     filled, left = 0, memoryview(encoded)
     while True:
         stream = begin()

@@ -298,7 +298,7 @@ class DirectReader:
         for chunk in chunks:
             if index is None:
                 index = shards.index_of_file(file, chunk.numbers)
-            try:
+            with _noting(chunk.numbers):
                 place = shards.place(index, chunk.numbers)
                 if place is None:
                     self._put(chunk, None, out)
@@ -308,9 +308,6 @@ class DirectReader:
                 self._require_size(end - begin)
                 with scratch(end - begin) as encoded:
                     self._put(chunk, encoded[: _fill(file, begin, encoded)], out)
-            except Exception as error:
-                error.add_note(f"chunk {chunk.numbers} of the shard")
-                raise
         return missing
 
     def _require_size(self, nbytes: int) -> None:
@@ -394,8 +391,9 @@ class DirectReader:
         def extents_of(index: Index | None, places: list[tuple[int, ...]]) -> list[Extent]:
             extents, missing = shards.extents(index, places)
             for extent in extents:
-                for _, begin, end in extent.chunks:
-                    self._require_size(end - begin)
+                for place, begin, end in extent.chunks:
+                    with _noting(place):
+                        self._require_size(end - begin)
             for place in missing:
                 self._put(chunks[place], None, out)
             return extents
@@ -413,11 +411,8 @@ class DirectReader:
 
         def put(encoded: memoryview, some: Sequence[tuple[tuple[int, ...], int, int]]) -> None:
             for place, begin, end in some:
-                try:
+                with _noting(place):
                     self._put(chunks[place], encoded[begin:end], out)
-                except Exception as error:
-                    error.add_note(f"chunk {place} of the shard")
-                    raise
 
         return (of_shard(*each) for each in of_shards.items())
 
@@ -436,6 +431,22 @@ class DirectReader:
             values = np.frombuffer(memory, self._dtype).reshape(self._sizes)
             self.decode(encoded, values)
             np.copyto(target, values[chunk.inside])
+
+
+class _noting:  # noqa: N801, faster than a generator, and there is one for each chunk
+    """Note on an error which chunk of a shard it is about."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: tuple[int, ...]) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception):
+            error.add_note(f"chunk {self._place} of the shard")
 
 
 def _note_missing(chunks: int) -> None:

@@ -42,7 +42,8 @@ class FileMap:
         """The map that an array is a view of; None if there is none, or nothing in it."""
         if not isinstance(array, np.ndarray) or not array.size:
             return None
-        begin, name, found = 0, "", array
+        begin, name = 0, ""
+        found: Any = array
         while found is not None and not isinstance(found, mmap.mmap):
             if isinstance(found, np.memmap):
                 begin = found.offset - found.offset % mmap.ALLOCATIONGRANULARITY

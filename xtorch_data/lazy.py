@@ -123,10 +123,10 @@ class _MappedArray(BackendArray):
         self._mapped = mapped
 
     def __getitem__(self, key: Any) -> Any:
-        found = FileMap.of(self._mapped.get_variable().data)  # type: ignore[no-untyped-call]
+        found = FileMap.of(self._mapped.get_variable().data)
         if found is not None:
             found.require_whole()
-        return self._mapped[key]  # type: ignore[no-untyped-call]
+        return self._mapped[key]
 
 
 class _DecodedArray(_ElementwiseFunctionArray):
