@@ -186,7 +186,6 @@ def test_arrays_that_are_not_so_simple_are_left_to_zarr(tmp_path):
         return DirectReader.of(made(tmp_path / f"{next(count)}.zarr", **options))
 
     assert reader() is not None
-    assert reader(shards=(8, 6, 10)) is None
     assert reader(dtype=">f4") is None
     assert reader(filters=[zarr.codecs.TransposeCodec(order=(2, 1, 0))]) is None
     assert reader(zarr_format=2, filters=[numcodecs.Delta("f4")]) is None

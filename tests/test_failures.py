@@ -3,6 +3,8 @@
 import collections
 import gc
 import logging
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -366,6 +368,59 @@ def test_missing_chunks_are_the_fill_value_and_no_failure(tmp_path, opener, shar
     found = np.concatenate([batch.x.numpy() for batch in dataset])[:, 0, 0]
     np.testing.assert_array_equal(found, [7, 7, 7, 7, 1, 1, 7, 7, 7, 7, 7, 7])
     assert dataset.stats().failures == ()
+    assert dataset.stats().chunks_missing == 10
+    assert "10 chunks not there" in str(dataset.stats())
+    assert any("chunks_missing" in note for note in dataset.explain().notes)
+
+
+# Files that are cut while they are mapped into memory: without care the process would end
+
+CUT = """
+import itertools, os, sys
+import numpy as np, torch, xarray as xr, xtorch_data as xtd
+
+values = np.arange(400_000, dtype="f4").reshape(400, 1000)
+for kind, way in itertools.product(["npy", "pt", "nc", "memmap"], ["iterable", "map"]):
+    print(kind, way, end=": ", flush=True)
+    path = f"{sys.argv[1]}/{kind}-{way}.x"
+    if kind == "pt":
+        torch.save({"a": torch.from_numpy(values)}, path)
+    elif kind == "nc":
+        xr.Dataset({"a": (("t", "x"), values)}).to_netcdf(path, engine="scipy")
+    else:
+        np.save(open(path, "wb"), values)
+    if kind == "memmap":
+        ds = xr.Dataset({"a": (("t", "x"), np.load(path, mmap_mode="r")[3:])})
+    else:
+        ds = xr.open_dataset(path, engine="scipy" if kind == "nc" else kind)
+    t, x = ds[list(ds.data_vars)[0]].dims
+    if way == "map":
+        dataset = xtd.MapDataset(ds, {t: 4, x: -1}, memory="200 kB", retries=0)
+        batches = (dataset[number] for number in range(len(dataset)))
+    else:
+        dataset = xtd.IterableDataset(ds, {t: 4, x: -1}, batch_size=2, memory="200 kB", retries=0)
+        batches = iter(dataset)
+    next(batches)
+    os.truncate(path, 100_000)
+    try:
+        list(batches)
+    except (xtd.ReadError, ValueError) as error:
+        print(type(error).__name__, error, flush=True)
+"""
+
+
+def test_a_file_that_is_cut_while_it_is_mapped_is_an_error_that_names_it(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", CUT, str(tmp_path)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr[-2000:])
+    lines = done.stdout.splitlines()
+    assert len(lines) == 8
+    for line in lines:
+        kind, way = line.partition(":")[0].split()
+        assert str(tmp_path / f"{kind}-{way}.x") in line
+        assert "ReadError" in line or (kind, way) == ("npy", "map")  # whose maps must not change
 
 
 @pytest.mark.parametrize("way", ["directly", "in shards", "by key"])
@@ -563,6 +618,85 @@ def test_what_stands_in_holds_on_to_no_stage(tmp_path, monkeypatch, how):
         time.sleep(0.001)
     assert not stages and not blocks
     batches.close()
+
+
+@pytest.mark.parametrize("how", ["plain", "shuffled", "transformed", "preprocessed", "on a device"])
+def test_a_later_sample_stands_in_where_there_is_none_before(tmp_path, how):
+    # All of the first rank's share, and the beginning of the second's.
+    damaged = {(time, x) for time in range(7) for x in range(3)}
+    ds = fields(tmp_path / "d.zarr", damaged)
+    options = {
+        "plain": {},
+        "shuffled": {"shuffle": True, "seed": 5},
+        "transformed": {"transform": doubled},
+        "preprocessed": {"preprocess": doubled},
+        "on a device": {},
+    }[how]
+    device = {"device": "cpu", "gather": "device"} if how == "on a device" else {}
+    factor = 2 if how in ("transformed", "preprocessed") else 1
+
+    def dataset(rank):
+        return xtd.IterableDataset(
+            xtd.open_zarr(tmp_path / "d.zarr", consolidated=False),
+            {"time": 5, "x": X},
+            inputs=["a", "b"],
+            batch_size=2,
+            memory="1 kB",
+            on_error="skip",
+            retries=0,
+            rank=rank,
+            world_size=2,
+            **options,
+        )
+
+    values = np.stack([ds[name].values for name in ("a", "b")])
+    seen, counts = set(), []
+    for rank in range(2):
+        epochs = []
+        for _ in range(2):
+            batches = list(xtd.DataLoader(dataset(rank), **device))
+            counts.append(len(batches))
+            epochs.append([batch.index.tolist() for batch in batches])
+            for batch in batches:
+                for number, part in zip(batch.index.tolist(), batch.x.numpy(), strict=True):
+                    seen.add(number)
+                    window = slice(5 * number, 5 * number + 5)
+                    np.testing.assert_array_equal(part, factor * values[:, window])
+        assert epochs[0] == epochs[1]  # what stands in depends on the data alone
+    assert seen == set(range(7, 12))
+    assert len(set(counts)) == 1
+    if how != "shuffled":
+        first = dataset(1)
+        stream = iter(first)
+        assert next(stream).index.tolist() == [7]  # for the sample 6
+        state = first.state_dict()
+        stream.close()
+        again = dataset(1)
+        again.load_state_dict(state)
+        assert [batch.index.tolist() for batch in again] == [[8, 9], [10, 11]]
+
+
+def test_of_a_chunk_that_cannot_be_read_one_sample_is_tried_to_stand_in(tmp_path):
+    reads = collections.Counter()
+
+    def block(values, block_info=None):
+        (place,) = block_info[0]["chunk-location"]
+        reads[place] += 1
+        if place < 3:
+            raise OSError("a bad sector")
+        return values
+
+    data = dask.array.map_blocks(block, dask.array.arange(400, chunks=100), dtype="i8")
+    dataset = xtd.IterableDataset(
+        xr.Dataset({"a": ("time", data)}),
+        {"time": 1},
+        batch_size=10,
+        memory="1 kB",
+        on_error="skip",
+        retries=0,
+    )
+    assert next(iter(dataset)).index.tolist() == [300]
+    assert all(reads[place] < 10 for place in range(3))
 
 
 def test_nothing_is_kept_to_stand_in_where_damage_is_an_error(tmp_path, monkeypatch):

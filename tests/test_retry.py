@@ -82,6 +82,55 @@ def test_pauses_grow_and_are_bounded(attempt):
     assert longest / 2 <= pause_before(attempt) <= longest
 
 
+class Silent(zarr.storage.WrapperStore):
+    """A store that does not answer the first requests for a chunk."""
+
+    def __init__(self, store, silent, asked=None):
+        super().__init__(store)
+        self.silent, self.asked = silent, {} if asked is None else asked
+
+    def _with_store(self, store):
+        return type(self)(store, self.silent, self.asked)
+
+    async def get(self, key, *args, **kwargs):
+        if "/c/" in key:
+            self.asked[key] = self.asked.get(key, 0) + 1
+            if self.asked[key] <= self.silent:
+                await asyncio.Event().wait()
+        return await super().get(key, *args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [xtd.IterableDataset, xtd.MapDataset])
+def test_a_request_that_is_never_answered_fails_in_passing(monkeypatch, kind):
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
+    memory = zarr.storage.MemoryStore()
+    values = np.arange(40.0)
+    xr.Dataset({"a": ("time", values)}).to_zarr(
+        memory, consolidated=False, zarr_format=3, encoding={"a": {"chunks": (10,)}}
+    )
+
+    def dataset(silent, timeout):
+        with xtd.set_options(read_timeout=timeout):
+            lazy = xr.open_zarr(Silent(memory, silent), chunks=None, consolidated=False)
+            return kind(lazy, {"time": 10}, inputs="a", retries=1)
+
+    def epoch(data):
+        if kind is xtd.IterableDataset:
+            return np.concatenate([batch.x.numpy().ravel() for batch in data])
+        return np.concatenate([data[number][0].numpy().ravel() for number in range(4)])
+
+    np.testing.assert_array_equal(epoch(dataset(1, 0.05)), values)
+    with pytest.raises(
+        xtd.ReadError, match=r"no whole answer within 0.05 s.*tried 2 times"
+    ) as told:
+        epoch(dataset(2, 0.05))
+    assert "chunk a/c/0 of" in str(told.value)
+    np.testing.assert_array_equal(epoch(dataset(0, None)), values)
+    for bad in (0, -1, True, "30"):
+        with pytest.raises(ValueError, match="read_timeout must be a number of seconds above 0"):
+            xtd.set_options(read_timeout=bad)
+
+
 class Failing(zarr.storage.WrapperStore):
     """A store that fails to give a chunk, as often as it is told to."""
 

@@ -1,6 +1,8 @@
 import asyncio
+import tracemalloc
 import weakref
 
+import google_crc32c
 import numpy as np
 import pytest
 import zarr
@@ -29,12 +31,12 @@ class Counting(zarr.storage.WrapperStore):
         return await super().get(key, prototype, byte_range)
 
 
-def sharded(shape=(40, 6), chunks=(2, 3), shards=(8, 6), **options):
-    store = Counting(zarr.storage.MemoryStore())
+def sharded(shape=(40, 6), chunks=(2, 3), shards=(8, 6), store=None, **options):
+    store = Counting(zarr.storage.MemoryStore()) if store is None else store
     options = {"dtype": "i4", "fill_value": -1, **options}
     array = zarr.create_array(store, shape=shape, chunks=chunks, shards=shards, **options)
     array[...] = np.arange(np.prod(shape)).reshape(shape)
-    store.asked.clear()
+    getattr(store, "asked", []).clear()
     return array
 
 
@@ -140,6 +142,74 @@ def test_damage_is_an_error_that_names_the_shard(damage):
         assert "chunk (" in str(caught.value)
 
 
+def with_index(array, place, offset, length):
+    """The shard of an array, with another entry in its index and the checksum of that."""
+    data = bytearray(array.store._store_dict["c/1/0"].to_bytes())
+    index = np.frombuffer(data[-132:-4], "<u8").reshape(4, 2, 2).copy()
+    index[place] = offset, length
+    return (
+        bytes(data[:-132])
+        + index.tobytes()
+        + google_crc32c.value(index.tobytes()).to_bytes(4, "little")
+    )
+
+
+HOSTILE = {
+    "behind the end": (10**6, 50),
+    "far behind the end": (2**62, 50),
+    "nowhere": (2**64 - 1, 50),
+    "without an end": (50, 2**64 - 1),
+    "too long": (0, 2**40),
+    "empty": (0, 0),
+}
+
+
+@pytest.mark.parametrize("how", ["local", "local async", "remote"])
+@pytest.mark.parametrize("entry", HOSTILE.values(), ids=HOSTILE)
+def test_an_index_that_lies_is_an_error_that_names_the_shard(tmp_path, entry, how):
+    array = sharded(compressors=zarr.codecs.BloscCodec(), store=zarr.storage.MemoryStore())
+    data = with_index(array, (1, 1), *entry)
+    store = array.store
+    if how == "remote":
+        kind = type(store._store_dict["c/1/0"])
+        store._store_dict["c/1/0"] = kind.from_bytes(data)
+    else:
+        for key, value in store._store_dict.items():
+            (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / key).write_bytes(data if key == "c/1/0" else value.to_bytes())
+        array = zarr.open_array(tmp_path)
+    reader, everything = DirectReader.of(array), (slice(None), slice(None))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ChunkError) as caught:
+            if how == "local":
+                reader.read(everything, Buffers(10**6))
+            else:
+                read(reader, *everything)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+    assert caught.value.chunk == "c/1/0"
+    assert "(5, 1)" in str(caught.value)  # the chunk inside
+
+
+def test_shards_of_a_folder_are_read_as_they_are_now(tmp_path):
+    array = zarr.create_array(
+        tmp_path, shape=(40, 6), chunks=(2, 3), shards=(8, 6), dtype="f4", fill_value=3
+    )
+    array[:20] = np.random.default_rng(0).normal(size=(20, 6)).astype("f4")
+    reader = DirectReader.of(array)
+    for factor in (1, 2):  # the second time, written anew in place
+        array[:20] = factor * array[:20]
+        for key in [(slice(None), slice(None)), (slice(3, 23), slice(1, 5)), (7, slice(2, 4))]:
+            np.testing.assert_array_equal(reader.read(key, Buffers(10**6)), array[key])
+            np.testing.assert_array_equal(read(reader, *key), array[key])
+    path = tmp_path / "c" / "1" / "0"
+    path.write_bytes(path.read_bytes()[-40:])
+    with pytest.raises(ChunkError, match="index of a shard has 0 bytes"):
+        read(reader, slice(None), slice(None))
+
+
 def test_few_indexes_are_kept_of_all_arrays_together_if_they_are_large(monkeypatch):
     array = sharded()
     monkeypatch.setattr(module, "KEPT_BYTES", 3 * 132)
@@ -151,10 +221,8 @@ def test_few_indexes_are_kept_of_all_arrays_together_if_they_are_large(monkeypat
             assert len(reader.shards._known) == kept
 
 
-def test_other_shards_are_left_to_zarr(tmp_path):
+def test_other_shards_are_left_to_zarr():
     assert DirectReader.of(sharded(filters=[zarr.codecs.TransposeCodec(order=(1, 0))])) is None
-    local = zarr.create_array(tmp_path / "a.zarr", shape=(8,), chunks=(2,), shards=(4,), dtype="f4")
-    assert DirectReader.of(local) is None
 
 
 def test_a_read_that_is_not_tried_again_joins_one_that_is_and_fails_with_the_error_itself():

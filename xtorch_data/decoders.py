@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import functools
+import lzma
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import dask.system
+import google_crc32c
 import numcodecs
 import numcodecs.blosc
+import numcodecs.lz4
 import numcodecs.zstd
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +39,13 @@ def decoder_of(codecs: Sequence[Any], dtype: np.dtype[Any]) -> Decoder | None:
     dtype : numpy.dtype
         Of the values.
     """
+    if codecs and type(codecs[-1]) is zarr.codecs.Crc32cCodec:
+        inner = decoder_of(codecs[:-1], dtype)
+        return None if inner is None else functools.partial(_verified, inner)
     if not codecs:
         return copied
     *shuffles, last = codecs
-    decode = _DECODERS.get(type(last))
+    decode = _of_codec(last)
     if decode is None or len(shuffles) > 1:
         return None
     if not shuffles:
@@ -83,6 +91,14 @@ def copied(encoded: Encoded, out: Array) -> None:
     out.reshape(-1).view(np.uint8)[...] = np.frombuffer(encoded, np.uint8)
 
 
+def _verified(decode: Decoder, encoded: Encoded, out: Array) -> None:
+    """Decode what a checksum stands behind."""
+    content, checksum = encoded[:-4], encoded[-4:]
+    if google_crc32c.value(bytes(content)) != int.from_bytes(checksum, "little"):
+        raise ValueError("the chunk does not have the checksum it should have")
+    decode(content, out)
+
+
 def _blosc(encoded: Encoded, out: Array) -> None:
     # https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
     _require(int.from_bytes(encoded[4:8], "little"), out)
@@ -104,11 +120,9 @@ def _shuffled(decode: Decoder, encoded: Encoded, out: Array) -> None:
 
 def _zstd(encoded: Encoded, out: Array) -> None:
     size = _zstd_size(encoded)
-    if size is None:
-        copied(numcodecs.zstd.decompress(encoded), out)
-        return
-    _require(size, out)
-    numcodecs.zstd.decompress(encoded, out)
+    if size is not None:
+        _require(size, out)
+    numcodecs.zstd.decompress(encoded, out)  # not more than there is room for, nor less
 
 
 def _zstd_size(encoded: Encoded) -> int | None:
@@ -127,21 +141,72 @@ def _zstd_size(encoded: Encoded) -> int | None:
     return int.from_bytes(encoded[at : at + width], "little") + (256 if width == 2 else 0)
 
 
-def _by(codec: Any) -> Decoder:
-    return functools.partial(_decoded_by, codec)  # which can be pickled
+def _lz4(encoded: Encoded, out: Array) -> None:
+    _require(int.from_bytes(encoded[:4], "little"), out)
+    numcodecs.lz4.decompress(encoded, out)
 
 
-def _decoded_by(codec: Any, encoded: Encoded, out: Array) -> None:
-    copied(memoryview(codec.decode(encoded)).cast("B"), out)
+class _Stream(Protocol):
+    """A decompressor of Python: of a stream, and what stands behind its end is `unused_data`."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: Any, max_length: int) -> bytes: ...
+
+
+def _streamed(
+    begin: Callable[[], _Stream], several: bool, padding: bool, encoded: Encoded, out: Array
+) -> None:
+    """Decode a stream, or several one after the other, never to more than there is room for."""
+    target = out.reshape(-1).view(np.uint8).data
+    filled, left = 0, memoryview(encoded)
+    while True:
+        stream = begin()
+        # One more than may come, so that a stream of the right size comes to its end.
+        found = stream.decompress(left, len(target) - filled + 1)
+        if len(found) > len(target) - filled:
+            raise ValueError(f"the chunk holds more than {out.nbytes} bytes")
+        if not stream.eof:
+            raise ValueError(f"the chunk is cut: it has {len(encoded)} bytes")
+        target[filled : filled + len(found)] = found
+        filled += len(found)
+        left = memoryview(stream.unused_data)
+        if padding and not left[:1].tobytes().strip(b"\0"):
+            left = memoryview(bytes(left).lstrip(b"\0"))
+        if not several or not len(left):
+            break
+    _require(filled, out)
+
+
+_gzip = functools.partial(
+    _streamed, functools.partial(zlib.decompressobj, zlib.MAX_WBITS + 16), True, True
+)
+_zlib = functools.partial(_streamed, zlib.decompressobj, False, False)
+_bz2 = functools.partial(_streamed, bz2.BZ2Decompressor, True, False)
+
+
+def _of_codec(codec: Any) -> Decoder | None:
+    if type(codec) is numcodecs.LZMA:
+        if codec.format == lzma.FORMAT_RAW:  # without a header
+            begin = functools.partial(lzma.LZMADecompressor, codec.format, filters=codec.filters)
+            return functools.partial(_streamed, begin, False, False)
+        begin = functools.partial(lzma.LZMADecompressor, codec.format)
+        return functools.partial(_streamed, begin, True, False)
+    return _DECODERS.get(type(codec))
 
 
 _DECODERS: dict[type, Decoder] = {
     zarr.codecs.BloscCodec: _blosc,
     zarr.codecs.ZstdCodec: _zstd,
-    zarr.codecs.GzipCodec: _by(numcodecs.GZip()),
+    zarr.codecs.GzipCodec: _gzip,
     numcodecs.Blosc: _blosc,
     numcodecs.Zstd: _zstd,
-    numcodecs.GZip: _by(numcodecs.GZip()),
-    numcodecs.Zlib: _by(numcodecs.Zlib()),
-    numcodecs.LZ4: _by(numcodecs.LZ4()),
+    numcodecs.GZip: _gzip,
+    numcodecs.Zlib: _zlib,
+    numcodecs.LZ4: _lz4,
+    numcodecs.BZ2: _bz2,
 }

@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import operator
 import os
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import dask.system
@@ -25,17 +28,25 @@ from .buffers import Buffers
 from .decoders import Decoder, Encoded, copied, decoder_of, scratch
 from .presence import require_array, require_local_array
 from .redact import printable, redacted, words_of
-from .retry import GivenUp, retried_alone
+from .retry import GivenUp, answered, retried_alone
 from .shards import Extent, Index, Shards, byte_order
 from .stores import innermost
 
-__all__ = ["ChunkError", "DirectReader"]
+__all__ = ["ChunkError", "DirectReader", "noting_missing"]
 
 Array = npt.NDArray[Any]
 
 # A task decodes chunks of so many bytes: a small chunk takes less time than a task costs, and an
 # iteration that is given up waits for its tasks.
 TASK_BYTES, MOST_TASK_BYTES = 2**20, 2**23
+# Codecs may make more of values than they are, by their headers and where nothing is to be saved.
+SLACK_BYTES = 2**16
+
+
+# Called with how many chunks of a region were not there; they have the fill value.
+noting_missing: ContextVar[Callable[[int], None] | None] = ContextVar(
+    "noting_missing", default=None
+)
 
 
 class ChunkError(Exception):
@@ -105,6 +116,8 @@ class _Chunk:
     whole: bool
 
 
+# How many chunks are not there, and whether an object is not.
+_Missing = tuple[int, bool]
 _ByNumbers = dict[tuple[int, ...], _Chunk]
 _OfShards = dict[tuple[int, ...], list[tuple[int, ...]]]
 
@@ -149,7 +162,7 @@ class DirectReader:
                 return None
             if array.shards is not None:
                 shards = Shards.of(array)
-                if shards is None or type(array.store) is LocalStore:  # zarrs is as fast with these
+                if shards is None:
                     return None
                 found = shards.codecs
             first, *codecs = found
@@ -179,8 +192,10 @@ class DirectReader:
         """
         box, shape = self._box(key)
         out = buffers.take([stop - start for start, stop in box], self.array.dtype)
-        if self._read_local(self._along(box), 0, None, out):
+        missing, gone = self._read_local(self._along(box), 0, None, out)
+        if gone:
             require_local_array(self.array)
+        _note_missing(missing)
         return out.reshape(shape)
 
     async def read_async(self, key: Sequence[slice | int], buffers: Buffers) -> Array:
@@ -188,7 +203,7 @@ class DirectReader:
         box, shape = self._box(key)
         out = buffers.take([stop - start for start, stop in box], self.array.dtype)
         along = self._along(box)
-        jobs: Iterator[Coroutine[Any, Any, bool]]
+        jobs: Iterator[Coroutine[Any, Any, _Missing]]
         if self.is_local:
             count = math.prod(map(len, along))
             each = self._chunks_of_a_task(count)
@@ -201,8 +216,10 @@ class DirectReader:
                 jobs = (self._fetch(chunk, out) for chunk in self._chunks(along))
             else:
                 jobs = await self._fetches_of_shards(self.shards, along, out)
-        if any(await together(jobs)):
+        found = await together(jobs)
+        if any(gone for _, gone in found):
             await require_array(self.array)
+        _note_missing(sum(missing for missing, _ in found))
         return out.reshape(shape)
 
     def _chunks_of_a_task(self, count: int) -> int:
@@ -230,9 +247,19 @@ class DirectReader:
         """Whether chunks are files of a local folder."""
         return type(self.array.store) is LocalStore  # not what overrides its reads
 
-    @property
+    # Zarr works these out each time that it is asked.
+
+    @cached_property
+    def _sizes(self) -> tuple[int, ...]:
+        return self.array.chunks
+
+    @cached_property
+    def _dtype(self) -> np.dtype[Any]:
+        return self.array.dtype
+
+    @cached_property
     def _chunk_nbytes(self) -> int:
-        return math.prod(self.array.chunks) * self.array.dtype.itemsize
+        return math.prod(self._sizes) * self._dtype.itemsize
 
     def _along(self, box: Sequence[tuple[int, int]]) -> list[_Along]:
         """What a region wants of chunks, along every dim."""
@@ -258,31 +285,67 @@ class DirectReader:
 
     def _read_local(
         self, along: Sequence[_Along], start: int, stop: int | None, out: Array
-    ) -> bool:
-        """Read some chunks of a region; returns whether any of them is not there."""
+    ) -> _Missing:
+        """Read some chunks of a region; returns what is not there."""
         store = self.array.store
         assert isinstance(store, LocalStore)
         folder = os.path.join(store.root, self.array.path)
-        missing = False
-        for chunk in self._chunks(along, start, stop):
-            with self._named(chunk.key):
+        missing, gone = 0, False
+        chunks = self._chunks(along, start, stop)
+        for key, of_file in itertools.groupby(chunks, operator.attrgetter("key")):
+            with self._named(key):
                 try:
-                    file = io.FileIO(os.path.join(folder, chunk.key))
+                    file = io.FileIO(os.path.join(folder, key))
                 except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # as zarr has it
-                    self._put(chunk, None, out)
-                    missing = True
+                    for chunk in of_file:
+                        self._put(chunk, None, out)
+                        missing += 1
+                    gone = True
                     continue
                 with file:
-                    size = file.seek(0, io.SEEK_END)
-                    if not self._read_rows(file, size, chunk, out):
-                        with scratch(size) as encoded:
-                            self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
+                    if self.shards is not None:
+                        missing += self._read_of_shard(file, self.shards, of_file, out)
+                        continue
+                    for chunk in of_file:
+                        size = os.fstat(file.fileno()).st_size
+                        self._require_size(size)
+                        if not self._read_rows(file, size, chunk, out):
+                            with scratch(size) as encoded:
+                                self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
+        return missing, gone
+
+    def _read_of_shard(
+        self, file: io.FileIO, shards: Shards, chunks: Iterable[_Chunk], out: Array
+    ) -> int:
+        """Read chunks of a shard that is a file; returns how many of them are not there."""
+        index: Index | None = None
+        missing = 0
+        for chunk in chunks:
+            if index is None:
+                index = shards.index_of_file(file, chunk.numbers)
+            with _noting(chunk.numbers):
+                place = shards.place(index, chunk.numbers)
+                if place is None:
+                    self._put(chunk, None, out)
+                    missing += 1
+                    continue
+                begin, end = place
+                self._require_size(end - begin)
+                with scratch(end - begin) as encoded:
+                    self._put(chunk, encoded[: _fill(file, begin, encoded)], out)
         return missing
+
+    def _require_size(self, nbytes: int) -> None:
+        """Raise if a chunk takes more bytes than codecs make of any values, before it is read."""
+        if nbytes > 2 * self._chunk_nbytes + SLACK_BYTES:
+            raise ValueError(
+                f"the chunk takes {nbytes} bytes, though its values are {self._chunk_nbytes}"
+            )
 
     def _read_rows(self, file: io.FileIO, size: int, chunk: _Chunk, out: Array) -> bool:
         """Read just the rows that are wanted, where they lie side by side in file and memory."""
         target = out[chunk.target]
-        sizes = self.array.chunks
+        sizes = self._sizes
         if self.decode is not copied or not sizes or not target.flags.c_contiguous:
             return False
         if target.shape[1:] != sizes[1:] or size != self._chunk_nbytes:
@@ -291,13 +354,13 @@ class DirectReader:
         memory = target.reshape(-1).view(np.uint8).data
         return _fill(file, begin, memory) == len(memory)
 
-    async def _fetch(self, chunk: _Chunk, out: Array) -> bool:
-        """Read a chunk from any store; returns whether it is not there."""
+    async def _fetch(self, chunk: _Chunk, out: Array) -> _Missing:
+        """Read a chunk from any store; returns what is not there."""
         async with room_for(self._chunk_nbytes):
             found = await self._get(chunk.key, _whole(self.array.store))
             with self._named(chunk.key):
                 await on_thread(self._put, chunk, found, out)
-            return found is None
+            return int(found is None), found is None
 
     async def _get(self, key: str, wanted: ByteRequest | None) -> memoryview | None:
         """An object, or some bytes of it."""
@@ -307,7 +370,7 @@ class DirectReader:
         async def get() -> Any:
             async with request_slots():
                 asked = array.store.get(path, default_buffer_prototype(), wanted)
-                return await on_loop_of(array, asked)
+                return await answered(on_loop_of(array, asked))
 
         with self._named(key):
             what = f"chunk {key}" if self.shards is None else f"shard {key}"
@@ -320,8 +383,8 @@ class DirectReader:
 
     async def _fetches_of_shards(
         self, shards: Shards, along: Sequence[_Along], out: Array
-    ) -> Iterator[Coroutine[Any, Any, bool]]:
-        """Read chunks of a region by byte ranges of their shards; whether a shard is not there."""
+    ) -> Iterator[Coroutine[Any, Any, _Missing]]:
+        """Read chunks of a region by byte ranges of their shards; what is not there."""
 
         def worked_out() -> tuple[_ByNumbers, _OfShards]:
             found = {chunk.numbers: chunk for chunk in self._chunks(along)}
@@ -330,16 +393,20 @@ class DirectReader:
         # On threads: tens of thousands of chunks would keep the event loop busy.
         chunks, of_shards = await on_thread(worked_out)
 
-        async def of_shard(shard: tuple[int, ...], places: list[tuple[int, ...]]) -> bool:
+        async def of_shard(shard: tuple[int, ...], places: list[tuple[int, ...]]) -> _Missing:
             key = chunks[places[0]].key
             with self._named(key):
                 index = await shards.index(shard, lambda wanted: self._get(key, wanted))
                 extents = await on_thread(extents_of, index, places)
             await together(of_extent(key, extent) for extent in extents)
-            return index is None
+            return len(places) - sum(len(each.chunks) for each in extents), index is None
 
         def extents_of(index: Index | None, places: list[tuple[int, ...]]) -> list[Extent]:
             extents, missing = shards.extents(index, places)
+            for extent in extents:
+                for place, begin, end in extent.chunks:
+                    with _noting(place):
+                        self._require_size(end - begin)
             for place in missing:
                 self._put(chunks[place], None, out)
             return extents
@@ -357,11 +424,8 @@ class DirectReader:
 
         def put(encoded: memoryview, some: Sequence[tuple[tuple[int, ...], int, int]]) -> None:
             for place, begin, end in some:
-                try:
+                with _noting(place):
                     self._put(chunks[place], encoded[begin:end], out)
-                except Exception as error:
-                    error.add_note(f"chunk {place} of the shard")
-                    raise
 
         return (of_shard(*each) for each in of_shards.items())
 
@@ -377,9 +441,31 @@ class DirectReader:
             self.decode(encoded, target)
             return
         with scratch(self._chunk_nbytes) as memory:
-            values = np.frombuffer(memory, self.array.dtype).reshape(self.array.chunks)
+            values = np.frombuffer(memory, self._dtype).reshape(self._sizes)
             self.decode(encoded, values)
             np.copyto(target, values[chunk.inside])
+
+
+class _noting:  # noqa: N801, faster than a generator, and there is one for each chunk
+    """Note on an error which chunk of a shard it is about."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: tuple[int, ...]) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception):
+            error.add_note(f"chunk {self._place} of the shard")
+
+
+def _note_missing(chunks: int) -> None:
+    note = noting_missing.get()
+    if chunks and note is not None:
+        note(chunks)
 
 
 def _whole(store: Store) -> OffsetByteRequest | None:

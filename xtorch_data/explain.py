@@ -138,6 +138,7 @@ def explain(
         amplification_of=factors,
         mixing=mixing,
         exact=exact,
+        notes=tuple(_notes(data)),
         advice=tuple(_advice(plan, data, factors, mixing, batches, num_workers, chunk_reads)),
         cache="" if on_disk is None else _cache(plan, on_disk),
     )
@@ -299,6 +300,24 @@ def _advice(
     if num_workers > min(batches):
         few = number_of(min(batches), "batch", "batches")
         yield f"{num_workers} workers share {few}: some have none"
+
+
+def _notes(data: xr.Dataset) -> Iterable[str]:
+    """What reads do not tell of the data."""
+    ways = {
+        path: name
+        for name, each in data.data_vars.items()
+        if is_lazy(each.variable) and (path := read_path(each.variable)) != "by its backend"
+    }
+    if not ways:
+        return
+    known = "stats().chunks_missing counts them"
+    if "by zarr" in ways:
+        known += f" where chunks are read directly, not those of {ways['by zarr']!r}"
+    yield (
+        "chunks that are not in the store have the fill value, which cannot be told from data that "
+        f"is missing: {known}"
+    )
 
 
 def _rechunked(plan: Plan, data: xr.Dataset) -> Iterable[str]:

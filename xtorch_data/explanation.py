@@ -111,6 +111,8 @@ class Explanation:
         What would make it cheaper or mix it better, and by how much.
     cache : str
         How much later epochs take from the folder given as `cache`, if there is one.
+    notes : tuple of str
+        What cannot be known, and should not surprise.
     device : DeviceCosts, optional
         What each process takes on its device, if a loader was asked that has one.
     """
@@ -139,6 +141,7 @@ class Explanation:
     exact: bool
     advice: tuple[str, ...]
     cache: str = ""
+    notes: tuple[str, ...] = ()
     device: DeviceCosts | None = None
 
     @property
@@ -164,6 +167,7 @@ class Explanation:
         lines += [f"    {_variable_line(variable)}" for variable in self.variables]
         lines += [f"  {name:<9} {value}" for name, value in self._more()]
         lines += [f"  advice    {text}" for text in self.advice]
+        lines += [f"  note      {text}" for text in self.notes]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -231,6 +235,8 @@ class Explanation:
         if self.advice:
             advice = html.bullets(self.advice)
             parts.append(html.section("Advice", f"{len(self.advice)}", advice, opened=True))
+        if self.notes:
+            parts.append(html.section("Notes", f"{len(self.notes)}", html.bullets(self.notes)))
         return html.page("xtorch_data.Explanation", self._samples_line(), parts, str(self))
 
 

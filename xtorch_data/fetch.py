@@ -23,6 +23,7 @@ from .buffers import Buffers
 from .cells import Group, Place, Region, cells_of
 from .disk_cells import OnDisk
 from .epoch import Piece
+from .file_maps import maps_of
 from .gather import PieceInMemory, window_views
 from .graphs import Graphs, threads_for_graphs
 from .lazy import with_recycled_memory
@@ -32,7 +33,7 @@ from .npy_files import NpyFile, Stamp
 from .reader import Reader
 from .retry import is_transient
 from .samples import Samples
-from .source_reader import ReadError, SourceReader
+from .source_reader import ReadError, SourceReader, require_whole
 from .sources import layout_of
 from .stats import Recorder
 from .windows import IntArray
@@ -88,6 +89,7 @@ class Fetcher:
         data, self._maps = samples.data, dict[NpyFile, Stamp]()
         if samples.preprocess is None:
             data, self._maps = mapped(data)
+        self._whole_maps = maps_of(samples.data.variables.values())
         self._data = with_recycled_memory(data, self._blocks, samples.dtypes)
         self._disk = on_disk.cells(self._data, self._blocks) if on_disk else {}
         self.recorder = Recorder(epoch)
@@ -142,6 +144,7 @@ class Fetcher:
             executor=self._work,
             graphs=self._graphs,
             retries=self._retries,
+            timeout=samples.read_timeout,
         )
         preprocessor = samples.preprocessor(data, self.recorder.epoch, self.recorder)
         return Group(Reader(source, preprocessor, self._disk), grids, nbytes)
@@ -199,6 +202,7 @@ class Fetcher:
     ) -> Batch:
         for file, stamp in self._maps.items():
             file.require_unchanged(stamp)
+        require_whole(self._whole_maps)
         recipe = self._samples.recipe
         windows = recipe.windows
         assembly = Assembly(recipe, buffers, len(numbers), epoch)

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +23,10 @@ from .epoch import Load, Stage
 from .failures import reaching
 from .gather import PieceInMemory
 from .loaded import Loaded
+from .located import Located
 from .prepare import Preparer, Tail
 from .reader import Reader, Rest
+from .single_reads import first_that_is_there
 from .source_reader import ReadError
 from .stand_ins import StandIn
 from .stats import Recorder
@@ -98,8 +100,9 @@ class Flights:
         cache: BlockCache | None,
         recorder: Recorder,
         gather: DeviceGather | None,
+        all_stages: Callable[[], Iterator[Stage]],
     ) -> None:
-        self._stages = stages
+        self._stages, self._all_stages = stages, all_stages
         self._nbytes = nbytes
         self._memory = memory
         self._loop = loop
@@ -111,6 +114,9 @@ class Flights:
         self._context = contextvars.copy_context()
         # The garbage collector may close an iteration in the middle of a locked stretch.
         self._lock = threading.RLock()
+        self._searching = threading.Lock()
+        self._searched = False
+        self._found: tuple[Loaded, Located] | None = None
         self._untaken: deque[Flight] = deque()  # planned, no batch takes from them yet
         self._unread: deque[Flight] = deque()  # planned, reading has not begun
         self._live: set[Flight] = set()
@@ -163,20 +169,46 @@ class Flights:
             flight.carries = ()
             self._read_ahead()
 
-    def stand_in(self, flight: Flight, assembly: Assembly) -> None:
+    def require_maps(self) -> None:
+        """Raise if a file that is mapped into memory, and gathered from, has been cut."""
+        self._reader.source.require_maps()
+
+    def stand_in(
+        self, flight: Flight, assembly: Assembly, assemble: Callable[[int], Assembly]
+    ) -> None:
         """Put a sample that is there into a batch of which nothing could be read.
 
         The batch cannot be left out: all ranks must have as many, and a state counts them.
         """
         assert flight.stand_in is not None
-        kept = flight.stand_in.find()
+        kept = flight.stand_in.find() or self._later(assemble)
         if kept is None:
             what = "; ".join(map(str, self._reader.source.failures[:3]))
-            raise ReadError(f"no sample of a whole batch could be read, nor one before it: {what}")
+            raise ReadError(f"no sample of a whole batch could be read, nor any other: {what}")
         assembly.add(0, *kept)
         number = int(kept[1].numbers[0])
         logger.warning("sample %d stands in for a batch of which nothing could be read", number)
         self._recorder.add(repeated=1)
+
+    def _later(self, assemble: Callable[[int], Assembly]) -> tuple[Loaded, Located] | None:
+        """A sample that can be read where there was none so far; looked for once."""
+        with self._searching:
+            if not self._searched:
+                with self._lock:
+                    if self._closed:
+                        raise CancelledError
+                    search = asyncio.run_coroutine_threadsafe(self._search(), self._loop)
+                found = search.result()
+                if found is not None:  # without the memory that it was read into
+                    self._found = assemble(1).alone(*found), found[1]
+                self._searched = True
+            return self._found
+
+    async def _search(self) -> tuple[Loaded, Located] | None:
+        found = await first_that_is_there(self._all_stages, self._reader, self._preparer)
+        if found is None or self._gather is None:
+            return found
+        return await self._loop.run_in_executor(None, self._gather.send, found[0]), found[1]
 
     def close(self) -> None:
         """Read nothing more and wake whoever waits for a stage."""
@@ -304,6 +336,7 @@ class Flights:
     def _prepare(
         self, load: Load, block: xr.Dataset, tail: Tail
     ) -> tuple[list[PieceInMemory], Tail]:
+        self._reader.source.require_maps()
         with self._recorder.timed("prepare"):
             return self._preparer.pieces(load, block, tail)
 

@@ -114,6 +114,7 @@ class Gathering:
         skipped: list[int] = []
         for portion in portions:
             loaded = portion.flight.loaded.result()
+            self.flights.require_maps()
             begun = time.perf_counter()
             wanted = locate(portion, loaded)
             found = wanted.there()
@@ -121,7 +122,7 @@ class Gathering:
             assembly.add(row, loaded, found)
             row += len(found.numbers)
             if portion is portions[-1] and row == 0:
-                self.flights.stand_in(portion.flight, assembly)
+                self.flights.stand_in(portion.flight, assembly, self.assemble)
             del loaded
             seconds += time.perf_counter() - begun
             self.flights.done(portion, self.assemble)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from xarray.backends import BackendArray
+from xarray.backends.scipy_ import ScipyArrayWrapper
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.coding.common import _ElementwiseFunctionArray
 from xarray.core.indexing import CopyOnWriteArray, MemoryCachedArray
@@ -21,6 +23,7 @@ from zarr.core.sync import sync
 from .awaiting import on_loop_of, on_thread
 from .buffers import Buffers
 from .direct import DirectReader
+from .file_maps import FileMap
 from .layers import layers
 from .presence import require_array
 
@@ -119,6 +122,20 @@ def _prototype(buffers: Buffers) -> BufferPrototype:
             return cls(buffers.take(tuple(shape), np.dtype(dtype)))  # type: ignore[arg-type]
 
     return BufferPrototype(buffer=cpu.Buffer, nd_buffer=NDBuffer)
+
+
+class _MappedArray(BackendArray):
+    """An array of a NetCDF 3 file, which scipy maps into memory; the file must still be whole."""
+
+    def __init__(self, mapped: ScipyArrayWrapper) -> None:
+        self.shape, self.dtype = mapped.shape, mapped.dtype
+        self._mapped = mapped
+
+    def __getitem__(self, key: Any) -> Any:
+        found = FileMap.of(self._mapped.get_variable().data)
+        if found is not None:
+            found.require_whole()
+        return self._mapped[key]
 
 
 class _DecodedArray(_ElementwiseFunctionArray):
@@ -273,4 +290,6 @@ def _recycling(data: Any, buffers: Buffers) -> Any:
         again = copy.copy(data)
         again.array = _recycling(data.array, buffers)
         return again
+    if type(data) is ScipyArrayWrapper:
+        return _MappedArray(data)
     return data

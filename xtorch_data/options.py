@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import EllipsisType
+from typing import Any
+
 __all__ = ["options", "set_options"]
 
-options: dict[str, bool | None] = {"progress": None}
+options: dict[str, Any] = {"progress": None, "read_timeout": 300.0}
 
 
 class set_options:  # noqa: N801, named as xarray's
@@ -16,11 +19,15 @@ class set_options:  # noqa: N801, named as xarray's
         Whether whatever takes long shows a bar of tqdm: `Normalize.fit`, a function as ``where``,
         `watch`. None, which holds at first: in a terminal or notebook, where it takes more than two
         seconds, if tqdm is installed; what was asked for with `watch` in any case.
+    read_timeout : float, optional
+        Seconds after which a request to a remote store counts as failed that has not been answered
+        in full; 300 at first. None waits as long as the client of the store does. A dataset keeps
+        what holds when it is made.
 
     Raises
     ------
     ValueError
-        If `progress` is none of these.
+        If `progress` or `read_timeout` is none of these.
 
     Examples
     --------
@@ -28,11 +35,24 @@ class set_options:  # noqa: N801, named as xarray's
     ...     pass  # without a bar
     """
 
-    def __init__(self, *, progress: bool | None) -> None:
-        if progress is not None and not isinstance(progress, bool):
+    def __init__(
+        self,
+        *,
+        progress: bool | EllipsisType | None = ...,
+        read_timeout: float | EllipsisType | None = ...,
+    ) -> None:
+        given = {"progress": progress, "read_timeout": read_timeout}
+        if not isinstance(progress, bool | EllipsisType | None):
             raise ValueError(f"progress must be True, False or None, not {progress!r}")
+        if read_timeout is not None and read_timeout is not ...:
+            number = isinstance(read_timeout, float | int) and not isinstance(read_timeout, bool)
+            if not number or not read_timeout > 0:
+                raise ValueError(
+                    f"read_timeout must be a number of seconds above 0, or None, not "
+                    f"{read_timeout!r}"
+                )
         self._before = dict(options)
-        options["progress"] = progress
+        options.update({name: value for name, value in given.items() if value is not ...})
 
     def __enter__(self) -> None:
         return

@@ -23,6 +23,7 @@ __all__ = ["run"]
 
 def run(
     stages: Iterator[Stage],
+    all_stages: Callable[[], Iterator[Stage]],
     batches: Iterator[int],
     make_reader: Callable[[Threads], Reader],
     preparer: Preparer,
@@ -43,6 +44,9 @@ def run(
     ----------
     stages : iterator of Stage
         What to read, in order.
+    all_stages : callable
+        Begins them anew, and others behind them, of which any sample may stand in for those that
+        cannot be read.
     batches : iterator of int
         Number of samples of every batch.
     make_reader : callable
@@ -70,7 +74,7 @@ def run(
     threads = Threads(None if gather is None else gather.gathering.begin)
     reader = make_reader(threads)
     flights = Flights(
-        stages, nbytes, memory, threads.loop, reader, preparer, cache, recorder, gather
+        stages, nbytes, memory, threads.loop, reader, preparer, cache, recorder, gather, all_stages
     )
     threads.begin(flights.close)
     gathering = Gathering(flights, assemble, single, recorder)

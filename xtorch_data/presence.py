@@ -11,7 +11,7 @@ from zarr.storage import LocalStore
 
 from .awaiting import on_loop_of
 from .redact import printable, redacted
-from .retry import GivenUp, retried_alone
+from .retry import GivenUp, answered, retried_alone
 
 __all__ = ["require_array", "require_local_array"]
 
@@ -40,7 +40,8 @@ async def require_array(array: zarr.Array[Any]) -> None:
     for key in _metadata_keys(array):
 
         async def get(key: str = key) -> Any:
-            return await on_loop_of(array, array.store.get(key, default_buffer_prototype()))
+            asked = array.store.get(key, default_buffer_prototype())
+            return await answered(on_loop_of(array, asked))
 
         try:
             if await retried_alone(get, key) is not None:

@@ -24,6 +24,8 @@ __all__ = ["Like", "PtFiles", "file_names"]
 Array = np.ndarray[Any, np.dtype[Any]]
 # A tensor has no name if the file holds nothing else.
 Entries = dict[str | None, "torch.Tensor"]
+Stamp = tuple[int, int, int]  # inode, bytes, and time of the last change in ns
+Held = tuple[Entries, Stamp]
 
 # Files kept mapped for what is read of them next; mapped, they take no memory of their own.
 MAPPED_FILES = 256
@@ -88,7 +90,7 @@ class PtFiles:
     def _begin(self) -> None:
         self._process = os.getpid()
         self._lock = threading.Lock()
-        self._held: OrderedDict[int, Future[Entries]] = OrderedDict()
+        self._held: OrderedDict[int, Future[Held]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -141,8 +143,12 @@ class PtFiles:
         """The tensors of a file, for all threads that ask while it is held."""
         if self._process != os.getpid():  # a fork may have inherited a lock that is held
             self._begin()
+        stamp = _stamp(self.path(place))
         with self._lock:
             held = self._held.get(place)
+            # Of a file that was cut, what is mapped would end the process.
+            if held is not None and held.done() and held.result()[1] != stamp:
+                held = None
             loads = held is None
             if held is None:
                 held = self._held[place] = Future()
@@ -152,13 +158,13 @@ class PtFiles:
             mapped = False
             try:
                 entries, mapped = self._load(place)
-                held.set_result(entries)
+                held.set_result((entries, stamp))
             except BaseException as error:
                 held.set_exception(error)
             if not mapped:
                 with self._lock:
                     self._held.pop(place, None)
-        return held.result()
+        return held.result()[0]
 
     def _load(self, place: int) -> tuple[Entries, bool]:
         """The tensors of a file, and whether they are mapped."""
@@ -236,6 +242,11 @@ def file_names(paths: Sequence[str]) -> Array:
         folder = os.path.commonpath([os.path.dirname(path) for path in paths])
         stems = [os.path.splitext(os.path.relpath(path, folder))[0] for path in paths]
     return np.array(stems)
+
+
+def _stamp(path: str) -> Stamp:
+    found = os.stat(path)
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _plain(tensor: torch.Tensor, path: str, entry: str | None) -> torch.Tensor:

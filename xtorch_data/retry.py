@@ -19,6 +19,7 @@ from .redact import words_of
 __all__ = [
     "RETRIES",
     "GivenUp",
+    "answered",
     "given_up",
     "is_transient",
     "pause_before",
@@ -120,6 +121,7 @@ class _Policy:
     retries: int
     note: Callable[[], None]
     what: str
+    timeout: float | None = None
 
 
 _policy: ContextVar[_Policy | None] = ContextVar("policy", default=None)
@@ -130,7 +132,11 @@ class GivenUp(Exception):
 
 
 async def retried(
-    read: Callable[[], Awaitable[T]], retries: int, note: Callable[[], None], what: str
+    read: Callable[[], Awaitable[T]],
+    retries: int,
+    note: Callable[[], None],
+    what: str,
+    timeout: float | None = None,
 ) -> T:
     """What a read gives, tried again if it fails in passing.
 
@@ -144,6 +150,8 @@ async def retried(
         Called before each of these.
     what : str
         What is read, for the log.
+    timeout : float, optional
+        Seconds that `answered` waits inside.
 
     Returns
     -------
@@ -156,7 +164,7 @@ async def retried(
         The error of the last attempt, or the first that will not pass; a note on it says how often
         it was tried.
     """
-    policy = _Policy(retries, note, what)
+    policy = _Policy(retries, note, what, timeout)
     token = _policy.set(policy)
     try:
         return await _attempts(read, policy)
@@ -191,6 +199,22 @@ async def retried_alone(read: Callable[[], Awaitable[T]], what: str) -> T:
         return await _attempts(read, replace(policy, what=f"{what} of {policy.what}"))
     except Exception as error:
         raise GivenUp from error
+
+
+async def answered(request: Awaitable[T]) -> T:
+    """What a request gives, unless it takes longer than the read that it is for allows."""
+    policy = _policy.get()
+    seconds = None if policy is None else policy.timeout
+    try:
+        async with asyncio.timeout(seconds) as waiting:
+            return await request
+    except TimeoutError as error:
+        if not waiting.expired():
+            raise
+        raise TimeoutError(
+            f"no whole answer within {seconds:g} s, which "
+            "xtorch_data.set_options(read_timeout=...) sets"
+        ) from error
 
 
 def given_up(error: GivenUp) -> Exception:

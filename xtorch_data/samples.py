@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from .describe import number_of, shape_of, windows_table
 from .first_samples import given_to_functions
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
+from .options import options
 from .preprocessing import Preprocessor
 from .redact import printable, printable_lines
 from .select import Part, make_part, resolve_parts
@@ -59,6 +60,8 @@ class Samples:
         Function for every block that is read.
     recipe : Recipe
         How samples become a batch.
+    read_timeout : float, optional
+        Seconds until a request to a store counts as failed.
     """
 
     data: xr.Dataset
@@ -69,6 +72,7 @@ class Samples:
     variable_dtypes: Mapping[Hashable, np.dtype[Any]]
     preprocess: Transform | None
     recipe: Recipe
+    read_timeout: float | None = field(default_factory=lambda: options["read_timeout"])
 
     @classmethod
     def of(

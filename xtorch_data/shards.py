@@ -1,9 +1,11 @@
-"""Shards of Zarr arrays in remote stores: their indexes read once, their chunks by byte ranges."""
+"""Shards of Zarr arrays: their indexes read once, their chunks by byte ranges."""
 
 from __future__ import annotations
 
 import asyncio
+import io
 import math
+import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
@@ -30,7 +32,7 @@ GAP_BYTES, MOST_BYTES = 2**15, 2**23
 # Bytes of indexes that are kept in a process, by all arrays together; at least one by each.
 KEPT_BYTES = 2**26
 
-_NOT_THERE = 2**64 - 1
+_NOT_THERE, _FARTHEST = 2**64 - 1, 2**63 - 1
 _CHECKSUM_BYTES = 4
 
 
@@ -72,6 +74,9 @@ class Shards:
     at_end: bool
     has_checksum: bool
     _known: OrderedDict[Place, Index | None] = field(default_factory=OrderedDict)
+    _of_files: OrderedDict[Place, tuple[tuple[int, ...], Index]] = field(
+        default_factory=OrderedDict
+    )
     _asked: dict[tuple[int, Place], asyncio.Future[Index | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -169,6 +174,51 @@ class Shards:
                 raise ValueError("the index of a shard does not have the checksum it should have")
         return np.frombuffer(encoded, "<u8").reshape(*self.counts, 2).astype(np.uint64)
 
+    def index_of_file(self, file: io.FileIO, place: Place) -> Index:
+        """The same of a shard that is a file, on any thread; read again if it is written anew.
+
+        Parameters
+        ----------
+        file : io.FileIO
+            The file, open.
+        place : tuple of int
+            Numbers of one of its chunks.
+        """
+        shard = tuple(n // count for n, count in zip(place, self.counts, strict=True))
+        found = os.fstat(file.fileno())
+        stamp = found.st_ino, found.st_size, found.st_mtime_ns
+        known = self._of_files.get(shard)
+        if known is None or known[0] != stamp:
+            nbytes = self._index_nbytes
+            begin = found.st_size - nbytes if self.at_end else 0
+            encoded = memoryview(os.pread(file.fileno(), nbytes, begin) if begin >= 0 else b"")
+            known = self._of_files[shard] = stamp, self._decoded(encoded)
+            while len(self._of_files) * nbytes * len(_alive) > KEPT_BYTES:
+                try:
+                    self._of_files.popitem(last=False)
+                except KeyError:  # another thread was faster
+                    break
+        return known[1]
+
+    def place(self, index: Index, place: Place) -> tuple[int, int] | None:
+        """Where a chunk begins and ends in its shard; None if it is not there.
+
+        Raises
+        ------
+        ValueError
+            If no file can have anything there.
+        """
+        inside = tuple(n % count for n, count in zip(place, self.counts, strict=True))
+        offset, length = map(int, index[inside])
+        if offset == length == _NOT_THERE:
+            return None
+        if offset + length > _FARTHEST:
+            raise ValueError(
+                f"the index of a shard is damaged: it has chunk {place} at {offset}, of {length} "
+                "bytes"
+            )
+        return offset, offset + length
+
     def extents(
         self, index: Index | None, places: Iterable[Place]
     ) -> tuple[list[Extent], list[Place]]:
@@ -177,12 +227,11 @@ class Shards:
             return [], list(places)
         found, missing = [], []
         for place in places:
-            inside = tuple(n % count for n, count in zip(place, self.counts, strict=True))
-            offset, length = map(int, index[inside])
-            if offset == length == _NOT_THERE:
+            where = self.place(index, place)
+            if where is None:
                 missing.append(place)
             else:
-                found.append((offset, offset + length, place))
+                found.append((*where, place))
         found.sort()
         extents: list[list[tuple[int, int, Place]]] = []
         start = stop = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from concurrent.futures import Executor
@@ -14,17 +15,19 @@ import xarray as xr
 
 from .awaiting import together
 from .declared import UndeclaredError, as_declared
-from .direct import ChunkError
+from .direct import ChunkError, noting_missing
 from .failures import Failure, cause_of, first_failure, read_by_chunks
+from .file_maps import FileMap, maps_of
 from .graphs import Graphs
 from .lazy import decodes_on_the_loop, is_fetched, read_path
+from .options import options
 from .redact import printable, without_secrets
 from .retry import RETRIES, is_transient, retried
 from .sources import layout_of
 from .stats import Recorder
 from .windows import Windows
 
-__all__ = ["ReadError", "Regions", "SourceReader", "concurrent_reads"]
+__all__ = ["ReadError", "Regions", "SourceReader", "concurrent_reads", "require_whole"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,15 @@ class ReadError(RuntimeError):
     """
 
 
+def require_whole(maps: Iterable[FileMap]) -> None:
+    """Raise if a file that is mapped into memory has been cut."""
+    for each in maps:
+        try:
+            each.require_whole()
+        except ValueError as error:
+            raise ReadError(f"could not read: {error}") from error
+
+
 @dataclass(eq=False)
 class SourceReader:
     """Reads variables over their regions, in place.
@@ -79,6 +91,8 @@ class SourceReader:
         Attempts after the first to read what fails in passing.
     skipping : bool
         Whether to go on without what cannot be read, which is an error otherwise.
+    timeout : float, optional
+        Seconds until a request counts as failed.
     failures : list of Failure
         What could not be read so far.
     """
@@ -91,15 +105,25 @@ class SourceReader:
     graphs: Graphs
     retries: int = RETRIES
     skipping: bool = False
+    timeout: float | None = field(default_factory=lambda: options["read_timeout"])
     failures: list[Failure] = field(default_factory=list)
     _blocking: set[Hashable] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self._maps = maps_of(self.dataset.variables.values())
         self._slots = asyncio.Semaphore(concurrent_reads(self.dataset))
+
+    def require_maps(self) -> None:
+        """Raise if a file that a variable in memory is a map of has been cut."""
+        require_whole(self._maps)
+
+    def _note_missing(self, chunks: int) -> None:
+        self.recorder.add(chunks_missing=chunks)
 
     async def on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """What a function returns that would block the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self.executor, function, *args)
+        run = contextvars.copy_context().run
+        return await asyncio.get_running_loop().run_in_executor(self.executor, run, function, *args)
 
     async def read(
         self,
@@ -146,6 +170,7 @@ class SourceReader:
         whole: bool = False,
     ) -> None:
         async def read(part: xr.Variable) -> None:
+            noting_missing.set(self._note_missing)
             if name not in self._blocking and not decodes_on_the_loop(part):
                 try:
                     await part.load_async()
@@ -260,4 +285,8 @@ class SourceReader:
             f"{printable(dim)}={part.start}:{part.stop}" for dim, part in region.items()
         )
         what = f"{', '.join(repr(name) for name in names)} at isel({where}) from {self.origin}"
-        await retried(load, self.retries, lambda: self.recorder.add(retries=1), what)
+
+        def note() -> None:
+            self.recorder.add(retries=1)
+
+        await retried(load, self.retries, note, what, self.timeout)

@@ -63,6 +63,9 @@ class Stats:
     skipped, repeated : int
         With ``on_error="skip"``, samples left out because they touch what could not be read, and
         samples handed out once more for batches of which nothing was left.
+    chunks_missing : int
+        Chunks that are not in their store, which gives them the fill value; of what is read
+        directly alone, as `paths` has it: others do not tell. Counted each time they are asked for.
     failures : tuple of Failure
         What could not be read.
     paths : mapping of str to int
@@ -89,6 +92,7 @@ class Stats:
     retries: int = 0
     skipped: int = 0
     repeated: int = 0
+    chunks_missing: int = 0
     failures: tuple[Failure, ...] = ()
     paths: Mapping[str, int] = field(default_factory=dict)
 
@@ -134,13 +138,16 @@ class Stats:
         blocks = number_of(self.blocks_read, "block")
         batches = number_of(self.batches, "batch", "batches")
         cached = f" and {self.blocks_cached} from the cache" if self.blocks_cached else ""
+        missing = ""
+        if self.chunks_missing:
+            missing = f", {number_of(self.chunks_missing, 'chunk')} not there (fill values)"
         retries = f", {number_of(self.retries, 'read')} tried again" if self.retries else ""
         return (
             f"epoch {self.epoch}: {number_of(self.samples, 'sample')} in {batches}, "
             f"{self.seconds:.2f} s ({rate:,.0f} samples/s), limited by {self.limited_by}\n"
             f"  {stages}\n"
             f"  {blocks} ({self.bytes_read / 1e6:,.1f} MB) read{cached}, "
-            f"{self.bytes_gathered / 1e6:,.1f} MB gathered{retries}\n"
+            f"{self.bytes_gathered / 1e6:,.1f} MB gathered{retries}{missing}\n"
             f"  {', '.join(f'{count} {path}' for path, count in self.paths.items())}"
         )
 
@@ -221,6 +228,7 @@ class Recorder:
             retries=int(sums.get("retries", 0)),
             skipped=int(sums.get("skipped", 0)),
             repeated=int(sums.get("repeated", 0)),
+            chunks_missing=int(sums.get("chunks_missing", 0)),
             failures=failures,
             paths={path: int(sums[path]) for path in PATHS if path in sums},
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -28,6 +29,15 @@ from .source_reader import SourceReader
 from .stats import Recorder
 
 __all__ = ["Stream"]
+
+
+# Places all over an epoch's line.
+SPREAD = 64
+
+
+def _spread(samples: int) -> list[Interval]:
+    places = sorted({place * samples // SPREAD for place in range(SPREAD)})
+    return [(place, place + 1) for place in places if place < samples]
 
 
 class Stream:
@@ -129,6 +139,9 @@ class Stream:
         )
         return run(
             plan.stages(epoch, intervals),
+            lambda: itertools.chain(
+                plan.stages(epoch, intervals), plan.stages(epoch, _spread(plan.samples))
+            ),
             plan.batch_sizes(intervals),
             lambda threads: Reader(
                 SourceReader(
@@ -140,6 +153,7 @@ class Stream:
                     graphs=Graphs(threads.dask, threads.work),
                     retries=self._retries,
                     skipping=self._skipping,
+                    timeout=samples.read_timeout,
                 ),
                 samples.preprocessor(self.data, epoch, recorder),
                 self._disk,

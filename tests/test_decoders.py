@@ -1,0 +1,151 @@
+"""Decoders of chunks, given what no encoder has made."""
+
+import bz2
+import gzip
+import lzma
+import subprocess
+import sys
+import tracemalloc
+import zlib
+
+import google_crc32c
+import numcodecs
+import numcodecs.zstd
+import numpy as np
+import pytest
+import zarr.codecs
+
+from xtorch_data.decoders import decoder_of
+
+NBYTES, BOMB = 2_000, 2**26
+
+
+def streamed(begin):
+    stream = begin()
+    parts = [stream.compress(bytes(2**20)) for _ in range(BOMB >> 20)]
+    return b"".join([*parts, stream.flush()])
+
+
+def zstd_without_size(size=b"", descriptor=0):
+    """A frame of zeros in blocks that repeat a byte, which says nothing of its size, or a lie."""
+    most = 2**17
+    blocks = BOMB // most
+    headers = [(most << 3) | (1 << 1) | (place == blocks - 1) for place in range(blocks)]
+    body = b"".join(header.to_bytes(3, "little") + b"\0" for header in headers)
+    return b"\x28\xb5\x2f\xfd" + bytes([descriptor, 7 << 3]) + size + body
+
+
+LZMA = numcodecs.LZMA(preset=0)
+ZEROS = bytes(BOMB)
+BOMBS = {
+    "gzip": (zarr.codecs.GzipCodec(), lambda: streamed(lambda: zlib.compressobj(9, wbits=31))),
+    "gzip in members": (
+        numcodecs.GZip(),
+        lambda: gzip.compress(bytes(NBYTES)) + gzip.compress(ZEROS),
+    ),
+    "zlib": (numcodecs.Zlib(), lambda: zlib.compress(ZEROS)),
+    "bz2": (numcodecs.BZ2(), lambda: bz2.compress(ZEROS)),
+    "lzma": (LZMA, lambda: lzma.compress(ZEROS, preset=0)),
+    "zstd": (numcodecs.Zstd(), lambda: numcodecs.zstd.compress(ZEROS)),
+    "zstd without a size": (zarr.codecs.ZstdCodec(), zstd_without_size),
+    "zstd that lies": (
+        zarr.codecs.ZstdCodec(),
+        lambda: zstd_without_size(NBYTES.to_bytes(4, "little"), 2 << 6),
+    ),
+    "zstd in frames": (
+        numcodecs.Zstd(),
+        lambda: numcodecs.zstd.compress(bytes(NBYTES)) + numcodecs.zstd.compress(ZEROS),
+    ),
+    "blosc": (zarr.codecs.BloscCodec(), lambda: numcodecs.Blosc().encode(ZEROS)),
+    "lz4": (numcodecs.LZ4(), lambda: numcodecs.LZ4().encode(ZEROS)),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+@pytest.mark.parametrize("checksum", [False, True])
+def test_no_more_is_decoded_than_a_chunk_holds(kind, checksum):
+    codec, encode = BOMBS[kind]
+    encoded = encode()
+    codecs = [codec, zarr.codecs.Crc32cCodec()] if checksum else [codec]
+    if checksum:
+        encoded += google_crc32c.value(encoded).to_bytes(4, "little")
+    out = np.empty(NBYTES // 4, "f4")
+    decode = decoder_of(codecs, out.dtype)
+    tracemalloc.start()
+    try:
+        with pytest.raises((ValueError, RuntimeError, OSError)):
+            decode(encoded, out)
+        assert tracemalloc.get_traced_memory()[1] < 2**22 + 2 * len(encoded)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        numcodecs.BZ2(),
+        LZMA,
+        numcodecs.LZMA(lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "preset": 1}]),
+        numcodecs.GZip(),
+    ],
+)
+def test_what_was_encoded_is_decoded_also_in_parts(codec):
+    values = np.random.default_rng(0).integers(0, 9, 500).astype("f4")
+    encoded = bytes(codec.encode(values))
+    out = np.empty_like(values)
+    decode = decoder_of([codec], values.dtype)
+    decode(memoryview(encoded), out)
+    np.testing.assert_array_equal(out, values)
+    for cut in (encoded[:-1], encoded[: len(encoded) // 2], b""):
+        if getattr(codec, "format", None) != lzma.FORMAT_RAW or len(cut) < len(encoded) - 1:
+            with pytest.raises((ValueError, OSError, EOFError, zlib.error, lzma.LZMAError)):
+                decode(cut, out)
+    if isinstance(codec, numcodecs.GZip):
+        half = values.nbytes // 2
+        data = values.tobytes()
+        decode(gzip.compress(data[:half]) + gzip.compress(data[half:]) + bytes(9), out)
+        np.testing.assert_array_equal(out, values)
+        with pytest.raises(ValueError, match="instead of 2000"):
+            decode(gzip.compress(data[:half]), out)
+
+
+FUZZ = """
+import random, sys
+import numcodecs, numpy as np, zarr.codecs
+from xtorch_data.decoders import decoder_of
+
+values = np.random.default_rng(0).normal(size=600).astype("f4")
+encoders = [numcodecs.Blosc(name, shuffle=shuffle) for name in numcodecs.blosc.list_compressors()
+            for shuffle in (0, 1, 2)]
+encoders += [numcodecs.Zstd(), numcodecs.LZ4(), numcodecs.GZip(), numcodecs.BZ2(),
+             numcodecs.LZMA(preset=0)]
+rng, ends = random.Random(7), {"values": 0, "errors": 0}
+for codec in encoders:
+    decode = decoder_of([codec], values.dtype)
+    for data in (values, np.zeros_like(values), np.round(values)):
+        encoded = bytes(codec.encode(data))
+        for attempt in range(12):
+            damaged = bytearray(encoded)
+            for _ in range(rng.choice([1, 1, 2, 8])):
+                within = rng.choice([20, len(damaged)])  # the header, too
+                damaged[rng.randrange(min(within, len(damaged)))] ^= 1 << rng.randrange(8)
+            if attempt % 4 == 3:
+                del damaged[rng.randrange(len(damaged)):]
+            guarded = np.full(values.size + 2000, 7, "f4")
+            try:
+                decode(memoryview(damaged), guarded[1000:-1000])
+                ends["values"] += 1
+            except Exception as error:
+                assert not isinstance(error, MemoryError), codec
+                ends["errors"] += 1
+            assert (guarded[:1000] == 7).all() and (guarded[-1000:] == 7).all(), codec
+print(ends)
+"""
+
+
+def test_flipped_bits_and_cuts_are_values_or_errors_and_write_nowhere_else():
+    done = subprocess.run(
+        [sys.executable, "-c", FUZZ], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "errors" in done.stdout
