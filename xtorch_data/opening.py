@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import unicodedata
@@ -12,7 +11,6 @@ from typing import Any
 
 import xarray as xr
 import zarr
-from zarr.storage import ObjectStore
 
 from .codecs import FAST_PIPELINE
 from .metadata import malformed, require_all
@@ -70,10 +68,7 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     kwargs.setdefault("chunks", None)
     if isinstance(store, str) and store.startswith(("s3://", "s3a://")):
         kwargs["storage_options"] = _with_connections(kwargs.get("storage_options") or {})
-    # zarrs would open what obstore reads once more, with connections of its own in each process.
-    is_obstore = isinstance(store, ObjectStore)
-    pipeline = contextlib.nullcontext() if is_obstore else _fast_pipeline
-    with pipeline:
+    with _fast_pipeline:
         try:
             with hiding_secrets():
                 return _opened(store, kwargs)
