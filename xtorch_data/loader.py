@@ -25,7 +25,8 @@ from .map_dataset import MapDataset
 from .orders import Order, Shuffled, numbers_behind, require_there
 from .resume import Position
 from .shared import forget_ended
-from .topology import current_topology, shared_integers
+from .topology import current_topology
+from .unnamed import SharedIntegers
 from .workers import batches_of_workers
 
 __all__ = ["DataLoader"]
@@ -48,14 +49,15 @@ def _fetched(samples: Fetched) -> Batch:
 class _TellEpoch:
     """Tells a worker's dataset the epoch: a number, or memory in which the parent writes it."""
 
-    def __init__(self, epoch: int | torch.Tensor, also: Any) -> None:
+    def __init__(self, epoch: int | SharedIntegers, also: Any) -> None:
         self.epoch = epoch
         self.also = also
 
     def __call__(self, worker: int) -> None:
         info = torch.utils.data.get_worker_info()
         assert info is not None
-        _ours(info.dataset).tell_epoch(self.epoch)
+        told = self.epoch
+        _ours(info.dataset).tell_epoch(told if isinstance(told, int) else told.values)
         if self.also is not None:
             self.also(worker)
 
@@ -179,7 +181,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         self.memory_format, self.device_transform = memory_format, device_transform
         if self._feed is not None and self._feed.pins:
             kwargs.setdefault("pin_memory", True)
-        self._epoch = shared_integers(1)
+        self._epoch: SharedIntegers | None = None  # of persistent workers
         self._user_init_fn: Any = None
         self._position = Position()
         self._order: Order | None = None
@@ -259,10 +261,12 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         else:
             epoch = dataset.begin_epoch()
         if self.num_workers:
-            self._epoch[0] = epoch
             # Workers that live on look into shared memory; others are told once, so that an
             # iterator begun before they are up does not change it.
-            told = self._epoch if self.persistent_workers else epoch
+            told: int | SharedIntegers = epoch
+            if self.persistent_workers:
+                told = self._epoch = self._epoch or SharedIntegers(1)
+                told.values[0] = epoch
             if not isinstance(self.worker_init_fn, _TellEpoch):  # Lightning sets it late
                 self._user_init_fn = self.worker_init_fn
             self.worker_init_fn = _TellEpoch(told, self._user_init_fn)
@@ -473,4 +477,4 @@ def _worker_seed(dataset: IterableDataset | MapDataset, epoch: int) -> int:
 def _preload(context: Any) -> None:
     """Let the fork server import this package once, instead of every worker."""
     if context is not None and context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(["__main__", "xtorch_data.loader"])
+        context.set_forkserver_preload(["__main__", "xtorch_data.fork_server"])
