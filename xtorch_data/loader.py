@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Literal, cast
@@ -25,9 +23,15 @@ from .map_dataset import MapDataset
 from .orders import Order, Shuffled, numbers_behind, require_there
 from .resume import Position
 from .shared import forget_ended
+from .sendable import require_sendable
 from .topology import current_topology
 from .unnamed import SharedIntegers
-from .workers import batches_of_workers
+from .workers import (
+    batches_of_workers,
+    leave_interrupts_to_the_main_process,
+    sendable_errors,
+    started,
+)
 
 __all__ = ["DataLoader"]
 
@@ -56,10 +60,12 @@ class _TellEpoch:
     def __call__(self, worker: int) -> None:
         info = torch.utils.data.get_worker_info()
         assert info is not None
+        leave_interrupts_to_the_main_process()
         told = self.epoch
         _ours(info.dataset).tell_epoch(told if isinstance(told, int) else told.values)
         if self.also is not None:
-            self.also(worker)
+            with sendable_errors():
+                self.also(worker)
 
 
 class DataLoader(torch.utils.data.DataLoader[Batch]):
@@ -200,7 +206,9 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             self._order = Order(self.batch_sampler, dataset)
         if num_workers:
             _preload(self.multiprocessing_context)
-            self._require_picklable()
+            if not self._forks():
+                samples = _ours(dataset)
+                require_sendable(dataset, samples.functions(), samples.data, worker_init_fn)
 
     def __repr__(self) -> str:
         dataset = _ours(self.dataset)
@@ -220,24 +228,6 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         if isinstance(self.dataset, torch.utils.data.Subset):
             facts = [("subset", number_of(len(self.dataset), "sample")), *facts]
         return _ours(self.dataset).page("DataLoader", repr(self), facts)
-
-    def _require_picklable(self) -> None:
-        """Raise if a function of the user cannot be sent to workers that are started afresh."""
-        context = self.multiprocessing_context
-        if context is not None and context.get_start_method() == "fork":
-            return
-        for transform in _ours(self.dataset).functions():
-            try:
-                pickle.dumps(transform.function)
-                if getattr(transform.function, "__module__", None) == "__main__":
-                    if not hasattr(sys.modules["__main__"], "__file__"):
-                        raise TypeError("it was typed at a prompt or in a notebook")
-            except Exception as error:
-                raise TypeError(
-                    f"{transform.argument} cannot be sent to worker processes ({error}): define it "
-                    "at the top level of a module that can be imported, not inside a function or "
-                    "as a lambda, or use num_workers=0"
-                ) from error
 
     @property
     def _index_sampler(self) -> Any:
@@ -287,7 +277,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         """The batches of an epoch, loaded ahead and moved to the device."""
         if self.num_workers:
             with torch.device("cpu"):  # where torch draws their seed, whatever the default
-                batches = batches_of_workers(super().__iter__())
+                batches = batches_of_workers(started(super().__iter__, self._forks()))
         elif isinstance(dataset, MapDataset):
             batches = self._ahead(dataset, epoch)
         elif self._feed is not None:
@@ -297,6 +287,10 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             if self._pins():
                 batches = _pinned(batches)
         return batches if self._feed is None else self._feed.moved(batches)
+
+    def _forks(self) -> bool:
+        context = self.multiprocessing_context
+        return context is not None and context.get_start_method() == "fork"
 
     def _pins(self) -> bool:
         return self.pin_memory and torch.accelerator.is_available()

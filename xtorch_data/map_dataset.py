@@ -26,6 +26,7 @@ from .fetch import Fetched, Fetcher
 from .forked import let_forks_wait_for_reads, make_safe
 from .labels import LabelledWindows
 from .plan import Plan
+from .orphans import Watch
 from .plots import WindowPlots
 from .retry import RETRIES
 from .samples import Samples
@@ -34,6 +35,7 @@ from .shown import Shown
 from .stats import Recorder
 from .transforms import Transform
 from .windows import Windows
+from .workers import sendable_errors
 
 __all__ = ["MapDataset"]
 
@@ -133,7 +135,7 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 
     _for_loaders = frozenset(
         {
-            "functions", "page", "recorder", "require_batches", "sample_nbytes", "tell_epoch",
+            "data", "functions", "page", "recorder", "require_batches", "sample_nbytes", "tell_epoch",
             "with_windows",
         }
     )  # fmt: skip
@@ -197,6 +199,7 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         self._samples, self._plan = samples, plan
         self._epoch: int | torch.Tensor = 0
         self._shares_memory = False
+        self._watch = Watch()
         self._reading: tuple[int, Fetcher, Buffers] | None = None
         self._process = os.getpid()
         self._lock = threading.Lock()
@@ -283,6 +286,11 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         """The functions of the user."""
         return self._samples.functions()
 
+    @property
+    def data(self) -> xr.Dataset:
+        """What is read."""
+        return self._samples.data
+
     def require_batches(self, batch_size: int) -> None:
         """Raise ValueError if samples differ in size, so that they do not fit into batches.
 
@@ -355,7 +363,8 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[tuple[torch.Tensor, ...]]:
         """Some samples, fetched together, as torch's loader asks for them."""
-        return Fetched(self.fetch(indices)) if len(indices) else []
+        with sendable_errors():
+            return Fetched(self.fetch(indices)) if len(indices) else []
 
     def _fetch_with(self, epoch: int | None = None) -> tuple[Fetcher, Buffers]:
         """What reads in this process, begun when it is first needed."""

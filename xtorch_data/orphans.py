@@ -15,12 +15,15 @@ import stat
 import threading
 import time
 from multiprocessing import connection, forkserver, resource_sharer, util
+from multiprocessing.context import get_spawning_popen
 from typing import Any
 
 import torch.utils.data
 
-__all__ = ["clean_up_after_fork_server", "is_there"]
+__all__ = ["Watch", "clean_up_after_fork_server", "is_there"]
 
+# Until what is sent to a process has been read.
+_STARTING_SECONDS = 600.0
 # For a worker to begin to work, after which it is known to be one, and to clean up.
 _GRACE_SECONDS = 10.0
 # Between two looks, where the system cannot tell of an end.
@@ -38,18 +41,37 @@ def is_there(process: int) -> bool:
     return True
 
 
-def _begin(_: Any) -> None:
-    """Watch over this process, which has just been started by `multiprocessing`."""
-    parent = multiprocessing.parent_process()
-    if parent is None or not multiprocessing.current_process().daemon:  # loaders start daemons
-        return
-    threading.Thread(
-        target=_end_with, args=(parent,), name="xtorch_data-orphans", daemon=True
-    ).start()
+class Watch:
+    """What is sent with a dataset to a process that is started: there, it begins to watch."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_begin, (None,)) if get_spawning_popen() is not None else (Watch, ())
 
 
-# In a fork, and in a process started afresh once what is sent to it has imported this module.
+def _begin(_: Any) -> Watch:
+    """Watch over this process, if it has been started by `multiprocessing`."""
+    known = multiprocessing.parent_process() is not None
+    if known and not multiprocessing.current_process().daemon:  # as those are that loaders start
+        return Watch()
+    if _watched[-1:] != [os.getpid()]:
+        _watched.append(os.getpid())
+        threading.Thread(target=_watch, name="xtorch_data-orphans", daemon=True).start()
+    return Watch()
+
+
+_watched: list[int] = []  # this process, in the end, if it is
+# In a fork, also of the fork server. A process that is spawned comes here by what is sent to it.
 util.register_after_fork(_begin, _begin)
+
+
+def _watch() -> None:
+    deadline = time.monotonic() + _STARTING_SECONDS
+    while (parent := multiprocessing.parent_process()) is None:  # what is sent is still read
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
+    if multiprocessing.current_process().daemon:
+        _end_with(parent)
 
 
 def _end_with(parent: Any) -> None:

@@ -13,6 +13,7 @@ import torch
 import torch.distributed
 import torch.utils.data
 
+from .orphans import Watch
 from .unnamed import SharedIntegers
 
 __all__ = ["EpochCounter", "Topology", "as_topology", "current_topology"]
@@ -108,6 +109,7 @@ class EpochCounter:
         self._start = start
         self._home = os.getpid()
         self._shared = SharedIntegers(self._ROWS * (self._TAKEN + self._WORKERS))
+        self._watch = Watch()
         self._iterations: dict[int, int] = {}
         self._told: torch.Tensor | int | None = None
         self._rest: int | None = None  # the epoch that the next iteration in a worker goes on with
