@@ -1,5 +1,8 @@
 """Settings of the property tests and the fixtures that several modules share."""
 
+import contextlib
+import gc
+import glob
 import multiprocessing
 import os
 import signal
@@ -12,6 +15,7 @@ from types import SimpleNamespace
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
+import psutil
 import pytest
 import torch.utils.data
 from strategies import EXAMPLES
@@ -45,6 +49,27 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_collection_modifyitems(items):
     """Slow tests first, so that no process is left with one when the others have ended."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_workers_left():
+    """Fail if the suite leaves a loader's worker behind, or shared memory of torch."""
+    yield
+    deadline = time.monotonic() + 10.0
+    while left := _left_of_loaders():
+        gc.collect()
+        if time.monotonic() > deadline:
+            pytest.fail(f"left behind: {left}")
+        time.sleep(0.05)
+
+
+def _left_of_loaders():
+    left = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "pt_data_worker":  # as torch calls them
+                left.append(process)
+    return left + glob.glob(f"/dev/shm/torch_{os.getpid()}_*")
 
 
 @pytest.fixture
