@@ -1,7 +1,6 @@
 """What a batch can do: unpack, name its parts, travel, move, and go back to xarray."""
 
 import copy
-import copy
 import pickle
 from multiprocessing.reduction import ForkingPickler
 

@@ -170,8 +170,8 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
 
     _for_loaders = frozenset(
         {
-            "batches_of", "begin_epoch", "counted", "data", "functions", "page", "streaming", "tell_epoch",
-            "with_windows",
+            "batches_of", "begin_epoch", "counted", "data", "functions", "page", "streaming",
+            "tell_epoch", "with_windows",
         }
     )  # fmt: skip
 

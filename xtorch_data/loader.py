@@ -22,8 +22,8 @@ from .jobs import Lookahead
 from .map_dataset import MapDataset
 from .orders import Order, Shuffled, numbers_behind, require_there
 from .resume import Position
-from .shared import forget_ended
 from .sendable import require_sendable
+from .shared import forget_ended
 from .topology import current_topology
 from .unnamed import SharedIntegers
 from .workers import (

@@ -25,8 +25,8 @@ from .disk_cells import OnDisk
 from .fetch import Fetched, Fetcher
 from .forked import let_forks_wait_for_reads, make_safe
 from .labels import LabelledWindows
-from .plan import Plan
 from .orphans import Watch
+from .plan import Plan
 from .plots import WindowPlots
 from .retry import RETRIES
 from .samples import Samples
@@ -135,8 +135,8 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 
     _for_loaders = frozenset(
         {
-            "data", "functions", "page", "recorder", "require_batches", "sample_nbytes", "tell_epoch",
-            "with_windows",
+            "data", "functions", "page", "recorder", "require_batches", "sample_nbytes",
+            "tell_epoch", "with_windows",
         }
     )  # fmt: skip
 

@@ -90,7 +90,8 @@ def _end_with(parent: Any) -> None:
 
 def _wait_for_end(parent: Any) -> None:
     """Wait until a process has ended, also if others have inherited its end of a pipe."""
-    sentinels, timeout = [parent.sentinel], _LOOK_SECONDS
+    sentinels: list[int] = [parent.sentinel]
+    timeout: float | None = _LOOK_SECONDS
     if hasattr(os, "pidfd_open"):
         try:
             sentinels.append(os.pidfd_open(parent.pid))
@@ -118,7 +119,7 @@ def _clean_up() -> None:
 
 
 def _fork_server(name: str) -> Any:
-    return getattr(forkserver._forkserver, name, None)  # type: ignore[attr-defined]
+    return getattr(forkserver._forkserver, name, None)
 
 
 def _remove_server_socket(seconds: float) -> None:

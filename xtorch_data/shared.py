@@ -183,8 +183,8 @@ class _Loan:
         arena = slot.arena
         memory: Any = None
         if not arena.known:  # else torch sends its file
-            unnamed = isinstance(arena.memory, UnnamedMemory)
-            memory = arena.memory.address() if unnamed else arena.memory
+            memory = arena.memory
+            memory = memory.address() if isinstance(memory, UnnamedMemory) else memory
         arena.known = True
         return _receive, (
             slot.buffers.sender,

@@ -207,7 +207,7 @@ class EpochCounter:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._shared is None:
-            self.__init__(self._start)  # type: ignore[misc]
+            self.__init__(self._start)
 
 
 def _main_process() -> int:

@@ -152,7 +152,7 @@ def sendable_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        kind = type(error)
+        kind: Any = type(error)
         try:
             pickle.dumps(kind)
             if getattr(kind, "message", None):  # which torch takes for the name of an argument
@@ -186,10 +186,9 @@ def batches_of_workers(batches: Any) -> Generator[Batch, None, None]:
             raise  # the error of a worker that lives
         how = _end_of_a_worker(batches._workers)
         if how is None:
-            advice = _advice(error) if isinstance(error, OSError) else None
-            if advice is None:
-                raise
-            raise OSError(error.errno, advice) from error
+            if isinstance(error, OSError) and (advice := _advice(error)) is not None:
+                raise OSError(error.errno, advice) from error
+            raise
         raise RuntimeError(how) from error
 
 
