@@ -1,5 +1,8 @@
 """Settings of the property tests and the fixtures that several modules share."""
 
+import contextlib
+import gc
+import glob
 import multiprocessing
 import os
 import signal
@@ -12,6 +15,7 @@ from types import SimpleNamespace
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
+import psutil
 import pytest
 import torch.utils.data
 from strategies import EXAMPLES
@@ -35,7 +39,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 # The fork server, which is started by whoever needs it first, imports torch once for all tests.
-multiprocessing.set_forkserver_preload(["xtorch_data.loader"])
+multiprocessing.set_forkserver_preload(["xtorch_data.fork_server"])
 
 # Started in the background, shells let interrupts be ignored, also in whatever tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -55,6 +59,27 @@ def pytest_collection_modifyitems(items):
         if not INTEGRATION.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("integration")
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_workers_left():
+    """Fail if the suite leaves a loader's worker behind, or shared memory of torch."""
+    yield
+    deadline = time.monotonic() + 10.0
+    while left := _left_of_loaders():
+        gc.collect()
+        if time.monotonic() > deadline:
+            pytest.fail(f"left behind: {left}")
+        time.sleep(0.05)
+
+
+def _left_of_loaders():
+    left = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "pt_data_worker":  # as torch calls them
+                left.append(process)
+    return left + glob.glob(f"/dev/shm/torch_{os.getpid()}_*")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -152,6 +153,25 @@ def assert_same(batch, other):
 
 def test_a_pickled_batch_keeps_its_labels(batch):
     assert_same(batch, pickle.loads(pickle.dumps(batch)))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    "u1 u2 u4 u8 i1 i2 i4 i8 f2 f4 f8 ? c8 c16 bfloat16".split(),
+)
+def test_batches_of_every_dtype_can_be_copied_and_sent(dtype):
+    special = {"dtype": torch.bfloat16} if dtype == "bfloat16" else {}
+    values = np.array([0, 1, 2**7, 255]).astype("f4" if special else dtype)
+    ds = xr.Dataset({"a": ("time", values)})
+    (batch,) = xtd.IterableDataset(ds, {"time": 4}, **special)
+    for found in (
+        pickle.loads(pickle.dumps(batch)),
+        copy.deepcopy(batch),
+        ForkingPickler.loads(ForkingPickler.dumps(batch)),
+    ):
+        assert found.x.dtype == batch.x.dtype
+        np.testing.assert_array_equal(found.to_xarray()["a"], values[None])
+    assert batch.x.dtype == found.x.dtype  # it is left as it was
 
 
 def test_a_pickled_batch_has_its_labels_in_another_process_too(tmp_path, batch):

@@ -262,6 +262,41 @@ def _fail(sample):
     raise OSError("no space left")
 
 
+class OfMessage(Exception):
+    message = "one that torch would give an argument of this name"
+
+
+def _fail_with(kind):
+    class Local(Exception):
+        pass
+
+    class TakesTwo(Exception):
+        def __init__(self, one, two):
+            super().__init__(one, two)
+
+    def fail(sample):
+        if kind == "local":
+            raise Local("broken")
+        raise TakesTwo("broken", 2) if kind == "two" else OfMessage("broken")
+
+    return fail
+
+
+@pytest.mark.parametrize("kind", ["local", "two", "message"])
+@pytest.mark.parametrize("how", ["stream", "samples", "plain"])
+def test_an_error_that_cannot_be_sent_is_told_and_the_loader_goes_on(kind, how):
+    """If its class cannot be pickled, torch's worker sends nothing, which is waited for."""
+    options = {"num_workers": 1, "multiprocessing_context": "fork", "timeout": 60}
+    if how == "stream":
+        loader = xtd.DataLoader(make(transform=_fail_with(kind)), **options)
+    else:
+        samples = xtd.MapDataset(make().data, {"time": 4}, transform=_fail_with(kind))
+        loader = (torch.utils.data if how == "plain" else xtd).DataLoader(samples, **options)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"(?s)in DataLoader worker.*in fail.*broken"):
+            list(loader)
+
+
 @pytest.mark.parametrize(
     ("start_method", "exitcode", "told"),
     [("forkserver", 1, True), ("spawn", 1, True), ("fork", 1, False), ("spawn", 3, False)],

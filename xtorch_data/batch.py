@@ -27,6 +27,8 @@ __all__ = ["Batch"]
 ATTRIBUTES = ("index", "skipped")
 # Dims of the tensors that these are for.
 DIMS_OF_FORMAT = {torch.channels_last: 4, torch.channels_last_3d: 5}
+# Of these, torch's tensors cannot be pickled (2.13): they go as integers of the same size.
+UNSIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 # Sample numbers that are listed.
 SHOWN_NUMBERS = 12
 
@@ -63,6 +65,18 @@ class Batch:
         self.skipped = tuple(skipped)
         # Of a batch that is made on a device: what to wait for before it is used.
         self._arrival: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        parts = {
+            name: (part.view(UNSIGNED[part.dtype]), part.dtype) if part.dtype in UNSIGNED else part
+            for name, part in self._parts.items()
+        }
+        return {**self.__dict__, "_parts": parts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for name, part in state["_parts"].items():
+            self._parts[name] = part[0].view(part[1]) if isinstance(part, tuple) else part
 
     def __getattr__(self, name: str) -> torch.Tensor:
         parts = self.__dict__.get("_parts", {})

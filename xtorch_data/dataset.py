@@ -47,6 +47,7 @@ from .stream import Stream
 from .topology import EpochCounter, Topology
 from .transforms import Transform
 from .windows import Windows
+from .workers import sent
 
 __all__ = ["IterableDataset"]
 
@@ -169,8 +170,8 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
 
     _for_loaders = frozenset(
         {
-            "batches_of", "begin_epoch", "counted", "functions", "page", "streaming", "tell_epoch",
-            "with_windows",
+            "batches_of", "begin_epoch", "counted", "data", "functions", "page", "streaming",
+            "tell_epoch", "with_windows",
         }
     )  # fmt: skip
 
@@ -534,6 +535,11 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         """
         self._epochs.tell(epoch)
 
+    @property
+    def data(self) -> xr.Dataset:
+        """What is read."""
+        return self._samples.data
+
     # Iteration.
 
     def __getitem__(self, index: Any) -> Any:
@@ -551,7 +557,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         epoch = self._epochs.claim_in_worker(info)
         taken, self._taken = self._taken, 0
         self._position.begin(epoch, taken)
-        batches = self._iterate(epoch, info.id, info.num_workers, taken)
+        batches = sent(self._iterate(epoch, info.id, info.num_workers, taken))
         return self._position.counted(epoch, batches, taken)
 
     def _part(self) -> Part | None:

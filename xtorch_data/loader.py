@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Literal, cast
@@ -24,11 +22,17 @@ from .fetch import Fetched
 from .jobs import Lookahead
 from .map_dataset import MapDataset
 from .orders import Order, Shuffled, numbers_behind, require_there
-from .redact import printable
 from .resume import Position
+from .sendable import require_sendable
 from .shared import forget_ended
-from .topology import current_topology, shared_integers
-from .workers import batches_of_workers
+from .topology import current_topology
+from .unnamed import SharedIntegers
+from .workers import (
+    batches_of_workers,
+    leave_interrupts_to_the_main_process,
+    sendable_errors,
+    started,
+)
 
 __all__ = ["DataLoader"]
 
@@ -50,16 +54,19 @@ def _fetched(samples: Fetched) -> Batch:
 class _TellEpoch:
     """Tells a worker's dataset the epoch: a number, or memory in which the parent writes it."""
 
-    def __init__(self, epoch: int | torch.Tensor, also: Any) -> None:
+    def __init__(self, epoch: int | SharedIntegers, also: Any) -> None:
         self.epoch = epoch
         self.also = also
 
     def __call__(self, worker: int) -> None:
         info = torch.utils.data.get_worker_info()
         assert info is not None
-        _ours(info.dataset).tell_epoch(self.epoch)
+        leave_interrupts_to_the_main_process()
+        told = self.epoch
+        _ours(info.dataset).tell_epoch(told if isinstance(told, int) else told.values)
         if self.also is not None:
-            self.also(worker)
+            with sendable_errors():
+                self.also(worker)
 
 
 class DataLoader(torch.utils.data.DataLoader[Batch]):
@@ -181,7 +188,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         self.memory_format, self.device_transform = memory_format, device_transform
         if self._feed is not None and self._feed.pins:
             kwargs.setdefault("pin_memory", True)
-        self._epoch = shared_integers(1)
+        self._epoch: SharedIntegers | None = None  # of persistent workers
         self._user_init_fn: Any = None
         self._position = Position()
         self._times_set = 0  # the epoch of a MapDataset, before the latest pass
@@ -201,7 +208,9 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             self._order = Order(self.batch_sampler, dataset)
         if num_workers:
             _preload(self.multiprocessing_context)
-            self._require_picklable()
+            if not self._forks():
+                samples = _ours(dataset)
+                require_sendable(dataset, samples.functions(), samples.data, worker_init_fn)
 
     def __repr__(self) -> str:
         dataset = _ours(self.dataset)
@@ -221,24 +230,6 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         if isinstance(self.dataset, torch.utils.data.Subset):
             facts = [("subset", number_of(len(self.dataset), "sample")), *facts]
         return _ours(self.dataset).page("DataLoader", repr(self), facts)
-
-    def _require_picklable(self) -> None:
-        """Raise if a function of the user cannot be sent to workers that are started afresh."""
-        context = self.multiprocessing_context
-        if context is not None and context.get_start_method() == "fork":
-            return
-        for transform in _ours(self.dataset).functions():
-            try:
-                pickle.dumps(transform.function)
-                if getattr(transform.function, "__module__", None) == "__main__":
-                    if not hasattr(sys.modules["__main__"], "__file__"):
-                        raise TypeError("it was typed at a prompt or in a notebook")
-            except Exception as error:
-                raise TypeError(
-                    f"{transform.argument} cannot be sent to worker processes "
-                    f"({printable(error)}): define it at the top level of a module that can be "
-                    "imported, not inside a function or as a lambda, or use num_workers=0"
-                ) from error
 
     @property
     def _index_sampler(self) -> Any:
@@ -263,10 +254,12 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         else:
             epoch = dataset.begin_epoch()
         if self.num_workers:
-            self._epoch[0] = epoch
             # Workers that live on look into shared memory; others are told once, so that an
             # iterator begun before they are up does not change it.
-            told = self._epoch if self.persistent_workers else epoch
+            told: int | SharedIntegers = epoch
+            if self.persistent_workers:
+                told = self._epoch = self._epoch or SharedIntegers(1)
+                told.values[0] = epoch
             if not isinstance(self.worker_init_fn, _TellEpoch):  # Lightning sets it late
                 self._user_init_fn = self.worker_init_fn
             self.worker_init_fn = _TellEpoch(told, self._user_init_fn)
@@ -287,7 +280,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         """The batches of an epoch, loaded ahead and moved to the device."""
         if self.num_workers:
             with torch.device("cpu"):  # where torch draws their seed, whatever the default
-                batches = batches_of_workers(super().__iter__())
+                batches = batches_of_workers(started(super().__iter__, self._forks()))
         elif isinstance(dataset, MapDataset):
             batches = self._ahead(dataset, epoch)
         elif self._feed is not None:
@@ -297,6 +290,10 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             if self._pins():
                 batches = _pinned(batches)
         return batches if self._feed is None else self._feed.moved(batches)
+
+    def _forks(self) -> bool:
+        context = self.multiprocessing_context
+        return context is not None and context.get_start_method() == "fork"
 
     def _pins(self) -> bool:
         return self.pin_memory and has_accelerator()
@@ -483,4 +480,4 @@ def _worker_seed(dataset: IterableDataset | MapDataset, epoch: int) -> int:
 def _preload(context: Any) -> None:
     """Let the fork server import this package once, instead of every worker."""
     if context is not None and context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(["__main__", "xtorch_data.loader"])
+        context.set_forkserver_preload(["__main__", "xtorch_data.fork_server"])

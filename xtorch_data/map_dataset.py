@@ -25,6 +25,7 @@ from .disk_cells import OnDisk
 from .fetch import Fetched, Fetcher
 from .forked import let_forks_wait_for_reads, make_safe
 from .labels import LabelledWindows
+from .orphans import Watch
 from .plan import Plan
 from .plots import WindowPlots
 from .retry import RETRIES
@@ -32,9 +33,10 @@ from .samples import Samples
 from .shared import SharedBuffers
 from .shown import Shown
 from .stats import Recorder
-from .topology import shared_integers
 from .transforms import Transform
+from .unnamed import SharedIntegers
 from .windows import Windows
+from .workers import sendable_errors
 
 __all__ = ["MapDataset"]
 
@@ -134,8 +136,8 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 
     _for_loaders = frozenset(
         {
-            "begin_epoch", "functions", "page", "recorder", "require_batches", "sample_nbytes",
-            "tell_epoch", "times_set", "with_windows",
+            "begin_epoch", "data", "functions", "page", "recorder", "require_batches",
+            "sample_nbytes", "tell_epoch", "times_set", "with_windows",
         }
     )  # fmt: skip
 
@@ -197,10 +199,11 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 
     def _begin_with(self, samples: Samples, plan: Plan) -> None:
         self._samples, self._plan = samples, plan
-        self._shared = shared_integers(1)  # with workers of torch's loader, also such as live on
-        self._epoch: int | torch.Tensor = self._shared
+        self._shared = SharedIntegers(1)  # with workers of torch's loader, also such as live on
+        self._epoch: int | torch.Tensor = self._shared.values
         self._times_set = 0
         self._shares_memory = False
+        self._watch = Watch()
         self._reading: tuple[int, Fetcher, Buffers] | None = None
         self._process = os.getpid()
         self._lock = threading.Lock()
@@ -292,8 +295,8 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         epoch : int
             Its number.
         """
-        self._shared[0] = epoch
-        self._epoch = self._shared
+        self._shared.values[0] = epoch
+        self._epoch = self._shared.values
 
     @property
     def sample_nbytes(self) -> int:
@@ -305,6 +308,11 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     def functions(self) -> list[Transform]:
         """The functions of the user."""
         return self._samples.functions()
+
+    @property
+    def data(self) -> xr.Dataset:
+        """What is read."""
+        return self._samples.data
 
     def require_batches(self, batch_size: int) -> None:
         """Raise ValueError if samples differ in size, so that they do not fit into batches.
@@ -378,7 +386,8 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[tuple[torch.Tensor, ...]]:
         """Some samples, fetched together, as torch's loader asks for them."""
-        return Fetched(self.fetch(indices)) if len(indices) else []
+        with sendable_errors():
+            return Fetched(self.fetch(indices)) if len(indices) else []
 
     def _fetch_with(self, epoch: int | None = None) -> tuple[Fetcher, Buffers]:
         """What reads in this process, begun when it is first needed."""
@@ -407,10 +416,10 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         made_in, epoch = state["_process"], state["_epoch"]
         self.__dict__.update(state, _lock=threading.Lock(), _process=os.getpid())
-        if made_in == os.getpid() or not self._shared.is_shared():  # type: ignore[no-untyped-call]  # a copy
-            self._shared = shared_integers(1)
-            self._shared[0] = epoch
-        self._epoch = self._shared
+        if made_in == os.getpid():  # a copy, which goes its own way
+            self._shared = SharedIntegers(1)
+            self._shared.values[0] = epoch
+        self._epoch = self._shared.values
 
 
 def _refuse(others: Mapping[str, Any]) -> None:

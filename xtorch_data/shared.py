@@ -17,6 +17,8 @@ import numpy.typing as npt
 import torch
 
 from .buffers import Buffers
+from .orphans import is_there
+from .unnamed import UnnamedMemory, has_unnamed_memory
 
 __all__ = ["SharedBuffers", "forget_ended", "shareable"]
 
@@ -41,9 +43,14 @@ class _Arena:
     """Shared memory for slots of one size: many small ones, or a single one."""
 
     number: int
-    memory: torch.Tensor
+    memory: UnnamedMemory | torch.Tensor  # the latter where memory has a name or none can have it
     slots: int
     known: bool = False  # to the other process
+
+    @property
+    def bytes(self) -> torch.Tensor:
+        """The memory, as it is mapped here."""
+        return self.memory.bytes if isinstance(self.memory, UnnamedMemory) else self.memory
 
 
 @dataclass(eq=False)
@@ -57,7 +64,7 @@ class _Slot:
     sent: bool = False  # since it was lent
 
     def __post_init__(self) -> None:
-        memory = self.arena.memory.numpy()
+        memory = self.arena.bytes.numpy()
         self.state = memory[self.begin : self.begin + 1]
         self.values = memory[self.begin + HEADER : self.begin + HEADER + self.nbytes].data
         self.state[0] = FREE
@@ -103,7 +110,12 @@ class SharedBuffers(Buffers):
     def _new_slot(self, nbytes: int) -> _Slot:
         step = HEADER + -(-nbytes // HEADER) * HEADER
         count = min(max(1, ARENA_BYTES // step), MOST_SLOTS)
-        memory = torch.empty(count * step, dtype=torch.uint8, device="cpu").share_memory_()  # type: ignore[no-untyped-call]
+        memory: UnnamedMemory | torch.Tensor
+        if has_unnamed_memory(os.getpid()):
+            memory = UnnamedMemory(count * step)
+        else:
+            memory = torch.empty(count * step, dtype=torch.uint8, device="cpu")
+            memory.share_memory_()  # type: ignore[no-untyped-call]
         arena = _Arena(next(self._arenas), memory, count)
         slot, *others = (_Slot(self, arena, place * step, nbytes) for place in range(count))
         self._slots.setdefault(nbytes, deque()).extend(others)
@@ -169,7 +181,10 @@ class _Loan:
         slot, tensor = self.slot, self.tensor
         slot.sent, slot.state[0] = True, WITH_CONSUMER
         arena = slot.arena
-        memory = None if arena.known else arena.memory  # torch sends the file, to be mapped
+        memory: Any = None
+        if not arena.known:  # else torch sends its file
+            memory = arena.memory
+            memory = memory.address() if isinstance(memory, UnnamedMemory) else memory
         arena.known = True
         return _receive, (
             slot.buffers.sender,
@@ -196,7 +211,7 @@ def _receive(
     sender: Sender,
     forgotten: Sequence[int],
     number: int,
-    memory: torch.Tensor | None,
+    memory: tuple[str, int] | torch.Tensor | None,
     begin: int,
     nbytes: int,
     layout: tuple[torch.dtype, Sequence[int], Sequence[int], int],
@@ -206,7 +221,7 @@ def _receive(
     for gone in forgotten:
         arenas.pop(gone, None)
     if memory is not None:
-        arenas[number] = memory
+        arenas[number] = UnnamedMemory.opened(memory) if isinstance(memory, tuple) else memory
     if number not in arenas:
         raise RuntimeError(
             f"a batch of worker process {sender[0]} came to process {os.getpid()}, but its earlier "
@@ -229,15 +244,5 @@ def _give_back(state: npt.NDArray[np.uint8], process: int) -> None:
 def forget_ended() -> None:
     """Let go of the memory of workers that have ended; tensors that are still held keep theirs."""
     for sender in list(_received):
-        if not _is_there(sender[0]):
+        if not is_there(sender[0]):
             _received.pop(sender, None)
-
-
-def _is_there(process: int) -> bool:
-    if os.name == "nt":  # where a signal of 0 would end it
-        return True
-    try:
-        os.kill(process, 0)
-    except OSError:
-        return False
-    return True

@@ -6,13 +6,17 @@ import multiprocessing
 import operator
 import os
 import time
+from multiprocessing.context import get_spawning_popen
 from typing import Any
 
 import torch
 import torch.distributed
 import torch.utils.data
 
-__all__ = ["EpochCounter", "Topology", "as_topology", "current_topology", "shared_integers"]
+from .orphans import Watch
+from .unnamed import SharedIntegers
+
+__all__ = ["EpochCounter", "Topology", "as_topology", "current_topology"]
 
 _PATIENCE_SECONDS = 60.0
 
@@ -86,11 +90,6 @@ class Topology:
         self.__dict__.update(state, _process=os.getpid())
 
 
-def shared_integers(count: int) -> torch.Tensor:
-    """Zeros, int64, in memory that worker processes share."""
-    return torch.zeros(count, dtype=torch.int64, device="cpu").share_memory_()  # type: ignore[no-untyped-call,no-any-return]
-
-
 class EpochCounter:
     """Counts the iterations of a process, and tells its loader workers which one they are in.
 
@@ -109,14 +108,15 @@ class EpochCounter:
     def __init__(self, start: int = 0) -> None:
         self._start = start
         self._home = os.getpid()
-        self._shared = shared_integers(self._ROWS * (self._TAKEN + self._WORKERS))
+        self._shared = SharedIntegers(self._ROWS * (self._TAKEN + self._WORKERS))
+        self._watch = Watch()
         self._iterations: dict[int, int] = {}
         self._told: torch.Tensor | int | None = None
         self._rest: int | None = None  # the epoch that the next iteration in a worker goes on with
 
     def _row(self, process: int) -> torch.Tensor:
         """What is known of a process; begun anew if nothing is."""
-        rows = self._shared.view(self._ROWS, -1)
+        rows = self._shared.values.view(self._ROWS, -1)
         known = rows[:, self._PID].tolist()
         if process in known:
             return rows[known.index(process)]
@@ -129,7 +129,7 @@ class EpochCounter:
         return row
 
     def _known(self, process: int) -> bool:
-        return process in self._shared.view(self._ROWS, -1)[:, self._PID].tolist()
+        return process in self._shared.values.view(self._ROWS, -1)[:, self._PID].tolist()
 
     @property
     def next(self) -> int:
@@ -194,8 +194,10 @@ class EpochCounter:
             time.sleep(0.001)
 
     def __getstate__(self) -> dict[str, Any]:
+        sent = get_spawning_popen() is not None  # to a process that is being started
         return {
             **self.__dict__,
+            "_shared": self._shared if sent else None,
             "_start": self.next,
             "_iterations": {},
             "_told": None,
@@ -204,8 +206,8 @@ class EpochCounter:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if not self._shared.is_shared():  # type: ignore[no-untyped-call]  # not sent to a worker, but copied
-            self.__init__(self._start)  # type: ignore[misc]
+        if self._shared is None:
+            self.__init__(self._start)
 
 
 def _main_process() -> int:

@@ -1,29 +1,193 @@
-"""What became of a worker process that gives no more batches."""
+"""Worker processes: how they begin, and what became of one that gives no more batches."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import errno
+import os
+import pickle
 import signal
+import threading
 import time
-from collections.abc import Generator, Sequence
+import weakref
+from collections.abc import Callable, Generator, Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any
+
+import torch.utils.data
 
 from .batch import Batch
 
-__all__ = ["batches_of_workers", "how_it_ended"]
+__all__ = [
+    "batches_of_workers",
+    "how_it_ended",
+    "leave_interrupts_to_the_main_process",
+    "sendable_errors",
+    "sent",
+    "started",
+]
 
 # After a worker has died, until the system says how.
 _REAPING_SECONDS = 1.0
+
+
+# Iterators of torch whose workers may be at work.
+_iterators: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def started(start: Callable[[], Any], forked: bool) -> Any:
+    """An iterator of torch, whose workers begin now.
+
+    An interrupt that comes meanwhile is the main process's alone, and waits.
+
+    Parameters
+    ----------
+    start : callable
+        Makes it.
+    forked : bool
+        Whether workers are forks.
+
+    Raises
+    ------
+    OSError
+        If there is no room for what the processes share, or for their files.
+    """
+    if not forked and os.name == "posix":
+        resource_tracker.ensure_running()  # which would let interrupts through again
+    with _interrupts_wait():
+        try:
+            iterator = start()
+        except OSError as error:
+            advice = _advice(error)
+            if advice is None:
+                raise
+            raise OSError(error.errno, f"workers cannot be started: {advice}") from error
+    _iterators.add(iterator)
+    # Before torch and multiprocessing end them by force. The last that is registered comes first.
+    atexit.unregister(_end_workers)
+    atexit.register(_end_workers, os.getpid())
+    return iterator
+
+
+def _advice(error: OSError) -> str | None:
+    """What to do about an error of the system that worker processes met with."""
+    if error.errno == errno.EMFILE:
+        return (
+            f"{error.strerror}, of which this process may have too few: raise the limit "
+            "(ulimit -n), or use fewer workers or num_workers=0"
+        )
+    if error.errno in (errno.ENOSPC, errno.ENOENT, errno.ENOSYS, errno.EACCES):
+        return (
+            f"there is no room for what they share in /dev/shm, {_size_of('/dev/shm')} "
+            f"({error.strerror}): give it more (a container's --shm-size), or use num_workers=0"
+        )
+    return None
+
+
+def _size_of(folder: str) -> str:
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return "which is not there"
+    total, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+    return f"which has {total:,} bytes, {free:,} of them free"
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Let what starts here not hear of Ctrl-C, and this process when it has started."""
+    came: list[int] = []
+
+    def wait(number: int, _: Any) -> None:
+        if came:
+            raise KeyboardInterrupt  # somebody is in a hurry
+        came.append(number)
+
+    before: Any = signal.getsignal(signal.SIGINT)
+    waits = callable(before) and threading.current_thread() is threading.main_thread()
+    if waits:
+        signal.signal(signal.SIGINT, wait)
+    blocked = None
+    if hasattr(signal, "pthread_sigmask"):  # which is inherited
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if blocked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if waits:
+            signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+def leave_interrupts_to_the_main_process() -> None:
+    """In a worker: let Ctrl-C pass, which the terminal sends to all; the main process ends it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _pass)  # what is started by a worker does not inherit that
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _pass(*_: Any) -> None:
+    pass
+
+
+def _end_workers(process: int) -> None:
+    if process == os.getpid():  # a fork has no workers
+        for iterator in list(_iterators):
+            iterator._shutdown_workers()  # has no public name but that it is deleted
+
+
+@contextlib.contextmanager
+def sendable_errors() -> Iterator[None]:
+    """In a worker: replace an error whose class cannot be sent; the batch would never come.
+
+    Raises
+    ------
+    RuntimeError
+        In its place.
+    """
+    try:
+        yield
+    except Exception as error:
+        kind: Any = type(error)
+        try:
+            pickle.dumps(kind)
+            if getattr(kind, "message", None):  # which torch takes for the name of an argument
+                kind(message="")
+        except Exception:
+            if torch.utils.data.get_worker_info() is not None:
+                raise RuntimeError(f"{kind.__qualname__}: {error}") from error
+        raise
+
+
+def sent(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+    """Batches of a worker, with errors that can be sent.
+
+    Parameters
+    ----------
+    batches : generator of Batch
+        As they are made.
+    """
+    with contextlib.closing(batches), sendable_errors():
+        yield from batches
 
 
 def batches_of_workers(batches: Any) -> Generator[Batch, None, None]:
     """Batches of worker processes; if one has died, an error that says which, and of what."""
     try:
         yield from batches
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt from None  # where in torch it waited tells nobody anything
     except (RuntimeError, OSError, EOFError) as error:  # torch's own, and of a connection cut off
         if "DataLoader worker process" in str(error):
             raise  # the error of a worker that lives
         how = _end_of_a_worker(batches._workers)
         if how is None:
+            if isinstance(error, OSError) and (advice := _advice(error)) is not None:
+                raise OSError(error.errno, advice) from error
             raise
         raise RuntimeError(how) from error
 

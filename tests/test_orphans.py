@@ -1,0 +1,117 @@
+"""Whatever ends a training process, nothing that it has made is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+
+import pytest
+
+TRAINING = """
+    import os, signal, sys, time
+    import torch
+    from helpers import numbered
+    import xtorch_data as xtd
+
+    def stuck(sample):  # as in a read that nobody answers
+        while int(sample.to_array().max()) >= 8:
+            time.sleep(3600)
+        return sample
+
+    def train(method, ending):
+        ds, options = numbered(400), {"multiprocessing_context": method, "num_workers": 1}
+        stream = xtd.IterableDataset(ds, {"time": 1}, batch_size=4)
+        plain = torch.utils.data.DataLoader(
+            xtd.MapDataset(ds, {"time": 1}, transform=stuck), batch_size=4, **options
+        )
+        loaders = [xtd.DataLoader(stream, persistent_workers=True, **options)]
+        if ending != "interrupt":
+            loaders.append(plain)
+        if method != "spawn":  # which takes long
+            loaders.append(torch.utils.data.DataLoader(stream, batch_size=None, **options))
+        running = [iter(loader) for loader in loaders]
+        held = [next(batches) for batches in running]
+        print("ready", flush=True)
+        if sys.stdin.readline() == "exit\\n":
+            os._exit(3)
+        for batch in running[0]:
+            time.sleep(0.1)
+
+    if __name__ == "__main__":
+        train(*sys.argv[1:])
+"""
+
+
+def processes_with(token):
+    """Those that have it in their environment, which all descendants inherit."""
+    found = []
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{process}/environ", "rb") as file:
+                if token.encode() in file.read():
+                    found.append(int(process))
+        except OSError:  # ended, or another user's
+            continue
+    return found
+
+
+def names_in_shared_memory(processes):
+    found = set()
+    for process in processes:
+        with open(f"/proc/{process}/maps") as file:
+            lines = [line.rstrip("\n") for line in file]
+        found |= {line.split(maxsplit=5)[5] for line in lines if "/dev/shm/" in line}
+    return {name for name in found if not name.endswith(" (deleted)")}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("method", "ending"),
+    [("fork", "kill"), ("forkserver", "kill"), ("spawn", "exit"), ("forkserver", "interrupt")],
+)
+def test_nothing_is_left_of_a_training_process(tmp_path, method, ending):
+    token = uuid.uuid4().hex
+    script, folder = tmp_path / "training.py", tmp_path / "temporary"
+    script.write_text(textwrap.dedent(TRAINING))
+    folder.mkdir()
+    path = os.pathsep.join(sys.path)
+    with subprocess.Popen(
+        [sys.executable, script, method, ending],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path, "TOKEN": token, "TMPDIR": str(folder)},
+        start_new_session=True,
+    ) as training:
+        assert training.stdout.readline() == "ready\n", training.stderr.read()
+        began = processes_with(token)
+        assert len(began) >= 2
+        names = names_in_shared_memory(began)
+        if ending == "kill":
+            training.kill()
+        elif ending == "exit":
+            training.stdin.write("exit\n")
+            training.stdin.flush()
+        else:
+            training.stdin.write("go on\n")
+            training.stdin.flush()
+            os.killpg(training.pid, signal.SIGINT)  # as a terminal sends it
+        training.wait(30)
+        deadline = time.monotonic() + 30
+        while left := processes_with(token):
+            if time.monotonic() > deadline:
+                os.killpg(training.pid, signal.SIGKILL)
+                pytest.fail(f"processes {left} are left of {began}")
+            time.sleep(0.05)
+        said = training.stderr.read()
+    assert not [name for name in names if os.path.exists(name)]
+    assert os.listdir(folder) == []
+    if ending == "interrupt":
+        assert said.count("Traceback") == 1, said
+        assert said.endswith("\nKeyboardInterrupt\n")
+        assert len(said.splitlines()) < 20

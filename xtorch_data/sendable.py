@@ -1,0 +1,118 @@
+"""Whether a dataset and its functions can be sent to worker processes that are started afresh."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from io import RawIOBase
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from .redact import printable
+from .transforms import Transform
+
+__all__ = ["require_sendable"]
+
+_OR = "or use num_workers=0, which loads ahead on threads"
+
+
+def require_sendable(
+    dataset: Any, functions: Iterable[Transform], data: xr.Dataset, worker_init_fn: Any
+) -> None:
+    """Raise if workers cannot be started, saying why and what to do instead.
+
+    Parameters
+    ----------
+    dataset : IterableDataset, MapDataset or Subset
+        What each worker gets.
+    functions : iterable of Transform
+        The functions of the user that are sent with it.
+    data : xarray.Dataset
+        The data that is sent with it.
+    worker_init_fn : callable, optional
+        Sent as well.
+
+    Raises
+    ------
+    TypeError
+        If something cannot be sent.
+    RuntimeError
+        If the script cannot be run by workers.
+    """
+    _require_main_module()
+    given = [(each.argument, each.function) for each in functions]
+    for argument, function in [*given, ("worker_init_fn", worker_init_fn)]:
+        try:
+            _pickle(function)
+            if getattr(function, "__module__", None) == "__main__":
+                if not hasattr(sys.modules["__main__"], "__file__"):
+                    raise TypeError("it was typed at a prompt or in a notebook")
+        except Exception as error:
+            raise TypeError(
+                f"{argument} cannot be sent to worker processes ({printable(error)}): define it "
+                "at the top level of a module that can be imported, not inside a function or "
+                "as a lambda, or use num_workers=0"
+            ) from error
+    try:
+        _pickle(dataset)
+    except Exception as error:
+        _require_variables(data)
+        raise TypeError(
+            f"the dataset cannot be sent to worker processes ({printable(error)}): make it of data that is "
+            f"opened by its path or URL, and without open files, locks or generators, {_OR}"
+        ) from error
+
+
+def _require_variables(data: xr.Dataset) -> None:
+    for name, variable in data.variables.items():
+        try:
+            _pickle(variable)
+        except Exception as error:
+            raise TypeError(
+                f"variable {name!r} cannot be sent to worker processes ({printable(error)}): open the data by "
+                f"its path or URL, not from a file that is open already or an object of this "
+                f"process, {_OR}"
+            ) from error
+
+
+def _require_main_module() -> None:
+    """Raise if workers cannot run the script, as `multiprocessing` lets them."""
+    main = sys.modules["__main__"]
+    path = getattr(main, "__file__", None)
+    if getattr(main, "__spec__", None) is not None or path is None or os.path.exists(path):
+        return
+    if os.path.splitext(os.path.basename(path))[0] == "ipython":  # which they do not run
+        return
+    raise RuntimeError(
+        f"worker processes run the script again, but it was read from {path!r}, such as standard "
+        f"input, which is no file that they can read: save it in a file, {_OR}"
+    )
+
+
+class _Pickler(ForkingPickler):
+    """Tries to pickle, but for numbers in memory, which may be many and can always be sent."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Nothing in the place of arrays and tensors."""
+        if isinstance(obj, torch.Tensor):
+            return int, ()
+        if type(obj) is np.ndarray and not obj.dtype.hasobject:
+            return int, ()
+        return NotImplemented
+
+
+class _Nowhere(RawIOBase):
+    """A file of which nothing is kept."""
+
+    def write(self, data: Any) -> int:
+        """Take bytes."""
+        return len(data)
+
+
+def _pickle(something: Any) -> None:
+    _Pickler(_Nowhere()).dump(something)
