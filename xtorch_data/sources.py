@@ -23,6 +23,7 @@ from zarr.storage import LocalStore, MemoryStore
 from .chunks import Chunks, Layout
 from .layers import layers
 from .opening import open_zarr
+from .plain import with_plain_arrays
 from .redact import redacted
 from .windows import IntArray
 
@@ -96,7 +97,7 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
                 "the data is a copy that xtorch_data.rechunk has not finished: the same call of it "
                 "goes on where it was interrupted"
             )
-        return Source(_with_graphs_shown(data))
+        return Source(with_plain_arrays(_with_graphs_shown(data)))
     if isinstance(data, xr.DataArray):
         return _from_array(data)
     if isinstance(data, xr.DataTree):
@@ -137,7 +138,7 @@ def _from_array(array: xr.DataArray) -> Source:
             name = f"{name}_"
     dataset = array.to_dataset(name=name)
     dataset.encoding = {"source": array.encoding["source"]} if "source" in array.encoding else {}
-    return Source(_with_graphs_shown(dataset), single=name)
+    return Source(with_plain_arrays(_with_graphs_shown(dataset)), single=name)
 
 
 def _from_tree(tree: xr.DataTree) -> Source:
