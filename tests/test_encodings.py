@@ -380,7 +380,9 @@ def test_a_dim_named_none_is_refused_and_its_remedy_works(made):
 )
 def test_names_may_be_any_other_hashable(dim, name):
     values = np.arange(40, dtype="f4").reshape(20, 2)
-    ds = xr.Dataset({name: ((dim, "x"), values)}, {dim: ([dim], np.arange(20.0))})
+    ds = xr.Dataset({name: ((dim, "x"), values)})
+    if isinstance(dim, str):  # along others xarray makes no index
+        ds = ds.assign_coords({dim: (dim, np.arange(20.0))})
     dataset = xtd.IterableDataset(
         ds,
         {dim: 4, "x": -1},
