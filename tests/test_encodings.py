@@ -1,5 +1,6 @@
 """Whatever a file says of how its values are encoded, samples are what xarray makes of it."""
 
+import json
 import warnings
 
 import dask.array
@@ -361,3 +362,45 @@ def test_one_chunk_larger_than_the_memory_works_with_a_warning(tmp_path, store, 
     for batch in batches:
         k = 4 * batch.index.item()
         np.testing.assert_array_equal(batch.x[0].numpy(), values[k : k + 4])
+
+
+@pytest.mark.parametrize("made", [xtd.IterableDataset, xtd.MapDataset])
+def test_a_dim_named_none_is_refused_and_its_remedy_works(made):
+    values = np.arange(40, dtype="f4").reshape(20, 2)
+    ds = xr.Dataset({"v": ((None, "x"), values), "w": ("x", values[0])})
+    for dims in ({None: 4, "x": -1}, {"x": -1}):
+        with pytest.raises(ValueError, match=r"named None.*ds.rename_dims\({None: 'NAME'}\)"):
+            made(ds, dims, inputs="v")
+    made(ds, {"x": -1}, inputs="w")  # which has no such dim
+    dataset = xtd.MapDataset(ds.rename_dims({None: "NAME"}), {"NAME": 4, "x": -1}, inputs="v")
+    np.testing.assert_array_equal(dataset[1][0], values[4:8])
+
+
+@pytest.mark.parametrize(
+    ("dim", "name"),
+    [(("a", "b"), ("p", "q")), (3, 5), ("", "index"), ("variable", "variable_"), ("t", "")],
+)
+def test_names_may_be_any_other_hashable(dim, name):
+    values = np.arange(40, dtype="f4").reshape(20, 2)
+    ds = xr.Dataset({name: ((dim, "x"), values)})
+    if isinstance(dim, str):  # along others xarray makes no index
+        ds = ds.assign_coords({dim: (dim, np.arange(20.0))})
+    dataset = xtd.IterableDataset(
+        ds,
+        {dim: 4, "x": -1},
+        inputs=xtd.Select([name], {dim: slice(0, 3)}),
+        targets=xtd.Select(name, {dim: 3}),
+        batch_size=2,
+        memory="100 B",
+    )
+    for batch in dataset:
+        labeled = batch.to_xarray()
+        assert len(labeled.data_vars) == 2
+        for number, x, y in zip(batch.index.tolist(), batch.x, batch.y, strict=True):
+            sample = ds[name].isel(dataset.windows[number])
+            np.testing.assert_array_equal(x[0], sample.isel({dim: slice(0, 3)}))
+            np.testing.assert_array_equal(y, sample.isel({dim: 3}))
+    dataset.load_state_dict(json.loads(json.dumps(dataset.state_dict())))
+    repr(dataset), dataset._repr_html_(), str(dataset.explain()), xtd.Normalize.fit(dataset)
+    assert "0 missing" in str(xtd.verify(dataset))
+    assert sum(len(list(part)) for part in xtd.split(dataset, dim, fractions=(0.5, 0.5)))

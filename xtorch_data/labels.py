@@ -335,6 +335,8 @@ def text_of(value: Any, units: Any = None) -> str:
         return text.removesuffix(" 00:00:00").removesuffix(":00")
     if isinstance(value, np.timedelta64):
         return str(value) if np.isnat(value) else str(pd.Timedelta(value))
+    if hasattr(value, "isoformat") and not hasattr(value, "hour"):  # a day of Python
+        return str(value.isoformat())
     if hasattr(value, "isoformat"):  # of cftime, which may have no year that pandas knows
         return str(value.isoformat(" ")).removesuffix(" 00:00:00").removesuffix(":00")
     if not isinstance(value, float | int) or isinstance(value, bool):

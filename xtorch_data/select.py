@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from .conventions import fields
+from .plain import PANDAS_DTYPE, kind_of_objects
 from .redact import printable
 from .windows import Windows
 
@@ -248,7 +249,7 @@ def make_part(
             usable = fields(data, windowed) or [
                 each for each, var in data.data_vars.items() if is_numeric(var.dtype)
             ]
-            raise NoTensorsError(name, variable, dtypes[-1], usable)
+            raise NoTensorsError(name, variable, data.variables[variable], usable)
     have = {dim for variable in names for dim in data.variables[variable].dims}
     return Part(
         name=name,
@@ -274,43 +275,95 @@ class NoTensorsError(TypeError):
     ----------
     part : str
         Name of the part that has the variable.
-    variable : Hashable
+    name : Hashable
         Its name.
-    dtype : numpy.dtype
-        Its dtype.
+    variable : xarray.Variable
+        The variable.
     usable : list of Hashable
         Variables that could be taken instead.
     """
 
     def __init__(
-        self, part: str, variable: Hashable, dtype: np.dtype[Any], usable: list[Hashable]
+        self, part: str, name: Hashable, variable: xr.Variable, usable: list[Hashable]
     ) -> None:
         self.part, self.usable = part, usable
+        dtype = variable.encoding.get(PANDAS_DTYPE, variable.dtype)
         self.fact = (
-            f"variable {variable!r} of part {part!r} has dtype {dtype}, of which there are no "
-            "tensors"
+            f"variable {name!r} of part {part!r} has dtype {dtype}, of which there are no tensors"
         )
         argument = {"x": "inputs=", "y": "targets="}.get(part, "")
         instead = f"give {argument}{usable}, or " if usable else ""
-        super().__init__(f"{self.fact}: {instead}{_recipe(variable, dtype)}")
+        super().__init__(f"{self.fact}: {instead}{_recipe(name, variable)}")
 
     def __reduce__(self) -> Any:
         return TypeError, self.args
 
 
-def _recipe(name: Hashable, dtype: np.dtype[Any]) -> str:
-    """How values of a dtype become numbers."""
-    values = f"block[{name!r}]"
-    if dtype.kind == "m":
-        made = f'{values} / np.timedelta64(1, "h")'
-    elif dtype.kind in "MO":
-        made = f"{values}.dt.dayofyear"
-    elif dtype.kind == "c":
-        made = f"{values}.astype(complex)"
-    else:
-        made = "…"
-    made = f"block.assign({{{name!r}: {made}}})"
-    return f"make numbers of it, such as preprocess=lambda block: {made}"
+def _recipe(name: Hashable, variable: xr.Variable) -> str:
+    """How values become numbers, by what they are."""
+    block, data, dtype = f"block[{name!r}]", f"ds[{name!r}]", variable.dtype
+    pandas_dtype, kind = variable.encoding.get(PANDAS_DTYPE), dtype.kind
+    objects = kind_of_objects(variable) if kind == "O" else None
+    if kind == "O" and variable.encoding.get("dtype") == np.bool_:
+        return (
+            "it has booleans, of which those that are its fill value are missing: "
+            f"{_with(name, f'{block} == 1')} takes missing ones for False, and opened with "
+            "mask_and_scale=False none is missing"
+        )
+    if pandas_dtype == "category":
+        before = f"ds.assign({{{name!r}: ({data}.dims, {data}.data.codes)}})"
+        return f"give the codes of its categories, {before}, or {_with(name, f'{block} == …')}"
+    if pandas_dtype is not None and pandas_dtype.startswith("period"):
+        before = f"ds.assign({{{name!r}: ({data}.dims, {data}.data.day_of_year)}})"
+        return f"make numbers of its periods before, such as {before}"
+    if pandas_dtype is not None and pandas_dtype.startswith("interval"):
+        before = f"ds.assign({{{name!r}: ({data}.dims, {data}.data.mid)}})"
+        return f"make numbers of its intervals before, such as {before}"
+    if objects in ("datetime", "datetime64", "date"):
+        times = f"pd.to_datetime({data}.values, utc=True).day_of_year"
+        before = f"ds.assign({{{name!r}: ({data}.dims, {times})}})"
+        return f"make numbers of its dates before, such as {before}"
+    if kind == "m" or objects in ("timedelta", "timedelta64"):
+        return _with(name, f'{block} / np.timedelta64(1, "h")')
+    if kind == "M" or (kind == "O" and _holds_dates(variable, objects)):
+        return _with(name, f"{block}.dt.dayofyear")
+    if kind == "c":
+        return _with(name, f"{block}.astype(complex)")
+    if kind == "f":
+        return _with(name, f"{block}.astype(float)")
+    if kind == "V":
+        fields = list(dtype.names or ())
+        field = f"[{fields[0]!r}]" if fields else ".view(…)"
+        before = f"ds.assign({{{name!r}: ({data}.dims, {data}.values{field})}})"
+        return f"take its numbers before, such as {before}"
+    if kind in "SUT" or objects in ("string", "bytes"):
+        return _with(name, f"{block} == {_example(variable)}")
+    if objects is not None:
+        return _with(name, f"{block}.astype(float)")
+    return _with(name, "…") + f" with {block} == … for text, or .astype(float) for numbers"
+
+
+def _with(name: Hashable, made: str) -> str:
+    return (
+        f"make numbers of it, such as preprocess=lambda block: block.assign({{{name!r}: {made}}})"
+    )
+
+
+def _holds_dates(variable: xr.Variable, objects: str | None) -> bool:
+    """Whether objects are dates of a calendar of cftime, as far as that is known."""
+    if "calendar" in variable.encoding:
+        return True
+    if objects is None or not variable.size:
+        return False
+    first = variable[dict.fromkeys(variable.dims, 0)].to_numpy()[()]
+    return hasattr(first, "calendar")
+
+
+def _example(variable: xr.Variable) -> str:
+    """A value to compare text with."""
+    if variable.chunks is not None or not variable._in_memory or not variable.size:
+        return "…"
+    return reprlib.repr(np.asarray(variable.to_numpy()).ravel()[:1].tolist()[0])
 
 
 def common_dtype(dtypes: Sequence[np.dtype[Any]], floating: np.dtype[Any]) -> np.dtype[Any]:

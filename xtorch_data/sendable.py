@@ -63,8 +63,8 @@ def require_sendable(
     except Exception as error:
         _require_variables(data)
         raise TypeError(
-            f"the dataset cannot be sent to worker processes ({printable(error)}): make it of data that is "
-            f"opened by its path or URL, and without open files, locks or generators, {_OR}"
+            f"the dataset cannot be sent to worker processes ({printable(error)}): make it of "
+            f"data that is opened by its path or URL, and without open files, locks or generators, {_OR}"
         ) from error
 
 
@@ -74,8 +74,8 @@ def _require_variables(data: xr.Dataset) -> None:
             _pickle(variable)
         except Exception as error:
             raise TypeError(
-                f"variable {name!r} cannot be sent to worker processes ({printable(error)}): open the data by "
-                f"its path or URL, not from a file that is open already or an object of this "
+                f"variable {name!r} cannot be sent to worker processes ({printable(error)}): open "
+                f"the data by its path or URL, not from a file that is open already or an object of this "
                 f"process, {_OR}"
             ) from error
 

@@ -20,6 +20,7 @@ from .chunks import Chunks, Layout
 from .layers import layers
 from .metadata import require_sound
 from .opening import open_zarr
+from .plain import with_plain_arrays
 from .redact import printable, redacted
 from .windows import IntArray
 
@@ -97,7 +98,7 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
                 "goes on where it was interrupted"
             )
         require_sound(data)
-        return Source(with_graphs_shown(data))
+        return Source(with_plain_arrays(with_graphs_shown(data)))
     if isinstance(data, xr.DataArray):
         return _from_array(data)
     if isinstance(data, xr.DataTree):
@@ -139,7 +140,7 @@ def _from_array(array: xr.DataArray) -> Source:
     dataset = array.to_dataset(name=name)
     require_sound(dataset)
     dataset.encoding = {"source": array.encoding["source"]} if "source" in array.encoding else {}
-    return Source(with_graphs_shown(dataset), single=name)
+    return Source(with_plain_arrays(with_graphs_shown(dataset)), single=name)
 
 
 def _from_tree(tree: xr.DataTree) -> Source:

@@ -81,10 +81,15 @@ class SampleSpace:
         constants: dict[Hashable, Any] = {}
         reads, template = _reads(data, selected, input_dims, preprocess, constants)
         _require_different_dims(data, reads)
+        used = {dim for name in selected for dim in template.variables[name].dims} | set(input_dims)
+        if None in used and None in source.sizes:
+            raise ValueError(
+                "a dim of the samples is named None, which elsewhere means that there is none: "
+                "ds.rename_dims({None: 'NAME'}) gives it another name"
+            )
         if source.generator is not None:
             items = _items(source, selections, template)
             return cls(items.windows, items.region_dims, items, reads, template, constants)
-        used = {dim for name in selected for dim in template.variables[name].dims} | set(input_dims)
         sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
         windows = Windows.from_sizes(sizes, input_dims, input_overlap)
         return cls(windows, tuple(input_dims), None, reads, template, constants)
