@@ -64,7 +64,8 @@ def require_sendable(
         _require_variables(data)
         raise TypeError(
             f"the dataset cannot be sent to worker processes ({printable(error)}): make it of "
-            f"data that is opened by its path or URL, and without open files, locks or generators, {_OR}"
+            "data that is opened by its path or URL, and without open files, locks or generators, "
+            f"{_OR}"
         ) from error
 
 
@@ -75,8 +76,8 @@ def _require_variables(data: xr.Dataset) -> None:
         except Exception as error:
             raise TypeError(
                 f"variable {name!r} cannot be sent to worker processes ({printable(error)}): open "
-                f"the data by its path or URL, not from a file that is open already or an object of this "
-                f"process, {_OR}"
+                "the data by its path or URL, not from a file that is open already or an object of "
+                f"this process, {_OR}"
             ) from error
 
 
