@@ -45,6 +45,7 @@ class Counting:
 def test_batches_are_fetched_while_one_is_used_and_no_more_than_a_few(no_new_threads):
     counting = Counting()
     loader = xtd.DataLoader(make(transform=counting), batch_size=5)
+    counting.count = 0  # of trials when it is made
     for taken, batch in enumerate(loader, start=1):
         assert batch.index[0] == 5 * (taken - 1)
         most = min(5 * (taken + 3), 53)
@@ -58,6 +59,7 @@ def test_large_batches_wait_one_at_a_time():
     counting = Counting()
     large = xr.Dataset({"a": (("time", "y"), np.zeros((12, 2_000_000), "float32"))})
     dataset = xtd.MapDataset(large, {"time": 1, "y": -1}, inputs="a", transform=counting)
+    counting.count = 0  # of trials when it is made
     for taken, _ in enumerate(xtd.DataLoader(dataset, batch_size=3), start=1):  # 24 MB
         most = min(3 * (taken + 1), 12)
         counting.wait_for(most)

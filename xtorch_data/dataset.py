@@ -82,12 +82,14 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
     preprocess : callable, optional
         ``Dataset → Dataset``, once for each block that is read, before windows are cut: for work
         on single values, such as units, normalization, derived variables. Gets the selected
-        variables, or all if it needs more than these.
+        variables, or all if it needs more than these. It is tried on made-up values: an error if
+        a result depends on other steps along a dim of which samples have a part.
     transform, target_transform : callable, optional
         xarray object → xarray object, for every sample of the part ``x`` or ``y``: a ``Dataset``
         where variables are stacked, else a ``DataArray``.
     batch_transform : callable, optional
-        ``Dataset → Dataset``, for every batch, labeled as by `Batch.to_xarray`.
+        ``Dataset → Dataset``, for every batch, labeled as by `Batch.to_xarray`. None of these
+        functions may put values, or their labels, in another order along a dim.
     batch_size : int or None
         Samples in a batch. None yields samples one at a time, without the batch dimension.
     shuffle : bool

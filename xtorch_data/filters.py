@@ -165,6 +165,8 @@ class _Flag:
 
     where: Callable[[xr.Dataset], Any]
 
+    _untried = True  # the function is asked about each window once
+
     def __call__(self, window: xr.Dataset) -> xr.DataArray:
         answer = self.where(window)
         if isinstance(answer, xr.Dataset) or np.ndim(answer) or np.asarray(answer).dtype != bool:

@@ -40,7 +40,12 @@ def given_to_functions(
         A value of each variable that is no number, date or duration.
     """
     recipe, windows = samples.recipe, samples.recipe.windows
-    if not samples.transformed or not len(windows) or samples.nbytes > MOST_BYTES:
+    given = [*recipe.transforms.values(), recipe.batch_transform]
+    if (
+        not any(each is not None and each.is_tried for each in given)
+        or not len(windows)
+        or samples.nbytes > MOST_BYTES
+    ):
         return []
     found: dict[str, tuple[Transform, Any]] = {}
 
