@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import uuid
@@ -67,17 +68,23 @@ def names_in_shared_memory(processes):
     return {name for name in found if not name.endswith(" (deleted)")}
 
 
+@pytest.fixture
+def short_folder():
+    """A folder whose path leaves room for the names of sockets, which have 108 bytes in all."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="needs /proc")
 @pytest.mark.parametrize(
     ("method", "ending"),
     [("fork", "kill"), ("forkserver", "kill"), ("spawn", "exit"), ("forkserver", "interrupt")],
 )
-def test_nothing_is_left_of_a_training_process(tmp_path, method, ending):
+def test_nothing_is_left_of_a_training_process(tmp_path, method, ending, short_folder):
     token = uuid.uuid4().hex
-    script, folder = tmp_path / "training.py", tmp_path / "temporary"
+    script, folder = tmp_path / "training.py", short_folder
     script.write_text(textwrap.dedent(TRAINING))
-    folder.mkdir()
     path = os.pathsep.join(sys.path)
     with subprocess.Popen(
         [sys.executable, script, method, ending],
@@ -85,7 +92,7 @@ def test_nothing_is_left_of_a_training_process(tmp_path, method, ending):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": path, "TOKEN": token, "TMPDIR": str(folder)},
+        env=os.environ | {"PYTHONPATH": path, "TOKEN": token, "TMPDIR": folder},
         start_new_session=True,
     ) as training:
         assert training.stdout.readline() == "ready\n", training.stderr.read()
