@@ -65,9 +65,9 @@ def pytest_collection_modifyitems(items):
 def no_workers_left():
     """Fail if the suite leaves a loader's worker behind, or shared memory of torch."""
     yield
+    gc.collect()  # which ends the workers of loaders that nobody holds, one after the other
     deadline = time.monotonic() + 10.0
     while left := _left_of_loaders():
-        gc.collect()
         if time.monotonic() > deadline:
             pytest.fail(f"left behind: {left}")
         time.sleep(0.05)

@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from fsspec.implementations.local import (  # type: ignore[import-untyped]
-    LocalFileSystem,
-)
 from xarray.backends.zarr import ZarrArrayWrapper
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, WrapperStore
 
@@ -120,7 +117,7 @@ def _locator(store: Any) -> Locate | None:
         return functools.partial(os.path.join, str(store.store.prefix or "/"))
     if isinstance(store, FsspecStore):
         fs = getattr(store.fs, "sync_fs", store.fs)
-        if isinstance(fs, LocalFileSystem):
+        if _is_local(fs):
             return functools.partial(os.path.join, str(store.path))
         if hasattr(fs, "references") and _reads_locally(fs):
             return functools.partial(_referenced, fs)
@@ -130,7 +127,13 @@ def _locator(store: Any) -> Locate | None:
 def _reads_locally(fs: Any) -> bool:
     """Whether what references point to is in local files, where they do not say it themselves."""
     inner = getattr(fs, "fss", {}).get(None)
-    return isinstance(getattr(inner, "sync_fs", inner), LocalFileSystem)
+    return _is_local(getattr(inner, "sync_fs", inner))
+
+
+def _is_local(fs: Any) -> bool:
+    """Whether a file system of fsspec is that of this machine."""
+    protocol = getattr(fs, "protocol", ())
+    return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
 
 def _referenced(fs: Any, key: str) -> str | None:

@@ -45,7 +45,7 @@ class FileMap:
         begin, name = 0, ""
         found: Any = array
         while found is not None and not isinstance(found, mmap.mmap):
-            if isinstance(found, np.memmap):
+            if isinstance(found, np.memmap) and found.offset is not None:  # no map if it was sent
                 begin = found.offset - found.offset % mmap.ALLOCATIONGRANULARITY
                 name = "" if found.filename is None else os.fspath(found.filename)
             found = found.obj if isinstance(found, memoryview) else getattr(found, "base", None)

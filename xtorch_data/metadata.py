@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from xarray.backends.zarr import ZarrArrayWrapper
-from zarr.core.buffer import default_buffer_prototype
+from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
