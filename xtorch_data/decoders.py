@@ -21,12 +21,14 @@ import numpy as np
 import numpy.typing as npt
 import zarr.codecs
 
-__all__ = ["Decoder", "Encoded", "copied", "decoder_of", "scratch"]
+__all__ = ["Decoder", "Encoded", "copied", "decoder_of", "fresh_decoder_of", "scratch"]
 
 Array = npt.NDArray[Any]
 Encoded: TypeAlias = bytes | bytearray | memoryview
 # Fills a contiguous array with what was encoded.
 Decoder: TypeAlias = Callable[[Encoded, Array], None]
+# Returns the bytes that were encoded, of which there must be so many.
+_FreshDecoder: TypeAlias = Callable[[Encoded, int], Encoded]
 
 
 def decoder_of(codecs: Sequence[Any], dtype: np.dtype[Any]) -> Decoder | None:
@@ -57,6 +59,20 @@ def decoder_of(codecs: Sequence[Any], dtype: np.dtype[Any]) -> Decoder | None:
     return functools.partial(_shuffled, decode)
 
 
+def fresh_decoder_of(decode: Decoder) -> _FreshDecoder | None:
+    """What decodes the same to new memory, ``(encoded, nbytes)``, if that is faster for few bytes.
+
+    Parameters
+    ----------
+    decode : callable
+        Of `decoder_of`.
+    """
+    if isinstance(decode, functools.partial) and decode.func is _verified:
+        inner = fresh_decoder_of(*decode.args)
+        return None if inner is None else functools.partial(_fresh_verified, inner)
+    return None if isinstance(decode, functools.partial) else _FRESH_DECODERS.get(decode)
+
+
 # Memory for a chunk as it is stored, or of which a part is wanted, used again; only so many threads
 # decode at the same time.
 _idle: deque[memoryview] = deque(maxlen=2 * dask.system.CPU_COUNT)
@@ -80,32 +96,57 @@ def scratch(nbytes: int) -> Iterator[memoryview]:
 # Each with a check that a chunk holds what it should: decoders are satisfied with less.
 
 
-def _require(nbytes: int, out: Array) -> None:
-    if nbytes != out.nbytes:
-        raise ValueError(f"the chunk holds {nbytes} bytes instead of {out.nbytes}")
+def _require(nbytes: int, wanted: int) -> None:
+    if nbytes != wanted:
+        raise ValueError(f"the chunk holds {nbytes} bytes instead of {wanted}")
 
 
 def copied(encoded: Encoded, out: Array) -> None:
     """Decode what is not encoded."""
-    _require(len(encoded), out)
-    out.reshape(-1).view(np.uint8)[...] = np.frombuffer(encoded, np.uint8)
+    out.reshape(-1).view(np.uint8)[...] = np.frombuffer(
+        _fresh_copied(encoded, out.nbytes), np.uint8
+    )
+
+
+def _fresh_copied(encoded: Encoded, nbytes: int) -> Encoded:
+    _require(len(encoded), nbytes)
+    return encoded
 
 
 def _verified(decode: Decoder, encoded: Encoded, out: Array) -> None:
     """Decode what a checksum stands behind."""
+    decode(_content(encoded), out)
+
+
+def _fresh_verified(decode: _FreshDecoder, encoded: Encoded, nbytes: int) -> Encoded:
+    return decode(_content(encoded), nbytes)
+
+
+def _content(encoded: Encoded) -> Encoded:
+    """What a checksum stands behind, if it is right."""
     content, checksum = encoded[:-4], encoded[-4:]
     if google_crc32c.value(bytes(content)) != int.from_bytes(checksum, "little"):
         raise ValueError("the chunk does not have the checksum it should have")
-    decode(content, out)
+    return content
 
 
 def _blosc(encoded: Encoded, out: Array) -> None:
+    _require_blosc(encoded, out.nbytes)
+    numcodecs.blosc.decompress(encoded, out)
+
+
+def _fresh_blosc(encoded: Encoded, nbytes: int) -> Encoded:
+    _require_blosc(encoded, nbytes)
+    found: bytes = numcodecs.blosc.decompress(encoded)
+    return found
+
+
+def _require_blosc(encoded: Encoded, nbytes: int) -> None:
     # https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
-    _require(int.from_bytes(encoded[4:8], "little"), out)
+    _require(int.from_bytes(encoded[4:8], "little"), nbytes)
     # The decoder would read on behind the end.
     if len(encoded) < 16 or int.from_bytes(encoded[12:16], "little") != len(encoded):
         raise ValueError(f"the chunk is cut: it has {len(encoded)} bytes")
-    numcodecs.blosc.decompress(encoded, out)
 
 
 def _shuffled(decode: Decoder, encoded: Encoded, out: Array) -> None:
@@ -121,8 +162,19 @@ def _shuffled(decode: Decoder, encoded: Encoded, out: Array) -> None:
 def _zstd(encoded: Encoded, out: Array) -> None:
     size = _zstd_size(encoded)
     if size is not None:
-        _require(size, out)
+        _require(size, out.nbytes)
     numcodecs.zstd.decompress(encoded, out)  # not more than there is room for, nor less
+
+
+def _fresh_zstd(encoded: Encoded, nbytes: int) -> Encoded:
+    size = _zstd_size(encoded)
+    if size is None:  # it would take as much memory as it likes
+        out = np.empty(nbytes, np.uint8)
+        numcodecs.zstd.decompress(encoded, out)
+        return out.data
+    _require(size, nbytes)
+    found: bytes = numcodecs.zstd.decompress(encoded)  # not more than its header says, nor less
+    return found
 
 
 def _zstd_size(encoded: Encoded) -> int | None:
@@ -142,7 +194,7 @@ def _zstd_size(encoded: Encoded) -> int | None:
 
 
 def _lz4(encoded: Encoded, out: Array) -> None:
-    _require(int.from_bytes(encoded[:4], "little"), out)
+    _require(int.from_bytes(encoded[:4], "little"), out.nbytes)
     numcodecs.lz4.decompress(encoded, out)
 
 
@@ -179,7 +231,7 @@ def _streamed(
             left = memoryview(bytes(left).lstrip(b"\0"))
         if not several or not len(left):
             break
-    _require(filled, out)
+    _require(filled, out.nbytes)
 
 
 _gzip = functools.partial(
@@ -209,4 +261,10 @@ _DECODERS: dict[type, Decoder] = {
     numcodecs.Zlib: _zlib,
     numcodecs.LZ4: _lz4,
     numcodecs.BZ2: _bz2,
+}
+# Of decoders that spend more on memory which is there than on that of a small chunk.
+_FRESH_DECODERS: dict[Decoder, _FreshDecoder] = {
+    copied: _fresh_copied,
+    _blosc: _fresh_blosc,
+    _zstd: _fresh_zstd,
 }
