@@ -21,14 +21,22 @@ import numpy as np
 import numpy.typing as npt
 import zarr.codecs
 
-__all__ = ["Decoder", "Encoded", "copied", "decoder_of", "fresh_decoder_of", "scratch"]
+__all__ = [
+    "Decoder",
+    "Encoded",
+    "FreshDecoder",
+    "copied",
+    "decoder_of",
+    "fresh_decoder_of",
+    "scratch",
+]
 
 Array = npt.NDArray[Any]
 Encoded: TypeAlias = bytes | bytearray | memoryview
 # Fills a contiguous array with what was encoded.
 Decoder: TypeAlias = Callable[[Encoded, Array], None]
-# Returns the bytes that were encoded, of which there must be so many.
-_FreshDecoder: TypeAlias = Callable[[Encoded, int], Encoded]
+# Returns what was encoded as several chunks, each of which must have so many bytes.
+FreshDecoder: TypeAlias = Callable[[Sequence[Encoded], int], list[Encoded]]
 
 
 def decoder_of(codecs: Sequence[Any], dtype: np.dtype[Any]) -> Decoder | None:
@@ -59,8 +67,8 @@ def decoder_of(codecs: Sequence[Any], dtype: np.dtype[Any]) -> Decoder | None:
     return functools.partial(_shuffled, decode)
 
 
-def fresh_decoder_of(decode: Decoder) -> _FreshDecoder | None:
-    """What decodes the same to new memory, ``(encoded, nbytes)``, if that is faster for few bytes.
+def fresh_decoder_of(decode: Decoder) -> FreshDecoder | None:
+    """What decodes the same to new memory, if that is faster for few bytes.
 
     Parameters
     ----------
@@ -103,14 +111,14 @@ def _require(nbytes: int, wanted: int) -> None:
 
 def copied(encoded: Encoded, out: Array) -> None:
     """Decode what is not encoded."""
-    out.reshape(-1).view(np.uint8)[...] = np.frombuffer(
-        _fresh_copied(encoded, out.nbytes), np.uint8
-    )
+    _require(len(encoded), out.nbytes)
+    out.reshape(-1).view(np.uint8)[...] = np.frombuffer(encoded, np.uint8)
 
 
-def _fresh_copied(encoded: Encoded, nbytes: int) -> Encoded:
-    _require(len(encoded), nbytes)
-    return encoded
+def _fresh_copied(several: Sequence[Encoded], nbytes: int) -> list[Encoded]:
+    for encoded in several:
+        _require(len(encoded), nbytes)
+    return list(several)
 
 
 def _verified(decode: Decoder, encoded: Encoded, out: Array) -> None:
@@ -118,8 +126,8 @@ def _verified(decode: Decoder, encoded: Encoded, out: Array) -> None:
     decode(_content(encoded), out)
 
 
-def _fresh_verified(decode: _FreshDecoder, encoded: Encoded, nbytes: int) -> Encoded:
-    return decode(_content(encoded), nbytes)
+def _fresh_verified(decode: FreshDecoder, several: Sequence[Encoded], nbytes: int) -> list[Encoded]:
+    return decode([_content(encoded) for encoded in several], nbytes)
 
 
 def _content(encoded: Encoded) -> Encoded:
@@ -135,10 +143,10 @@ def _blosc(encoded: Encoded, out: Array) -> None:
     numcodecs.blosc.decompress(encoded, out)
 
 
-def _fresh_blosc(encoded: Encoded, nbytes: int) -> Encoded:
-    _require_blosc(encoded, nbytes)
-    found: bytes = numcodecs.blosc.decompress(encoded)
-    return found
+def _fresh_blosc(several: Sequence[Encoded], nbytes: int) -> list[Encoded]:
+    for encoded in several:
+        _require_blosc(encoded, nbytes)
+    return [numcodecs.blosc.decompress(encoded) for encoded in several]
 
 
 def _require_blosc(encoded: Encoded, nbytes: int) -> None:
@@ -160,25 +168,24 @@ def _shuffled(decode: Decoder, encoded: Encoded, out: Array) -> None:
 
 
 def _zstd(encoded: Encoded, out: Array) -> None:
-    size = _zstd_size(encoded)
+    size, _ = _zstd_header(encoded)
     if size is not None:
         _require(size, out.nbytes)
     numcodecs.zstd.decompress(encoded, out)  # not more than there is room for, nor less
 
 
-def _fresh_zstd(encoded: Encoded, nbytes: int) -> Encoded:
-    size = _zstd_size(encoded)
-    if size is None:  # it would take as much memory as it likes
-        out = np.empty(nbytes, np.uint8)
-        numcodecs.zstd.decompress(encoded, out)
-        return out.data
-    _require(size, nbytes)
-    found: bytes = numcodecs.zstd.decompress(encoded)  # not more than its header says, nor less
-    return found
+def _fresh_zstd(several: Sequence[Encoded], nbytes: int) -> list[Encoded]:
+    if all(_is_one_block(encoded, nbytes) for encoded in several):
+        return [numcodecs.zstd.decompress(encoded) for encoded in several]
+    # As much memory would be taken as all frames say together, or as one that says nothing likes.
+    found = np.empty((len(several), nbytes), np.uint8)
+    for encoded, out in zip(several, found, strict=True):
+        _zstd(encoded, out)
+    return [out.data for out in found]
 
 
-def _zstd_size(encoded: Encoded) -> int | None:
-    """Size of the content of a frame, if its header says.
+def _zstd_header(encoded: Encoded) -> tuple[int | None, int]:
+    """Size of the content of a frame, if its header says, and where the header ends.
 
     https://datatracker.ietf.org/doc/html/rfc8878#name-frame-header
     """
@@ -189,8 +196,23 @@ def _zstd_size(encoded: Encoded) -> int | None:
     at = 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]
     width = (single, 2, 4, 8)[descriptor >> 6]
     if not width:
-        return None
-    return int.from_bytes(encoded[at : at + width], "little") + (256 if width == 2 else 0)
+        return None, at
+    size = int.from_bytes(encoded[at : at + width], "little") + (256 if width == 2 else 0)
+    return size, at + width
+
+
+def _is_one_block(encoded: Encoded, nbytes: int) -> bool:
+    """Whether a frame says that its content has so many bytes, and is one block and all there is.
+
+    Small chunks are such frames.
+    """
+    size, at = _zstd_header(encoded)
+    if size != nbytes:
+        return False
+    header = int.from_bytes(encoded[at : at + 3], "little")
+    block = 1 if header & 6 == 2 else header >> 3  # of one byte that is repeated
+    checksum = encoded[4] & 4
+    return header & 1 == 1 and at + 3 + block + checksum == len(encoded)
 
 
 def _lz4(encoded: Encoded, out: Array) -> None:
@@ -263,7 +285,7 @@ _DECODERS: dict[type, Decoder] = {
     numcodecs.BZ2: _bz2,
 }
 # Of decoders that spend more on memory which is there than on that of a small chunk.
-_FRESH_DECODERS: dict[Decoder, _FreshDecoder] = {
+_FRESH_DECODERS: dict[Decoder, FreshDecoder] = {
     copied: _fresh_copied,
     _blosc: _fresh_blosc,
     _zstd: _fresh_zstd,

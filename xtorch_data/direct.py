@@ -25,7 +25,7 @@ from .awaiting import on_loop_of, on_thread, request_slots, room_for, together
 from .buffers import Buffers
 from .chunk_errors import ChunkError, Named
 from .chunk_places import Along, Chunk, OfShard, along_dim, chunks_of, shards_of
-from .decoders import Decoder, Encoded, copied, decoder_of, fresh_decoder_of, scratch
+from .decoders import Decoder, Encoded, FreshDecoder, copied, decoder_of, fresh_decoder_of, scratch
 from .presence import require_array, require_local_array
 from .retry import answered, retried_alone
 from .shards import Extent, Index, Place, Shards, byte_order
@@ -41,7 +41,9 @@ TASK_BYTES, MOST_TASK_BYTES = 2**20, 2**23
 # Codecs may make more of values than they are, by their headers and where nothing is to be saved.
 SLACK_BYTES = 2**16
 # Memory for values of so few bytes costs less than what decoders do to take memory that is there.
-SMALL_BYTES = 2**16
+SMALL_BYTES = 2**15
+# Small chunks are decoded together up to so many bytes, which stay in the cache of a core.
+TOGETHER_BYTES = 2**17
 
 
 # Called with how many chunks of a region were not there; they have the fill value.
@@ -206,7 +208,7 @@ class DirectReader:
         return 0 if fill is None else fill
 
     @cached_property
-    def _fresh(self) -> Callable[[Encoded, int], Encoded] | None:
+    def _fresh(self) -> FreshDecoder | None:
         """What decodes small chunks to new memory, if that is faster."""
         return fresh_decoder_of(self.decode) if self._chunk_nbytes <= SMALL_BYTES else None
 
@@ -221,13 +223,11 @@ class DirectReader:
         self, along: Sequence[Along], start: int, stop: int | None, out: Array
     ) -> _Missing:
         """Read some chunks of a region; returns what is not there."""
-        missing, gone = 0, False
         if self.shards is not None:
-            for part in shards_of(along, self.shards.counts, start, stop):
-                of_shard, no_file = self._read_shard(part, self.shards, out)
-                missing += of_shard
-                gone = gone or no_file
-            return missing, gone
+            parts = shards_of(along, self.shards.counts, start, stop)
+            found = [self._read_shard(part, self.shards, out) for part in parts]
+            return sum(missing for missing, _ in found), any(gone for _, gone in found)
+        missing, gone = 0, False
         encode_key = self.array.metadata.encode_chunk_key
         for chunk in chunks_of(along, start, stop):
             key = encode_key(chunk[0])
@@ -344,17 +344,14 @@ class DirectReader:
             async with room_for(extent.stop - extent.start):
                 found = await self._get(key, RangeByteRequest(extent.start, extent.stop))
                 encoded = memoryview(b"") if found is None else found  # gone meanwhile
-                each = self._chunks_of_a_task(len(extent.chunks))
+                some = extent.chunks
+                each = self._chunks_of_a_task(len(some))
                 with self._named(key):
                     await together(
                         on_thread(
-                            self._put_together,
-                            encoded,
-                            extent.chunks[start : start + each],
-                            chunks,
-                            out,
+                            self._put_together, encoded, some[start : start + each], chunks, out
                         )
-                        for start in range(0, len(extent.chunks), each)
+                        for start in range(0, len(some), each)
                     )
 
         parts = await on_thread(lambda: list(shards_of(along, shards.counts)))
@@ -382,32 +379,53 @@ class DirectReader:
         out: Array,
     ) -> None:
         """Put the values of chunks of a shard, which begin and end somewhere, where they belong."""
-        place: Place = ()
+        each = max(1, TOGETHER_BYTES // max(1, self._chunk_nbytes))
+        for start in range(0, len(some), each):
+            few = some[start : start + each]
+            found = [encoded[begin:end] for _, begin, end in few]
+            if self._put_small(found, [chunks[place] for place, _, _ in few], out):
+                continue
+            for (place, _, _), one in zip(few, found, strict=True):
+                try:
+                    self._put(chunks[place], one, out)
+                except Exception as error:
+                    error.add_note(f"chunk {place} of the shard")
+                    raise
+
+    def _put_small(self, encoded: Sequence[Encoded], chunks: Sequence[Chunk], out: Array) -> bool:
+        """Put the values of chunks where they belong; false if they are large, or one is damaged.
+
+        Each step is taken for all of them before the next one: a decoder drives out of the cache of
+        a core what Python needs there, which then takes three times as long.
+        """
+        if self._fresh is None:
+            return False
+        sizes, dtype = self._sizes, self._dtype
         try:
-            for place, begin, end in some:
-                self._put(chunks[place], encoded[begin:end], out)
-        except Exception as error:
-            error.add_note(f"chunk {place} of the shard")
-            raise
+            decoded = self._fresh(encoded, self._chunk_nbytes)
+        except Exception:  # that of the chunk is raised where they are put one by one
+            return False
+        for values, (_, inside, place) in zip(decoded, chunks, strict=True):
+            out[place] = np.ndarray(sizes, dtype, values)[inside]
+        return True
 
     def _put(self, chunk: Chunk, encoded: Encoded | None, out: Array) -> None:
         """Put the values of a chunk where they belong; one that is missing is the fill value."""
         _, inside, place = chunk
+        if encoded is None:
+            out[place] = self._fill_value
+            return
+        if self._put_small([encoded], [chunk], out):
+            return
         where: tuple[Any, ...] = (*place, ...)
         target = out[where]  # a view also where there are no dims
-        sizes = self._sizes
-        if encoded is None:
-            target[...] = self._fill_value
-        elif target.shape == sizes and target.flags.c_contiguous:
+        if target.shape == self._sizes and target.flags.c_contiguous:
             self.decode(encoded, target)
-        elif self._fresh is not None:
-            found = self._fresh(encoded, self._chunk_nbytes)
-            target[...] = np.frombuffer(found, self._dtype).reshape(sizes)[inside]
-        else:
-            with scratch(self._chunk_nbytes) as memory:
-                values = np.frombuffer(memory, self._dtype).reshape(sizes)
-                self.decode(encoded, values)
-                np.copyto(target, values[inside])
+            return
+        with scratch(self._chunk_nbytes) as memory:
+            values = np.frombuffer(memory, self._dtype).reshape(self._sizes)
+            self.decode(encoded, values)
+            np.copyto(target, values[inside])
 
 
 def _note_missing(chunks: int) -> None:

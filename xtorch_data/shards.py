@@ -30,7 +30,7 @@ Place = tuple[int, ...]
 # Chunks that lie so close to each other are fetched in one request, up to so many bytes.
 GAP_BYTES, MOST_BYTES = 2**15, 2**23
 # The same of files: a call takes little time, and what it reads is soon decoded.
-FILE_GAP_BYTES, MOST_FILE_BYTES = 2**12, 2**18
+FILE_GAP_BYTES, MOST_FILE_BYTES = 2**12, 2**17
 # Bytes of indexes that are kept in a process, by all arrays together; at least one by each.
 KEPT_BYTES = 2**26
 
