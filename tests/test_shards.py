@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import tracemalloc
 import weakref
 
@@ -10,6 +11,7 @@ import zarr.codecs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xtorch_data import direct
 from xtorch_data import shards as module
 from xtorch_data.buffers import Buffers
 from xtorch_data.direct import ChunkError, DirectReader
@@ -208,6 +210,64 @@ def test_shards_of_a_folder_are_read_as_they_are_now(tmp_path):
     path.write_bytes(path.read_bytes()[-40:])
     with pytest.raises(ChunkError, match="index of a shard has 0 bytes"):
         read(reader, slice(None), slice(None))
+
+
+@pytest.mark.parametrize("codec", ["blosc", "zstd", "gzip", None])
+def test_shards_of_a_folder_are_the_same_read_in_however_many_steps(tmp_path, monkeypatch, codec):
+    codecs = {
+        "blosc": zarr.codecs.BloscCodec(),
+        "zstd": zarr.codecs.ZstdCodec(checksum=True),
+        "gzip": zarr.codecs.GzipCodec(),
+    }
+    array = zarr.create_array(
+        tmp_path,
+        shape=(37, 23),
+        chunks=(2, 3),
+        shards=(8, 9),
+        dtype="f4",
+        fill_value=3,
+        compressors=codecs.get(codec),
+    )
+    values = np.full(array.shape, 3, "f4")
+    values[:20, :20] = np.random.default_rng(0).normal(size=(20, 20))
+    values[4:8, 3:6] = 3  # two chunks that are missing, and a shard below
+    array[:20, :20] = values[:20, :20]
+    (tmp_path / "c" / "2" / "0").unlink()
+    values[16:24, :9] = 3
+    settings = [
+        {},
+        {"SMALL_BYTES": 0},
+        {"TOGETHER_BYTES": 0},
+        {"TOGETHER_BYTES": 60, "TASK_BYTES": 0, "MOST_TASK_BYTES": 170},
+    ]
+    for options, most in itertools.product(settings, [0, 100, 2**17]):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "MOST_FILE_BYTES", most)
+            for name, value in options.items():
+                patch.setattr(direct, name, value)
+            reader = DirectReader.of(array)
+            for key in [np.s_[:, :], np.s_[3:23, 1:11], np.s_[16:18, 9:12], np.s_[7, 2:4]]:
+                np.testing.assert_array_equal(reader.read(key, Buffers(10**6)), values[key])
+                np.testing.assert_array_equal(read(reader, *key), values[key])
+
+
+@pytest.mark.parametrize("codec", [zarr.codecs.BloscCodec(), zarr.codecs.ZstdCodec(), None])
+def test_the_damaged_one_of_small_chunks_that_are_decoded_together_is_named(tmp_path, codec):
+    array = zarr.create_array(
+        tmp_path, shape=(64, 8), chunks=(2, 8), shards=(64, 8), dtype="f4", compressors=codec
+    )
+    array[...] = np.random.default_rng(0).normal(size=(64, 8))
+    path = tmp_path / "c" / "0" / "0"
+    data = bytearray(path.read_bytes())
+    index = np.frombuffer(data[-516:-4], "<u8").reshape(32, 2).copy()
+    index[21, 1] -= 5  # its end is cut
+    data[-516:-4] = index.tobytes()
+    data[-4:] = google_crc32c.value(index.tobytes()).to_bytes(4, "little")
+    path.write_bytes(data)
+    for how in (lambda *key: DirectReader.of(array).read(key, Buffers(10**6)),
+                lambda *key: read(DirectReader.of(array), *key)):  # fmt: skip
+        with pytest.raises(ChunkError, match=r"c/0/0.*\n?.*chunk \(21, 0\) of the shard"):
+            how(slice(None), slice(None))
 
 
 def test_few_indexes_are_kept_of_all_arrays_together_if_they_are_large(monkeypatch):

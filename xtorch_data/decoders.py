@@ -21,12 +21,22 @@ import numpy as np
 import numpy.typing as npt
 import zarr.codecs
 
-__all__ = ["Decoder", "Encoded", "copied", "decoder_of", "scratch"]
+__all__ = [
+    "Decoder",
+    "Encoded",
+    "FreshDecoder",
+    "copied",
+    "decoder_of",
+    "fresh_decoder_of",
+    "scratch",
+]
 
 Array = npt.NDArray[Any]
 Encoded: TypeAlias = bytes | bytearray | memoryview
 # Fills a contiguous array with what was encoded.
 Decoder: TypeAlias = Callable[[Encoded, Array], None]
+# Returns what was encoded as several chunks, each of which must have so many bytes.
+FreshDecoder: TypeAlias = Callable[[Sequence[Encoded], int], list[Encoded]]
 
 
 def decoder_of(codecs: Sequence[Any], dtype: np.dtype[Any]) -> Decoder | None:
@@ -57,6 +67,20 @@ def decoder_of(codecs: Sequence[Any], dtype: np.dtype[Any]) -> Decoder | None:
     return functools.partial(_shuffled, decode)
 
 
+def fresh_decoder_of(decode: Decoder) -> FreshDecoder | None:
+    """What decodes the same to new memory, if that is faster for few bytes.
+
+    Parameters
+    ----------
+    decode : callable
+        Of `decoder_of`.
+    """
+    if isinstance(decode, functools.partial) and decode.func is _verified:
+        inner = fresh_decoder_of(*decode.args)
+        return None if inner is None else functools.partial(_fresh_verified, inner)
+    return None if isinstance(decode, functools.partial) else _FRESH_DECODERS.get(decode)
+
+
 # Memory for a chunk as it is stored, or of which a part is wanted, used again; only so many threads
 # decode at the same time.
 _idle: deque[memoryview] = deque(maxlen=2 * dask.system.CPU_COUNT)
@@ -80,32 +104,57 @@ def scratch(nbytes: int) -> Iterator[memoryview]:
 # Each with a check that a chunk holds what it should: decoders are satisfied with less.
 
 
-def _require(nbytes: int, out: Array) -> None:
-    if nbytes != out.nbytes:
-        raise ValueError(f"the chunk holds {nbytes} bytes instead of {out.nbytes}")
+def _require(nbytes: int, wanted: int) -> None:
+    if nbytes != wanted:
+        raise ValueError(f"the chunk holds {nbytes} bytes instead of {wanted}")
 
 
 def copied(encoded: Encoded, out: Array) -> None:
     """Decode what is not encoded."""
-    _require(len(encoded), out)
+    _require(len(encoded), out.nbytes)
     out.reshape(-1).view(np.uint8)[...] = np.frombuffer(encoded, np.uint8)
+
+
+def _fresh_copied(several: Sequence[Encoded], nbytes: int) -> list[Encoded]:
+    for encoded in several:
+        _require(len(encoded), nbytes)
+    return list(several)
 
 
 def _verified(decode: Decoder, encoded: Encoded, out: Array) -> None:
     """Decode what a checksum stands behind."""
+    decode(_content(encoded), out)
+
+
+def _fresh_verified(decode: FreshDecoder, several: Sequence[Encoded], nbytes: int) -> list[Encoded]:
+    return decode([_content(encoded) for encoded in several], nbytes)
+
+
+def _content(encoded: Encoded) -> Encoded:
+    """What a checksum stands behind, if it is right."""
     content, checksum = encoded[:-4], encoded[-4:]
     if google_crc32c.value(bytes(content)) != int.from_bytes(checksum, "little"):
         raise ValueError("the chunk does not have the checksum it should have")
-    decode(content, out)
+    return content
 
 
 def _blosc(encoded: Encoded, out: Array) -> None:
+    _require_blosc(encoded, out.nbytes)
+    numcodecs.blosc.decompress(encoded, out)
+
+
+def _fresh_blosc(several: Sequence[Encoded], nbytes: int) -> list[Encoded]:
+    for encoded in several:
+        _require_blosc(encoded, nbytes)
+    return [numcodecs.blosc.decompress(encoded) for encoded in several]
+
+
+def _require_blosc(encoded: Encoded, nbytes: int) -> None:
     # https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
-    _require(int.from_bytes(encoded[4:8], "little"), out)
+    _require(int.from_bytes(encoded[4:8], "little"), nbytes)
     # The decoder would read on behind the end.
     if len(encoded) < 16 or int.from_bytes(encoded[12:16], "little") != len(encoded):
         raise ValueError(f"the chunk is cut: it has {len(encoded)} bytes")
-    numcodecs.blosc.decompress(encoded, out)
 
 
 def _shuffled(decode: Decoder, encoded: Encoded, out: Array) -> None:
@@ -119,14 +168,24 @@ def _shuffled(decode: Decoder, encoded: Encoded, out: Array) -> None:
 
 
 def _zstd(encoded: Encoded, out: Array) -> None:
-    size = _zstd_size(encoded)
+    size, _ = _zstd_header(encoded)
     if size is not None:
-        _require(size, out)
+        _require(size, out.nbytes)
     numcodecs.zstd.decompress(encoded, out)  # not more than there is room for, nor less
 
 
-def _zstd_size(encoded: Encoded) -> int | None:
-    """Size of the content of a frame, if its header says.
+def _fresh_zstd(several: Sequence[Encoded], nbytes: int) -> list[Encoded]:
+    if all(_is_one_block(encoded, nbytes) for encoded in several):
+        return [numcodecs.zstd.decompress(encoded) for encoded in several]
+    # As much memory would be taken as all frames say together, or as one that says nothing likes.
+    found = np.empty((len(several), nbytes), np.uint8)
+    for encoded, out in zip(several, found, strict=True):
+        _zstd(encoded, out)
+    return [out.data for out in found]
+
+
+def _zstd_header(encoded: Encoded) -> tuple[int | None, int]:
+    """Size of the content of a frame, if its header says, and where the header ends.
 
     https://datatracker.ietf.org/doc/html/rfc8878#name-frame-header
     """
@@ -137,12 +196,27 @@ def _zstd_size(encoded: Encoded) -> int | None:
     at = 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]
     width = (single, 2, 4, 8)[descriptor >> 6]
     if not width:
-        return None
-    return int.from_bytes(encoded[at : at + width], "little") + (256 if width == 2 else 0)
+        return None, at
+    size = int.from_bytes(encoded[at : at + width], "little") + (256 if width == 2 else 0)
+    return size, at + width
+
+
+def _is_one_block(encoded: Encoded, nbytes: int) -> bool:
+    """Whether a frame says that its content has so many bytes, and is one block and all there is.
+
+    Small chunks are such frames.
+    """
+    size, at = _zstd_header(encoded)
+    if size != nbytes:
+        return False
+    header = int.from_bytes(encoded[at : at + 3], "little")
+    block = 1 if header & 6 == 2 else header >> 3  # of one byte that is repeated
+    checksum = encoded[4] & 4
+    return header & 1 == 1 and at + 3 + block + checksum == len(encoded)
 
 
 def _lz4(encoded: Encoded, out: Array) -> None:
-    _require(int.from_bytes(encoded[:4], "little"), out)
+    _require(int.from_bytes(encoded[:4], "little"), out.nbytes)
     numcodecs.lz4.decompress(encoded, out)
 
 
@@ -179,7 +253,7 @@ def _streamed(
             left = memoryview(bytes(left).lstrip(b"\0"))
         if not several or not len(left):
             break
-    _require(filled, out)
+    _require(filled, out.nbytes)
 
 
 _gzip = functools.partial(
@@ -209,4 +283,10 @@ _DECODERS: dict[type, Decoder] = {
     numcodecs.Zlib: _zlib,
     numcodecs.LZ4: _lz4,
     numcodecs.BZ2: _bz2,
+}
+# Of decoders that spend more on memory which is there than on that of a small chunk.
+_FRESH_DECODERS: dict[Decoder, FreshDecoder] = {
+    copied: _fresh_copied,
+    _blosc: _fresh_blosc,
+    _zstd: _fresh_zstd,
 }

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import itertools
 import math
-import operator
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,11 +23,12 @@ from zarr.storage import LocalStore
 
 from .awaiting import on_loop_of, on_thread, request_slots, room_for, together
 from .buffers import Buffers
-from .decoders import Decoder, Encoded, copied, decoder_of, scratch
+from .chunk_errors import ChunkError, Named
+from .chunk_places import Along, Chunk, OfShard, along_dim, chunks_of, shards_of
+from .decoders import Decoder, Encoded, FreshDecoder, copied, decoder_of, fresh_decoder_of, scratch
 from .presence import require_array, require_local_array
-from .redact import printable, redacted, words_of
-from .retry import GivenUp, answered, retried_alone
-from .shards import Extent, Index, Shards, byte_order
+from .retry import answered, retried_alone
+from .shards import Extent, Index, Place, Shards, byte_order
 from .stores import innermost
 
 __all__ = ["ChunkError", "DirectReader", "noting_missing"]
@@ -41,6 +40,10 @@ Array = npt.NDArray[Any]
 TASK_BYTES, MOST_TASK_BYTES = 2**20, 2**23
 # Codecs may make more of values than they are, by their headers and where nothing is to be saved.
 SLACK_BYTES = 2**16
+# Memory for values of so few bytes costs less than what decoders do to take memory that is there.
+SMALL_BYTES = 2**15
+# Small chunks are decoded together up to so many bytes, which stay in the cache of a core.
+TOGETHER_BYTES = 2**17
 
 
 # Called with how many chunks of a region were not there; they have the fill value.
@@ -49,77 +52,10 @@ noting_missing: ContextVar[Callable[[int], None] | None] = ContextVar(
 )
 
 
-class ChunkError(Exception):
-    """A chunk of a Zarr array could not be read or decoded; ``__cause__`` says why.
-
-    Attributes
-    ----------
-    chunk : str
-        Its key in the store.
-    store : str
-        The store.
-    """
-
-    def __init__(self, chunk: str, store: str) -> None:
-        super().__init__(chunk, store)
-        self.chunk, self.store = chunk, store
-
-    @classmethod
-    def of(cls, array: zarr.Array[Any], key: str) -> ChunkError:
-        """The error of a chunk of an array, by its key inside the array."""
-        path = f"{array.path}/{key}" if array.path else key
-        return cls(printable(path), printable(redacted(str(array.store))))
-
-    def __str__(self) -> str:
-        cause = f": {words_of(self.__cause__)}" if self.__cause__ else ""
-        return f"chunk {self.chunk} of {self.store}{cause}"
-
-
-@dataclass(frozen=True, eq=False)
-class _Named:
-    """Names the chunk, or the shard, that an error inside is about.
-
-    No generator: on Python 3.13 one that raises lives in a cycle with the error and the memory in
-    its frames, which is then not given back before garbage is collected.
-    """
-
-    array: zarr.Array[Any]
-    key: str
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if not isinstance(error, Exception) or isinstance(error, (MemoryError, ChunkError)):
-            return
-        if not isinstance(error, GivenUp):
-            raise ChunkError.of(self.array, self.key) from error
-        if not isinstance(error.__cause__, ChunkError):
-            named = ChunkError.of(self.array, self.key)
-            named.__cause__ = error.__cause__
-            raise GivenUp from named
-
-
-# What a region wants of chunks along a dim: number, part of the chunk, whether that is all of it,
-# part of the region.
-_Along = list[tuple[int, slice, bool, slice]]
-
-
-@dataclass(frozen=True, eq=False)
-class _Chunk:
-    """What a region wants of a chunk: its key, and its numbers in the grid."""
-
-    key: str
-    numbers: tuple[int, ...]
-    inside: tuple[slice, ...]  # of the chunk
-    target: tuple[slice, ...]  # of the region
-    whole: bool
-
-
 # How many chunks are not there, and whether an object is not.
 _Missing = tuple[int, bool]
-_ByNumbers = dict[tuple[int, ...], _Chunk]
-_OfShards = dict[tuple[int, ...], list[tuple[int, ...]]]
+# By their numbers.
+_Chunks = Mapping[Place, Chunk]
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +149,7 @@ class DirectReader:
             )
         else:
             if self.shards is None:
-                jobs = (self._fetch(chunk, out) for chunk in self._chunks(along))
+                jobs = (self._fetch(chunk, out) for chunk in chunks_of(along))
             else:
                 jobs = await self._fetches_of_shards(self.shards, along, out)
         found = await together(jobs)
@@ -261,104 +197,110 @@ class DirectReader:
     def _chunk_nbytes(self) -> int:
         return math.prod(self._sizes) * self._dtype.itemsize
 
-    def _along(self, box: Sequence[tuple[int, int]]) -> list[_Along]:
+    @cached_property
+    def _most_nbytes(self) -> int:
+        """The most that codecs make of any values of a chunk."""
+        return 2 * self._chunk_nbytes + SLACK_BYTES
+
+    @cached_property
+    def _fill_value(self) -> Any:
+        fill = self.array.fill_value
+        return 0 if fill is None else fill
+
+    @cached_property
+    def _fresh(self) -> FreshDecoder | None:
+        """What decodes small chunks to new memory, if that is faster."""
+        return fresh_decoder_of(self.decode) if self._chunk_nbytes <= SMALL_BYTES else None
+
+    def _along(self, box: Sequence[tuple[int, int]]) -> list[Along]:
         """What a region wants of chunks, along every dim."""
-        sizes = self.array.chunks
-        return [_along(*bounds, size) for bounds, size in zip(box, sizes, strict=True)]
+        return [along_dim(*bounds, size) for bounds, size in zip(box, self._sizes, strict=True)]
 
-    def _chunks(
-        self, along: Sequence[_Along], start: int = 0, stop: int | None = None
-    ) -> Iterator[_Chunk]:
-        """The chunks that hold a region, from one of them to another.
-
-        Worked out where they are decoded: thousands of them would keep the event loop busy.
-        """
-        key = self.array.metadata.encode_chunk_key
-        for found in itertools.islice(itertools.product(*along), start, stop):
-            # No dims, one chunk.
-            numbers, inside, whole, target = zip(*found, strict=True) if found else ((), (), (), ())
-            where = numbers
-            if self.shards is not None:
-                pairs = zip(numbers, self.shards.counts, strict=True)
-                where = tuple(number // count for number, count in pairs)
-            yield _Chunk(key(where), numbers, inside, target, all(whole))
+    # Which chunks these are is worked out where they are decoded: thousands of them would keep the
+    # event loop busy.
 
     def _read_local(
-        self, along: Sequence[_Along], start: int, stop: int | None, out: Array
+        self, along: Sequence[Along], start: int, stop: int | None, out: Array
     ) -> _Missing:
         """Read some chunks of a region; returns what is not there."""
-        store = self.array.store
-        assert isinstance(store, LocalStore)
-        folder = os.path.join(store.root, self.array.path)
+        if self.shards is not None:
+            parts = shards_of(along, self.shards.counts, start, stop)
+            found = [self._read_shard(part, self.shards, out) for part in parts]
+            return sum(missing for missing, _ in found), any(gone for _, gone in found)
         missing, gone = 0, False
-        chunks = self._chunks(along, start, stop)
-        for key, of_file in itertools.groupby(chunks, operator.attrgetter("key")):
+        encode_key = self.array.metadata.encode_chunk_key
+        for chunk in chunks_of(along, start, stop):
+            key = encode_key(chunk[0])
             with self._named(key):
-                try:
-                    file = io.FileIO(os.path.join(folder, key))
-                except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # as zarr has it
-                    for chunk in of_file:
-                        self._put(chunk, None, out)
-                        missing += 1
-                    gone = True
+                file = self._open(key)
+                if file is None:
+                    self._put(chunk, None, out)
+                    missing, gone = missing + 1, True
                     continue
                 with file:
-                    if self.shards is not None:
-                        missing += self._read_of_shard(file, self.shards, of_file, out)
-                        continue
-                    for chunk in of_file:
-                        size = os.fstat(file.fileno()).st_size
-                        self._require_size(size)
-                        if not self._read_rows(file, size, chunk, out):
-                            with scratch(size) as encoded:
-                                self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
+                    size = os.fstat(file.fileno()).st_size
+                    self._require_size(size)
+                    if not self._read_rows(file, size, chunk, out):
+                        with scratch(size) as encoded:
+                            self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
         return missing, gone
 
-    def _read_of_shard(
-        self, file: io.FileIO, shards: Shards, chunks: Iterable[_Chunk], out: Array
-    ) -> int:
-        """Read chunks of a shard that is a file; returns how many of them are not there."""
-        index: Index | None = None
-        missing = 0
-        for chunk in chunks:
-            if index is None:
-                index = shards.index_of_file(file, chunk.numbers)
-            with _noting(chunk.numbers):
-                place = shards.place(index, chunk.numbers)
-                if place is None:
+    def _read_shard(self, part: OfShard, shards: Shards, out: Array) -> _Missing:
+        """Read chunks of a shard that is a file; returns what is not there."""
+        key = self.array.metadata.encode_chunk_key(part.shard)
+        with self._named(key):
+            chunks = {chunk[0]: chunk for chunk in part.chunks()}
+            file = self._open(key)
+            if file is None:
+                for chunk in chunks.values():
                     self._put(chunk, None, out)
-                    missing += 1
-                    continue
-                begin, end = place
-                self._require_size(end - begin)
-                with scratch(end - begin) as encoded:
-                    self._put(chunk, encoded[: _fill(file, begin, encoded)], out)
-        return missing
+                return len(chunks), True
+            with file:
+                index = shards.index_of_file(file, part.shard)
+                size, found = os.fstat(file.fileno()).st_size, 0
+                for extent in self._extents(shards, index, chunks, out):
+                    # Where an index lies, there may be nothing.
+                    with scratch(max(0, min(extent.stop, size) - extent.start)) as encoded:
+                        encoded = encoded[: _fill(file, extent.start, encoded)]
+                        self._put_together(encoded, extent.chunks, chunks, out)
+                    found += len(extent.chunks)
+                return len(chunks) - found, False
 
-    def _require_size(self, nbytes: int) -> None:
+    def _open(self, key: str) -> io.FileIO | None:
+        """A file of a local store; None if there is none."""
+        store = self.array.store
+        assert isinstance(store, LocalStore)
+        try:
+            return io.FileIO(os.path.join(store.root, self.array.path, key))
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # as zarr has it
+            return None
+
+    def _require_size(self, nbytes: int, what: str = "the chunk") -> None:
         """Raise if a chunk takes more bytes than codecs make of any values, before it is read."""
-        if nbytes > 2 * self._chunk_nbytes + SLACK_BYTES:
+        if nbytes > self._most_nbytes:
             raise ValueError(
-                f"the chunk takes {nbytes} bytes, though its values are {self._chunk_nbytes}"
+                f"{what} takes {nbytes} bytes, though its values are {self._chunk_nbytes}"
             )
 
-    def _read_rows(self, file: io.FileIO, size: int, chunk: _Chunk, out: Array) -> bool:
+    def _read_rows(self, file: io.FileIO, size: int, chunk: Chunk, out: Array) -> bool:
         """Read just the rows that are wanted, where they lie side by side in file and memory."""
-        target = out[chunk.target]
+        _, inside, where = chunk
+        target = out[where]
         sizes = self._sizes
         if self.decode is not copied or not sizes or not target.flags.c_contiguous:
             return False
         if target.shape[1:] != sizes[1:] or size != self._chunk_nbytes:
             return False
-        begin = chunk.inside[0].start * (size // sizes[0])
+        begin = inside[0].start * (size // sizes[0])
         memory = target.reshape(-1).view(np.uint8).data
         return _fill(file, begin, memory) == len(memory)
 
-    async def _fetch(self, chunk: _Chunk, out: Array) -> _Missing:
+    async def _fetch(self, chunk: Chunk, out: Array) -> _Missing:
         """Read a chunk from any store; returns what is not there."""
         async with room_for(self._chunk_nbytes):
-            found = await self._get(chunk.key, _whole(self.array.store))
-            with self._named(chunk.key):
+            key = self.array.metadata.encode_chunk_key(chunk[0])
+            found = await self._get(key, _whole(self.array.store))
+            with self._named(key):
                 await on_thread(self._put, chunk, found, out)
             return int(found is None), found is None
 
@@ -377,89 +319,113 @@ class DirectReader:
             found = await retried_alone(get, what)
         return None if found is None else found.as_numpy_array().data
 
-    def _named(self, key: str) -> _Named:
+    def _named(self, key: str) -> Named:
         """Name the chunk, or the shard, that an error is about."""
-        return _Named(self.array, key)
+        return Named(self.array, key)
 
     async def _fetches_of_shards(
-        self, shards: Shards, along: Sequence[_Along], out: Array
+        self, shards: Shards, along: Sequence[Along], out: Array
     ) -> Iterator[Coroutine[Any, Any, _Missing]]:
         """Read chunks of a region by byte ranges of their shards; what is not there."""
 
-        def worked_out() -> tuple[_ByNumbers, _OfShards]:
-            found = {chunk.numbers: chunk for chunk in self._chunks(along)}
-            return found, shards.by_shard(found)
-
-        # On threads: tens of thousands of chunks would keep the event loop busy.
-        chunks, of_shards = await on_thread(worked_out)
-
-        async def of_shard(shard: tuple[int, ...], places: list[tuple[int, ...]]) -> _Missing:
-            key = chunks[places[0]].key
+        async def of_shard(part: OfShard) -> _Missing:
+            key = self.array.metadata.encode_chunk_key(part.shard)
             with self._named(key):
-                index = await shards.index(shard, lambda wanted: self._get(key, wanted))
-                extents = await on_thread(extents_of, index, places)
-            await together(of_extent(key, extent) for extent in extents)
-            return len(places) - sum(len(each.chunks) for each in extents), index is None
+                index = await shards.index(part.shard, lambda wanted: self._get(key, wanted))
+                chunks, extents = await on_thread(worked_out, index, part)
+            await together(of_extent(key, extent, chunks) for extent in extents)
+            return len(chunks) - sum(len(each.chunks) for each in extents), index is None
 
-        def extents_of(index: Index | None, places: list[tuple[int, ...]]) -> list[Extent]:
-            extents, missing = shards.extents(index, places)
-            for extent in extents:
-                for place, begin, end in extent.chunks:
-                    with _noting(place):
-                        self._require_size(end - begin)
-            for place in missing:
-                self._put(chunks[place], None, out)
-            return extents
+        def worked_out(index: Index | None, part: OfShard) -> tuple[_Chunks, list[Extent]]:
+            chunks = {chunk[0]: chunk for chunk in part.chunks()}
+            return chunks, self._extents(shards, index, chunks, out)
 
-        async def of_extent(key: str, extent: Extent) -> None:
+        async def of_extent(key: str, extent: Extent, chunks: _Chunks) -> None:
             async with room_for(extent.stop - extent.start):
                 found = await self._get(key, RangeByteRequest(extent.start, extent.stop))
                 encoded = memoryview(b"") if found is None else found  # gone meanwhile
-                each = self._chunks_of_a_task(len(extent.chunks))
+                some = extent.chunks
+                each = self._chunks_of_a_task(len(some))
                 with self._named(key):
                     await together(
-                        on_thread(put, encoded, extent.chunks[start : start + each])
-                        for start in range(0, len(extent.chunks), each)
+                        on_thread(
+                            self._put_together, encoded, some[start : start + each], chunks, out
+                        )
+                        for start in range(0, len(some), each)
                     )
 
-        def put(encoded: memoryview, some: Sequence[tuple[tuple[int, ...], int, int]]) -> None:
-            for place, begin, end in some:
-                with _noting(place):
-                    self._put(chunks[place], encoded[begin:end], out)
+        parts = await on_thread(lambda: list(shards_of(along, shards.counts)))
+        return (of_shard(part) for part in parts)
 
-        return (of_shard(*each) for each in of_shards.items())
+    def _extents(
+        self, shards: Shards, index: Index | None, chunks: _Chunks, out: Array
+    ) -> list[Extent]:
+        """What to read of a shard for its chunks; those that are not there get the fill value."""
+        extents, missing = shards.extents(index, chunks, in_file=self.is_local)
+        most = self._most_nbytes
+        for extent in extents:
+            for place, begin, end in extent.chunks:
+                if end - begin > most:
+                    self._require_size(end - begin, f"chunk {place} of the shard")
+        for place in missing:
+            self._put(chunks[place], None, out)
+        return extents
 
-    def _put(self, chunk: _Chunk, encoded: Encoded | None, out: Array) -> None:
+    def _put_together(
+        self,
+        encoded: memoryview,
+        some: Sequence[tuple[Place, int, int]],
+        chunks: _Chunks,
+        out: Array,
+    ) -> None:
+        """Put the values of chunks of a shard, which begin and end somewhere, where they belong."""
+        each = max(1, TOGETHER_BYTES // max(1, self._chunk_nbytes))
+        for start in range(0, len(some), each):
+            few = some[start : start + each]
+            found = [encoded[begin:end] for _, begin, end in few]
+            if self._put_small(found, [chunks[place] for place, _, _ in few], out):
+                continue
+            for (place, _, _), one in zip(few, found, strict=True):
+                try:
+                    self._put(chunks[place], one, out)
+                except Exception as error:
+                    error.add_note(f"chunk {place} of the shard")
+                    raise
+
+    def _put_small(self, encoded: Sequence[Encoded], chunks: Sequence[Chunk], out: Array) -> bool:
+        """Put the values of chunks where they belong; false if they are large, or one is damaged.
+
+        Each step is taken for all of them before the next one: a decoder drives out of the cache of
+        a core what Python needs there, which then takes three times as long.
+        """
+        if self._fresh is None:
+            return False
+        sizes, dtype = self._sizes, self._dtype
+        try:
+            decoded = self._fresh(encoded, self._chunk_nbytes)
+        except Exception:  # that of the chunk is raised where they are put one by one
+            return False
+        for values, (_, inside, place) in zip(decoded, chunks, strict=True):
+            out[place] = np.ndarray(sizes, dtype, values)[inside]
+        return True
+
+    def _put(self, chunk: Chunk, encoded: Encoded | None, out: Array) -> None:
         """Put the values of a chunk where they belong; one that is missing is the fill value."""
-        where: tuple[Any, ...] = (*chunk.target, ...)
-        target = out[where]  # a view also where there are no dims
+        _, inside, place = chunk
         if encoded is None:
-            fill = self.array.fill_value
-            target[...] = 0 if fill is None else fill
+            out[place] = self._fill_value
             return
-        if chunk.whole and target.flags.c_contiguous:
+        if self._put_small([encoded], [chunk], out):
+            return
+        where: tuple[Any, ...] = (*place, ...)
+        target = out[where]  # a view also where there are no dims
+        if target.shape == self._sizes and target.flags.c_contiguous:
             self.decode(encoded, target)
             return
         with scratch(self._chunk_nbytes) as memory:
             values = np.frombuffer(memory, self._dtype).reshape(self._sizes)
             self.decode(encoded, values)
-            np.copyto(target, values[chunk.inside])
-
-
-class _noting:  # noqa: N801, faster than a generator, and there is one for each chunk
-    """Note on an error which chunk of a shard it is about."""
-
-    __slots__ = ("_place",)
-
-    def __init__(self, place: tuple[int, ...]) -> None:
-        self._place = place
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception):
-            error.add_note(f"chunk {self._place} of the shard")
+            np.copyto(target, values[inside])
 
 
 def _note_missing(chunks: int) -> None:
@@ -476,18 +442,9 @@ def _whole(store: Store) -> OffsetByteRequest | None:
 
 def _fill(file: io.FileIO, begin: int, memory: memoryview) -> int:
     """Fill memory from a place of a file on; returns how many bytes there were."""
-    file.seek(begin)
     read = 0
+    if len(memory):
+        file.seek(begin)
     while read < len(memory) and (more := file.readinto(memory[read:])):
         read += more
     return read
-
-
-def _along(start: int, stop: int, size: int) -> _Along:
-    found = []
-    for number in range(start // size, -(-stop // size)) if stop > start else ():
-        begin = number * size
-        first, last = max(start, begin), min(stop, begin + size)
-        inside = slice(first - begin, last - begin)
-        found.append((number, inside, last - first == size, slice(first - start, last - start)))
-    return found

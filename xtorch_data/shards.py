@@ -22,17 +22,19 @@ from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 
 from .retry import GivenUp, given_up
 
-__all__ = ["Extent", "Shards", "byte_order"]
+__all__ = ["Extent", "Index", "Place", "Shards", "byte_order"]
 
 Index = npt.NDArray[np.uint64]
 Place = tuple[int, ...]
 
 # Chunks that lie so close to each other are fetched in one request, up to so many bytes.
 GAP_BYTES, MOST_BYTES = 2**15, 2**23
+# The same of files: a call takes little time, and what it reads is soon decoded.
+FILE_GAP_BYTES, MOST_FILE_BYTES = 2**12, 2**17
 # Bytes of indexes that are kept in a process, by all arrays together; at least one by each.
 KEPT_BYTES = 2**26
 
-_NOT_THERE, _FARTHEST = 2**64 - 1, 2**63 - 1
+_NOT_THERE, _FARTHEST = np.uint64(2**64 - 1), np.uint64(2**63 - 1)
 _CHECKSUM_BYTES = 4
 
 
@@ -107,14 +109,6 @@ class Shards:
     def _index_nbytes(self) -> int:
         return 16 * math.prod(self.counts) + self.has_checksum * _CHECKSUM_BYTES
 
-    def by_shard(self, places: Iterable[Place]) -> dict[Place, list[Place]]:
-        """Chunks by the shard they are in, both by their numbers."""
-        found: dict[Place, list[Place]] = {}
-        for place in places:
-            shard = tuple(n // count for n, count in zip(place, self.counts, strict=True))
-            found.setdefault(shard, []).append(place)
-        return found
-
     async def index(
         self, shard: Place, get: Callable[[ByteRequest], Awaitable[memoryview | None]]
     ) -> Index | None:
@@ -174,17 +168,16 @@ class Shards:
                 raise ValueError("the index of a shard does not have the checksum it should have")
         return np.frombuffer(encoded, "<u8").reshape(*self.counts, 2).astype(np.uint64)
 
-    def index_of_file(self, file: io.FileIO, place: Place) -> Index:
+    def index_of_file(self, file: io.FileIO, shard: Place) -> Index:
         """The same of a shard that is a file, on any thread; read again if it is written anew.
 
         Parameters
         ----------
         file : io.FileIO
             The file, open.
-        place : tuple of int
-            Numbers of one of its chunks.
+        shard : tuple of int
+            Numbers of the shard.
         """
-        shard = tuple(n // count for n, count in zip(place, self.counts, strict=True))
         found = os.fstat(file.fileno())
         stamp = found.st_ino, found.st_size, found.st_mtime_ns
         known = self._of_files.get(shard)
@@ -200,49 +193,55 @@ class Shards:
                     break
         return known[1]
 
-    def place(self, index: Index, place: Place) -> tuple[int, int] | None:
-        """Where a chunk begins and ends in its shard; None if it is not there.
+    def extents(
+        self, index: Index | None, places: Iterable[Place], in_file: bool = False
+    ) -> tuple[list[Extent], list[Place]]:
+        """What to read of a shard for some of its chunks, and the chunks that are not there.
+
+        Parameters
+        ----------
+        index : numpy.ndarray, optional
+            Where the chunks of the shard lie; None if there is no such shard.
+        places : iterable of tuple of int
+            Numbers of the chunks.
+        in_file : bool
+            Whether the shard is a local file, which takes no requests.
 
         Raises
         ------
         ValueError
-            If no file can have anything there.
+            If no file can have anything where the index says.
         """
-        inside = tuple(n % count for n, count in zip(place, self.counts, strict=True))
-        offset, length = map(int, index[inside])
-        if offset == length == _NOT_THERE:
-            return None
-        if offset + length > _FARTHEST:
+        places = list(places)
+        if index is None or not places:
+            return [], places
+        inside = np.array(places, np.intp) % np.array(self.counts, np.intp)
+        offsets, lengths = index[tuple(inside.T)].reshape(-1, 2).T
+        absent = (offsets == _NOT_THERE) & (lengths == _NOT_THERE)
+        damaged = (offsets > _FARTHEST) | (lengths > _FARTHEST - np.minimum(offsets, _FARTHEST))
+        for number in np.flatnonzero(damaged & ~absent)[:1]:
             raise ValueError(
-                f"the index of a shard is damaged: it has chunk {place} at {offset}, of {length} "
-                "bytes"
+                f"the index of a shard is damaged: it has chunk {places[number]} at "
+                f"{offsets[number]}, of {lengths[number]} bytes"
             )
-        return offset, offset + length
-
-    def extents(
-        self, index: Index | None, places: Iterable[Place]
-    ) -> tuple[list[Extent], list[Place]]:
-        """What to fetch of a shard for some of its chunks, and the chunks that are not there."""
-        if index is None:
-            return [], list(places)
-        found, missing = [], []
-        for place in places:
-            where = self.place(index, place)
-            if where is None:
-                missing.append(place)
-            else:
-                found.append((*where, place))
-        found.sort()
+        there = np.flatnonzero(~absent)
+        begins, ends = offsets[there], offsets[there] + lengths[there]
+        order = np.lexsort((ends, begins))
+        found = zip(
+            begins[order].tolist(), ends[order].tolist(), there[order].tolist(), strict=True
+        )
+        gap, most = (FILE_GAP_BYTES, MOST_FILE_BYTES) if in_file else (GAP_BYTES, MOST_BYTES)
         extents: list[list[tuple[int, int, Place]]] = []
         start = stop = 0
-        for begin, end, place in found:
-            near = begin <= stop + GAP_BYTES and max(end, stop) - start <= MOST_BYTES
+        for begin, end, number in found:
+            near = begin <= stop + gap and max(end, stop) - start <= most
             if extents and near:
-                extents[-1].append((begin, end, place))
+                extents[-1].append((begin, end, places[number]))
                 stop = max(end, stop)
             else:
-                extents.append([(begin, end, place)])
+                extents.append([(begin, end, places[number])])
                 start, stop = begin, end
+        missing = [places[number] for number in np.flatnonzero(absent)]
         return [_extent(each) for each in extents], missing
 
 
