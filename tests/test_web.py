@@ -42,7 +42,10 @@ def folder(tmp_path_factory):
 BASIC = "Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()
 WAYS = {
     "userinfo": (lambda host: f"http://me:{SECRET}@{host}/d.zarr", {}),
-    "header": (lambda host: f"http://{host}/d.zarr", {"headers": {"Authorization": f"Bearer {SECRET}"}}),
+    "header": (
+        lambda host: f"http://{host}/d.zarr",
+        {"headers": {"Authorization": f"Bearer {SECRET}"}},
+    ),
     "header of the client": (
         lambda host: f"http://{host}/d.zarr",
         {"client_kwargs": {"headers": {"Authorization": f"Bearer {SECRET}"}}},
