@@ -36,6 +36,7 @@ from .samples import Samples
 from .source_reader import ReadError, SourceReader, require_whole
 from .sources import layout_of
 from .stats import Recorder
+from .threads import leaving_on_interrupt, note_interrupt
 from .windows import IntArray
 
 __all__ = ["Fetched", "Fetcher"]
@@ -84,6 +85,7 @@ class Fetcher:
         dask = threads_for_graphs()
         self._graphs = Graphs(dask, self._work)
         self._loop.set_default_executor(self._work)
+        leaving_on_interrupt(self._work, dask)
         self._blocks = Buffers(memory, total=memory)
         # A preprocess works on cells of all variables.
         data, self._maps = samples.data, dict[NpyFile, Stamp]()
@@ -344,7 +346,9 @@ class Fetcher:
             for cell in wanted:
                 found[cell] = futures[cell].result()
             return found
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                note_interrupt()
             with self._lock:
                 for cell in [cell for cell, future in futures.items() if _failed(future)]:
                     self._drop(cell)

@@ -19,6 +19,7 @@ from zarr.abc.buffer import BufferPrototype
 from zarr.buffer import cpu, default_buffer_prototype
 from zarr.codecs import ShardingCodec
 from zarr.core.sync import sync
+from zarr.storage import LocalStore, StorePath
 
 from .awaiting import on_loop_of, on_thread
 from .buffers import Buffers
@@ -26,6 +27,7 @@ from .direct import DirectReader
 from .file_maps import FileMap
 from .layers import layers
 from .presence import require_array
+from .stores import AnsweringStore
 
 __all__ = [
     "codec_pipeline",
@@ -49,12 +51,19 @@ class _RecycledArray(ZarrArrayWrapper):
     Zarr lets a reader choose the memory by a prototype.
     """
 
-    __slots__ = ("_buffers", "_direct")
+    __slots__ = ("_buffers", "_direct", "_opened")
 
     def __init__(self, array: Any, buffers: Buffers) -> None:
         super().__init__(array)  # type: ignore[no-untyped-call]
         self._buffers = buffers
         self._direct = DirectReader.of(array)
+        self._opened = array
+        if not has_pipeline_of_zarrs(array) and not isinstance(array.store, LocalStore):
+            self._array = _answering(array)
+
+    def get_array(self) -> Any:
+        """The array as it was opened; zarr reads the one that does not wait for ever."""
+        return self._opened
 
     def _getitem(self, key: Any) -> Any:
         if self._direct is not None and self._direct.is_local and self._direct.supports(key):
@@ -104,6 +113,13 @@ class _RecycledArray(ZarrArrayWrapper):
         own = not has_pipeline_of_zarrs(self._array) or not DirectReader.supports(key)
         own = own and _has_shards(self._array)
         return default_buffer_prototype() if own else _prototype(self._buffers)
+
+
+def _answering(array: Any) -> Any:
+    """A Zarr array whose requests end at the time that a read allows."""
+    inner = array.async_array
+    path = StorePath(AnsweringStore(inner.store_path.store), inner.store_path.path)
+    return type(array)(type(inner)(inner.metadata, path, inner.config))
 
 
 def _has_shards(array: Any) -> bool:
