@@ -85,19 +85,15 @@ def test_credentials_work_and_nothing_shows_them(folder, way, caplog, capsys, re
         for each in (dataset, numbered, dataset.explain(), dataset.stats(), batch):
             said += [repr(each), str(each), getattr(each, "_repr_html_", str)()]
         said += [json.dumps(each.state_dict()) for each in (dataset, xtd.DataLoader(dataset))]
-        if way != "query":
-            refusing.append(True)
-            for on_error in ("raise", "skip"):
-                with pytest.raises(xtd.ReadError) as caught:
-                    list(
-                        xtd.IterableDataset(
-                            ds, {"time": 4, "x": -1}, on_error=on_error, **arguments
-                        )
-                    )
-                said += traceback.format_exception(caught.value)
+        refusing.append(True)
+        for on_error in ("raise", "skip"):
             with pytest.raises(xtd.ReadError) as caught:
-                xtd.MapDataset(ds, {"time": 4, "x": -1}, inputs="a", memory="1 kB")[5]
-            said += [*traceback.format_exception(caught.value), dataset.stats().__repr__()]
+                list(xtd.IterableDataset(ds, {"time": 4, "x": -1}, on_error=on_error, **arguments))
+            said += traceback.format_exception(caught.value)
+        with pytest.raises(xtd.ReadError) as caught:
+            xtd.MapDataset(ds, {"time": 4, "x": -1}, inputs="a", memory="1 kB")[5]
+        said += [*traceback.format_exception(caught.value), dataset.stats().__repr__()]
+        if way != "query":
             with pytest.raises(Exception, match="403") as refused:
                 xtd.open_zarr(given, storage_options=options)
             said += traceback.format_exception(refused.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import traceback
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -178,7 +179,7 @@ class SourceReader:
                 except NotImplementedError:  # the backend has no asynchronous reads
                     self._blocking.add(name)
                     logger.debug("%r has no asynchronous reads: threads read it", name)
-            await self.on_thread(part.load)
+            await self.on_thread(_load, part)
 
         async def load(_: Hashable, part: xr.Variable) -> None:
             declared = part.dtype
@@ -290,3 +291,19 @@ class SourceReader:
             self.recorder.add(retries=1)
 
         await retried(load, self.retries, note, what, self.timeout)
+
+
+def _load(part: xr.Variable) -> None:
+    """Load a variable; if that fails, let go here of what the calls have held.
+
+    Left to the garbage collector, objects of HDF5 may be freed on the thread of a file system,
+    which then waits for HDF5's lock, while whoever has that waits for the file system.
+    """
+    try:
+        part.load()
+    except Exception as error:
+        found: BaseException | None = error
+        while found is not None:
+            traceback.clear_frames(found.__traceback__)
+            found = found.__cause__ or found.__context__
+        raise
