@@ -6,7 +6,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -20,6 +20,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 from .layers import layers
 from .redact import printable, redacted, words_of
+from .zarr_grids import sizes_of_chunks
 
 __all__ = ["malformed", "require_all", "require_sound"]
 
@@ -190,15 +191,18 @@ def require_sound(ds: xr.Dataset) -> None:
         array = _array_of(variable)
         if array is None:
             continue
-        for what, sizes in (("chunks", array.chunks), ("shards", array.shards)):
-            if sizes is None:
-                continue
-            if any(step < 1 and size for step, size in zip(sizes, array.shape, strict=True)):
+        for what in ("chunks", "shards"):
+            sizes = sizes_of_chunks(array, stored=what == "shards")
+            edges = [each if isinstance(each, Sequence) else (each,) for each in sizes]
+            if any(
+                min(each, default=1) < 1 for each, n in zip(edges, array.shape, strict=True) if n
+            ):
                 raise ValueError(
                     f"variable {name!r}{_place(variable)} has {what} of {sizes} steps by its "
                     "metadata; each must have 1 or more along every dim"
                 )
-            if math.prod(sizes) * array.dtype.itemsize > LARGEST_CHUNK and what == "chunks":
+            largest = math.prod(max(each, default=0) for each in edges)
+            if largest * array.dtype.itemsize > LARGEST_CHUNK and what == "chunks":
                 raise ValueError(
                     f"variable {name!r}{_place(variable)} has chunks of {sizes} steps by its "
                     "metadata, larger than any memory"
