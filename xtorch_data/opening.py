@@ -26,10 +26,10 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
 
     `xarray.open_zarr` with ``chunks=None`` and the codec pipeline of `zarrs`, which decodes chunks
     in parallel outside the GIL. Datasets of this package read most arrays without any pipeline;
-    this one is for the others, such as those with shards, and for what you read yourself. Arrays
-    which it does not support (strings, some stores, big-endian ones of Zarr v2) or does not verify
-    (checksums inside shards) fall back to zarr's own. The pipeline stays with the dataset, also
-    when it is pickled.
+    this one is for the others, such as those with rare codecs, and for what you read yourself.
+    Arrays which it does not support (strings, some stores, big-endian ones of Zarr v2) or does not
+    verify (checksums inside shards) fall back to zarr's own. The pipeline stays with the dataset,
+    also when it is pickled.
 
     Without consolidated metadata a store lists its variables in any order, another one each time.
     They are put in alphabetical order then, as zarr consolidates them, because samples and channels
