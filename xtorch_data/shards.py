@@ -20,6 +20,7 @@ import zarr.abc.codec
 import zarr.codecs
 from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 
+from .file_stamps import stamp_of
 from .retry import GivenUp, given_up
 
 __all__ = ["Extent", "Index", "Place", "Shards", "byte_order", "fill"]
@@ -179,7 +180,7 @@ class Shards:
             Numbers of the shard.
         """
         found = os.fstat(file.fileno())
-        stamp = found.st_ino, found.st_size, found.st_mtime_ns
+        stamp = stamp_of(found)
         known = self._of_files.get(shard)
         if known is None or known[0] != stamp:
             nbytes = self._index_nbytes
