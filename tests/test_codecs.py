@@ -253,3 +253,9 @@ def test_chunks_of_a_rectilinear_grid_are_known_and_read_once(tmp_path, sharded)
             if not sharded:
                 [layout] = dataset.plan.layouts
                 assert layout.chunks["time"].edges.tolist() == [0, 7, 17, 30]
+        for shift in (0, 1):  # written anew in place, it is not taken from the cache
+            array[25:, 5:] = values[25:, 5:] + shift
+            ds = xtd.open_zarr(tmp_path / "a", consolidated=False)
+            kept = xtd.IterableDataset(ds, {"time": 30, "x": -1}, cache=str(tmp_path / "kept"))
+            [batch] = kept
+            np.testing.assert_array_equal(batch.x.numpy().reshape(30, 6), array[...])

@@ -140,7 +140,7 @@ def written(kind, folder):
     if kind == "shards":
         ds.to_zarr(path, encoding={"t": {"chunks": (4, Y, X), "shards": (12, Y, X)}}, **V3)
         return lambda: xtd.open_zarr(path, consolidated=False)
-    if kind == "shards by zarr":
+    if kind == "shards by xarray":
         ds.to_zarr(path, encoding={"t": {"chunks": (4, Y, X), "shards": (12, Y, X)}}, **V3)
         return lambda: xr.open_zarr(path, **LAZY)
     if kind == "far shards":
@@ -244,8 +244,8 @@ SLICES = (1, 1, 1)  # any slice for its own cost
 FORMATS = {
     "zarr 2": Format("Zarr v2", "directly"),
     "zarr 3": Format("Zarr v3", "directly"),
-    "shards": Format("Zarr v3 with shards, in a local folder", "by zarr", (4, Y, X)),
-    "shards by zarr": Format("Zarr v3 with shards, in a local folder", "by zarr", (4, Y, X)),
+    "shards": Format("Zarr v3 with shards, in a local folder", "directly", (4, Y, X)),
+    "shards by xarray": Format("Zarr v3 with shards, in a local folder", "directly", (4, Y, X)),
     "far shards": Format("Zarr v3 with shards, in an object store", "directly", (4, Y, X)),
     "group": Format("a group of a Zarr store", "directly"),
     "tree": Format("a node of a `DataTree`", "directly"),
@@ -267,12 +267,8 @@ FORMATS = {
     "memmap": Format("a memory map, in memory", "from memory", SLICES),
     "memory": Format("a memory map, in memory", "from memory", SLICES),
 }
-UNCOUNTED = {  # zarrs reads by itself; tests/test_remote.py counts ranges; memory is not read
-    "shards",
-    "far shards",
-    "memmap",
-    "memory",
-}
+# tests/test_remote.py counts ranges; memory is not read.
+UNCOUNTED = {"far shards", "memmap", "memory"}
 
 
 @pytest.fixture(scope="module")
@@ -349,11 +345,6 @@ class Reads:
         if found := re.search(r"(?:^|/)t/(c/[\d/]+|[\d.]+)$", path):
             self.counts[found[1]] += 1
 
-    def ranges(self, path, byte_range):
-        """Note that part of a shard is asked for, if it is not its index."""
-        if re.search(r"(?:^|/)t/c/", path) and hasattr(byte_range, "start"):
-            self.counts[path, byte_range.start] += 1
-
 
 @pytest.fixture
 def counted(monkeypatch):
@@ -378,20 +369,19 @@ def counted(monkeypatch):
 
         monkeypatch.setattr(kind, name, after)
 
-    def of_shards(reads, kind, name):
-        before = getattr(kind, name)
+    def of_shards(reads):
+        from xtorch_data import direct
 
-        async def after(self, path, prototype, byte_range=None):
-            reads.ranges(path, byte_range)
-            found = await before(self, path, prototype, byte_range)
-            if byte_range is None and "/t/c/" in f"/{path}":  # the whole shard
-                index = np.frombuffer(found.as_numpy_array()[-4 - 3 * 16 : -4], "<u8")
-                for start in index[::2]:
-                    if start != 2**64 - 1:
-                        reads.counts[path, int(start)] += 1
-            return found
+        class FileIO(direct.io.FileIO):
+            def readinto(self, memory):
+                begin, read = self.tell(), super().readinto(memory)
+                if "/t/c/" in str(self.name):
+                    index = np.frombuffer(Path(self.name).read_bytes()[-4 - 3 * 16 : -4], "<u8")
+                    starts = [int(start) for start in index[::2] if begin <= start < begin + read]
+                    reads.counts.update((self.name, start) for start in starts)
+                return read
 
-        monkeypatch.setattr(kind, name, after)
+        monkeypatch.setattr(direct.io, "FileIO", FileIO)
 
     def of_files(reads):
         from xtorch_data import direct
@@ -413,8 +403,8 @@ def counted(monkeypatch):
         references = fsspec.implementations.reference.ReferenceFileSystem
         of_paths(reads, references, "_cat_file")
         of_paths(reads, icechunk.IcechunkStore, "get")
-        if kind == "shards by zarr":
-            of_shards(reads, zarr.storage.LocalStore, "get")
+        if kind in ("shards", "shards by xarray"):
+            of_shards(reads)
         elif FORMATS[kind].way == "by dask":
             of_paths(reads, zarr.storage.LocalStore, "get")
         else:

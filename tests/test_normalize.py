@@ -780,6 +780,11 @@ def test_what_cannot_be_normalized_is_an_error():
 # Made by hand, saved, sent
 
 
+def test_statistics_may_have_no_values():
+    empty = xr.Dataset({"t": ("level", np.zeros(0))}, {"level": np.zeros(0)})
+    assert xtd.Normalize(empty, empty)(empty)["t"].shape == (0,)
+
+
 def test_statistics_can_be_given():
     normalize = xtd.Normalize({"u": 280, "height": 1000.0}, std={"height": 500.0, "u": 20})
     np.testing.assert_allclose(normalize(fields())["u"], (fields()["u"] - 280) / 20, rtol=1e-5)

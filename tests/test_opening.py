@@ -83,6 +83,23 @@ def test_a_group_lists_its_variables_in_the_same_order_each_time(tmp_path):
         assert list(next(iter(dataset)).to_xarray().data_vars) == ["a", "t2m", "u10", "Z"]
 
 
+@pytest.mark.filterwarnings("ignore:Object at:UserWarning")  # zarr's, of what it passes over
+def test_what_xarray_opens_opens_and_what_is_lost_is_named_once(tmp_path):
+    path, ds = tmp_path / "a.zarr", forecast(time=12)
+    ds.to_zarr(path, group="sub", consolidated=False)
+    forgotten = {"zarr_format": 2, "shape": (3,), "chunks": (3,), "dtype": "f4"}
+    zarr.create_array(path / "sub" / "old", **forgotten)
+    for group in ("sub", "/sub", "/sub/", "sub/"):
+        xr.testing.assert_equal(xtd.open_zarr(path, group=group).compute(), ds)
+    document = path / "sub" / "a" / "zarr.json"
+    content = json.loads(document.read_text())
+    del content["shape"]
+    document.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="^the metadata of 'a' in") as info:
+        xtd.open_zarr(path, group="/sub")
+    assert str(info.value).count("the Zarr store") == 1
+
+
 def test_a_consolidated_store_keeps_its_order(tmp_path):
     forecast(time=12, names=NAMES).to_zarr(tmp_path / "a.zarr", zarr_format=2, consolidated=True)
     place = tmp_path / "a.zarr" / ".zmetadata"

@@ -230,12 +230,20 @@ LABELS = {
         [TIMES.values.astype("M8[s]")],
     ),
     "dates of a calendar": (NOLEAP, NOLEAP.copy(), [NOLEAP.shift(1, "D"), TIMES.values]),
+    "dates of the usual calendar": (
+        TIMES.values,
+        xr.date_range("2000-01-01", periods=20, use_cftime=True),
+        [xr.date_range("2000-01-01", periods=20, calendar="julian", use_cftime=True)],
+    ),
     "latitudes": (
         np.linspace(90, -90, 20),
         np.linspace(90, -90, 20).astype("f4"),
         [np.linspace(-90, 90, 20), np.linspace(90, -89, 20)],
     ),
     "numbers": (np.arange(20), np.arange(20, dtype="i2"), [np.arange(1, 21)]),
+    "whole numbers": (np.arange(20), np.arange(20.0), [np.arange(20) + 0.5]),
+    "days": (20000101 + np.arange(20), 20000101.0 + np.arange(20), [20000102.0 + np.arange(20)]),
+    "computed": (np.cumsum(np.full(20, 0.1)) * 10, np.arange(1, 21, dtype="f4"), [np.arange(20)]),
     "stations": (STATIONS, STATIONS.astype(object), [STATIONS[::-1], np.roll(STATIONS, 1)]),
     "levels": (
         pd.MultiIndex.from_tuples(LEVELS),

@@ -1,5 +1,6 @@
 import asyncio
 import itertools
+import os
 import tracemalloc
 import weakref
 
@@ -15,6 +16,7 @@ from xtorch_data import direct
 from xtorch_data import shards as module
 from xtorch_data.buffers import Buffers
 from xtorch_data.direct import ChunkError, DirectReader
+from xtorch_data.file_stamps import look_at
 from xtorch_data.retry import retried
 
 
@@ -195,7 +197,8 @@ def test_an_index_that_lies_is_an_error_that_names_the_shard(tmp_path, entry, ho
     assert "(5, 1)" in str(caught.value)  # the chunk inside
 
 
-def test_shards_of_a_folder_are_read_as_they_are_now(tmp_path):
+def test_shards_of_a_folder_are_read_as_they_are_now(tmp_path, monkeypatch):
+    monkeypatch.delattr("os.pread", raising=False)  # as on Windows
     array = zarr.create_array(
         tmp_path, shape=(40, 6), chunks=(2, 3), shards=(8, 6), dtype="f4", fill_value=3
     )
@@ -210,6 +213,22 @@ def test_shards_of_a_folder_are_read_as_they_are_now(tmp_path):
     path.write_bytes(path.read_bytes()[-40:])
     with pytest.raises(ChunkError, match="index of a shard has 0 bytes"):
         read(reader, slice(None), slice(None))
+
+
+def test_a_shard_that_is_written_in_place_and_keeps_its_time_is_read_anew(tmp_path):
+    options = {"shards": (4,), "chunks": (2,), "dtype": "f4", "compressors": None}
+    array = zarr.create_array(tmp_path, shape=(4,), **options)
+    array[:] = [1, 2, 3, 4]
+    reader, path = DirectReader.of(array), tmp_path / "c" / "0"
+    assert reader.read((slice(None),), Buffers(10**6)).tolist() == [1, 2, 3, 4]
+    look_at(str(path))  # waits until the next change has another time
+    before, content = path.stat(), path.read_bytes()
+    index = content[-20:-4] + content[-36:-20]  # the chunks the other way round
+    checksum = google_crc32c.value(index).to_bytes(4, "little")
+    with path.open("r+b") as file:
+        file.write(content[:-36] + index + checksum)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert reader.read((slice(None),), Buffers(10**6)).tolist() == [3, 4, 1, 2]
 
 
 @pytest.mark.parametrize("codec", ["blosc", "zstd", "gzip", None])

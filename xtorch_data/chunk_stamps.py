@@ -18,6 +18,7 @@ from .file_stamps import look_at
 from .layers import layers
 from .sources import stored_positions
 from .windows import IntArray
+from .zarr_grids import numbers_of_chunks, sizes_of_chunks
 
 __all__ = ["ChunkStamps"]
 
@@ -42,15 +43,15 @@ class ChunkStamps:
     positions : tuple
         Positions in the stored array along each of its axes; an integer where the variable has no
         dim for it.
-    sizes : tuple of int
-        Steps of a chunk, or shard, along these axes.
+    sizes : tuple of int or sequence of int
+        Steps of a chunk, or shard, along these axes; of each one, where they differ.
     """
 
     locate: Locate
     key_of: Callable[[tuple[int, ...]], str]
     prefix: str
     positions: tuple[range | IntArray | int, ...]
-    sizes: tuple[int, ...]
+    sizes: tuple[int | Sequence[int], ...]
 
     @classmethod
     def of(cls, variable: xr.Variable) -> ChunkStamps | None:
@@ -72,7 +73,7 @@ class ChunkStamps:
         if locate is None:
             return None
         prefix = f"{array.path}/" if array.path else ""
-        sizes = tuple(array.shards or array.chunks)
+        sizes = tuple(sizes_of_chunks(array, stored=True))
         return cls(locate, array.metadata.encode_chunk_key, prefix, tuple(positions), sizes)
 
     def within(self, box: Sequence[tuple[int, int]]) -> bytes:
@@ -87,14 +88,14 @@ class ChunkStamps:
         numbers: list[Iterable[int]] = []
         for along, size in zip(self.positions, self.sizes, strict=True):
             if isinstance(along, int):
-                numbers.append([along // size])
+                numbers.append([int(numbers_of_chunks(along, size))])
                 continue
             part = along[slice(*next(bounds))]
             if isinstance(part, range):  # all between its ends
-                first, last = sorted((part[0], part[-1]))
-                numbers.append(range(first // size, last // size + 1))
+                first, last = sorted(numbers_of_chunks((part[0], part[-1]), size).tolist())
+                numbers.append(range(first, last + 1))
             else:
-                numbers.append(np.unique(part // size).tolist())
+                numbers.append(np.unique(numbers_of_chunks(part, size)).tolist())
         keys = (self.prefix + self.key_of(place) for place in itertools.product(*numbers))
         paths = {path for path in map(self.locate, keys) if path is not None}
         return repr([(path, _looked_at(path)) for path in sorted(paths)]).encode()

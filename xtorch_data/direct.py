@@ -28,7 +28,7 @@ from .chunk_places import Along, Chunk, OfShard, along_dim, chunks_of, shards_of
 from .decoders import Decoder, Encoded, FreshDecoder, copied, decoder_of, fresh_decoder_of, scratch
 from .presence import require_array, require_local_array
 from .retry import answered, retried_alone
-from .shards import Extent, Index, Place, Shards, byte_order
+from .shards import Extent, Index, Place, Shards, byte_order, fill
 from .stores import innermost
 
 __all__ = ["ChunkError", "DirectReader", "noting_missing"]
@@ -242,7 +242,7 @@ class DirectReader:
                     self._require_size(size)
                     if not self._read_rows(file, size, chunk, out):
                         with scratch(size) as encoded:
-                            self._put(chunk, encoded[: _fill(file, 0, encoded)], out)
+                            self._put(chunk, encoded[: fill(file, 0, encoded)], out)
         return missing, gone
 
     def _read_shard(self, part: OfShard, shards: Shards, out: Array) -> _Missing:
@@ -261,7 +261,7 @@ class DirectReader:
                 for extent in self._extents(shards, index, chunks, out):
                     # Where an index lies, there may be nothing.
                     with scratch(max(0, min(extent.stop, size) - extent.start)) as encoded:
-                        encoded = encoded[: _fill(file, extent.start, encoded)]
+                        encoded = encoded[: fill(file, extent.start, encoded)]
                         self._put_together(encoded, extent.chunks, chunks, out)
                     found += len(extent.chunks)
                 return len(chunks) - found, False
@@ -293,7 +293,7 @@ class DirectReader:
             return False
         begin = inside[0].start * (size // sizes[0])
         memory = target.reshape(-1).view(np.uint8).data
-        return _fill(file, begin, memory) == len(memory)
+        return fill(file, begin, memory) == len(memory)
 
     async def _fetch(self, chunk: Chunk, out: Array) -> _Missing:
         """Read a chunk from any store; returns what is not there."""
@@ -438,13 +438,3 @@ def _whole(store: Store) -> OffsetByteRequest | None:
     """How to ask for a whole object: s3fs would ask for its size first, in a request of its own."""
     is_s3fs = type(getattr(innermost(store), "fs", None)).__module__.partition(".")[0] == "s3fs"
     return OffsetByteRequest(0) if is_s3fs else None
-
-
-def _fill(file: io.FileIO, begin: int, memory: memoryview) -> int:
-    """Fill memory from a place of a file on; returns how many bytes there were."""
-    read = 0
-    if len(memory):
-        file.seek(begin)
-    while read < len(memory) and (more := file.readinto(memory[read:])):
-        read += more
-    return read

@@ -1,7 +1,7 @@
 """Digests of the labels of dims, by which states tell data from other data of the same size.
 
-Equal labels have equal digests in every process and release: dates in whatever resolution, numbers
-in whatever width, text however it is kept.
+Equal labels have equal digests in every process and release: dates in whatever resolution, also as
+those of cftime, numbers in whatever width, text however it is kept.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from .windows import Windows
 
 __all__ = ["LabelDigests"]
 
+# Whole numbers up to these are exact in four and in eight bytes.
+MOST_SINGLE, MOST_DOUBLE = 2**24, 2**53
 AT_ONCE = 2**20  # labels that are made comparable at the same time
 
 
@@ -95,11 +97,25 @@ def _pieces(values: npt.NDArray[Any]) -> list[bytes] | None:
             # Kept or computed with more digits they are the same; and there is one 0, and one NaN.
             single = values.astype("f4") + np.float32(0)
         single[np.isnan(single)] = np.nan
+        exact = (single if (abs(single) <= MOST_SINGLE).all() else values).astype("f8")
+        if (exact == np.rint(exact)).all() and (abs(exact) <= MOST_DOUBLE).all():
+            return _pieces(exact.astype("i8"))
         return [b"floats", _little(single)]
     if kind == "c":
         return [b"complex", _little(values.astype("c16"))]
-    texts = list(_texts(values.tolist()))
+    labels = values.tolist()
+    if all(map(_is_usual_date, labels)):
+        return _pieces(np.array([each.isoformat() for each in labels], "M8[us]"))
+    texts = list(_texts(labels))
     return None if None in texts else [b"texts", "\0".join(map(str, texts)).encode()]
+
+
+def _is_usual_date(label: Any) -> bool:
+    """Whether it is a date of cftime that NumPy has as well."""
+    calendar, year = str(getattr(label, "calendar", "")), getattr(label, "year", 0)
+    # Before 1582, the standard calendar has other dates.
+    first = {"standard": 1583, "gregorian": 1583, "proleptic_gregorian": 1}.get(calendar, np.inf)
+    return bool(first <= year <= 9999)
 
 
 def _little(values: npt.NDArray[Any]) -> bytes:

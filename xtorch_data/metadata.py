@@ -6,7 +6,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -20,6 +20,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 from .layers import layers
 from .redact import printable, redacted, words_of
+from .zarr_grids import sizes_of_chunks
 
 __all__ = ["malformed", "require_all", "require_sound"]
 
@@ -149,25 +150,39 @@ def require_all(ds: xr.Dataset, store: Any, kwargs: Mapping[str, Any]) -> None:
     store = store.root if isinstance(store, LocalStore) else store
     if not isinstance(store, (str, os.PathLike)) or not os.path.isdir(store):
         return
-    folder, dropped = os.path.join(store, kwargs.get("group") or ""), kwargs.get("drop_variables")
+    group, dropped = str(kwargs.get("group") or ""), kwargs.get("drop_variables")
+    folder = os.path.join(store, group.strip("/"))
     known = {*ds.variables, *([dropped] if isinstance(dropped, str) else dropped or ())}
-    lost = []
+    # Zarr looks for v3 first; arrays of another format than the group's are no part of it.
+    is_v3 = kwargs.get("zarr_format") == 3 or (
+        kwargs.get("zarr_format") is None and os.path.exists(os.path.join(folder, V3))
+    )
     with os.scandir(folder) as found:
-        for name in sorted(each.name for each in found if each.name not in known and each.is_dir()):
-            document = os.path.join(folder, name, "zarr.json")
-            if os.path.exists(os.path.join(folder, name, ".zarray")):
-                lost.append(name)
-            elif os.path.exists(document):
-                with open(document, "rb") as file:
-                    content = json.loads(file.read())
-                if isinstance(content, dict) and content.get("node_type") == "array":
-                    lost.append(name)
+        others = sorted(each.name for each in found if each.name not in known and each.is_dir())
+    is_array = _is_v3_array if is_v3 else _is_v2_array
+    lost = [name for name in others if is_array(os.path.join(folder, name))]
     if lost:
         raise ValueError(
             f"the metadata of {', '.join(map(repr, lost))} in the Zarr store "
             f"{printable(redacted(str(store)))} lacks what an array must have, or is of another "
             "version; drop_variables leaves an array out"
         )
+
+
+def _is_v2_array(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, ".zarray"))
+
+
+def _is_v3_array(folder: str) -> bool:
+    """Whether it says that it is an array, or says nothing that can be understood."""
+    try:
+        with open(os.path.join(folder, V3), "rb") as file:
+            content = json.loads(file.read())
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return isinstance(content, dict) and content.get("node_type") == "array"
 
 
 def require_sound(ds: xr.Dataset) -> None:
@@ -190,15 +205,18 @@ def require_sound(ds: xr.Dataset) -> None:
         array = _array_of(variable)
         if array is None:
             continue
-        for what, sizes in (("chunks", array.chunks), ("shards", array.shards)):
-            if sizes is None:
-                continue
-            if any(step < 1 and size for step, size in zip(sizes, array.shape, strict=True)):
+        for what in ("chunks", "shards"):
+            sizes = sizes_of_chunks(array, stored=what == "shards")
+            edges = [each if isinstance(each, Sequence) else (each,) for each in sizes]
+            if any(
+                min(each, default=1) < 1 for each, n in zip(edges, array.shape, strict=True) if n
+            ):
                 raise ValueError(
                     f"variable {name!r}{_place(variable)} has {what} of {sizes} steps by its "
                     "metadata; each must have 1 or more along every dim"
                 )
-            if math.prod(sizes) * array.dtype.itemsize > LARGEST_CHUNK and what == "chunks":
+            largest = math.prod(max(each, default=0) for each in edges)
+            if largest * array.dtype.itemsize > LARGEST_CHUNK and what == "chunks":
                 raise ValueError(
                     f"variable {name!r}{_place(variable)} has chunks of {sizes} steps by its "
                     "metadata, larger than any memory"

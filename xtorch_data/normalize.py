@@ -99,7 +99,7 @@ class Normalize:
             if (spread.values < 0).any():
                 raise ValueError(f"the std of {name!r} is negative")
             for what, each in (("mean", center), ("std", spread)):
-                if np.isnan(each.values).all():
+                if each.size and np.isnan(each.values).all():
                     raise ValueError(f"the {what} of {name!r} is NaN, and so would all values be")
 
     @classmethod

@@ -11,7 +11,9 @@ from .redact import printable
 
 __all__ = ["NpyFile", "Stamp"]
 
-Stamp: TypeAlias = tuple[int, int]  # size in bytes, and time of the last change in ns
+# Size in bytes, and time of the last change in ns. Not that of the last change of its status: files
+# that are linked or get other permissions in the middle of an epoch are no error.
+Stamp: TypeAlias = tuple[int, int]
 
 
 class NpyFile:

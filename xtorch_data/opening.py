@@ -26,10 +26,10 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
 
     `xarray.open_zarr` with ``chunks=None`` and the codec pipeline of `zarrs`, which decodes chunks
     in parallel outside the GIL. Datasets of this package read most arrays without any pipeline;
-    this one is for the others, such as those with shards, and for what you read yourself. Arrays
-    which it does not support (strings, some stores, big-endian ones of Zarr v2) or does not verify
-    (checksums inside shards) fall back to zarr's own. The pipeline stays with the dataset, also
-    when it is pickled.
+    this one is for the others, such as those with rare codecs, and for what you read yourself.
+    Arrays which it does not support (strings, some stores, big-endian ones of Zarr v2) or does not
+    verify (checksums inside shards) fall back to zarr's own. The pipeline stays with the dataset,
+    also when it is pickled.
 
     Without consolidated metadata a store lists its variables in any order, another one each time.
     They are put in alphabetical order then, as zarr consolidates them, because samples and channels
@@ -71,7 +71,7 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     with _fast_pipeline:
         try:
             with hiding_secrets():
-                return _opened(store, kwargs)
+                opened, is_consolidated = _opened(store, kwargs)
         except Exception as error:
             if not _is_other_file(store):
                 refused = malformed(store, kwargs, error)
@@ -82,23 +82,24 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
                 f"{printable(os.fspath(store))} is a file, and no Zarr store: if it is NetCDF, "
                 f"HDF5 or GRIB, xarray.open_dataset({os.fspath(store)!r}) opens it"
             ) from error
+    if is_consolidated:
+        return opened
+    require_all(opened, store, kwargs)
+    return _in_order(opened)
 
 
-def _opened(store: Any, kwargs: Mapping[str, Any]) -> xr.Dataset:
-    """The dataset, in an order that does not depend on how the store lists it."""
+def _opened(store: Any, kwargs: Mapping[str, Any]) -> tuple[xr.Dataset, bool]:
+    """The dataset as xarray opens it, and whether by consolidated metadata."""
     consolidated = kwargs.get("consolidated")
     if not getattr(store, "supports_consolidated_metadata", True):
         consolidated = False
     if consolidated is not False:
         try:
-            opened: xr.Dataset = xr.open_zarr(store, **{**kwargs, "consolidated": True})
-            return opened
+            return xr.open_zarr(store, **{**kwargs, "consolidated": True}), True
         except (ValueError, KeyError):  # so xarray does, which then warns
             if consolidated:
                 raise
-    ds = xr.open_zarr(store, **{**kwargs, "consolidated": False})
-    require_all(ds, store, kwargs)
-    return _in_order(ds)
+    return xr.open_zarr(store, **{**kwargs, "consolidated": False}), False
 
 
 class _FastPipeline:

@@ -21,8 +21,9 @@ class set_options:  # noqa: N801, named as xarray's
         seconds, if tqdm is installed; what was asked for with `watch` in any case.
     read_timeout : float, optional
         Seconds after which a request to a remote store counts as failed that has not been answered
-        in full; 300 at first. None waits as long as the client of the store does. A dataset keeps
-        what holds when it is made.
+        in full; 300 at first. It holds for each try: a server that never answers is an error after
+        ``retries + 1`` times as long, 20 minutes at first. None waits as long as the client of the
+        store does. A dataset keeps what holds when it is made.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .file_stamps import file_stamp
+from .file_stamps import file_stamp, stamp_of
 from .redact import printable, printable_lines
 
 if TYPE_CHECKING:  # torch is slow to import, and xarray asks all engines about any file
@@ -24,8 +24,7 @@ __all__ = ["Like", "PtFiles", "file_names"]
 Array = np.ndarray[Any, np.dtype[Any]]
 # A tensor has no name if the file holds nothing else.
 Entries = dict[str | None, "torch.Tensor"]
-Stamp = tuple[int, int, int]  # inode, bytes, and time of the last change in ns
-Held = tuple[Entries, Stamp]
+Held = tuple[Entries, tuple[int, ...]]  # and the stamp of the file
 
 # Files kept mapped for what is read of them next; mapped, they take no memory of their own.
 MAPPED_FILES = 256
@@ -143,7 +142,7 @@ class PtFiles:
         """The tensors of a file, for all threads that ask while it is held."""
         if self._process != os.getpid():  # a fork may have inherited a lock that is held
             self._begin()
-        stamp = _stamp(self.path(place))
+        stamp = stamp_of(os.stat(self.path(place)))
         with self._lock:
             held = self._held.get(place)
             # Of a file that was cut, what is mapped would end the process.
@@ -242,11 +241,6 @@ def file_names(paths: Sequence[str]) -> Array:
         folder = os.path.commonpath([os.path.dirname(path) for path in paths])
         stems = [os.path.splitext(os.path.relpath(path, folder))[0] for path in paths]
     return np.array(stems)
-
-
-def _stamp(path: str) -> Stamp:
-    found = os.stat(path)
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _plain(tensor: torch.Tensor, path: str, entry: str | None) -> torch.Tensor:

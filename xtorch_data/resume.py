@@ -17,7 +17,23 @@ from .intervals import batches as count_batches
 from .redact import printable
 from .windows import Runs
 
-__all__ = ["DimLabels", "Position", "Walk", "as_state", "fingerprint", "from_state", "remaining"]
+__all__ = [
+    "DimLabels",
+    "Part",
+    "Position",
+    "Walk",
+    "as_number",
+    "as_state",
+    "entries",
+    "fingerprint",
+    "from_state",
+    "remaining",
+    "require_batches",
+    "require_no_part",
+    "require_possible",
+    "require_same",
+    "samples_left",
+]
 
 T = TypeVar("T")
 

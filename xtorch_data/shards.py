@@ -20,9 +20,10 @@ import zarr.abc.codec
 import zarr.codecs
 from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 
+from .file_stamps import stamp_of
 from .retry import GivenUp, given_up
 
-__all__ = ["Extent", "Index", "Place", "Shards", "byte_order"]
+__all__ = ["Extent", "Index", "Place", "Shards", "byte_order", "fill"]
 
 Index = npt.NDArray[np.uint64]
 Place = tuple[int, ...]
@@ -179,12 +180,13 @@ class Shards:
             Numbers of the shard.
         """
         found = os.fstat(file.fileno())
-        stamp = found.st_ino, found.st_size, found.st_mtime_ns
+        stamp = stamp_of(found)
         known = self._of_files.get(shard)
         if known is None or known[0] != stamp:
             nbytes = self._index_nbytes
             begin = found.st_size - nbytes if self.at_end else 0
-            encoded = memoryview(os.pread(file.fileno(), nbytes, begin) if begin >= 0 else b"")
+            encoded = memoryview(bytearray(nbytes))
+            encoded = encoded[: fill(file, begin, encoded) if begin >= 0 else 0]
             known = self._of_files[shard] = stamp, self._decoded(encoded)
             while len(self._of_files) * nbytes * len(_alive) > KEPT_BYTES:
                 try:
@@ -262,3 +264,13 @@ def _configuration(codec: zarr.abc.codec.Codec) -> dict[str, Any]:
     """What the metadata of a codec says: text in every release; attributes are enums before 3.4."""
     found: Any = codec.to_dict().get("configuration", {})
     return found  # type: ignore[no-any-return]
+
+
+def fill(file: io.FileIO, begin: int, memory: memoryview) -> int:
+    """Fill memory from a place of a file on; returns how many bytes there were."""
+    read = 0
+    if len(memory):
+        file.seek(begin)
+    while read < len(memory) and (more := file.readinto(memory[read:])):
+        read += more
+    return read

@@ -23,6 +23,7 @@ from .opening import open_zarr
 from .plain import with_plain_arrays
 from .redact import printable, redacted
 from .windows import IntArray
+from .zarr_grids import numbers_of_chunks, sizes_of_chunks
 
 __all__ = [
     "UNFINISHED", "Source", "as_source", "chunk_keys", "layout_of", "stored_positions",
@@ -213,7 +214,7 @@ def _from_zarr_array(array: zarr.Array[Any], dims: Sequence[Hashable] | None) ->
     if len(set(names)) < len(names):
         raise ValueError(f"the dims of an array differ, but these are {list(names)}")
     attrs = {key: value for key, value in array.attrs.items() if key != "_ARRAY_DIMENSIONS"}
-    encoding = {"chunks": _sizes_of_chunks(array), "source": str(array.store_path)}
+    encoding = {"chunks": sizes_of_chunks(array), "source": str(array.store_path)}
     lazy = LazilyIndexedArray(ZarrArrayWrapper(array))  # type: ignore[no-untyped-call]
     variable = xr.Variable(names, lazy, attrs, encoding)
     name = array.basename or "x"
@@ -286,19 +287,6 @@ def _stored_chunks(variable: xr.Variable) -> Sequence[int | Sequence[int]] | Non
     return [1] * before + list(array.shape[before:])
 
 
-def _sizes_of_chunks(array: zarr.Array[Any], stored: bool = False) -> Sequence[int | Sequence[int]]:
-    """Sizes of the chunks of a Zarr array, along its dims; those of each in a rectilinear grid.
-
-    With `stored`, of the shards, if it has some.
-    """
-    grid: Any = getattr(array.metadata, "chunk_grid", None)  # of Zarr v3
-    if grid is None or grid.to_dict()["name"] == "regular":
-        return (array.shards if stored else None) or array.chunks
-    own: Any = array  # of zarr 3.3 and later
-    sizes: Sequence[Sequence[int]] = own.write_chunk_sizes if stored else own.read_chunk_sizes
-    return sizes
-
-
 def _place(variable: xr.Variable) -> str | None:
     """Where a lazy variable is stored, as far as it says."""
     if "source" in variable.encoding:
@@ -340,21 +328,14 @@ def chunk_keys(variable: xr.Variable) -> tuple[list[str], str] | None:
     ends = [_ends(along) for along in positions]
     if None in ends:
         return [], str(array.store)
-    sizes = _sizes_of_chunks(array, stored=True)
+    sizes = sizes_of_chunks(array, stored=True)
     places = [
-        tuple(_number_of_chunk(int(end), size) for end, size in zip(corner, sizes, strict=True))
+        tuple(int(numbers_of_chunks(end, size)) for end, size in zip(corner, sizes, strict=True))
         for corner in ([each[0] for each in ends if each], [each[1] for each in ends if each])
     ]
     prefix = f"{array.path}/" if array.path else ""
     encode = array.metadata.encode_chunk_key
     return [f"{prefix}{encode(place)}" for place in dict.fromkeys(places)], str(array.store)
-
-
-def _number_of_chunk(position: int, size: int | Sequence[int]) -> int:
-    """Which chunk along a dim a position lies in."""
-    if isinstance(size, Sequence):
-        return int(np.searchsorted(np.cumsum(size), position, side="right"))
-    return position // size
 
 
 def _ends(along: range | IntArray | int) -> tuple[int, int] | None:
