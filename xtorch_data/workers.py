@@ -21,6 +21,7 @@ from .batch import Batch
 
 __all__ = [
     "batches_of_workers",
+    "hear_interrupts_again",
     "how_it_ended",
     "leave_interrupts_to_the_main_process",
     "sendable_errors",
@@ -128,6 +129,16 @@ def leave_interrupts_to_the_main_process() -> None:
         signal.signal(signal.SIGINT, _pass)  # what is started by a worker does not inherit that
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def hear_interrupts_again() -> None:
+    """In a fork server: no longer block Ctrl-C as when a loader started it; others inherit that."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return
+    if signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # also one that came meanwhile
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
 
 def _pass(*_: Any) -> None:
