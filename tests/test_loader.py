@@ -14,7 +14,7 @@ import xarray as xr
 
 import xtorch_data as xtd
 from xtorch_data.topology import as_topology, current_topology
-from xtorch_data.workers import how_it_ended
+from xtorch_data.workers import batches_of_workers, how_it_ended
 
 
 def make(**kwargs):
@@ -310,6 +310,24 @@ def test_of_a_worker_that_may_have_run_the_script_again_it_is_said(start_method,
     message = how_it_ended(0, worker)
     assert message.startswith(f"worker 0 (process 12) ended with exit code {exitcode}")
     assert ("if __name__ == '__main__'" in message) is told
+
+
+class Broken:
+    """An iterator of torch that raises, and its workers."""
+
+    def __init__(self, exitcode):
+        self._workers = [SimpleNamespace(pid=12, exitcode=exitcode, _start_method="fork")]
+
+    def __iter__(self):
+        raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.")
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "message"), [(None, "Caught"), (0, "Caught"), (-9, "worker 0 .* was killed")]
+)
+def test_whether_a_worker_has_ended_is_not_told_by_what_an_error_says(exitcode, message):
+    with pytest.raises(RuntimeError, match=message):
+        list(batches_of_workers(Broken(exitcode)))
 
 
 OF_THE_USER = """
