@@ -234,12 +234,14 @@ def test_many_datasets_hold_few_files_and_an_error_none(monkeypatch):
     def full(*args, **options):
         raise RuntimeError("unable to open file in read-write mode: Too many open files (24)")
 
+    gc.collect()  # files of what other tests have left
     ds, before = series(), len(os.listdir("/proc/self/fd"))
     held = [make(ds, {"time": 4}) for make in (xtd.MapDataset, xtd.IterableDataset) * 50]
     assert len(os.listdir("/proc/self/fd")) - before < 10
     held[1].set_epoch(5)
     held[2].set_epoch(7)
     assert [each.epoch for each in held[:4]] == [0, 5, 7, 0]
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(torch, "from_file", full)
     with pytest.raises(OSError, match="ulimit -n") as caught:
@@ -247,4 +249,4 @@ def test_many_datasets_hold_few_files_and_an_error_none(monkeypatch):
     assert caught.value.errno == errno.EMFILE
     del caught
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
