@@ -1,6 +1,10 @@
 import copy
 import gc
+import os
 import pickle
+import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +14,7 @@ import xarray as xr
 
 import xtorch_data as xtd
 from xtorch_data.topology import as_topology, current_topology
-from xtorch_data.workers import how_it_ended
+from xtorch_data.workers import batches_of_workers, how_it_ended
 
 
 def make(**kwargs):
@@ -306,3 +310,53 @@ def test_of_a_worker_that_may_have_run_the_script_again_it_is_said(start_method,
     message = how_it_ended(0, worker)
     assert message.startswith(f"worker 0 (process 12) ended with exit code {exitcode}")
     assert ("if __name__ == '__main__'" in message) is told
+
+
+class Broken:
+    """An iterator of torch that raises, and its workers."""
+
+    def __init__(self, exitcode):
+        self._workers = [SimpleNamespace(pid=12, exitcode=exitcode, _start_method="fork")]
+
+    def __iter__(self):
+        raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.")
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "message"), [(None, "Caught"), (0, "Caught"), (-9, "worker 0 .* was killed")]
+)
+def test_whether_a_worker_has_ended_is_not_told_by_what_an_error_says(exitcode, message):
+    with pytest.raises(RuntimeError, match=message):
+        list(batches_of_workers(Broken(exitcode)))
+
+
+OF_THE_USER = """
+import multiprocessing, signal
+from helpers import numbered
+import xtorch_data as xtd
+
+def tell(connection):
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    connection.send((signal.SIGINT in blocked, default))
+
+if __name__ == "__main__":
+    dataset = xtd.IterableDataset(numbered(3), {"time": 1})
+    found = len(list(xtd.DataLoader(dataset, num_workers=1)))
+    start = multiprocessing.get_context("forkserver")
+    here, there = start.Pipe()
+    start.Process(target=tell, args=(there,)).start()
+    print(found, *here.recv())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs masks of signals")
+def test_other_processes_of_the_fork_server_hear_interrupts(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(OF_THE_USER)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert run.stdout == "3 False True\n", run.stderr

@@ -1,15 +1,21 @@
 """Whatever ends a training process, nothing that it has made is left behind."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 import uuid
 
 import pytest
+import torch
+from helpers import numbered
+
+import xtorch_data as xtd
 
 TRAINING = """
     import os, signal, sys, time
@@ -122,3 +128,36 @@ def test_nothing_is_left_of_a_training_process(tmp_path, method, ending, short_f
         assert said.count("Traceback") == 1, said
         assert said.endswith("\nKeyboardInterrupt\n")
         assert len(said.splitlines()) < 20
+
+
+def watches(_):
+    return "xtorch_data-orphans" in [thread.name for thread in threading.enumerate()]
+
+
+class Watches(torch.utils.data.Dataset):
+    """Whether workers are watched, before and after they use something."""
+
+    def __init__(self, used=None):
+        self.used = used
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        found = watches(index)
+        if self.used is not None:
+            next(iter(self.used))
+        return found, watches(index)
+
+
+def test_only_forks_that_use_our_datasets_are_watched():
+    stream = xtd.IterableDataset(numbered(4), {"time": 1})
+    samples = xtd.MapDataset(numbered(4), {"time": 1})
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert not pool.apply(watches, (0,))
+    for used, found in [(None, False), (stream, True), (samples, True)]:
+        loader = torch.utils.data.DataLoader(
+            Watches(used), batch_size=None, num_workers=1, multiprocessing_context="fork"
+        )
+        assert list(loader) == [[False, found]]
+    assert not watches(0)

@@ -1,5 +1,6 @@
 """Workers that cannot start are refused when the loader is made."""
 
+import multiprocessing
 import subprocess
 import sys
 import threading
@@ -44,6 +45,32 @@ def test_functions_that_hold_a_lock_are_named():
     ds = numbered(8)
     with pytest.raises(TypeError, match="transform cannot be sent .*lock"):
         xtd.DataLoader(xtd.MapDataset(ds, {"time": 1}, transform=Locked()), num_workers=1)
+
+
+class Counting:
+    """A function that holds something of several processes."""
+
+    def __init__(self, shared):
+        self.shared = shared
+
+    def __call__(self, worker):
+        if hasattr(self.shared, "value"):
+            with self.shared.get_lock():
+                self.shared.value += 1
+
+
+def test_functions_may_hold_what_only_a_process_that_starts_is_given():
+    ours, ds = multiprocessing.get_context("forkserver"), numbered(8)
+    held = [ours.Lock(), ours.Queue(), ours.Event(), ours.Pipe(), ours.Array("i", 3)]
+    for shared in held:
+        load(ds, worker_init_fn=Counting(shared))
+        xtd.DataLoader(xtd.MapDataset(ds, {"time": 1}, transform=Counting(shared)), num_workers=1)
+    counter = ours.Value("i")
+    assert len(list(load(ds, worker_init_fn=Counting(counter)))) == 8
+    assert counter.value == 1
+    other = multiprocessing.get_context("fork").Lock()
+    with pytest.raises(TypeError, match=r"worker_init_fn .*get_context\('forkserver'\)"):
+        load(ds, worker_init_fn=Counting(other))
 
 
 def test_data_in_memory_are_not_copied_to_find_that_out(monkeypatch):

@@ -1,5 +1,8 @@
+import errno
 import gc
+import importlib.util
 import os
+from multiprocessing import reduction
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -8,7 +11,7 @@ import torch
 import xarray as xr
 
 import xtorch_data as xtd
-from xtorch_data import shared
+from xtorch_data import shared, unnamed
 from xtorch_data.shared import SharedBuffers, shareable
 
 F4 = np.dtype("f4")
@@ -207,3 +210,43 @@ def test_tensors_that_are_more_than_their_memory_go_as_torch_sends_them():
     assert not isinstance(shareable(plain.conj()), shared._Loan)
     assert not isinstance(shareable(plain.to_sparse()), shared._Loan)
     assert not isinstance(shareable(torch.nn.Parameter(plain)), shared._Loan)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memory without a name")
+def test_memory_without_a_name_is_not_needed(monkeypatch):
+    def forbidden(name):
+        raise PermissionError(errno.EPERM, "as in a sandbox")
+
+    with monkeypatch.context() as patched:  # as on Windows
+        patched.delattr(reduction, "DupFd")
+        spec = importlib.util.spec_from_file_location("xtorch_data._again", unnamed.__file__)
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "memfd_create", forbidden)
+        unnamed.has_unnamed_memory.cache_clear()
+        assert unnamed.SharedIntegers(3).values.tolist() == [0, 0, 0]
+        assert len(list(xtd.DataLoader(stream(series(), batch_size=7)))) == 34
+    unnamed.has_unnamed_memory.cache_clear()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")
+def test_many_datasets_hold_few_files_and_an_error_none(monkeypatch):
+    def full(*args, **options):
+        raise RuntimeError("unable to open file in read-write mode: Too many open files (24)")
+
+    gc.collect()  # files of what other tests have left
+    ds, before = series(), len(os.listdir("/proc/self/fd"))
+    held = [make(ds, {"time": 4}) for make in (xtd.MapDataset, xtd.IterableDataset) * 50]
+    assert len(os.listdir("/proc/self/fd")) - before < 10
+    held[1].set_epoch(5)
+    held[2].set_epoch(7)
+    assert [each.epoch for each in held[:4]] == [0, 5, 7, 0]
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(torch, "from_file", full)
+    with pytest.raises(OSError, match="ulimit -n") as caught:
+        unnamed.UnnamedMemory(64)
+    assert caught.value.errno == errno.EMFILE
+    del caught
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before

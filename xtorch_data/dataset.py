@@ -36,6 +36,7 @@ from .explanation import Explanation
 from .filters import as_weights, as_where, evaluated, labeled
 from .intervals import Uneven, cut, total
 from .labels import LabelledWindows
+from .orphans import watch_in_worker
 from .plan import Plan
 from .plots import PlanPlots
 from .resume import Part, Position, require_no_part
@@ -555,6 +556,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         if info is None:
             epoch = self.begin_epoch()
             return self._position.counted(epoch, self._iterate(epoch, 0, 1))
+        watch_in_worker()
         self._stream.share_batches()
         epoch = self._epochs.claim_in_worker(info)
         taken, self._taken = self._taken, 0

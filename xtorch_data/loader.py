@@ -22,6 +22,7 @@ from .fetch import Fetched
 from .jobs import Lookahead
 from .map_dataset import MapDataset
 from .orders import Order, Shuffled, numbers_behind, require_there
+from .orphans import watch_in_worker
 from .resume import Position
 from .sendable import require_sendable
 from .shared import forget_ended
@@ -62,6 +63,7 @@ class _TellEpoch:
         info = torch.utils.data.get_worker_info()
         assert info is not None
         leave_interrupts_to_the_main_process()
+        watch_in_worker()
         told = self.epoch
         _ours(info.dataset).tell_epoch(told if isinstance(told, int) else told.values)
         if self.also is not None:

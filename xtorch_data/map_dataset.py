@@ -25,7 +25,7 @@ from .disk_cells import OnDisk
 from .fetch import Fetched, Fetcher
 from .forked import let_forks_wait_for_reads, make_safe
 from .labels import LabelledWindows
-from .orphans import Watch
+from .orphans import Watch, watch_in_worker
 from .plan import Plan
 from .plots import WindowPlots
 from .retry import RETRIES
@@ -401,6 +401,7 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         with self._lock:
             if self._reading is None or self._reading[0] != epoch:
                 let_forks_wait_for_reads()
+                watch_in_worker()
                 memory = self._plan.memory
                 buffers = SharedBuffers if self._shares_memory else Buffers
                 self._reading = (

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch.utils.data
 
-__all__ = ["Watch", "clean_up_after_fork_server", "is_there"]
+__all__ = ["Watch", "clean_up_after_fork_server", "is_there", "watch_in_worker"]
 
 # Until what is sent to a process has been read.
 _STARTING_SECONDS = 600.0
@@ -59,9 +59,14 @@ def _begin(_: Any) -> Watch:
     return Watch()
 
 
+def watch_in_worker() -> None:
+    """Watch over this process if it is a worker of a loader: a fork is sent nothing."""
+    in_process = multiprocessing.parent_process() is not None  # workers need not be processes
+    if in_process and torch.utils.data.get_worker_info() is not None:
+        _begin(None)
+
+
 _watched: list[int] = []  # this process, in the end, if it is
-# In a fork, also of the fork server. A process that is spawned comes here by what is sent to it.
-util.register_after_fork(_begin, _begin)
 
 
 def _watch() -> None:

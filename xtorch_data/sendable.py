@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable
 from io import RawIOBase
+from multiprocessing.context import get_spawning_popen, set_spawning_popen
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -54,9 +55,8 @@ def require_sendable(
                     raise TypeError("it was typed at a prompt or in a notebook")
         except Exception as error:
             raise TypeError(
-                f"{argument} cannot be sent to worker processes ({printable(error)}): define it "
-                "at the top level of a module that can be imported, not inside a function or "
-                "as a lambda, or use num_workers=0"
+                f"{argument} cannot be sent to worker processes ({printable(error)}): "
+                f"{_advice(error)}, or use num_workers=0"
             ) from error
     try:
         _pickle(dataset)
@@ -67,6 +67,19 @@ def require_sendable(
             "data that is opened by its path or URL, and without open files, locks or generators, "
             f"{_OR}"
         ) from error
+
+
+def _advice(error: Exception) -> str:
+    """What to do about a function that cannot be sent."""
+    if "fork context" in str(error):  # as multiprocessing says of its locks, and what has one
+        return (
+            "make what it shares with the context by which workers start, such as "
+            "multiprocessing.get_context('forkserver').Value('i')"
+        )
+    return (
+        "define it at the top level of a module that can be imported, not inside a function or as "
+        "a lambda, and let it hold no lock of threads, open file or generator"
+    )
 
 
 def _require_variables(data: xr.Dataset) -> None:
@@ -115,5 +128,21 @@ class _Nowhere(RawIOBase):
         return len(data)
 
 
+class _Start:
+    """Stands for a process that is being started, which alone gets what processes share."""
+
+    DupFd = int
+
+    def duplicate_for_child(self, handle: int) -> int:
+        """Nothing new."""
+        return handle
+
+
 def _pickle(something: Any) -> None:
-    _Pickler(_Nowhere()).dump(something)
+    before = get_spawning_popen()
+    start: Any = _Start()
+    set_spawning_popen(start)  # of this thread alone
+    try:
+        _Pickler(_Nowhere()).dump(something)
+    finally:
+        set_spawning_popen(before)

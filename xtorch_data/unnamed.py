@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import weakref
+from collections import deque
 from functools import cache
+from multiprocessing import reduction
 from multiprocessing.context import get_spawning_popen
-from multiprocessing.reduction import DupFd
 from typing import Any
 
 import torch
 
 __all__ = ["SharedIntegers", "UnnamedMemory", "has_unnamed_memory"]
+
+# Integers of many datasets lie side by side: each piece of memory is an open file.
+_ARENA_BYTES, _MOST_PLACES = 2**20, 1024
 
 
 @cache
@@ -23,15 +28,26 @@ def has_unnamed_memory(process: int) -> bool:
     ----------
     process : int
         This one. A fork asks anew.
+
+    Raises
+    ------
+    OSError
+        If this process has too many open files to find out.
     """
     parent = multiprocessing.parent_process()
     known = process if parent is None else parent.pid
     if not hasattr(os, "memfd_create"):
         return False
-    try:  # what this process may do with its parent, its parent may do with it
+    try:
+        os.close(os.memfd_create("xtorch_data"))  # which a sandbox may forbid
+        # What this process may do with its parent, its parent may do with it.
         folder = f"/proc/{known}/fd"
         os.readlink(f"{folder}/{os.listdir(folder)[0]}")
-    except (OSError, IndexError):
+    except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise _too_many_files() from error
+        return False
+    except IndexError:
         return False
     return True
 
@@ -55,10 +71,17 @@ class UnnamedMemory:
     ------
     MemoryError
         If there is not as much.
+    OSError
+        If this process has too many open files.
     """
 
     def __init__(self, nbytes: int) -> None:
-        file = os.memfd_create("xtorch_data")
+        try:
+            file = os.memfd_create("xtorch_data")
+        except OSError as error:
+            if error.errno == errno.EMFILE:
+                raise _too_many_files() from error
+            raise
         try:
             os.posix_fallocate(file, 0, nbytes)  # or a later write would end the process
         except OSError as error:
@@ -70,8 +93,9 @@ class UnnamedMemory:
         self._own(file, nbytes)
 
     def _own(self, file: int, nbytes: int) -> None:
-        self.file, self.bytes = file, _mapped(f"/proc/self/fd/{file}", nbytes)
-        weakref.finalize(self, os.close, file).atexit = False
+        self.file = file
+        weakref.finalize(self, os.close, file).atexit = False  # also if it cannot be mapped
+        self.bytes = _mapped(f"/proc/self/fd/{file}", nbytes)
 
     @classmethod
     def inherited(cls, handle: Any, nbytes: int) -> UnnamedMemory:
@@ -104,12 +128,41 @@ class UnnamedMemory:
         return _mapped(*address)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return UnnamedMemory.inherited, (DupFd(self.file), self.bytes.nbytes)
+        return UnnamedMemory.inherited, (reduction.DupFd(self.file), self.bytes.nbytes)
 
 
 def _mapped(path: str, nbytes: int) -> torch.Tensor:
     # Keeps no file open, of which a process may have few.
-    return torch.from_file(path, shared=True, size=nbytes, dtype=torch.uint8, device="cpu")
+    try:
+        return torch.from_file(path, shared=True, size=nbytes, dtype=torch.uint8, device="cpu")
+    except RuntimeError as error:  # of torch, which has no class for it
+        if os.strerror(errno.EMFILE) in str(error):
+            raise _too_many_files() from error
+        raise
+
+
+def _too_many_files() -> OSError:
+    return OSError(
+        errno.EMFILE,
+        f"there can be no memory for processes to share ({os.strerror(errno.EMFILE)}): raise the "
+        "limit (ulimit -n), or keep fewer files, datasets or workers at a time",
+    )
+
+
+# In each process: places in memory that are left, by their size.
+_places: dict[tuple[int, int], deque[tuple[UnnamedMemory, int]]] = {}
+
+
+def _place(nbytes: int) -> tuple[UnnamedMemory, int]:
+    """Memory, and the begin of a place there that nobody has had: it is zeros."""
+    left = _places.setdefault((os.getpid(), nbytes), deque())
+    try:
+        return left.popleft()
+    except IndexError:
+        count = min(max(1, _ARENA_BYTES // nbytes), _MOST_PLACES)
+        memory = UnnamedMemory(count * nbytes)
+        left.extend((memory, place * nbytes) for place in range(1, count))
+        return memory, 0
 
 
 class SharedIntegers:
@@ -129,25 +182,25 @@ class SharedIntegers:
     def __init__(self, count: int) -> None:
         nbytes = 8 * count
         if has_unnamed_memory(os.getpid()):
-            self._share(UnnamedMemory(nbytes))
+            self._share(*_place(nbytes), nbytes)
         else:
             zeros = torch.zeros(nbytes, dtype=torch.uint8, device="cpu")
-            self._share(zeros.share_memory_())  # type: ignore[no-untyped-call]
+            self._share(zeros.share_memory_(), 0, nbytes)  # type: ignore[no-untyped-call]
 
-    def _share(self, memory: UnnamedMemory | torch.Tensor) -> None:
-        self._memory = memory
+    def _share(self, memory: UnnamedMemory | torch.Tensor, begin: int, nbytes: int) -> None:
+        self._memory, self._begin = memory, begin
         found = memory.bytes if isinstance(memory, UnnamedMemory) else memory
-        self.values = found.view(torch.int64)
+        self.values = found[begin : begin + nbytes].view(torch.int64)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if get_spawning_popen() is None:
             return _copied, (self.values.tolist(),)
-        return _inherited, (self._memory,)
+        return _inherited, (self._memory, self._begin, self.values.nbytes)
 
 
-def _inherited(memory: UnnamedMemory | torch.Tensor) -> SharedIntegers:
+def _inherited(memory: UnnamedMemory | torch.Tensor, begin: int, nbytes: int) -> SharedIntegers:
     found = SharedIntegers.__new__(SharedIntegers)
-    found._share(memory)
+    found._share(memory, begin, nbytes)
     return found
 
 

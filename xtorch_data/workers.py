@@ -21,6 +21,7 @@ from .batch import Batch
 
 __all__ = [
     "batches_of_workers",
+    "hear_interrupts_again",
     "how_it_ended",
     "leave_interrupts_to_the_main_process",
     "sendable_errors",
@@ -130,6 +131,16 @@ def leave_interrupts_to_the_main_process() -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
+def hear_interrupts_again() -> None:
+    """In a fork server: no longer block Ctrl-C as when a loader started it; others inherit that."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return
+    if signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # also one that came meanwhile
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+
+
 def _pass(*_: Any) -> None:
     pass
 
@@ -182,9 +193,9 @@ def batches_of_workers(batches: Any) -> Generator[Batch, None, None]:
     except KeyboardInterrupt:
         raise KeyboardInterrupt from None  # where in torch it waited tells nobody anything
     except (RuntimeError, OSError, EOFError) as error:  # torch's own, and of a connection cut off
-        if "DataLoader worker process" in str(error):
-            raise  # the error of a worker that lives
-        how = _end_of_a_worker(batches._workers)
+        # Of the error of a worker that lives torch says so: there is no end to wait for.
+        lives = "DataLoader worker process" in str(error)
+        how = _end_of_a_worker(batches._workers, 0.0 if lives else _REAPING_SECONDS)
         if how is None:
             if isinstance(error, OSError) and (advice := _advice(error)) is not None:
                 raise OSError(error.errno, advice) from error
@@ -192,18 +203,19 @@ def batches_of_workers(batches: Any) -> Generator[Batch, None, None]:
         raise RuntimeError(how) from error
 
 
-def _end_of_a_worker(workers: Sequence[Any]) -> str | None:
-    """What became of the worker that has ended; None if none has."""
-    end = time.monotonic() + _REAPING_SECONDS
-    while time.monotonic() < end:
+def _end_of_a_worker(workers: Sequence[Any], seconds: float) -> str | None:
+    """What became of the worker that has ended, or does so soon; None if none has."""
+    end = time.monotonic() + seconds
+    while True:
         try:
             for number, worker in enumerate(workers):
                 if worker.exitcode:
                     return how_it_ended(number, worker)
+            if time.monotonic() >= end:
+                return None
             time.sleep(0.01)
         except RuntimeError:  # torch's handler of SIGCHLD has noticed, too
             continue
-    return None
 
 
 def how_it_ended(number: int, worker: Any) -> str:
