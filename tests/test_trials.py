@@ -1,5 +1,8 @@
 """Functions that move values away from their labels, or look at neighbors: refused when made."""
 
+import functools
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -406,3 +409,66 @@ def test_trials_take_no_random_numbers_of_the_user():
     np.random.seed(3)
     torch.manual_seed(3)
     assert found == (np.random.normal(), float(torch.rand(())))
+
+
+class AtFirst:
+    """A function that takes what it needs from the first values which it gets."""
+
+    def __init__(self):
+        self.means, self.sums = [], np.zeros(1)
+
+    def __call__(self, given):
+        array = given if isinstance(given, xr.DataArray) else given["t"]
+        self.means.append(float(array.mean()))
+        self.sums += self.means[-1]
+        return given - self.means[0]
+
+    def method(self, given):
+        return self(given)
+
+
+def enclosing():
+    mean = None
+
+    def function(given, sums=[]):  # noqa: B006
+        nonlocal mean
+        array = given if isinstance(given, xr.DataArray) else given["t"]
+        mean = float(array.mean()) if mean is None else mean
+        sums.append(mean)
+        return given - sums[0]
+
+    return function
+
+
+@pytest.mark.parametrize("argument", ["transform", "batch_transform"])
+def test_trials_leave_no_trace_in_what_functions_hold(argument):
+    functions = [
+        AtFirst(),
+        AtFirst().method,
+        functools.partial(lambda given, held: held(given), held=AtFirst()),
+        enclosing(),
+        by_values(AtFirst()),
+        xtd.Compose([enclosing(), AtFirst()]),
+    ]
+    for function in functions:
+        dataset = make(fields(), inputs="t", targets=None, batch_size=1, **{argument: function})
+        x = next(iter(dataset)).x
+        assert abs(float(x.mean())) < 5  # of 280 K: the first sample, or one read beside it
+    assert all(abs(mean - 280) < 5 for mean in functions[0].means)
+
+
+def test_large_arrays_are_not_copied_and_what_cannot_be_copied_is_not_judged():
+    class Held:
+        def __init__(self, **held):
+            self.__dict__.update(held)
+
+        def __call__(self, given):
+            seen.update(each.__array_interface__["data"] for each in vars(self).get("arrays", ()))
+            return by_values(MOVES["turned"])(given, "lat")
+
+    seen, large, small = set(), np.zeros(2**20), np.zeros(2)
+    with pytest.raises(ValueError, match="transform moves"):
+        make(fields(), transform=Held(arrays=[large, small]))
+    assert (large.ctypes.data, True) in seen
+    assert small.ctypes.data not in {address for address, _ in seen}
+    make(fields(), transform=Held(lock=threading.Lock()))
