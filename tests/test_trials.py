@@ -2,6 +2,8 @@
 
 import functools
 import threading
+import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 import xarray as xr
 
 import xtorch_data as xtd
+from xtorch_data import first_samples, trials
 
 DAILY = xr.date_range("2000-01-20", periods=60)
 MASK = xr.DataArray(
@@ -472,3 +475,37 @@ def test_large_arrays_are_not_copied_and_what_cannot_be_copied_is_not_judged():
     assert (large.ctypes.data, True) in seen
     assert small.ctypes.data not in {address for address, _ in seen}
     make(fields(), transform=Held(lock=threading.Lock()))
+
+
+CALLS = Counter()
+
+
+def test_slow_functions_are_called_once_or_twice(monkeypatch):
+    monkeypatch.setattr(first_samples, "SLOW_CALL", 0.01)
+    monkeypatch.setattr(trials, "SECONDS", 0.02)
+
+    def slow(given):
+        CALLS["slow"] += 1
+        time.sleep(0.03)
+        return given + 1
+
+    for argument in ARGUMENTS:
+        CALLS.clear()
+        make(fields(), batch_size=2, **{argument: slow})
+        assert CALLS["slow"] <= 2
+
+
+def test_trials_of_many_large_variables_take_little_memory():
+    shape, dims = (40, 721, 1440), ("time", "lat", "lon")
+    large = np.broadcast_to(np.float32(280), shape)
+    ds = xr.Dataset({f"t{number}": (dims, large) for number in range(25)})
+    mask = np.arange(721)[:, None] % 3 > 0
+    CALLS.clear()
+
+    def masked(block):
+        CALLS["bytes"] = max(CALLS["bytes"], block.nbytes)
+        return block.map(lambda each: each.where(mask))
+
+    ds = ds.chunk(time=1)
+    xtd.IterableDataset(ds, {"time": 1, "lat": -1, "lon": -1}, preprocess=masked)
+    assert 0 < CALLS["bytes"] < 2**28

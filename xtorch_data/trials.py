@@ -37,9 +37,11 @@ FEW_STEPS = 8
 # Steps of the dim that is: enough for a climatology by day, and for lags.
 MANY_STEPS = 1000
 LAGS = 16
-# Values of each variable in a trial that is small, and in the largest there is.
-FEW_VALUES, MANY_VALUES = 2**16, 2**23
-# Of a slow function, not everything is tried.
+# Values of each variable in a trial that is small.
+FEW_VALUES = 2**16
+# Bytes of all variables in the largest trial there is, which takes about ten times as many.
+MOST_BYTES = 2**26
+# Of a slow function, not everything is tried: no call begins later, after the first.
 SECONDS = 3.0
 
 
@@ -161,7 +163,7 @@ def require_blocks_independent(
     wanted, until = set(names), time.perf_counter() + SECONDS
     for axis in sorted(windows.axes, key=lambda axis: axis.whole):
         if axis.length > 1 and axis.dim in data.dims:
-            crops = (data.isel(cut) for cut in _crops_of_block(data.sizes, windows, axis))
+            crops = _crops_of_block(data, windows, axis)
             trials = _Trials(function, axis.dim, wanted, constants, not axis.whole, until)
             trials.require_none_moved(crops)
 
@@ -191,14 +193,15 @@ def require_places_kept(function: Transform, given: xr.Dataset | xr.DataArray) -
             _Trials(function, dim, None, {}, False, until).require_none_moved(crops)
 
 
-def _crops_of_block(
-    sizes: Mapping[Hashable, int], windows: Windows, along: Axis
-) -> Iterator[dict[Hashable, slice]]:
-    """Blocks to try a function on: one with few steps of other dims, one with all of most."""
+def _crops_of_block(data: xr.Dataset, windows: Windows, along: Axis) -> Iterator[xr.Dataset]:
+    """Blocks to try a function on: one with few steps of other dims, one with all of most.
+
+    Larger ones than there is memory for are left out.
+    """
     axes = {axis.dim: axis for axis in windows.axes}
     most = {  # two places of other dims, so that a function that drops dims of size 1 drops none
         dim: size if dim not in axes or axes[dim].whole else min(size, max(2, axes[dim].size))
-        for dim, size in sizes.items()
+        for dim, size in data.sizes.items()
     }
     few = {
         dim: min(size, FEW_STEPS) if dim not in axes or axes[dim].whole else size
@@ -209,8 +212,10 @@ def _crops_of_block(
         rest = math.prod(size for dim, size in others.items() if dim != along.dim)
         steps = max(least, min(MANY_STEPS, FEW_VALUES // max(1, rest))) if others is few else least
         steps = along.length if along.whole else min(steps, along.length)
-        if rest * steps <= MANY_VALUES:
-            yield {dim: slice(0, size) for dim, size in {**others, along.dim: steps}.items()}
+        cut = {dim: slice(0, size) for dim, size in {**others, along.dim: steps}.items()}
+        crop = data.isel(cut)
+        if sum(each.nbytes for each in crop.data_vars.values()) <= MOST_BYTES:
+            yield crop
 
 
 @dataclass(frozen=True)
@@ -300,10 +305,13 @@ class _Trials:
             data = values if isinstance(given, xr.Dataset) else values[given.name]
             return self._applied(given.copy(deep=False, data=data), seed)
 
-        calls = [result(flags) for flags in (np.zeros_like(half), half, ~half)]
-        if any(call is None for call in calls):
-            return None
-        before, first, second = (call for call in calls if call is not None)
+        calls = []
+        for flags in (np.zeros_like(half), half, ~half):
+            call = result(flags)
+            if call is None or time.perf_counter() > self.until:
+                return None
+            calls.append(call)
+        before, first, second = calls
         moved, mixed, answered = [], [], False
         kept = [name for name in before if name in variables_of(given)] or list(before)
         for name, variable in before.items():
