@@ -509,3 +509,57 @@ def test_trials_of_many_large_variables_take_little_memory():
     ds = ds.chunk(time=1)
     xtd.IterableDataset(ds, {"time": 1, "lat": -1, "lon": -1}, preprocess=masked)
     assert 0 < CALLS["bytes"] < 2**28
+
+
+def cutmix(batch, rng):
+    size = np.sqrt(rng.random())
+    inside = True
+    for dim in ("lat", "lon"):
+        steps = int(round(size * batch.sizes[dim]))
+        begin = int(rng.integers(batch.sizes[dim] - steps + 1))
+        places = xr.DataArray(np.arange(batch.sizes[dim]), dims=dim)
+        inside = inside & (places >= begin) & (places < begin + steps)
+    order = rng.permutation(batch.sizes["sample"])
+    return batch.where(~inside, batch.isel(sample=order).assign_coords(sample=batch["sample"]))
+
+
+def mixup(batch, rng):
+    share = rng.beta(0.05, 0.05)
+    order = rng.permutation(batch.sizes["sample"])
+    return share * batch + (1 - share) * batch.isel(sample=order).assign_coords(
+        sample=batch["sample"]
+    )
+
+
+def box(batch):
+    inside = (np.arange(12) < 9) & (np.arange(12) < 10)[:, None]
+    inside = xr.DataArray(inside[: batch.sizes["lat"], : batch.sizes["lon"]], dims=("lat", "lon"))
+    other = batch.isel(sample=slice(None, None, -1)).assign_coords(sample=batch["sample"])
+    return batch.where(~inside, other)
+
+
+def test_samples_may_be_mixed_at_random_but_not_exchanged():
+    ds = xr.Dataset({"t": (("time", "lat", "lon"), np.zeros((20, 12, 12), "f4"))})
+    options = {"input_dims": {"time": 1, "lat": -1, "lon": -1}, "inputs": "t", "targets": None}
+
+    def later(function, steps):
+        """As others which do the same with numbers of their own."""
+
+        def drawn(given, rng):
+            for _ in range(steps):
+                rng.random()
+            return function(given, rng)
+
+        return drawn
+
+    for steps in range(5):
+        for function in (cutmix, mixup):
+            make(ds, batch_size=2, batch_transform=later(function, steps), **options)
+    make(ds, batch_size=2, batch_transform=box, **options)
+
+    def exchanged(batch, rng):
+        order = rng.permutation(batch.sizes["sample"])
+        return batch.isel(sample=order).assign_coords(sample=batch["sample"])
+
+    with pytest.raises(ValueError, match="batch_transform moves .*'sample'"):
+        make(ds, batch_size=2, batch_transform=exchanged, **options)
