@@ -563,3 +563,25 @@ def test_samples_may_be_mixed_at_random_but_not_exchanged():
 
     with pytest.raises(ValueError, match="batch_transform moves .*'sample'"):
         make(ds, batch_size=2, batch_transform=exchanged, **options)
+
+
+def test_a_new_variable_is_judged_the_same_whatever_else_is_selected():
+    def neighbor(block):
+        return block.assign(w=block["t"].roll(lon=1, roll_coords=False))
+
+    def turned(block):
+        return block.rename(t="w").isel(lon=slice(None, None, -1)).assign_coords(lon=block["lon"])
+
+    def lag(block):
+        return block.assign(w=block["t"].shift(time=1))
+
+    whole = {"input_dims": {"time": 4, "lon": -1}, "targets": None}
+    for inputs in (["w"], ["w", "u"]):
+        make(fields(), **{**whole, "inputs": inputs}, preprocess=neighbor)
+        with pytest.raises(ValueError, match="moves values of variable '[wu]'"):
+            make(fields(), **{**whole, "inputs": inputs}, preprocess=turned)
+        with pytest.raises(ValueError, match="'w' from those of other steps") as error:
+            make(fields(), **{**whole, "inputs": inputs}, preprocess=lag)
+        assert "transform" not in str(error.value)
+    with pytest.raises(ValueError, match=r"moves .*ds.shift\({'time'"):
+        make(fields(), preprocess=lambda block: block.shift(time=1))

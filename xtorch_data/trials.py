@@ -114,9 +114,9 @@ def _moves(argument: str, dim: Hashable, name: Hashable = None, random: bool = F
         )
     else:
         remedy = (
-            f"sort the data before the dataset is made, such as by ds.sortby({dim!r}), "
-            f"ds.isel({{{dim!r}: slice(None, None, -1)}}) or ds.roll({{{dim!r}: steps}}), and "
-            f"leave that out of {argument}"
+            f"move the data before the dataset is made, such as by ds.sortby({dim!r}), "
+            f"ds.isel({{{dim!r}: slice(None, None, -1)}}), ds.roll({{{dim!r}: steps}}) or, for "
+            f"lags, ds.shift({{{dim!r}: steps}}), and leave that out of {argument}"
         )
     return (
         f"{argument} moves {what} to other places along dim {dim!r}, but to_xarray labels samples "
@@ -124,13 +124,14 @@ def _moves(argument: str, dim: Hashable, name: Hashable = None, random: bool = F
     )
 
 
-def _mixes(dim: Hashable, name: Hashable) -> str:
+def _mixes(dim: Hashable, name: Hashable, lags: bool) -> str:
+    # A transform of samples must not move values either.
+    transform = "" if lags else ", or in transform if it is meant for each window by itself"
     return (
         f"preprocess makes values of variable {name!r} from those of other steps along dim "
         f"{dim!r}, on which blocks are cut: samples would depend on memory and chunks. Do this to "
-        f"the data before the dataset is made (lazily, after ds.chunk()), or in transform if it "
-        f"is meant for each window by itself; or let each sample have all of {dim!r}, "
-        f"input_dims={{{dim!r}: -1}}"
+        f"the data before the dataset is made (lazily, after ds.chunk()){transform}; or let each "
+        f"sample have all of {dim!r}, input_dims={{{dim!r}: -1}}"
     )
 
 
@@ -224,10 +225,14 @@ def _crops_of_block(data: xr.Dataset, windows: Windows, along: Axis) -> Iterator
 
 @dataclass(frozen=True)
 class _Found:
-    """What one trial has shown: variables whose values moved, or depend on those of other steps."""
+    """What one trial has shown: variables whose values moved, or depend on those of other steps.
+
+    Lags are new variables, beside those that are given, with the values of other steps.
+    """
 
     moved: tuple[Hashable, ...]
     mixed: tuple[Hashable, ...]
+    lags: tuple[Hashable, ...]
     answered: bool
 
 
@@ -268,14 +273,14 @@ class _Trials:
             found = [self._judged(given, seed, holes=False) for seed in seeds]
             if self.cut and any(found):
                 found.append(self._judged(given, 0, holes=True))
-            for each in found:
-                for name in each.moved if each else ():
+            for each in filter(None, found):
+                for name in each.moved:
                     if self.dim == "sample" and self._is_mixed_at_times(given, name, found):
                         continue
                     random = self.function.takes_rng
                     raise ValueError(_moves(self.function.argument, self.dim, name, random))
-                for name in each.mixed if each and self.cut else ():
-                    raise ValueError(_mixes(self.dim, name))
+                for name in each.mixed if self.cut else ():
+                    raise ValueError(_mixes(self.dim, name, name in each.lags))
             if any(found) or time.perf_counter() > self.until:
                 return
 
@@ -328,8 +333,13 @@ class _Trials:
                 return None
             calls.append(call)
         before, first, second = calls
-        moved, mixed, answered = [], [], False
-        kept = [name for name in before if name in variables_of(given)] or list(before)
+        moved: list[Hashable] = []
+        mixed: list[Hashable] = []
+        lags: list[Hashable] = []
+        answered = False
+        # A variable under a new name may be made of another one that stays, or be that one.
+        renamed = not set(variables_of(given)) <= set(before)
+        before = {n: each for n, each in before.items() if self.wanted is None or n in self.wanted}
         for name, variable in before.items():
             if variable.sizes.get(self.dim) != given.sizes[self.dim]:
                 continue
@@ -342,13 +352,14 @@ class _Trials:
             answered |= bool(own.any() or others.any())
             if others.any():
                 mixed.append(name)
-                if name in kept and not holes and self._has_moved(variable, own, others, flags):
-                    moved.append(name)
+                if not holes and self._has_moved(variable, own, others, flags):
+                    kept = renamed or name in variables_of(given)
+                    (moved if kept else lags).append(name)
         if mixed:
             again = result(np.zeros_like(half))
             if again is None or any(_differ(each, again.get(n)) for n, each in before.items()):
                 return None  # random by itself: nothing can be told
-        return _Found(tuple(moved), tuple(mixed), answered or not self._along(before))
+        return _Found(tuple(moved), tuple(mixed), tuple(lags), answered or not self._along(before))
 
     def _along(self, variables: Mapping[Hashable, xr.Variable]) -> bool:
         return any(self.dim in variable.dims for variable in variables.values())
@@ -377,8 +388,7 @@ class _Trials:
         if self.wanted is not None:
             if not self.wanted <= set(found):
                 return None
-            found = {name: each for name, each in found.items() if name in self.wanted}
-            if any(each.sizes.get(self.dim, steps) != steps for each in found.values()):
+            if any(found[name].sizes.get(self.dim, steps) != steps for name in self.wanted):
                 return None
         for dim in _reordered_dims(labels, result):
             raise ValueError(_moves(self.function.argument, dim, random=self.function.takes_rng))
