@@ -1,11 +1,17 @@
 """Functions that move values away from their labels, or look at neighbors: refused when made."""
 
+import functools
+import threading
+import time
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 
 import xtorch_data as xtd
+from xtorch_data import first_samples, trials
 
 DAILY = xr.date_range("2000-01-20", periods=60)
 MASK = xr.DataArray(
@@ -406,3 +412,176 @@ def test_trials_take_no_random_numbers_of_the_user():
     np.random.seed(3)
     torch.manual_seed(3)
     assert found == (np.random.normal(), float(torch.rand(())))
+
+
+class AtFirst:
+    """A function that takes what it needs from the first values which it gets."""
+
+    def __init__(self):
+        self.means, self.sums = [], np.zeros(1)
+
+    def __call__(self, given):
+        array = given if isinstance(given, xr.DataArray) else given["t"]
+        self.means.append(float(array.mean()))
+        self.sums += self.means[-1]
+        return given - self.means[0]
+
+    def method(self, given):
+        return self(given)
+
+
+def enclosing():
+    mean = None
+
+    def function(given, sums=[]):  # noqa: B006
+        nonlocal mean
+        array = given if isinstance(given, xr.DataArray) else given["t"]
+        mean = float(array.mean()) if mean is None else mean
+        sums.append(mean)
+        return given - sums[0]
+
+    return function
+
+
+@pytest.mark.parametrize("argument", ["transform", "batch_transform"])
+def test_trials_leave_no_trace_in_what_functions_hold(argument):
+    functions = [
+        AtFirst(),
+        AtFirst().method,
+        functools.partial(lambda given, held: held(given), held=AtFirst()),
+        enclosing(),
+        by_values(AtFirst()),
+        xtd.Compose([enclosing(), AtFirst()]),
+    ]
+    for function in functions:
+        dataset = make(fields(), inputs="t", targets=None, batch_size=1, **{argument: function})
+        x = next(iter(dataset)).x
+        assert abs(float(x.mean())) < 5  # of 280 K: the first sample, or one read beside it
+    assert all(abs(mean - 280) < 5 for mean in functions[0].means)
+
+
+def test_large_arrays_are_not_copied_and_what_cannot_be_copied_is_not_judged():
+    class Held:
+        def __init__(self, **held):
+            self.__dict__.update(held)
+
+        def __call__(self, given):
+            seen.update(each.__array_interface__["data"] for each in vars(self).get("arrays", ()))
+            return by_values(MOVES["turned"])(given, "lat")
+
+    seen, large, small = set(), np.zeros(2**20), np.zeros(2)
+    with pytest.raises(ValueError, match="transform moves"):
+        make(fields(), transform=Held(arrays=[large, small]))
+    assert (large.ctypes.data, True) in seen
+    assert small.ctypes.data not in {address for address, _ in seen}
+    make(fields(), transform=Held(lock=threading.Lock()))
+
+
+CALLS = Counter()
+
+
+def test_slow_functions_are_called_once_or_twice(monkeypatch):
+    monkeypatch.setattr(first_samples, "SLOW_CALL", 0.01)
+    monkeypatch.setattr(trials, "SECONDS", 0.02)
+
+    def slow(given):
+        CALLS["slow"] += 1
+        time.sleep(0.03)
+        return given + 1
+
+    for argument in ARGUMENTS:
+        CALLS.clear()
+        make(fields(), batch_size=2, **{argument: slow})
+        assert CALLS["slow"] <= 2
+
+
+def test_trials_of_many_large_variables_take_little_memory():
+    shape, dims = (40, 721, 1440), ("time", "lat", "lon")
+    large = np.broadcast_to(np.float32(280), shape)
+    ds = xr.Dataset({f"t{number}": (dims, large) for number in range(25)})
+    mask = np.arange(721)[:, None] % 3 > 0
+    CALLS.clear()
+
+    def masked(block):
+        CALLS["bytes"] = max(CALLS["bytes"], block.nbytes)
+        return block.map(lambda each: each.where(mask))
+
+    ds = ds.chunk(time=1)
+    xtd.IterableDataset(ds, {"time": 1, "lat": -1, "lon": -1}, preprocess=masked)
+    assert 0 < CALLS["bytes"] < 2**28
+
+
+def cutmix(batch, rng):
+    size = np.sqrt(rng.random())
+    inside = True
+    for dim in ("lat", "lon"):
+        steps = int(round(size * batch.sizes[dim]))
+        begin = int(rng.integers(batch.sizes[dim] - steps + 1))
+        places = xr.DataArray(np.arange(batch.sizes[dim]), dims=dim)
+        inside = inside & (places >= begin) & (places < begin + steps)
+    order = rng.permutation(batch.sizes["sample"])
+    return batch.where(~inside, batch.isel(sample=order).assign_coords(sample=batch["sample"]))
+
+
+def mixup(batch, rng):
+    share = rng.beta(0.05, 0.05)
+    order = rng.permutation(batch.sizes["sample"])
+    return share * batch + (1 - share) * batch.isel(sample=order).assign_coords(
+        sample=batch["sample"]
+    )
+
+
+def box(batch):
+    inside = (np.arange(12) < 9) & (np.arange(12) < 10)[:, None]
+    inside = xr.DataArray(inside[: batch.sizes["lat"], : batch.sizes["lon"]], dims=("lat", "lon"))
+    other = batch.isel(sample=slice(None, None, -1)).assign_coords(sample=batch["sample"])
+    return batch.where(~inside, other)
+
+
+def test_samples_may_be_mixed_at_random_but_not_exchanged():
+    ds = xr.Dataset({"t": (("time", "lat", "lon"), np.zeros((20, 12, 12), "f4"))})
+    options = {"input_dims": {"time": 1, "lat": -1, "lon": -1}, "inputs": "t", "targets": None}
+
+    def later(function, steps):
+        """As others which do the same with numbers of their own."""
+
+        def drawn(given, rng):
+            for _ in range(steps):
+                rng.random()
+            return function(given, rng)
+
+        return drawn
+
+    for steps in range(5):
+        for function in (cutmix, mixup):
+            make(ds, batch_size=2, batch_transform=later(function, steps), **options)
+    make(ds, batch_size=2, batch_transform=box, **options)
+
+    def exchanged(batch, rng):
+        order = rng.permutation(batch.sizes["sample"])
+        return batch.isel(sample=order).assign_coords(sample=batch["sample"])
+
+    with pytest.raises(ValueError, match="batch_transform moves .*'sample'"):
+        make(ds, batch_size=2, batch_transform=exchanged, **options)
+
+
+def test_a_new_variable_is_judged_the_same_whatever_else_is_selected():
+    def neighbor(block):
+        return block.assign(w=block["t"].roll(lon=1, roll_coords=False))
+
+    def turned(block):
+        return block.rename(t="w").isel(lon=slice(None, None, -1)).assign_coords(lon=block["lon"])
+
+    def lag(block):
+        return block.assign(w=block["t"].shift(time=1))
+
+    whole = {"input_dims": {"time": 4, "lon": -1}, "targets": None}
+    for inputs in (["w"], ["w", "u"]):
+        make(fields(), **{**whole, "inputs": inputs}, preprocess=neighbor)
+        with pytest.raises(ValueError, match="moves values of variable '[wu]'"):
+            make(fields(), **{**whole, "inputs": inputs}, preprocess=turned)
+        with pytest.raises(ValueError, match="'w' from those of other steps") as error:
+            make(fields(), **{**whole, "inputs": inputs}, preprocess=lag)
+        assert "transform" not in str(error.value)
+    with pytest.raises(ValueError, match=r"moves .*ds.shift\({'time'"):
+        make(fields(), preprocess=lambda block: block.shift(time=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ __all__ = ["given_to_functions"]
 
 # Samples that take more bytes are not made up: their labels are looked at as they come.
 MOST_BYTES = 2**27
+# Seconds: a function that takes longer is called no more.
+SLOW_CALL = 1.0
 
 
 def given_to_functions(
@@ -30,7 +33,7 @@ def given_to_functions(
     """The functions for samples and batches, each with something that it may get.
 
     A batch has two samples, where there are as many. Functions that do not work on made-up values
-    are left out, with those that come after them.
+    are left out, with those that come after them, and slow ones.
 
     Parameters
     ----------
@@ -55,7 +58,11 @@ def given_to_functions(
 
         def noted(given: Any) -> Any:
             found.setdefault(function.argument, (function, given.copy(deep=False)))
-            return on_trial(function, given)
+            begun = time.perf_counter()
+            result = on_trial(function, given)
+            if time.perf_counter() - begun > SLOW_CALL:
+                del found[function.argument]
+            return result
 
         return Transform(noted, function.argument, takes_rng=False)
 

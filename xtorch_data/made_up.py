@@ -6,8 +6,9 @@ import copy
 import functools
 import itertools
 import random
+import types
 import warnings
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +19,16 @@ import xarray as xr
 
 from .transforms import Compose, Transform
 
-__all__ = ["Flags", "Values", "half_of", "numbered", "on_trial", "unnoticed", "variables_of"]
+__all__ = [
+    "Flags",
+    "Values",
+    "half_of",
+    "numbered",
+    "on_trial",
+    "random_state_kept",
+    "unnoticed",
+    "variables_of",
+]
 
 Flags = npt.NDArray[np.bool_]
 Values = npt.NDArray[Any]
@@ -27,6 +37,8 @@ Values = npt.NDArray[Any]
 # are others each time.
 NUMBERS = 65_521
 HOLES = 0.3
+# Arrays of more bytes, which functions hold, are not copied for trials.
+LARGE = 2**22
 
 
 def variables_of(obj: Any) -> dict[Hashable, xr.Variable]:
@@ -122,37 +134,126 @@ def half_of(size: int) -> Flags:
 
 
 @contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Global random generators stay as they were, though functions of the user may draw of them.
+
+    They belong to all threads, so one that was not drawn of is left alone.
+    """
+    generators: list[tuple[Callable[[], Any], Callable[[Any], None]]] = [
+        (np.random.get_state, np.random.set_state),
+        (random.getstate, random.setstate),
+        (torch.get_rng_state, torch.set_rng_state),
+    ]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        generators.append((torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
+    kept = [(get, put, get()) for get, put in generators]
+    try:
+        yield
+    finally:
+        for get, put, before in kept:
+            if not _same(get(), before):
+                put(before)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, (tuple, list)):
+        return all(_same(*pair) for pair in zip(one, other, strict=True))
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return bool(np.all(one == other))
+
+
+@contextmanager
 def unnoticed() -> Iterator[None]:
     """Functions of the user are called without a trace: no warnings, no random numbers taken."""
-    legacy, builtin, of_torch = np.random.get_state(), random.getstate(), torch.get_rng_state()
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        np.random.set_state(legacy)
-        random.setstate(builtin)
-        torch.set_rng_state(of_torch)
+    with random_state_kept(), warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def on_trial(transform: Transform, given: Any, seed: int = 0) -> Any:
-    """What a function makes of an object; generators that the user has bound stay as they are."""
-    function = _with_own_generators(transform.function)
+    """What a copy of a function makes of an object, so that the user's has no trace of it.
+
+    Raises
+    ------
+    Exception
+        Whatever the function raises, or what it holds when it cannot be copied.
+    """
+    function = _copied(transform.function, {})
     return Transform(function, transform.argument, transform.takes_rng)(
         given, lambda: np.random.default_rng(seed)
     )
 
 
-def _with_own_generators(function: Any) -> Any:
-    if isinstance(function, Compose):
-        return Compose([_with_own_generators(each) for each in function.transforms])
-    if isinstance(function, functools.partial):
-        arguments = [_own(each) for each in function.args]
-        keywords = {name: _own(each) for name, each in function.keywords.items()}
-        return functools.partial(function.func, *arguments, **keywords)
-    return function
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    """A function with a state of its own: what it is bound to, encloses or has as defaults.
+
+    What it reaches by the names of modules is not copied.
+    """
+    if id(value) in memo:
+        return memo[id(value)]
+    if isinstance(value, Compose):
+        made: Any = Compose([_copied(each, memo) for each in value.transforms])
+    elif isinstance(value, functools.partial):
+        made = functools.partial(
+            _copied(value.func, memo),
+            *(_copied(each, memo) for each in value.args),
+            **{name: _copied(each, memo) for name, each in value.keywords.items()},
+        )
+    elif isinstance(value, types.MethodType):
+        made = types.MethodType(value.__func__, _copied(value.__self__, memo))
+    elif isinstance(value, types.FunctionType):
+        return _function_copied(value, memo)
+    elif isinstance(value, (types.ModuleType, types.BuiltinFunctionType)):
+        return value
+    else:
+        _share_large(value, memo, set())
+        return copy.deepcopy(value, memo)
+    memo[id(value)] = made
+    return made
 
 
-def _own(value: Any) -> Any:
-    generators = np.random.Generator, np.random.RandomState, random.Random
-    return copy.deepcopy(value) if isinstance(value, generators) else value
+def _function_copied(function: types.FunctionType, memo: dict[int, Any]) -> types.FunctionType:
+    if not (function.__closure__ or function.__defaults__ or function.__kwdefaults__):
+        return function
+    cells = tuple(types.CellType() for _ in function.__closure__ or ())
+    made = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, None, cells or None
+    )
+    memo[id(function)] = made  # before what it encloses, which may be itself
+    for new, old in zip(cells, function.__closure__ or (), strict=True):
+        try:
+            contents = old.cell_contents
+        except ValueError:  # not yet assigned
+            continue
+        new.cell_contents = _copied(contents, memo)
+    if function.__defaults__:
+        made.__defaults__ = tuple(_copied(each, memo) for each in function.__defaults__)
+    if function.__kwdefaults__:
+        made.__kwdefaults__ = {n: _copied(v, memo) for n, v in function.__kwdefaults__.items()}
+    made.__dict__.update(function.__dict__)
+    return made
+
+
+def _share_large(value: Any, memo: dict[int, Any], seen: set[int]) -> None:
+    """Let copies see large arrays in place, where they cannot be changed."""
+    if id(value) in seen or isinstance(value, type):
+        return
+    seen.add(id(value))
+    if isinstance(value, np.ndarray):
+        if value.nbytes > LARGE and value.dtype.kind != "O":
+            view = value.view()
+            view.flags.writeable = False
+            memo[id(value)] = view
+    elif isinstance(value, torch.Tensor):
+        if value.nbytes > 16 * LARGE:
+            raise ValueError("too large to be copied for a trial")
+    elif isinstance(value, (xr.Dataset, xr.DataArray)):
+        for variable in variables_of(value).values():
+            if variable._in_memory:
+                _share_large(variable.data, memo, seen)
+    elif isinstance(value, (dict, list, tuple)):
+        for each in value.values() if isinstance(value, dict) else value:
+            _share_large(each, memo, seen)
+    elif hasattr(value, "__dict__"):
+        _share_large(vars(value), memo, seen)

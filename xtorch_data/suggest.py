@@ -5,10 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +15,7 @@ from dask.system import CPU_COUNT
 
 from .arguments import as_batch_size
 from .dataset import IterableDataset
+from .made_up import random_state_kept
 from .map_dataset import MapDataset
 from .topology import current_topology
 
@@ -128,10 +126,10 @@ def suggest_num_workers(
     if size is None:
         raise ValueError("batch_size must be an integer")
     if isinstance(dataset, IterableDataset):
-        with _random_state_kept():
+        with random_state_kept():
             costs, batches = _costs_of_stream(dataset, seconds), len(dataset)
     elif isinstance(dataset, MapDataset):
-        with _random_state_kept():
+        with random_state_kept():
             costs, batches = _costs_of_samples(dataset, size, seconds), -(-len(dataset) // size)
     else:
         raise TypeError(
@@ -246,18 +244,6 @@ def _costs_of_samples(dataset: MapDataset, batch_size: int, seconds: float) -> C
         transforms=min(transforms, spent) / count,
         reading=max(0.0, spent - transforms) / count,
     )
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Global random generators as they were, though functions of the user may draw from them."""
-    python, numpy, torchs = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(torchs)
 
 
 # What there is to run on.

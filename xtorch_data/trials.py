@@ -7,6 +7,7 @@ from which places of the result change when values of some steps change.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import Counter
@@ -32,14 +33,18 @@ Constants = Mapping[Hashable, Any]
 SCALES = 1, 300, 100_000
 # Numbers that a random function draws: a coin that is fair shows both sides but once in 32.
 DRAWS = 6
+# Of one that exchanges samples: mixup with Beta(0.05, 0.05) seldom mixes, of two samples.
+MIXED_DRAWS = 40
 # Steps of the dims that are not looked at, unless the function needs them all.
 FEW_STEPS = 8
 # Steps of the dim that is: enough for a climatology by day, and for lags.
 MANY_STEPS = 1000
 LAGS = 16
-# Values of each variable in a trial that is small, and in the largest there is.
-FEW_VALUES, MANY_VALUES = 2**16, 2**23
-# Of a slow function, not everything is tried.
+# Values of each variable in a trial that is small.
+FEW_VALUES = 2**16
+# Bytes of all variables in the largest trial there is, which takes about ten times as many.
+MOST_BYTES = 2**26
+# Of a slow function, not everything is tried: no call begins later, after the first.
 SECONDS = 3.0
 
 
@@ -109,9 +114,9 @@ def _moves(argument: str, dim: Hashable, name: Hashable = None, random: bool = F
         )
     else:
         remedy = (
-            f"sort the data before the dataset is made, such as by ds.sortby({dim!r}), "
-            f"ds.isel({{{dim!r}: slice(None, None, -1)}}) or ds.roll({{{dim!r}: steps}}), and "
-            f"leave that out of {argument}"
+            f"move the data before the dataset is made, such as by ds.sortby({dim!r}), "
+            f"ds.isel({{{dim!r}: slice(None, None, -1)}}), ds.roll({{{dim!r}: steps}}) or, for "
+            f"lags, ds.shift({{{dim!r}: steps}}), and leave that out of {argument}"
         )
     return (
         f"{argument} moves {what} to other places along dim {dim!r}, but to_xarray labels samples "
@@ -119,13 +124,14 @@ def _moves(argument: str, dim: Hashable, name: Hashable = None, random: bool = F
     )
 
 
-def _mixes(dim: Hashable, name: Hashable) -> str:
+def _mixes(dim: Hashable, name: Hashable, lags: bool) -> str:
+    # A transform of samples must not move values either.
+    transform = "" if lags else ", or in transform if it is meant for each window by itself"
     return (
         f"preprocess makes values of variable {name!r} from those of other steps along dim "
         f"{dim!r}, on which blocks are cut: samples would depend on memory and chunks. Do this to "
-        f"the data before the dataset is made (lazily, after ds.chunk()), or in transform if it "
-        f"is meant for each window by itself; or let each sample have all of {dim!r}, "
-        f"input_dims={{{dim!r}: -1}}"
+        f"the data before the dataset is made (lazily, after ds.chunk()){transform}; or let each "
+        f"sample have all of {dim!r}, input_dims={{{dim!r}: -1}}"
     )
 
 
@@ -161,7 +167,7 @@ def require_blocks_independent(
     wanted, until = set(names), time.perf_counter() + SECONDS
     for axis in sorted(windows.axes, key=lambda axis: axis.whole):
         if axis.length > 1 and axis.dim in data.dims:
-            crops = (data.isel(cut) for cut in _crops_of_block(data.sizes, windows, axis))
+            crops = _crops_of_block(data, windows, axis)
             trials = _Trials(function, axis.dim, wanted, constants, not axis.whole, until)
             trials.require_none_moved(crops)
 
@@ -187,18 +193,20 @@ def require_places_kept(function: Transform, given: xr.Dataset | xr.DataArray) -
     for dim, size in given.sizes.items():
         if size > 1:
             thin = {other: slice(0, FEW_STEPS) for other in given.dims if other != dim}
-            crops = (given.isel(cut) for cut in (thin, {}))
+            # A corner of an image may come of one sample, where the image is mixed of several.
+            crops = (given.isel(cut) for cut in ((thin, {}) if dim != "sample" else ({},)))
             _Trials(function, dim, None, {}, False, until).require_none_moved(crops)
 
 
-def _crops_of_block(
-    sizes: Mapping[Hashable, int], windows: Windows, along: Axis
-) -> Iterator[dict[Hashable, slice]]:
-    """Blocks to try a function on: one with few steps of other dims, one with all of most."""
+def _crops_of_block(data: xr.Dataset, windows: Windows, along: Axis) -> Iterator[xr.Dataset]:
+    """Blocks to try a function on: one with few steps of other dims, one with all of most.
+
+    Larger ones than there is memory for are left out.
+    """
     axes = {axis.dim: axis for axis in windows.axes}
     most = {  # two places of other dims, so that a function that drops dims of size 1 drops none
         dim: size if dim not in axes or axes[dim].whole else min(size, max(2, axes[dim].size))
-        for dim, size in sizes.items()
+        for dim, size in data.sizes.items()
     }
     few = {
         dim: min(size, FEW_STEPS) if dim not in axes or axes[dim].whole else size
@@ -209,16 +217,22 @@ def _crops_of_block(
         rest = math.prod(size for dim, size in others.items() if dim != along.dim)
         steps = max(least, min(MANY_STEPS, FEW_VALUES // max(1, rest))) if others is few else least
         steps = along.length if along.whole else min(steps, along.length)
-        if rest * steps <= MANY_VALUES:
-            yield {dim: slice(0, size) for dim, size in {**others, along.dim: steps}.items()}
+        cut = {dim: slice(0, size) for dim, size in {**others, along.dim: steps}.items()}
+        crop = data.isel(cut)
+        if sum(each.nbytes for each in crop.data_vars.values()) <= MOST_BYTES:
+            yield crop
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What one trial has shown: variables whose values moved, or depend on those of other steps."""
+    """What one trial has shown: variables whose values moved, or depend on those of other steps.
+
+    Lags are new variables, beside those that are given, with the values of other steps.
+    """
 
     moved: tuple[Hashable, ...]
     mixed: tuple[Hashable, ...]
+    lags: tuple[Hashable, ...]
     answered: bool
 
 
@@ -259,14 +273,26 @@ class _Trials:
             found = [self._judged(given, seed, holes=False) for seed in seeds]
             if self.cut and any(found):
                 found.append(self._judged(given, 0, holes=True))
-            for each in found:
-                for name in each.moved if each else ():
+            for each in filter(None, found):
+                for name in each.moved:
+                    if self.dim == "sample" and self._is_mixed_at_times(given, name, found):
+                        continue
                     random = self.function.takes_rng
                     raise ValueError(_moves(self.function.argument, self.dim, name, random))
-                for name in each.mixed if each and self.cut else ():
-                    raise ValueError(_mixes(self.dim, name))
+                for name in each.mixed if self.cut else ():
+                    raise ValueError(_mixes(self.dim, name, name in each.lags))
             if any(found) or time.perf_counter() > self.until:
                 return
+
+    def _is_mixed_at_times(self, given: Any, name: Hashable, found: list[_Found | None]) -> bool:
+        """Whether a random function mixes samples, though one draw may take all of another."""
+        if not self.function.takes_rng:
+            return False
+        more = (self._judged(given, seed, holes=False) for seed in range(DRAWS, MIXED_DRAWS))
+        return any(
+            each is not None and name in each.mixed and name not in each.moved
+            for each in itertools.chain(found, more)
+        )
 
     def _judged(self, given: Any, seed: int, holes: bool) -> _Found | None:
         """What trials show, if they show anything."""
@@ -300,12 +326,20 @@ class _Trials:
             data = values if isinstance(given, xr.Dataset) else values[given.name]
             return self._applied(given.copy(deep=False, data=data), seed)
 
-        calls = [result(flags) for flags in (np.zeros_like(half), half, ~half)]
-        if any(call is None for call in calls):
-            return None
-        before, first, second = (call for call in calls if call is not None)
-        moved, mixed, answered = [], [], False
-        kept = [name for name in before if name in variables_of(given)] or list(before)
+        calls = []
+        for flags in (np.zeros_like(half), half, ~half):
+            call = result(flags)
+            if call is None or time.perf_counter() > self.until:
+                return None
+            calls.append(call)
+        before, first, second = calls
+        moved: list[Hashable] = []
+        mixed: list[Hashable] = []
+        lags: list[Hashable] = []
+        answered = False
+        # A variable under a new name may be made of another one that stays, or be that one.
+        renamed = not set(variables_of(given)) <= set(before)
+        before = {n: each for n, each in before.items() if self.wanted is None or n in self.wanted}
         for name, variable in before.items():
             if variable.sizes.get(self.dim) != given.sizes[self.dim]:
                 continue
@@ -318,13 +352,14 @@ class _Trials:
             answered |= bool(own.any() or others.any())
             if others.any():
                 mixed.append(name)
-                if name in kept and not holes and self._has_moved(variable, own, others, flags):
-                    moved.append(name)
+                if not holes and self._has_moved(variable, own, others, flags):
+                    kept = renamed or name in variables_of(given)
+                    (moved if kept else lags).append(name)
         if mixed:
             again = result(np.zeros_like(half))
             if again is None or any(_differ(each, again.get(n)) for n, each in before.items()):
                 return None  # random by itself: nothing can be told
-        return _Found(tuple(moved), tuple(mixed), answered or not self._along(before))
+        return _Found(tuple(moved), tuple(mixed), tuple(lags), answered or not self._along(before))
 
     def _along(self, variables: Mapping[Hashable, xr.Variable]) -> bool:
         return any(self.dim in variable.dims for variable in variables.values())
@@ -353,8 +388,7 @@ class _Trials:
         if self.wanted is not None:
             if not self.wanted <= set(found):
                 return None
-            found = {name: each for name, each in found.items() if name in self.wanted}
-            if any(each.sizes.get(self.dim, steps) != steps for each in found.values()):
+            if any(found[name].sizes.get(self.dim, steps) != steps for name in self.wanted):
                 return None
         for dim in _reordered_dims(labels, result):
             raise ValueError(_moves(self.function.argument, dim, random=self.function.takes_rng))
