@@ -213,6 +213,8 @@ def _as_main(path, arguments, out, err, environment, warnings_as_errors):
     os.chdir(Path(out).parent)
     if warnings_as_errors:
         warnings.simplefilter("error")
+        # As in pyproject.toml: of extension modules built for an older NumPy.
+        warnings.filterwarnings("ignore", "numpy.ndarray size changed", RuntimeWarning)
     sys.argv = [path, *arguments]
     runpy.run_path(path, run_name="__main__")
 

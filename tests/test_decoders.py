@@ -89,6 +89,8 @@ def test_no_more_is_decoded_than_a_chunk_holds(kind, checksum):
 def test_several_small_chunks_are_decoded_to_new_memory(codec, checksum):
     several = [bytes([number]) * NBYTES for number in range(3)]
     if codec == "no size":
+        if tuple(map(int, numcodecs.__version__.split(".")[:2])) < (0, 16):
+            pytest.skip("this numcodecs decodes no frame without a size")
         codec, frame = numcodecs.Zstd(), b"\x28\xb5\x2f\xfd\0\x38"
         header = (NBYTES << 3 | 1 << 1 | 1).to_bytes(3, "little")
         encoded = [frame + header + data[:1] for data in several]

@@ -105,6 +105,13 @@ def assert_no_step_in_two(parts, size, apart=0):
 def test_fractions_are_shares_of_the_steps(series, weights, gap):
     length, size, stride = series
     shares = [weight / sum(weights) for weight in weights]
+    # Half a step is rounded as the sum of shares, which are not exact, happens to be.
+    assume(
+        all(
+            sum(weights[:n]) * length * 2 % (2 * sum(weights)) != sum(weights)
+            for n in range(1, len(weights))
+        )
+    )
     ends = [int(np.floor(sum(weights[: n + 1]) / sum(weights) * length + 0.5)) for n in range(9)]
     ends = [0, *ends[: len(weights) - 1], length]
     dataset = dataset_of(length, size, size - stride)

@@ -24,7 +24,8 @@ def make(**kwargs):
 
 
 @pytest.mark.parametrize("loader", [make, lambda: xtd.DataLoader(make())])
-def test_a_bar_names_rate_waiting_and_the_stage_that_limits(loader, capsys):
+def test_a_bar_names_rate_waiting_and_the_stage_that_limits(loader, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # so that nothing is cut off
     loader = loader()
     for epoch in range(2):
         numbers = [n for batch in xtd.watch(loader) for n in batch.index.tolist()]

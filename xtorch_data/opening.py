@@ -14,7 +14,7 @@ import zarr
 
 from .codecs import FAST_PIPELINE
 from .metadata import malformed, require_all
-from .redact import hiding_secrets, printable, without_secrets
+from .redact import hiding_secrets, printable, redacted, without_secrets, words_of
 
 __all__ = ["open_zarr"]
 
@@ -75,6 +75,11 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
         except Exception as error:
             if not _is_other_file(store):
                 refused = malformed(store, kwargs, error)
+                if refused is None and isinstance(error, AssertionError | ArithmeticError):
+                    refused = ValueError(
+                        f"the Zarr store {printable(redacted(str(store)))} cannot be opened: its "
+                        f"metadata is malformed ({words_of(error)})"
+                    )
                 if refused is None:
                     raise
                 raise refused from without_secrets(error)

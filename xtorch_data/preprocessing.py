@@ -55,8 +55,10 @@ class Preprocessor:
         """What the function makes of the block of a load."""
         for name, variable in block.data_vars.items():
             source = self.dataset.variables[name]
-            if source._in_memory or any(axis.dim not in source.dims for axis in self.windows.axes):
-                # It is also the user's, or another block's, and the function may work in place.
+            lacks = any(axis.dim not in source.dims for axis in self.windows.axes)
+            if source._in_memory or source.chunks is not None or lacks:
+                # It is also the user's (a graph of dask may hold what it was made of), or another
+                # block's, and the function may work in place.
                 block[name] = variable.variable.copy(deep=True)
 
         def rng() -> np.random.Generator:
