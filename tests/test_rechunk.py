@@ -428,7 +428,6 @@ def test_a_killed_copy_goes_on_with_the_same_call(path, source, tmp_path, monkey
     xr.testing.assert_identical(copy.compute(), source.compute())
 
 
-@pytest.mark.filterwarnings("ignore:chunk_store is not yet implemented")  # of xarray 2025.8
 @pytest.mark.parametrize("kind", ["zarr", "dask", "by hand", "netcdf", "memory"])
 def test_a_copy_goes_on_with_the_same_values_alone(kind, tmp_path, monkeypatch):
     arrays = {}
@@ -443,7 +442,7 @@ def test_a_copy_goes_on_with_the_same_values_alone(kind, tmp_path, monkeypatch):
         if kind in ("zarr", "dask"):
             if value not in arrays:
                 encoding = {"t": {"chunks": (100, 200)}}
-                ds.to_zarr(tmp_path / "a.zarr", "w", encoding=encoding, consolidated=False)
+                ds.to_zarr(tmp_path / "a.zarr", mode="w", encoding=encoding, consolidated=False)
             chunks = {} if kind == "dask" else None
             return xr.open_zarr(tmp_path / "a.zarr", chunks=chunks, consolidated=False)
         if kind == "by hand":  # whose name tells nothing
