@@ -1,6 +1,8 @@
 """Functions that move values away from their labels, or look at neighbors: refused when made."""
 
 import functools
+import gc
+import multiprocessing
 import threading
 import time
 from collections import Counter
@@ -585,3 +587,22 @@ def test_a_new_variable_is_judged_the_same_whatever_else_is_selected():
         assert "transform" not in str(error.value)
     with pytest.raises(ValueError, match=r"moves .*ds.shift\({'time'"):
         make(fields(), preprocess=lambda block: block.shift(time=1))
+
+
+def test_what_a_function_holds_open_is_not_closed_with_a_copy_of_it():
+    reader, writer = multiprocessing.Pipe(duplex=False)
+
+    class Telling:
+        def __init__(self):
+            self.writer = writer
+
+        def __call__(self, sample):
+            self.writer.send(1)
+            return sample
+
+    make(fields(), transform=Telling())
+    gc.collect()
+    writer.send("still open")
+    assert reader.recv() == "still open"
+    reader.close()
+    writer.close()

@@ -236,7 +236,13 @@ def _function_copied(function: types.FunctionType, memo: dict[int, Any]) -> type
 
 
 def _share_large(value: Any, memo: dict[int, Any], seen: set[int]) -> None:
-    """Let copies see large arrays in place, where they cannot be changed."""
+    """Let copies see large arrays in place, where they cannot be changed.
+
+    Raises
+    ------
+    ValueError
+        If something must not be copied.
+    """
     if id(value) in seen or isinstance(value, type):
         return
     seen.add(id(value))
@@ -255,5 +261,7 @@ def _share_large(value: Any, memo: dict[int, Any], seen: set[int]) -> None:
     elif isinstance(value, (dict, list, tuple)):
         for each in value.values() if isinstance(value, dict) else value:
             _share_large(each, memo, seen)
+    elif hasattr(type(value), "__del__"):  # a copy would close what the user's holds, at its end
+        raise ValueError("holds something that is closed when it is deleted")
     elif hasattr(value, "__dict__"):
         _share_large(vars(value), memo, seen)

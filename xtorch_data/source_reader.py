@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import inspect
 import logging
 import traceback
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping
@@ -302,8 +304,11 @@ def _load(part: xr.Variable) -> None:
     try:
         part.load()
     except Exception as error:
-        found: BaseException | None = error
-        while found is not None:
-            traceback.clear_frames(found.__traceback__)
-            found = found.__cause__ or found.__context__
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if not frame.f_code.co_flags & _GOES_ON:  # to clear such a frame would end it
+                with contextlib.suppress(RuntimeError):  # it is not over
+                    frame.clear()
         raise
+
+
+_GOES_ON = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
