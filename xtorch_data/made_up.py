@@ -91,7 +91,7 @@ def _values(
             values[_pool(2) < HOLES] = np.nan
         return resized(values)
     if dtype.kind in "mM":
-        days = 1 + (_pool(seed) * 1000 * min(scale, 100)).astype("m8[D]")
+        days = (1 + (_pool(seed) * 1000 * min(scale, 100)).astype("i8")).astype("m8[D]")
         return resized(
             days.astype(dtype) if dtype.kind == "m" else days.astype("M8[D]").astype(dtype)
         )

@@ -23,7 +23,8 @@ def sizes_of_chunks(array: zarr.Array[Any], stored: bool = False) -> Sequence[in
     stored : bool
         Whether those of the shards are meant, if it has some.
     """
-    grid: Any = getattr(array.metadata, "chunk_grid", None)  # of Zarr v3
+    is_v3 = array.metadata.zarr_format == 3
+    grid: Any = array.metadata.chunk_grid if is_v3 else None
     if grid is None or grid.to_dict()["name"] == "regular":
         return (array.shards if stored else None) or array.chunks
     own: Any = array  # of zarr 3.3 and later
