@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from .epoch import Piece
 from .gather import PieceInMemory, window_views
 from .labels import Labels
 from .loaded import Loaded
-from .made_up import numbered, on_trial, unnoticed
+from .made_up import Budget, numbered, on_trial, unnoticed
 from .transforms import Transform
 
 if TYPE_CHECKING:
@@ -58,9 +57,9 @@ def given_to_functions(
 
         def noted(given: Any) -> Any:
             found.setdefault(function.argument, (function, given.copy(deep=False)))
-            begun = time.perf_counter()
+            budget = Budget(SLOW_CALL)
             result = on_trial(function, given)
-            if time.perf_counter() - begun > SLOW_CALL:
+            if budget.spent:
                 del found[function.argument]
             return result
 

@@ -6,6 +6,7 @@ import copy
 import functools
 import itertools
 import random
+import time
 import types
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -20,6 +21,7 @@ import xarray as xr
 from .transforms import Compose, Transform
 
 __all__ = [
+    "Budget",
     "Flags",
     "Values",
     "half_of",
@@ -37,8 +39,32 @@ Values = npt.NDArray[Any]
 # are others each time.
 NUMBERS = 65_521
 HOLES = 0.3
+# How many times as long a call may take where it waits, or where the machine is busy.
+WAITING = 10
 # Arrays of more bytes, which functions hold, are not copied for trials.
 LARGE = 2**22
+
+
+class Budget:
+    """Time for calls of the user's functions, counted from when it is made.
+
+    A busy machine must not decide what is found, so what counts is time of this thread's work.
+
+    Parameters
+    ----------
+    seconds : float
+        Of work, or ten times as many of waiting.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._began = time.thread_time(), time.perf_counter()
+
+    @property
+    def spent(self) -> bool:
+        """Whether it is."""
+        worked, passed = time.thread_time() - self._began[0], time.perf_counter() - self._began[1]
+        return worked > self._seconds or passed > WAITING * self._seconds
 
 
 def variables_of(obj: Any) -> dict[Hashable, xr.Variable]:

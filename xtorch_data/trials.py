@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .made_up import Flags, Values, half_of, numbered, on_trial, unnoticed, variables_of
+from .made_up import Budget, Flags, Values, half_of, numbered, on_trial, unnoticed, variables_of
 from .transforms import Transform
 from .windows import Axis, Windows
 
@@ -44,7 +43,7 @@ LAGS = 16
 FEW_VALUES = 2**16
 # Bytes of all variables in the largest trial there is, which takes about ten times as many.
 MOST_BYTES = 2**26
-# Of a slow function, not everything is tried: no call begins later, after the first.
+# Of a slow function, not everything is tried: no call begins when so much time is spent.
 SECONDS = 3.0
 
 
@@ -164,11 +163,11 @@ def require_blocks_independent(
     """
     if not function.is_tried:
         return
-    wanted, until = set(names), time.perf_counter() + SECONDS
+    wanted, budget = set(names), Budget(SECONDS)
     for axis in sorted(windows.axes, key=lambda axis: axis.whole):
         if axis.length > 1 and axis.dim in data.dims:
             crops = _crops_of_block(data, windows, axis)
-            trials = _Trials(function, axis.dim, wanted, constants, not axis.whole, until)
+            trials = _Trials(function, axis.dim, wanted, constants, not axis.whole, budget)
             trials.require_none_moved(crops)
 
 
@@ -189,13 +188,13 @@ def require_places_kept(function: Transform, given: xr.Dataset | xr.DataArray) -
     """
     if not function.is_tried:
         return
-    until = time.perf_counter() + SECONDS
+    budget = Budget(SECONDS)
     for dim, size in given.sizes.items():
         if size > 1:
             thin = {other: slice(0, FEW_STEPS) for other in given.dims if other != dim}
             # A corner of an image may come of one sample, where the image is mixed of several.
             crops = (given.isel(cut) for cut in ((thin, {}) if dim != "sample" else ({},)))
-            _Trials(function, dim, None, {}, False, until).require_none_moved(crops)
+            _Trials(function, dim, None, {}, False, budget).require_none_moved(crops)
 
 
 def _crops_of_block(data: xr.Dataset, windows: Windows, along: Axis) -> Iterator[xr.Dataset]:
@@ -252,8 +251,8 @@ class _Trials:
         Values of variables that cannot be made up.
     cut : bool
         Whether blocks are cut along the dim.
-    until : float
-        When to end, by ``time.perf_counter``.
+    budget : Budget
+        When to end.
     """
 
     function: Transform
@@ -261,7 +260,7 @@ class _Trials:
     wanted: set[Hashable] | None
     constants: Constants
     cut: bool
-    until: float
+    budget: Budget
 
     def require_none_moved(self, crops: Iterable[xr.Dataset | xr.DataArray]) -> None:
         """Raise if values move, or are mixed where blocks are cut.
@@ -281,7 +280,7 @@ class _Trials:
                     raise ValueError(_moves(self.function.argument, self.dim, name, random))
                 for name in each.mixed if self.cut else ():
                     raise ValueError(_mixes(self.dim, name, name in each.lags))
-            if any(found) or time.perf_counter() > self.until:
+            if any(found) or self.budget.spent:
                 return
 
     def _is_mixed_at_times(self, given: Any, name: Hashable, found: list[_Found | None]) -> bool:
@@ -298,7 +297,7 @@ class _Trials:
         """What trials show, if they show anything."""
         suspected: _Found | None = None
         for scale in SCALES:
-            if time.perf_counter() > self.until:
+            if self.budget.spent:
                 break
             found = self._look(given, scale, seed, holes)
             if found is None or not found.answered:
@@ -329,7 +328,7 @@ class _Trials:
         calls = []
         for flags in (np.zeros_like(half), half, ~half):
             call = result(flags)
-            if call is None or time.perf_counter() > self.until:
+            if call is None or self.budget.spent:
                 return None
             calls.append(call)
         before, first, second = calls
