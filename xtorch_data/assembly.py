@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,56 +18,16 @@ from .batch import Batch
 from .buffers import Buffers
 from .gather import labelled_sample, to_array
 from .items import Items
-from .labels import Labels, PartLabels, renamed
+from .labels import PartLabels, renamed
 from .loaded import Loaded
 from .located import Located
+from .recipe import Recipe
 from .select import Part, common_dtype
 from .streams import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
 from .transforms import Transform
 from .trials import labels_of, require_labels_kept
-from .windows import Windows
 
-__all__ = ["Assembly", "Recipe"]
-
-
-@dataclass(frozen=True, eq=False)
-class Recipe:
-    """How samples become a batch.
-
-    Attributes
-    ----------
-    windows : Windows
-        The sample space.
-    parts : tuple of Part
-        What a sample consists of.
-    transforms : mapping of str to Transform
-        Function for the samples of a part, by name.
-    batch_transform : Transform, optional
-        Function for the labeled batch.
-    sample_dims : tuple of Hashable
-        Windowed dims in the order of the tensors.
-    items : Items, optional
-        How a window is arranged, where samples are the items of an xbatcher generator.
-    floating : numpy.dtype
-        What floating data is gathered as.
-    cast : torch.dtype, optional
-        What it is cast to afterwards, where numpy lacks the dtype.
-    seed : int
-        What random transforms depend on.
-    labels : Labels
-        Coordinates.
-    """
-
-    windows: Windows
-    parts: tuple[Part, ...]
-    transforms: Mapping[str, Transform]
-    batch_transform: Transform | None
-    sample_dims: tuple[Hashable, ...]
-    items: Items | None
-    floating: np.dtype[Any]
-    cast: torch.dtype | None
-    seed: int
-    labels: Labels
+__all__ = ["Assembly"]
 
 
 class Assembly:

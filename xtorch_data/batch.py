@@ -14,11 +14,11 @@ from dask.utils import format_bytes
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from . import html
-from .describe import number_of, shape_of
 from .labels import Labels, PartLabels
 from .plot_batch import SampleArray, plot_samples
 from .redact import printable
 from .shared import shareable
+from .text import number_of, shape_of
 from .windows import Windows
 
 __all__ = ["Batch"]

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import xarray as xr
 
+from .redact import printable
 from .windows import Windows
 
-__all__ = ["descriptive", "fields", "warn_of_bounds"]
+__all__ = [
+    "descriptive",
+    "fields",
+    "is_east",
+    "is_north",
+    "is_time",
+    "text_of",
+    "warn_of_bounds",
+]
+
+# https://cfconventions.org/cf-conventions/cf-conventions.html#latitude-coordinate
+_NORTH = "degrees_north", "degree_north", "degree_N", "degrees_N"
+_EAST = "degrees_east", "degree_east", "degree_E", "degrees_E"
+_COMPASS = {**dict.fromkeys(_NORTH, ("°N", "°S")), **dict.fromkeys(_EAST, ("°E", "°W"))}
 
 # Attributes that name the variables in which cells, or the grid, are described.
 BOUNDS = ("bounds", "climatology")
@@ -94,3 +111,49 @@ def warn_of_bounds(
                 + (f"Leave them out: inputs={kept}" if kept else "Leave them out"),
                 stacklevel=stacklevel,
             )
+
+
+def text_of(value: Any, units: Any = None) -> str:
+    """A value of a coordinate as a reader wants it: no midnight, no digits of rounding."""
+    value = (
+        value.item() if isinstance(value, np.generic) and value.dtype.kind not in "mM" else value
+    )
+    if isinstance(value, np.datetime64):
+        text = str(value) if np.isnat(value) else pd.Timestamp(value).isoformat(" ")
+        return text.removesuffix(" 00:00:00").removesuffix(":00")
+    if isinstance(value, np.timedelta64):
+        return str(value) if np.isnat(value) else str(pd.Timedelta(value))
+    if hasattr(value, "isoformat") and not hasattr(value, "hour"):  # a day of Python
+        return str(value.isoformat())
+    if hasattr(value, "isoformat"):  # of cftime, which may have no year that pandas knows
+        return str(value.isoformat(" ")).removesuffix(" 00:00:00").removesuffix(":00")
+    if not isinstance(value, float | int) or isinstance(value, bool):
+        return printable(value)
+    positive, negative = _COMPASS.get(str(units), ("", ""))
+    if positive:
+        return f"{abs(value):.5g}{negative if value < 0 else positive}"
+    return f"{value:.6g}" if isinstance(value, float) else f"{value}"
+
+
+def is_time(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
+    """Whether a coordinate holds times, or durations, or is named as one that does."""
+    if name not in array.coords:
+        return str(name).lower().startswith("time")
+    coord = array.coords[name]
+    if coord.dtype.kind in "mM" or coord.attrs.get("axis") == "T":
+        return True
+    return (
+        coord.dtype.kind == "O" and bool(coord.size) and hasattr(coord.values.flat[0], "calendar")
+    )
+
+
+def is_north(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
+    """Whether a coordinate is a latitude, as CF conventions tell or by its name."""
+    units = array.coords[name].attrs.get("units") if name in array.coords else None
+    return units in _NORTH or str(name).lower() in ("lat", "latitude")
+
+
+def is_east(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
+    """Whether a coordinate is a longitude."""
+    units = array.coords[name].attrs.get("units") if name in array.coords else None
+    return units in _EAST or str(name).lower() in ("lon", "longitude")

@@ -28,12 +28,12 @@ from .arguments import (
     as_uneven,
 )
 from .batch import Batch
-from .describe import number_of
 from .device_gather import DeviceGather
 from .disk_cells import OnDisk
 from .explain import explain
 from .explanation import Explanation
 from .filters import as_weights, as_where, evaluated, labeled
+from .first_samples import require_functions_keep_places
 from .intervals import Uneven, cut, total
 from .labels import LabelledWindows
 from .orphans import watch_in_worker
@@ -43,8 +43,9 @@ from .resume import Part, Position, require_no_part
 from .retry import RETRIES
 from .samples import Samples
 from .shown import Shown
-from .stats import Stats
+from .stats import Stats, stats_of
 from .stream import Stream
+from .text import number_of
 from .topology import EpochCounter, Topology
 from .transforms import Transform
 from .windows import Windows
@@ -230,6 +231,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
             dtype=dtype,
             dims=dims,
         )
+        require_functions_keep_places(samples)
         samples.require_batches(as_batch_size(batch_size))
         windows, labels = samples.recipe.windows, samples.windows
         self._on_disk = OnDisk.of(
@@ -421,7 +423,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
                 "there are no stats: nothing was iterated in this process yet, or worker processes "
                 "did the work"
             )
-        return recorder.stats()
+        return stats_of(recorder)
 
     def explain(self, world_size: int | None = None, num_workers: int = 0) -> Explanation:
         """What the next epoch will do and what that costs, from metadata alone.

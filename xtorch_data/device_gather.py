@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from dask.utils import format_bytes
 
-from .assembly import Assembly, Recipe
+from .assembly import Assembly
 from .batch import Batch
 from .buffers import Buffers
 from .device import WITH_STREAMS, Streams, Then
 from .gather import Array, View
 from .loaded import Loaded, as_integers
 from .located import Located, Offsets
+from .recipe import Recipe
 from .windows import IntArray
 
 __all__ = ["DeviceGather"]

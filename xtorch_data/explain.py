@@ -15,7 +15,6 @@ from .arguments import as_bytes
 from .blocks import decoded_once_nbytes
 from .chunks import Layout
 from .codecs import is_decoded_fast
-from .describe import number_of
 from .disk_cells import OnDisk
 from .explanation import Explanation, VariableReads
 from .intervals import Interval, share_total, total
@@ -26,6 +25,7 @@ from .plan import ENOUGH_AMPLIFICATION, Plan
 from .rechunk_plan import DEFAULT_MEMORY, fitted
 from .redact import printable
 from .samples import Samples
+from .text import number_of
 
 __all__ = ["explain"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from dask.utils import format_bytes
 
 from . import html
-from .describe import number_of
 from .device_costs import DeviceCosts
 from .peak import PeakMemory
 from .redact import printable
+from .text import number_of
 
 __all__ = ["Explanation", "VariableReads"]
 

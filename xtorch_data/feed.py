@@ -14,7 +14,6 @@ from dask.utils import format_bytes
 from .arguments import as_bytes, as_prefetch
 from .batch import Batch
 from .dataset import IterableDataset
-from .describe import number_of
 from .device import (
     COPIES_UNDER_WAY,
     WITH_STREAMS,
@@ -34,6 +33,7 @@ from .peak import PeakMemory, batch_nbytes
 from .plan import Plan
 from .samples import Samples
 from .stream import Stream
+from .text import number_of
 from .unpacking import Unpacker
 
 __all__ = ["DeviceTransform", "Feed"]

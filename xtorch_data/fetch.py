@@ -31,11 +31,11 @@ from .loaded import Loaded
 from .mapped import mapped
 from .npy_files import NpyFile, Stamp
 from .reader import Reader
+from .recorder import Recorder
 from .retry import is_transient
 from .samples import Samples
 from .source_reader import ReadError, SourceReader, require_whole
 from .sources import layout_of
-from .stats import Recorder
 from .threads import leaving_on_interrupt, note_interrupt
 from .windows import IntArray
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .assembly import Assembly
 from .buffers import Buffers
@@ -13,12 +12,11 @@ from .gather import PieceInMemory, window_views
 from .labels import Labels
 from .loaded import Loaded
 from .made_up import Budget, numbered, on_trial, unnoticed
+from .samples import Samples
 from .transforms import Transform
+from .trials import require_places_kept
 
-if TYPE_CHECKING:
-    from .samples import Samples
-
-__all__ = ["given_to_functions"]
+__all__ = ["require_functions_keep_places"]
 
 # Samples that take more bytes are not made up: their labels are looked at as they come.
 MOST_BYTES = 2**27
@@ -26,20 +24,28 @@ MOST_BYTES = 2**27
 SLOW_CALL = 1.0
 
 
-def given_to_functions(
-    samples: Samples, constants: Mapping[Hashable, Any]
-) -> list[tuple[Transform, Any]]:
-    """The functions for samples and batches, each with something that it may get.
-
-    A batch has two samples, where there are as many. Functions that do not work on made-up values
-    are left out, with those that come after them, and slow ones.
+def require_functions_keep_places(samples: Samples) -> None:
+    """Try the functions for samples and batches, and raise if one moves values.
 
     Parameters
     ----------
     samples : Samples
         The samples. Nothing of their data is read but coordinates that functions use.
-    constants : mapping of Hashable to object
-        A value of each variable that is no number, date or duration.
+
+    Raises
+    ------
+    ValueError
+        If values move along a dim.
+    """
+    for function, given in _given_to_functions(samples):
+        require_places_kept(function, given)
+
+
+def _given_to_functions(samples: Samples) -> list[tuple[Transform, Any]]:
+    """The functions for samples and batches, each with something that it may get.
+
+    A batch has two samples, where there are as many. Functions that do not work on made-up values
+    are left out, with those that come after them, and slow ones.
     """
     recipe, windows = samples.recipe, samples.recipe.windows
     given = [*recipe.transforms.values(), recipe.batch_transform]
@@ -93,7 +99,7 @@ def given_to_functions(
     data = samples.data.isel(cut, missing_dims="ignore")
     try:
         with unnoticed():
-            block = data.copy(deep=False, data=numbered(data, constants))
+            block = data.copy(deep=False, data=numbered(data, samples.constants))
             if samples.preprocess is not None:
                 block = on_trial(samples.preprocess, block)
             parts = [part for part in recipe.parts if part.name not in recipe.transforms]

@@ -32,10 +32,10 @@ from .plan import Plan
 from .preprocessing import Preprocessor, check_preprocessed
 from .progress import bar
 from .reader import Reader
+from .recorder import Recorder
 from .samples import Samples
 from .source_reader import CONCURRENT_READS, SourceReader
 from .sources import layout_of
-from .stats import Recorder
 from .streams import BLOCK_TRANSFORM, generator
 from .transforms import Transform
 from .trials import labels_of, require_labels_kept

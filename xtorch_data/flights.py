@@ -26,10 +26,10 @@ from .loaded import Loaded
 from .located import Located
 from .prepare import Preparer, Tail
 from .reader import Reader, Rest
+from .recorder import Recorder
 from .single_reads import first_that_is_there
 from .source_reader import ReadError
 from .stand_ins import StandIn
-from .stats import Recorder
 
 __all__ = ["Flight", "Flights", "Portion"]
 

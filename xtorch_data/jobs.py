@@ -12,7 +12,7 @@ from .batch import Batch
 from .flights import Flight, Flights, Portion
 from .loaded import Loaded
 from .located import Located
-from .stats import Recorder
+from .recorder import Recorder
 
 __all__ = ["Gathering", "Lookahead", "in_jobs"]
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from .labels import text_of
+from .conventions import text_of
 from .windows import Windows
 
 __all__ = ["LabelDigests"]

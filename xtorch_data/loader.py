@@ -14,7 +14,6 @@ from .ahead import ahead
 from .arguments import as_batch_size
 from .batch import Batch
 from .dataset import IterableDataset
-from .describe import number_of
 from .device import has_accelerator
 from .explanation import Explanation
 from .feed import DeviceTransform, Feed
@@ -26,6 +25,7 @@ from .orphans import watch_in_worker
 from .resume import Position
 from .sendable import require_sendable
 from .shared import forget_ended
+from .text import number_of
 from .topology import current_topology
 from .unnamed import SharedIntegers
 from .workers import (

@@ -20,19 +20,20 @@ from .amplification import warn_of_chunks
 from .arguments import as_bytes, as_cache, as_epoch, as_numbers, as_retries
 from .batch import Batch
 from .buffers import Buffers
-from .describe import number_of
 from .disk_cells import OnDisk
 from .fetch import Fetched, Fetcher
+from .first_samples import require_functions_keep_places
 from .forked import let_forks_wait_for_reads, make_safe
 from .labels import LabelledWindows
 from .orphans import Watch, watch_in_worker
 from .plan import Plan
 from .plots import WindowPlots
+from .recorder import Recorder
 from .retry import RETRIES
 from .samples import Samples
 from .shared import SharedBuffers
 from .shown import Shown
-from .stats import Recorder
+from .text import number_of
 from .transforms import Transform
 from .unnamed import SharedIntegers
 from .windows import Windows
@@ -180,6 +181,7 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
             dtype=dtype,
             dims=dims,
         )
+        require_functions_keep_places(samples)
         plan = Plan.of(
             samples.recipe.windows,
             samples.layouts,

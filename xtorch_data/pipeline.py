@@ -15,7 +15,7 @@ from .flights import Flights
 from .jobs import Gathering, Lookahead, in_jobs
 from .prepare import Preparer
 from .reader import Reader
-from .stats import Recorder
+from .recorder import Recorder
 from .threads import Threads
 
 __all__ = ["run"]

@@ -18,11 +18,11 @@ from . import intervals as stretches
 from .blocks import BlockGrid, plan_in_order, plan_shuffled
 from .choice import BlockSums, Drawn, Kept, Table, factors
 from .chunks import Chunks, Layout
-from .describe import number_of, windows_table
 from .epoch import Line, Load, Stage, run_length
 from .intervals import Interval, Uneven, total
 from .redact import printable
 from .resume import DimLabels, Part, Walk
+from .text import number_of
 from .windows import IntArray, Windows
 
 __all__ = ["Plan"]
@@ -520,3 +520,22 @@ def _blocks(
         if grid.nbytes <= memory // share and grid.amplification <= enough:
             return grid, share
     return min(found, key=lambda each: round(each[0].amplification, 2))
+
+
+def windows_table(windows: Windows, labels: Mapping[Hashable, str] | None = None) -> str:
+    """How windows lie along every dim; `labels` say from where to where, where they are known."""
+    labels = labels or {}
+    rows = [
+        (
+            axis.dim,
+            f"{axis.size:,}" if axis.windowed else "each place",
+            f"{axis.size - axis.stride:,}" if axis.windowed else "",
+            f"{len(axis):,}",
+            f"{axis.length:,}",
+            labels.get(axis.dim, ""),
+        )
+        for axis in windows.axes
+    ]
+    names = ("dim", "window", "overlap", "windows", "steps", "labels")
+    used = len(names) if labels else len(names) - 1
+    return html.table(names[:used], [row[:used] for row in rows])

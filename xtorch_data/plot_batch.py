@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from .conventions import is_east, is_north, is_time, text_of
 from .figures import (
     COLORS,
     Axes,
@@ -21,7 +22,6 @@ from .figures import (
     open_frame,
     plain,
 )
-from .labels import is_east, is_north, is_time, text_of
 
 __all__ = ["SampleArray", "plot_samples"]
 

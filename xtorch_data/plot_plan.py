@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from .chunks import Layout, merged
-from .describe import number_of
 from .epoch import Load, Stage
 from .figures import COLORS, Axes, axes_or_new, ink, listed, open_frame, paper, plain, pyplot
 from .intervals import Interval
 from .labels import LabelledWindows
 from .plan import Plan
 from .plot_windows import as_dims, chunk_edges, label_dim
+from .text import number_of
 from .windows import Axis
 
 __all__ = ["Read", "BlockReader", "plot_plan", "readers"]

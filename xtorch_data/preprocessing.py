@@ -11,7 +11,7 @@ import xarray as xr
 
 from .declared import keeps_values
 from .epoch import Load
-from .stats import Recorder
+from .recorder import Recorder
 from .streams import BLOCK_TRANSFORM, generator
 from .transforms import Transform
 from .trials import labels_of, require_labels_kept

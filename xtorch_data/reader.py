@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
 import xarray as xr
@@ -11,7 +11,6 @@ import xarray as xr
 from .awaiting import together
 from .disk_cells import DiskCells, Found
 from .epoch import Load, shared_box
-from .preprocessing import Preprocessor
 from .source_reader import ReadError, Regions, SourceReader
 from .windows import Windows
 
@@ -44,14 +43,14 @@ class Reader:
     ----------
     source : SourceReader
         Reads variables: those needed and, for functions in xarray's API, their coordinates.
-    preprocess : Preprocessor, optional
+    preprocess : callable, optional
         Function for every region that is read.
     disk : mapping of Hashable to DiskCells
         Variables that are kept on disk.
     """
 
     source: SourceReader
-    preprocess: Preprocessor | None = None
+    preprocess: Callable[[Load, xr.Dataset], xr.Dataset] | None = None
     disk: Mapping[Hashable, DiskCells] = field(default_factory=dict)
     _last: dict[Hashable, _Held] = field(default_factory=dict)
 

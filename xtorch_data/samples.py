@@ -13,23 +13,23 @@ from dask.utils import format_bytes
 
 from . import html
 from .arguments import numpy_dtype
-from .assembly import Recipe
 from .batch import ATTRIBUTES, Batch
 from .chunks import Layout
 from .conventions import warn_of_bounds
-from .describe import number_of, shape_of, windows_table
-from .first_samples import given_to_functions
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
 from .options import options
+from .plan import windows_table
 from .preprocessing import Preprocessor
+from .recipe import Recipe
+from .recorder import Recorder
 from .redact import printable, printable_lines
 from .select import Part, make_part, resolve_parts
 from .sources import as_source
 from .space import SampleSpace, coords_of, dtypes_of, layouts_of
-from .stats import Recorder
+from .text import number_of, shape_of
 from .transforms import Transform, name_of
-from .trials import require_blocks_independent, require_places_kept
+from .trials import require_blocks_independent
 from .windows import Windows
 
 __all__ = ["Samples"]
@@ -60,6 +60,8 @@ class Samples:
         Function for every block that is read.
     recipe : Recipe
         How samples become a batch.
+    constants : mapping of Hashable to object
+        A value of each variable that a trial cannot make up.
     read_timeout : float, optional
         Seconds until a request to a store counts as failed.
     """
@@ -72,6 +74,7 @@ class Samples:
     variable_dtypes: Mapping[Hashable, np.dtype[Any]]
     preprocess: Transform | None
     recipe: Recipe
+    constants: Mapping[Hashable, Any]
     read_timeout: float | None = field(default_factory=lambda: options["read_timeout"])
 
     @classmethod
@@ -149,7 +152,7 @@ class Samples:
         dtypes = {} if labelled else dtypes_of(data, made)
         if prepare is not None:
             require_blocks_independent(prepare, read, space.windows, variables, space.constants)
-        samples = cls(
+        return cls(
             data=data,
             origin=source.origin,
             layouts=tuple(layouts_of(data, space.windows, made, dtypes)),
@@ -158,10 +161,8 @@ class Samples:
             variable_dtypes={name: each.dtype for name, each in variables.items()},
             preprocess=prepare,
             recipe=recipe,
+            constants=space.constants,
         )
-        for function, given in given_to_functions(samples, space.constants):
-            require_places_kept(function, given)
-        return samples
 
     def require_batches(self, batch_size: int | None) -> None:
         """Raise ValueError if samples differ in size, so that they do not fit into batches."""

@@ -13,8 +13,8 @@ from .loaded import Loaded
 from .located import Located
 from .prepare import Preparer
 from .reader import Reader
+from .recorder import Recorder
 from .sources import layout_of
-from .stats import Recorder
 from .windows import IntArray, Windows
 
 __all__ = ["first_that_is_there"]

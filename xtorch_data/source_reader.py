@@ -24,10 +24,10 @@ from .file_maps import FileMap, maps_of
 from .graphs import Graphs
 from .lazy import decodes_on_the_loop, is_fetched, read_path
 from .options import options
+from .recorder import Recorder
 from .redact import printable, without_secrets
 from .retry import RETRIES, is_transient, retried
 from .sources import layout_of
-from .stats import Recorder
 from .windows import Windows
 
 __all__ = ["ReadError", "Regions", "SourceReader", "concurrent_reads", "require_whole"]

@@ -14,11 +14,11 @@ from . import html
 from .along import Along, Gap
 from .arguments import as_seed
 from .dataset import IterableDataset
-from .describe import number_of
 from .intervals import Interval
 from .map_dataset import MapDataset
 from .redact import printable
 from .streams import SPLIT, generator
+from .text import number_of
 from .windows import Axis, Windows
 
 __all__ = ["Split", "kfold", "random_split", "split"]

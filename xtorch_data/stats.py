@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from . import html
-from .describe import number_of
 from .failures import Failure
 from .figures import Axes
 from .plot_stats import plot_seconds
+from .recorder import Recorder
+from .text import number_of
 
-__all__ = ["Recorder", "Stats"]
+__all__ = ["Stats", "stats_of"]
 
 # Ways that reads and gathered windows go.
 PATHS = (
@@ -169,66 +167,28 @@ class Stats:
         return html.page("xtorch_data.Stats", head, parts, str(self))
 
 
-@dataclass(eq=False)
-class Recorder:
-    """Adds up what the threads of one iteration do. Once a block or batch, not once a sample."""
-
-    epoch: int
-    _sums: dict[str, float] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _begun: float = field(default_factory=time.perf_counter)
-    _ended: float | None = None
-    _failures: list[Failure] = field(default_factory=list)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the time of a block of code to a stage."""
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(**{stage: time.perf_counter() - begun})
-
-    def add(self, **amounts: float) -> None:
-        """Add to some sums."""
-        with self._lock:
-            for name, amount in amounts.items():
-                self._sums[name] = self._sums.get(name, 0) + amount
-
-    def fail(self, failures: Iterable[Failure]) -> None:
-        """Note what could not be read."""
-        with self._lock:
-            self._failures.extend(failures)
-
-    def end(self) -> None:
-        """Stop the clock."""
-        if self._ended is None:
-            self._ended = time.perf_counter()
-
-    def stats(self) -> Stats:
-        """The sums so far."""
-        with self._lock:
-            sums, failures = dict(self._sums), tuple(self._failures)
-        ended = time.perf_counter() if self._ended is None else self._ended
-        return Stats(
-            epoch=self.epoch,
-            seconds=ended - self._begun,
-            samples=int(sums.get("samples", 0)),
-            batches=int(sums.get("batches", 0)),
-            read=sums.get("read", 0.0),
-            preprocess=sums.get("preprocess", 0.0),
-            prepare=sums.get("prepare", 0.0),
-            transform=sums.get("transform", 0.0),
-            gather=sums.get("gather", 0.0),
-            wait=sums.get("wait", 0.0),
-            bytes_read=int(sums.get("bytes_read", 0)),
-            bytes_gathered=int(sums.get("bytes_gathered", 0)),
-            blocks_read=int(sums.get("blocks_read", 0)),
-            blocks_cached=int(sums.get("blocks_cached", 0)),
-            retries=int(sums.get("retries", 0)),
-            skipped=int(sums.get("skipped", 0)),
-            repeated=int(sums.get("repeated", 0)),
-            chunks_missing=int(sums.get("chunks_missing", 0)),
-            failures=failures,
-            paths={path: int(sums[path]) for path in PATHS if path in sums},
-        )
+def stats_of(recorder: Recorder) -> Stats:
+    """What has been recorded so far."""
+    sums, failures = recorder.counted()
+    return Stats(
+        epoch=recorder.epoch,
+        seconds=recorder.seconds,
+        samples=int(sums.get("samples", 0)),
+        batches=int(sums.get("batches", 0)),
+        read=sums.get("read", 0.0),
+        preprocess=sums.get("preprocess", 0.0),
+        prepare=sums.get("prepare", 0.0),
+        transform=sums.get("transform", 0.0),
+        gather=sums.get("gather", 0.0),
+        wait=sums.get("wait", 0.0),
+        bytes_read=int(sums.get("bytes_read", 0)),
+        bytes_gathered=int(sums.get("bytes_gathered", 0)),
+        blocks_read=int(sums.get("blocks_read", 0)),
+        blocks_cached=int(sums.get("blocks_cached", 0)),
+        retries=int(sums.get("retries", 0)),
+        skipped=int(sums.get("skipped", 0)),
+        repeated=int(sums.get("repeated", 0)),
+        chunks_missing=int(sums.get("chunks_missing", 0)),
+        failures=failures,
+        paths={path: int(sums[path]) for path in PATHS if path in sums},
+    )

@@ -23,10 +23,10 @@ from .pipeline import run
 from .plan import Plan
 from .prepare import Preparer
 from .reader import Reader
+from .recorder import Recorder
 from .samples import Samples
 from .shared import SharedBuffers
 from .source_reader import SourceReader
-from .stats import Recorder
 
 __all__ = ["Stream"]
 

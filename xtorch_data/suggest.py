@@ -17,6 +17,7 @@ from .arguments import as_batch_size
 from .dataset import IterableDataset
 from .made_up import random_state_kept
 from .map_dataset import MapDataset
+from .stats import stats_of
 from .topology import current_topology
 
 __all__ = ["Costs", "NumWorkers", "suggest_num_workers"]
@@ -238,7 +239,7 @@ def _costs_of_samples(dataset: MapDataset, batch_size: int, seconds: float) -> C
         spent = time.perf_counter() - begun
         if count == ENOUGH_BATCHES or spent > seconds:
             break
-    stats = copy.recorder.stats()
+    stats = stats_of(copy.recorder)
     transforms = stats.transform + stats.preprocess
     return Costs(
         transforms=min(transforms, spent) / count,

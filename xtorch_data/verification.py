@@ -9,9 +9,9 @@ import numpy as np
 from . import html
 from .arguments import as_ranks_and_workers
 from .dataset import IterableDataset
-from .describe import number_of
 from .intervals import Interval, total
 from .plan import Plan
+from .text import number_of
 
 __all__ = ["Verification", "verify"]
 

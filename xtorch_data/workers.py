@@ -13,11 +13,9 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing import resource_tracker
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.utils.data
-
-from .batch import Batch
 
 __all__ = [
     "batches_of_workers",
@@ -28,6 +26,8 @@ __all__ = [
     "sent",
     "started",
 ]
+
+T = TypeVar("T")
 
 # After a worker has died, until the system says how.
 _REAPING_SECONDS = 1.0
@@ -174,19 +174,19 @@ def sendable_errors() -> Iterator[None]:
         raise
 
 
-def sent(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+def sent(batches: Generator[T, None, None]) -> Generator[T, None, None]:
     """Batches of a worker, with errors that can be sent.
 
     Parameters
     ----------
-    batches : generator of Batch
+    batches : generator
         As they are made.
     """
     with contextlib.closing(batches), sendable_errors():
         yield from batches
 
 
-def batches_of_workers(batches: Any) -> Generator[Batch, None, None]:
+def batches_of_workers(batches: Any) -> Generator[Any, None, None]:
     """Batches of worker processes; if one has died, an error that says which, and of what."""
     try:
         yield from batches
