@@ -28,7 +28,7 @@ check: $(VENV)/check.installed ## Check format, lint, types, docstrings and spel
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/numpydoc lint xtorch_data/*.py
+	$(BIN)/numpydoc lint $$(find xtorch_data -name '*.py')
 	$(BIN)/codespell
 
 docs: $(VENV)/docs.installed ## Build the documentation into site/

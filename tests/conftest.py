@@ -40,7 +40,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 # The fork server, which is started by whoever needs it first, imports torch once for all tests.
-multiprocessing.set_forkserver_preload(["xtorch_data.fork_server"])
+multiprocessing.set_forkserver_preload(["xtorch_data.loading.fork_server"])
 
 # Started in the background, shells let interrupts be ignored, also in whatever tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

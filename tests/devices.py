@@ -10,7 +10,7 @@ import pytest
 import torch
 import xarray as xr
 
-from xtorch_data.device import Streams
+from xtorch_data.device.streams import Streams
 
 NEEDS_CUDA = [
     pytest.mark.gpu,

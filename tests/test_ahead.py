@@ -13,7 +13,7 @@ import xarray as xr
 from helpers import add_noise, forecast, in_a_process, orders
 
 import xtorch_data as xtd
-from xtorch_data.ahead import ahead
+from xtorch_data.iteration.lookahead import ahead
 
 WINDOW = {"time": 8, "y": -1, "x": -1}
 PATIENCE = 30

@@ -19,7 +19,7 @@ from helpers import assert_once, in_a_process
 from strategies import MORE
 
 import xtorch_data as xtd
-from xtorch_data.backends import NpyBackendEntrypoint, PtBackendEntrypoint
+from xtorch_data.sources.engines import NpyBackendEntrypoint, PtBackendEntrypoint
 
 
 def open_npy(path, **kwargs):
@@ -56,7 +56,7 @@ def test_xarray_finds_the_engines_without_importing_torch():
     done = in_a_process(
         """
         import sys
-        import xtorch_data.backends
+        import xtorch_data.sources.engines
         print({"torch", "zarr", "dask", "xbatcher"} & set(sys.modules))
         print(xtorch_data.verify.__name__, "verify" in dir(xtorch_data))
         try:

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtorch_data.blocks import plan_in_order, plan_shuffled
-from xtorch_data.chunks import Chunks, Layout
-from xtorch_data.windows import Windows
+from xtorch_data.planning.blocks import plan_in_order, plan_shuffled
+from xtorch_data.planning.chunks import Chunks, Layout
+from xtorch_data.planning.windows import Windows
 
 
 @st.composite

@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import torch
 
-from xtorch_data.buffers import Buffers
+from xtorch_data.common.buffers import Buffers
 
 F4 = np.dtype("f4")
 

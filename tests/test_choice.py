@@ -15,8 +15,8 @@ from test_epoch import make_line, plans
 from test_epoch import samples_of as of_stage
 
 import xtorch_data as xtd
-from xtorch_data.choice import BlockSums, Drawn, Kept, Table
-from xtorch_data.epoch import Line, run_length
+from xtorch_data.planning.line import Line, run_length
+from xtorch_data.planning.selection import BlockSums, Drawn, Kept, Table
 
 
 @st.composite

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import xtorch_data as xtd
-from xtorch_data.conventions import descriptive, fields
+from xtorch_data.sources.conventions import descriptive, fields
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtorch_data.choice import Table
-from xtorch_data.covered import places_covered, wanted_along
-from xtorch_data.windows import Windows
+from xtorch_data.planning.coverage import places_covered, wanted_along
+from xtorch_data.planning.selection import Table
+from xtorch_data.planning.windows import Windows
 
 
 @given(st.data())

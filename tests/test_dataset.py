@@ -31,7 +31,8 @@ from hypothesis import strategies as st
 from strategies import cases, examples, window_arguments
 
 import xtorch_data as xtd
-from xtorch_data import gather, loaded
+from xtorch_data.gathering import stage as loaded
+from xtorch_data.gathering import views as gather
 
 
 def build(ds, *args, **kwargs):

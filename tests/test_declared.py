@@ -8,7 +8,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 import xtorch_data as xtd
-from xtorch_data.declared import as_declared
+from xtorch_data.sources.declared_dtypes import as_declared
 
 VALUES = np.arange(1, 181, dtype="f8").reshape(30, 6)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import zarr.codecs
 
-from xtorch_data.decoders import decoder_of, fresh_decoder_of
+from xtorch_data.reading.decoders import decoder_of, fresh_decoder_of
 
 NBYTES, BOMB = 2_000, 2**26
 
@@ -144,7 +144,7 @@ def test_what_was_encoded_is_decoded_also_in_parts(codec):
 FUZZ = """
 import random, sys
 import numcodecs, numpy as np, zarr.codecs
-from xtorch_data.decoders import decoder_of, fresh_decoder_of
+from xtorch_data.reading.decoders import decoder_of, fresh_decoder_of
 
 values = np.random.default_rng(0).normal(size=600).astype("f4")
 encoders = [numcodecs.Blosc(name, shuffle=shuffle) for name in numcodecs.blosc.list_compressors()

@@ -10,7 +10,7 @@ import xarray as xr
 from devices import SlowStream
 
 import xtorch_data as xtd
-from xtorch_data.device import begun_ahead, on_device
+from xtorch_data.device.streams import begun_ahead, on_device
 
 
 def followed(items, most=1, failing=()):

@@ -14,11 +14,11 @@ from strategies import MORE
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import xtorch_data as xtd
-from xtorch_data import feed
-from xtorch_data.buffers import allotted
-from xtorch_data.device import PinnedBuffers, Streams
-from xtorch_data.device_gather import DeviceGather
-from xtorch_data.jobs import Lookahead
+from xtorch_data.common.buffers import allotted
+from xtorch_data.device.gather import DeviceGather
+from xtorch_data.device.streams import PinnedBuffers, Streams
+from xtorch_data.iteration.jobs import Lookahead
+from xtorch_data.loading import transfer as feed
 
 STEPS, Y, X = 240, 64, 64
 

@@ -12,7 +12,7 @@ from devices import DEVICES, assert_same
 from helpers import anomaly, forecast, twice_plus_one
 
 import xtorch_data as xtd
-from xtorch_data.device_gather import DeviceGather
+from xtorch_data.device.gather import DeviceGather
 
 
 def mixed():

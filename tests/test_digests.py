@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import in_a_process
 
-from xtorch_data.digests import Unidentified, digest
+from xtorch_data.reading.digests import Unidentified, digest
 
 
 def made(source, **around):
@@ -78,7 +78,7 @@ def test_what_has_no_token_is_refused():
 def test_a_digest_is_the_same_in_every_process():
     script = """
 import numpy as np
-from xtorch_data.digests import digest
+from xtorch_data.reading.digests import digest
 
 scale = {"a": 2.5, ("b", 1): {"x", "y", "z"}}
 

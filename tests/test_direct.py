@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from zarr.core.sync import _get_loop
 
 import xtorch_data as xtd
-from xtorch_data import awaiting, direct, shards
-from xtorch_data.awaiting import on_loop_of
-from xtorch_data.buffers import Buffers
-from xtorch_data.direct import ChunkError, DirectReader
+from xtorch_data.common.buffers import Buffers
+from xtorch_data.reading import concurrency as awaiting
+from xtorch_data.reading import shards
+from xtorch_data.reading import zarr_chunks as direct
+from xtorch_data.reading.concurrency import on_loop_of
+from xtorch_data.reading.zarr_chunks import ChunkError, DirectReader
 
 SHAPE, CHUNKS = (11, 6, 9), (4, 6, 5)
 

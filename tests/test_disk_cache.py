@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from strategies import examples
 
 import xtorch_data as xtd
-from xtorch_data import disk_cache
-from xtorch_data.disk_cache import DiskCache, entry_name
+from xtorch_data.reading import disk_cache
+from xtorch_data.reading.disk_cache import DiskCache, entry_name
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def epoch_of(dataset):
 
 def small_cells(monkeypatch, nbytes=1):
     """Let chunks be cells of their own."""
-    monkeypatch.setattr("xtorch_data.disk_cells.SMALL", nbytes)
+    monkeypatch.setattr("xtorch_data.reading.disk_cells.SMALL", nbytes)
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -579,7 +579,7 @@ def test_folders_and_entries_of_others(store):
 WRITER = """
     import sys, time
     import numpy as np
-    from xtorch_data.disk_cache import DiskCache, entry_name
+    from xtorch_data.reading.disk_cache import DiskCache, entry_name
 
     folder, seed, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     cache = DiskCache(folder, 3_000_000, 10**7)

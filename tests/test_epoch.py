@@ -5,12 +5,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from xtorch_data import epoch as epochs
-from xtorch_data import streams
-from xtorch_data.blocks import plan_in_order, plan_shuffled
-from xtorch_data.chunks import Chunks, Layout
-from xtorch_data.epoch import Line
-from xtorch_data.windows import Windows
+from xtorch_data.common import random as streams
+from xtorch_data.planning import line as epochs
+from xtorch_data.planning.blocks import plan_in_order, plan_shuffled
+from xtorch_data.planning.chunks import Chunks, Layout
+from xtorch_data.planning.line import Line
+from xtorch_data.planning.windows import Windows
 
 
 @st.composite

@@ -149,7 +149,7 @@ def test_estimates_are_near_what_is_counted(monkeypatch):
             opened, {"time": 4, "y": 4, "x": 4}, {"time": 3}, shuffle=shuffle, memory=memory
         )
         exact = dataset.explain()
-        monkeypatch.setattr("xtorch_data.explain.COUNTED_LOADS", 0)
+        monkeypatch.setattr("xtorch_data.report.explain.COUNTED_LOADS", 0)
         estimate = dataset.explain()
         monkeypatch.undo()
         assert exact.exact
@@ -187,7 +187,7 @@ def test_other_advice(monkeypatch):
     opened, _ = counted(ds[["a"]], {"a": (1, 4, 4)})
     dataset = xtd.IterableDataset(opened, {"time": 4}, memory="1 MiB")
     assert not any("requests" in text for text in dataset.explain().advice)  # read in no time
-    monkeypatch.setattr("xtorch_data.explain.LARGE_BYTES", ds.a.nbytes - 1)
+    monkeypatch.setattr("xtorch_data.report.explain.LARGE_BYTES", ds.a.nbytes - 1)
     [advice] = [text for text in dataset.explain(num_workers=9).advice if "requests" in text]
     assert "'a'" in advice
     few = xtd.IterableDataset(ds, {"time": 100}, batch_size=10**6).explain(num_workers=2)
@@ -247,7 +247,7 @@ def test_chunks_of_one_step_are_chunks(tmp_path):
 
 
 def test_no_warning_of_chunks_where_there_are_none(tmp_path, monkeypatch):
-    monkeypatch.setattr("xtorch_data.amplification.ENOUGH_TO_TELL", 1)
+    monkeypatch.setattr("xtorch_data.planning.amplification.ENOUGH_TO_TELL", 1)
     ds = forecast(time=200, y=8, x=8)[["a"]]
     ds.to_netcdf(tmp_path / "a.nc")
     ds.to_netcdf(tmp_path / "b.nc", encoding={"a": {"chunksizes": (1, 8, 8)}})

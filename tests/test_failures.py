@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from strategies import examples
 
 import xtorch_data as xtd
-from xtorch_data import flights, retry
-from xtorch_data.buffers import Buffers
-from xtorch_data.device_gather import DeviceGather
-from xtorch_data.loaded import Loaded
-from xtorch_data.sources import as_source, chunk_keys
+from xtorch_data.common import retry
+from xtorch_data.common.buffers import Buffers
+from xtorch_data.device.gather import DeviceGather
+from xtorch_data.gathering.stage import Loaded
+from xtorch_data.iteration import read_ahead as flights
+from xtorch_data.sources.source import as_source, chunk_keys
 
 TIME, X, CHUNK = 60, 12, (5, 4)
 

@@ -12,11 +12,12 @@ from devices import DEVICES, on_cuda
 from helpers import forecast
 
 import xtorch_data as xtd
-from xtorch_data import device as device_module
-from xtorch_data import device_gather, feed
-from xtorch_data.buffers import Buffers
-from xtorch_data.device import PinnedBuffers, Streams, of_this_thread, on_device
-from xtorch_data.device_gather import DeviceGather
+from xtorch_data.common.buffers import Buffers
+from xtorch_data.device import gather as device_gather
+from xtorch_data.device import streams as device_module
+from xtorch_data.device.gather import DeviceGather
+from xtorch_data.device.streams import PinnedBuffers, Streams, of_this_thread, on_device
+from xtorch_data.loading import transfer as feed
 
 WINDOW = {"time": 3, "y": -1, "x": -1}
 
@@ -195,7 +196,7 @@ def test_another_default_device_changes_nothing(gather, decode):
 def test_batches_are_pinned_on_demand_where_they_stay_on_the_host(monkeypatch):
     """In memory of their own: nobody knows how long copies that the loop begins will read it."""
     pinned = []
-    monkeypatch.setattr("xtorch_data.loader.has_accelerator", lambda: True)
+    monkeypatch.setattr("xtorch_data.loading.loader.has_accelerator", lambda: True)
     monkeypatch.setattr(xtd.Batch, "pin_memory", lambda batch: pinned.append(batch) or batch)
     assert [*xtd.DataLoader(windows(), pin_memory=True)] == pinned
     assert pinned

@@ -13,7 +13,7 @@ import zarr
 from xarray.backends import locks
 
 import xtorch_data as xtd
-from xtorch_data import forked
+from xtorch_data.reading import forks as forked
 
 
 def fields():

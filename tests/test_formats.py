@@ -370,7 +370,7 @@ def counted(monkeypatch):
         monkeypatch.setattr(kind, name, after)
 
     def of_shards(reads):
-        from xtorch_data import direct
+        from xtorch_data.reading import zarr_chunks as direct
 
         class FileIO(direct.io.FileIO):
             def readinto(self, memory):
@@ -384,7 +384,7 @@ def counted(monkeypatch):
         monkeypatch.setattr(direct.io, "FileIO", FileIO)
 
     def of_files(reads):
-        from xtorch_data import direct
+        from xtorch_data.reading import zarr_chunks as direct
 
         class FileIO(direct.io.FileIO):
             def __init__(self, path, *args):

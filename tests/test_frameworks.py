@@ -17,7 +17,7 @@ from devices import SlowStream
 from helpers import Script, assert_once, numbered, samples_of
 
 import xtorch_data as xtd
-from xtorch_data import feed
+from xtorch_data.loading import transfer as feed
 
 pytestmark = pytest.mark.integration
 

@@ -21,7 +21,7 @@ import xarray as xr
 from helpers import assert_once, in_a_process, samples_of
 
 import xtorch_data as xtd
-from xtorch_data import graphs
+from xtorch_data.reading import dask_graphs as graphs
 
 WINDOW = {"time": 6, "x": -1}
 HERE, CLUSTER = "computed by dask", "computed on a dask cluster"

@@ -13,7 +13,7 @@ from helpers import forecast, numbered
 from test_reads import counted, fields
 
 import xtorch_data as xtd
-from xtorch_data.explanation import Explanation
+from xtorch_data.report.explanation import Explanation
 
 VOID = {"input", "br", "hr", "img", "meta"}
 LARGEST = 100_000

@@ -12,11 +12,11 @@ import zarr
 from helpers import numbered
 
 import xtorch_data
-from xtorch_data import retry
-from xtorch_data.chunk_stamps import ChunkStamps
-from xtorch_data.digests import Unidentified, digest, file_system
-from xtorch_data.file_stamps import file_stamp
-from xtorch_data.identity import _of_object_store, identities, identity
+from xtorch_data.common import retry
+from xtorch_data.reading.chunk_stamps import ChunkStamps
+from xtorch_data.reading.digests import Unidentified, digest, file_system
+from xtorch_data.reading.identity import _of_object_store, identities, identity
+from xtorch_data.sources.file_stamps import file_stamp
 
 
 def file_system_of(**options):

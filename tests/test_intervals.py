@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtorch_data.intervals import batches, cut, share, worker_share
+from xtorch_data.planning.intervals import batches, cut, share, worker_share
 
 intervals_lists = st.lists(st.integers(1, 30), min_size=1, max_size=5).map(
     lambda sizes: [

@@ -3,8 +3,8 @@ import pytest
 import xarray as xr
 
 import xtorch_data as xtd
-from xtorch_data import lazy
-from xtorch_data.buffers import Buffers
+from xtorch_data.common.buffers import Buffers
+from xtorch_data.reading import lazy_arrays as lazy
 
 
 def stored(path):

@@ -13,8 +13,8 @@ import torch
 import xarray as xr
 
 import xtorch_data as xtd
-from xtorch_data.topology import as_topology, current_topology
-from xtorch_data.workers import batches_of_workers, how_it_ended
+from xtorch_data.datasets.topology import as_topology, current_topology
+from xtorch_data.processes.workers import batches_of_workers, how_it_ended
 
 
 def make(**kwargs):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from xtorch_data.moments import PIECE, Moments
+from xtorch_data.normalization.moments import PIECE, Moments
 
 
 def assert_are_those_of(found, values, axes):

@@ -16,7 +16,7 @@ from torch.utils.data import (
 )
 
 import xtorch_data as xtd
-from xtorch_data.orders import Shuffled
+from xtorch_data.loading.sampler_order import Shuffled
 
 WINDOW = {"time": 8, "y": -1, "x": -1}
 

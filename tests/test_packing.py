@@ -16,9 +16,9 @@ from devices import DEVICES, SlowStream, assert_same, bits_of
 from strategies import EXAMPLES, MORE
 
 import xtorch_data as xtd
-from xtorch_data import lazy
-from xtorch_data.device import Streams
-from xtorch_data.packing import packed
+from xtorch_data.device.streams import Streams
+from xtorch_data.reading import lazy_arrays as lazy
+from xtorch_data.samples.packing import packed
 
 GATHERS = ["host", "device"]
 

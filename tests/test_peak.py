@@ -17,8 +17,8 @@ import zarr.storage
 from strategies import MORE
 
 import xtorch_data as xtd
-from xtorch_data import decoders
-from xtorch_data.disk_cache import DiskCache
+from xtorch_data.reading import decoders
+from xtorch_data.reading.disk_cache import DiskCache
 
 STEPS, Y, X = 120, 96, 96  # 36 kiB a step of float32
 WINDOW = {"time": 8, "y": -1, "x": -1}
@@ -174,7 +174,7 @@ def test_what_waits_to_be_written_to_a_cache_on_disk_is_counted(tmp_path, monkey
 
     Not counted is what is read of whole cells, and for a moment lies beside the block made of it.
     """
-    monkeypatch.setattr("xtorch_data.disk_cells.WAITING_PART", 1)
+    monkeypatch.setattr("xtorch_data.reading.disk_cells.WAITING_PART", 1)
     written = threading.Event()
     write = DiskCache._write_all
     monkeypatch.setattr(DiskCache, "_write_all", lambda cache: written.wait() and write(cache))

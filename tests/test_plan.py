@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xtorch_data
-from xtorch_data.chunks import Chunks, Layout
-from xtorch_data.plan import Plan
-from xtorch_data.windows import Windows
+from xtorch_data.planning.chunks import Chunks, Layout
+from xtorch_data.planning.plan import Plan
+from xtorch_data.planning.windows import Windows
 
 
 @st.composite

@@ -19,10 +19,10 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 import xtorch_data as xtd
-from xtorch_data import rechunking
-from xtorch_data.rechunk_run import Runner
-from xtorch_data.rechunk_target import Target
-from xtorch_data.sources import UNFINISHED
+from xtorch_data.sources.source import UNFINISHED
+from xtorch_data.writing import rechunk as rechunking
+from xtorch_data.writing.rechunk_run import Runner
+from xtorch_data.writing.zarr_target import Target
 
 SIZES = {"time": 160, "y": 12, "x": 20}
 WINDOWS = {"input_dims": {"time": 48}, "input_overlap": {"time": 47}}
@@ -194,7 +194,7 @@ def test_chunks_shards_and_encoding_may_be_given(source, tmp_path):
 
 
 def test_very_many_chunks_are_put_into_shards(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("xtorch_data.rechunk_plan.MANY_FILES", 10)
+    monkeypatch.setattr("xtorch_data.planning.chunk_fitting.MANY_FILES", 10)
     ds = source[["t2m"]]
     copy = xtd.rechunk(ds, dataset_over(ds), tmp_path / "copy.zarr", memory="8 MiB")
     files = [each for each in (tmp_path / "copy.zarr" / "t2m").rglob("*") if each.is_file()]
@@ -380,7 +380,7 @@ INTERRUPTED = """
     import os, signal, sys
     import xarray as xr
     import xtorch_data as xtd
-    from xtorch_data.rechunk_target import Target
+    from xtorch_data.writing.zarr_target import Target
 
     ds = xr.open_zarr(sys.argv[1], chunks=None, consolidated=False)
     dataset = xtd.IterableDataset(

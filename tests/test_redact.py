@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtorch_data.redact import KEPT, LONGEST, _hidden, redacted, without_secrets, words_of
+from xtorch_data.common.redact import KEPT, LONGEST, _hidden, redacted, without_secrets, words_of
 
 SECRET = "GeHeIm/+=17"
 

@@ -20,10 +20,10 @@ from helpers import assert_once, samples_of
 
 import xtorch_data as xtd
 from benchmarks.faults import Faults
-from xtorch_data import retry
-from xtorch_data.buffers import Buffers
 from xtorch_data.cli import main
-from xtorch_data.lazy import is_fetched, with_recycled_memory
+from xtorch_data.common import retry
+from xtorch_data.common.buffers import Buffers
+from xtorch_data.reading.lazy_arrays import is_fetched, with_recycled_memory
 
 obstore = pytest.importorskip("obstore")
 pytest.importorskip("s3fs")

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xtorch_data as xtd
-from xtorch_data.intervals import cut, share, share_total, total
-from xtorch_data.resume import Walk, _round_robin, remaining
+from xtorch_data.planning.intervals import cut, share, share_total, total
+from xtorch_data.planning.resume import Walk, _round_robin, remaining
 
 
 def positions(intervals):

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xtorch_data as xtd
-from xtorch_data import retry
-from xtorch_data.retry import is_transient, pause_before
+from xtorch_data.common import retry
+from xtorch_data.common.retry import is_transient, pause_before
 
 
 def caused_by(cause):

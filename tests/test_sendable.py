@@ -12,7 +12,7 @@ import xarray as xr
 from helpers import numbered
 
 import xtorch_data as xtd
-from xtorch_data import sendable
+from xtorch_data.loading import sendable
 
 
 def load(ds, **options):

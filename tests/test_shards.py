@@ -12,12 +12,12 @@ import zarr.codecs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtorch_data import direct
-from xtorch_data import shards as module
-from xtorch_data.buffers import Buffers
-from xtorch_data.direct import ChunkError, DirectReader
-from xtorch_data.file_stamps import look_at
-from xtorch_data.retry import retried
+from xtorch_data.common.buffers import Buffers
+from xtorch_data.common.retry import retried
+from xtorch_data.reading import shards as module
+from xtorch_data.reading import zarr_chunks as direct
+from xtorch_data.reading.zarr_chunks import ChunkError, DirectReader
+from xtorch_data.sources.file_stamps import look_at
 
 
 class Counting(zarr.storage.WrapperStore):

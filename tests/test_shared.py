@@ -11,8 +11,9 @@ import torch
 import xarray as xr
 
 import xtorch_data as xtd
-from xtorch_data import shared, unnamed
-from xtorch_data.shared import SharedBuffers, shareable
+from xtorch_data.processes import shared_memory as shared
+from xtorch_data.processes import unnamed_memory as unnamed
+from xtorch_data.processes.shared_memory import SharedBuffers, shareable
 
 F4 = np.dtype("f4")
 LARGE = (3, 2**18)  # a slot by itself

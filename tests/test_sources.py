@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xtorch_data as xtd
-from xtorch_data.sources import as_source, layout_of
+from xtorch_data.sources.source import as_source, layout_of
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import torch
 import xarray as xr
 
 import xtorch_data as xtd
-from xtorch_data import suggest
-from xtorch_data.suggest import Costs, NumWorkers, decide
+from xtorch_data.loading import suggest
+from xtorch_data.loading.suggest import Costs, NumWorkers, decide
 
 
 def slow(sample):

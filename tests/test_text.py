@@ -20,7 +20,7 @@ from test_html import page_of
 
 import xtorch_data as xtd
 from xtorch_data.cli import main
-from xtorch_data.redact import printable, printable_lines, redacted
+from xtorch_data.common.redact import printable, printable_lines, redacted
 
 # A command to the terminal, what begins one in another way, line breaks, marks that reverse the
 # direction, what has no width, half a pair; and what is ordinary.

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import xtorch_data as xtd
-from xtorch_data import threads as open_threads
+from xtorch_data.iteration import threads as open_threads
 
 
 @pytest.fixture

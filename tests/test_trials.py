@@ -13,7 +13,8 @@ import torch
 import xarray as xr
 
 import xtorch_data as xtd
-from xtorch_data import first_samples, made_up, trials
+from xtorch_data.gathering import first_samples
+from xtorch_data.samples import made_up, trials
 
 DAILY = xr.date_range("2000-01-20", periods=60)
 MASK = xr.DataArray(

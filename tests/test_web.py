@@ -16,7 +16,7 @@ import xarray as xr
 from web import WebServer
 
 import xtorch_data as xtd
-from xtorch_data import retry
+from xtorch_data.common import retry
 
 aiohttp = pytest.importorskip("aiohttp")
 

@@ -7,7 +7,7 @@ import xbatcher
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from xtorch_data.windows import Axis, Runs, Windows
+from xtorch_data.planning.windows import Axis, Runs, Windows
 
 
 @st.composite

@@ -5,27 +5,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import xbatcher as xbatcher
-    from .batch import Batch
-    from .dataset import IterableDataset
-    from .device_costs import DeviceCosts
-    from .explanation import Explanation, VariableReads
-    from .failures import Failure
-    from .loader import DataLoader
-    from .map_dataset import MapDataset
-    from .normalize import Normalize
-    from .opening import open_zarr
-    from .options import set_options
-    from .peak import PeakMemory
-    from .rechunking import rechunk
-    from .sampler import ChunkSampler
-    from .select import Select
-    from .source_reader import ReadError
-    from .splits import Split, kfold, random_split, split
-    from .stats import Stats
-    from .suggest import suggest_num_workers
-    from .transforms import Compose
-    from .verification import Verification, verify
-    from .watching import watch
+    from .common.options import set_options
+    from .datasets.chunk_sampler import ChunkSampler
+    from .datasets.iterable import IterableDataset
+    from .datasets.map import MapDataset
+    from .datasets.splits import Split, kfold, random_split, split
+    from .datasets.verify import Verification, verify
+    from .loading.loader import DataLoader
+    from .loading.suggest import suggest_num_workers
+    from .normalization.normalize import Normalize
+    from .reading.failures import Failure
+    from .reading.variables import ReadError
+    from .report.device_costs import DeviceCosts
+    from .report.explanation import Explanation, VariableReads
+    from .report.memory import PeakMemory
+    from .report.stats import Stats
+    from .report.watching import watch
+    from .samples.batch import Batch
+    from .samples.select import Select
+    from .samples.transforms import Compose
+    from .sources.opening import open_zarr
+    from .writing.rechunk import rechunk
 
 __version__ = "0.1.0"
 
@@ -61,32 +61,32 @@ __all__ = [
 # What is imported only when it is used: xarray imports this package for its engines when it opens
 # any file, and torch takes seconds.
 _HOMES = {
-    "Batch": "batch",
-    "ChunkSampler": "sampler",
-    "Compose": "transforms",
-    "DataLoader": "loader",
-    "DeviceCosts": "device_costs",
-    "Explanation": "explanation",
-    "Failure": "failures",
-    "IterableDataset": "dataset",
-    "MapDataset": "map_dataset",
-    "Normalize": "normalize",
-    "PeakMemory": "peak",
-    "ReadError": "source_reader",
-    "Select": "select",
-    "Split": "splits",
-    "Stats": "stats",
-    "VariableReads": "explanation",
-    "Verification": "verification",
-    "kfold": "splits",
-    "open_zarr": "opening",
-    "random_split": "splits",
-    "rechunk": "rechunking",
-    "set_options": "options",
-    "split": "splits",
-    "suggest_num_workers": "suggest",
-    "verify": "verification",
-    "watch": "watching",
+    "Batch": "samples.batch",
+    "ChunkSampler": "datasets.chunk_sampler",
+    "Compose": "samples.transforms",
+    "DataLoader": "loading.loader",
+    "DeviceCosts": "report.device_costs",
+    "Explanation": "report.explanation",
+    "Failure": "reading.failures",
+    "IterableDataset": "datasets.iterable",
+    "MapDataset": "datasets.map",
+    "Normalize": "normalization.normalize",
+    "PeakMemory": "report.memory",
+    "ReadError": "reading.variables",
+    "Select": "samples.select",
+    "Split": "datasets.splits",
+    "Stats": "report.stats",
+    "VariableReads": "report.explanation",
+    "Verification": "datasets.verify",
+    "kfold": "datasets.splits",
+    "open_zarr": "sources.opening",
+    "random_split": "datasets.splits",
+    "rechunk": "writing.rechunk",
+    "set_options": "common.options",
+    "split": "datasets.splits",
+    "suggest_num_workers": "loading.suggest",
+    "verify": "datasets.verify",
+    "watch": "report.watching",
 }
 
 

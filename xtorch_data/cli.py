@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from .redact import printable, printable_lines, redacted, words_of
+from .common.redact import printable, printable_lines, redacted, words_of
 
 __all__ = ["main"]
 
@@ -145,7 +145,7 @@ def _dataset(store: str, engine: str | None, group: str | None, **arguments: Any
     """The dataset that the options describe."""
     import xtorch_data as xtd
 
-    from .select import NoTensorsError
+    from .samples.select import NoTensorsError
 
     with _refusing():
         ds = _opened(store, engine, group)
@@ -223,8 +223,8 @@ def explain(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
 @_with(OPTIONS, TOPOLOGY, AS_JSON)
 def verify(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
     """Count what all ranks and workers would get; exit with 1 if that is not what was asked for."""
-    from .intervals import share_total
-    from .verification import counted
+    from .datasets.verify import counted
+    from .planning.intervals import share_total
 
     dataset = _dataset(**options)
     with _refusing_arguments():
@@ -255,7 +255,7 @@ def verify(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
               show_default=True, help="How long to read, at most one epoch.")  # fmt: skip
 def bench(seconds: float, as_json: bool, **options: Any) -> None:
     """Read batches, and say how fast, and which stage limits."""
-    from .progress import bar
+    from .common.progress import bar
 
     dataset = _dataset(**options)
     nbytes, end = 0, time.perf_counter() + seconds
@@ -322,7 +322,8 @@ def doctor(as_json: bool) -> None:
     import torch.multiprocessing
     import zarr
     from dask.system import CPU_COUNT
-    from dask.utils import format_bytes
+
+    from .common.text import format_bytes
 
     versions = {name: _version(name) for name in ("xtorch_data", *PACKAGES)}
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -18,13 +18,14 @@ import torch.utils.data
 import xarray as xr
 import xbatcher
 
-from . import dataset, map_dataset
-from .arguments import as_bytes
-from .arrange import labelled
-from .batch import Batch
-from .intervals import Uneven
-from .items import Items
-from .sources import as_source
+from .datasets import iterable as dataset
+from .datasets import map as map_dataset
+from .planning.intervals import Uneven
+from .samples.arguments import as_bytes
+from .samples.batch import Batch
+from .samples.generator_arrays import labelled
+from .samples.generator_items import Items
+from .sources.source import as_source
 
 __all__ = ["IterableDataset", "MapDataset", "to_tensor"]
 

@@ -1,0 +1,348 @@
+"""Parts of the data to train, validate and test on, none of which touches data of another."""
+
+from __future__ import annotations
+
+import logging
+import math
+import operator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from ..common import html
+from ..common.random import SPLIT, generator
+from ..common.redact import printable
+from ..common.text import number_of
+from ..planning.intervals import Interval
+from ..planning.windows import Axis, Windows
+from ..samples.arguments import as_seed
+from ..sources.coordinates import Along, Gap
+from .iterable import IterableDataset
+from .map import MapDataset
+
+__all__ = ["Split", "kfold", "random_split", "split"]
+
+logger = logging.getLogger(__name__)
+
+Either = IterableDataset | MapDataset
+D = TypeVar("D", bound=Either)
+
+# Windows that a block of `random_split` has room for, end to end, where chunks have less.
+WINDOWS_IN_A_BLOCK = 8
+
+
+class Split(tuple[D, ...]):
+    """The datasets of a split, in order; it unpacks like the tuple that it is.
+
+    Attributes
+    ----------
+    left_out : int
+        Samples that are in none of them: their windows cross a boundary or lie in a gap.
+    """
+
+    left_out: int
+
+    def __new__(cls, datasets: Iterable[D], left_out: int) -> Split[D]:
+        """Take the datasets."""
+        made = super().__new__(cls, datasets)
+        made.left_out = left_out
+        return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return tuple(self), self.left_out
+
+    def __repr__(self) -> str:
+        counts = ", ".join(str(len(dataset.windows)) for dataset in self)
+        return f"<Split into {counts} samples, {self.left_out} left out>"
+
+    def _repr_html_(self) -> str:
+        rows = [(place, repr(dataset.windows)) for place, dataset in enumerate(self)]
+        parts = [html.table(("part", "samples"), rows)]
+        head = f"{number_of(len(self), 'part')}, {number_of(self.left_out, 'sample')} left out"
+        return html.page("xtorch_data.Split", head, parts, repr(self))
+
+
+def split(
+    dataset: D,
+    dim: Hashable,
+    *,
+    at: Sequence[Any] | None = None,
+    fractions: Sequence[float] | None = None,
+    gap: Gap = 0,
+) -> Split[D]:
+    """Cut a dataset along a dim into parts that share no coordinate.
+
+    Every part holds the windows that lie wholly inside it: a window that crosses a boundary
+    belongs to no part. Parts are datasets of the same class, with the same arguments, whose
+    samples are numbered from 0 and whose batches keep their coordinates.
+
+    Parameters
+    ----------
+    dataset : IterableDataset or MapDataset
+        What is cut. It may be a part itself.
+    dim : Hashable
+        Any dim of the samples, in ``input_dims`` or not.
+    at : sequence of labels, optional
+        Where parts begin, from the second on, as labels of the dim's coordinate: numbers, dates as
+        text, ``datetime`` or cftime objects. The coordinate at a boundary belongs to the later
+        part.
+    fractions : sequence of float, optional
+        Shares of the dim's steps instead, which add up to 1. They need no coordinate.
+    gap : int, float, str or timedelta
+        How much is left out between parts, at the end of the earlier one: steps if it is an
+        integer, time if it is text such as ``"14D"`` or a timedelta, units of the coordinate if it
+        is a float.
+
+    Returns
+    -------
+    Split
+        A tuple of datasets, one more than boundaries. ``left_out`` counts samples in none of them.
+
+    Raises
+    ------
+    ValueError
+        If a part has no sample, the coordinate is not fit to look labels up, or arguments do not
+        fit together; the message says what would help.
+    TypeError
+        If a label or the gap cannot be compared with the coordinate.
+
+    Examples
+    --------
+    >>> import xarray as xr, xtorch_data as xtd
+    >>> time = xr.date_range("2020-01-01", periods=366)
+    >>> t2m = xr.DataArray(range(366), dims="time", coords={"time": time}, name="t2m")
+    >>> dataset = xtd.IterableDataset(t2m, input_dims={"time": 8}, input_overlap={"time": 7})
+    >>> train, val = xtd.split(dataset, "time", at=["2020-11-01"], gap="14D")
+    >>> len(train.windows), len(val.windows)
+    (284, 54)
+    >>> val.windows.coords(0)["time"].values[0].astype("datetime64[D]")
+    np.datetime64('2020-11-01')
+    """
+    along = Along.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
+    if (at is None) == (fractions is None):
+        raise ValueError("give either at=[…], labels where parts begin, or fractions=(…)")
+    if at is not None:
+        labels = [at] if isinstance(at, str) or np.ndim(at) == 0 else list(at)
+        begins = [0, *(along.position(label) for label in labels)]
+        if sorted(begins) != begins:
+            raise ValueError(f"at={labels!r} must follow the order of the coordinate {dim!r}")
+    else:
+        assert fractions is not None
+        ends = _shares(fractions, along.steps)[:-1]
+        begins = [
+            0,
+            *(along.nth(end) if end < along.steps else along.axis.length for end in ends),
+        ]
+    along.check(gap)
+    stops = [*(along.before(begin, gap) for begin in begins[1:]), along.axis.length]
+    parts = [along.between(*part) for part in zip(begins, stops, strict=True)]
+    return _made(dataset, along, parts)
+
+
+def kfold(dataset: D, dim: Hashable, n_splits: int = 5, *, gap: Gap = 0) -> Iterator[Split[D]]:
+    """Folds along a dim: each part of it is tested on once, with the rest to train on.
+
+    Test folds are contiguous, as those of `sklearn.model_selection.KFold
+    <https://scikit-learn.org/stable/modules/generated/sklearn.model_selection.KFold.html>`_
+    without shuffling: steps of the dim in equal numbers, the first folds one larger if they cannot
+    be equal. Training windows lie wholly before the test fold or wholly behind it.
+
+    Parameters
+    ----------
+    dataset : IterableDataset or MapDataset
+        What is cut. It may be a part of a split.
+    dim : Hashable
+        Any dim of the samples.
+    n_splits : int
+        Number of folds.
+    gap : int, float, str or timedelta
+        How much is left out of the training data on both sides of the test fold, as for `split`.
+
+    Yields
+    ------
+    Split
+        A training and a test dataset, which unpack like a tuple.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `split` does, when it is called.
+
+    Examples
+    --------
+    >>> import xarray as xr, xtorch_data as xtd
+    >>> t2m = xr.DataArray(range(50), dims="time", name="t2m")
+    >>> dataset = xtd.IterableDataset(t2m, input_dims={"time": 3}, input_overlap={"time": 2})
+    >>> for train, val in xtd.kfold(dataset, "time", n_splits=3, gap=5):
+    ...     print(len(train.windows), len(val.windows))
+    26 15
+    19 15
+    27 14
+    """
+    along = Along.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
+    along.check(gap)
+    folds = _integer(n_splits, "n_splits")
+    if not 2 <= folds <= along.steps:
+        raise ValueError(f"n_splits must be 2 to {along.steps}, the steps of {dim!r}, not {folds}")
+    each, more = divmod(along.steps, folds)
+    found = []
+    for fold in range(folds):
+        first = fold * each + min(fold, more)
+        last = first + each + (fold < more)
+        begin, end = along.nth(first), along.nth(last - 1) + 1
+        test = along.between(begin, end)
+        train: list[Interval] = []
+        if first > 0:
+            train += along.between(0, along.before(begin, gap))
+        if last < along.steps:
+            train += along.between(along.after(end - 1, gap), along.axis.length)
+        found.append([train, test])
+    for fold, parts in enumerate(found):
+        _windows(dataset, along, parts, f"fold {fold}: ")
+    return (_made(dataset, along, parts) for parts in found)
+
+
+def random_split(
+    dataset: D,
+    dim: Hashable,
+    fractions: Sequence[float],
+    *,
+    block: int | None = None,
+    seed: int = 0,
+    gap: Gap = 0,
+) -> Split[D]:
+    """Deal blocks of a dim out to parts at random, for data whose order does not matter.
+
+    A part holds the windows that lie wholly in its blocks; neighboring blocks of one part are one.
+    With blocks of whole chunks, no part reads what another one does, but for windows' halos.
+
+    Parameters
+    ----------
+    dataset : IterableDataset or MapDataset
+        What is dealt out. It may be a part of a split.
+    dim : Hashable
+        Any dim of the samples.
+    fractions : sequence of float
+        Shares of the blocks, which add up to 1.
+    block : int, optional
+        Steps in a block. By default chunks as they are stored, as many as have room for 8 windows
+        end to end.
+    seed : int
+        What the choice depends on.
+    gap : int, float, str or timedelta
+        How much is left out where the next block is another part's, as for `split`.
+
+    Returns
+    -------
+    Split
+        A tuple of datasets, one for each fraction.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `split` does.
+
+    Examples
+    --------
+    >>> import xarray as xr, xtorch_data as xtd
+    >>> t2m = xr.DataArray(range(100), dims="time", name="t2m")
+    >>> dataset = xtd.IterableDataset(t2m, input_dims={"time": 2}, input_overlap={"time": 1})
+    >>> train, val = xtd.random_split(dataset, "time", (0.8, 0.2), block=10)
+    >>> len(train.windows) + len(val.windows) < len(dataset.windows)
+    True
+    """
+    along = Along.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
+    along.check(gap)
+    size = _block(dataset, along.axis) if block is None else _integer(block, "block")
+    if size < 1:
+        raise ValueError(f"block must be 1 step or more, not {size}")
+    count = -(-along.steps // size)
+    owner = np.empty(count, dtype=np.int64)
+    order = generator(as_seed(seed), 0, SPLIT, 0).permutation(count)
+    for part, chosen in enumerate(np.split(order, _shares(fractions, count)[:-1])):
+        owner[chosen] = part
+    # Stretches of blocks that belong to one part.
+    begins = np.flatnonzero(np.append(True, owner[1:] != owner[:-1]))
+    ends = np.append(begins[1:], count)
+    parts: list[list[Interval]] = [[] for _ in fractions]
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        stop = along.axis.length
+        if end < count:
+            stop = along.before(along.nth(end * size), gap)
+        parts[owner[begin]] += along.between(along.nth(begin * size), stop)
+    return _made(dataset, along, parts)
+
+
+def _shares(fractions: Sequence[float], count: int) -> list[int]:
+    """Ends of the shares of some things, in order."""
+    shares = [float(fraction) for fraction in fractions]
+    if len(shares) < 2 or min(shares) <= 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+        raise ValueError(
+            f"fractions must be two or more positive numbers that add up to 1, not {fractions!r}"
+        )
+    return [*(math.floor(end * count + 0.5) for end in np.cumsum(shares)[:-1]), count]
+
+
+def _block(dataset: Either, axis: Axis) -> int:
+    """Steps of the chunks in which a dim is stored, as many as have room for some windows."""
+    chunks = (layout.chunks.get(axis.dim) for layout in dataset.plan.layouts)
+    chunk = max((grid.largest for grid in chunks if grid is not None), default=1)
+    return chunk * -(-WINDOWS_IN_A_BLOCK * axis.size // chunk)
+
+
+def _made(dataset: D, along: Along, parts: Sequence[Sequence[Interval]]) -> Split[D]:
+    """The datasets of some parts of the data."""
+    windows = _windows(dataset, along, parts)
+    left_out = len(dataset.windows) - sum(map(len, windows))
+    logger.info(
+        "split along %r: of %d samples, %d are in no part, for their windows cross a boundary or "
+        "lie in a gap",
+        along.axis.dim,
+        len(dataset.windows),
+        left_out,
+    )
+    found = []
+    for number, part in enumerate(windows):
+        try:
+            found.append(cast(D, dataset.with_windows(part)))
+        except ValueError as error:  # where leaves nothing of it
+            raise ValueError(
+                f"part {number} of {len(windows)} along {along.axis.dim!r}: {error}"
+            ) from error
+    return Split(found, left_out)
+
+
+def _windows(
+    dataset: Either,
+    along: Along,
+    parts: Sequence[Sequence[Interval]],
+    which: str = "",
+) -> list[Windows]:
+    """The windows of each part; ValueError if there are none of one."""
+    axis = along.axis
+    found = [dataset.plan.windows.within(axis.dim, part) for part in parts]
+    for number, (windows, part) in enumerate(zip(found, parts, strict=True)):
+        if len(windows):
+            continue
+        what = "nothing is left of it"
+        if part:
+            first, last = part[0][0], part[-1][1] - 1
+            what = f"its steps, {first} to {last}"
+            if along.index is not None:
+                what += f" ({printable(along.index[first])} to {printable(along.index[last])})"
+            what += f", have no room for a window of {axis.size}"
+        raise ValueError(
+            f"{which}part {number} of {len(parts)} along {axis.dim!r} has no sample: {what}. Move "
+            "the boundaries, take fewer parts, a smaller gap or smaller windows"
+        )
+    return found
+
+
+def _integer(value: Any, name: str) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r}") from None

@@ -1,0 +1,153 @@
+"""Proof, without reading data, that an epoch holds every sample once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..common import html
+from ..common.text import number_of
+from ..planning.intervals import Interval, total
+from ..planning.plan import Plan
+from ..samples.arguments import as_ranks_and_workers
+from .iterable import IterableDataset
+
+__all__ = ["Verification", "verify"]
+
+# Up to this many samples, each one is counted; beyond, stretches of the line are.
+COUNTED_SAMPLES = 2**26
+
+
+@dataclass(frozen=True, repr=False)
+class Verification:
+    """What one epoch holds, over all ranks and workers.
+
+    Attributes
+    ----------
+    samples : int
+        Samples of the epoch, or what is left of it if it is resumed: those that ``where`` keeps,
+        and with ``weights`` those that are drawn, each draw counted as one.
+    repeated : int
+        Samples yielded beyond the first time, over all ranks; with ``weights``, draws: that
+        different draws are of the same sample does not count.
+    missing : int
+        Samples that no rank yields: those that ``uneven="drop"`` or ``drop_last`` leave out.
+    batches_per_rank : tuple of int
+        Number of batches of each rank.
+    drawn_from : int or None
+        With ``weights``, the number of samples that are drawn from.
+    """
+
+    samples: int
+    repeated: int
+    missing: int
+    batches_per_rank: tuple[int, ...]
+    drawn_from: int | None = None
+
+    def __str__(self) -> str:
+        ranks = len(self.batches_per_rank)
+        fewest, most = min(self.batches_per_rank), max(self.batches_per_rank)
+        each = number_of(most, "batch", "batches")
+        if fewest != most:
+            each = f"{fewest:,} to {each}"
+        if self.drawn_from is None:
+            what = number_of(self.samples, "sample")
+        else:
+            drawn, samples = number_of(self.samples, "draw"), number_of(self.drawn_from, "sample")
+            what = f"{drawn} of {samples}, counted as draws"
+        return (
+            f"{what}: {self.repeated:,} repeated, {self.missing:,} missing; "
+            f"{each} on {'each of ' if ranks > 1 else ''}{number_of(ranks, 'rank')}"
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        what, _, counts = str(self).partition(": ")
+        missing, _, batches = counts.partition("; ")
+        facts = [("samples", what), ("counts", missing), ("batches", batches)]
+        return html.page("xtorch_data.Verification", str(self), [html.facts(facts)], str(self))
+
+
+def verify(
+    dataset: IterableDataset, world_size: int | None = None, num_workers: int = 0
+) -> Verification:
+    """Plan the next epoch on a topology, and count.
+
+    Every rank's and worker's share is planned as they would plan it. Up to 67 million samples each
+    sample number is counted; beyond that the stretches of the line which they get. Nothing is
+    read, and the dataset's epoch does not change.
+
+    Parameters
+    ----------
+    dataset : IterableDataset
+        The dataset.
+    world_size : int, optional
+        Number of ranks; by default the dataset's own.
+    num_workers : int
+        Worker processes of each rank.
+
+    Returns
+    -------
+    Verification
+        The counts, which are also printed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `dataset` is none that makes batches, or there are no such numbers of ranks and workers.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> t2m = xr.DataArray(np.zeros((50, 3)), dims=("time", "x"), name="t2m")
+    >>> dataset = IterableDataset(t2m, input_dims={"time": 8}, input_overlap={"time": 7})
+    >>> counts = verify(dataset, world_size=4, num_workers=2)
+    129 samples: 0 repeated, 0 missing; 32 to 33 batches on each of 4 ranks
+    """
+    if not isinstance(dataset, IterableDataset):
+        raise TypeError(
+            "dataset must be an xtorch_data.IterableDataset, which decides on an epoch, not "
+            f"{type(dataset).__name__}"
+        )
+    if world_size is None:
+        world_size = dataset.world_size
+    found = counted(dataset, world_size, num_workers)
+    print(found)
+    return found
+
+
+def counted(dataset: IterableDataset, world_size: int, num_workers: int) -> Verification:
+    """The counts of `verify`."""
+    world_size, num_workers = as_ranks_and_workers(world_size, num_workers)
+    plan, epoch = dataset.plan, dataset.epoch
+    samples = total(plan.left(epoch))
+    shares = plan.shares(epoch, world_size, num_workers)
+    intervals = [interval for rank in shares for worker in rank for interval in worker]
+    each = plan.weights is None and len(plan.windows) <= COUNTED_SAMPLES
+    covered = _counted(plan, epoch, intervals) if each else _union(intervals)
+    return Verification(
+        samples=samples,
+        repeated=total(intervals) - covered,
+        missing=samples - covered,
+        batches_per_rank=plan.batches_per_rank(shares),
+        drawn_from=None if plan.weights is None else plan.samples,
+    )
+
+
+def _counted(plan: Plan, epoch: int, intervals: list[Interval]) -> int:
+    """Different samples in some stretches of the line, each sample looked up."""
+    seen = np.zeros(len(plan.windows), dtype=bool)
+    for stage in plan.stages(epoch, intervals):
+        seen[stage.numbers(plan.windows)] = True
+    return int(seen.sum())
+
+
+def _union(intervals: list[Interval]) -> int:
+    """Positions covered by some intervals."""
+    covered, upto = 0, 0
+    for start, stop in sorted(intervals):
+        covered += max(0, stop - max(start, upto))
+        upto = max(upto, stop)
+    return covered

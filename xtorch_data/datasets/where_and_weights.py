@@ -1,0 +1,221 @@
+"""Which samples are wanted and how much they weigh, as a user says it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xarray as xr
+
+from ..common.progress import bar
+from ..common.redact import printable
+from ..planning.selection import Table
+from ..planning.windows import Axis, IntArray, Windows
+from ..samples.labels import LabelledWindows
+from ..samples.transforms import Transform
+
+__all__ = ["as_where", "as_weights", "evaluated", "labeled"]
+
+logger = logging.getLogger(__name__)
+
+
+def as_where(where: Any, windows: Windows, labels: LabelledWindows) -> Table | None:
+    """A table of booleans from what a user gives: which samples are wanted.
+
+    Raises
+    ------
+    TypeError
+        If the values are not booleans.
+    ValueError
+        If their dims, sizes or labels are not those of the samples.
+    """
+    if where is None:
+        return None
+    table = _as_table(where, "where", windows, labels)
+    if table.values.dtype != bool:
+        raise TypeError(
+            f"where has dtype {table.values.dtype}; it says True for each sample that is wanted, "
+            "else False"
+        )
+    return table
+
+
+def as_weights(weights: Any, windows: Windows, labels: LabelledWindows) -> Table | None:
+    """A table of floats from what a user gives: how much samples weigh.
+
+    Raises
+    ------
+    TypeError
+        If the values are no numbers.
+    ValueError
+        If their dims, sizes or labels are not those of the samples, one is negative or not finite,
+        or all are 0.
+    """
+    if weights is None:
+        return None
+    table = _as_table(weights, "weights", windows, labels)
+    if table.values.dtype.kind not in "biuf":
+        raise TypeError(f"weights are numbers, not of dtype {table.values.dtype}")
+    values = table.values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("weights must be finite; some are NaN or infinite")
+    if (values < 0).any():
+        raise ValueError(f"weights must not be negative; the least is {values.min()}")
+    if not values.any():
+        raise ValueError("the weights of all samples are 0: there is none to draw")
+    return Table(table.axes, values / values.max())
+
+
+def _as_table(given: Any, argument: str, windows: Windows, labels: LabelledWindows) -> Table:
+    if isinstance(given, xr.Dataset):
+        raise TypeError(f"{argument} must be a DataArray, not a Dataset: select a variable of it")
+    if not isinstance(given, xr.DataArray):
+        return _per_sample(np.asarray(given), argument, windows)
+    if given.dims == ("sample",) and all(axis.dim != "sample" for axis in windows.axes):
+        return _per_sample(given.values, argument, windows)
+    places = {axis.dim: place for place, axis in enumerate(windows.axes)}
+    for dim in given.dims:
+        if dim not in places:
+            raise ValueError(
+                f"{argument} has dim {dim!r}, which the samples do not have; theirs are "
+                f"{list(places)}"
+            )
+    dims = sorted(given.dims, key=places.__getitem__)
+    values = given.transpose(*dims).values
+    for number, dim in enumerate(dims):
+        axis = windows.axes[places[dim]]
+        rows = _rows(given, argument, axis, labels)
+        if rows is not None:
+            values = values.take(rows, axis=number)
+    return Table(tuple(places[dim] for dim in dims), values)
+
+
+def _per_sample(values: npt.NDArray[Any], argument: str, windows: Windows) -> Table:
+    if values.shape != (len(windows),):
+        raise ValueError(
+            f"{argument} has shape {values.shape}; it needs a value for each of the "
+            f"{len(windows)} samples, or is a DataArray along dims of the samples: "
+            f"{dict(_sizes(windows))}"
+        )
+    return Table(tuple(range(len(windows.axes))), values.reshape(windows.shape))
+
+
+def _sizes(windows: Windows) -> Iterable[tuple[Hashable, int]]:
+    return ((axis.dim, len(axis)) for axis in windows.axes)
+
+
+def _rows(
+    given: xr.DataArray, argument: str, axis: Axis, labels: LabelledWindows
+) -> IntArray | None:
+    """Which of the values along a dim belong to its windows; None if it is each in turn.
+
+    There is a value for each window, or, for weights, for each step of the data: then that of a
+    window's first step counts.
+    """
+    dim, size = axis.dim, given.sizes[axis.dim]
+    starts = axis.start(np.arange(len(axis)))
+    steps = argument == "weights" and size == axis.length
+    if size != len(axis) and not steps:
+        more = (
+            ", or for each step of the data"
+            if argument == "weights"
+            else ". From a mask of steps, one for windows that lie wholly in it is "
+            f"mask.rolling({{{dim!r}: {axis.size}}}).min().astype(bool)"
+            f".isel({{{dim!r}: slice({axis.size - 1}, None, {axis.stride})}})"
+        )
+        raise ValueError(
+            f"{argument} has {size} values along {dim!r}; it needs one for each of the "
+            f"{len(axis)} windows{more}"
+        )
+    rows = starts if size != len(axis) else None
+    ours = labels.index(dim)
+    if ours is not None and dim in given.indexes:
+        theirs = given.indexes[dim]
+        fitting = [ours] if rows is not None else [ours[starts], ours[starts + axis.size - 1]]
+        if not any(theirs.equals(labels) for labels in fitting):
+            raise ValueError(
+                f"{argument} is labeled along {dim!r} from {printable(theirs[0])} to "
+                f"{printable(theirs[-1])}, but the first steps of the windows from "
+                f"{printable(fitting[0][0])} to {printable(fitting[0][-1])}; it must have the "
+                "labels of their first or last steps, or none"
+            )
+    return rows
+
+
+def labeled(table: Table, windows: Windows, labels: LabelledWindows) -> xr.DataArray:
+    """A table as a DataArray, labeled with the first step of each window."""
+    axes = [windows.axes[place] for place in table.axes]
+    coords = {}
+    for axis in axes:
+        index = labels.index(axis.dim)
+        if index is not None:
+            coords[axis.dim] = index[axis.start(np.arange(len(axis)))]
+    return xr.DataArray(table.values, coords, [axis.dim for axis in axes])
+
+
+@dataclass
+class _Flag:
+    """The answer of a user's function for a window, as the tensor of a part."""
+
+    where: Callable[[xr.Dataset], Any]
+
+    _untried = True  # the function is asked about each window once
+
+    def __call__(self, window: xr.Dataset) -> xr.DataArray:
+        answer = self.where(window)
+        if isinstance(answer, xr.Dataset) or np.ndim(answer) or np.asarray(answer).dtype != bool:
+            raise TypeError(
+                f"where returns True or False for a window, not {type(answer).__name__} "
+                f"{answer!r:.200}"
+            )
+        return xr.DataArray(bool(answer))
+
+
+class _Batch(Protocol):
+    index: torch.Tensor
+
+    def __getitem__(self, part: str) -> torch.Tensor: ...
+
+
+def evaluated(
+    where: Callable[[xr.Dataset], Any],
+    windows: Windows,
+    batches: Callable[[Mapping[str, Any]], Iterable[_Batch]],
+) -> npt.NDArray[np.bool_]:
+    """Ask a function about every window, in one pass over the data.
+
+    Parameters
+    ----------
+    where : callable
+        ``Dataset → bool``.
+    windows : Windows
+        The sample space.
+    batches : callable
+        Makes batches of all samples in order, with a ``transform`` and more arguments.
+
+    Returns
+    -------
+    ndarray of bool
+        For each sample, whether it is wanted.
+    """
+    function = Transform.of(where, "where")
+    if function is not None and function.takes_rng:
+        raise TypeError("where cannot take random numbers: it is asked once, for all epochs")
+    # What cannot be read, and is skipped, has no answer: it is wanted, and skipped whenever it is
+    # read, on every rank.
+    kept = np.ones(len(windows), dtype=bool)
+    asked = Transform(_Flag(where), "where", takes_rng=False)
+    size = max(1, min(256, math.isqrt(len(windows))))
+    with bar(len(windows), "sample", "where") as done:
+        for batch in batches({"transform": asked, "batch_size": size}):
+            # Broadcast over dims that no variable has.
+            kept[batch.index.numpy()] = batch["x"].numpy().reshape(len(batch.index), -1)[:, 0]
+            done(len(batch.index))
+    logger.info("where leaves out %d of %d samples", len(kept) - kept.sum(), len(kept))
+    return kept

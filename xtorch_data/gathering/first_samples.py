@@ -1,0 +1,117 @@
+"""What the user's functions get, of the first samples and made-up values: for trials."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ..common.buffers import Buffers
+from ..planning.line import Piece
+from ..samples.definition import Samples
+from ..samples.labels import Labels
+from ..samples.made_up import Budget, numbered, on_trial, unnoticed
+from ..samples.transforms import Transform
+from ..samples.trials import require_places_kept
+from .assembly import Assembly
+from .stage import Loaded
+from .views import PieceInMemory, window_views
+
+__all__ = ["require_functions_keep_places"]
+
+# Samples that take more bytes are not made up: their labels are looked at as they come.
+MOST_BYTES = 2**27
+# Seconds: a function that takes longer is called no more.
+SLOW_CALL = 1.0
+
+
+def require_functions_keep_places(samples: Samples) -> None:
+    """Try the functions for samples and batches, and raise if one moves values.
+
+    Parameters
+    ----------
+    samples : Samples
+        The samples. Nothing of their data is read but coordinates that functions use.
+
+    Raises
+    ------
+    ValueError
+        If values move along a dim.
+    """
+    for function, given in _given_to_functions(samples):
+        require_places_kept(function, given)
+
+
+def _given_to_functions(samples: Samples) -> list[tuple[Transform, Any]]:
+    """The functions for samples and batches, each with something that it may get.
+
+    A batch has two samples, where there are as many. Functions that do not work on made-up values
+    are left out, with those that come after them, and slow ones.
+    """
+    recipe, windows = samples.recipe, samples.recipe.windows
+    given = [*recipe.transforms.values(), recipe.batch_transform]
+    if (
+        not any(each is not None and each.is_tried for each in given)
+        or not len(windows)
+        or samples.nbytes > MOST_BYTES
+    ):
+        return []
+    found: dict[str, tuple[Transform, Any]] = {}
+
+    def noting(function: Transform | None) -> Transform | None:
+        if function is None:
+            return None
+
+        def noted(given: Any) -> Any:
+            found.setdefault(function.argument, (function, given.copy(deep=False)))
+            budget = Budget(SLOW_CALL)
+            result = on_trial(function, given)
+            if budget.spent:
+                del found[function.argument]
+            return result
+
+        return Transform(noted, function.argument, takes_rng=False)
+
+    # Labels that are not in memory are made up as well.
+    labels = recipe.labels
+    lazy = [
+        name
+        for name, each in labels.coords.variables.items()
+        if not (each._in_memory or name in labels.coords.xindexes)
+    ]
+    made_up = numbered(labels.coords.reset_coords(lazy)[lazy], {})
+    coords = labels.coords.assign_coords(
+        {name: labels.coords.variables[name].copy(data=made_up[name]) for name in lazy}
+    )
+    transforms = {name: noting(each) for name, each in recipe.transforms.items()}
+    recipe = replace(
+        recipe,
+        transforms={name: each for name, each in transforms.items() if each is not None},
+        batch_transform=noting(recipe.batch_transform),
+        labels=Labels(windows, coords, labels.attrs, labels.items),
+    )
+    box = [(0, 1)] * len(windows.axes)
+    for place, axis in enumerate(windows.axes):
+        if len(axis) > 1 and recipe.batch_transform is not None:
+            box[place] = (0, 2)
+            break
+    region = tuple(axis.span(*each) for axis, each in zip(windows.axes, box, strict=True))
+    cut = {axis.dim: slice(*each) for axis, each in zip(windows.axes, region, strict=True)}
+    data = samples.data.isel(cut, missing_dims="ignore")
+    try:
+        with unnoticed():
+            block = data.copy(deep=False, data=numbered(data, samples.constants))
+            if samples.preprocess is not None:
+                block = on_trial(samples.preprocess, block)
+            parts = [part for part in recipe.parts if part.name not in recipe.transforms]
+            views = window_views(windows, recipe.sample_dims, parts, block.variables)
+            names = {name for part in recipe.parts for name in part.variables}
+            labeled = block[[name for name in block.data_vars if name in names]]
+            piece = Piece(tuple(box), region)
+            loaded = Loaded(windows, [PieceInMemory(piece, views, labeled)], range(piece.samples))
+            assembly = Assembly(recipe, Buffers(0), piece.samples, epoch=0)
+            assembly.add(0, loaded, loaded.locate(0, piece.samples))
+            assembly.finish(single=False)
+    except Exception:
+        # It shows when samples are made; or values are such that they are not made up.
+        return list(found.values())
+    return list(found.values())

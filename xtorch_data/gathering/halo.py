@@ -1,0 +1,262 @@
+"""From a region in memory to pieces from which samples can be cut."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from ..common.buffers import Buffers
+from ..planning.line import Load, Piece
+from ..planning.windows import Windows
+from ..samples.select import Part
+from .views import (
+    PieceInMemory,
+    SplitView,
+    View,
+    is_small,
+    labelled_generator,
+    window_views,
+)
+
+__all__ = ["Preparer", "Tail", "joins"]
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Data between two positions on the axis along which loads follow each other."""
+
+    data: xr.Dataset
+    start: int
+    stop: int
+
+    def cut(self, dim: Hashable, start: int, stop: int) -> Segment:
+        """What of it lies between two positions; without a copy."""
+        start, stop = max(start, self.start), min(stop, self.stop)
+        along = {dim: slice(start - self.start, stop - self.start)}
+        return Segment(self.data.isel(along, missing_dims="ignore"), start, stop)
+
+
+# Steps at the end of a load that the next one needs too.
+Tail = tuple[Segment, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Preparer:
+    """Makes the windows of a region ready to be gathered.
+
+    Attributes
+    ----------
+    windows : Windows
+        The sample space.
+    sample_dims : tuple of Hashable
+        Windowed dims in the order of the tensors.
+    parts : tuple of Part
+        What a sample consists of.
+    transformed : frozenset of str
+        Parts that are cut as labeled samples.
+    buffers : Buffers
+        Where memory for joined steps comes from.
+    lasting : bool
+        Whether pieces are kept for later epochs. Then they hold no memory of the load before.
+    sent : bool
+        Whether their memory is sent elsewhere, so that it holds nothing but them.
+    """
+
+    windows: Windows
+    sample_dims: tuple[Hashable, ...]
+    parts: tuple[Part, ...]
+    transformed: frozenset[str]
+    buffers: Buffers
+    lasting: bool
+    sent: bool = False
+
+    def joins(self, load: Load) -> bool:
+        """Whether steps of a load are copied next to those that the load before has handed on."""
+        return joins(self.parts, self.transformed, self.windows, load, self.lasting)
+
+    def _splits(self, part: Part, dim: Hashable) -> bool:
+        return not self.lasting and part.name not in self.transformed and can_split(part, dim)
+
+    def pieces(self, load: Load, block: xr.Dataset, tail: Tail) -> tuple[list[PieceInMemory], Tail]:
+        """The pieces of a load, and the steps that the next load needs.
+
+        Parameters
+        ----------
+        load : Load
+            The load.
+        block : xarray.Dataset
+            Its region, read and preprocessed.
+        tail : tuple of Segment
+            What the load before has handed on, if this one carries it.
+        """
+        if self.sent:
+            block = _dense(block, self.buffers)
+        if not self.windows.axes:
+            return [self._piece(piece, (Segment(block, 0, 1),), None) for piece in load.pieces], ()
+        dim = self.windows.axes[load.axis].dim
+        segments = (*tail, Segment(block, *load.region[load.axis]))
+        pieces = []
+        for piece in load.pieces:
+            # A piece reaches over the whole region along the other axes, or is cut there.
+            indexers = {
+                axis.dim: slice(start - origin, stop - origin)
+                for axis, (start, stop), (origin, _) in zip(
+                    self.windows.axes, piece.region, load.region, strict=True
+                )
+                if axis.dim != dim
+            }
+            found = [
+                Segment(each.data.isel(indexers, missing_dims="ignore"), each.start, each.stop)
+                for each in _between(segments, dim, *piece.region[load.axis])
+            ]
+            pieces.append(self._piece(piece, tuple(found), dim))
+        if load.keep is None:
+            return pieces, ()
+        return pieces, _between(segments, dim, load.keep, load.region[load.axis][1])
+
+    def _piece(
+        self, piece: Piece, segments: tuple[Segment, ...], dim: Hashable | None
+    ) -> PieceInMemory:
+        split = [part for part in self.parts if len(segments) > 1 and self._splits(part, dim)]
+        whole = [
+            part for part in self.parts if part not in split and part.name not in self.transformed
+        ]
+        needed = {name for part in self.parts if part not in split for name in part.variables}
+        views: dict[str, Sequence[View]] = {}
+        if split:
+            views.update(self._split_views(split, segments, dim))
+        if not needed:
+            return PieceInMemory(piece, views)
+        data = _joined(segments, dim, needed, self.buffers)
+        made = window_views(
+            self.windows, self.sample_dims, whole, data.variables, buffers=self.buffers
+        )
+        views.update(made)
+        if not self.transformed:
+            return PieceInMemory(piece, views)
+        names = {
+            name for part in self.parts if part.name in self.transformed for name in part.variables
+        }
+        labelled = data[[name for name in data.data_vars if name in names]]
+        # Windows may reach less far than what was read.
+        exact = {
+            axis.dim: slice(axis.span(*box)[0] - start, axis.span(*box)[1] - start)
+            for axis, box, (start, _) in zip(
+                self.windows.axes, piece.box, piece.region, strict=True
+            )
+        }
+        labelled = labelled.isel(exact, missing_dims="ignore")
+        return PieceInMemory(
+            piece, views, labelled, labelled_generator(self.windows, piece, labelled)
+        )
+
+    def _split_views(
+        self, parts: Sequence[Part], segments: tuple[Segment, ...], dim: Hashable
+    ) -> dict[str, Sequence[View]]:
+        axis = next(place for place, axis in enumerate(self.windows.axes) if axis.dim == dim)
+        size = self.windows.axes[axis].size
+        begins = [each.start - segments[0].start for each in segments]
+        found = [
+            window_views(
+                self.windows, self.sample_dims, parts, each.data.variables, dim, self.buffers
+            )
+            for each in segments
+        ]
+        views: dict[str, Sequence[View]] = {}
+        for part in parts:
+            inside = range(size)[part.indexers.get(dim, slice(None))]
+            assert isinstance(inside, range), part
+            along = part.dims.index(dim)
+            of_part: list[View] = []
+            for place, name in enumerate(part.variables):
+                arrays = [each[part.name][place] for each in found]
+                if dim in segments[-1].data.variables[name].dims:
+                    of_part.append(SplitView(axis, along, inside.start, begins, arrays))
+                else:
+                    of_part.append(arrays[-1])
+            views[part.name] = of_part
+        return views
+
+
+def joins(
+    parts: Sequence[Part],
+    transformed: Container[str],
+    windows: Windows,
+    load: Load,
+    lasting: bool,
+) -> bool:
+    """Whether a preparer copies steps of a load next to those that were handed on."""
+    if load.carried is None:
+        return False
+    dim = windows.axes[load.axis].dim
+    return lasting or not all(
+        part.name not in transformed and can_split(part, dim) for part in parts
+    )
+
+
+def can_split(part: Part, dim: Hashable) -> bool:
+    """Whether windows that lie in several segments are gathered from each, without joining them.
+
+    So are windows that are copied one by one, and of which the part takes neighboring steps.
+    """
+    indexer = part.indexers.get(dim, slice(None))
+    neighbors = isinstance(indexer, slice) and indexer.step in (None, 1)
+    return not is_small(part.shape, part.dtype) and neighbors and dim not in part.lacking
+
+
+def _dense(block: xr.Dataset, buffers: Buffers) -> xr.Dataset:
+    """A block without the values of others between its own, as where data in memory is cut."""
+    copies = {}
+    for name, variable in block.data_vars.items():
+        array = variable.to_numpy()
+        begin, stop = np.lib.array_utils.byte_bounds(array)
+        if array.size and stop - begin > array.nbytes:
+            out = buffers.take(array.shape, array.dtype)
+            out[...] = array
+            copies[name] = variable.variable.copy(data=out)
+    return block.assign(copies)
+
+
+def _between(segments: Sequence[Segment], dim: Hashable, start: int, stop: int) -> Tail:
+    """What of neighboring segments lies between two positions."""
+    return tuple(
+        each.cut(dim, start, stop) for each in segments if each.start < stop and start < each.stop
+    )
+
+
+def _joined(
+    segments: Sequence[Segment], dim: Hashable | None, names: Container[Hashable], buffers: Buffers
+) -> xr.Dataset:
+    """Neighboring segments as one; variables without the dim are those of the last one."""
+    chosen = [
+        each.data.drop_vars([name for name in each.data.data_vars if name not in names])
+        for each in segments
+    ]
+    last = chosen[-1]
+    if len(chosen) == 1 or not any(dim in variable.dims for variable in last.variables.values()):
+        return last
+    if last.coords:
+        return xr.concat(
+            chosen,
+            dim=dim,
+            data_vars="minimal",
+            coords="minimal",
+            compat="override",
+            join="override",
+            combine_attrs="override",
+        )
+    joined = {}
+    for name, variable in last.data_vars.items():
+        if dim not in variable.dims:
+            joined[name] = variable.variable
+            continue
+        arrays = [each.variables[name].to_numpy() for each in chosen]
+        axis = variable.dims.index(dim)
+        shape = list(arrays[-1].shape)
+        shape[axis] = sum(array.shape[axis] for array in arrays)
+        out = buffers.take(shape, np.result_type(*arrays))
+        joined[name] = xr.Variable(variable.dims, np.concatenate(arrays, axis=axis, out=out))
+    return xr.Dataset(joined)

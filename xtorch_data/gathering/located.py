@@ -1,0 +1,98 @@
+"""Samples of a stage, and where in memory their windows lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..planning.windows import IntArray
+
+__all__ = ["Located", "Offsets", "of_piece"]
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """Samples of a stage, and where they lie.
+
+    Attributes
+    ----------
+    numbers : ndarray of int64
+        Their numbers in the sample space.
+    pieces : ndarray of int64
+        The piece that holds each.
+    local : ndarray of int64
+        Their numbers inside it.
+    places : tuple of ndarray of int64
+        Per axis, where they begin in the arrays of the piece.
+    missing : ndarray of bool, optional
+        Which of them touch what could not be read, if there is any such thing.
+    """
+
+    numbers: IntArray
+    pieces: IntArray
+    local: IntArray
+    places: tuple[IntArray, ...]
+    missing: npt.NDArray[np.bool_] | None = None
+    _of: tuple[Located, slice | IntArray] | None = None
+    _offsets: dict[Hashable, IntArray] = field(default_factory=dict)
+
+    def part(self, start: int, stop: int) -> Located:
+        """The samples from one place to another."""
+        return self._rows(slice(start, stop))
+
+    def there(self) -> Located:
+        """The samples that could be read."""
+        return self if self.missing is None else self._rows(np.flatnonzero(~self.missing))
+
+    def not_there(self) -> list[int]:
+        """Numbers of the others."""
+        return [] if self.missing is None else self.numbers[self.missing].tolist()
+
+    def _rows(self, rows: slice | IntArray) -> Located:
+        places = tuple(at[rows] for at in self.places)
+        missing = None if self.missing is None else self.missing[rows]
+        return Located(
+            self.numbers[rows], self.pieces[rows], self.local[rows], places, missing, (self, rows)
+        )
+
+    def offsets(self, key: Hashable, compute: Callable[[Located], IntArray]) -> IntArray:
+        """What is worked out once for all samples of which these are a part."""
+        if self._of is not None:
+            whole, rows = self._of
+            return whole.offsets(key, compute)[rows]
+        if key not in self._offsets:
+            self._offsets[key] = compute(self)
+        return self._offsets[key]
+
+
+@dataclass(frozen=True, eq=False)
+class Offsets:
+    """Where in a stretch of memory windows begin, counted in values.
+
+    Attributes
+    ----------
+    begins : ndarray of int64
+        Where the first window of each piece does, shape ``(piece,)``.
+    steps : ndarray of int64
+        How far it is to the next one along every axis, shape ``(piece, axis)``.
+    """
+
+    begins: IntArray
+    steps: IntArray
+
+    def of(self, located: Located) -> IntArray:
+        """Those of some samples."""
+        found = np.zeros(len(located.numbers), dtype=np.int64)
+        found += of_piece(self.begins, located.pieces)
+        for axis, at in enumerate(located.places):
+            found += at * of_piece(self.steps[:, axis], located.pieces)
+        return found
+
+
+def of_piece(table: IntArray, pieces: IntArray) -> Any:
+    """What a table says of the piece of each sample."""
+    return table[0] if len(table) == 1 else table[pieces]

@@ -1,0 +1,312 @@
+"""From a block in memory to the samples of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+import xbatcher
+
+from ..common.buffers import Buffers
+from ..planning.line import Piece
+from ..planning.windows import Axis, Windows
+from ..samples.select import Part, common_dtype
+
+__all__ = [
+    "Array",
+    "PieceInMemory",
+    "SplitView",
+    "View",
+    "is_small",
+    "labelled_sample",
+    "to_array",
+    "window_views",
+]
+
+Array = npt.NDArray[Any]
+
+# Windows of fewer bytes are gathered by one call, larger ones by a copy each.
+SMALL_WINDOW_BYTES = 4096
+# xbatcher lists the windows of what it is given; beyond this many they are cut by isel.
+MAX_LISTED_WINDOWS = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class SplitView:
+    """Windows that lie in several arrays, which follow each other along an axis.
+
+    Attributes
+    ----------
+    axis : int
+        The axis, among those of the windows.
+    along : int
+        Its place among the dims of the part.
+    offset : int
+        Where along it the part begins inside the window.
+    begins : sequence of int
+        Where each array begins along it.
+    views : sequence of ndarray
+        Each array, of shape ``(*position of the window along every axis, *part.dims)``, with one
+        position and all its steps along the axis.
+    """
+
+    axis: int
+    along: int
+    offset: int
+    begins: Sequence[int]
+    views: Sequence[Array]
+
+    def copy_window(self, out: Array, place: Sequence[int]) -> None:
+        """Copy the window at a place into ``out (*dims)``."""
+        first = place[self.axis] + self.offset
+        stop = first + out.shape[self.along]
+        before = (slice(None),) * self.along
+        where = (*place[: self.axis], 0, *place[self.axis + 1 :])
+        for begin, view in zip(self.begins, self.views, strict=True):
+            found = view[where]
+            start, end = max(first, begin), min(stop, begin + found.shape[self.along])
+            if start < end:
+                inside = found[(*before, slice(start - begin, end - begin))]
+                np.copyto(out[(*before, slice(start - first, end - first))], inside)
+
+
+# Every window of a piece.
+View = Array | SplitView
+
+
+@dataclass(eq=False)
+class PieceInMemory:
+    """A piece of the sample space with its data.
+
+    Attributes
+    ----------
+    piece : Piece
+        Which samples.
+    views : mapping of str to sequence of ndarray or SplitView
+        For each part without a transform, per variable an array of shape ``(*position of the
+        window along every axis, *part.dims)``: every window of the piece, without a copy. Where
+        windows lie in more than one array, a `SplitView`.
+    data : xarray.Dataset, optional
+        The labeled block, if a transform wants it.
+    generator : xbatcher.BatchGenerator, optional
+        Cuts the labeled windows, where they are just xbatcher's.
+    """
+
+    piece: Piece
+    views: Mapping[str, Sequence[View]]
+    data: xr.Dataset | None = None
+    generator: xbatcher.BatchGenerator | None = None
+
+
+def window_views(
+    windows: Windows,
+    sample_dims: Sequence[Hashable],
+    parts: Sequence[Part],
+    variables: Mapping[Any, xr.Variable],
+    whole: Hashable = None,
+    buffers: Buffers | None = None,
+) -> dict[str, list[Array]]:
+    """Every window of a block, as views, by part and variable.
+
+    Parameters
+    ----------
+    windows : Windows
+        The sample space.
+    sample_dims : sequence of Hashable
+        Windowed dims in the order of the tensors.
+    parts : sequence of Part
+        Parts to gather, each with the dtype that its values become.
+    variables : mapping of Hashable to xarray.Variable
+        The block, in memory.
+    whole : Hashable, optional
+        A dim of which all steps are in the view, instead of every window.
+    buffers : Buffers, optional
+        Where memory comes from for values that are cast, or lie in another order than samples.
+        Without, they stay as they are and lie, to be cast as they are copied: where few of the
+        windows will be.
+    """
+    cast: dict[tuple[Hashable, np.dtype[Any]], Array] = {}
+    views: dict[str, list[Array]] = {}
+    for part in parts:
+        for name in part.variables:
+            if (name, part.dtype) not in cast:
+                array = variables[name].to_numpy()
+                if buffers is not None:
+                    array = _in_order_of_axes(windows, variables[name].dims, array, part, buffers)
+                cast[name, part.dtype] = array
+        views[part.name] = [
+            _window_view(
+                windows, sample_dims, part, cast[name, part.dtype], variables[name].dims, whole
+            )
+            for name in part.variables
+        ]
+    return views
+
+
+def _in_order_of_axes(
+    windows: Windows, dims: Sequence[Hashable], array: Array, part: Part, buffers: Buffers
+) -> Array:
+    """The values as a part has them, so in memory that windows are as contiguous as can be.
+
+    And so that torch can take them: it knows no steps backwards, nor any of part of a value.
+    """
+    order = [dims.index(axis.dim) for axis in windows.axes if axis.dim in dims]
+    steps = [array.strides[place] for place in order if array.shape[place] > 1]
+    whole = array.flags.aligned and all(0 <= step and step % array.itemsize == 0 for step in steps)
+    if whole and steps == sorted(steps, reverse=True) and array.dtype == part.dtype:
+        return array
+    out = buffers.take([array.shape[place] for place in order], part.dtype)
+    out[...] = array.transpose(order)
+    return out.transpose(np.argsort(order))
+
+
+def _window_view(
+    windows: Windows,
+    sample_dims: Sequence[Hashable],
+    part: Part,
+    array: Array,
+    dims: Sequence[Hashable],
+    whole: Hashable,
+) -> Array:
+    assert set(dims) <= {axis.dim for axis in windows.axes}, dims
+    strides = dict(zip(dims, array.strides, strict=True))
+    sizes = dict(zip(dims, array.shape, strict=True))
+    lengths = {axis.dim: axis.size for axis in windows.axes}
+    indexers = dict(part.indexers)
+    if whole in sizes:
+        lengths[whole] = sizes[whole]
+        indexers.pop(whole, None)
+    # A dim that the variable lacks has a stride of 0: its values are broadcast.
+    shape = [sizes.get(axis.dim, axis.length) - lengths[axis.dim] + 1 for axis in windows.axes]
+    steps = [strides.get(axis.dim, 0) for axis in windows.axes]
+    shape += [lengths[dim] for dim in sample_dims]
+    steps += [strides.get(dim, 0) for dim in sample_dims]
+    view = np.lib.stride_tricks.as_strided(array, shape, steps, writeable=False)
+    return view[(..., *(indexers.get(dim, slice(None)) for dim in sample_dims))]
+
+
+def labelled_generator(
+    windows: Windows, piece: Piece, data: xr.Dataset
+) -> xbatcher.BatchGenerator | None:
+    """An xbatcher generator over a labeled piece, where its windows are those of the piece."""
+    regular = all(
+        axis.windowed
+        and isinstance(axis.starts, range)
+        and isinstance(axis.dim, str)
+        and axis.dim in data.dims
+        for axis in windows.axes
+    )
+    if not regular or not windows.axes or piece.samples > MAX_LISTED_WINDOWS:
+        return None
+    return xbatcher.BatchGenerator(
+        data,
+        input_dims={axis.dim: axis.size for axis in windows.axes},
+        input_overlap={axis.dim: axis.size - _stride(axis) for axis in windows.axes},
+        preload_batch=False,
+    )
+
+
+def _stride(axis: Axis) -> int:
+    assert isinstance(axis.starts, range)
+    return axis.starts.step
+
+
+def is_small(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
+    """Whether windows are gathered by one indexing call, not by a copy each."""
+    return math.prod(shape) * dtype.itemsize < SMALL_WINDOW_BYTES
+
+
+def labelled_sample(
+    windows: Windows, memory: PieceInMemory, local: int, place: Sequence[int]
+) -> xr.Dataset:
+    """One sample of a piece, with its coordinates."""
+    if memory.generator is not None:
+        cut: xr.Dataset = memory.generator[local]
+    else:
+        assert memory.data is not None
+        indexers = {
+            axis.dim: slice(start, start + axis.size) if axis.windowed else start
+            for axis, start in zip(windows.axes, place, strict=True)
+        }
+        cut = memory.data.isel(indexers, missing_dims="ignore")
+    return cut
+
+
+def to_array(
+    result: Any,
+    part: Part,
+    lead: tuple[Hashable, ...],
+    sample_dims: Sequence[Hashable],
+    floating: np.dtype[Any],
+) -> tuple[Array, tuple[Hashable, ...], tuple[Hashable, ...], bool]:
+    """What a transform returned, as an array.
+
+    Parameters
+    ----------
+    result : xarray.Dataset or xarray.DataArray
+        A Dataset is stacked on a ``variable`` axis, in its order.
+    part : Part
+        The part it belongs to; dims that its variables lacked from the start are broadcast over.
+    lead : tuple of Hashable
+        Dims that come first: none, or ``sample``.
+    sample_dims : sequence of Hashable
+        Windowed dims in the order of the tensors. If the result has other dims, its own order
+        stays.
+    floating : numpy.dtype
+        What floating data becomes.
+
+    Returns
+    -------
+    array : ndarray
+        Shape ``(*lead, [variable,] *dims)``.
+    variables, dims : tuple of Hashable
+        What its axes are.
+    stacked : bool
+        Whether there is a ``variable`` axis.
+    """
+    if isinstance(result, xr.DataArray):
+        if part.stacked and "variable" in result.dims and "variable" not in sample_dims:
+            names = tuple(result["variable"].values.tolist())
+            found = [result.isel(variable=place).variable for place in range(len(names))]
+            stacked = True
+        else:
+            names = (part.variables[0] if result.name is None else result.name,)
+            found, stacked = [result.variable], False
+    elif isinstance(result, xr.Dataset):
+        names = tuple(result.data_vars)
+        found, stacked = [result.variables[name] for name in names], True
+        if not names:
+            raise ValueError("the transform left no variable")
+    else:
+        raise TypeError(
+            f"a transform returns an xarray DataArray or Dataset, not {type(result).__name__}"
+        )
+    own = dict(zip(part.dims, part.shape, strict=True))
+    lengths = {dim: own[dim] for dim in part.lacking}
+    for variable in found:
+        if variable.dtype.kind not in "fiubc":
+            raise TypeError(f"the transform made values of dtype {variable.dtype}, not numbers")
+        lengths.update(variable.sizes)
+    for dim in lead:
+        if dim not in lengths:
+            raise ValueError(f"the transform dropped the dim {dim!r}")
+    dims = [dim for dim in lengths if dim not in lead]
+    if set(dims) <= set(sample_dims):
+        dims = [dim for dim in sample_dims if dim in lengths]
+    elif not part.lacking:
+        dims = [dim for dim in found[0].dims if dim not in lead]
+        dims += [dim for dim in lengths if dim not in lead and dim not in dims]
+    order = (*lead, *dims)
+    dtype = common_dtype([variable.dtype for variable in found], floating)
+    shape = {dim: lengths[dim] for dim in order}
+    arrays = [
+        variable.set_dims(shape).transpose(*order).to_numpy()  # type: ignore[no-untyped-call]
+        for variable in found
+    ]
+    array = np.stack(arrays, axis=len(lead)) if stacked else arrays[0]
+    return array.astype(dtype, copy=False), names, tuple(dims), stacked

@@ -1,0 +1,412 @@
+"""Samples by number: chunks are read when they are wanted, and kept while memory lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Coroutine, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from ..common.buffers import Buffers
+from ..common.recorder import Recorder
+from ..common.retry import is_transient
+from ..gathering.assembly import Assembly
+from ..gathering.stage import Loaded
+from ..gathering.views import PieceInMemory, window_views
+from ..planning.line import Piece
+from ..planning.windows import IntArray
+from ..reading.dask_graphs import Graphs, threads_for_graphs
+from ..reading.disk_cells import OnDisk
+from ..reading.lazy_arrays import with_recycled_memory
+from ..reading.memory_maps import mapped
+from ..reading.regions import Reader
+from ..reading.variables import ReadError, SourceReader, require_whole
+from ..samples.batch import Batch
+from ..samples.definition import Samples
+from ..sources.file_maps import maps_of
+from ..sources.npy_files import NpyFile, Stamp
+from ..sources.source import layout_of
+from .cells import Group, Place, Region, cells_of
+from .threads import leaving_on_interrupt, note_interrupt
+
+__all__ = ["Fetched", "Fetcher"]
+
+# Chunks of fewer bytes are read several at a time; of more, where a preprocess runs on each.
+CELL_BYTES, PREPROCESSED_BYTES = 2**16, 2**20
+# But so that many cells fit in memory.
+CELLS_IN_MEMORY = 64
+WORK_THREADS = 8
+
+Cell = tuple[int, Place]  # number of a group, and place in its grid
+
+
+class Fetcher:
+    """Reads samples by number; any thread of the process may ask, and several at a time.
+
+    Parameters
+    ----------
+    samples : Samples
+        What samples are made of.
+    memory : int
+        Bytes of decoded chunks that are kept and read.
+    epoch : int
+        What a random preprocess depends on, besides the chunk.
+    retries : int
+        How often a read that fails in passing is tried again.
+    keep : bool
+        Whether chunks are kept for later samples.
+    on_disk : OnDisk, optional
+        Where they are kept beyond that.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        memory: int,
+        epoch: int,
+        retries: int,
+        keep: bool = True,
+        on_disk: OnDisk | None = None,
+    ) -> None:
+        self._samples, self._memory, self._retries = samples, memory, retries
+        self._keep = keep
+        self._loop = asyncio.new_event_loop()
+        self._work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
+        dask = threads_for_graphs()
+        self._graphs = Graphs(dask, self._work)
+        self._loop.set_default_executor(self._work)
+        leaving_on_interrupt(self._work, dask)
+        self._blocks = Buffers(memory, total=memory)
+        # A preprocess works on cells of all variables.
+        data, self._maps = samples.data, dict[NpyFile, Stamp]()
+        if samples.preprocess is None:
+            data, self._maps = mapped(data)
+        self._whole_maps = maps_of(samples.data.variables.values())
+        self._data = with_recycled_memory(data, self._blocks, samples.dtypes)
+        self._disk = on_disk.cells(self._data, self._blocks) if on_disk else {}
+        self.recorder = Recorder(epoch)
+        self._groups = [self._group(names, together=True) for names in self._stored_alike()]
+        self._together = range(len(self._groups))
+        # The same variables, with small chunks read one by one; where it was needed.
+        self._apart: Sequence[int] | None = None
+        # Cells that are held or being read, the one used last at the end.
+        self._held: OrderedDict[Cell, Future[xr.Dataset]] = OrderedDict()
+        self._nbytes = 0
+        self._lock = threading.Lock()
+        weakref.finalize(self, _end, self._loop, dask, os.getpid())
+        threading.Thread(
+            target=_run, args=(self._loop,), name="xtorch_data-fetch", daemon=True
+        ).start()
+
+    @property
+    def _dims(self) -> list[Hashable]:
+        return [axis.dim for axis in self._samples.recipe.windows.axes]
+
+    def _stored_alike(self) -> list[list[Hashable]]:
+        """Variables that must be read, grouped by how they are stored.
+
+        A preprocess takes all variables of a block, so that then there is one group.
+        """
+        if self._samples.preprocess is not None:
+            return [list(self._data.data_vars)]
+        alike: dict[Hashable, list[Hashable]] = {}
+        for name, variable in self._data.variables.items():
+            if not variable._in_memory:
+                chunks = layout_of(variable, name, self._dims).chunks
+                key = tuple((dim, grid.key) for dim, grid in chunks.items())
+                alike.setdefault(key, []).append(name)
+        return list(alike.values())
+
+    def _group(self, names: list[Hashable], together: bool) -> Group:
+        """Some variables, with small chunks read together or one by one."""
+        samples, data, dims = self._samples, self._data, self._dims
+        layouts = [layout_of(data.variables[name], name, dims) for name in names]
+        small = CELL_BYTES if samples.preprocess is None else PREPROCESSED_BYTES
+        small = min(small, self._memory // CELLS_IN_MEMORY) if together else 0
+        # A preprocess may take means and the like along dims that samples have whole.
+        axes = samples.recipe.windows.axes if samples.preprocess is not None else ()
+        grids, nbytes = cells_of(layouts, dims, small, {axis.dim for axis in axes if axis.whole})
+        if samples.preprocess is None:
+            data = xr.Dataset({name: data.variables[name] for name in names})
+        source = SourceReader(
+            dataset=data,
+            origin=samples.origin,
+            windows=samples.recipe.windows,
+            recorder=self.recorder,
+            executor=self._work,
+            graphs=self._graphs,
+            retries=self._retries,
+            timeout=samples.read_timeout,
+        )
+        preprocessor = samples.preprocessor(data, self.recorder.epoch, self.recorder)
+        return Group(Reader(source, preprocessor, self._disk), grids, nbytes)
+
+    def fetch(self, numbers: IntArray, epoch: int, buffers: Buffers) -> Batch:
+        """A batch of samples, in the order that was asked for.
+
+        Every chunk is read once, as far as `memory` holds them.
+
+        Parameters
+        ----------
+        numbers : ndarray of int64
+            Sample numbers, shape ``(sample,)``.
+        epoch : int
+            What random transforms depend on, besides the sample.
+        buffers : Buffers
+            Where the memory of the batch comes from.
+
+        Raises
+        ------
+        ReadError
+            If a chunk in which one of them lies cannot be read.
+        ValueError
+            If a memory-mapped file has changed since it was mapped.
+        """
+        try:
+            return self._fetched(numbers, epoch, buffers, self._together)
+        except ReadError as error:
+            if is_transient(error):
+                raise
+            apart = self._groups_apart()
+            if list(apart) == list(self._together):
+                raise
+        # It may be a chunk next to theirs, which was read with it because they are small.
+        return self._fetched(numbers, epoch, buffers, apart)
+
+    def _groups_apart(self) -> Sequence[int]:
+        """Numbers of the groups that are read chunk by chunk; made once there is damage."""
+        with self._lock:
+            if self._apart is None:
+                apart = []
+                for number in self._together:
+                    together = self._groups[number]
+                    group = self._group(together.names, together=False)
+                    if group.nbytes < together.nbytes:
+                        apart.append(len(self._groups))
+                        self._groups.append(group)
+                    else:
+                        apart.append(number)
+                self._apart = apart
+            return self._apart
+
+    def _fetched(
+        self, numbers: IntArray, epoch: int, buffers: Buffers, groups: Sequence[int]
+    ) -> Batch:
+        for file, stamp in self._maps.items():
+            file.require_unchanged(stamp)
+        require_whole(self._whole_maps)
+        recipe = self._samples.recipe
+        windows = recipe.windows
+        assembly = Assembly(recipe, buffers, len(numbers), epoch)
+        places = np.unravel_index(numbers, windows.shape) if windows.axes else ()
+        done: list[IntArray] = []
+        for portion in self._portions(windows.starts(numbers), groups):
+            cells = self._cells({cell for _, wanted in portion for cell in wanted})
+            pieces, order = [], []
+            before = 0
+            for rows, _ in portion:
+                box = tuple((int(at[rows].min()), int(at[rows].max()) + 1) for at in places)
+                region = tuple(
+                    axis.span(*each) for axis, each in zip(windows.axes, box, strict=True)
+                )
+                piece = Piece(box, region)
+                pieces.append(self._in_memory(piece, cells, groups))
+                order.append(before + piece.place(tuple(at[rows] for at in places), len(rows)))
+                before += piece.samples
+            chosen = np.concatenate([rows for rows, _ in portion])
+            as_asked = np.argsort(chosen, kind="stable")
+            loaded = Loaded(windows, pieces, np.concatenate(order)[as_asked])
+            assembly.add(sum(len(rows) for rows in done), loaded, loaded.locate(0, len(chosen)))
+            done.append(chosen[as_asked])
+            del cells, pieces, loaded  # before the next ones are read
+            if not self._keep:
+                with self._lock:
+                    for cell in list(self._held):
+                        self._drop(cell)
+        batch = assembly.finish(single=False)
+        self.recorder.add(transform=assembly.transform_seconds)
+        if len(done) == 1:
+            return batch
+        back = torch.from_numpy(np.argsort(np.concatenate(done), kind="stable"))
+        found = batch.replace(**{name: batch[name][back] for name in batch.keys()})
+        found.index = batch.index[back]
+        return found
+
+    def _portions(
+        self, starts: IntArray, groups: Sequence[int]
+    ) -> Iterator[list[tuple[IntArray, list[Cell]]]]:
+        """Samples that lie in the same cells, with these; as many as memory holds at a time."""
+        axes = self._samples.recipe.windows.axes
+        columns, spans = [], []
+        for number in groups:
+            grids = self._groups[number].grids
+            for place, axis in enumerate(axes):
+                if axis.dim in grids:
+                    grid = grids[axis.dim]
+                    columns += [grid.number(starts[place])]
+                    columns += [grid.number(starts[place] + axis.size - 1)]
+                    spans.append((number, axis.dim))
+        count = starts.shape[1]
+        if not columns:  # variables without any of the dims are one cell each
+            everything: list[Cell] = [(number, ()) for number in groups]
+            yield [(np.arange(count), everything)]
+            return
+        found, of = np.unique(np.stack(columns), axis=1, return_inverse=True)
+        of = of.ravel()
+        rows = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of))[:-1])
+        portion: list[tuple[IntArray, list[Cell]]] = []
+        taken: set[Cell] = set()
+        nbytes = 0
+        for some, signature in zip(rows, found.T.tolist(), strict=True):
+            ranges: dict[int, list[range]] = {number: [] for number in groups}
+            for place, (number, _) in enumerate(spans):
+                first, last = signature[2 * place : 2 * place + 2]
+                ranges[number].append(range(first, last + 1))
+            wanted = [
+                (number, cell)
+                for number, each in ranges.items()
+                for cell in itertools.product(*each)
+            ]
+            more = sum(self._groups[cell[0]].nbytes for cell in set(wanted) - taken)
+            if portion and nbytes + more > self._memory:
+                yield portion
+                portion, taken, nbytes = [], set(), 0
+                more = sum(self._groups[cell[0]].nbytes for cell in wanted)
+            portion.append((some, wanted))
+            taken.update(wanted)
+            nbytes += more
+        yield portion
+
+    # From cells to the windows in them.
+
+    def _in_memory(
+        self, piece: Piece, cells: Mapping[Cell, xr.Dataset], groups: Sequence[int]
+    ) -> PieceInMemory:
+        """A piece of the sample space with its data, from the cells around it."""
+        recipe = self._samples.recipe
+        region = {
+            axis.dim: slice(*each)
+            for axis, each in zip(recipe.windows.axes, piece.region, strict=True)
+        }
+        data: xr.Dataset | None = None
+        if self._samples.preprocess is not None:
+            (number,) = groups
+            data = self._groups[number].combined(region, self._around(number, region, cells))
+            variables: Mapping[Any, xr.Variable] = data.variables
+        else:
+            read: dict[Hashable, xr.Variable] = {}
+            for number in groups:
+                around = self._around(number, region, cells)
+                read.update(self._groups[number].joined(region, around, self._blocks))
+            variables = {
+                name: read[name] if name in read else variable.isel(region, missing_dims="ignore")
+                for name, variable in self._data.variables.items()
+            }
+            if recipe.transforms:
+                cut = self._data.isel(region, missing_dims="ignore")
+                data = cut.assign({n: v for n, v in read.items() if n in cut.data_vars})
+                data = data.assign_coords({n: v for n, v in read.items() if n in cut.coords})
+        plain = [part for part in recipe.parts if part.name not in recipe.transforms]
+        views = window_views(recipe.windows, recipe.sample_dims, plain, variables)
+        if not recipe.transforms:
+            return PieceInMemory(piece, views)
+        assert data is not None
+        names = {n for part in recipe.parts if part not in plain for n in part.variables}
+        return PieceInMemory(piece, views, data[[n for n in data.data_vars if n in names]])
+
+    def _around(
+        self, number: int, region: Region, cells: Mapping[Cell, xr.Dataset]
+    ) -> dict[Place, xr.Dataset]:
+        """The cells of a group which a region touches."""
+        numbers = self._groups[number].around(region).values()
+        return {place: cells[number, place] for place in itertools.product(*numbers)}
+
+    # Reading and keeping.
+
+    def _cells(self, wanted: Iterable[Cell]) -> dict[Cell, xr.Dataset]:
+        """Some cells, read together if they are not held."""
+        wanted = sorted(wanted)
+        with self._lock:
+            known = {cell: self._held[cell] for cell in wanted if cell in self._held}
+            for cell in known:
+                self._held.move_to_end(cell)
+            futures = {cell: known[cell] if cell in known else self._begin(cell) for cell in wanted}
+        found = {}
+        try:
+            for cell in wanted:
+                found[cell] = futures[cell].result()
+            return found
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                note_interrupt()
+            with self._lock:
+                for cell in [cell for cell, future in futures.items() if _failed(future)]:
+                    self._drop(cell)
+            raise
+        finally:  # futures have the error, whose traceback has this frame, and that what was read
+            del futures, known
+
+    def _begin(self, cell: Cell) -> Future[xr.Dataset]:
+        nbytes = self._groups[cell[0]].nbytes
+        while self._held and self._nbytes + nbytes > self._memory:
+            self._drop(next(iter(self._held)))
+        reading: Coroutine[Any, Any, xr.Dataset] = self._read(cell)
+        self._held[cell] = asyncio.run_coroutine_threadsafe(reading, self._loop)
+        self._nbytes += nbytes
+        return self._held[cell]
+
+    def _drop(self, cell: Cell) -> None:
+        if self._held.pop(cell, None) is not None:
+            self._nbytes -= self._groups[cell[0]].nbytes
+
+    async def _read(self, cell: Cell) -> xr.Dataset:
+        group = self._groups[cell[0]]
+        load = group.load(cell[1])
+        found = await group.reader.read(load)
+        return await group.reader.preprocessed(load, found.block)
+
+
+def _failed(future: Future[Any]) -> bool:
+    return not future.done() or future.cancelled() or future.exception() is not None
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()  # and with it the pool of work
+
+
+def _end(loop: asyncio.AbstractEventLoop, dask: ThreadPoolExecutor, process: int) -> None:
+    """Let the threads of a fetcher end, in the process that has them."""
+    if process == os.getpid() and not loop.is_closed():
+        loop.call_soon_threadsafe(loop.stop)
+        dask.shutdown(wait=False)
+
+
+class Fetched(Sequence[tuple[torch.Tensor, ...]]):
+    """Samples that were fetched together, and the batch that they are views of.
+
+    The views are made when somebody asks for one: our loader takes the batch.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    @cached_property
+    def _samples(self) -> list[tuple[torch.Tensor, ...]]:
+        return list(zip(*(tensor.unbind() for tensor in self.batch), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._samples[place]

@@ -1,0 +1,485 @@
+"""DataLoader: torch's loader, with defaults that suit, and batches on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+import torch.utils.data
+
+from ..common.text import number_of
+from ..datasets.iterable import IterableDataset
+from ..datasets.map import MapDataset
+from ..datasets.topology import current_topology
+from ..device.streams import has_accelerator
+from ..iteration.by_number import Fetched
+from ..iteration.jobs import Lookahead
+from ..iteration.lookahead import ahead
+from ..planning.resume import Position
+from ..processes.orphans import watch_in_worker
+from ..processes.shared_memory import forget_ended
+from ..processes.unnamed_memory import SharedIntegers
+from ..processes.workers import (
+    batches_of_workers,
+    leave_interrupts_to_the_main_process,
+    sendable_errors,
+    started,
+)
+from ..report.explanation import Explanation
+from ..samples.arguments import as_batch_size
+from ..samples.batch import Batch
+from .sampler_order import Order, Shuffled, numbers_behind, require_there
+from .sendable import require_sendable
+from .transfer import DeviceTransform, Feed
+
+__all__ = ["DataLoader"]
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _pinned(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+    """Copies that are all the consumer's: what these are made of is gathered into again."""
+    with closing(batches):
+        yield from map(Batch.pin_memory, batches)
+
+
+def _fetched(samples: Fetched) -> Batch:
+    return samples.batch
+
+
+class _TellEpoch:
+    """Tells a worker's dataset the epoch: a number, or memory in which the parent writes it."""
+
+    def __init__(self, epoch: int | SharedIntegers, also: Any) -> None:
+        self.epoch = epoch
+        self.also = also
+
+    def __call__(self, worker: int) -> None:
+        info = torch.utils.data.get_worker_info()
+        assert info is not None
+        leave_interrupts_to_the_main_process()
+        watch_in_worker()
+        told = self.epoch
+        _ours(info.dataset).tell_epoch(told if isinstance(told, int) else told.values)
+        if self.also is not None:
+            with sendable_errors():
+                self.also(worker)
+
+
+class DataLoader(torch.utils.data.DataLoader[Batch]):
+    """Batches of a dataset, loaded ahead, on the device where they are wanted.
+
+    A `torch.utils.data.DataLoader` whose batches, order and shares come from an `IterableDataset`.
+    Without workers, the dataset reads and gathers ahead on threads, which is the fastest way for
+    data that needs no slow Python. Workers are for slow transforms.
+
+    Of a `MapDataset`, or a ``torch.utils.data.Subset`` of one, a sampler decides the order. Batches
+    are the same: fetched together, with labels, and ahead.
+
+    Parameters
+    ----------
+    dataset : IterableDataset or MapDataset
+        The batches, or the samples to make batches of.
+    num_workers : int
+        Processes that load: each a contiguous part of this rank's batches, or batches in turns.
+    device : torch.device or str, optional
+        Where tensors are wanted: ``"cuda"``, ``"xpu"``, ``"mps"``. For the first two, batches are
+        gathered in page-locked memory and copied on a stream of their own, ahead of the one in
+        use; the stream in use waits for a copy, the host does not.
+    prefetch : int
+        Batches that are on the device, or on their way, ahead of the one in use. With
+        ``gather="device"`` it says nothing: batches are made there, as far ahead as on the host.
+    gather : {"host", "device"}
+        Where windows are cut. On the device, each block is sent once, and with it the values that
+        overlapping windows share. Batches are the same, bit for bit. It takes a stream without
+        functions of samples or batches, and no workers.
+    decode : {"host", "device"}
+        Where packed values are decoded: those stored as integers of 8 or 16 bits, which CF
+        attributes such as ``scale_factor`` and ``_FillValue`` make floats of. On the device, half
+        the bytes are sent, or a quarter, and blocks take as much less memory. Batches are the same,
+        bit for bit; other variables go as they are. It takes a stream without functions of blocks,
+        samples or batches, without a folder for its cache, and no workers.
+    device_memory : int or str, optional
+        With ``gather="device"``, bytes that blocks may take there, or text such as ``"2 GiB"``; by
+        default the dataset's `memory`.
+    memory_format : torch.memory_format, optional
+        How tensors lie on the device, such as ``torch.channels_last``; tensors with another number
+        of dims than that asks for stay as they are.
+    device_transform : callable, optional
+        Called with the tensors of each batch, in the order of its parts, on the device and on the
+        stream in use, just before the batch is handed out. Returns as many, of as many samples;
+        a single one need not be in a tuple. It may be compiled, such as a ``torch.nn.Module``
+        given to ``torch.compile``. Labels and `Batch.index` are kept.
+    multiprocessing_context : str or context, optional
+        How workers start; ``"forkserver"`` by default. Forking a process in which threads have
+        run can hang.
+    worker_init_fn : callable, optional
+        Called in each worker with its number.
+    **kwargs
+        Passed on to `torch.utils.data.DataLoader`: ``prefetch_factor``, ``persistent_workers``,
+        ``timeout``, ``pin_memory`` and, for a `MapDataset`, ``batch_size``, ``shuffle``,
+        ``sampler``, ``batch_sampler``, ``drop_last`` and the ``generator`` of ``shuffle``.
+
+    Raises
+    ------
+    TypeError
+        If `dataset` is neither of ours, or an argument that belongs to an `IterableDataset`
+        (``batch_size``, ``shuffle``, ``sampler``, ``drop_last``, …) is given with one, or a
+        ``collate_fn``.
+    IndexError
+        If a sampler or ``Subset`` has indices of samples that are not there.
+    RuntimeError
+        If `device` is not there.
+    ValueError
+        If windows cannot be cut, or values not be decoded on the device, or `device_memory` is too
+        small for a pool, or `device_transform` does not return a tensor for each part.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> t2m = xr.DataArray(np.arange(10.0), dims="time", name="t2m")
+    >>> dataset = IterableDataset(t2m, input_dims={"time": 5}, batch_size=2)
+    >>> [batch.x.shape for batch in DataLoader(dataset)]
+    [torch.Size([2, 5])]
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        num_workers: int = 0,
+        device: Any = None,
+        *,
+        prefetch: int = 1,
+        gather: Literal["host", "device"] = "host",
+        decode: Literal["host", "device"] = "host",
+        device_memory: int | str | None = None,
+        memory_format: torch.memory_format | None = None,
+        device_transform: DeviceTransform | None = None,
+        multiprocessing_context: Any = None,
+        worker_init_fn: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(_ours(dataset), IterableDataset):
+            kwargs = _for_stream(kwargs)
+        else:
+            kwargs = _for_samples(dataset, kwargs)
+        if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
+            raise ValueError(f"num_workers must be an integer, 0 or more, not {num_workers!r}")
+        if num_workers and multiprocessing_context is None:
+            multiprocessing_context = "forkserver"
+        self._feed = Feed.of(
+            _ours(dataset),
+            num_workers,
+            device,
+            prefetch=prefetch,
+            gather=gather,
+            device_memory=device_memory,
+            decode=decode,
+            memory_format=memory_format,
+            transform=device_transform,
+        )
+        # Lightning makes loaders again from attributes that are named as arguments.
+        self.device = None if self._feed is None else self._feed.device
+        self.prefetch, self.gather, self.decode = prefetch, gather, decode
+        self.device_memory = device_memory
+        self.memory_format, self.device_transform = memory_format, device_transform
+        if self._feed is not None and self._feed.pins:
+            kwargs.setdefault("pin_memory", True)
+        self._epoch: SharedIntegers | None = None  # of persistent workers
+        self._user_init_fn: Any = None
+        self._position = Position()
+        self._times_set = 0  # the epoch of a MapDataset, before the latest pass
+        self._order: Order | None = None
+        # Accelerate's `prepare` shards loaders that do not say so; a stream is sharded already.
+        self._is_accelerate_prepared = isinstance(dataset, IterableDataset)
+        super().__init__(
+            dataset,
+            num_workers=num_workers,
+            multiprocessing_context=multiprocessing_context,
+            worker_init_fn=worker_init_fn,
+            # Of its own, so that making an iterator does not draw from the global one.
+            generator=torch.Generator(),
+            **kwargs,
+        )
+        if not isinstance(dataset, IterableDataset):
+            self._order = Order(self.batch_sampler, dataset)
+        if num_workers:
+            _preload(self.multiprocessing_context)
+            if not self._forks():
+                samples = _ours(dataset)
+                require_sendable(dataset, samples.functions(), samples.data, worker_init_fn)
+
+    def __repr__(self) -> str:
+        dataset = _ours(self.dataset)
+        what = f"{type(dataset).__name__} {dataset.windows!r}"
+        if isinstance(self.dataset, torch.utils.data.Subset):
+            what = f"Subset with {number_of(len(self.dataset), 'sample')} of {what}"
+        facts = ", ".join(value for _, value in self._facts())
+        return f"<xtorch_data.DataLoader of {what}, {facts}>"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        workers = number_of(self.num_workers, "worker") if self.num_workers else "no workers"
+        where = "on the CPU" if self._feed is None else f"on {self._feed}"
+        return [("workers", workers), ("device", where)]
+
+    def _repr_html_(self) -> str:
+        facts = self._facts()
+        if isinstance(self.dataset, torch.utils.data.Subset):
+            facts = [("subset", number_of(len(self.dataset), "sample")), *facts]
+        return _ours(self.dataset).page("DataLoader", repr(self), facts)
+
+    @property
+    def _index_sampler(self) -> Any:
+        """What torch's loader, and its iterators, take indices from."""
+        return super()._index_sampler if self._order is None else self._order
+
+    def __iter__(self) -> Any:
+        dataset = _ours(self.dataset)
+        epoch = dataset.epoch
+        taken = 0
+        # Torch would warn of more batches than `len` has said, which of a resumed epoch is fewer.
+        self._IterableDataset_len_called = None
+        if isinstance(dataset, MapDataset):
+            assert self._order is not None
+            taken = self._order.passed
+            reached = self._position.reached
+            if reached is not None and reached[0] == epoch and self._times_set == dataset.times_set:
+                epoch += 1
+            self._times_set = dataset.times_set
+            dataset.begin_epoch(epoch)
+            self._order.begin()
+        else:
+            epoch = dataset.begin_epoch()
+        if self.num_workers:
+            # Workers that live on look into shared memory; others are told once, so that an
+            # iterator begun before they are up does not change it.
+            told: int | SharedIntegers = epoch
+            if self.persistent_workers:
+                told = self._epoch = self._epoch or SharedIntegers(1)
+                told.values[0] = epoch
+            if not isinstance(self.worker_init_fn, _TellEpoch):  # Lightning sets it late
+                self._user_init_fn = self.worker_init_fn
+            self.worker_init_fn = _TellEpoch(told, self._user_init_fn)
+            self.generator.manual_seed(_worker_seed(dataset, epoch))
+        batches: Iterator[Batch] = self._begun(dataset, epoch)
+        if isinstance(dataset, IterableDataset) and not self.num_workers:
+            batches = dataset.counted(epoch, batches)
+        self._position.begin(epoch, taken)
+        return self._counted(epoch, batches, taken)
+
+    def _counted(self, epoch: int, batches: Iterator[Batch], taken: int) -> Iterator[Batch]:
+        yield from self._position.counted(epoch, batches, taken)
+        forget_ended()
+
+    def _begun(
+        self, dataset: IterableDataset | MapDataset, epoch: int
+    ) -> Generator[Batch, None, None]:
+        """The batches of an epoch, loaded ahead and moved to the device."""
+        if self.num_workers:
+            with torch.device("cpu"):  # where torch draws their seed, whatever the default
+                batches = batches_of_workers(started(super().__iter__, self._forks()))
+        elif isinstance(dataset, MapDataset):
+            batches = self._ahead(dataset, epoch)
+        elif self._feed is not None:
+            batches = self._feed.made(dataset, epoch, self.pin_memory)
+        else:
+            batches = dataset.batches_of(epoch)
+            if self._pins():
+                batches = _pinned(batches)
+        return batches if self._feed is None else self._feed.moved(batches)
+
+    def _forks(self) -> bool:
+        context = self.multiprocessing_context
+        return context is not None and context.get_start_method() == "fork"
+
+    def _pins(self) -> bool:
+        return self.pin_memory and has_accelerator()
+
+    def _ahead(self, dataset: MapDataset, epoch: int) -> Generator[Batch, None, None]:
+        """Batches of a `MapDataset`, without workers."""
+        pinned = self._pins()
+
+        def fetch(indices: Sequence[int]) -> Batch:
+            batch = dataset.fetch(numbers_behind(self.dataset, indices), epoch)
+            return batch.pin_memory() if pinned else batch
+
+        nbytes = dataset.sample_nbytes * (self.batch_size or 1)
+        most = Lookahead.of(nbytes, functions=True).jobs
+        return ahead(fetch, iter(self._index_sampler), most)
+
+    def explain(self, world_size: int | None = None) -> Explanation:
+        """What the next epoch will do and what that costs, as it is loaded here.
+
+        Parameters
+        ----------
+        world_size : int, optional
+            Number of ranks; by default the dataset's own.
+
+        Returns
+        -------
+        Explanation
+            That of `IterableDataset.explain`, with this loader's workers and, in its attribute
+            ``device``, what is sent to the device and how much of its memory is taken.
+
+        Raises
+        ------
+        TypeError
+            If the order is that of a sampler, so that nobody knows what it will ask for.
+        """
+        dataset = _ours(self.dataset)
+        if not isinstance(dataset, IterableDataset):
+            raise TypeError(
+                "explain is for an IterableDataset; of a MapDataset, a sampler decides what is read"
+            )
+        found = dataset.explain(world_size, self.num_workers)
+        return (
+            found if self._feed is None else self._feed.explained(dataset, found, self.pin_memory)
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the latest iteration is: JSON-able, and small at any scale.
+
+        Batches that were loaded ahead but not handed out do not count. Taken after the same number
+        of batches on all ranks, the state of one serves every rank.
+        """
+        dataset = _ours(self.dataset)
+        if isinstance(dataset, MapDataset):
+            assert self._order is not None
+            reached = self._position.reached
+            if reached is not None and self._times_set != dataset.times_set:
+                # Set during a pass of this very epoch, that goes on; else it is the next one.
+                goes_on = reached[0] == dataset.epoch and not self._order.is_over(reached[1])
+                reached = reached if goes_on else None
+            return self._order.state(*(reached or (dataset.epoch, None)))
+        epoch, batches = self._position.reached or (dataset.epoch, 0)
+        return dataset.plan.state_after(
+            epoch, batches, dataset.world_size, max(1, self.num_workers)
+        )
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Go on at the batch after the one where a state was taken.
+
+        The rest of the epoch comes exactly once also with other numbers of ranks and workers and
+        another batch size. Samples of a `MapDataset` come in the batches of their sampler: only the
+        number of workers may be another.
+
+        Parameters
+        ----------
+        state : mapping
+            From `state_dict`.
+        strict : bool
+            Whether to refuse the state of a dataset that differs in what the order depends on, or
+            of the middle of an epoch in an order that cannot be made again: that of samplers of a
+            `MapDataset` other than ``shuffle=True`` and those with ``set_epoch``. If it is not
+            refused, such an epoch begins anew.
+
+        Raises
+        ------
+        ValueError
+            If it is no state, or of another dataset; the message says what differs.
+        """
+        dataset = _ours(self.dataset)
+        if isinstance(dataset, MapDataset):
+            assert self._order is not None
+            dataset.begin_epoch(self._order.resume(state, strict))
+            self._times_set = dataset.times_set
+        else:
+            dataset.load_state_dict(state, strict)
+        self._position = Position()
+        self._iterator = None  # persistent workers know nothing of it: new ones begin
+
+
+def _ours(dataset: Any) -> IterableDataset | MapDataset:
+    """A dataset of ours, or the one of which it is a subset."""
+    found = dataset
+    while _gets_items_as(torch.utils.data.Subset, found):
+        found = found.dataset
+    if _gets_items_as(MapDataset, found) or (
+        found is dataset and _is_iterated_as(IterableDataset, found)
+    ):
+        return cast(IterableDataset | MapDataset, found)
+    raise TypeError(
+        "dataset must be an xtorch_data.IterableDataset, an xtorch_data.MapDataset or a Subset of "
+        f"one, not {type(dataset).__name__}; torch.utils.data.DataLoader takes others made of them"
+    )
+
+
+def _gets_items_as(kind: Any, dataset: Any) -> bool:
+    """Whether it is of a kind, and not of a subclass that makes samples otherwise."""
+    return isinstance(dataset, kind) and type(dataset).__getitems__ is kind.__getitems__
+
+
+def _is_iterated_as(kind: Any, dataset: Any) -> bool:
+    """Whether it is of a kind, and not of a subclass that makes other batches of its own."""
+    return isinstance(dataset, kind) and type(dataset).__iter__ is kind.__iter__
+
+
+def _for_stream(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for torch's loader of an IterableDataset."""
+    given = sorted({"batch_size", "shuffle", "drop_last"} & set(kwargs))
+    if given:
+        raise TypeError(
+            f"DataLoader does not take {', '.join(given)}: batches and their order come from "
+            "the dataset; give it to IterableDataset"
+        )
+    given = sorted({"sampler", "batch_sampler"} & set(kwargs))
+    if given:
+        raise TypeError(
+            f"DataLoader does not take {', '.join(given)} with an IterableDataset, which has an "
+            "order of its own: a MapDataset gives what a sampler asks for"
+        )
+    if "collate_fn" in kwargs:
+        raise TypeError(
+            "DataLoader does not take collate_fn: an IterableDataset makes batches itself; its "
+            "batch_transform changes them"
+        )
+    if "generator" in kwargs:
+        raise TypeError(
+            "DataLoader does not take generator with an IterableDataset, whose order depends on "
+            "its seed and the epoch"
+        )
+    return {**kwargs, "batch_size": None, "collate_fn": _as_is}
+
+
+def _for_samples(dataset: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for torch's loader of a MapDataset."""
+    if "collate_fn" in kwargs:
+        raise TypeError(
+            "DataLoader does not take collate_fn: samples are fetched as a Batch, with labels; "
+            "torch.utils.data.DataLoader takes a MapDataset and a collate_fn"
+        )
+    kwargs = {**kwargs, "collate_fn": _fetched}
+    generator = kwargs.pop("generator", None)
+    require_there(dataset, kwargs.get("sampler"), kwargs.get("batch_sampler"))
+    if kwargs.get("batch_sampler") is not None:
+        return kwargs
+    batch_size = as_batch_size(kwargs.setdefault("batch_size", 1))
+    if batch_size is None:
+        raise TypeError("batch_size must be an integer: a MapDataset itself gives single samples")
+    samples = _ours(dataset)
+    assert isinstance(samples, MapDataset)
+    samples.require_batches(batch_size)
+    if kwargs.get("shuffle") and kwargs.get("sampler") is None:
+        del kwargs["shuffle"]
+        kwargs["sampler"] = Shuffled(dataset, generator)
+    return kwargs
+
+
+def _worker_seed(dataset: IterableDataset | MapDataset, epoch: int) -> int:
+    """What torch derives the global seeds of workers from, which no two ranks or epochs share."""
+    if isinstance(dataset, MapDataset):
+        known = 0, epoch, current_topology()[0]
+    else:
+        known = dataset.plan.seed, epoch, dataset.rank
+    return int(np.random.SeedSequence(known).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _preload(context: Any) -> None:
+    """Let the fork server import this package once, instead of every worker."""
+    if context is not None and context.get_start_method() == "forkserver":
+        context.set_forkserver_preload(["__main__", "xtorch_data.loading.fork_server"])

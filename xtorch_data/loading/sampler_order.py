@@ -1,0 +1,304 @@
+"""In which order a loader walks through samples by number, and how it goes on there."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils.data
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, SubsetRandomSampler
+
+from ..planning.resume import as_number, entries, require_same
+from ..samples.arguments import as_numbers
+
+__all__ = ["Order", "Shuffled", "numbers_behind", "require_there"]
+
+AT_ONCE = 2**16  # indices that are Python integers at the same time
+
+# What the order of samplers with `set_epoch`, such as torch's DistributedSampler or Accelerate's,
+# depends on besides; not the rank, because the state of one serves every rank.
+_SETTINGS = ("seed", "initial_seed", "num_replicas", "shuffle")
+
+
+class Shuffled(RandomSampler):
+    """Every sample once, in a random order of a seed that is known.
+
+    The order that torch's sampler makes after the same draw.
+
+    Parameters
+    ----------
+    data_source : sized
+        What is sampled.
+    generator : torch.Generator, optional
+        Draws the seeds; torch's global one by default.
+    """
+
+    def __init__(self, data_source: Sized, generator: torch.Generator | None) -> None:
+        super().__init__(data_source, generator=generator)
+        self.seed: int | None = None  # of the next pass, once it is known
+
+    def draw(self) -> None:
+        """Draw the seed of the next pass, unless it is known."""
+        if self.seed is None:
+            # The attribute, because Accelerate puts a generator there that all ranks share.
+            drawn = torch.empty((), dtype=torch.int64, device="cpu").random_(
+                generator=self.generator
+            )
+            self.seed = int(drawn.item())
+
+    def __iter__(self) -> Iterator[int]:
+        self.draw()
+        assert self.seed is not None
+        generator = torch.Generator()
+        generator.manual_seed(self.seed)
+        self.seed = None
+        order = torch.randperm(len(self.data_source), generator=generator, device="cpu").numpy()
+        for start in range(0, len(order), AT_ONCE):
+            yield from order[start : start + AT_ONCE].tolist()
+
+
+class Order:
+    """The batches of indices that a loader asks for, from where it goes on.
+
+    A state holds what the order of the epoch depends on, and how many of its batches are over.
+    These are passed over, not fetched.
+
+    Parameters
+    ----------
+    batches : iterable of list of int
+        The batch sampler, as torch's loader has it.
+    dataset : MapDataset or torch.utils.data.Subset
+        Says which samples the indices are of.
+    """
+
+    def __init__(self, batches: Any, dataset: Any) -> None:
+        self._batches = batches
+        self._sampler = batches
+        while type(self._sampler) is BatchSampler:
+            self._sampler = self._sampler.sampler
+        self._dataset = dataset
+        self._depends: dict[str, int] | None = None  # what the latest pass depends on
+        self._pass: Iterator[list[int]] = iter(())
+        self._over: list[int] = []  # how many batches the latest pass had, once it is over
+        # An epoch that is resumed: its number, its batches that are over, and what it depends on.
+        self._resumed: tuple[int, int, dict[str, int] | None] = 0, 0, None
+
+    def __len__(self) -> int:
+        return len(self._batches) - self.passed
+
+    @property
+    def passed(self) -> int:
+        """Batches that the next pass leaves out: none if it is not what is resumed any more."""
+        epoch, batches, depends = self._resumed
+        goes_on = epoch == _behind(self._dataset).epoch and depends == _depends_on(self._sampler)
+        return batches if goes_on else 0
+
+    def begin(self) -> None:
+        """Begin a pass; until the next one begins, iterating gives what is left of it.
+
+        Not when iterating begins: torch's loader does that twice.
+        """
+        passed, (_, resumed, _) = self.passed, self._resumed
+        self._resumed = 0, 0, None
+        if isinstance(self._sampler, Shuffled):
+            if resumed and not passed:
+                self._sampler.seed = None  # of an epoch that was left
+            self._sampler.draw()
+        self._depends = _depends_on(self._sampler)
+        batches = itertools.islice(iter(self._batches), passed, None)
+        # The sampler's pass begins now, so that it is the one that was noted.
+        first = list(itertools.islice(batches, 1))
+        self._over = []
+        self._pass = _counted(itertools.chain(first, batches), passed, self._over)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self._pass
+
+    def state(self, epoch: int, batches: int | None) -> dict[str, Any]:
+        """A JSON-able state after so many batches of an epoch; None if it has not begun.
+
+        There is always one, so that no checkpoint fails; `resume` may refuse it.
+        """
+        depends = self._depends
+        if batches is None:
+            batches, depends = self.passed, _depends_on(self._sampler)
+        elif self.is_over(batches):
+            epoch, batches, depends = epoch + 1, 0, _depends_on(self._sampler)
+        return {
+            "version": 1,
+            "epoch": epoch,
+            "batches": batches,
+            "order": depends,
+            "dataset": self._fingerprint(),
+        }
+
+    def is_over(self, batches: int) -> bool:
+        """Whether the latest pass has no more batches than that."""
+        length = _length(self._batches)
+        return batches in self._over if length is None else batches >= length
+
+    def resume(self, state: Mapping[str, Any], strict: bool) -> int:
+        """Let the next pass go on where a state was taken, and give the number of its epoch.
+
+        Raises
+        ------
+        ValueError
+            If it is no state, or, if `strict`, one of another order, or of the middle of an epoch
+            whose order cannot be made again: without `strict` that epoch begins anew.
+        """
+        keys = "version", "epoch", "batches", "order", "dataset"
+        what = "a loader of a MapDataset"
+        version, epoch, batches, depends, found = entries(state, keys, what)
+        if version != 1:
+            raise ValueError(f"the state has version {version!r}; this release reads version 1")
+        epoch, batches = as_number(epoch, "epoch"), as_number(batches, "batches")
+        if not isinstance(found, Mapping) or not isinstance(depends, Mapping | None):
+            raise ValueError(
+                f"this is not a state of {what}: its 'dataset' must be a mapping and its 'order' "
+                f"one or None, not {found!r} and {depends!r}"
+            )
+        for name in {"seed", "epoch"} & (depends or {}).keys():
+            as_number((depends or {})[name], f"the {name} of the order", -(2**63), 2**64 - 1)
+        if strict:
+            require_same(found, self._fingerprint())
+        if batches and depends is None:
+            if strict:
+                raise ValueError(
+                    f"the state was taken in the middle of an epoch, and the order of "
+                    f"{found['sampler']} cannot be made again; that in order, of shuffle=True and "
+                    "of samplers with set_epoch, such as ChunkSampler, can. strict=False begins "
+                    "the epoch anew"
+                )
+            batches = 0
+        length = _length(self._batches)
+        if strict and length is not None and batches > length:
+            raise ValueError(f"batches is {batches} in the state, but an epoch has {length}")
+        if isinstance(self._sampler, Shuffled):
+            if batches and "seed" not in (depends or {}):
+                raise ValueError("the state lacks the seed of the epoch that it was taken in")
+            self._sampler.seed = (depends or {}).get("seed")
+        elif "epoch" in (depends or {}):
+            self._sampler.set_epoch(depends["epoch"])
+        self._resumed = epoch, batches, _depends_on(self._sampler)
+        return epoch
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """What the order depends on, but for the epoch."""
+        if hasattr(self._sampler, "fingerprint"):
+            own = self._sampler.fingerprint()
+        else:
+            own = {"samples": _length(self._sampler), **_settings(self._sampler)}
+        return {
+            **self._samples,
+            **own,
+            "sampler": type(self._sampler).__name__,
+            "batch_size": getattr(self._batches, "batch_size", None),
+            "drop_last": getattr(self._batches, "drop_last", None),
+        }
+
+    @cached_property
+    def _samples(self) -> dict[str, Any]:
+        """What tells the samples of the indices from others."""
+        digest, dataset = hashlib.sha256(), self._dataset
+        while isinstance(dataset, torch.utils.data.Subset):
+            indices, dataset = dataset.indices, dataset.dataset
+            digest.update(len(indices).to_bytes(8, "little"))
+            for start in range(0, len(indices), AT_ONCE):
+                digest.update(np.asarray(indices[start : start + AT_ONCE], np.int64).tobytes())
+        whole = dataset.plan.fingerprint()
+        found = {name: whole[name] for name in ("windows", "labels") if name in whole}
+        if dataset is not self._dataset:
+            found["subset"] = digest.hexdigest()[:16]
+        return found
+
+
+def _counted(batches: Iterable[list[int]], count: int, over: list[int]) -> Iterator[list[int]]:
+    """Batches; when they are over, their number goes into a list."""
+    for batch in batches:
+        count += 1
+        yield batch
+    over.append(count)
+
+
+def _length(sized: Any) -> int | None:
+    """The length of a sampler, if it has one: torch does not ask for it."""
+    try:
+        return len(sized)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _settings(sampler: Any) -> dict[str, int]:
+    """What the order of a sampler with epochs depends on besides these."""
+    if not hasattr(sampler, "set_epoch"):
+        return {}
+    found = {name: getattr(sampler, name, None) for name in _SETTINGS}
+    return {n: int(value) for n, value in found.items() if isinstance(value, (int, np.integer))}
+
+
+def _depends_on(sampler: Any) -> dict[str, int] | None:
+    """What the next pass of a sampler depends on; None if that is not known."""
+    if isinstance(sampler, Shuffled):
+        return {} if sampler.seed is None else {"seed": sampler.seed}
+    if hasattr(sampler, "set_epoch") and hasattr(sampler, "epoch"):
+        return {"epoch": int(sampler.epoch)}
+    return {} if type(sampler) is SequentialSampler else None
+
+
+def _behind(dataset: Any) -> Any:
+    """A dataset, or the one of which it is a subset."""
+    while isinstance(dataset, torch.utils.data.Subset):
+        dataset = dataset.dataset
+    return dataset
+
+
+def numbers_behind(dataset: Any, indices: Sequence[int]) -> Sequence[int]:
+    """Sample numbers of indices, which may be those of a subset."""
+    while isinstance(dataset, torch.utils.data.Subset):
+        own = dataset.indices
+        indices = [own[index] for index in indices]
+        dataset = dataset.dataset
+    return indices
+
+
+def require_there(dataset: Any, sampler: Any, batch_sampler: Any) -> None:
+    """Raise IndexError if indices, as far as they are known, are of samples that are not there.
+
+    Raises
+    ------
+    TypeError
+        If they are not integers.
+    """
+    within: Any = dataset
+    while isinstance(within, torch.utils.data.Subset):
+        subset, within = within, within.dataset
+        _require_within(subset.indices, len(within), "Subset")
+    samples = len(dataset)
+    if isinstance(batch_sampler, Sequence):
+        for batch in batch_sampler:
+            _require_within(batch, samples, "batch_sampler")
+    elif batch_sampler is not None:
+        sampler = getattr(batch_sampler, "sampler", None)
+    if isinstance(sampler, SubsetRandomSampler):
+        _require_within(sampler.indices, samples, "SubsetRandomSampler")
+    elif isinstance(sampler, (Sequence, np.ndarray, torch.Tensor)):
+        _require_within(sampler, samples, "sampler")
+    for name in ("weights", "data_source", "dataset"):
+        drawn_from = getattr(sampler, name, None)
+        if drawn_from is not None and len(drawn_from) > samples:
+            raise IndexError(
+                f"{type(sampler).__name__} draws from {len(drawn_from)} samples (its {name}), but "
+                f"the dataset has {samples}"
+            )
+
+
+def _require_within(indices: Any, samples: int, what: str) -> None:
+    try:
+        as_numbers(indices, samples)
+    except (IndexError, TypeError) as error:
+        raise type(error)(f"{what}: {error}") from None

@@ -1,0 +1,353 @@
+"""How batches come to the device that a loader was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+
+from ..common.text import format_bytes, number_of
+from ..datasets.iterable import IterableDataset
+from ..device.decode import Unpacker
+from ..device.gather import DeviceGather
+from ..device.streams import (
+    COPIES_UNDER_WAY,
+    WITH_STREAMS,
+    Streams,
+    arrived,
+    as_device,
+    of_this_thread,
+    on_device,
+)
+from ..iteration.stream import Stream
+from ..planning.intervals import Interval, total
+from ..planning.plan import Plan
+from ..report.device_costs import DeviceCosts, device_costs
+from ..report.explain import explain
+from ..report.explanation import Explanation
+from ..report.memory import PeakMemory, batch_nbytes
+from ..samples.arguments import as_bytes, as_prefetch
+from ..samples.batch import Batch
+from ..samples.definition import Samples
+from ..samples.packing import Packed, packed
+
+__all__ = ["DeviceTransform", "Feed"]
+
+# Takes the tensors of a batch, in the order of its parts, and returns as many.
+DeviceTransform: TypeAlias = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
+
+
+@dataclass(eq=False)
+class Feed:
+    """The way of batches onto a device; `Feed.of` checks what was asked for.
+
+    Attributes
+    ----------
+    device : torch.device
+        Where they go.
+    prefetch : int
+        How many are there, or on their way, ahead of the one in use.
+    memory : int, optional
+        Bytes that blocks may take there; None where windows are cut on the host.
+    packed : Packed, optional
+        What is sent instead of decoded values.
+    stream : Stream, optional
+        What reads that.
+    memory_format : torch.memory_format, optional
+        How tensors lie there.
+    transform : callable, optional
+        Function of the tensors of a batch.
+    """
+
+    device: torch.device
+    prefetch: int
+    memory: int | None
+    packed: Packed | None
+    stream: Stream | None
+    memory_format: torch.memory_format | None
+    transform: DeviceTransform | None
+    _devices: dict[torch.device, _There] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        dataset: Any,
+        num_workers: int,
+        device: Any,
+        *,
+        prefetch: int,
+        gather: str,
+        device_memory: int | str | None,
+        decode: str,
+        memory_format: torch.memory_format | None,
+        transform: DeviceTransform | None,
+    ) -> Feed | None:
+        """What a loader is asked for; None where no device is.
+
+        The parameters are those of `xtorch_data.DataLoader`; of a ``Subset``, what it is of.
+        """
+        prefetch = as_prefetch(prefetch)
+        for name, value in {"gather": gather, "decode": decode}.items():
+            if value not in ("host", "device"):
+                raise ValueError(f"{name} must be 'host' or 'device', not {value!r}")
+        if device_memory is not None and gather == "host":
+            raise ValueError("device_memory is for blocks, which are sent with gather='device'")
+        if memory_format is not None and not isinstance(memory_format, torch.memory_format):
+            raise TypeError(
+                "memory_format must be a torch.memory_format, such as torch.channels_last, not "
+                f"{memory_format!r}"
+            )
+        if transform is not None and not callable(transform):
+            raise TypeError(f"device_transform must be a function of tensors, not {transform!r}")
+        if device is None:
+            asked = {
+                "gather='device' cuts windows on a device": gather == "device",
+                "decode='device' decodes on a device": decode == "device",
+                "memory_format says how tensors lie on a device": memory_format is not None,
+                "device_transform works on a device": transform is not None,
+            }
+            for what in (what for what, given in asked.items() if given):
+                raise ValueError(f"{what}: give device=, too")
+            return None
+        found, samples = as_device(device), dataset._samples
+        _require_dtypes(samples, found)
+        known = stream = nbytes = None
+        if decode == "device":
+            known = _packed(dataset, num_workers)
+            stream = dataset.streaming(known.samples)
+        if gather == "device":
+            _require_cuts(dataset, num_workers, found)
+            layouts = (samples if known is None else known.samples).layouts
+            nbytes = _device_memory(dataset.plan.held_as(layouts), device_memory)
+        return cls(found, prefetch, nbytes, known, stream, memory_format, transform)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_devices": {}}  # streams are those of this process
+
+    def __str__(self) -> str:
+        where = {"gather": self.memory is not None, "decode": self.packed is not None}
+        there = [f"{name}='device'" for name, chosen in where.items() if chosen]
+        return f"{self.device} by {' and '.join(there)}" if there else str(self.device)
+
+    @property
+    def pins(self) -> bool:
+        """Whether copies are faster from page-locked memory, and go on meanwhile."""
+        return self.device.type in WITH_STREAMS
+
+    def made(
+        self, dataset: IterableDataset, epoch: int, pinned: bool
+    ) -> Generator[Batch, None, None]:
+        """The batches of an epoch that was begun, before they are moved.
+
+        Parameters
+        ----------
+        dataset : IterableDataset
+            What was asked for.
+        epoch : int
+            Its number.
+        pinned : bool
+            Whether what is sent may lie in page-locked memory.
+        """
+        return dataset.batches_of(epoch, self.stream, self._there().gather, pinned and self.pins)
+
+    def moved(self, batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+        """Batches on the device. Whatever goes wrong there ends the epoch at once.
+
+        Parameters
+        ----------
+        batches : generator of Batch
+            On the host, or made on the device.
+        """
+        there = self._there()
+        with closing(batches), closing(self._arriving(batches, there)) as arriving:
+            changed: Iterator[Batch] = arriving
+            if self.memory_format is not None:
+                changed = map(partial(_laid_out, there.device, self.memory_format), changed)
+            if self.transform is not None:
+                changed = map(partial(_transformed, self.transform), changed)
+            yield from changed
+
+    def _arriving(self, batches: Iterator[Batch], there: _There) -> Generator[Batch, None, None]:
+        if there.gather is not None:
+            return arrived(batches, there.streams)
+        if there.unpacker is not None:
+            batches = map(there.unpacker.signed, batches)
+        return on_device(batches, there.streams, self.prefetch, there.unpacker)
+
+    def _there(self) -> _There:
+        """What is on the device of the thread that iterates."""
+        device = of_this_thread(self.device)
+        if device not in self._devices:
+            self._devices[device] = _There.of(device, self.packed, self.memory)
+        return self._devices[device]
+
+    def explained(self, dataset: IterableDataset, found: Explanation, pinned: bool) -> Explanation:
+        """What the next epoch takes, with what it takes on the device.
+
+        Parameters
+        ----------
+        dataset : IterableDataset
+            What was asked for.
+        found : Explanation
+            What it takes without a device.
+        pinned : bool
+            Whether what is sent may lie in page-locked memory.
+        """
+        pinned = pinned and self.pins and not found.num_workers
+        ranks, epoch = len(found.batches_per_rank), dataset.epoch
+        samples = dataset._samples if self.packed is None else self.packed.samples
+        if self.memory is not None or self.stream is not None or pinned:
+            stream = self.stream or dataset._stream
+            found = explain(
+                samples,
+                stream.data,
+                dataset.plan.held_as(samples.layouts),
+                epoch,
+                ranks,
+                found.num_workers,
+                None if self.stream else dataset._on_disk,
+                on_device=self.memory is not None,
+                pinned=pinned,
+            )
+        shares = dataset.plan.shares(epoch, ranks, found.num_workers)
+        costs = device_costs(
+            str(self.device),
+            dataset._samples,
+            self.packed,
+            dataset.plan,
+            epoch,
+            [interval for part in max(shares, key=_total) for interval in part],
+            self.prefetch,
+            self.memory,
+        )
+        batch = batch_nbytes(samples, dataset.plan.batch_size or 1, pinned)
+        peak = self._host_peak(found.peak_memory, dataset.plan, costs, batch)
+        nbytes = dataset._samples.nbytes
+        return replace(found, sample_nbytes=nbytes, peak_memory=peak, device=costs)
+
+    def _host_peak(
+        self, peak: PeakMemory, plan: Plan, costs: DeviceCosts, batch: int
+    ) -> PeakMemory:
+        """Most bytes on the host, with what is there for the sake of the device."""
+        blocks, batches = peak.blocks, peak.batches
+        if self.memory is not None:
+            # Memory of blocks that were sent is idle, in whatever sizes, up to what there may be.
+            blocks = max(blocks, min(plan.memory, costs.sent))
+        elif peak.batches:
+            copied = self.prefetch + 1 + COPIES_UNDER_WAY * self.pins
+            batches += min(copied, -(-costs.sent // costs.batch_nbytes)) * batch
+        nbytes = peak.nbytes - peak.blocks - peak.batches + blocks + batches
+        return replace(peak, nbytes=nbytes, blocks=blocks, batches=batches)
+
+
+@dataclass(frozen=True, eq=False)
+class _There:
+    """What a loader keeps on a device from one epoch to the next.
+
+    Above all its streams: memory that a stream has let go of, torch keeps for that stream alone.
+    """
+
+    device: torch.device
+    streams: Streams
+    unpacker: Unpacker | None
+    gather: DeviceGather | None
+
+    @classmethod
+    def of(cls, device: torch.device, packed: Packed | None, memory: int | None) -> _There:
+        """What there is where blocks may take so many bytes, or are not sent."""
+        unpacker = None if packed is None else Unpacker(packed, device)
+        gather = None if memory is None else DeviceGather(device, memory, unpacker)
+        streams = Streams.of(device) if gather is None else gather.gathering
+        if unpacker is not None:
+            unpacker.used_on(streams)
+        return cls(device, streams, unpacker, gather)
+
+
+def _total(parts: Iterable[Sequence[Interval]]) -> int:
+    return sum(map(total, parts))
+
+
+def _packed(dataset: Any, num_workers: int) -> Packed:
+    """The samples of a dataset before they are decoded."""
+    why = None
+    if not isinstance(dataset, IterableDataset):
+        why = "chunks that a MapDataset keeps are decoded"
+    elif num_workers:
+        why = "worker processes decode on the host: use num_workers=0"
+    elif dataset._on_disk is not None:
+        why = "chunks that are kept in a folder (cache=) are decoded"
+    else:
+        try:
+            return packed(dataset._samples)
+        except ValueError as error:
+            why = str(error)
+    raise ValueError(f"values cannot be decoded on the device (decode='device'): {why}")
+
+
+def _require_cuts(dataset: Any, num_workers: int, device: torch.device) -> None:
+    """Raise if windows cannot be cut on a device."""
+    why = None
+    if not isinstance(dataset, IterableDataset):
+        why = "a sampler picks single windows, of which a block holds few"
+    elif num_workers:
+        why = "worker processes gather on the host: use num_workers=0"
+    elif device.type == "mps":
+        why = "the memory of MPS is that of the host, so that nothing would be saved"
+    else:
+        why = dataset._samples.needs_host()
+    if why is not None:
+        raise ValueError(f"windows cannot be cut on the device (gather='device'): {why}")
+
+
+def _device_memory(plan: Plan, device_memory: int | str | None) -> int:
+    """Bytes that blocks may take on the device."""
+    nbytes = plan.memory if device_memory is None else as_bytes(device_memory, "device_memory")
+    if nbytes < plan.stage_nbytes <= plan.memory:
+        raise ValueError(
+            f"device_memory={format_bytes(nbytes)} is less than the "
+            f"{format_bytes(plan.stage_nbytes)} that are gathered from at the same time: give "
+            "more, or the dataset less memory"
+        )
+    return nbytes
+
+
+def _require_dtypes(samples: Samples, device: torch.device) -> None:
+    """Raise if a device has no values of a dtype."""
+    for part in samples.recipe.parts if device.type == "mps" else ():
+        if part.name not in samples.recipe.transforms and part.dtype in ("f8", "c16"):
+            raise TypeError(
+                f"part {part.name!r} has values of dtype {part.dtype}, which MPS does not have"
+            )
+
+
+def _laid_out(device: torch.device, memory_format: torch.memory_format, batch: Batch) -> Batch:
+    return batch.to(device, memory_format=memory_format)
+
+
+def _transformed(transform: DeviceTransform, batch: Batch) -> Batch:
+    """A batch with the tensors that a function makes of its own."""
+    made = transform(*batch)
+    tensors = (made,) if isinstance(made, torch.Tensor) else made
+    names = batch.keys()
+    if not isinstance(tensors, tuple | list) or not all(map(torch.is_tensor, tensors)):
+        raise TypeError(
+            "device_transform must return a tensor for each part of the batch, "
+            f"not {type(made).__name__}"
+        )
+    if len(tensors) != len(names):
+        raise ValueError(
+            f"device_transform must return a tensor for each of the parts {names}, in this order, "
+            f"but it returned {len(tensors)}"
+        )
+    for name, tensor in zip(names, tensors, strict=True):
+        if batch.index.ndim and tensor.shape[:1] != batch.index.shape:
+            raise ValueError(
+                f"device_transform must keep the samples, the first dim of each tensor: it gave "
+                f"part {name!r} the shape {tuple(tensor.shape)} in a batch of "
+                f"{number_of(len(batch), 'sample')}"
+            )
+    return batch.replace(**dict(zip(names, tensors, strict=True)))

@@ -1,0 +1,409 @@
+"""Normalization: mean and standard deviation of the training data, applied, undone and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from os import PathLike
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from ..common.redact import printable
+from .files import read_statistics, write_statistics
+from .statistics import fitted, kept_attrs
+
+__all__ = ["Normalize"]
+
+Statistics = Mapping[Any, Any] | xr.Dataset
+Object = TypeVar("Object", xr.Dataset, xr.DataArray)
+Values = npt.NDArray[Any]
+
+# Attributes that do not hold for normalized values, besides the units.
+DROPPED_ATTRS = {"valid_min", "valid_max", "valid_range", "actual_range"}
+SHOWN_VARIABLES = 20
+
+
+class Normalize:
+    """Subtract the mean and divide by the standard deviation; `inverse` undoes it.
+
+    An object of this class is a function of xarray objects, for `preprocess` (once for each block:
+    the faster way), `transform`, `target_transform`, `Compose`, or by itself. `fit` makes one from
+    the training data.
+
+    - **Variables** are found by name. A Dataset may have others: they stay as they are, but an
+      object with none that is known is an error. A DataArray with a dim ``variable`` is taken apart
+      along it. Another one without a name is taken for the only variable there is.
+    - **Labels**: statistics that keep a dim, such as one mean per level, are found by the
+      coordinate of that dim, in whatever order and part it comes. A label without statistics is
+      an error.
+    - **Dtypes**: float32 stays float32 and float64 float64. Integers become float32.
+    - **Constant data**, whose standard deviation is 0, is divided by 1: it becomes 0. Where there
+      was no value but NaN, there are no statistics, and all becomes NaN.
+    - **Attributes** stay, but for ``units``, which become ``"1"`` and come back with `inverse`, and
+      the range of valid values.
+
+    Dask arrays stay lazy, and nothing is changed in place.
+
+    Parameters
+    ----------
+    mean, std : mapping of Hashable to float or xarray.DataArray, or xarray.Dataset
+        Statistics of every variable. A DataArray has an index along each of its dims.
+
+    Attributes
+    ----------
+    mean, std : xarray.Dataset
+        The statistics, float64, with coordinates along the dims that were kept. Of attributes they
+        have ``units``, ``long_name`` and ``standard_name``, where these are text.
+
+    Raises
+    ------
+    ValueError
+        If the two do not fit together, a standard deviation is negative, or all that there is of a
+        variable is NaN.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, xtorch_data as xtd
+    >>> t2m = xr.DataArray(np.arange(280.0, 290.0), dims="time", name="t2m", attrs={"units": "K"})
+    >>> dataset = xtd.IterableDataset(t2m, input_dims={"time": 2}, input_overlap={"time": 1})
+    >>> train, val = xtd.split(dataset, "time", fractions=(0.5, 0.5))
+    >>> normalize = xtd.Normalize.fit(train)
+    >>> normalize
+    <xtorch_data.Normalize
+      t2m: mean 282, std 1.41421, in K>
+    >>> normalize(t2m).values.round(2)[:3]
+    array([-1.41, -0.71,  0.  ])
+    """
+
+    mean: xr.Dataset
+    std: xr.Dataset
+    _untried = True  # values depend on nothing but themselves, at their places
+
+    def __init__(self, mean: Statistics, std: Statistics) -> None:
+        self.mean, self.std = _as_statistics(mean, "mean"), _as_statistics(std, "std")
+        if set(self.mean.data_vars) != set(self.std.data_vars) or not self.mean.data_vars:
+            raise ValueError(
+                f"mean and std must be of the same variables, one or more, not of "
+                f"{list(self.mean.data_vars)} and {list(self.std.data_vars)}"
+            )
+        self.std = self.std[list(self.mean.data_vars)]
+        for name, center in self.mean.data_vars.items():
+            spread = self.std[name]
+            if center.dims != spread.dims or any(
+                not center.indexes[dim].equals(spread.indexes[dim]) for dim in center.dims
+            ):
+                raise ValueError(f"mean and std of {name!r} must have the same dims and labels")
+            if (spread.values < 0).any():
+                raise ValueError(f"the std of {name!r} is negative")
+            for what, each in (("mean", center), ("std", spread)):
+                if each.size and np.isnan(each.values).all():
+                    raise ValueError(f"the {what} of {name!r} is NaN, and so would all values be")
+
+    @classmethod
+    def fit(
+        cls,
+        dataset: Any,
+        *,
+        per: Hashable | Iterable[Hashable] = (),
+        variables: Iterable[Hashable] | None = None,
+        progress: bool | None = None,
+    ) -> Normalize:
+        """Statistics of the data that a dataset's windows cover, and of nothing else.
+
+        Every value counts once, however many windows it lies in; NaN does not count. Values are
+        those which the dataset's `preprocess` makes; `transform` and the others are not applied,
+        and a `preprocess` that draws random numbers draws those of epoch 0. Windows that ``where``
+        leaves out, or that weigh nothing, do not count; other weights make no difference.
+
+        Each chunk is read once, as far as the dataset's `memory` holds it. What dask has, dask
+        computes, and only sums over blocks leave it. They are kept in float64.
+
+        Parameters
+        ----------
+        dataset : IterableDataset, MapDataset, or what either takes as data
+            The training data: a part of a split. Of an xarray or zarr object itself, all is taken.
+        per : Hashable or iterable of Hashable
+            Dims that are kept: ``"level"`` for one mean and standard deviation per level,
+            ``("latitude", "longitude")`` for those of every grid point. Variables that lack such a
+            dim do without. Labels are looked up later, so that the dim needs a coordinate.
+        variables : iterable of Hashable, optional
+            Names of variables of the dataset's parts, as they are after `preprocess`. By default
+            all that are floating: integers are often categories.
+        progress : bool, optional
+            Whether to show how many blocks are done, with tqdm; by default as `set_options` says.
+
+        Returns
+        -------
+        Normalize
+            The statistics. The standard deviation is that of a population (``ddof=0``), as
+            `numpy.nanstd` and scikit-learn's ``StandardScaler`` have it.
+
+        Raises
+        ------
+        ValueError
+            If there is no variable, dim or coordinate of a name, a variable has no value but NaN,
+            or infinite ones.
+        TypeError
+            If `dataset` is no data, or a variable does not hold numbers.
+        ImportError
+            If a bar is wanted and tqdm is missing.
+        ReadError
+            If data cannot be read, also where the dataset would go on without it.
+        """
+        return cls(*fitted(dataset, per, variables, progress))
+
+    def __call__(self, obj: Object) -> Object:
+        """Normalize an xarray object.
+
+        Parameters
+        ----------
+        obj : xarray.Dataset or xarray.DataArray
+            The data.
+
+        Returns
+        -------
+        xarray.Dataset or xarray.DataArray
+            Of the same dims and coordinates.
+        """
+        return self._apply(obj, _normalized, _attrs_of_normalized)
+
+    def inverse(self, obj: Object) -> Object:
+        """Bring normalized values back to what they were.
+
+        Also those of a batch: ``normalize.inverse(batch.replace(y=model(x)).to_xarray("y"))``.
+
+        Parameters
+        ----------
+        obj : xarray.Dataset or xarray.DataArray
+            Normalized data, or a prediction of such.
+
+        Returns
+        -------
+        xarray.Dataset or xarray.DataArray
+            Of the same dims and coordinates.
+        """
+        return self._apply(obj, _restored, self._attrs_of_restored)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the statistics to a file, exactly.
+
+        Parameters
+        ----------
+        path : str or path
+            A name that ends in ``.nc`` for NetCDF, or in ``.json``. An existing file is replaced.
+
+        Raises
+        ------
+        ValueError
+            If the name ends otherwise, or JSON cannot hold the labels.
+        """
+        write_statistics(path, self.mean, self.std)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Normalize:
+        """Read what `save` has written.
+
+        Parameters
+        ----------
+        path : str or path
+            Name of the file.
+
+        Raises
+        ------
+        ValueError
+            If the name ends otherwise, something else is in the file, or what is in it is not
+            as `save` writes it; the message names the file and the variable.
+        OSError
+            If there is no such file.
+        """
+        mean, std = read_statistics(path)
+        try:
+            return cls(mean, std)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{printable(path)}: {error}") from error
+
+    def __repr__(self) -> str:
+        lines = []
+        for name, mean in list(self.mean.data_vars.items())[:SHOWN_VARIABLES]:
+            sizes = ", ".join(f"{printable(dim)}: {size}" for dim, size in mean.sizes.items())
+            line = printable(name) + (f" ({sizes})" if sizes else "")
+            line += f": mean {_range(mean)}, std {_range(self.std[name])}"
+            lines.append(
+                line + (f", in {printable(mean.attrs['units'])}" if "units" in mean.attrs else "")
+            )
+        if len(self.mean.data_vars) > SHOWN_VARIABLES:
+            lines.append(f"and {len(self.mean.data_vars) - SHOWN_VARIABLES} more")
+        return "<xtorch_data.Normalize" + "".join(f"\n  {line}" for line in lines) + ">"
+
+    def _apply(
+        self,
+        obj: Object,
+        function: Callable[[Values, Values, Values], Values],
+        attrs_of: Callable[[Hashable, Mapping[Any, Any]], dict[Any, Any]],
+    ) -> Object:
+        """An object with a function of values, mean and std applied to all variables known."""
+
+        def applied(name: Hashable, array: xr.DataArray) -> xr.Variable:
+            variable = array.variable
+            if variable.dtype.kind not in "iuf":
+                raise TypeError(
+                    f"variable {name!r} has dtype {variable.dtype}, not floating or integer numbers"
+                )
+            mean, std = (
+                _aligned(each[name].variable, each.indexes, name, array)
+                for each in (self.mean, self.std)
+            )
+            values = function(variable.data, mean, std)
+            return xr.Variable(variable.dims, values, attrs_of(name, variable.attrs))
+
+        if isinstance(obj, xr.Dataset):
+            known = [name for name in obj.data_vars if name in self.mean.data_vars]
+            self._require(known, obj)
+            return obj.assign({name: applied(name, obj[name]) for name in known})
+        if not isinstance(obj, xr.DataArray):
+            raise TypeError(
+                f"Normalize takes an xarray Dataset or DataArray, not {type(obj).__name__}"
+            )
+        name: Hashable = obj.name
+        if name is None and len(self.mean.data_vars) == 1:
+            (only,) = self.mean.data_vars
+            if "variable" not in obj.coords or "variable" in self.mean[only].dims:
+                name = only
+        if name not in self.mean.data_vars and "variable" in obj.indexes:
+            dtype = _floating(obj.dtype)
+            apart = self._apply(obj.to_dataset("variable"), function, attrs_of)
+            together = apart.to_dataarray("variable", name=obj.name).astype(dtype)
+            return together.transpose(*obj.dims).assign_attrs(obj.attrs)
+        if name not in self.mean.data_vars:
+            raise ValueError(
+                f"there are no statistics of {name!r}, but of {list(self.mean.data_vars)}"
+            )
+        new = applied(name, obj)
+        result = obj.copy(deep=False, data=new.data)
+        result.attrs, result.encoding = dict(new.attrs), {}
+        return result
+
+    def _require(self, known: Sequence[Hashable], obj: xr.Dataset) -> None:
+        """Raise if an object has no variable that is known, or one under another name."""
+        if "sample" in obj.coords:
+            for name in [name for name in obj.data_vars if name not in known]:
+                base, _, part = str(name).rpartition("_")
+                if base in self.mean.data_vars and base not in obj:
+                    raise ValueError(
+                        f"{name!r} is the {base!r} of one of several parts: take them one by one, "
+                        f"batch.to_xarray({part!r})"
+                    )
+        if not known:
+            raise ValueError(
+                f"there are no statistics of any of {list(obj.data_vars)}, but of "
+                f"{list(self.mean.data_vars)}"
+            )
+
+    def _attrs_of_restored(self, name: Hashable, attrs: Mapping[Any, Any]) -> dict[Any, Any]:
+        known = self.mean[name].attrs
+        kept = {key: value for key, value in attrs.items() if (key, value) != ("units", "1")}
+        return {**kept, "units": known["units"]} if "units" in known else kept
+
+
+def _attrs_of_normalized(name: Hashable, attrs: Mapping[Any, Any]) -> dict[Any, Any]:
+    kept = {key: value for key, value in attrs.items() if key not in DROPPED_ATTRS}
+    return {**kept, "units": "1"} if "units" in kept else kept
+
+
+def _floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What values of a dtype become: never less than float32."""
+    return np.dtype(np.float64 if dtype.kind == "f" and dtype.itemsize > 4 else np.float32)
+
+
+def _normalized(values: Values, mean: Values, std: Values) -> Values:
+    scale = np.where(std == 0, 1.0, std)
+    dtype = _floating(values.dtype)
+    if values.dtype.kind != "f":  # float32 does not hold large integers
+        return ((values - mean) / scale).astype(dtype)
+    # What float32 leaves of a large mean may be much for a small deviation.
+    high = mean.astype(dtype)
+    low = (mean - high).astype(dtype)
+    result = values.astype(dtype, copy=False) - high
+    if low.any():
+        result -= low
+    result /= scale.astype(dtype)
+    return result  # type: ignore[no-any-return]
+
+
+def _restored(values: Values, mean: Values, std: Values) -> Values:
+    scale = np.where(std == 0, 1.0, std)
+    dtype = _floating(values.dtype)
+    high = mean.astype(dtype)
+    low = (mean - high).astype(dtype)
+    result = values.astype(dtype, copy=False) * scale.astype(dtype)
+    if low.any():
+        result += low
+    result += high
+    return result  # type: ignore[no-any-return]
+
+
+def _aligned(
+    statistic: xr.Variable,
+    indexes: Mapping[Any, pd.Index[Any]],
+    name: Hashable,
+    array: xr.DataArray,
+) -> Values:
+    """Statistics of the places of an array, to be broadcast against its values."""
+    places = {}
+    for dim in statistic.dims:
+        if dim not in array.coords:
+            raise ValueError(
+                f"the statistics of {name!r} are per {dim!r}, and the data has no coordinate "
+                f"{dim!r} to look them up with"
+            )
+        index, labels = indexes[dim], array.coords[dim]
+        wanted = labels.to_numpy().ravel()
+        found = index.get_indexer(pd.Index(wanted))
+        if (found < 0).any():
+            raise ValueError(
+                f"there are no statistics of {name!r} for {printable(dim)}="
+                f"{printable(wanted[found < 0][0])}: they are of {len(index)} labels, "
+                f"{printable(index[0])} to {printable(index[-1])}"
+            )
+        places[dim] = xr.Variable(labels.dims, found.reshape(labels.shape))
+    chosen = statistic.isel(places)
+    order = [dim for dim in array.dims if dim in chosen.dims]
+    values = chosen.transpose(*order).to_numpy()
+    return values[tuple(slice(None) if dim in order else None for dim in array.dims)]
+
+
+def _range(values: xr.DataArray) -> str:
+    least, most = float(values.min()), float(values.max())
+    return f"{least:.6g}" if values.ndim == 0 else f"{least:.6g} to {most:.6g}"
+
+
+def _as_statistics(values: Statistics, what: str) -> xr.Dataset:
+    """Numbers by variable as a Dataset, checked."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{what} must be a mapping of variables to numbers, not {values!r}")
+    found: dict[Hashable, xr.Variable] = {}
+    labels: dict[Hashable, pd.Index[Any]] = {}
+    first: dict[Hashable, Hashable] = {}  # the variable which had them
+    for name, value in values.items():
+        array = xr.DataArray(value)
+        for dim in array.dims:
+            index = array.indexes.get(dim)
+            if index is None or not index.is_unique or isinstance(index, pd.MultiIndex):
+                raise ValueError(
+                    f"{what} of {name!r} needs a coordinate along {dim!r}, a plain one without "
+                    "repeated labels"
+                )
+            other = first.setdefault(dim, name)
+            if not labels.setdefault(dim, index).equals(index):
+                raise ValueError(
+                    f"{what} of {name!r} has other labels along {dim!r} than that of {other!r}: "
+                    "make a Normalize of each, and Compose them"
+                )
+        numbers = np.array(array, dtype=np.float64)
+        if np.isinf(numbers).any():
+            raise ValueError(f"{what} of {name!r} is infinite")
+        found[name] = xr.Variable(array.dims, numbers, kept_attrs(array.attrs))
+    return xr.Dataset(found, labels)

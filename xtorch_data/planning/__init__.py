@@ -1,0 +1,5 @@
+"""What is read, in which order, and who gets what, as integers.
+
+In come sizes, windows and chunk grids; out come plans, lines of sample numbers and where a pass
+was left. Nothing is read here and nothing is kept but NumPy arrays. Any thread may call it.
+"""

@@ -1,0 +1,541 @@
+"""The plan of an epoch: what is read, in which order, and who gets what. Pure arithmetic, no IO."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..common import html
+from ..common.redact import printable
+from ..common.text import format_bytes, number_of
+from . import intervals as stretches
+from . import line as epochs
+from . import resume
+from .blocks import BlockGrid, plan_in_order, plan_shuffled
+from .chunks import Chunks, Layout
+from .intervals import Interval, Uneven, total
+from .line import Line, Load, Stage, run_length
+from .resume import DimLabels, Part, Walk
+from .selection import BlockSums, Drawn, Kept, Table, factors
+from .windows import IntArray, Windows
+
+__all__ = ["Plan"]
+
+# Shuffled, a pool that decodes a chunk no more often than this need not be larger.
+ENOUGH_AMPLIFICATION = 1.25
+# In order, blocks held and read ahead at most, if the memory allows more.
+BLOCKS_AHEAD = 8
+# Blocks that are looked at to tell how many there are samples of.
+LOOKED_AT = 2**16
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Plan:
+    """Everything that is decided before a byte is read; `Plan.of` decides it.
+
+    The line of an epoch is its samples, in the order of that epoch: every sample once, unless
+    `where` leaves some out or `weights` draw them. An interval is a stretch ``[start, stop)`` of
+    it. See `xtorch_data.planning.line.Line`.
+
+    Attributes
+    ----------
+    layouts : tuple of Layout
+        How the variables that are read are stored.
+    grid : BlockGrid
+        The blocks in which they are read.
+    shuffle : bool
+        Whether the order is random.
+    seed : int
+        What a random order depends on, besides the epoch.
+    batch_size : int or None
+        Samples in a batch; None for samples without the batch dimension.
+    drop_last : bool
+        Whether a rank's last batch is left out if it is smaller.
+    uneven : {"drop", "pad", "keep"}
+        How samples are shared that cannot be shared equally.
+    memory : int
+        Bytes that may be taken in all.
+    independent : bool
+        Whether every block is read whole, handing nothing on to the next.
+    cached : bool
+        Whether blocks are kept for later epochs.
+    pool_blocks : int
+        Blocks whose samples are shuffled together.
+    budget : int
+        Bytes of blocks that are held or read ahead.
+    where : Table, optional
+        Which samples there are; every one by default.
+    weights : Table, optional
+        By which as many samples as there are are drawn in each epoch, with replacement.
+    labels : DimLabels, optional
+        What states tell by that data has other labels.
+    resumed : tuple of (int, tuple of Walk)
+        An epoch, and what all ranks have walked of its line before.
+    """
+
+    layouts: tuple[Layout, ...]
+    grid: BlockGrid
+    shuffle: bool
+    seed: int
+    batch_size: int | None
+    drop_last: bool
+    uneven: Uneven
+    memory: int
+    independent: bool
+    cached: bool
+    pool_blocks: int
+    budget: int
+    where: Table | None = None
+    weights: Table | None = None
+    labels: DimLabels | None = None
+    resumed: tuple[int, tuple[Walk, ...]] = field(default=(0, ()))
+
+    @classmethod
+    def of(
+        cls,
+        windows: Windows,
+        layouts: Iterable[Layout],
+        *,
+        memory: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        batch_size: int | None = 1,
+        drop_last: bool = False,
+        uneven: Uneven = "keep",
+        independent: bool = False,
+        cached: bool = False,
+        where: Table | None = None,
+        weights: Table | None = None,
+        labels: DimLabels | None = None,
+        warn: bool = True,
+    ) -> Plan:
+        """Decide how the samples of some windows are read, and warn if that exceeds `memory`.
+
+        The other parameters are the attributes of those names.
+        """
+        layouts = tuple(layouts)
+        grid, share = _blocks(windows, layouts, memory, shuffle)
+        if warn and len(windows) and grid.nbytes > memory:
+            warnings.warn(
+                f"one sample takes {format_bytes(grid.nbytes)}, more than memory="
+                f"{format_bytes(memory)}: blocks of one window are read, one at a "
+                "time, and the memory is exceeded",
+                stacklevel=3,
+            )
+        nbytes = max(1, grid.nbytes)
+        # Memory that blocks have left, until the next ones are read; what is kept is not left.
+        spare = 0 if cached or share < 3 else memory // 3
+        budget = memory - spare
+        if not shuffle:  # a few blocks ahead hide a read; more would only take fresh memory
+            budget = min(budget, BLOCKS_AHEAD * nbytes)
+        plan = cls(
+            layouts=layouts,
+            grid=grid,
+            shuffle=shuffle,
+            seed=seed,
+            batch_size=batch_size,
+            drop_last=drop_last,
+            uneven=uneven,
+            memory=memory,
+            independent=independent,
+            cached=cached,
+            pool_blocks=max(1, memory // share // nbytes),
+            budget=budget,
+            where=where,
+            weights=weights,
+            labels=labels,
+        )
+        if len(windows):
+            plan._require_samples()
+        return plan
+
+    def _require_samples(self) -> None:
+        if not self.samples:
+            raise ValueError(f"where leaves none of the {len(self.windows)} samples")
+        if self._weights is not None and not self._weights.total > 0:
+            raise ValueError("the weights of all samples are 0: there is none to draw")
+
+    def over(
+        self,
+        windows: Windows,
+        memory: int | None = None,
+        layouts: Iterable[Layout] | None = None,
+    ) -> Plan:
+        """The plan for other windows, memory, or chunks of the same data, with nothing resumed."""
+        return Plan.of(
+            windows,
+            self.layouts if layouts is None else layouts,
+            memory=memory or self.memory,
+            shuffle=self.shuffle,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            drop_last=self.drop_last,
+            uneven=self.uneven,
+            independent=self.independent,
+            cached=self.cached,
+            where=self.where and self.where.over(self.windows, windows),
+            weights=self.weights and self.weights.over(self.windows, windows),
+            labels=self.labels,
+            warn=False,  # once is enough, and of other memory nobody has asked
+        )
+
+    def held_as(self, layouts: tuple[Layout, ...]) -> Plan:
+        """The same order of the same samples, whose variables take other memory.
+
+        Parameters
+        ----------
+        layouts : tuple of Layout
+            The layouts, with the bytes of values that are held, such as packed ones.
+        """
+        if layouts is self.layouts:  # with what has been worked out
+            return self
+        if not len(self.grid):
+            return replace(self, layouts=layouts)
+        region = self.grid.region(self.grid.box(len(self.grid) // 2))  # all are much the same
+        sizes = {
+            axis.dim: stop - start
+            for axis, (start, stop) in zip(self.windows.axes, region, strict=True)
+        }
+        now, then = (
+            sum(each.itemsize * math.prod(sizes[dim] for dim in each.chunks) for each in some)
+            for some in (self.layouts, layouts)
+        )
+        nbytes = math.ceil(self.grid.nbytes * then / max(1, now))
+        return replace(self, layouts=layouts, grid=replace(self.grid, nbytes=nbytes))
+
+    # What there is, and what it takes.
+
+    @property
+    def windows(self) -> Windows:
+        """The sample space."""
+        return self.grid.windows
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in an epoch."""
+        return len(self.windows) if self._kept is None else self._kept.total
+
+    @property
+    def left_out(self) -> int:
+        """Number of samples that `where` leaves out."""
+        return len(self.windows) - self.samples
+
+    @property
+    def grids(self) -> dict[Hashable, Mapping[Hashable, Chunks]]:
+        """The chunk grids of the variables."""
+        return {layout.name: layout.chunks for layout in self.layouts}
+
+    @property
+    def amplification(self) -> float:
+        """Bytes decoded in an epoch over those decoded if each chunk is decoded once, about."""
+        return self.grid.amplification
+
+    @property
+    def block_nbytes(self) -> int:
+        """Bytes of the largest block."""
+        return max(1, self.grid.nbytes)
+
+    @property
+    def stage_nbytes(self) -> int:
+        """Bytes of what is gathered from at the same time: a pool, or a block in order."""
+        return self.block_nbytes * (self.pool_blocks if self.shuffle else 1)
+
+    @property
+    def working_nbytes(self) -> int:
+        """Bytes of blocks in use at the same time: one pool that is gathered, one that is read."""
+        return 2 * self.stage_nbytes
+
+    def nbytes(self, load: Load, joins: bool = False) -> int:
+        """Bytes that a load takes in memory; with what is joined of it with the one before."""
+        along = load.axis
+        begin, stop = load.region[along] if load.region else (0, 1)
+        # Read, perhaps beyond the region; and pieces that straddle what was handed on.
+        extent = max([stop, *(end for _, end in load.whole_chunks.values())]) - begin
+        if joins and load.carried is not None:
+            extent += sum(piece.region[along][1] - load.carried for piece in load.pieces[:1])
+        sizes = {
+            axis.dim: stop - start
+            for axis, (start, stop) in zip(self.windows.axes, load.region, strict=True)
+        }
+        if load.region:
+            sizes[self.windows.axes[along].dim] = extent
+        return sum(
+            layout.itemsize * math.prod(sizes[dim] for dim in layout.chunks)
+            for layout in self.layouts
+        )
+
+    @cached_property
+    def filled_blocks(self) -> tuple[int, IntArray]:
+        """How many blocks there are samples of, and how many samples in some of them, or in all.
+
+        Of very many blocks some are looked at, and the number is an estimate. With weights, it is
+        that of the draw of epoch 0.
+        """
+        count = len(self.grid)
+        some = np.linspace(0, count - 1, min(count, LOOKED_AT)).round().astype(np.int64)
+        samples = self.line(0).choice.of_blocks(some)
+        filled = samples[samples > 0]
+        if not len(filled):
+            return 1, np.array([max(1, self.samples)])
+        return max(1, round(count * len(filled) / len(some))), filled
+
+    # Who gets what: the line, cut for ranks and workers.
+
+    def left(self, epoch: int) -> list[Interval]:
+        """What is still to be walked of an epoch's line."""
+        return resume.remaining(self.samples, self._walked(epoch))
+
+    def _walked(self, epoch: int) -> tuple[Walk, ...]:
+        """What was walked of an epoch's line before it was resumed."""
+        return self.resumed[1] if self.resumed[0] == epoch else ()
+
+    def _walk(self, world_size: int, num_workers: int, batches: int = 0) -> Walk:
+        """A walk on a topology, after so many batches."""
+        size = self.batch_size or 1
+        return Walk(world_size, num_workers, size, self.uneven, self.drop_last, batches)
+
+    def intervals(
+        self, epoch: int, rank: int, world_size: int, worker: int = 0, num_workers: int = 1
+    ) -> list[Interval]:
+        """What one worker of one rank yields of an epoch's line."""
+        walk = self._walk(world_size, num_workers)
+        *before, latest = self._walked(epoch) or [walk]
+        left = resume.remaining(self.samples, before)
+        if latest.goes_on(walk):  # exactly the batches that would have come next
+            return latest.rest(left, rank)[worker]
+        return walk.parts(self.left(epoch), rank)[worker]
+
+    def shares(self, epoch: int, world_size: int, num_workers: int) -> list[list[list[Interval]]]:
+        """What each worker of each rank yields of an epoch's line: ``[rank][worker]``.
+
+        Without workers there is one list in each rank's place.
+        """
+        workers = max(1, num_workers)
+        return [
+            [self.intervals(epoch, rank, world_size, worker, workers) for worker in range(workers)]
+            for rank in range(world_size)
+        ]
+
+    def batches_per_rank(self, shares: Iterable[Iterable[Sequence[Interval]]]) -> tuple[int, ...]:
+        """Number of batches that the workers of each rank make of their shares."""
+        size = self.batch_size or 1
+        return tuple(
+            sum(stretches.batches(stretches.total(part), size, drop_last=False) for part in rank)
+            for rank in shares
+        )
+
+    def batches(self, epoch: int, rank: int, world_size: int) -> int:
+        """Number of batches that one rank yields, however many workers it has."""
+        left = resume.samples_left(self.samples, self._walked(epoch))
+        mine = stretches.share_total(left, rank, world_size, self.uneven)
+        return stretches.batches(mine, self.batch_size or 1, self.drop_last)
+
+    def batch_sizes(self, intervals: Sequence[Interval]) -> Iterator[int]:
+        """Number of samples in each batch that one worker makes of what it yields."""
+        samples, size = stretches.total(intervals), self.batch_size or 1
+        return (min(size, samples - start) for start in range(0, samples, size))
+
+    def require_shares(self, world_size: int) -> None:
+        """Raise ValueError if there are fewer samples than ranks, so that all would get none."""
+        if self.uneven == "drop" and self.samples < world_size:
+            raise ValueError(
+                f"{self.samples} samples cannot be shared by {world_size} ranks with "
+                "uneven='drop': every rank would get none"
+            )
+
+    # What is read for it.
+
+    def line(self, epoch: int) -> Line:
+        """The order of an epoch."""
+        choice: Kept | Drawn | None = self._kept
+        if self._weights is not None:
+            choice = Drawn(self._weights, self.samples, self.seed, epoch, run_length(self.grid))
+        return Line(self.grid, self.shuffle, self.seed, epoch, self.pool_blocks, choice)
+
+    @cached_property
+    def _kept(self) -> Kept | None:
+        return None if self.where is None else Kept(BlockSums([self.where], self.grid))
+
+    @cached_property
+    def _weights(self) -> BlockSums | None:
+        if self.weights is None:
+            return None
+        return BlockSums(factors(self.weights, self.where, self.windows.shape), self.grid)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: what was worked out of them is larger, and worked out again."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    def stages(self, epoch: int, intervals: Iterable[Interval]) -> Iterator[Stage]:
+        """What to load, in order, to walk over intervals of an epoch's line."""
+        return self.line(epoch).stages(intervals, self.independent)
+
+    def chunk_reads(self, epoch: int, intervals: Iterable[Interval]) -> dict[Hashable, int]:
+        """Chunks of each variable that are read to walk over intervals of an epoch's line.
+
+        0 for a variable that is not chunked.
+        """
+        stages = self.stages(epoch, intervals)
+        counts, _ = epochs.reads(stages, self.windows, self.layouts)
+        return {
+            layout.name: int(count) if layout.in_chunks else 0
+            for layout, count in zip(self.layouts, counts, strict=True)
+        }
+
+    # As a reader sees it.
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """What is read, as far as it takes no time to know."""
+        along = zip(self.windows.axes, self.grid.shape, strict=False)
+        shape = " × ".join(f"{printable(axis.dim)} {count:,}" for axis, count in along)
+        yield "blocks", f"{len(self.grid):,}" + (f" ({shape})" if shape else "")
+        yield "a block", f"{format_bytes(self.block_nbytes)} at most"
+        if self.shuffle:
+            together = min(self.pool_blocks, len(self.grid))
+            yield "a pool", f"{number_of(together, 'block')}, shuffled together"
+        in_chunks = any(layout.in_chunks for layout in self.layouts)
+        what = "decoded" if in_chunks else "not chunked: steps are read"
+        yield "chunks", f"{what} about {self.amplification:.2f} times; explain() counts"
+
+    def _repr_html_(self) -> str:
+        grids = html.table(
+            ("variable", *(printable(axis.dim) for axis in self.windows.axes)),
+            [
+                (layout.name, *(_grid(layout.chunks.get(axis.dim)) for axis in self.windows.axes))
+                for layout in self.layouts
+            ],
+        )
+        parts = [
+            html.facts(self.facts()),
+            html.section("Windows", f"{len(self.windows):,}", windows_table(self.windows)),
+            html.section("Chunks", ", ".join(printable(each.name) for each in self.layouts), grids),
+        ]
+        return html.page("xtorch_data.Plan", number_of(self.samples, "sample"), parts, repr(self))
+
+    def __repr__(self) -> str:
+        facts = "".join(f"\n  {name:<9} {value}" for name, value in self.facts())
+        return f"<xtorch_data.Plan of {number_of(self.samples, 'sample')}{facts}>"
+
+    # Stopping and going on.
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the order depends on, but for the epoch: equal for plans with equal lines."""
+        return dict(self._fingerprint)
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
+        found = resume.fingerprint(self.line(0))
+        tables = {"where": self.where, "weights": self.weights}
+        if self.labels is not None:
+            found["labels"] = self.labels.found
+        return found | {name: table.digest() for name, table in tables.items() if table is not None}
+
+    def state_after(
+        self, epoch: int, batches: int, world_size: int, num_workers: int = 1
+    ) -> dict[str, Any]:
+        """A JSON-able state, after every rank has yielded so many batches of an epoch."""
+        walked = self._walked(epoch)
+        if batches and batches >= max(
+            self.batches(epoch, rank, world_size) for rank in (0, world_size - 1)
+        ):
+            epoch, walked = epoch + 1, ()
+        elif batches:
+            walk = self._walk(world_size, num_workers, batches)
+            if walked and walked[-1].goes_on(walk):
+                walk = replace(walk, batches=walked[-1].batches + batches)
+                walked = walked[:-1]
+            walked = (*walked, walk)
+        return resume.as_state(epoch, walked, self.fingerprint())
+
+    def part(self, rank: int, world_size: int, worker: int, num_workers: int) -> Part:
+        """One worker of one rank, which has yielded nothing yet."""
+        size = self.batch_size or 1
+        return Part(rank, world_size, worker, num_workers, size, self.uneven, self.drop_last)
+
+    def state_of_part(self, epoch: int, part: Part) -> dict[str, Any]:
+        """A JSON-able state of one worker alone."""
+        state = resume.as_state(epoch, self._walked(epoch), self.fingerprint())
+        return {**state, "part": list(astuple(part))}
+
+    def resume(self, state: Mapping[str, Any], strict: bool = True) -> Plan:
+        """The plan that goes on where a state was taken.
+
+        Parameters
+        ----------
+        state : mapping
+            From `state_after`.
+        strict : bool
+            Whether to refuse the state of a plan whose line is another.
+
+        Raises
+        ------
+        ValueError
+            If it is no state, or of another plan; the message says what differs.
+        """
+        epoch, walks = resume.from_state(state, self.fingerprint(), strict)
+        if strict:
+            resume.require_possible(self.samples, walks)
+        return replace(self, resumed=(epoch, tuple(walks)))
+
+    def require_part(self, epoch: int, part: Part) -> None:
+        """Raise ValueError if a worker has yielded more batches than it has."""
+        mine = self.intervals(epoch, part.rank, part.world_size, part.worker, part.num_workers)
+        resume.require_batches(total(mine), part)
+
+    def afresh(self) -> Plan:
+        """The plan with nothing resumed."""
+        return replace(self, resumed=(0, ())) if self.resumed[1] else self
+
+
+def _grid(chunks: Chunks | None) -> str:
+    """How a variable is chunked along a dim."""
+    if chunks is None:
+        return "–"
+    return f"{chunks.count:,} of {chunks.largest:,}" if chunks.in_chunks else "not chunked"
+
+
+def _blocks(
+    windows: Windows, layouts: Sequence[Layout], memory: int, shuffle: bool
+) -> tuple[BlockGrid, int]:
+    """The blocks, and the part of the memory, one in so many, that a pool or block may take.
+
+    A third: one is in use while the next is read, and a third is for memory that is used again.
+    Where chunks are so large that this decodes them often, reading less comes first: a half leaves
+    no spare memory, the whole no room to read ahead.
+    """
+    planner = plan_shuffled if shuffle else plan_in_order
+    enough = ENOUGH_AMPLIFICATION if shuffle else 1.0
+    found: list[tuple[BlockGrid, int]] = []
+    for share in (3, 2, 1):
+        grid = planner(windows, layouts, memory // share)
+        if share == 1 and not shuffle and any(other.nbytes <= memory // 2 for other, _ in found):
+            break  # in order, the block before is held, too, for the steps that it hands on
+        found.append((grid, share))
+        if grid.nbytes <= memory // share and grid.amplification <= enough:
+            return grid, share
+    return min(found, key=lambda each: round(each[0].amplification, 2))
+
+
+def windows_table(windows: Windows, labels: Mapping[Hashable, str] | None = None) -> str:
+    """How windows lie along every dim; `labels` say from where to where, where they are known."""
+    labels = labels or {}
+    rows = [
+        (
+            axis.dim,
+            f"{axis.size:,}" if axis.windowed else "each place",
+            f"{axis.size - axis.stride:,}" if axis.windowed else "",
+            f"{len(axis):,}",
+            f"{axis.length:,}",
+            labels.get(axis.dim, ""),
+        )
+        for axis in windows.axes
+    ]
+    names = ("dim", "window", "overlap", "windows", "steps", "labels")
+    used = len(names) if labels else len(names) - 1
+    return html.table(names[:used], [row[:used] for row in rows])

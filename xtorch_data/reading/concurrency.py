@@ -1,0 +1,146 @@
+"""Waiting on an event loop: for threads that decode, for requests, for many things at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+import dask.system
+import zarr
+from zarr.core.sync import _get_loop
+from zarr.storage import FsspecStore
+
+from ..sources.zarr_stores import innermost
+
+__all__ = [
+    "FETCHED_BYTES",
+    "FEWEST_FETCHED",
+    "on_loop_of",
+    "on_thread",
+    "request_slots",
+    "room_for",
+    "together",
+]
+
+T = TypeVar("T")
+
+# Requests to stores that are not local folders, under way in one event loop.
+REQUESTS = 256
+# Bytes that are asked for, or there and wait for a thread that decodes them. Of what is large, a
+# few are asked for all the same: one at a time would not hide the delay of requests.
+FETCHED_BYTES, FEWEST_FETCHED = 2**25, 16
+
+
+# For each event loop: threads that decode at the same time (more than there are cores would only
+# take the GIL from each other), and requests under way.
+_Slots = dict[asyncio.AbstractEventLoop, asyncio.Semaphore]
+_cores: _Slots = {}
+_requests: _Slots = {}
+
+
+class _Room:
+    """Bytes of memory that tasks of one event loop take, each in its turn, and give back."""
+
+    def __init__(self, nbytes: int) -> None:
+        self._left = nbytes
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, nbytes: int) -> None:
+        if not self._waiting and nbytes <= self._left:
+            self._left -= nbytes
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((nbytes, place))
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():  # its turn had come
+                self.give(nbytes)
+            raise
+
+    def give(self, nbytes: int) -> None:
+        self._left += nbytes
+        while self._waiting:
+            wanted, place = self._waiting[0]
+            if not place.cancelled():
+                if wanted > self._left:
+                    return
+                self._left -= wanted
+                place.set_result(None)
+            self._waiting.popleft()
+
+
+_rooms: dict[asyncio.AbstractEventLoop, _Room] = {}
+
+
+@contextlib.asynccontextmanager
+async def room_for(nbytes: int) -> AsyncIterator[None]:
+    """Wait until so many bytes may be fetched, on the running loop; they count until they are used.
+
+    Parameters
+    ----------
+    nbytes : int
+        How many there will be, at most.
+    """
+    room = _of_loop(_rooms, lambda: _Room(FETCHED_BYTES))
+    nbytes = min(nbytes, FETCHED_BYTES // FEWEST_FETCHED)
+    await room.take(nbytes)
+    try:
+        yield
+    finally:
+        room.give(nbytes)
+
+
+def _slots(of: _Slots, count: int) -> asyncio.Semaphore:
+    """What the running loop has of some slots."""
+    return _of_loop(of, lambda: asyncio.Semaphore(count))
+
+
+def _of_loop(of: dict[asyncio.AbstractEventLoop, T], make: Callable[[], T]) -> T:
+    """What the running loop has of some kind."""
+    loop = asyncio.get_running_loop()
+    if loop not in of:
+        # Not by weak keys: a semaphore that was waited for refers to its loop.
+        for ended in [each for each in list(of) if each.is_closed()]:
+            of.pop(ended, None)
+        of[loop] = make()
+    return of[loop]
+
+
+def request_slots() -> asyncio.Semaphore:
+    """What a request to a store waits for, on the running loop."""
+    return _slots(_requests, REQUESTS)
+
+
+async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
+    """What a function that decodes returns, run on a thread once a core is free for it."""
+    async with _slots(_cores, dask.system.CPU_COUNT):
+        return await asyncio.to_thread(function, *args)
+
+
+async def together(jobs: Iterable[Awaitable[T]]) -> list[T]:
+    """What jobs return that run at the same time; when all have ended, raise the first error.
+
+    Not before: they write into memory that must not be lent again.
+    """
+    results = await asyncio.gather(*jobs, return_exceptions=True)
+    errors = [result for result in results if isinstance(result, BaseException)]
+    try:
+        if errors:
+            raise errors[0]
+        return results  # type: ignore[return-value]
+    finally:  # an error has this frame in its traceback, and frames that have what was read
+        del errors, results
+
+
+def on_loop_of(array: zarr.Array[Any], reading: Coroutine[Any, Any, Any]) -> Any:
+    """What awaits a read of an array from any loop.
+
+    Sessions of fsspec belong to the loop in which a store was opened, and that is zarr's own.
+    """
+    if not isinstance(innermost(array.store), FsspecStore):
+        return reading
+    return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(reading, _get_loop()))

@@ -1,0 +1,397 @@
+"""Variables kept on disk in cells: a chunk each, decoded, or several small ones.
+
+What is kept are decoded chunks, before `preprocess`. Blocks after it would spare running it again,
+but who could tell a function from what it was before an edit, with all that it calls? And blocks
+are cut to fit the windows, `memory` and the order, so that any other of these would fetch all
+anew. Chunks are the same for all of them: for training, shuffled, and validation, in order, for
+`where` and for samples by number; and none is there twice because blocks have a halo. Chunks as
+they are stored would be smaller, but only Zarr has them, not NetCDF files or graphs of dask.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from ..common.buffers import Buffers
+from ..common.redact import redacted, without_secrets
+from ..planning.chunks import Chunks
+from ..sources.source import layout_of
+from .chunk_stamps import ChunkStamps
+from .digests import Unidentified
+from .disk_cache import DiskCache, entry_name
+from .identity import identities
+
+__all__ = ["DiskCells", "Found", "OnDisk"]
+
+# Neighboring chunks are one cell up to so many bytes, and a chunk is several beyond so many.
+SMALL, LARGE = 2**18, 2**25
+
+# Of the memory, one part in so many holds what waits to be written; or so many bytes, if more.
+WAITING_PART, WAITING = 8, 2**20
+
+Region = Mapping[Hashable, slice]
+Box = tuple[tuple[int, int], ...]  # positions [start, stop) along every dim
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was found of a region.
+
+    Attributes
+    ----------
+    values : ndarray, optional
+        The region, filled as far as cells were there; None if none was.
+    missing : dict of Hashable to slice, optional
+        What must be read to have the rest; None if nothing is missing. It may reach beyond the
+        region, to the ends of cells.
+    names : mapping of tuple of int to str
+        Names of its cells before any of it is read.
+    """
+
+    values: Array | None
+    missing: dict[Hashable, slice] | None
+    names: Mapping[tuple[int, ...], str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class DiskCells:
+    """One variable in cells, some of which are on disk.
+
+    Attributes
+    ----------
+    cache : DiskCache
+        Where they are kept.
+    identity : bytes
+        What tells the variable from others, and its cells from those of other grids.
+    dims : tuple of Hashable
+        Dims of the variable.
+    dtype : numpy.dtype
+        What it is read as.
+    grids : tuple of Chunks
+        The cells along each of its dims.
+    buffers : Buffers
+        Where memory for what is read comes from.
+    stamps : ChunkStamps, optional
+        What tells that the files of a cell were written anew.
+    """
+
+    cache: DiskCache
+    identity: bytes
+    dims: tuple[Hashable, ...]
+    dtype: np.dtype[Any]
+    grids: tuple[Chunks, ...]
+    buffers: Buffers
+    stamps: ChunkStamps | None = None
+
+    @classmethod
+    def of(
+        cls,
+        variable: xr.Variable,
+        identity: bytes,
+        cache: DiskCache,
+        buffers: Buffers,
+        stamps: ChunkStamps | None = None,
+    ) -> DiskCells | None:
+        """The cells of a variable; None if it cannot be kept, such as objects of Python.
+
+        Parameters
+        ----------
+        variable : xarray.Variable
+            The variable, of the dtype it is read as.
+        identity : bytes
+            What tells it from others.
+        cache : DiskCache
+            Where cells are kept.
+        buffers : Buffers
+            Where memory for what is read comes from.
+        stamps : ChunkStamps, optional
+            What tells that the files of a part of it were written anew.
+        """
+        dims, dtype = variable.dims, variable.dtype
+        grids = _grids(variable)
+        if grids is None:
+            return None
+        told = repr([(each.length, each.size, each.offset) for each in grids]).encode()
+        edges = [b"" if each.edges is None else each.edges.tobytes() for each in grids]
+        own = entry_name(identity, dtype.str.encode(), told, *edges)
+        return cls(cache, bytes.fromhex(own), dims, dtype, grids, buffers, stamps)
+
+    def take(self, region: Region) -> Found:
+        """A region, as far as it is on disk.
+
+        Parameters
+        ----------
+        region : mapping of Hashable to slice
+            Data positions; all along dims that are not named.
+        """
+        box = self._box(region)
+        if any(start >= stop for start, stop in box):
+            return Found(None, None)
+        names = {place: self._name(place) for place in self._around(box)}
+        places = list(names)
+        absent = {place for place, name in names.items() if name not in self.cache}
+        if len(absent) == len(places):
+            return Found(None, self._hull(places), names)
+        out = self.buffers.take([stop - start for start, stop in box], self.dtype)
+        # What lies between missing cells is read with them.
+        missing = self._hull(list(absent)) if absent else {}
+        for place in places:
+            cell = self._bounds(place)
+            if missing and self._inside(cell, missing):
+                continue
+            if not self._read(names[place], cell, box, out):
+                absent.add(place)
+        return Found(out, self._hull(list(absent)) if absent else None, names)
+
+    def give(self, found: Found, read: Array, region: Region) -> Array:
+        """The region, of which the missing part has been read; its cells are kept.
+
+        Parameters
+        ----------
+        found : Found
+            What `take` has found.
+        read : ndarray
+            What was missing.
+        region : mapping of Hashable to slice
+            What `take` was asked for.
+        """
+        assert found.missing is not None
+        origin = tuple((each.start, each.stop) for each in found.missing.values())
+        if type(read) is np.ndarray and read.dtype == self.dtype:
+            for place in self._around(origin):
+                name = found.names[place]
+                # Not what was written while it was read.
+                if name not in self.cache and name == self._name(place):
+                    self.cache.offer(name, read[_within(self._bounds(place), origin)])
+        box = self._box(region)
+        if found.values is None and box == origin:
+            return read
+        out = found.values
+        if out is None:
+            out = self.buffers.take([stop - start for start, stop in box], read.dtype)
+        if out.dtype != read.dtype:  # of more digits than the variable has declared
+            out = out.astype(np.result_type(out, read))
+        both = _overlap(origin, box)
+        out[_within(both, box)] = read[_within(both, origin)]
+        return out
+
+    def _read(self, name: str, cell: Box, box: Box, out: Array) -> bool:
+        """Read a cell into its place in a region; without a copy where it is whole there."""
+        both = _overlap(cell, box)
+        target = out[_within(both, box)]
+        if both == cell and target.flags.c_contiguous:
+            return self.cache.read(name, target)
+        values = self.buffers.take([stop - start for start, stop in cell], self.dtype)
+        if not self.cache.read(name, values):
+            return False
+        target[...] = values[_within(both, cell)]
+        return True
+
+    def _around(self, box: Box) -> list[tuple[int, ...]]:
+        """The cells which a box touches."""
+        numbers = [
+            range(int(grid.number(start)), int(grid.number(stop - 1)) + 1)
+            for grid, (start, stop) in zip(self.grids, box, strict=True)
+        ]
+        return list(itertools.product(*numbers))
+
+    def _name(self, place: Sequence[int]) -> str:
+        stamp = b"" if self.stamps is None else self.stamps.within(self._bounds(place))
+        return entry_name(self.identity, np.asarray(place, "<i8").tobytes(), stamp)
+
+    def _bounds(self, place: Sequence[int]) -> Box:
+        return tuple(grid.bounds(number) for grid, number in zip(self.grids, place, strict=True))
+
+    def _box(self, region: Region) -> Box:
+        return tuple(
+            (region[dim].start, region[dim].stop) if dim in region else (0, grid.length)
+            for dim, grid in zip(self.dims, self.grids, strict=True)
+        )
+
+    def _hull(self, places: Sequence[Sequence[int]]) -> dict[Hashable, slice]:
+        """The least box of whole cells that holds some."""
+        found = {}
+        for dim, grid, numbers in zip(
+            self.dims, self.grids, zip(*places, strict=True), strict=True
+        ):
+            found[dim] = slice(grid.bounds(min(numbers))[0], grid.bounds(max(numbers))[1])
+        return found
+
+    def _inside(self, cell: Box, hull: Mapping[Hashable, slice]) -> bool:
+        return all(
+            hull[dim].start <= start and stop <= hull[dim].stop
+            for dim, (start, stop) in zip(self.dims, cell, strict=True)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class OnDisk:
+    """The variables of a dataset that are kept on disk.
+
+    Attributes
+    ----------
+    cache : DiskCache
+        Where they are kept.
+    identities : mapping of Hashable to bytes
+        What tells them from any others.
+    stamps : mapping of Hashable to ChunkStamps
+        Of those in local chunk files, what tells that these were written anew.
+    """
+
+    cache: DiskCache
+    identities: Mapping[Hashable, bytes]
+    stamps: Mapping[Hashable, ChunkStamps]
+
+    @classmethod
+    def of(
+        cls,
+        folder: str | None,
+        size: int,
+        memory: int,
+        data: xr.Dataset,
+        origin: str,
+        retries: int,
+    ) -> OnDisk | None:
+        """The variables of a dataset that must be read, in a folder; None without a folder.
+
+        Parameters
+        ----------
+        folder : str, optional
+            A local folder.
+        size : int
+            Bytes that may be kept in it.
+        memory : int
+            Bytes that the dataset may take, of which some hold what waits to be written.
+        data : xarray.Dataset
+            The variables.
+        origin : str
+            Where they come from, for messages.
+        retries : int
+            Attempts after the first to ask a store when they were written.
+
+        Raises
+        ------
+        ValueError
+            If one of them cannot be told from others surely, or if the folder is a file.
+        """
+        if folder is None:
+            return None
+        asked = {
+            name: variable
+            for name, variable in data.variables.items()
+            if not (variable._in_memory or isinstance(variable, xr.IndexVariable))
+        }
+        every = {name: ChunkStamps.of(variable) for name, variable in asked.items()}
+        stamps = {name: each for name, each in every.items() if each is not None}
+        told = {}
+        for name, found in identities(asked, retries, stamps).items():
+            try:
+                told[name] = found.result()
+            except Unidentified as error:
+                raise ValueError(
+                    f"cache cannot be a folder for variable {name!r} from {origin}, since "
+                    f"something else in the folder could be taken for it: {redacted(str(error))}"
+                ) from without_secrets(error)
+        if not told:
+            warnings.warn(
+                f"nothing is kept in cache={folder!r}: all variables are in memory",
+                stacklevel=3,
+            )
+            return None
+        return cls(DiskCache(folder, size, max(WAITING, memory // WAITING_PART)), told, stamps)
+
+    def waiting(self, data: xr.Dataset) -> int:
+        """Bytes that wait to be written, at most: copies, beside blocks and what they may take.
+
+        Parameters
+        ----------
+        data : xarray.Dataset
+            The variables as they are read.
+        """
+        every, largest = 0, 0
+        for variable in map(data.variables.__getitem__, self.identities):
+            grids = None if variable._in_memory else _grids(variable)
+            if grids is not None:
+                cell = math.prod(grid.largest for grid in grids) * variable.dtype.itemsize
+                every, largest = every + variable.nbytes, max(largest, cell)
+        return min(every, max(self.cache.waiting, largest))  # one waits, whatever its size
+
+    def cells(self, data: xr.Dataset, buffers: Buffers) -> dict[Hashable, DiskCells]:
+        """The variables in cells.
+
+        Parameters
+        ----------
+        data : xarray.Dataset
+            The variables as they are read.
+        buffers : Buffers
+            Where memory for what is read comes from.
+        """
+        found = {}
+        for name, own in self.identities.items():
+            variable = data.variables[name]
+            if not variable._in_memory:  # such as one that is memory-mapped by now
+                cells = DiskCells.of(variable, own, self.cache, buffers, self.stamps.get(name))
+                if cells is not None:
+                    found[name] = cells
+        return found
+
+
+def _grids(variable: xr.Variable) -> tuple[Chunks, ...] | None:
+    """The cells of a variable along each of its dims; None if it cannot be kept."""
+    dims, dtype = variable.dims, variable.dtype
+    if dtype.hasobject or not variable.size or not dtype.itemsize or len(set(dims)) < len(dims):
+        return None
+    chunks = layout_of(variable, None, dims).chunks
+    return _cells([chunks[dim] for dim in dims], dtype.itemsize)
+
+
+def _cells(chunks: Sequence[Chunks], itemsize: int) -> tuple[Chunks, ...]:
+    """The grids of cells: chunks, joined where they are small and cut where they are large."""
+    grids = [replace(each, stored=False) for each in chunks]
+    nbytes = itemsize * math.prod(grid.largest for grid in grids)
+    for place in reversed(range(len(grids))):
+        every = min(max(1, SMALL // nbytes), grids[place].count)
+        if every > 1:
+            grids[place] = grids[place].joined(every)
+            nbytes *= every
+    for place, grid in enumerate(grids):
+        if nbytes > LARGE and grid.largest > 1:
+            steps = max(1, grid.largest * LARGE // nbytes)
+            nbytes = nbytes // grid.largest * steps
+            grids[place] = _cut(grid, steps)
+    return tuple(grids)
+
+
+def _cut(grid: Chunks, steps: int) -> Chunks:
+    """A grid whose chunks are cut into so many steps, or fewer at their ends."""
+
+    def edges() -> Iterator[int]:
+        for number in range(grid.count):
+            start, stop = grid.bounds(number)
+            yield from range(start, stop, steps)
+        yield grid.length
+
+    return Chunks(grid.length, edges=np.fromiter(edges(), np.int64))
+
+
+def _overlap(one: Box, other: Box) -> Box:
+    return tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))
+
+
+def _within(box: Box, origin: Box) -> tuple[Any, ...]:
+    """A box as slices of the box around it; of an array without dims, the array itself."""
+    cut = (
+        slice(start - begin, stop - begin)
+        for (start, stop), (begin, _) in zip(box, origin, strict=True)
+    )
+    return (..., *cut)

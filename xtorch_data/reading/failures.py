@@ -1,0 +1,256 @@
+"""What could not be read, for datasets that go on without it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from ..common.redact import printable, redacted, words_of
+from ..common.retry import is_transient
+from ..planning.chunks import Chunks
+from ..planning.line import Box
+from ..planning.windows import IntArray, Windows
+from ..sources.source import chunk_keys
+from .zarr_chunks import ChunkError
+
+__all__ = ["Failure", "first_failure", "hit", "reaching", "read_by_chunks"]
+
+logger = logging.getLogger(__name__)
+
+Region = Mapping[Hashable, slice]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A chunk, or the part of it that was wanted, that could not be read.
+
+    Attributes
+    ----------
+    variable : Hashable
+        Name of the variable.
+    region : mapping of Hashable to (int, int)
+        Positions ``[start, stop)`` along its dims, as ``isel`` counts them.
+    message : str
+        The error.
+    source : str
+        Where the data comes from: a file, or the store of a Zarr array.
+    chunk : str, optional
+        Key of the chunk in its store, such as ``t2m/c/3/0/0``; or the first and the last of those
+        of which it is one. Files have no keys, and dask does not tell what its graphs read: there
+        it is None.
+    """
+
+    variable: Hashable
+    region: Mapping[Hashable, tuple[int, int]]
+    message: str
+    source: str
+    chunk: str | None = None
+
+    @classmethod
+    def of(
+        cls, name: Hashable, variable: xr.Variable, region: Region, source: str, error: Exception
+    ) -> Failure:
+        """What an error says of a variable that was to be read over a region.
+
+        Parameters
+        ----------
+        name : Hashable
+            Name of the variable.
+        variable : xarray.Variable
+            The variable over the region, still lazy.
+        region : mapping of Hashable to slice
+            Where it lies.
+        source : str
+            Where the data comes from.
+        error : Exception
+            What was raised.
+        """
+        chunk, notes = None, ""
+        if isinstance(error, ChunkError):
+            notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+            chunk, source, error = error.chunk, error.store, cause_of(error)
+        elif (found := chunk_keys(variable)) is not None and found[0]:
+            keys, source = found
+            chunk = keys[0] if len(keys) == 1 else f"{keys[0]} … {keys[-1]}"
+        where = {dim: (part.start, part.stop) for dim, part in region.items()}
+        return cls(name, where, f"{words_of(error)}{redacted(notes)}", redacted(source), chunk)
+
+    def __str__(self) -> str:
+        where = ", ".join(
+            f"{printable(dim)}={start}:{stop}" for dim, (start, stop) in self.region.items()
+        )
+        chunk = "from" if self.chunk is None else f"in chunk {printable(self.chunk)} of"
+        return (
+            f"{self.variable!r} at isel({where}) {chunk} {printable(self.source)}: {self.message}"
+        )
+
+
+def cause_of(error: Exception) -> Exception:
+    """What the store or the decoder raised."""
+    cause = error.__cause__ if isinstance(error, ChunkError) else error
+    return cause if isinstance(cause, Exception) else error
+
+
+def hit(
+    failures: Sequence[Failure], windows: Windows, starts: Sequence[IntArray]
+) -> npt.NDArray[np.bool_]:
+    """Which samples touch what could not be read.
+
+    Parameters
+    ----------
+    failures : sequence of Failure
+        One or more.
+    windows : Windows
+        The sample space.
+    starts : sequence of ndarray of int64
+        Per axis, the position where each sample begins.
+    """
+    found = np.zeros(len(starts[0]) if starts else 1, dtype=bool)
+    for failure in failures:
+        touched = np.ones_like(found)
+        for axis, at in zip(windows.axes, starts, strict=True):
+            if axis.dim in failure.region:
+                start, stop = failure.region[axis.dim]
+                touched &= (at < stop) & (at + axis.size > start)
+        found |= touched
+    return found
+
+
+def reaching(failures: Iterable[Failure], boxes: Sequence[Box], windows: Windows) -> list[Failure]:
+    """The failures that lie in some regions of the data."""
+    places = {axis.dim: place for place, axis in enumerate(windows.axes)}
+
+    def touches(failure: Failure, box: Box) -> bool:
+        return all(
+            box[places[dim]][0] < stop and start < box[places[dim]][1]
+            for dim, (start, stop) in failure.region.items()
+        )
+
+    return [each for each in failures if any(touches(each, box) for box in boxes)]
+
+
+async def read_by_chunks(
+    name: Hashable,
+    variable: xr.Variable,
+    region: Region,
+    grids: Mapping[Hashable, Chunks],
+    load: Callable[[xr.Variable, Region], Awaitable[None]],
+    source: str,
+) -> list[Failure]:
+    """Read a lazy variable chunk by chunk, into it; what fails becomes NaN, or 0 for integers.
+
+    Parameters
+    ----------
+    name : Hashable
+        Name of the variable.
+    variable : xarray.Variable
+        The region of it that is wanted.
+    region : mapping of Hashable to slice
+        Where the region lies.
+    grids : mapping of Hashable to Chunks
+        Its chunk grid along dims.
+    load : callable
+        Loads a part of it, given with where that lies, in place.
+    source : str
+        Where the data comes from.
+
+    Returns
+    -------
+    list of Failure
+        What could not be read.
+    """
+    fill = np.nan if variable.dtype.kind in "fc" else 0
+    values = np.full(variable.shape, fill, dtype=variable.dtype)
+    failures = []
+    cuts = _cuts(variable.dims, region, grids)
+    for found in itertools.product(*cuts.values()):
+        cell = dict(zip(cuts, found, strict=True))
+        inside = _inside(cell, region)
+        part = variable.isel(inside).copy(deep=False)
+        try:
+            await load(part, cell)
+        except MemoryError:
+            raise
+        except Exception as error:
+            failure = Failure.of(name, part, cell, source, error)
+            logger.warning("skipping samples that need %s", failure)
+            failures.append(failure)
+            continue
+        where: tuple[Any, ...] = (*(inside.get(dim, slice(None)) for dim in variable.dims), ...)
+        loaded = part.to_numpy()
+        if loaded.dtype != values.dtype:  # of more digits than the variable has declared
+            values = values.astype(np.result_type(values, loaded))
+        values[where] = loaded
+    variable.data = values
+    return failures
+
+
+async def first_failure(
+    variable: xr.Variable,
+    region: Region,
+    grids: Mapping[Hashable, Chunks],
+    load: Callable[[xr.Variable, Region], Awaitable[None]],
+) -> tuple[xr.Variable, Region] | None:
+    """A chunk that cannot be read on its own, still lazy, and where it lies; or None.
+
+    It is looked for by halves: all that is read for it is at most once as much as the region, in as
+    few reads as there are halvings. The parameters are those of `read_by_chunks`.
+    """
+    cuts = _cuts(variable.dims, region, grids)
+    if not all(cuts.values()):
+        return None  # of an empty region
+
+    def of(cuts: Mapping[Hashable, list[slice]]) -> tuple[xr.Variable, Region]:
+        box = {dim: slice(some[0].start, some[-1].stop) for dim, some in cuts.items()}
+        return variable.isel(_inside(box, region)).copy(deep=False), box
+
+    async def fails(cuts: Mapping[Hashable, list[slice]]) -> bool:
+        try:
+            await load(*of(cuts))
+        except Exception as error:
+            return not is_transient(error)  # of which no chunk is to blame
+        return False
+
+    known = False  # whether what is left has failed itself, not just all of which it is the rest
+    while any(len(some) > 1 for some in cuts.values()):
+        dim = max(cuts, key=lambda each: len(cuts[each]))
+        middle = len(cuts[dim]) // 2
+        first = {**cuts, dim: cuts[dim][:middle]}
+        known = await fails(first)
+        cuts = first if known else {**cuts, dim: cuts[dim][middle:]}
+    return of(cuts) if known or await fails(cuts) else None
+
+
+def _inside(cell: Region, region: Region) -> dict[Hashable, slice]:
+    """A cell of a region, as positions inside it."""
+    return {
+        dim: slice(part.start - region[dim].start, part.stop - region[dim].start)
+        for dim, part in cell.items()
+    }
+
+
+def _cuts(
+    dims: Sequence[Hashable], region: Region, grids: Mapping[Hashable, Chunks]
+) -> dict[Hashable, list[slice]]:
+    """The chunks that a region touches, cut to it, along each dim; along others, all is wanted."""
+    found = {}
+    for dim in dims:
+        if dim not in region:
+            continue
+        cuts = []
+        start, stop = region[dim].start, region[dim].stop
+        grid = grids.get(dim)
+        while start < stop:
+            known = grid is not None and grid.in_chunks
+            end = grid.end_of(start) if grid is not None and known else stop
+            cuts.append(slice(start, min(end, stop)))
+            start = end
+        found[dim] = cuts
+    return found

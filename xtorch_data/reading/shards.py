@@ -1,0 +1,276 @@
+"""Shards of Zarr arrays: their indexes read once, their chunks by byte ranges."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import os
+import weakref
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import zarr
+import zarr.abc.codec
+import zarr.codecs
+from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
+
+from ..common.retry import GivenUp, given_up
+from ..sources.file_stamps import stamp_of
+
+__all__ = ["Extent", "Index", "Place", "Shards", "byte_order", "fill"]
+
+Index = npt.NDArray[np.uint64]
+Place = tuple[int, ...]
+
+# Chunks that lie so close to each other are fetched in one request, up to so many bytes.
+GAP_BYTES, MOST_BYTES = 2**15, 2**23
+# The same of files: a call takes little time, and what it reads is soon decoded.
+FILE_GAP_BYTES, MOST_FILE_BYTES = 2**12, 2**17
+# Bytes of indexes that are kept in a process, by all arrays together; at least one by each.
+KEPT_BYTES = 2**26
+
+_NOT_THERE, _FARTHEST = np.uint64(2**64 - 1), np.uint64(2**63 - 1)
+_CHECKSUM_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Bytes of a shard that are fetched in one request, and where chunks lie in them.
+
+    Attributes
+    ----------
+    start, stop : int
+        Place in the shard.
+    chunks : tuple of (tuple of int, int, int)
+        Numbers of each chunk in the grid of the array, and where it begins and ends in the extent.
+    """
+
+    start: int
+    stop: int
+    chunks: tuple[tuple[Place, int, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Shards:
+    """Where the chunks of a sharded array lie.
+
+    Attributes
+    ----------
+    codecs : tuple
+        How chunks are encoded.
+    counts : tuple of int
+        Chunks of a shard along every dim.
+    at_end : bool
+        Whether an index is at the end of its shard, not at the beginning.
+    has_checksum : bool
+        Whether a checksum stands behind an index.
+    """
+
+    codecs: tuple[Any, ...]
+    counts: tuple[int, ...]
+    at_end: bool
+    has_checksum: bool
+    _known: OrderedDict[Place, Index | None] = field(default_factory=OrderedDict)
+    _of_files: OrderedDict[Place, tuple[tuple[int, ...], Index]] = field(
+        default_factory=OrderedDict
+    )
+    _asked: dict[tuple[int, Place], asyncio.Future[Index | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _alive.add(self)
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any]) -> Shards | None:
+        """The shards of an array, or None if it has none, or such as are not read here."""
+        codecs = array.metadata.codecs if array.metadata.zarr_format == 3 else ()
+        codec = codecs[0] if len(codecs) == 1 else None
+        if not isinstance(codec, zarr.codecs.ShardingCodec):
+            return None
+        first, *others = codec.index_codecs
+        if type(first) is not zarr.codecs.BytesCodec or byte_order(first) != "little":
+            return None
+        if len(others) > 1 or any(type(each) is not zarr.codecs.Crc32cCodec for each in others):
+            return None
+        assert array.shards is not None
+        sizes = zip(array.shards, array.chunks, strict=True)
+        counts = tuple(shard // chunk for shard, chunk in sizes)
+        at_end = _configuration(codec).get("index_location", "end") == "end"
+        return cls(codec.codecs, counts, at_end, bool(others))
+
+    def __reduce__(self) -> Any:
+        return Shards, (self.codecs, self.counts, self.at_end, self.has_checksum)
+
+    @property
+    def _index_nbytes(self) -> int:
+        return 16 * math.prod(self.counts) + self.has_checksum * _CHECKSUM_BYTES
+
+    async def index(
+        self, shard: Place, get: Callable[[ByteRequest], Awaitable[memoryview | None]]
+    ) -> Index | None:
+        """Where the chunks of a shard lie, as offset and length; None if there is no such shard.
+
+        It is asked for once, also if several reads want it at the same time.
+
+        Parameters
+        ----------
+        shard : tuple of int
+            Numbers of the shard.
+        get : callable
+            Gets some bytes of it.
+        """
+        try:
+            self._known.move_to_end(shard)
+            return self._known[shard]
+        except KeyError:  # or forgotten just now by another thread
+            pass
+        key = id(asyncio.get_running_loop()), shard
+        if key not in self._asked:
+            self._asked[key] = asyncio.ensure_future(self._read(shard, get))
+            self._asked[key].add_done_callback(lambda done: self._end(key, done))
+        try:
+            # Others may want it if this read is given up.
+            return await asyncio.shield(self._asked[key])
+        except GivenUp as error:
+            failed = given_up(error)
+        raise failed
+
+    def _end(self, key: tuple[int, Place], done: asyncio.Future[Index | None]) -> None:
+        self._asked.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # seen, though all who wanted it may have gone
+
+    async def _read(
+        self, shard: Place, get: Callable[[ByteRequest], Awaitable[memoryview | None]]
+    ) -> Index | None:
+        nbytes = self._index_nbytes
+        encoded = await get(
+            SuffixByteRequest(nbytes) if self.at_end else RangeByteRequest(0, nbytes)
+        )
+        index = None if encoded is None else self._decoded(encoded)
+        self._known[shard] = index
+        while len(self._known) * nbytes * len(_alive) > KEPT_BYTES and len(self._known) > 1:
+            self._known.popitem(last=False)
+        return index
+
+    def _decoded(self, encoded: memoryview) -> Index:
+        if len(encoded) != self._index_nbytes:
+            raise ValueError(
+                f"the index of a shard has {len(encoded)} bytes instead of {self._index_nbytes}"
+            )
+        if self.has_checksum:
+            encoded, checksum = encoded[:-_CHECKSUM_BYTES], encoded[-_CHECKSUM_BYTES:]
+            if google_crc32c.value(bytes(encoded)) != int.from_bytes(checksum, "little"):
+                raise ValueError("the index of a shard does not have the checksum it should have")
+        return np.frombuffer(encoded, "<u8").reshape(*self.counts, 2).astype(np.uint64)
+
+    def index_of_file(self, file: io.FileIO, shard: Place) -> Index:
+        """The same of a shard that is a file, on any thread; read again if it is written anew.
+
+        Parameters
+        ----------
+        file : io.FileIO
+            The file, open.
+        shard : tuple of int
+            Numbers of the shard.
+        """
+        found = os.fstat(file.fileno())
+        stamp = stamp_of(found)
+        known = self._of_files.get(shard)
+        if known is None or known[0] != stamp:
+            nbytes = self._index_nbytes
+            begin = found.st_size - nbytes if self.at_end else 0
+            encoded = memoryview(bytearray(nbytes))
+            encoded = encoded[: fill(file, begin, encoded) if begin >= 0 else 0]
+            known = self._of_files[shard] = stamp, self._decoded(encoded)
+            while len(self._of_files) * nbytes * len(_alive) > KEPT_BYTES:
+                try:
+                    self._of_files.popitem(last=False)
+                except KeyError:  # another thread was faster
+                    break
+        return known[1]
+
+    def extents(
+        self, index: Index | None, places: Iterable[Place], in_file: bool = False
+    ) -> tuple[list[Extent], list[Place]]:
+        """What to read of a shard for some of its chunks, and the chunks that are not there.
+
+        Parameters
+        ----------
+        index : numpy.ndarray, optional
+            Where the chunks of the shard lie; None if there is no such shard.
+        places : iterable of tuple of int
+            Numbers of the chunks.
+        in_file : bool
+            Whether the shard is a local file, which takes no requests.
+
+        Raises
+        ------
+        ValueError
+            If no file can have anything where the index says.
+        """
+        places = list(places)
+        if index is None or not places:
+            return [], places
+        inside = np.array(places, np.intp) % np.array(self.counts, np.intp)
+        offsets, lengths = index[tuple(inside.T)].reshape(-1, 2).T
+        absent = (offsets == _NOT_THERE) & (lengths == _NOT_THERE)
+        damaged = (offsets > _FARTHEST) | (lengths > _FARTHEST - np.minimum(offsets, _FARTHEST))
+        for number in np.flatnonzero(damaged & ~absent)[:1]:
+            raise ValueError(
+                f"the index of a shard is damaged: it has chunk {places[number]} at "
+                f"{offsets[number]}, of {lengths[number]} bytes"
+            )
+        there = np.flatnonzero(~absent)
+        begins, ends = offsets[there], offsets[there] + lengths[there]
+        order = np.lexsort((ends, begins))
+        found = zip(
+            begins[order].tolist(), ends[order].tolist(), there[order].tolist(), strict=True
+        )
+        gap, most = (FILE_GAP_BYTES, MOST_FILE_BYTES) if in_file else (GAP_BYTES, MOST_BYTES)
+        extents: list[list[tuple[int, int, Place]]] = []
+        start = stop = 0
+        for begin, end, number in found:
+            near = begin <= stop + gap and max(end, stop) - start <= most
+            if extents and near:
+                extents[-1].append((begin, end, places[number]))
+                stop = max(end, stop)
+            else:
+                extents.append([(begin, end, places[number])])
+                start, stop = begin, end
+        missing = [places[number] for number in np.flatnonzero(absent)]
+        return [_extent(each) for each in extents], missing
+
+
+_alive: weakref.WeakSet[Shards] = weakref.WeakSet()  # between which what is kept is shared
+
+
+def _extent(chunks: list[tuple[int, int, Place]]) -> Extent:
+    start, stop = chunks[0][0], max(end for _, end, _ in chunks)
+    return Extent(start, stop, tuple((place, b - start, e - start) for b, e, place in chunks))
+
+
+def byte_order(codec: zarr.codecs.BytesCodec) -> str | None:
+    """The byte order that a codec writes, "little" or "big", or None for values of single bytes."""
+    return _configuration(codec).get("endian")
+
+
+def _configuration(codec: zarr.abc.codec.Codec) -> dict[str, Any]:
+    """What the metadata of a codec says: text in every release; attributes are enums before 3.4."""
+    found: Any = codec.to_dict().get("configuration", {})
+    return found  # type: ignore[no-any-return]
+
+
+def fill(file: io.FileIO, begin: int, memory: memoryview) -> int:
+    """Fill memory from a place of a file on; returns how many bytes there were."""
+    read = 0
+    if len(memory):
+        file.seek(begin)
+    while read < len(memory) and (more := file.readinto(memory[read:])):
+        read += more
+    return read

@@ -1,0 +1,264 @@
+"""The cost of an epoch as a program and a reader see it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+
+from ..common import html
+from ..common.redact import printable
+from ..common.text import format_bytes, number_of
+from .device_costs import DeviceCosts
+from .memory import PeakMemory
+
+__all__ = ["Explanation", "VariableReads"]
+
+# Lines of the text before those of variables.
+HEAD_LINES = 6
+# Characters of a line of these before what it says.
+NAME_WIDTH = 12
+NOT_CHUNKED = "not chunked"
+
+
+@dataclass(frozen=True)
+class VariableReads:
+    """How one variable is stored, and what an epoch reads of it.
+
+    Attributes
+    ----------
+    name : Hashable
+        Its name.
+    dtype : str
+        Dtype of the values as they are held.
+    chunks : mapping of Hashable to int
+        Size of a chunk along each dim of the sample space, the largest where they differ. Empty
+        for what is not chunked, of which any slice is read for its own cost: data in memory,
+        memory maps, contiguous HDF5, NetCDF-3.
+    chunk_nbytes : int
+        Bytes of a chunk as it is held, 0 for what is not chunked.
+    path : str
+        How it is read: ``"directly"``, ``"by zarr"``, ``"by its backend"``, ``"by dask"`` or
+        ``"from memory"``.
+    chunk_reads : int
+        Chunks that are decoded in an epoch, over all ranks and workers; 0 for what is not chunked.
+    nbytes : int
+        Bytes that are decoded, or read, in an epoch, over all ranks and workers.
+    """
+
+    name: Hashable
+    dtype: str
+    chunks: Mapping[Hashable, int]
+    chunk_nbytes: int
+    path: str
+    chunk_reads: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the next epoch of a dataset will do, and what that costs.
+
+    Attributes
+    ----------
+    source : str
+        Where the data comes from.
+    windows : int
+        Windows that fit into the data.
+    samples : int
+        Samples of the epoch, or what is left of it where it is resumed.
+    left_out : mapping of str to int
+        Samples that are not yielded, by reason: ``"where"``, ``"uneven"``, ``"drop_last"``.
+    shuffle : bool
+        Whether the order is random.
+    beyond : mapping of Hashable to int
+        Steps of windowed dims behind the last window, which are in no sample.
+    batches_per_rank : tuple of int
+        Batches of each rank.
+    num_workers : int
+        Worker processes of each rank, 0 for none.
+    sample_nbytes : int
+        Bytes of the tensors of one sample, before any transform.
+    variables : tuple of VariableReads
+        What is read, and how.
+    blocks, block_nbytes : int
+        Blocks in which the data is read, and bytes of the largest.
+    pools, pool_nbytes : int
+        Pools whose samples are shuffled together, and bytes of one; the blocks where nothing is.
+    memory : int
+        Bytes that blocks may take in each process.
+    peak_memory : PeakMemory
+        Most bytes that a process which loads will have allotted at a time: each worker, or the
+        only process.
+    nbytes_used : int
+        Bytes that are in at least one window, each counted once, as they are held.
+    nbytes : int
+        Bytes that are decoded, over all ranks and workers.
+    amplification : float
+        Their ratio: how many bytes are decoded for one that is used.
+    amplification_of : mapping of str to float
+        Its factors: ``"chunks"``, what chunks hold beside what windows use; ``"halo"``, what is
+        decoded again for windows that reach into the next block; ``"cuts"``, what is read again
+        where ranks and workers divide a pool.
+    mixing : float
+        How well batches are mixed, from 0 in order to 1 for a full shuffle: the chance that two
+        samples that are shuffled together come from different blocks, over that of a full shuffle.
+    exact : bool
+        Whether reads are counted; for very many blocks they are estimated. What ``cache`` has kept
+        from an earlier epoch is not taken off.
+    advice : tuple of str
+        What would make it cheaper or mix it better, and by how much.
+    cache : str
+        How much later epochs take from the folder given as `cache`, if there is one.
+    notes : tuple of str
+        What cannot be known, and should not surprise.
+    device : DeviceCosts, optional
+        What each process takes on its device, if a loader was asked that has one.
+    """
+
+    source: str
+    windows: int
+    samples: int
+    left_out: Mapping[str, int]
+    shuffle: bool
+    beyond: Mapping[Hashable, int]
+    batches_per_rank: tuple[int, ...]
+    num_workers: int
+    sample_nbytes: int
+    variables: tuple[VariableReads, ...]
+    blocks: int
+    block_nbytes: int
+    pools: int
+    pool_nbytes: int
+    memory: int
+    peak_memory: PeakMemory
+    nbytes_used: int
+    nbytes: int
+    amplification: float
+    amplification_of: Mapping[str, float]
+    mixing: float
+    exact: bool
+    advice: tuple[str, ...]
+    cache: str = ""
+    notes: tuple[str, ...] = ()
+    device: DeviceCosts | None = None
+
+    @property
+    def chunk_reads(self) -> int:
+        """Chunks that are decoded in an epoch, over all ranks and workers."""
+        return sum(variable.chunk_reads for variable in self.variables)
+
+    def __str__(self) -> str:
+        about = "" if self.exact else "about "
+        chunks = ""
+        if any(variable.chunk_nbytes for variable in self.variables):
+            chunks = f"{number_of(self.chunk_reads, 'chunk')}, "
+        lines = [
+            self._samples_line(),
+            f"  batches   {self._batches_line()}",
+            f"  blocks    {self.blocks:,} of {format_bytes(self.block_nbytes)} at most; "
+            f"{self._pools_line()}",
+            f"  memory    {self._memory_line()}",
+            f"  reads     {about}{chunks}{format_bytes(self.nbytes)}{' decoded' if chunks else ''} "
+            f"for {format_bytes(self.nbytes_used)} used: {self.amplification:.2f} times",
+            f"            ({', '.join(f'{k} {v:.2f}' for k, v in self.amplification_of.items())})",
+        ]
+        lines += [f"    {_variable_line(variable)}" for variable in self.variables]
+        lines += [f"  {name:<9} {value}" for name, value in self._more()]
+        lines += [f"  advice    {text}" for text in self.advice]
+        lines += [f"  note      {text}" for text in self.notes]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _more(self) -> list[tuple[str, str]]:
+        """What is said where there is such a thing."""
+        found = {"device": self.device, "cache": self.cache}
+        return [(name, str(value)) for name, value in found.items() if value]
+
+    def _samples_line(self) -> str:
+        out = [f"{count:,} by {reason}" for reason, count in self.left_out.items() if count]
+        out += [
+            f"{number_of(steps, 'step')} of {dim!r}" for dim, steps in self.beyond.items() if steps
+        ]
+        left = f"; left out: {', '.join(out)}" if out else ""
+        return f"{self.samples:,} of {number_of(self.windows, 'sample')} from {self.source}{left}"
+
+    def _batches_line(self) -> str:
+        fewest, most = min(self.batches_per_rank), max(self.batches_per_rank)
+        each = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+        ranks, workers = len(self.batches_per_rank), self.num_workers
+        return (
+            f"{each} on {'each of ' if ranks > 1 else ''}{number_of(ranks, 'rank')}, "
+            f"{number_of(workers, 'worker') if workers else 'no workers'}; "
+            f"{format_bytes(self.sample_nbytes)} a sample"
+        )
+
+    def _pools_line(self) -> str:
+        memory = f"{format_bytes(self.memory)} of memory a process"
+        if not self.shuffle:
+            return f"in order, {memory}"
+        return (
+            f"{number_of(self.pools, 'pool')} of {format_bytes(self.pool_nbytes)}, "
+            f"mixing {self.mixing:.2f}, "
+            f"{memory}"
+        )
+
+    def _memory_line(self) -> str:
+        peak, workers = self.peak_memory, self.num_workers
+        where = "each worker" if workers else "each process"
+        parts = {"in blocks": peak.blocks, "in batches": peak.batches, "passing": peak.passing}
+        # At the worst moment there may be no batch yet.
+        found = [f"{format_bytes(size)} {part}" for part, size in parts.items() if size]
+        return f"{format_bytes(peak.nbytes)} at most in {where}: {', '.join(found)}"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                variable.name,
+                variable.dtype,
+                _sizes(variable.chunks) if variable.chunk_nbytes else NOT_CHUNKED,
+                format_bytes(variable.chunk_nbytes) if variable.chunk_nbytes else "–",
+                variable.path,
+                f"{variable.chunk_reads:,}" if variable.chunk_nbytes else "–",
+                format_bytes(variable.nbytes),
+            )
+            for variable in self.variables
+        ]
+        head = _named(str(self).splitlines()[1:HEAD_LINES])
+        names = ("variable", "dtype", "chunks", "a chunk", "read", "chunks read", "bytes")
+        parts = [
+            html.facts([*head, *self._more()]),
+            html.section("Variables", f"{len(rows):,}", html.table(names, rows)),
+        ]
+        if self.advice:
+            advice = html.bullets(self.advice)
+            parts.append(html.section("Advice", f"{len(self.advice)}", advice, opened=True))
+        if self.notes:
+            parts.append(html.section("Notes", f"{len(self.notes)}", html.bullets(self.notes)))
+        return html.page("xtorch_data.Explanation", self._samples_line(), parts, str(self))
+
+
+def _named(lines: Iterable[str]) -> list[tuple[str, str]]:
+    """Names and values of lines of the text; a line without a name goes on with the one before."""
+    found: list[tuple[str, str]] = []
+    for line in lines:
+        name, value = line[:NAME_WIDTH].strip(), line[NAME_WIDTH:]
+        if name:
+            found.append((name, value))
+        elif found:
+            found[-1] = (found[-1][0], f"{found[-1][1]} {value}")
+    return found
+
+
+def _sizes(sizes: Mapping[Hashable, int]) -> str:
+    return " × ".join(f"{printable(dim)} {size}" for dim, size in sizes.items()) or "scalar"
+
+
+def _variable_line(variable: VariableReads) -> str:
+    if not variable.chunk_nbytes:
+        return f"{printable(variable.name)}: {variable.dtype}, {NOT_CHUNKED}, read {variable.path}"
+    return (
+        f"{printable(variable.name)}: {variable.dtype}, chunks of {_sizes(variable.chunks)} "
+        f"({format_bytes(variable.chunk_nbytes)}), read {variable.path}, "
+        f"{number_of(variable.chunk_reads, 'chunk')}"
+    )

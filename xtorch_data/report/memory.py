@@ -1,0 +1,398 @@
+"""How much memory an epoch will take, from its plan: what is allotted and let go, in turn."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+import xarray as xr
+from dask.system import CPU_COUNT as CORES
+
+from ..common.buffers import LARGER, allotted
+from ..gathering.halo import joins
+from ..iteration.jobs import Lookahead
+from ..planning.chunks import merged
+from ..planning.intervals import Interval, total
+from ..planning.line import Load, Stage, shared_box
+from ..planning.plan import Plan
+from ..reading.variables import concurrent_reads
+from ..samples.definition import Samples
+from .footprint import Footprint, alike, values_in
+
+__all__ = ["PeakMemory", "batch_nbytes", "peak_memory"]
+
+# Loads that are walked through; in an epoch of many more, they are much the same.
+WALKED_LOADS = 500
+# Integers that it takes to find out where a sample lies, and for each axis of the sample space.
+PLACES, PLACES_OF_AXIS = 6, 3
+# Batches that torch lets each worker process send before they are asked for.
+PREFETCHED = 2
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Most bytes that one process allots at a time, above its imports and what it was given.
+
+    What functions of the user allot, and libraries in other languages for themselves, is not known
+    and not counted.
+
+    Attributes
+    ----------
+    nbytes : int
+        All of it, at the worst moment: that of a consumer that is slow, so that all is there that
+        may be read ahead, and that holds one batch.
+    blocks : int
+        Of this, blocks in use, read ahead, kept or left for the next ones.
+    batches : int
+        Of this, batches: gathered ahead, and the one in use.
+    passing : int
+        Of this, what is there for a while: chunks as they are stored, values before they are cast,
+        what waits to be written to a cache on disk, and where the samples of a batch lie.
+    """
+
+    nbytes: int
+    blocks: int
+    batches: int
+    passing: int
+
+
+def peak_memory(
+    samples: Samples, data: xr.Dataset, plan: Plan, epoch: int, part: Sequence[Interval],
+    in_worker: bool = False, waiting: int = 0, on_device: bool = False, pinned: bool = False,
+) -> PeakMemory:  # fmt: skip
+    """Work out the peak of a walk over part of an epoch's line.
+
+    Parameters
+    ----------
+    samples : Samples
+        What a sample is.
+    data : xarray.Dataset
+        What is read, as it is read.
+    plan : Plan
+        The plan of its epochs.
+    epoch : int
+        Which one.
+    part : sequence of Interval
+        What one process walks.
+    in_worker : bool
+        Whether it is a worker process, of which some batches wait in a queue.
+    waiting : int
+        Bytes that wait until a cache on disk has written them, at most.
+    on_device : bool
+        Whether batches are made on a device, of blocks that are sent there.
+    pinned : bool
+        Whether what is sent, blocks or else batches, lies in page-locked memory.
+    """
+    size = plan.batch_size or 1
+    recipe = samples.recipe
+    batch = samples.nbytes * size
+    lookahead = Lookahead.of(batch, samples.transformed)
+    most = 0 if on_device else lookahead.jobs * lookahead.together + 1 + PREFETCHED * in_worker
+    index = np.dtype(np.int64).itemsize
+    cast = 0  # of the batches that are being gathered, before they are cast or transformed
+    if recipe.cast is not None or recipe.batch_transform is not None:
+        cast = 2 * sum(_tensors(samples, size, pinned))
+    each = batch_nbytes(samples, size, pinned)
+    places = PLACES + PLACES_OF_AXIS * len(recipe.windows.axes)
+    locating = min(total(part), lookahead.together * size) * places * index
+
+    variables = [
+        Footprint.of(layout, data.variables[layout.name], samples, plan) for layout in plan.layouts
+    ]
+    pinned_blocks = pinned and on_device
+    if not pinned_blocks:  # of which each has a size of its own
+        variables = alike(variables)
+    decoding = CORES * max((each.scratch for each in variables), default=0)
+    lasting = plan.cached or on_device  # blocks hold nothing of each other's memory
+    process = _Process(plan, samples, variables, concurrent_reads(data), lasting, pinned_blocks)
+    worst = PeakMemory(0, 0, 0, 0)
+    for blocks, passing, walked in process.moments(_some(plan.stages(epoch, part), plan)):
+        ready = min(most, -(-walked // size))
+        batches = ready * (each + index * size) + (cast if ready else 0)
+        passing += decoding + waiting + (locating if walked else 0)
+        if blocks + batches + passing > worst.nbytes:
+            worst = PeakMemory(blocks + batches + passing, blocks, batches, passing)
+    return worst
+
+
+def batch_nbytes(samples: Samples, size: int, pinned: bool) -> int:
+    """Bytes that the tensors of a batch take.
+
+    Parameters
+    ----------
+    samples : Samples
+        What a sample is.
+    size : int
+        How many.
+    pinned : bool
+        Whether in page-locked memory.
+    """
+    recipe = samples.recipe
+    if recipe.cast is None:
+        return sum(_tensors(samples, size, pinned))
+    plain = _tensors(samples, size * recipe.cast.itemsize, False)
+    tensors = [nbytes // recipe.floating.itemsize for nbytes in plain]
+    return sum(map(allotted, tensors)) if pinned else sum(tensors)
+
+
+def _tensors(samples: Samples, size: int, pinned: bool) -> list[int]:
+    """Bytes that each tensor of a batch takes before it is cast."""
+    tensors = [
+        math.prod(samples.shape(part)) * part.dtype.itemsize * size for part in samples.recipe.parts
+    ]
+    return [allotted(nbytes) for nbytes in tensors] if pinned else tensors
+
+
+def _some(stages: Iterable[Stage], plan: Plan) -> Iterator[Stage]:
+    """The first stages of a walk."""
+    loads = 0
+    for stage in stages:
+        yield stage
+        loads += len(stage.loads)
+        if loads > WALKED_LOADS and not plan.cached:
+            return
+
+
+@dataclass(eq=False)
+class _Flight:
+    """A stage that is being read or held."""
+
+    stage: Stage
+    nbytes: int  # as the engine counts
+    taken: list[tuple[int, bool]]  # bytes, and whether they are used again
+    boxes: list[tuple[Hashable, object, int]]  # variables that loads share
+    carries: tuple[_Flight, ...] = ()
+    users: int = 1
+
+
+class _Process:
+    """What the engine does with memory, as `Flights` and `Buffers` do it, without doing it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        samples: Samples,
+        variables: Sequence[Footprint],
+        concurrent: int,
+        lasting: bool,
+        pinned: bool,
+    ) -> None:
+        # Of many variables, most are planned alike.
+        self._plan = replace(plan, layouts=tuple(merged(plan.layouts)))
+        self._variables = variables
+        self._concurrent, self._lasting, self._pinned = concurrent, lasting, pinned
+        self._parts = samples.recipe.parts
+        self._transformed = frozenset(samples.recipe.transforms)
+        self._lent = 0
+        self._idle: dict[int, int] = {}  # how many of so many bytes
+        self._other = 0
+        self._held = 0
+        self._begun: deque[_Flight] = deque()
+        self._carrying: list[_Flight] = []  # all that need memory
+        self._last: _Flight | None = None
+        self._cached: set[Hashable] = set()
+        self._cached_nbytes = 0
+        self._moments: list[tuple[int, int, int]] = []
+
+    def moments(self, stages: Iterator[Stage]) -> Iterator[tuple[int, int, int]]:
+        """Bytes of blocks and what passes, and samples that have been gathered, in turn."""
+        walked = 0
+        flights = map(self._flight, stages)
+        following = next(flights, None)
+        while following is not None or self._begun:
+            fresh = []
+            while following is not None and (not self._begun or self._fits(following)):
+                self._held += following.nbytes
+                self._begun.append(following)
+                self._carrying.append(following)
+                fresh.append(following)
+                following = next(flights, None)
+            for passing in self._read(fresh):
+                yield self._blocks(), passing, walked
+            first = self._begun.popleft()
+            walked += first.stage.stop - first.stage.start
+            yield self._blocks(), 0, walked
+            for each in (first, *first.carries):
+                each.users -= 1
+                if not each.users:
+                    self._free(each)
+            first.carries = ()
+
+    def _blocks(self) -> int:
+        shared = {(name, box): size for each in self._carrying for name, box, size in each.boxes}
+        idle = sum(size * count for size, count in self._idle.items())
+        return self._lent + idle + self._other + sum(shared.values())
+
+    def _fits(self, flight: _Flight) -> bool:
+        return self._cached_nbytes + self._held + flight.nbytes <= self._plan.budget
+
+    def _flight(self, stage: Stage) -> _Flight:
+        """A stage, with what the engine thinks that it takes."""
+        nbytes = sum(
+            self._plan.nbytes(load, self._joins(load))
+            for load in stage.loads
+            if load.key not in self._cached
+        )
+        if stage.shuffle:
+            nbytes += 8 * (stage.stop - stage.start)
+        carries: tuple[_Flight, ...] = ()
+        carried = stage.loads[0].carried if len(stage.loads) == 1 else None
+        if carried is not None and self._last is not None:
+            for each in (*self._last.carries, self._last):
+                (load,) = each.stage.loads
+                if each.users and load.region[load.axis][1] > carried:
+                    carries += (each,)
+        for each in carries:
+            each.users += 1
+        self._last = _Flight(stage, nbytes, [], [], carries)
+        return self._last
+
+    def _joins(self, load: Load) -> bool:
+        windows = self._plan.windows
+        return joins(self._parts, self._transformed, windows, load, self._lasting)
+
+    def _free(self, flight: _Flight) -> None:
+        self._carrying.remove(flight)
+        self._held -= flight.nbytes
+        for nbytes, recycled in flight.taken:
+            if recycled:
+                self._give(nbytes)
+            else:
+                self._other -= nbytes
+        flight.taken, flight.boxes = [], []
+
+    # As `Buffers`.
+
+    def _take(self, nbytes: int) -> int:
+        nbytes = allotted(nbytes) if self._pinned else nbytes
+        for size in sorted(self._idle):
+            if nbytes <= size <= LARGER * nbytes and self._idle[size]:
+                self._idle[size] -= 1
+                self._lent += size
+                return size
+        for size in list(self._idle):
+            while self._idle[size] and self._room() < nbytes:
+                self._idle[size] -= 1
+        self._lent += nbytes
+        return nbytes
+
+    def _give(self, nbytes: int) -> None:
+        self._lent -= nbytes
+        if nbytes <= self._room():
+            self._idle[nbytes] = self._idle.get(nbytes, 0) + 1
+
+    def _room(self) -> int:
+        idle = sum(size * count for size, count in self._idle.items())
+        return min(self._plan.memory - idle, self._plan.memory - idle - self._lent)
+
+    # As `Reader` and `Preparer`.
+
+    def _read(self, flights: Sequence[_Flight]) -> Iterator[int]:
+        """Read what was begun at the same time; bytes of what passes after each step."""
+        for flight in flights:
+            if flight.stage.shuffle:
+                nbytes = 8 * (flight.stage.stop - flight.stage.start)
+                flight.taken.append((nbytes, False))
+                self._other += nbytes
+        loads = deque((flight, load) for flight in flights for load in flight.stage.loads)
+        under_way: deque[tuple[_Flight, Load, list[tuple[int, bool]]]] = deque()
+        while loads or under_way:
+            while loads and len(under_way) < self._concurrent:
+                flight, load = loads.popleft()
+                if load.key not in self._cached:
+                    under_way.append((flight, load, self._begin(load)))
+            if not under_way:
+                return
+            yield self._passing(under_way)
+            # Each core decodes one.
+            done = [(*each, self._finish(*each[:2])) for each in islice(under_way, CORES)]
+            yield self._passing(under_way)
+            for flight, load, lent, taken in done:
+                under_way.popleft()
+                for size, recycled in lent:
+                    if recycled:
+                        self._give(size)
+                if self._keeps(load):
+                    nbytes = self._plan.nbytes(load)
+                    flight.nbytes -= nbytes
+                    self._held -= nbytes
+                else:
+                    flight.taken += taken
+
+    def _passing(self, under_way: Iterable[tuple[_Flight, Load, list[tuple[int, bool]]]]) -> int:
+        """Bytes that are there while loads are read, and those fetched for them and not decoded."""
+        passing = fetched = 0
+        for _, load, lent in under_way:
+            passing += sum(size for size, recycled in lent if not recycled)
+            fetched += sum(
+                each.fetched * values_in(each.layout, self._extents(load, each), decoded=True)
+                for each in self._variables
+                if each.fetched
+            )
+        return passing + min(fetched, max((each.room for each in self._variables), default=0))
+
+    def _keeps(self, load: Load) -> bool:
+        """Whether a cache keeps what was made of a load."""
+        plan = self._plan
+        if not plan.cached or load.key in self._cached:
+            return False
+        everything = plan.block_nbytes * len(plan.grid)
+        kept = self._cached_nbytes + plan.nbytes(load)
+        if kept + min(plan.working_nbytes, everything - kept) > plan.memory:
+            return False
+        self._cached.add(load.key)
+        self._cached_nbytes = kept
+        return True
+
+    def _begin(self, load: Load) -> list[tuple[int, bool]]:
+        """What it takes until a load is read, beside what stays."""
+        lent = []
+        for each in self._variables:
+            extents = self._extents(load, each)
+            if each.read and not each.lasts:  # before it is cast
+                nbytes = each.read * values_in(each.layout, extents)
+                lent.append((self._take(nbytes) if each.recycled else nbytes, each.recycled))
+            if each.graph:  # dask puts chunks together
+                lent.append((each.read * values_in(each.layout, extents, decoded=True), False))
+            elif each.stored:
+                nbytes = each.stored * values_in(each.layout, extents)
+                lent.append((self._take(nbytes) if each.recycled else nbytes, each.recycled))
+        return lent
+
+    def _finish(self, flight: _Flight, load: Load) -> list[tuple[int, bool]]:
+        """What stays of a load."""
+        taken = []
+        axes = self._plan.windows.axes
+        for each in self._variables:
+            extents = self._extents(load, each)
+            itemsize = each.handed_on if load.keep is not None else each.kept
+            nbytes = itemsize * values_in(each.layout, extents)
+            if len(each.layout.chunks) < len(axes):
+                box = shared_box(each.layout.chunks, load.slices(self._plan.windows))
+                flight.boxes.append((each.layout.name, box, nbytes))
+                continue
+            if load.carried is not None and self._joins(load):
+                along = axes[load.axis].dim
+                joined = sum(piece.region[load.axis][1] - load.carried for piece in load.pieces[:1])
+                more = dict(extents) | {along: (load.carried, load.carried + joined)}
+                nbytes += each.kept * values_in(each.layout, more)
+            if nbytes:
+                recycled = each.recycled or each.cast > 0
+                size = self._take(nbytes) if recycled else nbytes
+                self._other += 0 if recycled else nbytes
+                taken.append((size, recycled))
+        return taken
+
+    def _extents(self, load: Load, each: Footprint) -> Mapping[Hashable, Interval]:
+        """Positions of a variable that are read for a load, or handed on and put next to it."""
+        axes = self._plan.windows.axes
+        extents = {axis.dim: box for axis, box in zip(axes, load.region, strict=True)}
+        if each.layout.name in load.whole_chunks:
+            dim = axes[load.axis].dim
+            start, stop = extents[dim]
+            extents[dim] = start, max(stop, load.whole_chunks[each.layout.name][1])
+        return extents

@@ -1,0 +1,334 @@
+"""Labels of samples, computed from their numbers when someone asks."""
+
+from __future__ import annotations
+
+import math
+import uuid
+import weakref
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from ..common.redact import printable
+from ..common.text import number_of
+from ..planning.windows import IntArray, Windows
+from ..sources.conventions import text_of
+from .generator_items import INPUT_BATCH, Items, Patches
+
+__all__ = [
+    "LabelledWindows",
+    "Labels",
+    "PartLabels",
+    "renamed",
+]
+
+# Steps of a dim that are looked at to tell how far they are apart.
+LOOKED_AT = 10_000
+
+_registered: dict[str, weakref.WeakSet[Labels]] = {}
+
+
+class LabelledWindows:
+    """The samples of a dataset: where they lie and what their coordinates are.
+
+    ``len(windows)`` is the number of samples, ``windows[i]`` what ``isel`` takes to cut sample
+    ``i``: a slice for every windowed dim, an integer for the others.
+    """
+
+    def __init__(self, windows: Windows, coords: xr.Dataset, items: Items | None = None) -> None:
+        self._windows = windows
+        self._coords = coords
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, index: int) -> dict[Any, slice | int]:
+        window = self._windows[index]
+        return window if self._items is None else self._items.region(window)
+
+    def coords(self, index: int) -> xr.Coordinates:
+        """Coordinates of one sample, as ``isel`` would leave them."""
+        return self._coords.isel(self[index], missing_dims="ignore").coords
+
+    def index(self, dim: Hashable) -> pd.Index[Any] | None:
+        """The coordinate of a dim as an index, if the data has one."""
+        return self._coords[dim].to_index() if dim in self._coords.coords else None
+
+    def texts(self, dim: Hashable) -> Callable[[int], str] | None:
+        """From a step along a dim to its label, if the data has one in memory.
+
+        Floats have as many decimals as neighboring steps need.
+        """
+        coord = self._coords.variables.get(dim)
+        if coord is None or coord.ndim != 1 or not coord._in_memory:
+            return None
+        units = coord.attrs.get("units")
+        decimals = _decimals(coord.values) if coord.dtype.kind == "f" else None
+
+        def text(at: int) -> str:
+            value = np.asarray(coord[at].values)[()]
+            if decimals is not None:
+                return text_of(round(float(value), decimals) + 0.0, units)  # no -0
+            return text_of(value, units)
+
+        return text
+
+    def ranges(self, index: int) -> dict[str, str]:
+        """First and last value of the coordinates of one sample, of those that are in memory."""
+        region, found = self[index], {}
+        for name, coord in self._coords.variables.items():
+            if coord._in_memory:
+                inside = coord[{dim: cut for dim, cut in region.items() if dim in coord.dims}]
+                found[printable(name)] = _between(
+                    [inside[dict.fromkeys(inside.dims, place)] for place in (0, -1)]
+                )
+        return found
+
+    def extents(self) -> dict[Hashable, str]:
+        """Likewise, of all samples, along each dim."""
+        found = {}
+        for axis in self._windows.axes:
+            coord = self._coords.variables.get(axis.dim)
+            if coord is not None and coord.ndim == 1 and coord._in_memory and len(axis):
+                last = axis.span(len(axis) - 1, len(axis))[1] - 1
+                found[axis.dim] = _between([coord[axis.span(0, 1)[0]], coord[last]])
+        return found
+
+    def __repr__(self) -> str:
+        axes = ", ".join(
+            f"{printable(axis.dim)}: {len(axis)} × {axis.size} of {axis.length}"
+            if axis.windowed
+            else f"{printable(axis.dim)}: {len(axis)}"
+            for axis in self._windows.axes
+        )
+        return f"<{number_of(len(self), 'sample')} ({axes})>"
+
+
+@dataclass(frozen=True)
+class PartLabels:
+    """Names for the axes of one part's tensor.
+
+    Attributes
+    ----------
+    variables : tuple of Hashable
+        Variables stacked on the ``variable`` axis, or the only one.
+    stacked : bool
+        Whether there is a ``variable`` axis.
+    dims : tuple of Hashable
+        Dims of one sample.
+    indexers : mapping
+        How the window was cut.
+    flattened : int
+        How many of `dims`, from the first on, are one axis of the tensor.
+    unflattened : tuple of int, optional
+        Sizes of `dims`, where some are one axis.
+    """
+
+    variables: tuple[Hashable, ...]
+    stacked: bool
+    dims: tuple[Hashable, ...]
+    indexers: Mapping[Hashable, int | slice]
+    flattened: int = 0
+    unflattened: tuple[int, ...] | None = None
+
+    @property
+    def axes(self) -> int:
+        """Axes of the tensor of one sample, but for ``variable``."""
+        return len(self.dims) - max(0, self.flattened - 1)
+
+
+@dataclass(eq=False)
+class Labels:
+    """Coordinates of the data and the sample space, enough to label any samples.
+
+    A batch that comes from a worker process carries only the token; the process that made the
+    dataset has the labels.
+    """
+
+    windows: Windows
+    coords: xr.Dataset
+    attrs: dict[Hashable, dict[Any, Any]]
+    items: Items | None = None
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __post_init__(self) -> None:
+        self._register()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._register()
+
+    def _register(self) -> None:
+        _registered.setdefault(self.token, weakref.WeakSet()).add(self)
+
+    @property
+    def labelled(self) -> LabelledWindows:
+        """Where samples lie and what their coordinates are."""
+        return LabelledWindows(self.windows, self.coords, self.items)
+
+    @staticmethod
+    def find(token: str) -> Labels | None:
+        """The labels with a token, if this process has them, or a copy of them."""
+        return next(iter(_registered.get(token, ())), None)
+
+    def to_dataset(
+        self,
+        parts: Mapping[str, tuple[npt.NDArray[Any], PartLabels]],
+        samples: IntArray,
+        suffixes: bool,
+    ) -> xr.Dataset:
+        """Label the arrays of some samples.
+
+        Parameters
+        ----------
+        parts : mapping of str to (ndarray, PartLabels)
+            Arrays of shape ``(sample, [variable,] *dims)``.
+        samples : ndarray of int64
+            Their numbers; 0-d for one sample without the ``sample`` axis.
+        suffixes : bool
+            Whether several parts share the result, so that names may have to be told apart.
+        """
+        starts = self.windows.starts(samples)
+        names = [name for _, labels in parts.values() for name in labels.variables]
+        cut_differently = {
+            axis.dim
+            for axis in self.windows.axes
+            if len({self._cut(axis.dim, labels) for _, labels in parts.values()}) > 1
+        }
+        repeated = {name for name in names if names.count(name) > 1}
+        if {f"{name}_{part}" for part in parts for name in repeated} & set(names):
+            repeated = set(names)  # one of the names looks like a suffixed one
+        unlike = self._unlike(parts, samples.ndim)
+        lead = ("sample",) * samples.ndim
+        data: dict[Hashable, xr.Variable] = {}
+        coords: dict[Hashable, xr.Variable] = {}
+        for part, (array, labels) in parts.items():
+
+            def suffixed(name: Hashable, part: str = part) -> Hashable:
+                return f"{name}_{part}" if suffixes else name
+
+            if labels.unflattened is not None:
+                lead_shape = array.shape[: samples.ndim + labels.stacked]
+                array = array.reshape((*lead_shape, *labels.unflattened))
+            variable_axis = samples.ndim
+            sizes = dict(
+                zip(labels.dims, array.shape[variable_axis + labels.stacked :], strict=True)
+            )
+            changed = {dim for dim, size in sizes.items() if size != self._steps(dim, labels, size)}
+            changed |= unlike & set(sizes)
+            gone = {  # dims that a transform has removed
+                axis.dim
+                for axis in self.windows.axes
+                if axis.windowed
+                and axis.dim not in labels.dims
+                and not isinstance(labels.indexers.get(axis.dim), int)
+            }
+            dims = {
+                dim: suffixed(dim) if dim in cut_differently or dim in changed else dim
+                for dim in labels.dims
+            }
+            for place, name in enumerate(labels.variables):
+                values = np.take(array, place, axis=variable_axis) if labels.stacked else array
+                key = suffixed(name) if name in repeated else name
+                variable_dims = (*lead, *(dims[dim] for dim in labels.dims))
+                data[key] = xr.Variable(variable_dims, values, self.attrs.get(name))
+            for name, variable in self.coords.variables.items():
+                if set(variable.dims) & (changed | gone):
+                    continue
+                key = suffixed(name) if cut_differently & set(variable.dims) else name
+                if key in coords:
+                    continue
+                found = self._of_samples(variable, labels, starts, lead)
+                coords[key] = renamed(found, dims)
+        coords.setdefault("sample", xr.Variable(lead, samples))
+        return xr.Dataset(data, coords)
+
+    def _unlike(
+        self, parts: Mapping[str, tuple[npt.NDArray[Any], PartLabels]], lead: int
+    ) -> set[Hashable]:
+        """Dims that transforms have made, of another size in one part than in another."""
+        sizes: dict[Hashable, set[int]] = {}
+        known = {axis.dim for axis in self.windows.axes}
+        for array, labels in parts.values():
+            if labels.unflattened is None:
+                shape = array.shape[lead + labels.stacked :]
+                for dim, size in zip(labels.dims, shape, strict=True):
+                    sizes.setdefault(dim, set()).add(size)
+        return {dim for dim, found in sizes.items() if dim not in known and len(found) > 1}
+
+    def _cut(self, dim: Hashable, labels: PartLabels) -> tuple[int, int, int] | int | None:
+        indexer = labels.indexers.get(dim)
+        if isinstance(indexer, int):
+            return indexer
+        size = next(axis.size for axis in self.windows.axes if axis.dim == dim)
+        return (indexer or slice(None)).indices(size)
+
+    def _steps(self, dim: Hashable, labels: PartLabels, otherwise: int) -> int:
+        if dim in self._patched(labels):
+            return self._patched(labels)[dim].size
+        indexer = labels.indexers.get(dim, slice(None))
+        for axis in self.windows.axes:
+            if axis.dim == dim and isinstance(indexer, slice):
+                return len(range(axis.size)[indexer])
+        return otherwise
+
+    def _patched(self, labels: PartLabels) -> Mapping[Hashable, Patches]:
+        """Dims along which a sample of this part has windows of its own."""
+        if self.items is None or self.items.patches is None or INPUT_BATCH not in labels.dims:
+            return {}
+        return self.items.patches
+
+    def _of_samples(
+        self,
+        variable: xr.Variable,
+        labels: PartLabels,
+        starts: IntArray,
+        lead: Sequence[Hashable],
+    ) -> xr.Variable:
+        """A coordinate at the places of some samples."""
+        indexers: dict[Hashable, xr.Variable] = {}
+        patched = self._patched(labels)
+        offsets: Mapping[Hashable, IntArray] = {}
+        if self.items is not None and patched:
+            offsets = self.items.offsets(self.items.firsts(starts))
+        for axis, start in zip(self.windows.axes, starts, strict=True):
+            if axis.dim not in variable.dims:
+                continue
+            if axis.dim in patched:
+                of_windows = start[..., None, None] + offsets[axis.dim][:, None]
+                place = of_windows + np.arange(patched[axis.dim].size)
+                indexers[axis.dim] = xr.Variable((*lead, INPUT_BATCH, axis.dim), place)
+                continue
+            indexer = labels.indexers.get(axis.dim, slice(None))
+            steps = np.arange(axis.size)[indexer] if axis.windowed else np.int64(0)
+            if np.ndim(steps):
+                place = xr.Variable((*lead, axis.dim), start[..., None] + steps)
+            else:
+                place = xr.Variable(lead, start + steps)
+            indexers[axis.dim] = place
+        found = variable.to_base_variable().isel(indexers)
+        return found.transpose(*lead, ...) if set(lead) <= set(found.dims) else found
+
+
+def renamed(variable: xr.Variable, names: Mapping[Any, Hashable]) -> xr.Variable:
+    """A variable with some of its dims renamed."""
+    dims = [names.get(dim, dim) for dim in variable.dims]
+    return xr.Variable(dims, variable.data, variable.attrs)
+
+
+def _decimals(values: npt.NDArray[Any]) -> int | None:
+    """Decimals that tell neighboring values apart, and one more; None where that is not known."""
+    apart = np.abs(np.diff(values[:LOOKED_AT].astype(float)))
+    apart = apart[np.isfinite(apart) & (apart > 0)]
+    return max(0, 1 - math.floor(math.log10(np.median(apart)))) if len(apart) else None
+
+
+def _between(ends: Sequence[xr.Variable]) -> str:
+    texts = (text_of(np.asarray(end.values)[()], end.attrs.get("units")) for end in ends)
+    return " to ".join(dict.fromkeys(texts))

@@ -1,0 +1,222 @@
+"""Packed values: samples of what is stored, and what makes of them what xarray would."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from xarray.coding.common import _ElementwiseFunctionArray
+from xarray.core.indexing import CopyOnWriteArray, MemoryCachedArray
+
+from ..planning.chunks import Layout
+from ..reading.lazy_arrays import is_lazy
+from .definition import Samples
+from .select import Part
+
+__all__ = ["Group", "Packed", "Packing", "packed"]
+
+# Integers of more bytes are no smaller than the float32 that they become.
+MOST_BYTES = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """How a variable is packed: small integers, and what xarray's decoders make of each.
+
+    There are so few of these that all are decoded beforehand, by xarray itself. Whoever looks
+    values up in the table has them bit for bit, in whatever arithmetic that was.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        Of the integers, in native byte order.
+    functions : tuple of callable
+        xarray's decoders, in the order in which they are applied.
+    """
+
+    dtype: np.dtype[Any]
+    functions: tuple[Callable[[Any], Any], ...]
+
+    def table(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """What each integer becomes.
+
+        Parameters
+        ----------
+        dtype : numpy.dtype
+            What decoded values are cast to.
+
+        Returns
+        -------
+        ndarray
+            Shape ``(256,)`` or ``(65536,)``, in the order of the integers whose bits these would
+            be with a sign: -128 to 127, or -32768 to 32767.
+        """
+        signed = np.dtype(f"i{self.dtype.itemsize}")
+        least, most = np.iinfo(signed).min, np.iinfo(signed).max
+        values: Any = np.arange(least, most + 1).astype(signed).view(self.dtype)
+        with np.errstate(all="ignore"):  # of values that may be nowhere in the data
+            for function in self.functions:
+                values = function(values)
+            return np.asarray(values).astype(dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Variables of a part that are gathered together, because they are stored alike.
+
+    Attributes
+    ----------
+    part : Part
+        They as a part of their own.
+    places : tuple of int
+        Their places among the variables of the part.
+    packings : tuple of Packing
+        How each is packed; empty for variables that are gathered decoded.
+    """
+
+    part: Part
+    places: tuple[int, ...]
+    packings: tuple[Packing, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Samples of stored values.
+
+    Attributes
+    ----------
+    samples : Samples
+        The same samples, before they are decoded; their parts are the groups.
+    decoded : Samples
+        The samples as they will be.
+    groups : mapping of str to tuple of Group
+        What each part is made of.
+    """
+
+    samples: Samples
+    decoded: Samples
+    groups: Mapping[str, tuple[Group, ...]]
+
+
+def packed(samples: Samples) -> Packed:
+    """The samples before they are decoded.
+
+    Variables that cannot be taken so are decoded as they are read.
+
+    Parameters
+    ----------
+    samples : Samples
+        What they are decoded.
+
+    Raises
+    ------
+    ValueError
+        If functions of the user work on decoded values, or no variable is packed.
+    """
+    if samples.preprocess is not None:
+        raise ValueError("preprocess takes decoded values")
+    why = samples.needs_host()
+    if why is not None:
+        raise ValueError(why)
+    parts = samples.recipe.parts
+    packings, reasons = {}, []
+    for name, variable in samples.data.data_vars.items():
+        found = _packing(variable.variable)
+        unfit = [part for part in parts if name in part.variables and part.dtype.kind != "f"]
+        if isinstance(found, Packing) and not unfit:
+            packings[name] = found
+        else:
+            reasons.append(f"{name!r} {'is in a part that is not floating' if unfit else found}")
+    if not packings:
+        raise ValueError(f"no variable is packed: {'; '.join(map(str, reasons[:3]))}")
+    groups = {part.name: tuple(_groups(part, samples.data, packings)) for part in parts}
+    data = samples.data.assign({name: _stored(samples.data.variables[name]) for name in packings})
+    recipe = replace(
+        samples.recipe, parts=tuple(group.part for some in groups.values() for group in some)
+    )
+    stored = replace(
+        samples,
+        data=data,
+        layouts=tuple(_layout(layout, data, packings) for layout in samples.layouts),
+        dtypes={**samples.dtypes, **{name: each.dtype for name, each in packings.items()}},
+        recipe=recipe,
+    )
+    return Packed(stored, samples, groups)
+
+
+def _groups(part: Part, data: xr.Dataset, packings: Mapping[Hashable, Packing]) -> Iterable[Group]:
+    """The variables of a part, by what they are stored as."""
+    alike: dict[Any, list[int]] = {}
+    for place, name in enumerate(part.variables):
+        alike.setdefault(packings[name].dtype if name in packings else None, []).append(place)
+    for number, (dtype, places) in enumerate(alike.items()):
+        names = tuple(part.variables[place] for place in places)
+        have = {dim for name in names for dim in data.variables[name].dims}
+        own = replace(
+            part,
+            name=f"{part.name}.{number}",  # no part of a user is named so
+            variables=names,
+            dtype=part.dtype if dtype is None else dtype,
+            lacking=tuple(dim for dim in part.dims if dim not in have),
+        )
+        found = () if dtype is None else tuple(packings[name] for name in names)
+        yield Group(own, tuple(places), found)
+
+
+def _layout(layout: Layout, data: xr.Dataset, packings: Mapping[Hashable, Packing]) -> Layout:
+    """How a variable is held that is not decoded."""
+    if layout.name not in packings:
+        return layout
+    variable = data.variables[layout.name]
+    outside = [size for dim, size in variable.sizes.items() if dim not in layout.chunks]
+    return replace(layout, itemsize=packings[layout.name].dtype.itemsize * math.prod(outside))
+
+
+def _packing(variable: xr.Variable) -> Packing | str:
+    """How a variable is packed, or why it is not."""
+    if variable.chunks is not None:
+        return "is decoded in the graph of dask"
+    if not is_lazy(variable):
+        return "is in memory"
+    functions, data = _undecoded(variable._data)
+    if not functions or variable.dtype.kind != "f":
+        return "is not decoded to floats"
+    dtype = np.dtype(data.dtype)
+    if dtype.kind not in "iu" or dtype.itemsize > MOST_BYTES:
+        return f"is stored as {dtype}, not as integers of 8 or 16 bits"
+    below = data
+    while hasattr(below, "array"):
+        below = below.array
+        if isinstance(below, _ElementwiseFunctionArray):
+            return "is decoded before it is cut"
+    return Packing(dtype.newbyteorder("="), tuple(functions))
+
+
+def _undecoded(data: Any) -> tuple[Sequence[Callable[[Any], Any]], Any]:
+    """The decoders around a lazy array, in the order in which they work, and the array."""
+    functions: list[Callable[[Any], Any]] = []
+    while type(data) in (MemoryCachedArray, CopyOnWriteArray):
+        data = data.array
+    while type(data) is _ElementwiseFunctionArray:
+        functions.insert(0, data.func)
+        data = data.array
+    return functions, data
+
+
+def _stored(variable: xr.Variable) -> xr.Variable:
+    """A lazy variable without its decoders."""
+
+    def of(data: Any) -> Any:
+        if type(data) in (MemoryCachedArray, CopyOnWriteArray):
+            again = copy.copy(data)
+            again.array = of(data.array)
+            return again
+        return _undecoded(data)[1]
+
+    return xr.Variable(variable.dims, of(variable._data), variable.attrs, variable.encoding)

@@ -1,0 +1,128 @@
+"""The user's function for blocks, and what it must keep."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..common.random import BLOCK_TRANSFORM, generator
+from ..common.recorder import Recorder
+from ..planning.line import Load
+from ..planning.windows import Windows
+from ..sources.declared_dtypes import keeps_values
+from .transforms import Transform
+from .trials import labels_of, require_labels_kept
+
+__all__ = ["Preprocessor", "check_preprocessed"]
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessor:
+    """Applies the user's function to blocks.
+
+    Attributes
+    ----------
+    dataset : xarray.Dataset
+        What blocks are of, lazily.
+    windows : Windows
+        The sample space.
+    variable_dims : mapping of Hashable to frozenset
+        Dims of the variables of the parts, after preprocess.
+    variable_dtypes : mapping of Hashable to numpy.dtype
+        Their dtypes, after preprocess.
+    preprocess : Transform
+        The function.
+    seed, epoch : int
+        What it depends on if it is random.
+    recorder : Recorder
+        Notes what it takes.
+    """
+
+    dataset: xr.Dataset
+    windows: Windows
+    variable_dims: Mapping[Hashable, frozenset[Hashable]]
+    variable_dtypes: Mapping[Hashable, np.dtype[Any]]
+    preprocess: Transform
+    seed: int
+    epoch: int
+    recorder: Recorder
+
+    def __call__(self, load: Load, block: xr.Dataset) -> xr.Dataset:
+        """What the function makes of the block of a load."""
+        for name, variable in block.data_vars.items():
+            source = self.dataset.variables[name]
+            lacks = any(axis.dim not in source.dims for axis in self.windows.axes)
+            if source._in_memory or source.chunks is not None or lacks:
+                # It is also the user's (a graph of dask may hold what it was made of), or another
+                # block's, and the function may work in place.
+                block[name] = variable.variable.copy(deep=True)
+
+        def rng() -> np.random.Generator:
+            return generator(self.seed, self.epoch, BLOCK_TRANSFORM, load.block)
+
+        labels = labels_of(block)
+        try:
+            with self.recorder.timed("preprocess"):
+                result = self.preprocess(block, rng)
+            dims = [axis.dim for axis in self.windows.axes]
+            check_preprocessed(result, block, dims, self.variable_dims)
+            require_labels_kept("preprocess", labels, result)
+            for name, expected in self.variable_dims.items():
+                if set(result[name].dims) != expected:
+                    raise ValueError(
+                        f"preprocess gave variable {name!r} the dims {list(result[name].dims)}; on "
+                        f"the block it was tried on, it was {sorted(map(str, expected))}"
+                    )
+                dtype, tried = result[name].dtype, self.variable_dtypes[name]
+                if not keeps_values(dtype, tried):
+                    raise TypeError(
+                        f"preprocess gave variable {name!r} the dtype {dtype}; on the block it was "
+                        f"tried on, it was {tried}: let it give every block the same"
+                    )
+        except Exception as error:
+            error.add_note(f"in preprocess of block {load.block}")
+            raise
+        return result  # type: ignore[no-any-return]
+
+
+def check_preprocessed(
+    result: Any, block: xr.Dataset, dims: Iterable[Hashable], variables: Iterable[Hashable]
+) -> None:
+    """Raise if a preprocess has changed what it must keep.
+
+    Parameters
+    ----------
+    result : Any
+        What it returned.
+    block : xarray.Dataset
+        What it was given.
+    dims : iterable of Hashable
+        Dims that must keep their size.
+    variables : iterable of Hashable
+        Variables that must be there.
+
+    Raises
+    ------
+    TypeError
+        If the result is not a Dataset.
+    ValueError
+        If a variable is missing, or a dim is or has another size.
+    """
+    if not isinstance(result, xr.Dataset):
+        raise TypeError(f"preprocess must return an xarray Dataset, not {type(result).__name__}")
+    for dim in dims:
+        if dim in block.sizes and result.sizes.get(dim) != block.sizes[dim]:
+            raise ValueError(
+                f"preprocess must keep the dims of the samples, but it was given "
+                f"{block.sizes[dim]} steps of {dim!r} and returned {result.sizes.get(dim, 'none')}"
+            )
+    for name in variables:
+        if name not in result.data_vars:
+            raise ValueError(
+                f"no data variable {name!r} after preprocess, which has {list(result.data_vars)}"
+                + (": it is a coordinate, and needs another name" if name in result.coords else "")
+            )

@@ -1,0 +1,386 @@
+"""Which variables, and which steps of the window, make up one part of a sample."""
+
+from __future__ import annotations
+
+import reprlib
+from collections import Counter
+from collections.abc import Container, Hashable, KeysView, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..common.redact import printable
+from ..planning.windows import Windows
+from ..sources.conventions import fields
+from ..sources.object_arrays import PANDAS_DTYPE, kind_of_objects
+
+__all__ = [
+    "NoTensorsError",
+    "Part",
+    "Select",
+    "common_dtype",
+    "make_part",
+    "names_of",
+    "resolve_parts",
+]
+
+
+class Select:
+    """Variables, cut further inside the window.
+
+    Parameters
+    ----------
+    variables : Hashable or list of Hashable
+        A list is stacked on a ``variable`` axis; a single name has no such axis.
+    indexers : mapping of Hashable to int or slice, optional
+        Positions *inside the window*, as ``isel`` takes them, none beyond its end. An integer
+        drops the dim.
+    **indexers_kwargs : int or slice
+        The same, as keywords.
+
+    Examples
+    --------
+    Two steps in, the following six out:
+
+    >>> Select(["t2m", "z500"], time=slice(0, 2))
+    Select(['t2m', 'z500'], time=slice(0, 2, None))
+    >>> Select("t2m", time=slice(2, 8))
+    Select('t2m', time=slice(2, 8, None))
+    """
+
+    def __init__(
+        self,
+        variables: Hashable | list[Hashable],
+        indexers: Mapping[Any, int | slice] | None = None,
+        **indexers_kwargs: int | slice,
+    ) -> None:
+        self.variables = variables
+        self.indexers: dict[Any, int | slice] = {**(indexers or {}), **indexers_kwargs}
+
+    def __repr__(self) -> str:
+        indexers = "".join(
+            f", {printable(dim)}={indexer}" for dim, indexer in self.indexers.items()
+        )
+        return f"Select({self.variables!r}{indexers})"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One named part of a sample, checked against the data.
+
+    Attributes
+    ----------
+    name : str
+        ``"x"``, ``"y"`` or the name given in ``parts``.
+    variables : tuple of Hashable
+        Variables in it.
+    stacked : bool
+        Whether they are stacked on a ``variable`` axis.
+    indexers : dict
+        Per windowed dim that is cut, an integer that is not negative, or a slice.
+    dims : tuple of Hashable
+        Dims of one sample, without the ``variable`` axis.
+    shape : tuple of int
+        Sizes of `dims`.
+    dtype : numpy.dtype
+        What the values are as they are gathered.
+    lacking : tuple of Hashable
+        Dims which none of the variables has: values are broadcast over them.
+    """
+
+    name: str
+    variables: tuple[Hashable, ...]
+    stacked: bool
+    indexers: dict[Hashable, int | slice]
+    dims: tuple[Hashable, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    lacking: tuple[Hashable, ...] = field(default=())
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's tensor."""
+        return (len(self.variables), *self.shape) if self.stacked else self.shape
+
+    def take(self, sample: xr.Dataset) -> xr.Dataset | xr.DataArray:
+        """The part of a labeled sample, without broadcasting.
+
+        Values are copied: a transform may work in place, and neighbors share the block.
+        """
+        if not self.stacked:
+            array = sample[self.variables[0]]
+            array = array.isel(self.indexers, missing_dims="ignore") if self.indexers else array
+            return array.copy(deep=False, data=array.to_numpy().copy())
+        chosen = sample[list(self.variables)]
+        chosen = chosen.isel(self.indexers, missing_dims="ignore") if self.indexers else chosen
+        values = {name: each.to_numpy().copy() for name, each in chosen.data_vars.items()}
+        return chosen.copy(deep=False, data=values)
+
+
+def resolve_parts(
+    data: xr.Dataset,
+    single: Hashable | None,
+    inputs: Any,
+    targets: Any,
+    parts: Mapping[str, Any] | None,
+    reserved: Container[str],
+) -> dict[str, Select]:
+    """The named selections that ``inputs``, ``targets`` and ``parts`` ask for.
+
+    `single` is the name of the only variable of data that was given as one array, `reserved` holds
+    names that no part may have.
+    """
+    if parts is not None:
+        if inputs is not None or targets is not None:
+            raise ValueError(
+                "give either parts or inputs and targets, not both: "
+                "parts={'x': …, 'y': …} says the same as inputs=…, targets=…"
+            )
+        if not isinstance(parts, Mapping) or not parts:
+            raise ValueError(f"parts must be a mapping of names to selections, not {parts!r}")
+        specifications = dict(parts)
+    else:
+        if inputs is None:
+            inputs = list(data.data_vars) if single is None else single
+        specifications = {"x": inputs}
+        if targets is not None:
+            specifications["y"] = targets
+    return {
+        name: _as_select(name, specification, data, reserved)
+        for name, specification in specifications.items()
+    }
+
+
+def _as_select(part: str, specification: Any, data: xr.Dataset, reserved: Container[str]) -> Select:
+    """One selection, its names checked as far as they can be without the windows."""
+    if not isinstance(part, str) or not part.isidentifier() or part.startswith("_"):
+        raise ValueError(f"the name of a part must be an identifier, not {part!r}")
+    if part in reserved:
+        raise ValueError(f"a part cannot be named {part!r}: a batch has something else there")
+    select = specification if isinstance(specification, Select) else Select(specification)
+    given: Any = select.variables
+    names = given
+    if not isinstance(given, Hashable) or (isinstance(given, tuple) and given not in [*data]):
+        unordered = isinstance(given, (Set, Mapping)) and not isinstance(given, KeysView)
+        names = None if unordered or isinstance(given, xr.DataArray) else list(given)
+    each = names if isinstance(names, list) else [names]
+    if not all(isinstance(name, Hashable) and not isinstance(name, Select) for name in each):
+        names = None
+    if names is None:
+        raise TypeError(
+            f"part {part!r}: give a name, a list of names or Select, not {type(given).__name__} "
+            + reprlib.repr(given)
+        )
+    twice = [name for name, times in Counter(each).items() if times > 1]
+    if twice:
+        raise ValueError(f"part {part!r} names variable {twice[0]!r} twice")
+    return Select(names, select.indexers)
+
+
+def names_of(select: Select) -> list[Hashable]:
+    """The variables that a selection names."""
+    return list(select.variables) if isinstance(select.variables, list) else [select.variables]
+
+
+def make_part(
+    name: str,
+    select: Select,
+    data: xr.Dataset,
+    windows: Windows,
+    sample_dims: Sequence[Hashable],
+    dtype: np.dtype[Any],
+) -> Part:
+    """Check one selection against the data and the windows."""
+    names = names_of(select)
+    windowed = {axis.dim: axis.size for axis in windows.axes if axis.windowed}
+    indexers: dict[Hashable, int | slice] = {}
+    dims: list[Hashable] = []
+    shape: list[int] = []
+    for dim in select.indexers:
+        if dim not in windowed:
+            raise ValueError(
+                f"part {name!r} selects along dim {dim!r}, which is not in input_dims "
+                f"({list(windowed)})"
+            )
+    for dim in sample_dims:
+        size = windowed[dim]
+        indexer = select.indexers.get(dim)
+        if indexer is None:
+            dims.append(dim)
+            shape.append(size)
+            continue
+        if isinstance(indexer, slice):
+            try:
+                steps = range(size)[indexer]
+            except TypeError:
+                raise TypeError(
+                    f"part {name!r}: {printable(dim)}={indexer} must be positions inside the "
+                    f"window, 0 to {size}, not labels"
+                ) from None
+            if max(indexer.start or 0, (indexer.stop or 0) - 1) >= size:
+                raise ValueError(
+                    f"part {name!r}: {printable(dim)}={indexer} goes beyond a window of {size} "
+                    f"steps, which are positions 0 to {size - 1}"
+                )
+            if not steps:
+                raise ValueError(
+                    f"part {name!r}: {printable(dim)}={indexer} takes no step of a window of {size}"
+                )
+            dims.append(dim)
+            shape.append(len(steps))
+            indexers[dim] = indexer
+        elif isinstance(indexer, (int, np.integer)) and not isinstance(indexer, bool):
+            if not -size <= indexer < size:
+                raise ValueError(
+                    f"part {name!r}: {printable(dim)}={indexer} is outside a window of {size} steps"
+                )
+            indexers[dim] = int(indexer) % size
+        else:
+            raise TypeError(
+                f"part {name!r}: {dim}={indexer!r} must be an integer or a slice of positions "
+                "inside the window"
+            )
+    dtypes = []
+    for variable in names:
+        dtypes.append(data.variables[variable].dtype)
+        if not is_numeric(dtypes[-1]):
+            usable = fields(data, windowed) or [
+                each for each, var in data.data_vars.items() if is_numeric(var.dtype)
+            ]
+            raise NoTensorsError(name, variable, data.variables[variable], usable)
+    have = {dim for variable in names for dim in data.variables[variable].dims}
+    return Part(
+        name=name,
+        variables=tuple(names),
+        stacked=isinstance(select.variables, list),
+        indexers=indexers,
+        dims=tuple(dims),
+        shape=tuple(shape),
+        dtype=common_dtype(dtypes, dtype),
+        lacking=tuple(dim for dim in dims if dim not in have),
+    )
+
+
+def is_numeric(dtype: np.dtype[Any]) -> bool:
+    """Whether values become a tensor: floating ones are cast, of others torch has the dtype."""
+    return dtype.kind in "fiub" or (dtype.kind == "c" and dtype.itemsize <= 16)
+
+
+class NoTensorsError(TypeError):
+    """Of a variable's dtype there are no tensors.
+
+    Parameters
+    ----------
+    part : str
+        Name of the part that has the variable.
+    name : Hashable
+        Its name.
+    variable : xarray.Variable
+        The variable.
+    usable : list of Hashable
+        Variables that could be taken instead.
+    """
+
+    def __init__(
+        self, part: str, name: Hashable, variable: xr.Variable, usable: list[Hashable]
+    ) -> None:
+        self.part, self.usable = part, usable
+        dtype = variable.encoding.get(PANDAS_DTYPE, variable.dtype)
+        self.fact = (
+            f"variable {name!r} of part {part!r} has dtype {dtype}, of which there are no tensors"
+        )
+        argument = {"x": "inputs=", "y": "targets="}.get(part, "")
+        instead = f"give {argument}{usable}, or " if usable else ""
+        super().__init__(f"{self.fact}: {instead}{_recipe(name, variable)}")
+
+    def __reduce__(self) -> Any:
+        return TypeError, self.args
+
+
+def _recipe(name: Hashable, variable: xr.Variable) -> str:
+    """How values become numbers, by what they are."""
+    block, data, dtype = f"block[{name!r}]", f"ds[{name!r}]", variable.dtype
+    pandas_dtype, kind = variable.encoding.get(PANDAS_DTYPE), dtype.kind
+    objects = kind_of_objects(variable) if kind == "O" else None
+    if kind == "O" and variable.encoding.get("dtype") == np.bool_:
+        return (
+            "it has booleans, of which those that are its fill value are missing: "
+            f"{_with(name, f'{block} == 1')} takes missing ones for False, and opened with "
+            "mask_and_scale=False none is missing"
+        )
+    if pandas_dtype == "category":
+        before = f"ds.assign({{{name!r}: ({data}.dims, {data}.data.codes)}})"
+        return f"give the codes of its categories, {before}, or {_with(name, f'{block} == …')}"
+    if pandas_dtype is not None and pandas_dtype.startswith("period"):
+        before = f"ds.assign({{{name!r}: ({data}.dims, {data}.data.day_of_year)}})"
+        return f"make numbers of its periods before, such as {before}"
+    if pandas_dtype is not None and pandas_dtype.startswith("interval"):
+        before = f"ds.assign({{{name!r}: ({data}.dims, {data}.data.mid)}})"
+        return f"make numbers of its intervals before, such as {before}"
+    if objects in ("datetime", "datetime64", "date"):
+        times = f"pd.to_datetime({data}.values, utc=True).day_of_year"
+        before = f"ds.assign({{{name!r}: ({data}.dims, {times})}})"
+        return f"make numbers of its dates before, such as {before}"
+    if kind == "m" or objects in ("timedelta", "timedelta64"):
+        return _with(name, f'{block} / np.timedelta64(1, "h")')
+    if kind == "M" or (kind == "O" and _holds_dates(variable, objects)):
+        return _with(name, f"{block}.dt.dayofyear")
+    if kind == "c":
+        return _with(name, f"{block}.astype(complex)")
+    if kind == "f":
+        return _with(name, f"{block}.astype(float)")
+    if kind == "V":
+        fields = list(dtype.names or ())
+        field = f"[{fields[0]!r}]" if fields else ".view(…)"
+        before = f"ds.assign({{{name!r}: ({data}.dims, {data}.values{field})}})"
+        return f"take its numbers before, such as {before}"
+    if kind in "SUT" or objects in ("string", "bytes"):
+        return _with(name, f"{block} == {_example(variable)}")
+    if objects is not None:
+        return _with(name, f"{block}.astype(float)")
+    return _with(name, "…") + f" with {block} == … for text, or .astype(float) for numbers"
+
+
+def _with(name: Hashable, made: str) -> str:
+    return (
+        f"make numbers of it, such as preprocess=lambda block: block.assign({{{name!r}: {made}}})"
+    )
+
+
+def _holds_dates(variable: xr.Variable, objects: str | None) -> bool:
+    """Whether objects are dates of a calendar of cftime, as far as that is known."""
+    if "calendar" in variable.encoding:
+        return True
+    if objects is None or not variable.size:
+        return False
+    first = variable[dict.fromkeys(variable.dims, 0)].to_numpy()[()]
+    return hasattr(first, "calendar")
+
+
+def _example(variable: xr.Variable) -> str:
+    """A value to compare text with."""
+    if variable.chunks is not None or not variable._in_memory or not variable.size:
+        return "…"
+    return reprlib.repr(np.asarray(variable.to_numpy()).ravel()[:1].tolist()[0])
+
+
+def common_dtype(dtypes: Sequence[np.dtype[Any]], floating: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of values that are stacked: any floating one makes all of them `floating`.
+
+    Raises
+    ------
+    TypeError
+        If they are integers that have no common dtype.
+    """
+    kinds = {dtype.kind for dtype in dtypes}
+    if "c" in kinds:
+        return np.result_type(*dtypes).newbyteorder("=")
+    result = np.result_type(*dtypes)
+    if result.kind == "f" and "f" not in kinds:
+        raise TypeError(
+            f"there is no integer dtype for all values of {sorted(set(map(str, dtypes)))}, which "
+            "are stacked in one part: cast some of them, or put them in different parts"
+        )
+    return floating if "f" in kinds else result.newbyteorder("=")

@@ -1,0 +1,269 @@
+"""The sample space of some data: which windows, and what is read for them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import xarray as xr
+
+from ..common.redact import printable_lines
+from ..planning.chunks import Layout
+from ..planning.windows import Windows
+from ..reading.lazy_arrays import is_lazy
+from ..sources.source import Source, layout_of
+from .generator_items import Items
+from .preprocessing import check_preprocessed
+from .select import Part, names_of
+from .transforms import Transform
+
+__all__ = ["SampleSpace", "coords_of", "dtypes_of", "layouts_of"]
+
+
+class SampleSpace:
+    """The windows over the data and what is read for them, worked out from the arguments."""
+
+    def __init__(
+        self,
+        windows: Windows,
+        sample_dims: tuple[Hashable, ...],
+        items: Items | None,
+        reads: tuple[Hashable, ...],
+        template: xr.Dataset,
+        constants: Mapping[Hashable, Any],
+    ) -> None:
+        self.windows = windows
+        self.sample_dims = sample_dims
+        self.items = items
+        self.reads = reads
+        self.template = template  # the variables of the parts as they are after preprocess
+        self.constants = constants  # a value of each variable that a trial cannot make up
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        input_dims: Mapping[Any, int] | None,
+        input_overlap: Mapping[Any, int] | None,
+        selections: Mapping[str, Any],
+        preprocess: Transform | None,
+    ) -> SampleSpace:
+        """Work it out, and check the arguments against the data."""
+        data = source.dataset
+        if source.generator is not None:
+            if input_dims is not None or input_overlap is not None:
+                raise ValueError(
+                    "an xbatcher.BatchGenerator has input_dims and input_overlap of its own"
+                )
+            # An item may have any dim; a preprocess is tried on windows of the generator's size.
+            inner = source.generator.input_dims
+            input_dims = dict.fromkeys(source.sizes, 2)
+            input_dims |= {source.names.get(dim, dim): size for dim, size in inner.items()}
+        if input_dims is None:
+            raise ValueError("input_dims is missing: the size of one sample, {dim: steps}")
+        if not isinstance(input_dims, Mapping):
+            raise TypeError(f"input_dims must be a mapping of dims to sizes, not {input_dims!r}")
+        if not isinstance(input_overlap, Mapping | None):
+            raise TypeError(
+                f"input_overlap must be a mapping of dims to steps, not {input_overlap!r}"
+            )
+        selected = [name for select in selections.values() for name in names_of(select)]
+        for part, select in selections.items():
+            if not names_of(select):
+                raise ValueError(f"part {part!r} selects no variable")
+        if "sample" in input_dims or "sample" in selected:
+            raise ValueError(
+                "'sample' is the name of the batch dimension: rename the windowed dim or variable "
+                "of the data that has it"
+            )
+        _require_different_dims(data, selected)
+        constants: dict[Hashable, Any] = {}
+        reads, template = _reads(data, selected, input_dims, preprocess, constants)
+        _require_different_dims(data, reads)
+        used = {dim for name in selected for dim in template.variables[name].dims} | set(input_dims)
+        if None in used and None in source.sizes:
+            raise ValueError(
+                "a dim of the samples is named None, which elsewhere means that there is none: "
+                "ds.rename_dims({None: 'NAME'}) gives it another name"
+            )
+        if source.generator is not None:
+            items = _items(source, selections, template)
+            return cls(items.windows, items.region_dims, items, reads, template, constants)
+        sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
+        windows = Windows.from_sizes(sizes, input_dims, input_overlap)
+        return cls(windows, tuple(input_dims), None, reads, template, constants)
+
+
+def _require_different_dims(data: xr.Dataset, names: Iterable[Hashable]) -> None:
+    """Raise ValueError if a variable has a dim twice: xarray cannot index it."""
+    for name in names:
+        dims = data.variables[name].dims if name in data.variables else ()
+        for dim in dims:
+            if dims.count(dim) > 1:
+                raise ValueError(
+                    f"variable {name!r} has the dim {dim!r} twice, in dims={dims}, and xarray "
+                    "cannot index it so: give its variable other dims, "
+                    f"ds.assign({{{name!r}: (({dim!r}, …), ds[{name!r}].values)}}), or leave it out"
+                )
+
+
+def _items(source: Source, selections: Mapping[str, Any], template: xr.Dataset) -> Items:
+    """The items of a generator, for some parts."""
+    parts = {
+        part: [template.variables[name] for name in names_of(select)]
+        for part, select in selections.items()
+    }
+    used = [variable for variables in parts.values() for variable in variables]
+    items = Items.of(source.generator, source.sizes, source.names, used)
+    for part, select in selections.items():
+        if items.patches is not None and getattr(select, "indexers", None):
+            raise ValueError(
+                f"part {part!r} selects steps inside a window, but concat_input_dims=True makes an "
+                "item of many windows"
+            )
+    return items.for_parts(parts)
+
+
+def _reads(
+    data: xr.Dataset,
+    selected: Sequence[Hashable],
+    input_dims: Mapping[Any, int],
+    preprocess: Transform | None,
+    constants: dict[Hashable, Any],
+) -> tuple[tuple[Hashable, ...], xr.Dataset]:
+    """The variables to read, and a Dataset that has the selected ones with their dims and dtypes.
+
+    A preprocess is tried on a block of ones: with the selected variables, or if that fails because
+    it needs or makes others, with all variables. Of text and the like, which has no ones,
+    `constants` gets what stands for them.
+    """
+    unknown = [name for name in selected if name not in data.data_vars]
+    unique = tuple(dict.fromkeys(selected))
+    if preprocess is None:
+        if unknown:
+            raise ValueError(_unknown(unknown[0], data))
+        return unique, data
+    if not unknown:
+        try:
+            return unique, _tried(preprocess, data[list(unique)], input_dims, selected, constants)
+        except Exception as error:
+            if set(unique) == set(data.data_vars):
+                raise _refused(error) from error
+    try:
+        return tuple(data.data_vars), _tried(preprocess, data, input_dims, selected, constants)
+    except Exception as error:
+        raise _refused(error) from error
+
+
+def _unknown(name: Hashable, data: xr.Dataset) -> str:
+    """Why there is no such data variable, and how there can be."""
+    if name not in data.coords:
+        return f"no data variable {name!r}; the data variables are {list(data.data_vars)}"
+    if name not in data.dims:
+        return f"{name!r} is a coordinate; ds.reset_coords({name!r}) makes a data variable of it"
+    new = f"{name}_value"
+    return (
+        f"{name!r} is a coordinate: ds.assign({{{new!r}: ds[{name!r}]}}) makes a data variable "
+        "of it, which needs another name"
+    )
+
+
+def _refused(error: Exception) -> Exception:
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    shown = printable_lines(str(error))
+    return kind(f"preprocess does not work on a block of ones: {type(error).__name__}: {shown}")
+
+
+def _tried(
+    preprocess: Transform,
+    data: xr.Dataset,
+    input_dims: Mapping[Any, int],
+    selected: Sequence[Hashable],
+    constants: dict[Hashable, Any],
+) -> xr.Dataset:
+    """What preprocess makes of the smallest block of ones, checked."""
+    # Two places of other dims, so that a function that drops dims of size 1 drops none here.
+    first = {
+        dim: slice(0, size if input_dims.get(dim) == -1 else max(1, input_dims.get(dim, 2)))
+        for dim, size in data.sizes.items()
+    }
+    block = data.isel(first)
+    block = block.assign(
+        {
+            name: (variable.dims, _ones(variable), variable.attrs)
+            for name, variable in block.data_vars.items()
+        }
+    )
+    for name, variable in block.variables.items():
+        if name in block.data_vars and variable.dtype.kind not in "fiubcmM" and variable.size:
+            constants[name] = variable.to_numpy().flat[0]
+    result = preprocess(block, lambda: np.random.default_rng(0))
+    check_preprocessed(result, block, input_dims, selected)
+    for name in selected:
+        new = [dim for dim in result[name].dims if dim not in data.dims]
+        if new:
+            raise ValueError(f"preprocess gave variable {name!r} the new dims {new}")
+    return cast(xr.Dataset, result)
+
+
+def _ones(array: xr.DataArray) -> np.ndarray[Any, Any]:
+    """Ones of the dtype of an array; its first value for dates of other calendars, and for text."""
+    dtype = array.dtype
+    if dtype.kind in "fiubcmM" or not array.size:
+        return np.full(array.shape, np.ones((), dtype if dtype.kind in "fiubcmM" else object))
+    ones = np.empty(array.shape, dtype)
+    ones[...] = array.isel(dict.fromkeys(array.dims, 0)).to_numpy()[()]
+    return ones
+
+
+def coords_of(data: xr.Dataset, windows: Windows) -> xr.Dataset:
+    """The coordinates along the dims of the sample space."""
+    dims = {axis.dim for axis in windows.axes}
+    _require_different_dims(
+        data, [name for name, coord in data.coords.items() if set(coord.dims) <= dims]
+    )
+    found = data.coords.to_dataset().drop_vars(
+        [name for name, coord in data.coords.items() if not set(coord.dims) <= dims]
+    )
+    if "sample" in found.coords and found["sample"].dims != ("sample",):
+        raise ValueError(
+            "the data has a coordinate 'sample' that is not along a dim of that name, where "
+            "batches have the numbers of their samples: rename or drop it"
+        )
+    return found
+
+
+def dtypes_of(data: xr.Dataset, parts: Sequence[Part]) -> dict[Hashable, np.dtype[Any]]:
+    """What lazy floating variables can be cast to as they are read, for parts that take them so."""
+    wanted: dict[Hashable, set[np.dtype[Any]]] = {}
+    for part in parts:
+        for name in part.variables:
+            wanted.setdefault(name, set()).add(part.dtype)
+    return {
+        name: dtypes.pop()
+        for name, dtypes in wanted.items()
+        if len(dtypes) == 1
+        and all(dtype.kind == "f" for dtype in (*dtypes, data.variables[name].dtype))
+        and is_lazy(data.variables[name])
+    }
+
+
+def layouts_of(
+    data: xr.Dataset,
+    windows: Windows,
+    parts: Sequence[Part],
+    dtypes: Mapping[Hashable, np.dtype[Any]],
+) -> list[Layout]:
+    """How the variables that are read are stored; what is held is counted as it is held."""
+    held = {
+        name: max(part.dtype.itemsize, data.variables[name].dtype.itemsize)
+        for part in parts
+        for name in part.variables
+        if name in data
+    }
+    for name, dtype in dtypes.items():  # never held as what xarray decodes it to in between
+        stored = np.dtype(data.variables[name].encoding.get("dtype", data.variables[name].dtype))
+        held[name] = max(dtype.itemsize, stored.itemsize)
+    dims = [axis.dim for axis in windows.axes]
+    return [layout_of(data.variables[name], name, dims, held.get(name)) for name in data.data_vars]

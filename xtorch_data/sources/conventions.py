@@ -1,0 +1,159 @@
+"""Variables that describe others, as the CF conventions mark them, and fields, which do not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..common.redact import printable
+from ..planning.windows import Windows
+
+__all__ = [
+    "descriptive",
+    "fields",
+    "is_east",
+    "is_north",
+    "is_time",
+    "text_of",
+    "warn_of_bounds",
+]
+
+# https://cfconventions.org/cf-conventions/cf-conventions.html#latitude-coordinate
+_NORTH = "degrees_north", "degree_north", "degree_N", "degrees_N"
+_EAST = "degrees_east", "degree_east", "degree_E", "degrees_E"
+_COMPASS = {**dict.fromkeys(_NORTH, ("°N", "°S")), **dict.fromkeys(_EAST, ("°E", "°W"))}
+
+# Attributes that name the variables in which cells, or the grid, are described.
+BOUNDS = ("bounds", "climatology")
+GRIDS = ("grid_mapping",)
+
+
+def descriptive(data: xr.Dataset, attributes: Iterable[str] = (*BOUNDS, *GRIDS)) -> set[Hashable]:
+    """Names of variables that others name as their description.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        The variables that name others; those need not be in it.
+    attributes : iterable of str
+        The attributes in which they are named; decoding may have moved them to the encoding.
+    """
+    found: set[Hashable] = set()
+    for variable in data.variables.values():
+        for attribute in attributes:
+            named = variable.attrs.get(attribute, variable.encoding.get(attribute))
+            if isinstance(named, str):  # a grid mapping may name coordinates, too: "crs: x y"
+                found |= {word.rstrip(":") for word in named.split()}
+    return found
+
+
+def fields(data: xr.Dataset, dims: Iterable[Hashable]) -> list[Hashable]:
+    """Names of floating data variables that have these dims and do not describe others.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        The data.
+    dims : iterable of Hashable
+        Dims that a field has.
+    """
+    needed, others = set(dims), descriptive(data)
+    return [
+        name
+        for name, variable in data.data_vars.items()
+        if variable.dtype.kind == "f" and needed <= set(variable.dims) and name not in others
+    ]
+
+
+def warn_of_bounds(
+    variable_dims: Mapping[Hashable, frozenset[Hashable]],
+    windows: Windows,
+    parts: Iterable[Iterable[Hashable]],
+    descriptions: Iterable[xr.Dataset],
+    stacklevel: int = 3,
+) -> None:
+    """Warn if a dim that only bounds of cells have makes several samples of each.
+
+    Of other dims nobody knows: a forecast of many members and what was observed, which lacks the
+    members, are samples as they should be.
+
+    Parameters
+    ----------
+    variable_dims : mapping of Hashable to frozenset
+        Dims of the variables of the samples.
+    windows : Windows
+        The sample space.
+    parts : iterable of iterable of Hashable
+        The variables of each part.
+    descriptions : iterable of xarray.Dataset
+        Variables with the attributes that name bounds.
+    stacklevel : int
+        How many calls above is the line that is to blame.
+    """
+    descriptions = list(descriptions)
+    bounds = set().union(*(descriptive(data, BOUNDS) for data in descriptions))
+    described = bounds.union(*(descriptive(data, GRIDS) for data in descriptions))
+    for axis in windows.axes:
+        having = [name for name, dims in variable_dims.items() if axis.dim in dims]
+        if axis.windowed or len(axis) < 2 or not having or len(having) == len(variable_dims):
+            continue
+        if bounds.issuperset(having):
+            part = next(part for part in map(list, parts) if not bounds.isdisjoint(part))
+            kept = [name for name in part if name not in described]
+            warnings.warn(
+                f"there are {len(axis)} samples of each window, one for each place of the dim "
+                f"{axis.dim!r}, which is only that of bounds: {', '.join(map(repr, having))}. "
+                + (f"Leave them out: inputs={kept}" if kept else "Leave them out"),
+                stacklevel=stacklevel,
+            )
+
+
+def text_of(value: Any, units: Any = None) -> str:
+    """A value of a coordinate as a reader wants it: no midnight, no digits of rounding."""
+    value = (
+        value.item() if isinstance(value, np.generic) and value.dtype.kind not in "mM" else value
+    )
+    if isinstance(value, np.datetime64):
+        text = str(value) if np.isnat(value) else pd.Timestamp(value).isoformat(" ")
+        return text.removesuffix(" 00:00:00").removesuffix(":00")
+    if isinstance(value, np.timedelta64):
+        return str(value) if np.isnat(value) else str(pd.Timedelta(value))
+    if hasattr(value, "isoformat") and not hasattr(value, "hour"):  # a day of Python
+        return str(value.isoformat())
+    if hasattr(value, "isoformat"):  # of cftime, which may have no year that pandas knows
+        return str(value.isoformat(" ")).removesuffix(" 00:00:00").removesuffix(":00")
+    if not isinstance(value, float | int) or isinstance(value, bool):
+        return printable(value)
+    positive, negative = _COMPASS.get(str(units), ("", ""))
+    if positive:
+        return f"{abs(value):.5g}{negative if value < 0 else positive}"
+    return f"{value:.6g}" if isinstance(value, float) else f"{value}"
+
+
+def is_time(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
+    """Whether a coordinate holds times, or durations, or is named as one that does."""
+    if name not in array.coords:
+        return str(name).lower().startswith("time")
+    coord = array.coords[name]
+    if coord.dtype.kind in "mM" or coord.attrs.get("axis") == "T":
+        return True
+    return (
+        coord.dtype.kind == "O" and bool(coord.size) and hasattr(coord.values.flat[0], "calendar")
+    )
+
+
+def is_north(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
+    """Whether a coordinate is a latitude, as CF conventions tell or by its name."""
+    units = array.coords[name].attrs.get("units") if name in array.coords else None
+    return units in _NORTH or str(name).lower() in ("lat", "latitude")
+
+
+def is_east(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
+    """Whether a coordinate is a longitude."""
+    units = array.coords[name].attrs.get("units") if name in array.coords else None
+    return units in _EAST or str(name).lower() in ("lon", "longitude")

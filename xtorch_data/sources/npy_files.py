@@ -1,0 +1,108 @@
+"""Arrays in ``.npy`` files, mapped into memory while they are looked at."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..common.redact import printable
+
+__all__ = ["NpyFile", "Stamp"]
+
+# Size in bytes, and time of the last change in ns. Not that of the last change of its status: files
+# that are linked or get other permissions in the middle of an epoch are no error.
+Stamp: TypeAlias = tuple[int, int]
+
+
+class NpyFile:
+    """Where the values of a ``.npy`` file lie. It is not open: each look maps it anew.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole ``.npy`` file, or of a dtype that xarray cannot hold.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, shown = path, printable(path)
+        if path.endswith(".npz"):
+            raise ValueError(
+                f"{shown} is an archive, whose arrays cannot be memory-mapped: save each with "
+                "numpy.save, or make a Dataset of what numpy.load reads"
+            )
+        try:
+            mapped = np.lib.format.open_memmap(path, mode="r")
+        except OSError:
+            raise
+        except Exception as error:  # of whatever reads the header as Python
+            if "Python objects" in str(error):
+                raise ValueError(
+                    f"{shown} holds Python objects, which would have to be unpickled and could run "
+                    "any code: save numbers or text"
+                ) from error
+            raise ValueError(f"{shown} is not a whole .npy file: {printable(error)}") from error
+        self.shape, self.dtype = mapped.shape, mapped.dtype
+        self._order: Any = "C" if mapped.flags.c_contiguous else "F"
+        with open(path, "rb") as file:
+            self._header = file.read(mapped.offset)
+        for dtype in [self.dtype] if self.fields is None else self.fields.values():
+            if dtype.base.kind == "V":
+                raise ValueError(
+                    f"{shown} has dtype {self.dtype}: xarray cannot hold raw bytes, nor records "
+                    "inside records. Save plain numbers, such as float32 for bfloat16"
+                )
+
+    @property
+    def fields(self) -> dict[str, np.dtype[Any]] | None:
+        """The dtypes of the fields of an array of records."""
+        if self.dtype.names is None:
+            return None
+        return {name: self.dtype[name] for name in self.dtype.names}
+
+    def mapped(self) -> np.memmap[Any, Any]:
+        """The array, mapped as long as somebody refers to it.
+
+        Raises
+        ------
+        ValueError
+            If the file holds another array now.
+        """
+        with open(self.path, "rb") as file:
+            if file.read(len(self._header)) != self._header:
+                raise ValueError(
+                    f"{printable(self.path)} holds another array than when it was opened"
+                )
+            try:
+                return np.memmap(file, self.dtype, "r", len(self._header), self.shape, self._order)
+            except ValueError as error:
+                raise ValueError(
+                    f"{printable(self.path)} was cut off: {printable(error)}"
+                ) from error
+
+    def stamp(self) -> Stamp:
+        """What tells the file, as it is now, from a later one."""
+        found = os.stat(self.path)
+        return found.st_size, found.st_mtime_ns
+
+    def require_unchanged(self, stamp: Stamp) -> None:
+        """Raise ValueError if the file has changed since it had a stamp.
+
+        A map shows other values then, and beyond the end of the file it would end the process.
+
+        Parameters
+        ----------
+        stamp : tuple of int
+            From `stamp`.
+        """
+        if self.stamp() != stamp:
+            raise ValueError(
+                f"{printable(self.path)} has changed since it was mapped into memory: open it "
+                "again, and make a dataset of that"
+            )

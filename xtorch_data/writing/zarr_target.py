@@ -1,0 +1,415 @@
+"""The Zarr store that data is copied into, and its record of what is done, so that it can go on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import BloscCodec
+
+from ..common.redact import printable, redacted
+from ..planning.chunk_fitting import regions
+from ..sources.opening import open_zarr
+from ..sources.source import UNFINISHED
+
+try:
+    import fcntl
+except ImportError:  # on Windows: that nobody else copies there is up to the user
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Target", "Task", "VariableCopy", "checksum", "tasks"]
+
+# The group in which is kept what is done, until all is.
+RECORD = "rechunk_record"
+# What of a variable's encoding says what its values are stored as. The rest says how its old store
+# kept them.
+STORED_AS = (
+    "dtype", "scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "fill_value",
+    "units", "calendar",
+)  # fmt: skip
+# Names of variables that belong to it, which xarray takes from the variable itself.
+RELATED = (
+    "coordinates", "bounds", "grid_mapping", "climatology", "geometry", "node_coordinates",
+    "node_count", "part_node_count", "interior_ring", "cell_measures", "formula_terms",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class VariableCopy:
+    """How one variable is copied.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    chunks : mapping of Hashable to int
+        Steps of a chunk that is written, along each dim.
+    shards : mapping of Hashable to int, optional
+        Steps of a shard.
+    cuts : tuple of tuple of int
+        Along each dim, where the regions begin that are copied at once, and the last one ends.
+    """
+
+    name: str
+    chunks: Mapping[Hashable, int]
+    shards: Mapping[Hashable, int] | None
+    cuts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A region of a variable, of whole chunks or shards, that is copied at once.
+
+    Attributes
+    ----------
+    number : int
+        Its place in the record.
+    name : str
+        The variable.
+    region : mapping of Hashable to slice
+        Where it lies, along each dim.
+    """
+
+    number: int
+    name: str
+    region: Mapping[Hashable, slice]
+
+    def __str__(self) -> str:
+        where = ", ".join(
+            f"{printable(dim)}={part.start}:{part.stop}" for dim, part in self.region.items()
+        )
+        return f"{self.name!r} at isel({where})"
+
+
+class Target:
+    """A store that is written to, region by region, and keeps a record of what is done.
+
+    Parameters
+    ----------
+    store : str, path or zarr store
+        Where it is.
+    storage_options : mapping, optional
+        For fsspec, where `store` is a URL.
+    """
+
+    def __init__(self, store: Any, storage_options: Mapping[str, Any] | None) -> None:
+        if isinstance(store, (str, os.PathLike)) and "://" not in os.fspath(store):
+            store = os.path.abspath(os.path.expanduser(store))  # wherever a cluster's workers run
+        self.store = store
+        self.options: dict[str, Any] = (
+            {} if storage_options is None else {"storage_options": storage_options}
+        )
+
+    def __str__(self) -> str:
+        return printable(redacted(str(self.store)))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep a local folder from other calls, in this process or others, as far as it can be.
+
+        Raises
+        ------
+        FileExistsError
+            If one copies into it, or if it is a file.
+        """
+        if not isinstance(self.store, str) or "://" in self.store:
+            yield
+            return
+        if os.path.isfile(self.store):
+            raise FileExistsError(f"{self} is a file, and a copy is a folder: give another path")
+        new = not os.path.exists(self.store)
+        os.makedirs(self.store, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            if fcntl is not None:
+                descriptor = os.open(self.store, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise FileExistsError(
+                        f"another rechunk copies into {self} at this moment: wait until it has "
+                        "finished, or give another path"
+                    ) from None
+                except OSError:  # a file system without locks
+                    pass
+            try:
+                yield
+            finally:
+                if new:
+                    with suppress(OSError):  # unless something was written
+                        os.rmdir(self.store)
+
+    def begin(
+        self,
+        whole: xr.Dataset,
+        copies: Sequence[VariableCopy],
+        ds: xr.Dataset,
+        encoding: Mapping[Any, Mapping[str, Any]],
+        content: Mapping[str, str | None],
+    ) -> tuple[VariableCopy, ...]:
+        """Write what there is to begin with, unless that was done before.
+
+        Parameters
+        ----------
+        whole : xarray.Dataset
+            Variables in memory, which are written as a whole.
+        copies : sequence of VariableCopy
+            How the others are copied.
+        ds : xarray.Dataset
+            The data, lazily.
+        encoding : mapping
+            By variable, what the user wants.
+        content : mapping
+            Of the variables that are copied, what tells their values from any others; None for one
+            of which nothing does.
+
+        Returns
+        -------
+        tuple of VariableCopy
+            How they are copied: as was decided when it was begun.
+
+        Raises
+        ------
+        FileExistsError
+            If there is something else, finished or not.
+        """
+        # A store that is not consolidated may list its variables in any order.
+        copies = sorted(copies, key=lambda copy: copy.name)
+        encodings = {
+            name: _encoding(variable, encoding.get(name, {}))
+            for name, variable in ds.variables.items()
+        }
+        for copy in copies:
+            dims = ds.variables[copy.name].dims
+            own = encodings[copy.name]
+            own["chunks"] = tuple(copy.chunks[dim] for dim in dims)
+            own["shards"] = copy.shards and tuple(copy.shards[dim] for dim in dims)
+        identity = _identity(ds, whole, encodings)
+        there = self._there()
+        if there is None and isinstance(self.store, str) and _is_full(self.store):
+            raise FileExistsError(f"{self} is a folder that has other files in it")
+        if there is not None:
+            begun: Any = there.attrs.get(UNFINISHED)
+            if begun is None:
+                raise FileExistsError(
+                    f"{self} exists, and is not a copy that was interrupted: open it with "
+                    "xtorch_data.open_zarr, remove it, or give another path"
+                )
+            differ = [key for key in identity if begun.get(key) != identity[key]]
+            if differ:
+                raise FileExistsError(
+                    f"{self} is the unfinished copy of something else: {', '.join(differ)} differ. "
+                    "Remove it, give another path, or the data and arguments that it was begun with"
+                )
+            if f"{RECORD}/done" in there:
+                cuts: Any = there[RECORD].attrs["cuts"]
+                return tuple(
+                    VariableCopy(
+                        copy.name,
+                        copy.chunks,
+                        copy.shards,
+                        tuple(map(tuple, cuts[copy.name])),
+                    )
+                    for copy in copies
+                )
+        template = {}
+        for copy in copies:
+            variable = ds.variables[copy.name]
+            nothing = dask.array.zeros(variable.shape, dtype=variable.dtype, chunks=-1)
+            template[copy.name] = xr.Variable(variable.dims, nothing, variable.attrs)
+        made = whole.assign({k: v for k, v in template.items() if k not in ds.coords})
+        made = made.assign_coords({k: v for k, v in template.items() if k in ds.coords})
+        for name, variable in whole.variables.items():
+            if variable.dtype.kind == "U":  # of fixed length it is no part of Zarr's specification
+                made[name] = made[name].astype(object)
+        mark = {UNFINISHED: {**identity, "content": dict(content)}}
+        made = made.drop_encoding().assign_attrs(mark)
+        for name, variable in made.variables.items():
+            variable.encoding = _kept(ds.variables[name], RELATED)
+        # Marked from the first moment on.
+        group = zarr.create_group(
+            self.store, zarr_format=3, overwrite=there is not None, attributes=mark, **self.options
+        )
+        made.to_zarr(
+            self.store,
+            mode="a",
+            compute=False,
+            consolidated=False,
+            encoding=encodings,
+            **self.options,
+        )
+        record = group.create_group(
+            RECORD, attributes={"cuts": {copy.name: list(copy.cuts) for copy in copies}}
+        )
+        count = sum(1 for _ in tasks(copies, ds))
+        record.create_array("done", shape=(count,), chunks=(1,), dtype="uint64", compressors=None)
+        return tuple(copies)
+
+    def _there(self) -> zarr.Group | None:
+        with suppress(FileNotFoundError):
+            return self._group("r")
+        return None
+
+    def _group(self, mode: Any) -> zarr.Group:
+        return zarr.open_group(self.store, mode=mode, use_consolidated=False, **self.options)
+
+    @property
+    def done(self) -> Any:
+        """The record: for each task, 1 + the checksum of what it has written; 0 if it has not."""
+        return self._group("r+")[f"{RECORD}/done"]
+
+    def content(self) -> dict[str, str | None]:
+        """What `begin` was told of the values of variables when the copy was begun."""
+        begun: Any = self._group("r").attrs[UNFINISHED]
+        return dict(begun.get("content", {}))
+
+    def write(self, task: Task, variable: xr.Variable) -> None:
+        """Write a region, of whole chunks or shards."""
+        region: Any = dict(task.region)
+        xr.Dataset({task.name: variable}).to_zarr(
+            self.store, region=region, mode="r+", consolidated=False, **self.options
+        )
+
+    def open(self) -> xr.Dataset:
+        """What has been written so far, lazily; in any thread."""
+        opened: xr.Dataset = xr.open_zarr(
+            self.store, chunks=None, consolidated=False, **self.options
+        )
+        return opened
+
+    def finish(self) -> xr.Dataset:
+        """Leave nothing but the data, and open it."""
+        group = self._group("r+")
+        del group.attrs[UNFINISHED]  # from here on, it is finished
+        del group[RECORD]
+        consolidated = bool(group.store.supports_consolidated_metadata)
+        if consolidated:
+            zarr.consolidate_metadata(group.store, path=group.path or None)
+        return open_zarr(self.store, consolidated=consolidated, **self.options)
+
+
+def _is_full(path: str) -> bool:
+    return os.path.isdir(path) and bool(os.listdir(path))
+
+
+def tasks(copies: Sequence[VariableCopy], ds: xr.Dataset) -> Iterator[Task]:
+    """What is copied at once, in the order of the record."""
+    number = 0
+    for copy in copies:
+        variable = ds.variables[copy.name]
+        for region in regions(variable.sizes, copy.cuts):
+            yield Task(number, copy.name, region)
+            number += 1
+
+
+def _encoding(variable: xr.Variable, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What a variable is stored as: as it was, but for what is wanted."""
+    kept = _kept(variable, STORED_AS)
+    if variable.dtype.kind in "mU":  # of their own, which tells them from numbers
+        for key in ("dtype", "units"):
+            kept.pop(key, None)
+    if not _unpacks_alike(kept, variable.dtype):
+        kept = {}
+    if isinstance(kept.get("dtype"), np.dtype):
+        kept["dtype"] = kept["dtype"].newbyteorder("=")  # others are slower, or not read by all
+    if variable.dtype.kind == "f" and not {"_FillValue", "missing_value"} & {
+        *kept,
+        *variable.attrs,
+    }:
+        kept["_FillValue"] = None  # nothing was masked, and nothing will be
+    if variable.dtype.kind in "fiubmM" and variable.ndim:
+        kept["compressors"] = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),)
+    return kept | dict(wanted)
+
+
+def _unpacks_alike(kept: Mapping[str, Any], dtype: np.dtype[Any]) -> bool:
+    """Whether packed values are the same once Zarr has made float64 of factors of float32."""
+    factors = [np.asarray(kept.get(key, 0)) for key in ("scale_factor", "add_offset")]
+    if dtype != np.float32 or all(factor.dtype != np.float32 for factor in factors):
+        return True
+    stored = np.dtype(kept.get("dtype", dtype))
+    if stored.kind not in "iu" or stored.itemsize > 2:  # too many to try
+        return False
+    bits = 8 * stored.itemsize
+    packed = np.arange(-(2 ** (bits - 1)), 2**bits)  # also of the other sign
+    scale, offset = kept.get("scale_factor", 1), kept.get("add_offset", 0)
+    narrow, wide = (
+        packed.astype(each) * np.asarray(scale, each) + np.asarray(offset, each)
+        for each in (np.dtype("f4"), np.dtype("f8"))
+    )
+    return bool(np.array_equal(narrow, wide))
+
+
+def _kept(variable: xr.Variable, keys: Iterable[str]) -> dict[str, Any]:
+    return {key: variable.encoding[key] for key in keys if key in variable.encoding}
+
+
+def _identity(
+    ds: xr.Dataset, whole: xr.Dataset, encodings: Mapping[Any, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What must be the same for a copy to go on."""
+    layout = {
+        name: [list(map(str, each.dims)), list(each.shape), str(each.dtype)]
+        for name, each in ds.variables.items()
+    }
+    chunks = {name: [each.get("chunks"), each.get("shards")] for name, each in encodings.items()}
+    others = {
+        name: {
+            key: str(value)
+            for key, value in sorted(each.items())
+            if key not in ("chunks", "shards")
+        }
+        for name, each in encodings.items()
+    }
+    attrs = [str(ds.attrs), {name: str(each.attrs) for name, each in ds.variables.items()}]
+    values = {name: checksum(each) for name, each in whole.variables.items()}
+    found = {
+        "source": ds.encoding.get("source", ""),
+        "variables": layout,
+        "chunks": chunks,
+        "encoding": others,
+        "attributes": attrs,
+        "coordinates": values,
+    }
+    return {key: _digest(value) for key, value in found.items()}
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def checksum(variable: xr.Variable, dtype: np.dtype[Any] | None = None) -> int:
+    """A number that changes with any value of a variable in memory.
+
+    The same for equal values in another byte order, unit of time or kind of text; and in another
+    dtype of numbers, if it is of which the values were.
+    """
+    values = np.asarray(variable.values)
+    if dtype is not None and dtype.kind in "fciu" and values.dtype.kind in "fciu":
+        with np.errstate(all="ignore"):
+            before = values.astype(dtype.newbyteorder("="))
+            if np.array_equal(before.astype(values.dtype), values, equal_nan=True):
+                values = before
+    kind = values.dtype.kind
+    if kind in "mM":
+        seconds = values.astype(f"{kind}8[s]")
+        rest = (values - seconds).astype("m8[ns]")
+        return zlib.crc32(rest.tobytes(), zlib.crc32(seconds.tobytes()))
+    if kind not in "fciub":
+        return zlib.crc32("\0".join(map(str, values.ravel().tolist())).encode())
+    values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+    if kind in "fc" and (missing := np.isnan(values)).any():
+        values = np.where(missing, np.nan, values).astype(values.dtype)  # one of all its bits
+    return zlib.crc32(values.reshape(-1).view("u1").data)
