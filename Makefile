@@ -24,10 +24,11 @@ endif
 compat: ## Run the tests with the oldest versions, and with the newest on newer Pythons (ENV=oldest, newest)
 	$(PYTHON) .ci/compat.py $(ENV)
 
-check: $(VENV)/check.installed ## Check format, lint, types, docstrings and spelling
+check: $(VENV)/check.installed ## Check format, lint, types, imports between rooms, docstrings and spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/numpydoc lint $$(find xtorch_data -name '*.py')
 	$(BIN)/codespell
 

@@ -38,8 +38,8 @@ BROAD = ["-m", "not (integration or slow or alone or gpu)"]
 # What nearly everybody uses.
 CORE = [
     *BROAD,
-    *(f"tests/test_{name}.py" for name in ("dataset", "map_dataset", "loader", "encodings")),
-    *(f"tests/test_{name}.py" for name in ("sources", "resume", "windows")),
+    *("tests/datasets", "tests/sources", "tests/loading/test_loader.py"),
+    *("tests/reading/test_encodings.py", "tests/planning/test_resume.py"),
     "tests/test_docs.py::test_blocks_of_a_page_run_as_one_script_and_print_what_they_say",
 ]
 # Of releases that have nothing to say to us any more; pages of the docs show what newer ones do.

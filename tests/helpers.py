@@ -114,6 +114,31 @@ def assert_labels(labels, expected):
         np.testing.assert_array_equal(values, stack, err_msg=f"coordinate {name!r}")
 
 
+def assert_batch(batch, oracle, windows, parts, kept):
+    """Values and labels of a batch are those of its samples, cut by plain slicing."""
+    numbers = batch.index.tolist()
+    assert batch.index.dtype == torch.int64
+    assert len(batch) == len(numbers)
+    tensors = list(batch)
+    assert len(tensors) == len(parts)
+    labels = batch.to_xarray()
+    np.testing.assert_array_equal(labels["sample"].values, numbers)
+    names = []
+    for tensor, part in zip(tensors, parts.values(), strict=True):
+        expected = np.stack([oracle.part(part, windows[number], kept) for number in numbers])
+        assert tensor.numpy().dtype == expected.dtype
+        np.testing.assert_array_equal(tensor.numpy(), expected)
+        for name in [part] if isinstance(part, str) else part:
+            names.append(name)
+            assert labels[name].dims == ("sample", *kept)
+            values = [oracle.variable(name, windows[number], kept) for number in numbers]
+            np.testing.assert_array_equal(
+                labels[name].values, np.stack(values).astype(expected.dtype)
+            )
+    assert set(labels.data_vars) == set(names)
+    assert_labels(labels, [oracle.coords(names, windows[number]) for number in numbers])
+
+
 def samples_of(batches):
     """Sample numbers of some batches, one after the other."""
     return [number for batch in batches for number in np.ravel(batch.index.numpy()).tolist()]
@@ -286,3 +311,47 @@ def first_and_sum(item):
 
 def add_noise(sample, rng):
     return sample + rng.normal()
+
+
+# ---------------------------------------------------------------------------------------------
+# Reads, counted
+
+
+def counted(ds, chunks, delay=0.0):
+    """A dataset behind a store that counts, its chunks by variable, and the counts."""
+    memory = zarr.storage.MemoryStore()
+    encoding = {name: {"chunks": tuple(chunks[name]), "compressors": None} for name in ds.data_vars}
+    ds.to_zarr(memory, encoding=encoding, consolidated=False, zarr_format=3)
+    store = CountingStore(memory, delay=delay)
+    opened = xr.open_zarr(store, consolidated=False, chunks=None)
+    store.counts.clear()
+    return opened, store.counts
+
+
+def reads(counts, names):
+    """Reads of each chunk of data variables; coordinates do not count."""
+    return {key: count for key, count in counts.items() if key.split("/")[0] in names}
+
+
+def chunks_of(ds, chunks, names):
+    """Number of chunks of each of some variables."""
+    return {
+        name: int(
+            np.prod(
+                [
+                    -(-ds.sizes[dim] // size)
+                    for dim, size in zip(ds[name].dims, chunks[name], strict=True)
+                ]
+            )
+        )
+        for name in names
+    }
+
+
+# 8 x 8 points: 256 bytes a step and variable
+FIELDS = {"y": 8, "x": 8}
+WINDOW = {"time": 8, "y": 8, "x": 8}
+
+
+def fields(steps, names=("a", "b")):
+    return forecast(time=steps, names=names, **FIELDS)

@@ -19,6 +19,7 @@ from helpers import forecast
 import xtorch_data as xtd
 import xtorch_data.datasets.verify
 from xtorch_data.cli import Refused, main
+from xtorch_data.datasets import verify
 from xtorch_data.reading.lazy_arrays import codec_pipeline
 
 WINDOWS = ["--input-dims", "time=8,y=-1", "--input-dims", "x=-1", "--input-overlap", "time=7"]
@@ -98,7 +99,7 @@ def test_what_was_asked_for_is_said_and_no_failure(store, options, told):
 @pytest.mark.parametrize(("repeated", "missing"), [(1, 1), (0, 2)])
 def test_what_was_not_asked_for_is_a_failure(store, monkeypatch, repeated, missing):
     path, more = store
-    found = xtd.verification.Verification(93, repeated, missing, (2, 2))
+    found = verify.Verification(93, repeated, missing, (2, 2))
     monkeypatch.setattr("xtorch_data.datasets.verify.counted", lambda *args: found)
     run("verify", path, *WINDOWS, *more, "--ranks", 2, code=1)
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import xarray as xr
 import xbatcher
-from helpers import assert_once, forecast, samples_of, tiny_memory_allowed
+from helpers import assert_once, counted, forecast, reads, samples_of, tiny_memory_allowed
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import examples
-from test_reads import counted, reads
 from xbatcher_cases import generators, grouped, true_items, true_values
 
 import xtorch_data as xtd

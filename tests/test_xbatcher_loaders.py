@@ -8,11 +8,10 @@ import torch
 import xarray as xr
 import xbatcher
 import xbatcher.loaders.torch
-from helpers import first_and_sum, forecast, numbered, tiny_memory_allowed
+from helpers import counted, first_and_sum, forecast, numbered, reads, tiny_memory_allowed
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import MORE, examples
-from test_reads import counted, reads
 from xbatcher_cases import assert_same_item, generators, grouped, labelled_items
 
 import xtorch_data as xtd

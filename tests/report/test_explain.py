@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import forecast, tiny_memory_allowed
+from helpers import counted, fields, forecast, reads, tiny_memory_allowed
 from hypothesis import given, settings
+from pages import page_of
 from strategies import cases
-from test_html import page_of
-from test_reads import counted, fields, reads
 
 import xtorch_data as xtd
 
@@ -197,7 +196,7 @@ def test_other_advice(monkeypatch):
 
 
 def test_the_docs_print_what_is_explained(capsys):
-    page = (Path(__file__).parents[1] / "docs/how-to/explain.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/how-to/explain.md").read_text()
     blocks = re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL)
     exec(blocks[0][1], {})
     assert blocks[1][0] == "text"

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers import forecast
+from helpers import counted, fields, forecast
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex, to_rgb, to_rgba
 from matplotlib.figure import Figure
-from test_reads import counted, fields
 
 import xtorch_data as xtd
 

@@ -21,7 +21,7 @@ from xtorch_data.loading import transfer as feed
 
 pytestmark = pytest.mark.integration
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 # Years of the file, of which nine in a row make a sample.
 SAMPLES = 240 - 8
 TRAINING_SAMPLES = 2029 - 1860 + 1 - 8

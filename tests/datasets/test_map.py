@@ -20,9 +20,11 @@ from helpers import (
     add_noise,
     anomaly,
     assert_once,
+    counted,
     forecast,
     numbered,
     orders,
+    reads,
     samples_of,
     tiny_memory_allowed,
     twice_plus_one,
@@ -30,7 +32,6 @@ from helpers import (
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import cases, examples
-from test_reads import counted, reads
 from torch.utils.data import (
     BatchSampler,
     ConcatDataset,

@@ -1,11 +1,7 @@
-import ast
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import xtorch_data
 from xtorch_data.planning.chunks import Chunks, Layout
 from xtorch_data.planning.plan import Plan
 from xtorch_data.planning.windows import Windows
@@ -93,23 +89,6 @@ def test_bytes_of_loads_stay_within_what_the_plan_says(shuffle, memory):
     assert 0 < max(held) <= plan.block_nbytes * (1 if shuffle else 2)
     assert 0 < plan.budget <= memory
     assert plan.amplification >= 1
-
-
-def test_planning_imports_neither_torch_nor_xarray_nor_what_reads():
-    """Nor do the modules that it imports from the package."""
-    folder = Path(xtorch_data.__file__).parent
-    seen, waiting = set(), {"plan"}
-    while waiting:
-        module = waiting.pop()
-        seen.add(module)
-        for node in ast.walk(ast.parse((folder / f"{module}.py").read_text())):
-            if isinstance(node, ast.Import):
-                names = {alias.name.split(".")[0] for alias in node.names}
-                assert not names & {"torch", "xarray", "zarr", "asyncio", "threading"}, module
-            if isinstance(node, ast.ImportFrom) and node.level:
-                names = {node.module} if node.module else {alias.name for alias in node.names}
-                waiting |= names - seen
-    assert {"windows", "chunks", "cuts", "blocks", "epoch", "intervals", "resume"} <= seen
 
 
 def test_fewer_samples_than_ranks_are_refused_where_ranks_must_be_equal():

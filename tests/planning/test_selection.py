@@ -10,9 +10,9 @@ import xarray as xr
 from helpers import forecast, numbered, orders, samples_of, tiny_memory_allowed
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from lines import make_line, plans
+from lines import samples_of as of_stage
 from strategies import cases
-from test_epoch import make_line, plans
-from test_epoch import samples_of as of_stage
 
 import xtorch_data as xtd
 from xtorch_data.planning.line import Line, run_length

@@ -16,7 +16,7 @@ import pytest
 import torch
 import xarray as xr
 from click.testing import CliRunner
-from test_html import page_of
+from pages import page_of
 
 import xtorch_data as xtd
 from xtorch_data.cli import main

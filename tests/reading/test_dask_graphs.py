@@ -343,7 +343,7 @@ def test_a_client_on_the_loop_of_the_user_is_left_alone():
 
 
 def test_the_example_trains_on_what_a_cluster_computes(client):
-    main = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "train_dask.py"))["main"]
+    main = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "train_dask.py"))["main"]
     seen, paths = main(epochs=1)
     assert_once([number for batch in seen for number in batch], 240 - 8)
     assert paths[CLUSTER] and HERE not in paths

@@ -16,6 +16,7 @@ from helpers import (
     Oracle,
     add_noise,
     anomaly,
+    assert_batch,
     assert_labels,
     assert_once,
     forecast,
@@ -47,31 +48,6 @@ def kept_batches(loaded_batches):
         batches.append(batch)
         copies.append([tensor.clone() for tensor in batch])
     return batches, copies
-
-
-def assert_batch(batch, oracle, windows, parts, kept):
-    """Values and labels of a batch are those of its samples, cut by plain slicing."""
-    numbers = batch.index.tolist()
-    assert batch.index.dtype == torch.int64
-    assert len(batch) == len(numbers)
-    tensors = list(batch)
-    assert len(tensors) == len(parts)
-    labels = batch.to_xarray()
-    np.testing.assert_array_equal(labels["sample"].values, numbers)
-    names = []
-    for tensor, part in zip(tensors, parts.values(), strict=True):
-        expected = np.stack([oracle.part(part, windows[number], kept) for number in numbers])
-        assert tensor.numpy().dtype == expected.dtype
-        np.testing.assert_array_equal(tensor.numpy(), expected)
-        for name in [part] if isinstance(part, str) else part:
-            names.append(name)
-            assert labels[name].dims == ("sample", *kept)
-            values = [oracle.variable(name, windows[number], kept) for number in numbers]
-            np.testing.assert_array_equal(
-                labels[name].values, np.stack(values).astype(expected.dtype)
-            )
-    assert set(labels.data_vars) == set(names)
-    assert_labels(labels, [oracle.coords(names, windows[number]) for number in numbers])
 
 
 # ---------------------------------------------------------------------------------------------

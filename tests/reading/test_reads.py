@@ -13,11 +13,15 @@ import pytest
 import xarray as xr
 import zarr
 from helpers import (
-    CountingStore,
+    WINDOW,
     assert_once,
+    chunks_of,
+    counted,
+    fields,
     forecast,
     in_a_process,
     numbered,
+    reads,
     samples_of,
     xbatcher_windows,
 )
@@ -26,47 +30,6 @@ from hypothesis import strategies as st
 from strategies import examples
 
 import xtorch_data as xtd
-
-
-def counted(ds, chunks, delay=0.0):
-    """A dataset behind a store that counts, its chunks by variable, and the counts."""
-    memory = zarr.storage.MemoryStore()
-    encoding = {name: {"chunks": tuple(chunks[name]), "compressors": None} for name in ds.data_vars}
-    ds.to_zarr(memory, encoding=encoding, consolidated=False, zarr_format=3)
-    store = CountingStore(memory, delay=delay)
-    opened = xr.open_zarr(store, consolidated=False, chunks=None)
-    store.counts.clear()
-    return opened, store.counts
-
-
-def reads(counts, names):
-    """Reads of each chunk of data variables; coordinates do not count."""
-    return {key: count for key, count in counts.items() if key.split("/")[0] in names}
-
-
-def chunks_of(ds, chunks, names):
-    """Number of chunks of each of some variables."""
-    return {
-        name: int(
-            np.prod(
-                [
-                    -(-ds.sizes[dim] // size)
-                    for dim, size in zip(ds[name].dims, chunks[name], strict=True)
-                ]
-            )
-        )
-        for name in names
-    }
-
-
-# 8 x 8 points: 256 bytes a step and variable
-FIELDS = {"y": 8, "x": 8}
-WINDOW = {"time": 8, "y": 8, "x": 8}
-
-
-def fields(steps, names=("a", "b")):
-    return forecast(time=steps, names=names, **FIELDS)
-
 
 # ---------------------------------------------------------------------------------------------
 # In order

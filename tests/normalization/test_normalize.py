@@ -17,10 +17,9 @@ import torch.utils.data
 import xarray as xr
 import xbatcher
 import zarr
-from helpers import tiny_memory_allowed, twice_plus_one
+from helpers import counted, reads, tiny_memory_allowed, twice_plus_one
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_reads import counted, reads
 from xbatcher_cases import grouped, true_items
 
 import xtorch_data as xtd

@@ -1,6 +1,5 @@
 """What a notebook shows: well-formed, safe, small, and made without reading."""
 
-import html.parser
 import re
 
 import dask.array
@@ -9,57 +8,12 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from helpers import forecast, numbered
-from test_reads import counted, fields
+from helpers import counted, fields, forecast, numbered
+from pages import page_of
 
 import xtorch_data as xtd
+from xtorch_data.datasets import verify
 from xtorch_data.report.explanation import Explanation
-
-VOID = {"input", "br", "hr", "img", "meta"}
-LARGEST = 100_000
-
-
-class Page(html.parser.HTMLParser):
-    """Parses a page; fails where tags are not closed in order, and collects what it says."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.stack, self.tags, self.texts, self.cells = [], [], [], []
-        self.feed(page)
-        self.close()
-        assert not self.stack, f"not closed: {self.stack}"
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        assert not any(name.startswith("on") for name, _ in attrs)
-        if tag not in VOID:
-            self.stack.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.stack, f"</{tag}> closes nothing"
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data):
-        if self.stack[-1:] != ["style"]:
-            self.texts.append(data)
-            if self.stack[-1:] == ["td"]:
-                self.cells.append(data)
-
-
-def page_of(obj):
-    """The parsed page of an object, after what holds for all pages."""
-    text = obj._repr_html_()
-    page = Page(text)
-    assert len(text) < LARGEST
-    assert "script" not in page.tags
-    assert "display:none" in text, "hidden where the style is not allowed"
-    [plain] = re.findall("<pre class='xtd-text'>(.*?)</pre>", text, re.DOTALL)
-    assert html.unescape(plain)[:100] == repr(obj)[:100]
-    return page
-
 
 HOSTILE = "<script>alert('x')</script>&\"'<b>"
 
@@ -195,9 +149,7 @@ def test_numbers_have_the_form_that_they_need():
     assert "  samples one at a time, in order" in repr(alone)
     assert "1 sample, one at a time" in "".join(page_of(alone).texts)
     assert "1 sample in 1 batch" in str(one.stats())
-    assert str(xtd.verification.counted(one, 1, 0)) == (
-        "1 sample: 0 repeated, 0 missing; 1 batch on 1 rank"
-    )
+    assert str(verify.counted(one, 1, 0)) == ("1 sample: 0 repeated, 0 missing; 1 batch on 1 rank")
     for each in (one, batch, one.plan, one.explain(), one.stats(), alone, sample, alone.explain()):
         found = re.findall(r"\b1 \w+s\b|None|\b0 B\b", repr(each))
         assert not found, each

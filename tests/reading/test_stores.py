@@ -4,10 +4,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from helpers import Oracle, samples_of, tiny_memory_allowed, xbatcher_windows
+from helpers import Oracle, assert_batch, samples_of, tiny_memory_allowed, xbatcher_windows
 from hypothesis import event, given, settings
 from strategies import MORE, any_stores, cases
-from test_dataset import assert_batch
 
 import xtorch_data as xtd
 
