@@ -1,5 +1,6 @@
 """What README, docs, docstrings and examples show is true."""
 
+import ast
 import functools
 import importlib.util
 import inspect
@@ -8,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from operator import attrgetter
 from pathlib import Path
 
@@ -210,6 +212,45 @@ def test_every_page_can_be_found_from_the_first_one(page):
     linked = {target for target, _ in links(page).values()}
     pages = {page for page in WRITTEN if page.is_relative_to(DOCS)}
     assert pages - {DOCS / "index.md", DOCS / "api.md"} <= linked
+
+
+ARCHITECTURE = DOCS / "explanation" / "architecture.md"
+
+
+def defined(body):
+    """What a module or a class defines, by name: its own body, if it is a class."""
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, node.body
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from ((each.id, []) for each in targets if isinstance(each, ast.Name))
+
+
+def test_the_architecture_page_names_what_there_is():
+    named = re.findall(r"`([a-z_]+/[\w./]*)`", text_of(ARCHITECTURE))
+    assert len(named) > 50
+    for name in named:
+        if (ROOT / name).exists() or (ROOT / "xtorch_data" / name).is_dir():
+            continue
+        module, *names = name.split(".")
+        body = ast.parse((ROOT / "xtorch_data" / f"{module}.py").read_text()).body
+        for each in names:
+            found = dict(defined(body))
+            assert each in found, name
+            body = found[each]
+
+
+def test_the_architecture_page_lists_the_rooms_as_imports_are_checked():
+    tree = re.search(r"```text\n(.*?)```", ARCHITECTURE.read_text(), re.DOTALL)[1]
+    rooms = [re.match(r"\w+", line)[0] for line in tree.splitlines()]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    [layers] = [
+        each["layers"]
+        for each in project["tool"]["importlinter"]["contracts"]
+        if each["type"] == "layers"
+    ]
+    assert rooms == layers
 
 
 def test_examples_are_shown_by_markers_that_formatting_has_left_alone():

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import platform
-import re
 import shutil
 import time
 import warnings
@@ -19,6 +18,7 @@ from typing import Any
 import click
 
 from .common.redact import printable, printable_lines, redacted, words_of
+from .common.spelling import spelling
 
 __all__ = ["main"]
 
@@ -166,12 +166,15 @@ def _dataset(store: str, engine: str | None, group: str | None, **arguments: Any
 def _refusing_arguments() -> Iterator[None]:
     """Say what is wrong with arguments by the names that their options have."""
     try:
-        yield
+        with spelling(_option):
+            yield
     except ValueError as error:
-        text = re.sub(r"\b(input_\w+)\['?(.*?)'?\]", r"\1 \2", redacted(str(error)))
-        names = r"\b(input_dims|input_overlap|batch_size|drop_last)\b"
-        text = re.sub(names, lambda found: f"--{found[0].replace('_', '-')}", text)
-        raise Refused(text) from error
+        raise Refused(redacted(str(error))) from error
+
+
+def _option(argument: str, *keys: Any) -> str:
+    """An option as it is typed, such as ``--input-dims x``."""
+    return " ".join([f"--{argument.replace('_', '-')}", *map(printable, keys)])
 
 
 @contextmanager
@@ -216,7 +219,7 @@ def explain(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
     dataset = _dataset(**options)
     with _refusing_arguments():  # fewer samples than ranks
         found = dataset.explain(world_size=ranks, num_workers=workers)
-    _print(found, _plain(asdict(found)), as_json)
+    _print(found, asdict(found), as_json)
 
 
 @main.command()
@@ -244,7 +247,7 @@ def verify(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
         )
     if short:
         text += f"\n{short} left out in batches of fewer than {size}, by --drop-last"
-    _print(text, _plain(asdict(found)), as_json)
+    _print(text, asdict(found), as_json)
     if found.repeated > max(uneven, 0) or found.missing > max(-uneven, 0) + short:
         raise SystemExit(1)
 
@@ -271,7 +274,7 @@ def bench(seconds: float, as_json: bool, **options: Any) -> None:
         "samples_per_second": stats.samples / stats.seconds,
         "gigabytes_per_second": nbytes / stats.seconds / 1e9,
         "limited_by": stats.limited_by,
-        **_plain(asdict(stats)),
+        **asdict(stats),
     }
     text = (
         f"{figures['samples_per_second']:,.0f} samples/s, "
@@ -307,12 +310,11 @@ def rechunk(
         name: dict(zip(variable.dims, variable.encoding["chunks"], strict=True))
         for name, variable in copy.data_vars.items()
     }
-    lines = [
-        f"{printable(name)}: chunks of "
-        + ", ".join(f"{printable(dim)}={size}" for dim, size in sizes.items())
-        for name, sizes in found.items()
-    ]
-    _print("\n".join(lines), {"target": redacted(target), "chunks": _plain(found)}, as_json)
+    lines = []
+    for name, steps in found.items():
+        sizes = ", ".join(f"{printable(dim)}={size}" for dim, size in steps.items())
+        lines.append(f"{printable(name)}: chunks of {sizes}")
+    _print("\n".join(lines), {"target": redacted(target), "chunks": found}, as_json)
 
 
 @main.command()
@@ -323,56 +325,62 @@ def doctor(as_json: bool) -> None:
     import zarr
     from dask.system import CPU_COUNT
 
-    from .common.text import format_bytes
-
     versions = {name: _version(name) for name in ("xtorch_data", *PACKAGES)}
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    start_method = torch.multiprocessing.get_start_method(allow_none=True)
-    start_method = start_method or torch.multiprocessing.get_all_start_methods()[0]
-    pipelines = {
-        "xtorch_data.open_zarr": "zarrs.ZarrsCodecPipeline",
-        "others": str(zarr.config.get("codec_pipeline.path")),
-    }
     shared = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else None
-    findings = []
+    start_method = torch.multiprocessing.get_start_method(allow_none=True)
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": CPU_COUNT,
+        "start_method": start_method or torch.multiprocessing.get_all_start_methods()[0],
+        "start_method_of_loader": "forkserver",
+        "codec_pipelines": {
+            "xtorch_data.open_zarr": "zarrs.ZarrsCodecPipeline",
+            "others": str(zarr.config.get("codec_pipeline.path")),
+        },
+        "shared_memory": shared,
+        "cuda": accelerator,
+        "versions": versions,
+        "findings": list(_findings(accelerator, shared, versions)),
+    }
+    lines = [
+        f"Python {found['python']} on {found['platform']}, {found['cores']} cores",
+        *(f"  {name} {version or 'is not installed'}" for name, version in versions.items()),
+        f"CUDA: {accelerator or 'none'}",
+        f"workers start by forkserver, those of a plain torch loader by {found['start_method']}",
+        *(
+            f"Zarr opened by {who} is decoded by {path}"
+            for who, path in found["codec_pipelines"].items()
+        ),
+        *(found["findings"] or ["Nothing to complain about."]),
+    ]
+    _print("\n".join(lines), found, as_json)
+    if found["findings"]:
+        raise SystemExit(1)
+
+
+def _findings(
+    accelerator: str | None, shared: int | None, versions: Mapping[str, str | None]
+) -> Iterator[str]:
+    """What is slow or missing here."""
+    from dask.system import CPU_COUNT
+
+    from .common.text import format_bytes
+
     if accelerator is None and os.path.exists("/dev/nvidia0"):
-        findings.append(
-            "there is a GPU of NVIDIA, but this torch cannot use it: install its CUDA build"
-        )
+        yield "there is a GPU of NVIDIA, but this torch cannot use it: install its CUDA build"
     if shared is not None and shared < ENOUGH_SHARED_MEMORY:
-        findings.append(
+        yield (
             f"/dev/shm has {format_bytes(shared)} left, in which workers hand batches over: "
             "give a container more with --shm-size, or use no workers"
         )
     if versions["zarrs"] is None:
-        findings.append("zarrs is missing: shards and rare codecs are decoded several times slower")
+        yield "zarrs is missing: shards and rare codecs are decoded several times slower"
     if versions["netCDF4"] is None and versions["h5netcdf"] is None:
-        findings.append("no library for NetCDF: pip install 'xtorch_data[netcdf]'")
-    if (cores := CPU_COUNT) == 1:
-        findings.append("one core only: nothing can be read while a model computes")
-    found = {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cores": cores,
-        "start_method": start_method,
-        "start_method_of_loader": "forkserver",
-        "codec_pipelines": pipelines,
-        "shared_memory": shared,
-        "cuda": accelerator,
-        "versions": versions,
-        "findings": findings,
-    }
-    lines = [f"Python {found['python']} on {found['platform']}, {cores} cores"]
-    lines += [f"  {name} {version or 'is not installed'}" for name, version in versions.items()]
-    lines += [
-        f"CUDA: {accelerator or 'none'}",
-        f"workers start by forkserver, those of a plain torch loader by {start_method}",
-        *(f"Zarr opened by {who} is decoded by {path}" for who, path in pipelines.items()),
-    ]
-    lines += findings or ["Nothing to complain about."]
-    _print("\n".join(lines), found, as_json)
-    if findings:
-        raise SystemExit(1)
+        yield "no library for NetCDF: pip install 'xtorch_data[netcdf]'"
+    if CPU_COUNT == 1:
+        yield "one core only: nothing can be read while a model computes"
 
 
 def _version(name: str) -> str | None:
@@ -383,7 +391,7 @@ def _version(name: str) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: names as text, tuples as lists."""
+    """A value as JSON has it: names as text, tuples as lists."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -392,10 +400,12 @@ def _plain(value: Any) -> Any:
 
 
 def _print(text: Any, figures: Mapping[str, Any], as_json: bool) -> None:
-    # JSON leaves one control character as it is.
-    shown = json.dumps(figures, indent=2).replace("\x7f", "\\u007f") if as_json else str(text)
+    """Print what was found, or the figures that it is made of as JSON."""
+    shown = str(text)
+    if as_json:  # which leaves one control character as it is
+        shown = json.dumps(_plain(figures), indent=2).replace("\x7f", "\\u007f")
     try:
-        click.echo(shown if as_json else printable_lines(shown))
+        click.echo(printable_lines(shown))
     except OSError as error:
         if error.errno == errno.EPIPE:  # who read it has enough, which click takes for an end
             raise

@@ -246,7 +246,7 @@ def test_chunks_of_one_step_are_chunks(tmp_path):
 
 
 def test_no_warning_of_chunks_where_there_are_none(tmp_path, monkeypatch):
-    monkeypatch.setattr("xtorch_data.planning.amplification.ENOUGH_TO_TELL", 1)
+    monkeypatch.setattr("xtorch_data.report.unfit_chunks.ENOUGH_TO_TELL", 1)
     ds = forecast(time=200, y=8, x=8)[["a"]]
     ds.to_netcdf(tmp_path / "a.nc")
     ds.to_netcdf(tmp_path / "b.nc", encoding={"a": {"chunksizes": (1, 8, 8)}})

@@ -1,4 +1,4 @@
-"""What all plots share: matplotlib when it is wanted, axes, colors and labels."""
+"""Parts that all plots share: matplotlib when it is wanted, axes, colors and labels."""
 
 from __future__ import annotations
 
@@ -48,10 +48,7 @@ def pyplot() -> Any:
 
 
 def ink(part: float = 1.0) -> Any:
-    """The color of text in the style that is in use, mixed with what is behind.
-
-    It is opaque, so that what lies on each other is no darker.
-    """
+    """The color of text in the style in use, mixed with the paper, so that it needs no alpha."""
     colors = import_module("matplotlib.colors")
     text = np.array(colors.to_rgb(pyplot().rcParams["text.color"]))
     return tuple(part * text + (1 - part) * np.array(colors.to_rgb(paper())))
@@ -77,18 +74,8 @@ def as_axes(
 ) -> npt.NDArray[Any]:
     """Axes of shape ``(row, panel)``: the given ones, or those of a new figure.
 
-    In a new figure, the panels of a row stand in several lines where they are many.
-
-    Parameters
-    ----------
-    axes : Axes or array_like of Axes, optional
-        What the user gave.
-    rows, panels : int
-        How many are drawn.
-    ratio : float
-        Height of a panel over its width.
-    figsize : tuple of float, optional
-        Inches of a new figure.
+    In a new figure of `figsize` inches, the panels of a row stand in several lines where they are
+    many; `ratio` is the height of one over its width.
     """
     plt = pyplot()
     if axes is not None:
@@ -121,7 +108,7 @@ def _checked(ax: Any, argument: str) -> Axes:
 
 
 def open_frame(ax: Axes) -> None:
-    """Leave out the lines above and to the right, where there are any."""
+    """Draw no lines above and to the right."""
     if ax.name == "rectilinear":
         ax.spines[["top", "right"]].set_visible(False)
 
@@ -129,19 +116,7 @@ def open_frame(ax: Axes) -> None:
 def label_steps(
     axis: Any, text: Callable[[int], str], start: int, stop: int, ticks: int = 6
 ) -> None:
-    """Label some of the steps ``[start, stop)`` along an axis of matplotlib.
-
-    Parameters
-    ----------
-    axis : matplotlib.axis.Axis
-        ``ax.xaxis`` or ``ax.yaxis``.
-    text : callable
-        From a step to its label.
-    start, stop : int
-        Which steps there are.
-    ticks : int
-        How many are labeled at most.
-    """
+    """Label up to `ticks` of the steps ``[start, stop)`` along an axis of matplotlib."""
     least = max(1, -(-(stop - start) // ticks))
     power = 10 ** int(np.log10(least))
     every = next(power * each for each in (1, 2, 5, 10) if power * each >= least)

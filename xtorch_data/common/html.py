@@ -7,6 +7,7 @@ from html import escape as _escaped
 from typing import Any
 
 from .redact import printable, printable_lines
+from .text import Fact, lines_of
 
 __all__ = ["bullets", "code", "facts", "page", "section", "table"]
 
@@ -86,18 +87,9 @@ body[data-theme="dark"] .xtd-wrap, body.vscode-dark .xtd-wrap {
 
 
 def page(kind: str, head: str, parts: Iterable[str], text: str) -> str:
-    """What a notebook shows of an object.
+    """Page of an object in a notebook: its kind, a line, and `parts`, which are HTML.
 
-    Parameters
-    ----------
-    kind : str
-        What it is.
-    head : str
-        What there is to say of it in a line.
-    parts : iterable of str
-        HTML, one below the other.
-    text : str
-        What is shown where styles are not allowed: its plain repr.
+    `text`, its plain repr, is shown where styles are not allowed.
     """
     plain = escape(_shortened(text, MAX_TEXT))
     return (
@@ -109,14 +101,17 @@ def page(kind: str, head: str, parts: Iterable[str], text: str) -> str:
     )
 
 
-def facts(pairs: Iterable[tuple[str, Any]]) -> str:
+def facts(pairs: Iterable[Fact]) -> str:
     """Names and values side by side."""
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{_cell(value)}</dd>" for name, value in pairs)
+    rows = "".join(
+        f"<dt>{escape(name)}</dt><dd>{_cell(' '.join(map(str, lines_of(value))))}</dd>"
+        for name, value in pairs
+    )
     return f"<dl class='xtd-facts'>{rows}</dl>"
 
 
 def section(title: str, inline: str, body: str, *, opened: bool = False) -> str:
-    """A part that can be folded; `body` is HTML, the others are text."""
+    """Foldable part of a page; `body` is HTML, the others are text."""
     return (
         f"<details class='xtd-section'{' open' if opened else ''}><summary>{escape(title)}"
         f"<span class='xtd-inline'>{escape(_shortened(inline, MAX_CELL))}</span></summary>"
@@ -148,7 +143,7 @@ def code(text: str) -> str:
 
 
 def _mark(value: Any) -> str:
-    """What keeps short text in one line; longer text is broken wherever it has to be."""
+    """Class that keeps short text in one line; longer text is broken wherever it has to be."""
     return " class='xtd-short'" if len(str(value)) <= MAX_SHORT else ""
 
 

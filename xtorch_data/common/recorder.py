@@ -1,42 +1,98 @@
-"""What the threads of one iteration count: seconds, bytes, samples, ways and failures."""
+"""Counters of one iteration: seconds, bytes, samples, the ways data went, and failures."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from enum import StrEnum
+from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 
-__all__ = ["Recorder"]
+__all__ = ["STAGES", "Counts", "Recorder", "Stage", "Way"]
+
+Stage = Literal["read", "preprocess", "prepare", "transform", "gather", "wait"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+class Way(StrEnum):
+    """Ways that regions are read and windows are gathered, by their names in `Stats.paths`."""
+
+    READ_DIRECTLY = "read directly"
+    READ_BY_ZARR = "read by zarr"
+    READ_BY_BACKEND = "read by its backend"
+    COMPUTED_HERE = "computed by dask"
+    COMPUTED_ON_CLUSTER = "computed on a dask cluster"
+    FROM_DISK = "taken from disk"
+    SELECTED = "windows selected"
+    INDEXED = "windows indexed"
+    COPIED = "windows copied"
+    SPLIT = "windows split"
+    TRANSFORMED = "windows transformed"
+
+
+class Counts(TypedDict, total=False):
+    """Sums over the threads of an iteration; `Stats` says what each of them is."""
+
+    samples: int
+    batches: int
+    read: float
+    preprocess: float
+    prepare: float
+    transform: float
+    gather: float
+    wait: float
+    bytes_read: int
+    bytes_gathered: int
+    blocks_read: int
+    blocks_cached: int
+    retries: int
+    skipped: int
+    repeated: int
+    chunks_missing: int
 
 
 @dataclass(eq=False)
 class Recorder:
-    """Adds up what the threads of one iteration do. Once a block or batch, not once a sample."""
+    """Adds up what the threads of one iteration do, once a block or batch, not once a sample.
+
+    Made with the iteration, and kept for `stats()` until the next one begins. Any thread may call
+    it.
+    """
 
     epoch: int
-    _sums: dict[str, float] = field(default_factory=dict)
+    _sums: dict[str, float] = field(
+        default_factory=lambda: {n: 0.0 if n in STAGES else 0 for n in Counts.__annotations__}
+    )
+    _ways: Counter[Way] = field(default_factory=Counter)
+    _failures: list[Any] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _begun: float = field(default_factory=time.perf_counter)
     _ended: float | None = None
-    _failures: list[Any] = field(default_factory=list)
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: Stage) -> Iterator[None]:
         """Add the time of a block of code to a stage."""
         begun = time.perf_counter()
         try:
             yield
         finally:
-            self.add(**{stage: time.perf_counter() - begun})
+            seconds = time.perf_counter() - begun
+            with self._lock:
+                self._sums[stage] += seconds
 
-    def add(self, **amounts: float) -> None:
+    def add(self, **amounts: Unpack[Counts]) -> None:
         """Add to some sums."""
         with self._lock:
-            for name, amount in amounts.items():
-                self._sums[name] = self._sums.get(name, 0) + amount
+            for name, amount in cast(Mapping[str, float], amounts).items():
+                self._sums[name] += amount
+
+    def took(self, ways: Mapping[Way, int]) -> None:
+        """Count regions or windows by the way that they went."""
+        with self._lock:
+            self._ways.update(ways)
 
     def fail(self, failures: Iterable[Any]) -> None:
         """Note what could not be read."""
@@ -53,7 +109,8 @@ class Recorder:
         """Wall time since the iteration began, up to its end."""
         return (time.perf_counter() if self._ended is None else self._ended) - self._begun
 
-    def counted(self) -> tuple[Mapping[str, float], tuple[Any, ...]]:
-        """The sums by name so far, and what could not be read."""
+    def counted(self) -> tuple[Counts, Mapping[Way, int], tuple[Any, ...]]:
+        """The sums, the ways, and what could not be read, so far."""
         with self._lock:
-            return dict(self._sums), tuple(self._failures)
+            counts = cast(Counts, dict(self._sums))
+            return counts, dict(self._ways), tuple(self._failures)

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any
 
 from .redact import printable
 
-__all__ = ["format_bytes", "number_of", "shape_of"]
+__all__ = ["Fact", "fact_lines", "format_bytes", "lines_of", "number_of", "shape_of", "sizes_of"]
+
+# A name and what there is to say, as lines where it is long: a line of a text, or of a page by
+# `html.facts`.
+Fact = tuple[str, Any]
+
+
+def lines_of(value: Any) -> tuple[Any, ...]:
+    """What a fact says, line by line."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def fact_lines(facts: Iterable[Fact]) -> Iterator[str]:
+    """Facts as lines of a text, names in a column of their own."""
+    for name, value in facts:
+        first, *more = lines_of(value)
+        yield f"  {name:<9} {first}"
+        yield from (f"  {'':<9} {line}" for line in more)
 
 
 def number_of(count: int, noun: str, plural: str | None = None) -> str:
@@ -19,6 +37,11 @@ def shape_of(shape: Sequence[int], dims: Sequence[Hashable]) -> str:
     names = [f"{printable(dim)} " for dim in dims] if len(dims) == len(shape) else [""] * len(shape)
     sizes = (f"{name}{size:,}" for name, size in zip(names, shape, strict=True))
     return " × ".join(sizes) or "a number"
+
+
+def sizes_of(sizes: Iterable[tuple[Hashable, int]]) -> str:
+    """Sizes along dims, such as ``"time 10 × x 4"``."""
+    return " × ".join(f"{printable(dim)} {size}" for dim, size in sizes)
 
 
 def format_bytes(nbytes: int) -> str:

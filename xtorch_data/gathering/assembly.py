@@ -15,6 +15,7 @@ import xarray as xr
 
 from ..common.buffers import Buffers
 from ..common.random import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
+from ..common.recorder import Way
 from ..samples.batch import Batch
 from ..samples.generator_arrays import arranged, labelled
 from ..samples.generator_items import Items
@@ -50,7 +51,7 @@ class Assembly:
         self._buffers = buffers
         self._epoch = epoch
         self.transform_seconds = 0.0
-        self.paths: Counter[str] = Counter()
+        self.ways: Counter[Way] = Counter()
         self._numbers = np.empty(samples, dtype=np.int64)
         self._filled = 0  # rows; fewer than there are where samples could not be read
         self._arrays: dict[str, Any] = {}  # that `Loaded.gather` fills: the memory of the tensors
@@ -94,7 +95,7 @@ class Assembly:
             for place in range(len(part.variables)):
                 target = out[:, place] if part.stacked else out
                 way = loaded.gather(part.name, place, located, target)
-                self.paths[f"windows {way}"] += len(out)
+                self.ways[Way(f"windows {way}")] += len(out)
                 filled[part.name].append(target)
         return filled
 
@@ -119,7 +120,7 @@ class Assembly:
                     )
                     labels = PartLabels(variables, stacked, dims, part.indexers)
                     self._put(part, row, array, labels)
-                    self.paths["windows transformed"] += len(variables)
+                    self.ways[Way.TRANSFORMED] += len(variables)
                 except Exception as error:
                     error.add_note(f"in {transform.argument} of sample {number}")
                     raise

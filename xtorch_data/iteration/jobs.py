@@ -135,6 +135,6 @@ class Gathering:
             transform=transform,
             bytes_gathered=sum(tensor.nbytes for tensor in batch),
             skipped=len(skipped),
-            **assembly.paths,
         )
+        self.recorder.took(assembly.ways)
         return batch

@@ -321,7 +321,10 @@ class Flights:
     async def _read(self, load: Load, before: Flight | None) -> _Block:
         reader = self._reader
         found = await reader.read(load)
-        self._recorder.add(**{"blocks_cached" if found.on_disk else "blocks_read": 1})
+        if found.on_disk:
+            self._recorder.add(blocks_cached=1)
+        else:
+            self._recorder.add(blocks_read=1)
         block, rest = found.block, Rest()
         if load.whole_chunks:
             earlier = Rest() if before is None else await asyncio.wrap_future(before.rest)

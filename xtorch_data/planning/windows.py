@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..common.spelling import spelled
+
 __all__ = ["Axis", "Runs", "Windows"]
 
 IntArray = npt.NDArray[np.int64]
@@ -211,14 +213,14 @@ class Windows:
         for dim in input_dims:
             if dim not in sizes:
                 raise ValueError(
-                    f"input_dims names dim {dim!r}, which the selected variables do not have; "
-                    f"their dims are {list(sizes)}"
+                    f"{spelled('input_dims')} names dim {dim!r}, which the selected variables do "
+                    f"not have; their dims are {list(sizes)}"
                 )
         for dim in overlap:
             if dim not in input_dims:
                 raise ValueError(
-                    f"input_overlap names dim {dim!r}, which is not in input_dims "
-                    f"({list(input_dims)})"
+                    f"{spelled('input_overlap')} names dim {dim!r}, which is not in "
+                    f"{spelled('input_dims')} ({list(input_dims)})"
                 )
         for dim, length in sizes.items():
             if length != length:  # not a number
@@ -235,23 +237,23 @@ class Windows:
         ]
         for dim, requested in input_dims.items():
             length = sizes[dim]
-            size = _integer(requested, f"input_dims[{dim!r}]")
+            size = _integer(requested, spelled("input_dims", dim))
             size = length if size == -1 else size
             if size < 1:
                 raise ValueError(
-                    f"input_dims[{dim!r}] is {requested}; a window has 1 step or more "
+                    f"{spelled('input_dims', dim)} is {requested}; a window has 1 step or more "
                     "(-1 takes the whole dim)"
                 )
             if size > length:
                 raise ValueError(
-                    f"input_dims[{dim!r}] is {size}, larger than the dim, which has {length} "
-                    "steps: there is no sample"
+                    f"{spelled('input_dims', dim)} is {size}, larger than the dim, which has "
+                    f"{length} steps: there is no sample"
                 )
-            shared = _integer(overlap.get(dim, 0), f"input_overlap[{dim!r}]")
+            shared = _integer(overlap.get(dim, 0), spelled("input_overlap", dim))
             if shared >= size:
                 raise ValueError(
-                    f"input_overlap[{dim!r}] is {shared}; it must be less than the window, "
-                    f"which has {size} steps"
+                    f"{spelled('input_overlap', dim)} is {shared}; it must be less than the "
+                    f"window, which has {size} steps"
                 )
             starts = range(0, length - size + 1, size - shared)
             axes.append(Axis(dim, length, size, starts, windowed=True))

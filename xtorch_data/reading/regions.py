@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import xarray as xr
 
+from ..common.recorder import Way
 from ..planning.line import Load, shared_box
 from ..planning.windows import Windows
 from .concurrency import together
@@ -163,7 +164,7 @@ class Reader:
                 boxes[name] = each.missing
             elif each.values is not None:
                 variables[name].data = each.values
-                self.source.recorder.add(**{"taken from disk": 1})
+                self.source.recorder.took({Way.FROM_DISK: 1})
             else:  # an empty region
                 rest[name] = variables[name]
         missing = {

@@ -17,7 +17,7 @@ from typing import Any
 import xarray as xr
 
 from ..common.options import options
-from ..common.recorder import Recorder
+from ..common.recorder import Recorder, Way
 from ..common.redact import printable, without_secrets
 from ..common.retry import RETRIES, is_transient, retried
 from ..planning.windows import Windows
@@ -189,7 +189,7 @@ class SourceReader:
             if part.dtype != declared:
                 part.data = await self.on_thread(as_declared, part.data, declared)
 
-        self.recorder.add(**{f"read {read_path(variable)}": 1})
+        self.recorder.took({Way(f"read {read_path(variable)}"): 1})
         try:
             await self._retried(lambda: load(name, variable), [name], region)
         except Exception as error:
@@ -259,15 +259,15 @@ class SourceReader:
         async def compute(variables: Mapping[Hashable, xr.Variable]) -> None:
             lazy = [variable.data for variable in variables.values()]
             # Elsewhere as many blocks at a time as there is memory for.
-            results, path = await self.graphs.on_cluster(lazy), "computed on a dask cluster"
+            results, way = await self.graphs.on_cluster(lazy), Way.COMPUTED_ON_CLUSTER
             if results is None:
                 async with self._slots:
-                    results, path = await self.on_thread(self.graphs.here, lazy), "computed by dask"
+                    results, way = await self.on_thread(self.graphs.here, lazy), Way.COMPUTED_HERE
             for variable, result in zip(variables.values(), results, strict=True):
                 declared, variable.data = variable.dtype, result
                 if variable.dtype != declared:
                     variable.data = await self.on_thread(as_declared, variable.data, declared)
-            self.recorder.add(**{path: len(lazy)})
+            self.recorder.took({way: len(lazy)})
 
         with self.recorder.timed("read"):
             try:

@@ -82,26 +82,10 @@ def device_costs(
     prefetch: int,
     memory: int | None,
 ) -> DeviceCosts:
-    """Work out what a walk over part of an epoch's line takes on a device.
+    """Costs of a walk over part of an epoch's line.
 
-    Parameters
-    ----------
-    device : str
-        Where.
-    samples : Samples
-        What a sample is.
-    packed : Packed, optional
-        What is sent instead.
-    plan : Plan
-        The plan of its epochs.
-    epoch : int
-        Which one.
-    part : sequence of Interval
-        What one process walks.
-    prefetch : int
-        Batches that are copied ahead.
-    memory : int, optional
-        Bytes that blocks may take on the device; None where windows are cut on the host.
+    `packed` is what is sent in place of `samples`; `memory` are bytes that blocks may take on the
+    device, None where windows are cut on the host.
     """
     size, count = plan.batch_size or 1, total(part)
     sent_as = samples if packed is None else packed.samples
@@ -130,9 +114,9 @@ def device_costs(
 
 
 def _passing(samples: Samples, part: Part, group: Group, apart: bool) -> int:
-    """Bytes that are there while a group of variables of one sample is decoded.
+    """Bytes beside input and result while a group of variables of one sample is decoded.
 
-    Beside what is sent and what is made of it. Of several groups, each is decoded by itself.
+    Of several groups, each is decoded by itself.
     """
     if not group.packings:
         return 0

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..common import html
 from ..common.redact import printable
-from ..common.text import format_bytes, number_of
+from ..common.text import Fact, fact_lines, format_bytes, number_of, sizes_of
 from .device_costs import DeviceCosts
 from .memory import PeakMemory
 
 __all__ = ["Explanation", "VariableReads"]
 
-# Lines of the text before those of variables.
-HEAD_LINES = 6
-# Characters of a line of these before what it says.
-NAME_WIDTH = 12
 NOT_CHUNKED = "not chunked"
 
 
@@ -148,34 +145,33 @@ class Explanation:
         return sum(variable.chunk_reads for variable in self.variables)
 
     def __str__(self) -> str:
-        about = "" if self.exact else "about "
-        chunks = ""
-        if any(variable.chunk_nbytes for variable in self.variables):
-            chunks = f"{number_of(self.chunk_reads, 'chunk')}, "
         lines = [
-            self._samples_line(),
-            f"  batches   {self._batches_line()}",
-            f"  blocks    {self.blocks:,} of {format_bytes(self.block_nbytes)} at most; "
-            f"{self._pools_line()}",
-            f"  memory    {self._memory_line()}",
-            f"  reads     {about}{chunks}{format_bytes(self.nbytes)}{' decoded' if chunks else ''} "
-            f"for {format_bytes(self.nbytes_used)} used: {self.amplification:.2f} times",
-            f"            ({', '.join(f'{k} {v:.2f}' for k, v in self.amplification_of.items())})",
+            self._head(),
+            *fact_lines(self._facts()),
+            *(f"    {_variable_line(variable)}" for variable in self.variables),
+            *fact_lines(self._more()),
+            *fact_lines(("advice", text) for text in self.advice),
+            *fact_lines(("note", text) for text in self.notes),
         ]
-        lines += [f"    {_variable_line(variable)}" for variable in self.variables]
-        lines += [f"  {name:<9} {value}" for name, value in self._more()]
-        lines += [f"  advice    {text}" for text in self.advice]
-        lines += [f"  note      {text}" for text in self.notes]
         return "\n".join(lines)
 
     __repr__ = __str__
 
-    def _more(self) -> list[tuple[str, str]]:
-        """What is said where there is such a thing."""
-        found = {"device": self.device, "cache": self.cache}
-        return [(name, str(value)) for name, value in found.items() if value]
+    def _repr_html_(self) -> str:
+        columns = ("variable", "dtype", "chunks", "a chunk", "read", "chunks read", "bytes")
+        rows = [_variable_row(variable) for variable in self.variables]
+        parts = [
+            html.facts([*self._facts(), *self._more()]),
+            html.section("Variables", f"{len(rows):,}", html.table(columns, rows)),
+        ]
+        if self.advice:
+            advice = html.bullets(self.advice)
+            parts.append(html.section("Advice", f"{len(self.advice)}", advice, opened=True))
+        if self.notes:
+            parts.append(html.section("Notes", f"{len(self.notes)}", html.bullets(self.notes)))
+        return html.page("xtorch_data.Explanation", self._head(), parts, str(self))
 
-    def _samples_line(self) -> str:
+    def _head(self) -> str:
         out = [f"{count:,} by {reason}" for reason, count in self.left_out.items() if count]
         out += [
             f"{number_of(steps, 'step')} of {dim!r}" for dim, steps in self.beyond.items() if steps
@@ -183,7 +179,25 @@ class Explanation:
         left = f"; left out: {', '.join(out)}" if out else ""
         return f"{self.samples:,} of {number_of(self.windows, 'sample')} from {self.source}{left}"
 
-    def _batches_line(self) -> str:
+    def _facts(self) -> list[Fact]:
+        blocks = f"{self.blocks:,} of {format_bytes(self.block_nbytes)} at most"
+        order = "in order"
+        if self.shuffle:
+            pools = f"{number_of(self.pools, 'pool')} of {format_bytes(self.pool_nbytes)}"
+            order = f"{pools}, mixing {self.mixing:.2f}"
+        return [
+            ("batches", self._batches()),
+            ("blocks", f"{blocks}; {order}, {format_bytes(self.memory)} of memory a process"),
+            ("memory", self._memory()),
+            ("reads", self._reads()),
+        ]
+
+    def _more(self) -> list[Fact]:
+        """Facts of what not every dataset has."""
+        found = {"device": self.device, "cache": self.cache}
+        return [(name, str(value)) for name, value in found.items() if value]
+
+    def _batches(self) -> str:
         fewest, most = min(self.batches_per_rank), max(self.batches_per_rank)
         each = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
         ranks, workers = len(self.batches_per_rank), self.num_workers
@@ -193,72 +207,43 @@ class Explanation:
             f"{format_bytes(self.sample_nbytes)} a sample"
         )
 
-    def _pools_line(self) -> str:
-        memory = f"{format_bytes(self.memory)} of memory a process"
-        if not self.shuffle:
-            return f"in order, {memory}"
-        return (
-            f"{number_of(self.pools, 'pool')} of {format_bytes(self.pool_nbytes)}, "
-            f"mixing {self.mixing:.2f}, "
-            f"{memory}"
-        )
-
-    def _memory_line(self) -> str:
-        peak, workers = self.peak_memory, self.num_workers
-        where = "each worker" if workers else "each process"
+    def _memory(self) -> str:
+        peak, where = self.peak_memory, "each worker" if self.num_workers else "each process"
         parts = {"in blocks": peak.blocks, "in batches": peak.batches, "passing": peak.passing}
         # At the worst moment there may be no batch yet.
         found = [f"{format_bytes(size)} {part}" for part, size in parts.items() if size]
         return f"{format_bytes(peak.nbytes)} at most in {where}: {', '.join(found)}"
 
-    def _repr_html_(self) -> str:
-        rows = [
-            (
-                variable.name,
-                variable.dtype,
-                _sizes(variable.chunks) if variable.chunk_nbytes else NOT_CHUNKED,
-                format_bytes(variable.chunk_nbytes) if variable.chunk_nbytes else "–",
-                variable.path,
-                f"{variable.chunk_reads:,}" if variable.chunk_nbytes else "–",
-                format_bytes(variable.nbytes),
-            )
-            for variable in self.variables
-        ]
-        head = _named(str(self).splitlines()[1:HEAD_LINES])
-        names = ("variable", "dtype", "chunks", "a chunk", "read", "chunks read", "bytes")
-        parts = [
-            html.facts([*head, *self._more()]),
-            html.section("Variables", f"{len(rows):,}", html.table(names, rows)),
-        ]
-        if self.advice:
-            advice = html.bullets(self.advice)
-            parts.append(html.section("Advice", f"{len(self.advice)}", advice, opened=True))
-        if self.notes:
-            parts.append(html.section("Notes", f"{len(self.notes)}", html.bullets(self.notes)))
-        return html.page("xtorch_data.Explanation", self._samples_line(), parts, str(self))
+    def _reads(self) -> tuple[str, str]:
+        read = format_bytes(self.nbytes)
+        if any(variable.chunk_nbytes for variable in self.variables):
+            read = f"{number_of(self.chunk_reads, 'chunk')}, {read} decoded"
+        factors = ", ".join(f"{name} {times:.2f}" for name, times in self.amplification_of.items())
+        return (
+            f"{'' if self.exact else 'about '}{read} for {format_bytes(self.nbytes_used)} used: "
+            f"{self.amplification:.2f} times",
+            f"({factors})",
+        )
 
 
-def _named(lines: Iterable[str]) -> list[tuple[str, str]]:
-    """Names and values of lines of the text; a line without a name goes on with the one before."""
-    found: list[tuple[str, str]] = []
-    for line in lines:
-        name, value = line[:NAME_WIDTH].strip(), line[NAME_WIDTH:]
-        if name:
-            found.append((name, value))
-        elif found:
-            found[-1] = (found[-1][0], f"{found[-1][1]} {value}")
-    return found
-
-
-def _sizes(sizes: Mapping[Hashable, int]) -> str:
-    return " × ".join(f"{printable(dim)} {size}" for dim, size in sizes.items()) or "scalar"
+def _variable_row(variable: VariableReads) -> tuple[Any, ...]:
+    chunks, chunk, reads = NOT_CHUNKED, "–", "–"
+    if variable.chunk_nbytes:
+        chunks, chunk = _chunks(variable), format_bytes(variable.chunk_nbytes)
+        reads = f"{variable.chunk_reads:,}"
+    nbytes = format_bytes(variable.nbytes)
+    return variable.name, variable.dtype, chunks, chunk, variable.path, reads, nbytes
 
 
 def _variable_line(variable: VariableReads) -> str:
     if not variable.chunk_nbytes:
         return f"{printable(variable.name)}: {variable.dtype}, {NOT_CHUNKED}, read {variable.path}"
     return (
-        f"{printable(variable.name)}: {variable.dtype}, chunks of {_sizes(variable.chunks)} "
+        f"{printable(variable.name)}: {variable.dtype}, chunks of {_chunks(variable)} "
         f"({format_bytes(variable.chunk_nbytes)}), read {variable.path}, "
         f"{number_of(variable.chunk_reads, 'chunk')}"
     )
+
+
+def _chunks(variable: VariableReads) -> str:
+    return sizes_of(variable.chunks.items()) or "scalar"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -30,36 +30,30 @@ from ..planning.windows import Axis
 from ..samples.labels import LabelledWindows
 from .plot_windows import as_dims, chunk_edges, label_dim
 
-__all__ = ["Read", "BlockReader", "plot_plan", "readers"]
+__all__ = ["plot_plan"]
 
 # What is drawn at most: ranks and workers, blocks in all, numbers, and chunk grids.
 MAX_READERS, MAX_READS, MAX_NUMBERS, MAX_GRIDS = 24, 4000, 120, 3
 # What a legend names at most.
 MAX_NAMED = 16
 
+Box = tuple[Interval, ...]
+
 
 @dataclass(frozen=True)
-class Read:
-    """A block, or what a worker takes of it.
+class _Read:
+    """A block, or the part of it that a worker takes: all of a pool that is cut, less in order.
 
-    Attributes
-    ----------
-    pool : int
-        Number of its pool, or of the block where nothing is shuffled.
-    block : int
-        Number of the block in the grid.
-    box : tuple of (int, int)
-        Window numbers ``[first, last)`` along every axis. Of a pool that is cut, each worker reads
-        all blocks; in order, the part of a block that it needs.
+    Its `box` are window numbers ``[first, last)`` along every axis; where nothing is shuffled,
+    the number of its pool is that of the block.
     """
 
     pool: int
     block: int
-    box: tuple[Interval, ...]
+    box: Box
 
     @classmethod
-    def of(cls, stage: Stage, load: Load) -> Read:
-        """What is read by one load."""
+    def of(cls, stage: Stage, load: Load) -> _Read:
         along = zip(*(piece.box for piece in load.pieces), strict=True)
         box = tuple(
             (min(firsts), max(lasts)) for firsts, lasts in (zip(*p, strict=True) for p in along)
@@ -68,41 +62,23 @@ class Read:
 
 
 @dataclass(frozen=True)
-class BlockReader:
-    """A worker, or a rank without workers, and the blocks that it reads.
+class _Reader:
+    """A worker, or a rank without workers, and what it reads in the order of the epoch."""
 
-    Attributes
-    ----------
-    rank : int
-        Its rank.
-    worker : int or None
-        Its number, if there are workers.
-    reads : tuple of Read
-        What it reads, in the order of the epoch.
-    """
-
-    rank: int
-    worker: int | None
-    reads: tuple[Read, ...]
-
-    @property
-    def name(self) -> str:
-        """What it is called in a picture."""
-        return f"rank {self.rank}" + ("" if self.worker is None else f", worker {self.worker}")
+    name: str
+    reads: tuple[_Read, ...]
 
 
-def readers(
+def _readers(
     plan: Plan, epoch: int, world_size: int, num_workers: int, ranks: int, most: int
-) -> list[BlockReader]:
-    """The workers of the first ranks, and as many of the blocks that each reads as are wanted."""
-    found = []
+) -> Iterator[_Reader]:
+    """The workers of the first ranks, each with as many of its blocks as are wanted."""
     workers = max(1, num_workers)
     for rank, worker in itertools.product(range(ranks), range(workers)):
         stages = plan.stages(epoch, plan.intervals(epoch, rank, world_size, worker, workers))
-        reads = (Read.of(stage, load) for stage in stages for load in stage.loads)
-        name = worker if num_workers else None
-        found.append(BlockReader(rank, name, tuple(itertools.islice(reads, most))))
-    return found
+        reads = (_Read.of(stage, load) for stage in stages for load in stage.loads)
+        name = f"rank {rank}" + (f", worker {worker}" if num_workers else "")
+        yield _Reader(name, tuple(itertools.islice(reads, most)))
 
 
 def plot_plan(
@@ -114,21 +90,7 @@ def plot_plan(
     dims: Hashable | Sequence[Hashable] | None,
     ax: Axes | None,
 ) -> Axes:
-    """Draw them.
-
-    Parameters
-    ----------
-    labels : LabelledWindows
-        The samples.
-    plan : Plan
-        The plan.
-    epoch : int
-        Which epoch.
-    world_size, num_workers : int
-        The topology.
-    dims, ax : object
-        As for `xtorch_data.report.plots.PlanPlots.plan`.
-    """
+    """Draw the blocks of an epoch: see `PlanPlots.plan`."""
     axes = plan.windows.axes
     counts = plan.grid.shape or (1,) * len(axes)
     cut = [axis for axis, count in zip(axes, counts, strict=True) if count > 1]
@@ -137,7 +99,7 @@ def plot_plan(
     places = [axes.index(axis) for axis in chosen]
     ranks = max(1, min(world_size, MAX_READERS // max(1, num_workers)))
     most = MAX_READS // (ranks * max(1, num_workers))
-    found = readers(plan, epoch, world_size, num_workers, ranks, most)
+    found = list(_readers(plan, epoch, world_size, num_workers, ranks, most))
     shown = [
         replace(each, reads=tuple(read for read in each.reads if _begins(plan, read.block, places)))
         for each in found
@@ -197,7 +159,7 @@ def _grids(plan: Plan, axis: Axis) -> list[Layout]:
 
 
 def _draw_rows(
-    ax: Axes, plan: Plan, place: int, shown: Sequence[BlockReader], grids: Sequence[Layout]
+    ax: Axes, plan: Plan, place: int, shown: Sequence[_Reader], grids: Sequence[Layout]
 ) -> None:
     """A row for each reader, in which the blocks that it reads have the colors of pools."""
     axis = plan.windows.axes[place]
@@ -239,18 +201,18 @@ def _draw_rows(
     open_frame(ax)
 
 
-def _draw_plane(ax: Axes, plan: Plan, places: Sequence[int], shown: Sequence[BlockReader]) -> None:
+def _draw_plane(ax: Axes, plan: Plan, places: Sequence[int], shown: Sequence[_Reader]) -> None:
     """Blocks in the colors of their readers; of one reader alone, in those of pools."""
     collections = import_module("matplotlib.collections")
     patches = import_module("matplotlib.patches")
     y, x = places
     alone = len(shown) == 1
     of_pool = _pool_colors(ax, plan, shown) if alone else None
-    sharing: dict[tuple[Interval, ...], list[int]] = {}
+    sharing: dict[Box, list[int]] = {}
     for number, reader in enumerate(shown):
         for read in reader.reads:
             sharing.setdefault(read.box, []).append(number)
-    written: set[tuple[Interval, ...]] = set()
+    written: set[Box] = set()
     handles = []
     for number, reader in enumerate(shown):
         color = _reader_color(number, len(shown))
@@ -312,7 +274,7 @@ def _reader_color(number: int, count: int) -> Any:
     return pyplot().get_cmap("viridis")(number / (count - 1))
 
 
-def _pool_colors(ax: Axes, plan: Plan, shown: Sequence[BlockReader]) -> Callable[[int], Any]:
+def _pool_colors(ax: Axes, plan: Plan, shown: Sequence[_Reader]) -> Callable[[int], Any]:
     """From a pool to its color: light is early, dark is late. Draws what they mean."""
     matplotlib = import_module("matplotlib")
     pools = [read.pool for reader in shown for read in reader.reads] or [0]

@@ -34,17 +34,7 @@ def plot_windows(
     dims: Hashable | Sequence[Hashable] | None,
     ax: Axes | None,
 ) -> Axes:
-    """Draw them.
-
-    Parameters
-    ----------
-    labels : LabelledWindows
-        The samples.
-    plan : Plan
-        The plan, for its chunk grids.
-    samples, dims, ax : object
-        As for `xtorch_data.report.plots.WindowPlots.windows`.
-    """
+    """Draw where samples lie on the chunks of a plan: see `WindowPlots.windows`."""
     numbers = [samples] if isinstance(samples, int | np.integer) else list(samples)
     if not numbers:
         raise ValueError("samples is empty: there is nothing to draw")

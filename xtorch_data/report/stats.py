@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..common import html
-from ..common.figures import Axes
-from ..common.recorder import Recorder
+from ..common.figures import COLORS, Axes, axes_or_new, open_frame, paper
+from ..common.recorder import STAGES, Recorder, Way
 from ..common.text import number_of
 from ..reading.failures import Failure
-from .plot_stats import plot_seconds
 
 __all__ = ["Stats", "stats_of"]
-
-# Ways that reads and gathered windows go.
-PATHS = (
-    "read directly",
-    "read by zarr",
-    "read by its backend",
-    "computed by dask",
-    "computed on a dask cluster",
-    "taken from disk",
-    "windows selected",
-    "windows indexed",
-    "windows copied",
-    "windows split",
-    "windows transformed",
-)
-STAGES = ("read", "preprocess", "prepare", "transform", "gather", "wait")
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,73 +106,75 @@ class Stats:
         ImportError
             If matplotlib is not installed.
         """
-        return plot_seconds(
-            {stage: getattr(self, stage) for stage in STAGES},
-            self.seconds,
-            self.limited_by,
-            str(self).splitlines()[0],
-            ax,
+        ax = axes_or_new(ax, 2.9)
+        seconds = [getattr(self, stage) for stage in STAGES]
+        colors = [COLORS[0] if stage == self.limited_by else COLORS[4] for stage in STAGES]
+        colors[STAGES.index("wait")] = "0.7"  # no work: what the model could have used
+        bars = ax.barh(range(len(STAGES)), seconds, color=colors)
+        behind = {"facecolor": paper(), "edgecolor": "none", "pad": 1}
+        texts = [f"{value:.2f} s" for value in seconds]
+        ax.bar_label(bars, texts, padding=4, fontsize="small", bbox=behind)
+        ax.set_yticks(range(len(STAGES)), STAGES)
+        ax.invert_yaxis()
+        wall = f"wall time, {self.seconds:.2f} s"
+        ax.axvline(self.seconds, color=COLORS[1], linestyle="--", linewidth=1.2, label=wall)
+        ax.set_xlim(0, 1.12 * max([self.seconds, *seconds]) or 1.0)
+        ax.set_xlabel("seconds, summed over threads")
+        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small")
+        ax.set_title("\n".join(textwrap.wrap(self._head(), 90)), fontsize=10)
+        open_frame(ax)
+        return ax
+
+    def _head(self) -> str:
+        rate = self.samples / self.seconds if self.seconds else 0.0
+        return (
+            f"epoch {self.epoch}: {number_of(self.samples, 'sample')} in "
+            f"{number_of(self.batches, 'batch', 'batches')}, {self.seconds:.2f} s "
+            f"({rate:,.0f} samples/s), limited by {self.limited_by}"
         )
 
-    def __str__(self) -> str:
-        rate = self.samples / self.seconds if self.seconds else 0.0
-        stages = ", ".join(f"{stage} {getattr(self, stage):.2f} s" for stage in STAGES)
-        blocks = number_of(self.blocks_read, "block")
-        batches = number_of(self.batches, "batch", "batches")
+    def _stages(self) -> list[tuple[str, str]]:
+        return [(stage, f"{getattr(self, stage):.2f} s") for stage in STAGES]
+
+    def _data(self) -> str:
+        """What was read and gathered."""
         cached = f" and {self.blocks_cached} from the cache" if self.blocks_cached else ""
-        missing = ""
+        blocks = number_of(self.blocks_read, "block")
+        found = [
+            f"{blocks} ({self.bytes_read / 1e6:,.1f} MB) read{cached}",
+            f"{self.bytes_gathered / 1e6:,.1f} MB gathered",
+        ]
+        if self.retries:
+            found.append(f"{number_of(self.retries, 'read')} tried again")
         if self.chunks_missing:
-            missing = f", {number_of(self.chunks_missing, 'chunk')} not there (fill values)"
-        retries = f", {number_of(self.retries, 'read')} tried again" if self.retries else ""
-        return (
-            f"epoch {self.epoch}: {number_of(self.samples, 'sample')} in {batches}, "
-            f"{self.seconds:.2f} s ({rate:,.0f} samples/s), limited by {self.limited_by}\n"
-            f"  {stages}\n"
-            f"  {blocks} ({self.bytes_read / 1e6:,.1f} MB) read{cached}, "
-            f"{self.bytes_gathered / 1e6:,.1f} MB gathered{retries}{missing}\n"
-            f"  {', '.join(f'{count} {path}' for path, count in self.paths.items())}"
-        )
+            found.append(f"{number_of(self.chunks_missing, 'chunk')} not there (fill values)")
+        return ", ".join(found)
+
+    def __str__(self) -> str:
+        stages = ", ".join(f"{stage} {seconds}" for stage, seconds in self._stages())
+        paths = ", ".join(f"{count} {path}" for path, count in self.paths.items())
+        return "\n  ".join([self._head(), stages, self._data(), paths])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head, _, *rest = str(self).splitlines()
-        seconds = [(stage, f"{getattr(self, stage):.2f} s") for stage in STAGES]
-        paths = [(path, f"{count:,}") for path, count in self.paths.items()]
-        parts = [html.facts([("seconds", f"{self.seconds:.2f} s"), ("data", rest[0].strip())])]
-        parts.append(
-            html.section("Stages", self.limited_by, html.table(("stage", "time"), seconds))
-        )
-        if paths:
+        parts = [
+            html.facts([("seconds", f"{self.seconds:.2f} s"), ("data", self._data())]),
+            html.section("Stages", self.limited_by, html.table(("stage", "time"), self._stages())),
+        ]
+        if self.paths:
+            paths = [(path, f"{count:,}") for path, count in self.paths.items()]
             parts.append(html.section("Paths", "", html.table(("path", "times"), paths)))
         if self.failures:
             failures = html.bullets(map(str, self.failures))
             parts.append(html.section("Failures", f"{len(self.failures):,}", failures))
-        return html.page("xtorch_data.Stats", head, parts, str(self))
+        return html.page("xtorch_data.Stats", self._head(), parts, str(self))
 
 
 def stats_of(recorder: Recorder) -> Stats:
     """What has been recorded so far."""
-    sums, failures = recorder.counted()
+    counts, ways, failures = recorder.counted()
+    paths = {way.value: ways[way] for way in Way if way in ways}
     return Stats(
-        epoch=recorder.epoch,
-        seconds=recorder.seconds,
-        samples=int(sums.get("samples", 0)),
-        batches=int(sums.get("batches", 0)),
-        read=sums.get("read", 0.0),
-        preprocess=sums.get("preprocess", 0.0),
-        prepare=sums.get("prepare", 0.0),
-        transform=sums.get("transform", 0.0),
-        gather=sums.get("gather", 0.0),
-        wait=sums.get("wait", 0.0),
-        bytes_read=int(sums.get("bytes_read", 0)),
-        bytes_gathered=int(sums.get("bytes_gathered", 0)),
-        blocks_read=int(sums.get("blocks_read", 0)),
-        blocks_cached=int(sums.get("blocks_cached", 0)),
-        retries=int(sums.get("retries", 0)),
-        skipped=int(sums.get("skipped", 0)),
-        repeated=int(sums.get("repeated", 0)),
-        chunks_missing=int(sums.get("chunks_missing", 0)),
-        failures=failures,
-        paths={path: int(sums[path]) for path in PATHS if path in sums},
+        epoch=recorder.epoch, seconds=recorder.seconds, failures=failures, paths=paths, **counts
     )

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 
 import xarray as xr
 
-from ..common.redact import printable
-from ..common.text import format_bytes
+from ..common.text import format_bytes, sizes_of
 from ..planning.amplification import amplification_of, used_nbytes
+from ..planning.chunks import Layout
 from ..planning.plan import Plan
+from ..reading.lazy_arrays import is_lazy
 
-__all__ = ["chunks_unsaid", "warn_of_chunks"]
+__all__ = ["chunks_unsaid", "stored", "warn_of_chunks"]
 
 # Chunks that make an epoch decode so many times what it uses do not fit the windows.
 TOO_MANY_TIMES = 4.0
@@ -21,32 +22,32 @@ TOO_MANY_TIMES = 4.0
 ENOUGH_TO_TELL = 2**28
 
 
+def stored(plan: Plan, data: xr.Dataset) -> list[Layout]:
+    """Variables that are read chunk by chunk: neither in memory, nor without chunks."""
+    return [each for each in plan.layouts if each.in_chunks and not _in_memory(data[each.name])]
+
+
+def _in_memory(array: xr.DataArray) -> bool:
+    return array.chunks is None and not is_lazy(array.variable)
+
+
 def warn_of_chunks(plan: Plan, data: xr.Dataset, stacklevel: int = 3) -> None:
     """Warn if the chunks of a store make an epoch decode many times what it uses.
 
-    Parameters
-    ----------
-    plan : Plan
-        The plan of its epochs.
-    data : xarray.Dataset
-        What is read. What is in memory, or not chunked, does not count.
-    stacklevel : int
-        How many calls above is the line that is to blame.
+    Data in memory, or not chunked, does not count. `stacklevel` is as for `warnings.warn`.
     """
-    stored = [
-        each for each in plan.layouts if each.in_chunks and not data[each.name].variable._in_memory
-    ]
-    if not stored or not len(plan.windows):
+    layouts = stored(plan, data)
+    if not layouts or not len(plan.windows):
         return
     if plan.cached and plan.block_nbytes * len(plan.grid) <= plan.memory:
         return  # decoded in the first epoch alone
-    times = amplification_of(plan, stored)
-    used = sum(used_nbytes(layout, plan.windows) for layout in stored)
+    times = amplification_of(plan, layouts)
+    used = sum(used_nbytes(layout, plan.windows) for layout in layouts)
     if times < TOO_MANY_TIMES or (times - 1) * used < ENOUGH_TO_TELL:
         return
-    chunks = max(stored, key=lambda layout: layout.itemsize)
+    chunks = max(layouts, key=lambda layout: layout.itemsize)
     dims = [dim for dim in data[chunks.name].dims if dim in chunks.chunks]
-    sizes = " × ".join(f"{printable(dim)} {chunks.chunks[dim].largest}" for dim in dims)
+    sizes = sizes_of((dim, chunks.chunks[dim].largest) for dim in dims)
     warnings.warn(
         f"an epoch decodes {format_bytes(int(times * used))} of the store to use "
         f"{format_bytes(used)}, {times:.1f} times as much: chunks such as those of "

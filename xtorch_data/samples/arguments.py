@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..common.spelling import spelled
 from ..planning.intervals import Uneven
 
 __all__ = [
@@ -37,14 +38,15 @@ def as_batch_size(batch_size: int | None) -> int | None:
     """A batch size, 1 or more, or None."""
     if batch_size is None:
         return None
+    name = spelled("batch_size")
     if isinstance(batch_size, bool):
-        raise TypeError("batch_size must be an integer or None, not a bool")
+        raise TypeError(f"{name} must be an integer or None, not a bool")
     try:
         size = operator.index(batch_size)
     except TypeError:
-        raise TypeError(f"batch_size must be an integer or None, not {batch_size!r}") from None
+        raise TypeError(f"{name} must be an integer or None, not {batch_size!r}") from None
     if size < 1:
-        raise ValueError(f"batch_size must be 1 or more, or None, got {size}")
+        raise ValueError(f"{name} must be 1 or more, or None, got {size}")
     return size
 
 
