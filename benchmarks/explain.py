@@ -76,6 +76,7 @@ def _count(name: str, arguments: dict[str, Any]) -> dict[str, float]:
     import torch
 
     import xtorch_data as xtd
+    from xtorch_data.datasets.page import part_of
 
     work = make_workload(name, quick=True)
     if "dtype" in arguments:
@@ -92,7 +93,7 @@ def _count(name: str, arguments: dict[str, Any]) -> dict[str, float]:
         )
 
     some = make()
-    some = some.with_windows(some.plan.windows.within("time", [(0, work.size("time"))]))
+    some = part_of(some, some.plan.windows.within("time", [(0, work.size("time"))]))
     next(iter(some))  # what is imported late, and the stacks of threads
     del some
     dataset = make()

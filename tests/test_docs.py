@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
-import yaml
 from helpers import Script
 
 import xtorch_data as xtd
@@ -261,22 +260,3 @@ def test_examples_are_shown_by_markers_that_formatting_has_left_alone():
         assert re.findall(r'^--8<-- "(.+)"$', page.read_text(), re.MULTILINE) == named, page
 
     assert shown and all((ROOT / example).exists() for example in shown)
-
-
-@pytest.mark.parametrize("kind", [xtd.IterableDataset, xtd.MapDataset])
-def test_the_api_page_leaves_out_what_tab_completion_does(kind):
-    plugins = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["plugins"]
-    [shown] = [plugin["mkdocstrings"] for plugin in plugins if "mkdocstrings" in plugin]
-    filters = shown["handlers"]["python"]["options"]["filters"]
-    assert all(each.startswith("!") for each in filters)
-
-    def is_hidden(name):
-        return any(re.search(each[1:], name) for each in filters)
-
-    dataset = kind(xr.Dataset({"t2m": ("time", [1.0, 2.0, 3.0])}), {"time": 2})
-    names = {name for name in dir(kind) if not name.startswith("_")}
-    for_loaders = names - set(dir(dataset))
-
-    assert for_loaders
-    assert all(map(is_hidden, for_loaders)), for_loaders
-    assert not any(map(is_hidden, {"windows", "explain", "fetch", "set_epoch"}))

@@ -20,6 +20,7 @@ import xbatcher
 
 from .datasets import iterable as dataset
 from .datasets import map as map_dataset
+from .datasets.page import part_of
 from .planning.intervals import Uneven
 from .samples.arguments import as_bytes
 from .samples.batch import Batch
@@ -294,7 +295,7 @@ class _Side:
             parts={f"part{number}": name for number, name in enumerate(names)},
             **arguments,
         )
-        return regions.with_windows(windows)
+        return part_of(regions, windows)
 
     # From what they read to tensors.
 

@@ -466,7 +466,7 @@ def assert_as_documented(dataset, form, data):
     if isinstance(data, (zarr.Array, zarr.Group)):
         return
     found = {
-        "dask": dataset._samples.data["t"].chunks is not None,
+        "dask": dataset._inside.definition.data["t"].chunks is not None,
         "`chunks`": bool(data["t"].encoding.get("chunks")),
         "`chunksizes`": bool(data["t"].encoding.get("chunksizes")),
     }

@@ -115,7 +115,7 @@ def test_a_part_is_kept_of_what_does_not_fit(store):
     stats = dataset.stats()
     assert 0 < stats.blocks_cached < len(dataset.plan.grid)
     assert stats.blocks_read + stats.blocks_cached == len(dataset.plan.grid)
-    assert dataset._stream._cache.nbytes <= 1800
+    assert dataset._inside.reader._cache.nbytes <= 1800
 
 
 def test_random_preprocess_is_not_kept(store):

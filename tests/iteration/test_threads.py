@@ -76,7 +76,7 @@ def slowly(sample):
 
 @pytest.mark.alone
 def test_threads_end_though_waiting_for_them_is_interrupted(dataset):
-    data = dataset._stream.data
+    data = dataset._inside.reader.data
     dataset = xtd.IterableDataset(
         data, {"time": 10}, inputs="v", batch_size=3, memory="2 kB", transform=slowly
     )
@@ -92,7 +92,7 @@ def test_threads_end_though_waiting_for_them_is_interrupted(dataset):
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 7, 1000])
 def test_small_batches_gathered_together_are_handed_out_one_by_one(dataset, batch_size):
     dataset = xtd.IterableDataset(
-        dataset._stream.data, {"time": 10}, inputs="v", batch_size=batch_size, memory="2 kB"
+        dataset._inside.reader.data, {"time": 10}, inputs="v", batch_size=batch_size, memory="2 kB"
     )
     found = [np.atleast_1d(batch.index.numpy()) for batch in dataset]
     np.testing.assert_array_equal(np.concatenate(found), np.arange(400))

@@ -164,9 +164,9 @@ def test_an_error_on_the_device_ends_the_epoch_though_it_is_held(how):
 
     dataset = windows(batch_size=2)
     loader = xtd.DataLoader(dataset, device="cpu", device_transform=wrong, **how)
-    batches = noted(loader._feed.made(dataset, dataset.begin_epoch(), False))
+    batches = noted(loader._transfer.made(dataset, dataset._inside.begin(), False))
     with pytest.raises(RuntimeError, match="out of memory") as held:
-        next(loader._feed.moved(batches))
+        next(loader._transfer.moved(batches))
     assert ended
     del held
 
@@ -215,7 +215,7 @@ def test_bfloat16_is_cast_in_memory_that_is_used_again():
             return array
 
     dataset = windows(dtype=torch.bfloat16)
-    dataset._stream._buffers = Noted(2**20)
+    dataset._inside.reader._buffers = Noted(2**20)
     for batch, plain in zip(dataset, windows(), strict=True):
         assert batch.x.data_ptr() in taken
         assert torch.equal(batch.x, plain.x.to(torch.bfloat16))
@@ -456,7 +456,7 @@ def test_streams_are_used_again_in_the_next_epoch(fake):
     fake.Stream = lambda device: made.append(device) or stream(device)
     for gather, count in [("host", 1), ("device", 2)]:
         made.clear()
-        how = xtd.DataLoader(windows(), device="cpu", gather=gather)._feed
+        how = xtd.DataLoader(windows(), device="cpu", gather=gather)._transfer
         there = [how._there() for _ in range(3)]
         assert there[0] is there[1] is there[2]
         assert len(made) == count

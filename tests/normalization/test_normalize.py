@@ -137,7 +137,11 @@ def test_statistics_are_those_of_numpy_over_what_windows_cover(data):
 
     normalize = xtd.Normalize.fit(dataset, per=per)
 
-    made = plain[names] if dataset._samples.preprocess is None else twice_plus_one(plain[names])
+    made = (
+        plain[names]
+        if dataset._inside.definition.preprocess is None
+        else twice_plus_one(plain[names])
+    )
     assert list(normalize.mean.data_vars) == names
     assert_statistics(normalize, made, windows_of(dataset), per)
 

@@ -69,7 +69,7 @@ def epoch_of(dataset):
         for batch in dataset
         for number, *tensors in zip(batch.index.tolist(), *(t.clone() for t in batch), strict=True)
     }
-    dataset._on_disk.cache.wait()
+    dataset._inside.on_disk.cache.wait()
     return found
 
 
@@ -126,7 +126,7 @@ def test_later_epochs_and_other_datasets_read_nothing(store, tmp_path, monkeypat
     )
     np.testing.assert_array_equal(samples[2 * 17 + 10][0], ds["b"].isel(time=slice(70, 77), x=2))
     assert Counting.reads == 0
-    assert stats_of(samples.recorder).paths["taken from disk"] == 1
+    assert stats_of(samples._inside.recorder).paths["taken from disk"] == 1
 
 
 def test_a_process_later_reads_nothing(store, tmp_path):
@@ -393,7 +393,7 @@ def test_where_nothing_can_be_written_it_is_said_once(tmp_path, monkeypatch, cap
     assert not list(tmp_path.glob("*/*/*"))  # no temporary file is left
     monkeypatch.undo()
     small_cells(monkeypatch)
-    dataset._on_disk.cache._writes_from = 0.0  # as after a while
+    dataset._inside.on_disk.cache._writes_from = 0.0  # as after a while
     epoch_of(dataset)
     epoch_of(dataset)
     assert Counting.reads == 0
@@ -506,7 +506,7 @@ def test_a_folder_that_vanishes_stops_nobody(tmp_path, monkeypatch, store):
         for batch in dataset:
             found[int(batch.index[0])] = batch.x[0].numpy()
             if len(found) == 4:
-                dataset._on_disk.cache.wait()
+                dataset._inside.on_disk.cache.wait()
                 shutil.rmtree(folder)
                 if after == "a file":
                     folder.write_text("")
@@ -533,8 +533,8 @@ AS_NOBODY = """
         dataset = xtd.IterableDataset(ds, {"time": 120, "x": -1}, inputs=name, cache=cache)
         (batch,) = dataset
         assert np.array_equal(batch.x[0], ds[name].astype("f4"), equal_nan=True)
-        if dataset._on_disk is not None:
-            dataset._on_disk.cache.wait()
+        if dataset._inside.on_disk is not None:
+            dataset._inside.on_disk.cache.wait()
         return dataset.stats().bytes_read
 
     epoch("a", False)
@@ -824,6 +824,6 @@ def test_what_can_be_read_is_kept_beside_what_cannot(tmp_path, on_error, kind):
                 next(iter(dataset))
         else:
             assert [list(batch.skipped) for batch in dataset] == [[1]]
-        dataset._on_disk.cache.wait()
+        dataset._inside.on_disk.cache.wait()
         found = {name: Counting.keys.count(f"{name}/c/0/0") for name in "ac"}
         assert {name: count for name, count in found.items() if count} == expected

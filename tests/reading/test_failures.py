@@ -614,7 +614,7 @@ def test_what_stands_in_holds_on_to_no_stage(tmp_path, monkeypatch, how):
     for batch in whole[9:]:
         assert batch.index.tolist() == [9]
         np.testing.assert_array_equal(batch.x[0], expected * (2 if how == "transformed" else 1))
-    blocks = dataset._stream._block_buffers._lent
+    blocks = dataset._inside.reader._block_buffers._lent
     until = time.monotonic() + 5  # threads may still be about to let go
     while (stages or blocks) and time.monotonic() < until:
         time.sleep(0.001)

@@ -217,8 +217,8 @@ def test_what_passes_while_a_batch_is_decoded_is_what_was_predicted(gather, inpu
     dataset = xtd.IterableDataset(xr.decode_cf(raw), {"x": -1}, inputs=inputs, batch_size=8)
     loader = xtd.DataLoader(dataset, device="cpu", gather=gather, decode="device")
     costs = loader.explain().device
-    unpacker = loader._feed._there().unpacker
-    packed = unpacker.signed(next(iter(loader._feed.stream.batches(dataset.plan, 0, [(0, 8)]))))
+    unpacker = loader._transfer._there().unpacker
+    packed = unpacker.signed(next(iter(loader._transfer.stream.batches(dataset.plan, 0, [(0, 8)]))))
     tables = [
         tensor
         for groups in unpacker._tables.values()

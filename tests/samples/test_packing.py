@@ -255,7 +255,7 @@ def test_an_epoch_goes_on_where_it_was_left_however_it_is_decoded():
 def test_blocks_take_half_of_the_memory(gather):
     ds = decoded()[["int16"]]
     loader, expected = loaders(ds=ds, gather=gather, shuffle=True, memory="4 kB")
-    packed_plan = expected.plan.held_as(loader._feed.packed.samples.layouts)
+    packed_plan = expected.plan.held_as(loader._transfer.packed.samples.layouts)
     assert expected.plan.stage_nbytes > 0
     assert 0.4 < packed_plan.stage_nbytes / expected.plan.stage_nbytes < 0.6
     stages = [*expected.plan.stages(0, expected.plan.intervals(0, 0, 1))]
@@ -314,7 +314,7 @@ def test_what_is_not_packed_is_decoded_as_it_is_read():
     ds = decoded()
     ds = ds.assign(lazily=ds["int16"].chunk(time=5), held=ds["int8"].compute())
     names = ["int16", "lazily", "held", "int32", "float32"]
-    found = packed(xtd.IterableDataset(ds, WINDOW, inputs=names)._samples)
+    found = packed(xtd.IterableDataset(ds, WINDOW, inputs=names)._inside.definition)
     assert [(group.part.variables, len(group.packings)) for group in found.groups["x"]] == [
         (("int16",), 1),
         (("lazily", "held", "int32", "float32"), 0),

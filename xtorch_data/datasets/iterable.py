@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 import os
-from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal, Self
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.utils.data
@@ -16,46 +13,28 @@ import xarray as xr
 from ..common import html
 from ..common.retry import RETRIES
 from ..common.text import format_bytes, number_of
-from ..device.gather import DeviceGather
-from ..gathering.first_samples import require_functions_keep_places
-from ..iteration.stream import Stream
-from ..planning.intervals import Uneven, cut, total
+from ..planning.intervals import Uneven
 from ..planning.plan import Plan
-from ..planning.resume import Part, Position, require_no_part
-from ..planning.windows import Windows
-from ..processes.orphans import watch_in_worker
-from ..processes.workers import sent
-from ..reading.disk_cells import OnDisk
 from ..report.explain import explain
 from ..report.explanation import Explanation
 from ..report.plots import PlanPlots
 from ..report.stats import Stats, stats_of
-from ..report.unfit_chunks import chunks_unsaid, warn_of_chunks
 from ..samples.arguments import (
-    as_batch_size,
-    as_bytes,
-    as_cache,
     as_epoch,
-    as_flag,
     as_ranks_and_workers,
-    as_retries,
-    as_seed,
-    as_uneven,
 )
 from ..samples.batch import Batch
-from ..samples.definition import Samples
+from ..samples.definition import SampleDefinition
 from ..samples.labels import LabelledWindows
-from ..samples.transforms import Transform
-from .page import Shown
-from .topology import EpochCounter, Topology
-from .where_and_weights import as_weights, as_where, evaluated, labeled
+from .epochs import Epochs
+from .how import How
+from .page import Dataset
+from .where_and_weights import labeled
 
 __all__ = ["IterableDataset"]
 
-logger = logging.getLogger(__name__)
 
-
-class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
+class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):
     """Batches of windows over labeled arrays, read chunk by chunk.
 
     Iterating yields `Batch` objects. Every sample of the epoch comes exactly once, over all ranks
@@ -171,12 +150,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
     (torch.Size([3, 4, 2]), torch.float32, tensor([0, 1, 2]))
     """
 
-    _for_loaders = frozenset(
-        {
-            "batches_of", "begin_epoch", "counted", "data", "functions", "page", "streaming",
-            "tell_epoch", "with_windows",
-        }
-    )  # fmt: skip
+    _inside: Epochs
 
     def __init__(
         self,
@@ -209,13 +183,24 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         dims: Sequence[Hashable] | None = None,
     ) -> None:
         super().__init__()
-        shuffle, seed = as_flag(shuffle, "shuffle"), as_seed(seed)
-        self.retries = as_retries(retries)
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
-        self.on_error = on_error
-        keep, folder, size = as_cache(cache, cache_size)
-        samples = Samples.of(
+        how = How.of(
+            batch_transform=batch_transform,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            drop_last=drop_last,
+            uneven=uneven,
+            weights=weights,
+            where=where,
+            memory=memory,
+            cache=cache,
+            cache_size=cache_size,
+            on_error=on_error,
+            retries=retries,
+            rank=rank,
+            world_size=world_size,
+        )
+        what = SampleDefinition.of(
             ds,
             input_dims,
             input_overlap,
@@ -225,85 +210,19 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
             preprocess=preprocess,
             transform=transform,
             target_transform=target_transform,
-            batch_transform=batch_transform,
-            seed=seed,
             dtype=dtype,
             dims=dims,
         )
-        require_functions_keep_places(samples)
-        samples.require_batches(as_batch_size(batch_size))
-        windows, labels = samples.recipe.windows, samples.windows
-        self._on_disk = OnDisk.of(
-            folder, size, as_bytes(memory), samples.data, samples.origin, self.retries
-        )
-        if weights is not None and not shuffle:
-            raise ValueError("weights draw samples at random, which needs shuffle=True")
-        drawn = as_weights(weights, windows, labels)
-        if callable(where) and not isinstance(where, xr.DataArray):
-            if samples.random_blocks:
-                raise ValueError(
-                    "where is asked once for all epochs, but preprocess draws other random numbers "
-                    "in each: give where as a DataArray of booleans"
-                )
-            with chunks_unsaid():  # but once, below
-                where = evaluated(
-                    where,
-                    windows,
-                    lambda arguments: IterableDataset(
-                        ds,
-                        input_dims,
-                        input_overlap,
-                        inputs=list(samples.variable_dims),
-                        preprocess=preprocess,
-                        memory=memory,
-                        cache=False if self._on_disk is None else cache,
-                        cache_size=None if self._on_disk is None else cache_size,
-                        on_error=on_error,
-                        retries=retries,
-                        rank=0,
-                        world_size=1,
-                        dims=dims,
-                        **arguments,
-                    )._iterate(0, 0, 1),  # the whole of it, also in a loader's worker
-                )
-        plan = Plan.of(
-            windows,
-            samples.layouts,
-            memory=as_bytes(memory),
-            shuffle=shuffle,
-            seed=seed,
-            batch_size=as_batch_size(batch_size),
-            drop_last=as_flag(drop_last, "drop_last"),
-            uneven=as_uneven(uneven, shuffle),
-            independent=samples.random_blocks,
-            cached=keep and not samples.random_blocks,
-            where=as_where(where, windows, labels),
-            weights=drawn,
-            labels=samples.label_digests,
-        )
-        self._topology = Topology(rank, world_size)
-        self._begin_with(samples, plan)
-        info = torch.utils.data.get_worker_info()
-        if info is None or not info.id:  # one of a loader's workers speaks for all
-            samples.warn_of_bounds(stacklevel=4)
-            warn_of_chunks(plan, samples.data)
-
-    def _begin_with(self, samples: Samples, plan: Plan) -> None:
-        """Make what an epoch needs of its own."""
-        self._samples, self._plan = samples, plan
-        if self._topology.explicit is not None:
-            plan.require_shares(self._topology.explicit[1])
-        self._epochs = EpochCounter()
-        self._position = Position()
-        self._taken = 0  # batches that the next iteration in a worker passes over
-        self._stream = Stream(samples, plan, self._on_disk, self.retries, self.on_error == "skip")
+        self._inside = Epochs.of(what, how)
+        self.retries, self.on_error = how.retries, on_error
+        self._warn()
 
     # What there is.
 
     @property
     def windows(self) -> LabelledWindows:
         """The samples: ``len(windows)``, ``windows[i]`` for ``isel``, ``windows.coords(i)``."""
-        return self._samples.windows
+        return self._inside.definition.labelled
 
     @property
     def where(self) -> xr.DataArray | None:
@@ -311,38 +230,38 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
 
         What a function has answered can be saved and given to other datasets of the same samples.
         """
-        table = self._plan.where
-        return None if table is None else labeled(table, self._plan.windows, self.windows)
+        table = self.plan.where
+        return None if table is None else labeled(table, self.plan.windows, self.windows)
 
     @property
     def plan(self) -> Plan:
         """What is read, in which order, and who gets what; it reads nothing."""
-        return self._plan
+        return self._inside.plan
 
     @property
     def batch_size(self) -> int | None:
         """Samples in a batch; None for samples one at a time."""
-        return self._plan.batch_size
+        return self.plan.batch_size
 
     @property
     def shuffle(self) -> bool:
         """Whether the order is random."""
-        return self._plan.shuffle
+        return self.plan.shuffle
 
     @property
     def rank(self) -> int:
         """Which of the shares of the epoch this process gets."""
-        return self._topology.current()[0]
+        return self._inside.rank
 
     @property
     def world_size(self) -> int:
         """In how many shares the epoch is cut."""
-        return self._topology.current()[1]
+        return self._inside.world_size
 
     @property
     def epoch(self) -> int:
         """Number of the epoch that the next iteration will be."""
-        return self._epochs.next
+        return self._inside.next
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration a certain epoch; later ones go on from there.
@@ -352,11 +271,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         epoch : int
             Its number, 0 or more.
         """
-        epoch = as_epoch(epoch)
-        if self._position.reached:  # begun since: an epoch that is set again is a whole one
-            self._plan = self._plan.afresh()
-        self._epochs.next = epoch
-        self._position = Position()
+        self._inside.set(as_epoch(epoch))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the latest iteration in this process is: JSON-able, and small at any scale.
@@ -365,11 +280,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         With worker processes the position is known to the loader: take the state from
         `DataLoader.state_dict`.
         """
-        epoch, batches = self._position.reached or (self.epoch, 0)
-        part = self._part()
-        if part is not None:
-            return self._plan.state_of_part(epoch, replace(part, batches=batches))
-        return self._plan.state_after(epoch, batches, self.world_size)
+        return self._inside.state()
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Go on where a state was taken, with the samples that no rank had yielded then.
@@ -388,23 +299,12 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         ValueError
             If it is no state, or of another dataset; the message says what differs.
         """
-        plan, part = self._plan.resume(state, strict), self._part()
-        if part is None:
-            require_no_part(state)
-            self._epochs.next = plan.resumed[0]
-        else:  # torchdata's StatefulDataLoader asks and tells each of its workers
-            taken = part.of_state(state).batches
-            if strict:
-                plan.require_part(plan.resumed[0], replace(part, batches=taken))
-            self._taken = taken
-            self._epochs.go_on(plan.resumed[0])
-        self._plan = plan
-        self._position = Position()
+        self._inside.resume(state, strict)
 
     @property
     def plot(self) -> PlanPlots:
         """Pictures: ``plot.windows(i)``, where samples lie; ``plot.plan()``, who reads what."""
-        return PlanPlots(self.windows, self._plan, self.epoch, self.world_size)
+        return PlanPlots(self.windows, self.plan, self.epoch, self.world_size)
 
     def stats(self) -> Stats:
         """Where the time of the latest iteration in this process went.
@@ -416,7 +316,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         RuntimeError
             If there was no iteration in this process yet.
         """
-        recorder = self._stream.recorder
+        recorder = self._inside.reader.recorder
         if recorder is None:
             raise RuntimeError(
                 "there are no stats: nothing was iterated in this process yet, or worker processes "
@@ -442,15 +342,16 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         """
         world_size = self.world_size if world_size is None else world_size
         world_size, num_workers = as_ranks_and_workers(world_size, num_workers)
-        self._plan.require_shares(world_size)
+        inside = self._inside
+        inside.plan.require_shares(world_size)
         return explain(
-            self._samples,
-            self._stream.data,
-            self._plan,
-            self.epoch,
+            inside.definition,
+            inside.reader.data,
+            inside.plan,
+            inside.next,
             world_size,
             num_workers,
-            self._on_disk,
+            inside.on_disk,
         )
 
     def __len__(self) -> int:
@@ -458,23 +359,23 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
 
         Samples if ``batch_size`` is None; fewer than usual where an epoch is resumed.
         """
-        return self._plan.batches(self.epoch, self.rank, self.world_size)
+        return self.plan.batches(self.epoch, self.rank, self.world_size)
 
     def __repr__(self) -> str:
-        order = f"shuffled with seed {self._plan.seed}" if self.shuffle else "in order"
-        if self._plan.weights is not None:
-            order = f"drawn by weights with seed {self._plan.seed}"
-        left_out = f", {self._plan.left_out:,} left out" if self._plan.where is not None else ""
+        order = f"shuffled with seed {self.plan.seed}" if self.shuffle else "in order"
+        if self.plan.weights is not None:
+            order = f"drawn by weights with seed {self.plan.seed}"
+        left_out = f", {self.plan.left_out:,} left out" if self.plan.where is not None else ""
         size = self.batch_size
         batches = "samples one at a time" if size is None else f"batches of {size:,}"
         return (
             f"<xtorch_data.IterableDataset {self.windows!r}{left_out}\n"
-            f"  {self._samples!r}\n"
-            f"  {batches}, {order}, from {self._samples.origin}>"
+            f"  {self._inside.definition!r}\n"
+            f"  {batches}, {order}, from {self._inside.definition.origin}>"
         )
 
     def _facts(self) -> list[tuple[str, Any]]:
-        plan, size = self._plan, self.batch_size
+        plan, size = self.plan, self.batch_size
         drawn = "in order"
         if self.shuffle:
             how = "shuffled" if plan.weights is None else "drawn by weights"
@@ -497,52 +398,9 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         ]
 
     def _sections(self) -> list[str]:
-        plan = self._plan
+        plan = self.plan
         memory = f"blocks of {format_bytes(plan.block_nbytes)} at most"
         return [html.section("Plan", memory, html.facts(plan.facts()))]
-
-    def with_windows(self, windows: Windows) -> Self:
-        """The same dataset of other samples, with epochs of its own from 0 on.
-
-        Parameters
-        ----------
-        windows : Windows
-            Some of its windows: ``dataset.plan.windows.within(dim, intervals)``.
-        """
-        part = copy.copy(self)
-        part._begin_with(self._samples.over(windows), self._plan.over(windows))
-        return part
-
-    # What a loader asks for.
-
-    def functions(self) -> list[Transform]:
-        """The functions of the user."""
-        return self._samples.functions()
-
-    def begin_epoch(self) -> int:
-        """Take the next epoch; what was resumed is over with the epochs that follow."""
-        info = torch.utils.data.get_worker_info()
-        epoch = self._epochs.claim() if info is None else self._epochs.claim_in_worker(info)
-        self._position.begin(epoch)
-        if self._plan.resumed[0] != epoch:
-            self._plan = self._plan.afresh()
-        self._stream.recorder = None
-        return epoch
-
-    def tell_epoch(self, epoch: torch.Tensor | int) -> None:
-        """Tell the copy in a worker process which epoch to yield.
-
-        Parameters
-        ----------
-        epoch : torch.Tensor or int
-            Its number, or memory from which it is read whenever an iteration begins.
-        """
-        self._epochs.tell(epoch)
-
-    @property
-    def data(self) -> xr.Dataset:
-        """What is read."""
-        return self._samples.data
 
     # Iteration.
 
@@ -553,93 +411,4 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        info = torch.utils.data.get_worker_info()
-        if info is None:
-            epoch = self.begin_epoch()
-            return self._position.counted(epoch, self._iterate(epoch, 0, 1))
-        watch_in_worker()
-        self._stream.share_batches()
-        epoch = self._epochs.claim_in_worker(info)
-        taken, self._taken = self._taken, 0
-        self._position.begin(epoch, taken)
-        batches = sent(self._iterate(epoch, info.id, info.num_workers, taken))
-        return self._position.counted(epoch, batches, taken)
-
-    def _part(self) -> Part | None:
-        """Which loader worker this process is, if it is one."""
-        info = torch.utils.data.get_worker_info()
-        if info is None:
-            return None
-        return self._plan.part(self.rank, self.world_size, info.id, info.num_workers)
-
-    def streaming(self, samples: Samples) -> Stream:
-        """What reads other values of the same samples, with memory of its own.
-
-        Parameters
-        ----------
-        samples : Samples
-            The samples, such as they are stored.
-        """
-        return Stream(samples, self._plan, None, self.retries, self.on_error == "skip")
-
-    def batches_of(
-        self,
-        epoch: int,
-        stream: Stream | None = None,
-        gather: DeviceGather | None = None,
-        pinned: bool = False,
-    ) -> Generator[Batch, None, None]:
-        """An epoch that was begun, as a loader wants it made; not counted yet.
-
-        Parameters
-        ----------
-        epoch : int
-            From `begin_epoch`.
-        stream : Stream, optional
-            What reads it; that of the dataset by default.
-        gather : DeviceGather, optional
-            Cuts windows on a device. Then each batch has a mark of when it is there.
-        pinned : bool
-            Whether what is sent to a device lies in page-locked memory: batches, or blocks.
-        """
-        stream = stream or self._stream
-        if pinned and gather is not None:
-            stream.pin_blocks()
-        elif pinned:
-            stream.pin_batches()
-        info = torch.utils.data.get_worker_info()
-        worker = (0, 1) if info is None else (info.id, info.num_workers)
-        batches = self._iterate(epoch, *worker, 0, gather, stream)
-        self._stream.recorder = stream.recorder
-        return batches
-
-    def counted(self, epoch: int, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Batches of an epoch that was begun, which count as they are handed out from here.
-
-        Parameters
-        ----------
-        epoch : int
-            From `begin_epoch`.
-        batches : iterator of Batch
-            Its batches, all that is done to them ahead included.
-        """
-        return self._position.counted(epoch, batches)
-
-    def _iterate(
-        self,
-        epoch: int,
-        worker: int,
-        num_workers: int,
-        taken: int = 0,
-        gather: DeviceGather | None = None,
-        stream: Stream | None = None,
-    ) -> Generator[Batch, None, None]:
-        plan = self._plan
-        plan.require_shares(self.world_size)
-        intervals = plan.intervals(epoch, self.rank, self.world_size, worker, num_workers)
-        intervals = cut(intervals, taken * (plan.batch_size or 1), total(intervals))
-        logger.debug(
-            "epoch %d begins: worker %d of %d on rank %d of %d, %d samples",
-            epoch, worker, num_workers, self.rank, self.world_size, total(intervals),
-        )  # fmt: skip
-        return (stream or self._stream).batches(plan, epoch, intervals, gather)
+        return iter(self._inside)

@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import inspect
 import operator
 import os
-import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Never, Self
+from typing import Any, Never
 
 import torch
 import torch.utils.data
 import xarray as xr
 
-from ..common.buffers import Buffers
-from ..common.recorder import Recorder
 from ..common.retry import RETRIES
 from ..common.text import format_bytes, number_of
-from ..gathering.first_samples import require_functions_keep_places
-from ..iteration.by_number import Fetched, Fetcher
+from ..iteration.by_number import Fetched
 from ..planning.plan import Plan
-from ..planning.windows import Windows
-from ..processes.orphans import Watch, watch_in_worker
-from ..processes.shared_memory import SharedBuffers
-from ..processes.unnamed_memory import SharedIntegers
 from ..processes.workers import sendable_errors
-from ..reading.disk_cells import OnDisk
-from ..reading.forks import let_forks_wait_for_reads, make_safe
 from ..report.plots import WindowPlots
-from ..report.unfit_chunks import warn_of_chunks
-from ..samples.arguments import as_bytes, as_cache, as_epoch, as_numbers, as_retries
+from ..samples.arguments import as_epoch
 from ..samples.batch import Batch
-from ..samples.definition import Samples
+from ..samples.definition import SampleDefinition
 from ..samples.labels import LabelledWindows
-from ..samples.transforms import Transform
-from .page import Shown
+from .fetching import Fetching
+from .page import Dataset
 
 __all__ = ["MapDataset"]
-
-# What loaders and other modules ask of a dataset; tab completion leaves it out.
-
-# Memory of batches that is kept while nobody uses it.
-IDLE_BYTES = 2**28
 
 _OF_LOADER = "give it to the DataLoader, whose sampler decides the order"
 # What takes the place of arguments that only an IterableDataset has.
@@ -62,7 +45,7 @@ _ELSEWHERE = {
 }
 
 
-class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
+class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     """Samples of labeled arrays by number, for samplers that decide on the order.
 
     ``dataset[i]`` is a tuple of tensors without the batch dimension, ``(x, y)`` or ``(x,)``. It
@@ -134,12 +117,7 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     (tensor([6., 7., 8., 9.]),)
     """
 
-    _for_loaders = frozenset(
-        {
-            "begin_epoch", "data", "functions", "page", "recorder", "require_batches",
-            "sample_nbytes", "tell_epoch", "times_set", "with_windows",
-        }
-    )  # fmt: skip
+    _inside: Fetching
 
     def __init__(
         self,
@@ -162,10 +140,7 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         **others: Never,
     ) -> None:
         _refuse(others)
-        self.retries = as_retries(retries)
-        keep, folder, size = as_cache(cache, cache_size)
-        self.cache = keep or folder is not None
-        samples = Samples.of(
+        what = SampleDefinition.of(
             ds,
             input_dims,
             input_overlap,
@@ -175,39 +150,14 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
             preprocess=preprocess,
             transform=transform,
             target_transform=target_transform,
-            batch_transform=None,
-            seed=0,
             dtype=dtype,
             dims=dims,
         )
-        require_functions_keep_places(samples)
-        plan = Plan.of(
-            samples.recipe.windows,
-            samples.layouts,
-            memory=as_bytes(memory),
-            shuffle=True,
-            batch_size=None,
-            labels=samples.label_digests,
+        self._inside = Fetching.of(
+            what, memory=memory, cache=cache, cache_size=cache_size, retries=retries
         )
-        self._on_disk = OnDisk.of(
-            folder, size, plan.memory, samples.data, samples.origin, self.retries
-        )
-        self._begin_with(samples, plan)
-        info = torch.utils.data.get_worker_info()
-        if info is None or not info.id:  # one of a loader's workers speaks for all
-            samples.warn_of_bounds(stacklevel=4)
-            warn_of_chunks(plan, samples.data)  # of a ChunkSampler; other orders read more
-
-    def _begin_with(self, samples: Samples, plan: Plan) -> None:
-        self._samples, self._plan = samples, plan
-        self._shared = SharedIntegers(1)  # with workers of torch's loader, also such as live on
-        self._epoch: int | torch.Tensor = self._shared.values
-        self._times_set = 0
-        self._shares_memory = False
-        self._watch = Watch()
-        self._reading: tuple[int, Fetcher, Buffers] | None = None
-        self._process = os.getpid()
-        self._lock = threading.Lock()
+        self.retries, self.cache = self._inside.retries, self._inside.keeps
+        self._warn()  # of a ChunkSampler; other orders read more
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -222,52 +172,40 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     @property
     def windows(self) -> LabelledWindows:
         """The samples: ``len(windows)``, ``windows[i]`` for ``isel``, ``windows.coords(i)``."""
-        return self._samples.windows
+        return self._inside.definition.labelled
 
     @property
     def plan(self) -> Plan:
         """The blocks and the random order in which `ChunkSampler` walks through the samples."""
-        return self._plan
+        return self._inside.plan
 
     @property
     def plot(self) -> WindowPlots:
         """Pictures: ``plot.windows(i)``, where samples lie on the data."""
-        return WindowPlots(self.windows, self._plan)
+        return WindowPlots(self.windows, self.plan)
 
     def __len__(self) -> int:
-        return len(self._plan.windows)
+        return len(self.plan.windows)
 
     def __repr__(self) -> str:
         return (
             f"<xtorch_data.MapDataset {self.windows!r}\n"
-            f"  {self._samples!r}\n"
-            f"  from {self._samples.origin}>"
+            f"  {self._inside.definition!r}\n"
+            f"  from {self._inside.definition.origin}>"
         )
 
     def _facts(self) -> list[tuple[str, Any]]:
         kept = "decoded chunks are kept" if self.cache else "nothing is kept"
         return [
             ("samples", f"{len(self):,}, in the order that a sampler asks for"),
-            ("memory", f"{format_bytes(self._plan.memory)}, {kept}"),
+            ("memory", f"{format_bytes(self.plan.memory)}, {kept}"),
             ("errors", f"raised, after {number_of(self.retries, 'more try', 'more tries')}"),
         ]
-
-    def with_windows(self, windows: Windows) -> Self:
-        """The same dataset of other samples.
-
-        Parameters
-        ----------
-        windows : Windows
-            Some of its windows: ``dataset.plan.windows.within(dim, intervals)``.
-        """
-        part = copy.copy(self)
-        part._begin_with(self._samples.over(windows), self._plan.over(windows))
-        return part
 
     @property
     def epoch(self) -> int:
         """What random functions depend on, besides the sample."""
-        return int(self._epoch)
+        return self._inside.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Let random functions draw the numbers of a certain epoch.
@@ -280,61 +218,8 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         epoch : int
             Its number, 0 or more.
         """
-        self.begin_epoch(as_epoch(epoch))
-        self._times_set += 1
-
-    @property
-    def times_set(self) -> int:
-        """How often an epoch was set, by which loaders notice."""
-        return self._times_set
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Note the epoch of a loader's pass.
-
-        Parameters
-        ----------
-        epoch : int
-            Its number.
-        """
-        self._shared.values[0] = epoch
-        self._epoch = self._shared.values
-
-    @property
-    def sample_nbytes(self) -> int:
-        """Bytes of the tensors of one sample, before any transform."""
-        return self._samples.nbytes
-
-    # What a loader asks for.
-
-    def functions(self) -> list[Transform]:
-        """The functions of the user."""
-        return self._samples.functions()
-
-    @property
-    def data(self) -> xr.Dataset:
-        """What is read."""
-        return self._samples.data
-
-    def require_batches(self, batch_size: int) -> None:
-        """Raise ValueError if samples differ in size, so that they do not fit into batches.
-
-        Parameters
-        ----------
-        batch_size : int
-            Samples in a batch.
-        """
-        self._samples.require_batches(batch_size)
-
-    def tell_epoch(self, epoch: torch.Tensor | int) -> None:
-        """Tell the copy in a worker process which epoch it is, and that batches leave it.
-
-        Parameters
-        ----------
-        epoch : torch.Tensor or int
-            Its number, or memory from which it is read.
-        """
-        self._epoch = epoch
-        self._shares_memory = True
+        self._inside.begin(as_epoch(epoch))
+        self._inside.times_set += 1
 
     def fetch(self, indices: Sequence[int], epoch: int | None = None) -> Batch:
         """Some samples as a batch with labels.
@@ -362,17 +247,7 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         ValueError
             If there is no index, or a memory-mapped file has changed since it was mapped.
         """
-        numbers = as_numbers(indices, len(self))
-        if not len(numbers):
-            raise ValueError("a batch has one sample or more; no index was given")
-        epoch = self.epoch if epoch is None else epoch
-        fetcher, buffers = self._fetch_with(epoch)
-        return fetcher.fetch(numbers, epoch, buffers)
-
-    @property
-    def recorder(self) -> Recorder:
-        """What fetching has taken in this process."""
-        return self._fetch_with()[0].recorder
+        return self._inside.fetch(indices, epoch)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
         try:
@@ -390,39 +265,6 @@ class MapDataset(Shown, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         with sendable_errors():
             return Fetched(self.fetch(indices)) if len(indices) else []
 
-    def _fetch_with(self, epoch: int | None = None) -> tuple[Fetcher, Buffers]:
-        """What reads in this process, begun when it is first needed."""
-        if self._process != os.getpid():  # inherited by a fork, not sent to this process
-            make_safe(self._samples.data)
-            _inherited.append(self._reading)
-            self._process, self._reading, self._lock = os.getpid(), None, threading.Lock()
-        # Where blocks are random, they are others in every epoch.
-        epoch = self.epoch if epoch is None else epoch
-        epoch = epoch if self._samples.random_blocks else 0
-        with self._lock:
-            if self._reading is None or self._reading[0] != epoch:
-                let_forks_wait_for_reads()
-                watch_in_worker()
-                memory = self._plan.memory
-                buffers = SharedBuffers if self._shares_memory else Buffers
-                self._reading = (
-                    epoch,
-                    Fetcher(self._samples, memory, epoch, self.retries, self.cache, self._on_disk),
-                    buffers(min(memory, IDLE_BYTES)),
-                )
-            return self._reading[1:]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_epoch": self.epoch, "_reading": None, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        made_in, epoch = state["_process"], state["_epoch"]
-        self.__dict__.update(state, _lock=threading.Lock(), _process=os.getpid())
-        if made_in == os.getpid():  # a copy, which goes its own way
-            self._shared = SharedIntegers(1)
-            self._shared.values[0] = epoch
-        self._epoch = self._shared.values
-
 
 def _refuse(others: Mapping[str, Any]) -> None:
     """Raise TypeError, naming the alternative, if there are other arguments."""
@@ -432,7 +274,3 @@ def _refuse(others: Mapping[str, Any]) -> None:
         near = difflib.get_close_matches(name, inspect.signature(MapDataset).parameters, n=1)
         hint = f": did you mean {near[0]!r}?" if near else ""
         raise TypeError(f"MapDataset got an unexpected keyword argument {name!r}{hint}")
-
-
-# Threads of a parent process, which are not here; to end them would wait for them.
-_inherited: list[Any] = []

@@ -20,6 +20,7 @@ from ..samples.arguments import as_seed
 from ..sources.coordinates import Along, Gap
 from .iterable import IterableDataset
 from .map import MapDataset
+from .page import part_of
 
 __all__ = ["Split", "kfold", "random_split", "split"]
 
@@ -305,7 +306,7 @@ def _made(dataset: D, along: Along, parts: Sequence[Sequence[Interval]]) -> Spli
     found = []
     for number, part in enumerate(windows):
         try:
-            found.append(cast(D, dataset.with_windows(part)))
+            found.append(cast(D, part_of(dataset, part)))
         except ValueError as error:  # where leaves nothing of it
             raise ValueError(
                 f"part {number} of {len(windows)} along {along.axis.dim!r}: {error}"

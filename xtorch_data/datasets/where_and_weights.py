@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import xarray as xr
 
 from ..common.progress import bar
 from ..common.redact import printable
+from ..iteration.stream import Stream
+from ..planning.plan import Plan
 from ..planning.selection import Table
 from ..planning.windows import Axis, IntArray, Windows
+from ..reading.disk_cells import OnDisk
+from ..samples.definition import SampleDefinition
 from ..samples.labels import LabelledWindows
 from ..samples.transforms import Transform
 
-__all__ = ["as_where", "as_weights", "evaluated", "labeled"]
+__all__ = ["answers", "as_weights", "as_where", "labeled"]
 
 logger = logging.getLogger(__name__)
 
@@ -177,43 +181,42 @@ class _Flag:
         return xr.DataArray(bool(answer))
 
 
-class _Batch(Protocol):
-    index: torch.Tensor
-
-    def __getitem__(self, part: str) -> torch.Tensor: ...
-
-
-def evaluated(
+def answers(
     where: Callable[[xr.Dataset], Any],
-    windows: Windows,
-    batches: Callable[[Mapping[str, Any]], Iterable[_Batch]],
+    definition: SampleDefinition,
+    memory: int,
+    on_disk: OnDisk | None,
+    retries: int,
+    skipping: bool,
 ) -> npt.NDArray[np.bool_]:
-    """Ask a function about every window, in one pass over the data.
+    """For each sample, whether a function wants it: one pass over the data.
 
-    Parameters
-    ----------
-    where : callable
-        ``Dataset → bool``.
-    windows : Windows
-        The sample space.
-    batches : callable
-        Makes batches of all samples in order, with a ``transform`` and more arguments.
-
-    Returns
-    -------
-    ndarray of bool
-        For each sample, whether it is wanted.
+    Raises
+    ------
+    TypeError
+        If it does not return a bool, or takes random numbers.
+    ValueError
+        If samples are others in every epoch.
     """
+    if definition.random_blocks:
+        raise ValueError(
+            "where is asked once for all epochs, but preprocess draws other random numbers "
+            "in each: give where as a DataArray of booleans"
+        )
     function = Transform.of(where, "where")
     if function is not None and function.takes_rng:
         raise TypeError("where cannot take random numbers: it is asked once, for all epochs")
+    asked = definition.whole_windows(Transform(_Flag(where), "where", takes_rng=False))
+    windows = asked.windows
+    size = max(1, min(256, math.isqrt(len(windows))))
+    plan = Plan.of(windows, asked.layouts, memory=memory, batch_size=size, warn=False)
+    reader = Stream(asked, plan, on_disk, retries, skipping)
     # What cannot be read, and is skipped, has no answer: it is wanted, and skipped whenever it is
     # read, on every rank.
     kept = np.ones(len(windows), dtype=bool)
-    asked = Transform(_Flag(where), "where", takes_rng=False)
-    size = max(1, min(256, math.isqrt(len(windows))))
-    with bar(len(windows), "sample", "where") as done:
-        for batch in batches({"transform": asked, "batch_size": size}):
+    batches = reader.batches(plan, 0, plan.intervals(0, 0, 1))  # all, also in a loader's worker
+    with bar(len(windows), "sample", "where") as done, closing(batches):
+        for batch in batches:
             # Broadcast over dims that no variable has.
             kept[batch.index.numpy()] = batch["x"].numpy().reshape(len(batch.index), -1)[:, 0]
             done(len(batch.index))

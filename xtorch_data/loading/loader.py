@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ import torch.utils.data
 from ..common.text import number_of
 from ..datasets.iterable import IterableDataset
 from ..datasets.map import MapDataset
+from ..datasets.page import page
 from ..datasets.topology import current_topology
 from ..device.streams import has_accelerator
-from ..iteration.by_number import Fetched
 from ..iteration.jobs import Lookahead
 from ..iteration.lookahead import ahead
 from ..planning.resume import Position
@@ -29,27 +29,19 @@ from ..processes.workers import (
     started,
 )
 from ..report.explanation import Explanation
-from ..samples.arguments import as_batch_size
 from ..samples.batch import Batch
-from .sampler_order import Order, Shuffled, numbers_behind, require_there
+from .arguments import for_samples, for_stream, ours
+from .sampler_order import Order, numbers_behind
 from .sendable import require_sendable
-from .transfer import DeviceTransform, Feed
+from .transfer import DeviceTransform, Transfer
 
 __all__ = ["DataLoader"]
-
-
-def _as_is(batch: Batch) -> Batch:
-    return batch
 
 
 def _pinned(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
     """Copies that are all the consumer's: what these are made of is gathered into again."""
     with closing(batches):
         yield from map(Batch.pin_memory, batches)
-
-
-def _fetched(samples: Fetched) -> Batch:
-    return samples.batch
 
 
 class _TellEpoch:
@@ -65,7 +57,7 @@ class _TellEpoch:
         leave_interrupts_to_the_main_process()
         watch_in_worker()
         told = self.epoch
-        _ours(info.dataset).tell_epoch(told if isinstance(told, int) else told.values)
+        ours(info.dataset)._inside.tell(told if isinstance(told, int) else told.values)
         if self.also is not None:
             with sendable_errors():
                 self.also(worker)
@@ -164,16 +156,16 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         worker_init_fn: Any = None,
         **kwargs: Any,
     ) -> None:
-        if isinstance(_ours(dataset), IterableDataset):
-            kwargs = _for_stream(kwargs)
+        if isinstance(ours(dataset), IterableDataset):
+            kwargs = for_stream(kwargs)
         else:
-            kwargs = _for_samples(dataset, kwargs)
+            kwargs = for_samples(dataset, kwargs)
         if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
             raise ValueError(f"num_workers must be an integer, 0 or more, not {num_workers!r}")
         if num_workers and multiprocessing_context is None:
             multiprocessing_context = "forkserver"
-        self._feed = Feed.of(
-            _ours(dataset),
+        self._transfer = Transfer.of(
+            ours(dataset),
             num_workers,
             device,
             prefetch=prefetch,
@@ -184,11 +176,11 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             transform=device_transform,
         )
         # Lightning makes loaders again from attributes that are named as arguments.
-        self.device = None if self._feed is None else self._feed.device
+        self.device = None if self._transfer is None else self._transfer.device
         self.prefetch, self.gather, self.decode = prefetch, gather, decode
         self.device_memory = device_memory
         self.memory_format, self.device_transform = memory_format, device_transform
-        if self._feed is not None and self._feed.pins:
+        if self._transfer is not None and self._transfer.pins:
             kwargs.setdefault("pin_memory", True)
         self._epoch: SharedIntegers | None = None  # of persistent workers
         self._user_init_fn: Any = None
@@ -211,11 +203,11 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         if num_workers:
             _preload(self.multiprocessing_context)
             if not self._forks():
-                samples = _ours(dataset)
-                require_sendable(dataset, samples.functions(), samples.data, worker_init_fn)
+                what = ours(dataset)._inside.definition
+                require_sendable(dataset, what.functions(), what.data, worker_init_fn)
 
     def __repr__(self) -> str:
-        dataset = _ours(self.dataset)
+        dataset = ours(self.dataset)
         what = f"{type(dataset).__name__} {dataset.windows!r}"
         if isinstance(self.dataset, torch.utils.data.Subset):
             what = f"Subset with {number_of(len(self.dataset), 'sample')} of {what}"
@@ -224,14 +216,14 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
 
     def _facts(self) -> list[tuple[str, str]]:
         workers = number_of(self.num_workers, "worker") if self.num_workers else "no workers"
-        where = "on the CPU" if self._feed is None else f"on {self._feed}"
+        where = "on the CPU" if self._transfer is None else f"on {self._transfer}"
         return [("workers", workers), ("device", where)]
 
     def _repr_html_(self) -> str:
         facts = self._facts()
         if isinstance(self.dataset, torch.utils.data.Subset):
             facts = [("subset", number_of(len(self.dataset), "sample")), *facts]
-        return _ours(self.dataset).page("DataLoader", repr(self), facts)
+        return page(ours(self.dataset), "DataLoader", repr(self), facts)
 
     @property
     def _index_sampler(self) -> Any:
@@ -239,7 +231,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         return super()._index_sampler if self._order is None else self._order
 
     def __iter__(self) -> Any:
-        dataset = _ours(self.dataset)
+        dataset = ours(self.dataset)
         epoch = dataset.epoch
         taken = 0
         # Torch would warn of more batches than `len` has said, which of a resumed epoch is fewer.
@@ -248,13 +240,17 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             assert self._order is not None
             taken = self._order.passed
             reached = self._position.reached
-            if reached is not None and reached[0] == epoch and self._times_set == dataset.times_set:
+            if (
+                reached is not None
+                and reached[0] == epoch
+                and self._times_set == dataset._inside.times_set
+            ):
                 epoch += 1
-            self._times_set = dataset.times_set
-            dataset.begin_epoch(epoch)
+            self._times_set = dataset._inside.times_set
+            dataset._inside.begin(epoch)
             self._order.begin()
         else:
-            epoch = dataset.begin_epoch()
+            epoch = dataset._inside.begin()
         if self.num_workers:
             # Workers that live on look into shared memory; others are told once, so that an
             # iterator begun before they are up does not change it.
@@ -268,7 +264,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             self.generator.manual_seed(_worker_seed(dataset, epoch))
         batches: Iterator[Batch] = self._begun(dataset, epoch)
         if isinstance(dataset, IterableDataset) and not self.num_workers:
-            batches = dataset.counted(epoch, batches)
+            batches = dataset._inside.counted(epoch, batches)
         self._position.begin(epoch, taken)
         return self._counted(epoch, batches, taken)
 
@@ -285,13 +281,13 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
                 batches = batches_of_workers(started(super().__iter__, self._forks()))
         elif isinstance(dataset, MapDataset):
             batches = self._ahead(dataset, epoch)
-        elif self._feed is not None:
-            batches = self._feed.made(dataset, epoch, self.pin_memory)
+        elif self._transfer is not None:
+            batches = self._transfer.made(dataset, epoch, self.pin_memory)
         else:
-            batches = dataset.batches_of(epoch)
+            batches = dataset._inside.batches(epoch)
             if self._pins():
                 batches = _pinned(batches)
-        return batches if self._feed is None else self._feed.moved(batches)
+        return batches if self._transfer is None else self._transfer.moved(batches)
 
     def _forks(self) -> bool:
         context = self.multiprocessing_context
@@ -308,7 +304,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             batch = dataset.fetch(numbers_behind(self.dataset, indices), epoch)
             return batch.pin_memory() if pinned else batch
 
-        nbytes = dataset.sample_nbytes * (self.batch_size or 1)
+        nbytes = dataset._inside.definition.nbytes * (self.batch_size or 1)
         most = Lookahead.of(nbytes, functions=True).jobs
         return ahead(fetch, iter(self._index_sampler), most)
 
@@ -331,14 +327,16 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         TypeError
             If the order is that of a sampler, so that nobody knows what it will ask for.
         """
-        dataset = _ours(self.dataset)
+        dataset = ours(self.dataset)
         if not isinstance(dataset, IterableDataset):
             raise TypeError(
                 "explain is for an IterableDataset; of a MapDataset, a sampler decides what is read"
             )
         found = dataset.explain(world_size, self.num_workers)
         return (
-            found if self._feed is None else self._feed.explained(dataset, found, self.pin_memory)
+            found
+            if self._transfer is None
+            else self._transfer.explained(dataset, found, self.pin_memory)
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -347,11 +345,11 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         Batches that were loaded ahead but not handed out do not count. Taken after the same number
         of batches on all ranks, the state of one serves every rank.
         """
-        dataset = _ours(self.dataset)
+        dataset = ours(self.dataset)
         if isinstance(dataset, MapDataset):
             assert self._order is not None
             reached = self._position.reached
-            if reached is not None and self._times_set != dataset.times_set:
+            if reached is not None and self._times_set != dataset._inside.times_set:
                 # Set during a pass of this very epoch, that goes on; else it is the next one.
                 goes_on = reached[0] == dataset.epoch and not self._order.is_over(reached[1])
                 reached = reached if goes_on else None
@@ -383,91 +381,15 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         ValueError
             If it is no state, or of another dataset; the message says what differs.
         """
-        dataset = _ours(self.dataset)
+        dataset = ours(self.dataset)
         if isinstance(dataset, MapDataset):
             assert self._order is not None
-            dataset.begin_epoch(self._order.resume(state, strict))
-            self._times_set = dataset.times_set
+            dataset._inside.begin(self._order.resume(state, strict))
+            self._times_set = dataset._inside.times_set
         else:
             dataset.load_state_dict(state, strict)
         self._position = Position()
         self._iterator = None  # persistent workers know nothing of it: new ones begin
-
-
-def _ours(dataset: Any) -> IterableDataset | MapDataset:
-    """A dataset of ours, or the one of which it is a subset."""
-    found = dataset
-    while _gets_items_as(torch.utils.data.Subset, found):
-        found = found.dataset
-    if _gets_items_as(MapDataset, found) or (
-        found is dataset and _is_iterated_as(IterableDataset, found)
-    ):
-        return cast(IterableDataset | MapDataset, found)
-    raise TypeError(
-        "dataset must be an xtorch_data.IterableDataset, an xtorch_data.MapDataset or a Subset of "
-        f"one, not {type(dataset).__name__}; torch.utils.data.DataLoader takes others made of them"
-    )
-
-
-def _gets_items_as(kind: Any, dataset: Any) -> bool:
-    """Whether it is of a kind, and not of a subclass that makes samples otherwise."""
-    return isinstance(dataset, kind) and type(dataset).__getitems__ is kind.__getitems__
-
-
-def _is_iterated_as(kind: Any, dataset: Any) -> bool:
-    """Whether it is of a kind, and not of a subclass that makes other batches of its own."""
-    return isinstance(dataset, kind) and type(dataset).__iter__ is kind.__iter__
-
-
-def _for_stream(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments for torch's loader of an IterableDataset."""
-    given = sorted({"batch_size", "shuffle", "drop_last"} & set(kwargs))
-    if given:
-        raise TypeError(
-            f"DataLoader does not take {', '.join(given)}: batches and their order come from "
-            "the dataset; give it to IterableDataset"
-        )
-    given = sorted({"sampler", "batch_sampler"} & set(kwargs))
-    if given:
-        raise TypeError(
-            f"DataLoader does not take {', '.join(given)} with an IterableDataset, which has an "
-            "order of its own: a MapDataset gives what a sampler asks for"
-        )
-    if "collate_fn" in kwargs:
-        raise TypeError(
-            "DataLoader does not take collate_fn: an IterableDataset makes batches itself; its "
-            "batch_transform changes them"
-        )
-    if "generator" in kwargs:
-        raise TypeError(
-            "DataLoader does not take generator with an IterableDataset, whose order depends on "
-            "its seed and the epoch"
-        )
-    return {**kwargs, "batch_size": None, "collate_fn": _as_is}
-
-
-def _for_samples(dataset: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments for torch's loader of a MapDataset."""
-    if "collate_fn" in kwargs:
-        raise TypeError(
-            "DataLoader does not take collate_fn: samples are fetched as a Batch, with labels; "
-            "torch.utils.data.DataLoader takes a MapDataset and a collate_fn"
-        )
-    kwargs = {**kwargs, "collate_fn": _fetched}
-    generator = kwargs.pop("generator", None)
-    require_there(dataset, kwargs.get("sampler"), kwargs.get("batch_sampler"))
-    if kwargs.get("batch_sampler") is not None:
-        return kwargs
-    batch_size = as_batch_size(kwargs.setdefault("batch_size", 1))
-    if batch_size is None:
-        raise TypeError("batch_size must be an integer: a MapDataset itself gives single samples")
-    samples = _ours(dataset)
-    assert isinstance(samples, MapDataset)
-    samples.require_batches(batch_size)
-    if kwargs.get("shuffle") and kwargs.get("sampler") is None:
-        del kwargs["shuffle"]
-        kwargs["sampler"] = Shuffled(dataset, generator)
-    return kwargs
 
 
 def _worker_seed(dataset: IterableDataset | MapDataset, epoch: int) -> int:

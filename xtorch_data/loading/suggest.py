@@ -15,6 +15,7 @@ from dask.system import CPU_COUNT
 
 from ..datasets.iterable import IterableDataset
 from ..datasets.map import MapDataset
+from ..datasets.page import part_of
 from ..datasets.topology import current_topology
 from ..report.stats import stats_of
 from ..samples.arguments import as_batch_size
@@ -208,7 +209,7 @@ def _costs_of_stream(dataset: IterableDataset, seconds: float) -> Costs:
     """
     if not len(dataset):
         raise ValueError("there is nothing to measure: this rank has no batch")
-    copy = dataset.with_windows(dataset.plan.windows)
+    copy: Any = part_of(dataset, dataset.plan.windows)
     deadline, count, nbytes = time.perf_counter() + seconds, 0, 0
     batches: Any = iter(copy)
     try:
@@ -231,7 +232,7 @@ def _costs_of_stream(dataset: IterableDataset, seconds: float) -> Costs:
 
 def _costs_of_samples(dataset: MapDataset, batch_size: int, seconds: float) -> Costs:
     """What a batch of samples from anywhere costs."""
-    copy = dataset.with_windows(dataset.plan.windows)
+    copy: Any = part_of(dataset, dataset.plan.windows)
     draw = np.random.default_rng(0)
     begun = time.perf_counter()
     for count in itertools.count(1):
@@ -239,7 +240,7 @@ def _costs_of_samples(dataset: MapDataset, batch_size: int, seconds: float) -> C
         spent = time.perf_counter() - begun
         if count == ENOUGH_BATCHES or spent > seconds:
             break
-    stats = stats_of(copy.recorder)
+    stats = stats_of(copy._inside.recorder)
     transforms = stats.transform + stats.preprocess
     return Costs(
         transforms=min(transforms, spent) / count,

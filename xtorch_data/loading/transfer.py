@@ -32,18 +32,18 @@ from ..report.explanation import Explanation
 from ..report.memory import PeakMemory, batch_nbytes
 from ..samples.arguments import as_bytes, as_prefetch
 from ..samples.batch import Batch
-from ..samples.definition import Samples
+from ..samples.definition import SampleDefinition
 from ..samples.packing import Packed, packed
 
-__all__ = ["DeviceTransform", "Feed"]
+__all__ = ["DeviceTransform", "Transfer"]
 
 # Takes the tensors of a batch, in the order of its parts, and returns as many.
 DeviceTransform: TypeAlias = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
 
 
 @dataclass(eq=False)
-class Feed:
-    """The way of batches onto a device; `Feed.of` checks what was asked for.
+class Transfer:
+    """The way of batches onto a device; `Transfer.of` checks what was asked for.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class Feed:
         decode: str,
         memory_format: torch.memory_format | None,
         transform: DeviceTransform | None,
-    ) -> Feed | None:
+    ) -> Transfer | None:
         """What a loader is asked for; None where no device is.
 
         The parameters are those of `xtorch_data.DataLoader`; of a ``Subset``, what it is of.
@@ -113,12 +113,12 @@ class Feed:
             for what in (what for what, given in asked.items() if given):
                 raise ValueError(f"{what}: give device=, too")
             return None
-        found, samples = as_device(device), dataset._samples
+        found, samples = as_device(device), dataset._inside.definition
         _require_dtypes(samples, found)
         known = stream = nbytes = None
         if decode == "device":
             known = _packed(dataset, num_workers)
-            stream = dataset.streaming(known.samples)
+            stream = dataset._inside.streaming(known.samples)
         if gather == "device":
             _require_cuts(dataset, num_workers, found)
             layouts = (samples if known is None else known.samples).layouts
@@ -152,7 +152,9 @@ class Feed:
         pinned : bool
             Whether what is sent may lie in page-locked memory.
         """
-        return dataset.batches_of(epoch, self.stream, self._there().gather, pinned and self.pins)
+        return dataset._inside.batches(
+            epoch, self.stream, self._there().gather, pinned and self.pins
+        )
 
     def moved(self, batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
         """Batches on the device. Whatever goes wrong there ends the epoch at once.
@@ -199,9 +201,9 @@ class Feed:
         """
         pinned = pinned and self.pins and not found.num_workers
         ranks, epoch = len(found.batches_per_rank), dataset.epoch
-        samples = dataset._samples if self.packed is None else self.packed.samples
+        samples = dataset._inside.definition if self.packed is None else self.packed.samples
         if self.memory is not None or self.stream is not None or pinned:
-            stream = self.stream or dataset._stream
+            stream = self.stream or dataset._inside.reader
             found = explain(
                 samples,
                 stream.data,
@@ -209,14 +211,14 @@ class Feed:
                 epoch,
                 ranks,
                 found.num_workers,
-                None if self.stream else dataset._on_disk,
+                None if self.stream else dataset._inside.on_disk,
                 on_device=self.memory is not None,
                 pinned=pinned,
             )
         shares = dataset.plan.shares(epoch, ranks, found.num_workers)
         costs = device_costs(
             str(self.device),
-            dataset._samples,
+            dataset._inside.definition,
             self.packed,
             dataset.plan,
             epoch,
@@ -226,7 +228,7 @@ class Feed:
         )
         batch = batch_nbytes(samples, dataset.plan.batch_size or 1, pinned)
         peak = self._host_peak(found.peak_memory, dataset.plan, costs, batch)
-        nbytes = dataset._samples.nbytes
+        nbytes = dataset._inside.definition.nbytes
         return replace(found, sample_nbytes=nbytes, peak_memory=peak, device=costs)
 
     def _host_peak(
@@ -278,11 +280,11 @@ def _packed(dataset: Any, num_workers: int) -> Packed:
         why = "chunks that a MapDataset keeps are decoded"
     elif num_workers:
         why = "worker processes decode on the host: use num_workers=0"
-    elif dataset._on_disk is not None:
+    elif dataset._inside.on_disk is not None:
         why = "chunks that are kept in a folder (cache=) are decoded"
     else:
         try:
-            return packed(dataset._samples)
+            return packed(dataset._inside.definition)
         except ValueError as error:
             why = str(error)
     raise ValueError(f"values cannot be decoded on the device (decode='device'): {why}")
@@ -298,7 +300,7 @@ def _require_cuts(dataset: Any, num_workers: int, device: torch.device) -> None:
     elif device.type == "mps":
         why = "the memory of MPS is that of the host, so that nothing would be saved"
     else:
-        why = dataset._samples.needs_host()
+        why = dataset._inside.definition.needs_host()
     if why is not None:
         raise ValueError(f"windows cannot be cut on the device (gather='device'): {why}")
 
@@ -315,10 +317,10 @@ def _device_memory(plan: Plan, device_memory: int | str | None) -> int:
     return nbytes
 
 
-def _require_dtypes(samples: Samples, device: torch.device) -> None:
+def _require_dtypes(samples: SampleDefinition, device: torch.device) -> None:
     """Raise if a device has no values of a dtype."""
-    for part in samples.recipe.parts if device.type == "mps" else ():
-        if part.name not in samples.recipe.transforms and part.dtype in ("f8", "c16"):
+    for part in samples.parts if device.type == "mps" else ():
+        if part.name not in samples.transforms and part.dtype in ("f8", "c16"):
             raise TypeError(
                 f"part {part.name!r} has values of dtype {part.dtype}, which MPS does not have"
             )

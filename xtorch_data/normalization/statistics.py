@@ -14,10 +14,12 @@ from ..common.redact import printable
 from ..common.retry import RETRIES
 from ..datasets.iterable import IterableDataset
 from ..datasets.map import MapDataset
+from ..planning.chunk_fitting import DEFAULT_MEMORY
 from ..planning.coverage import covered
 from ..planning.plan import Plan
 from ..planning.selection import Table, product
-from ..report.unfit_chunks import chunks_unsaid
+from ..samples.arguments import as_bytes
+from ..samples.definition import SampleDefinition
 from ..sources.source import as_source
 from .fit import moments_of
 
@@ -34,19 +36,18 @@ def fitted(
     progress: bool | None,
 ) -> tuple[dict[Hashable, xr.DataArray], dict[Hashable, xr.DataArray]]:
     """Mean and standard deviation by variable; see `xtorch_data.Normalize.fit`."""
-    dataset = _as_dataset(dataset, variables)
-    samples = dataset._samples
+    samples, plan, retries = _defined(dataset, variables)
     names = _names(samples.variable_dtypes, variables)
     kept = _dims(per)
     have = {dim for name in names for dim in samples.variable_dims[name]}
-    labels = {dim: _labels(dataset, dim, have) for dim in kept}
+    labels = {dim: _labels(samples, dim, have) for dim in kept}
     found = moments_of(
         samples,
-        _wanted(dataset.plan),
+        _wanted(plan),
         names,
         kept,
-        memory=dataset.plan.memory,
-        retries=getattr(dataset, "retries", RETRIES),
+        memory=plan.memory,
+        retries=retries,
         progress=progress,
     )
     mean, std = {}, {}
@@ -62,7 +63,7 @@ def fitted(
             )
         dims = [dim for dim in kept if dim in samples.variable_dims[name]]
         coords = {dim: labels[dim] for dim in dims}
-        attrs = kept_attrs(samples.recipe.labels.attrs.get(name, {}))
+        attrs = kept_attrs(samples.labels.attrs.get(name, {}))
         mean[name] = xr.DataArray(moments.mean, coords, dims, attrs=attrs)
         std[name] = xr.DataArray(moments.std, coords, dims, attrs=attrs)
     return mean, std
@@ -73,10 +74,10 @@ def kept_attrs(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
     return {key: attrs[key] for key in KEPT_ATTRS if isinstance(attrs.get(key), str)}
 
 
-def _as_dataset(data: Any, variables: Iterable[Hashable] | None) -> Any:
-    """A dataset of ours, of plain data one whose samples are all the places."""
+def _defined(data: Any, variables: Iterable[Hashable] | None) -> tuple[SampleDefinition, Plan, int]:
+    """The samples of a dataset, its plan and retries; of plain data, all places are samples."""
     if isinstance(data, (IterableDataset, MapDataset)):
-        return data
+        return data._inside.definition, data.plan, data._inside.retries
     if isinstance(data, (torch.utils.data.Dataset, torch.utils.data.DataLoader)):
         raise TypeError(
             "Normalize.fit takes an xtorch_data.IterableDataset or MapDataset, or data, not "
@@ -85,10 +86,12 @@ def _as_dataset(data: Any, variables: Iterable[Hashable] | None) -> Any:
     source = as_source(data)
     ds = source.dataset
     inputs = _names({name: each.dtype for name, each in ds.data_vars.items()}, variables)
-    with chunks_unsaid():  # they are read in another order
-        if source.generator is not None:
-            return IterableDataset(data, inputs=inputs)
-        return IterableDataset(ds, input_dims={}, inputs=inputs)
+    if source.generator is not None:
+        samples = SampleDefinition.of(data, None, inputs=inputs)
+    else:
+        samples = SampleDefinition.of(ds, {}, inputs=inputs)
+    memory = as_bytes(DEFAULT_MEMORY)
+    return samples, Plan.of(samples.windows, samples.layouts, memory=memory, warn=False), RETRIES
 
 
 def _wanted(plan: Plan) -> Table | None:
@@ -127,19 +130,19 @@ def _dims(per: Hashable | Iterable[Hashable]) -> list[Hashable]:
     return list(dict.fromkeys(per))
 
 
-def _labels(dataset: Any, dim: Hashable, have: set[Hashable]) -> Any:
+def _labels(samples: SampleDefinition, dim: Hashable, have: set[Hashable]) -> Any:
     """Labels of the covered places along a dim that is kept."""
     if dim not in have:
         raise ValueError(
             f"per={dim!r} is no dim of the variables; theirs are {sorted(map(str, have))}"
         )
-    index = dataset.windows.index(dim)
+    index = samples.labelled.index(dim)
     if index is None:
         raise ValueError(
             f"per={dim!r} needs a coordinate, by which statistics are looked up: "
             f"ds.assign_coords({printable(dim)}=range(ds.sizes[{dim!r}])) gives it one"
         )
-    axis = covered(dataset.plan.windows.axis(dim))
+    axis = covered(samples.windows.axis(dim))
     found = index[axis.start(np.arange(len(axis)))]
     if isinstance(index, pd.MultiIndex) or not found.is_unique:
         raise ValueError(f"per={dim!r} needs a plain coordinate without a label that comes twice")

@@ -114,6 +114,7 @@ class Plan:
         weights: Table | None = None,
         labels: DimLabels | None = None,
         warn: bool = True,
+        stacklevel: int = 3,
     ) -> Plan:
         """Decide how the samples of some windows are read, and warn if that exceeds `memory`.
 
@@ -126,7 +127,7 @@ class Plan:
                 f"one sample takes {format_bytes(grid.nbytes)}, more than memory="
                 f"{format_bytes(memory)}: blocks of one window are read, one at a "
                 "time, and the memory is exceeded",
-                stacklevel=3,
+                stacklevel=stacklevel,
             )
         nbytes = max(1, grid.nbytes)
         # Memory that blocks have left, until the next ones are read; what is kept is not left.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import xarray as xr
 
@@ -14,7 +12,7 @@ from ..planning.chunks import Layout
 from ..planning.plan import Plan
 from ..reading.lazy_arrays import is_lazy
 
-__all__ = ["chunks_unsaid", "stored", "warn_of_chunks"]
+__all__ = ["stored", "warn_of_chunks"]
 
 # Chunks that make an epoch decode so many times what it uses do not fit the windows.
 TOO_MANY_TIMES = 4.0
@@ -56,12 +54,3 @@ def warn_of_chunks(plan: Plan, data: xr.Dataset, stacklevel: int = 3) -> None:
         "xtorch_data.rechunk(ds, dataset, path) read less; dataset.explain() says how much",
         stacklevel=stacklevel,
     )
-
-
-@contextmanager
-def chunks_unsaid() -> Iterator[None]:
-    """Nothing is said of chunks and bounds: of datasets that are made for something else."""
-    with warnings.catch_warnings():
-        for message in ("an epoch decodes", "there are .* samples of each window"):
-            warnings.filterwarnings("ignore", message=message, category=UserWarning)
-        yield

@@ -155,7 +155,8 @@ class Labels:
     coords: xr.Dataset
     attrs: dict[Hashable, dict[Any, Any]]
     items: Items | None = None
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    # Of these labels alone: others made of them, by `dataclasses.replace`, get another.
+    token: str = field(init=False, default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
         self._register()

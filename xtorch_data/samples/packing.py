@@ -16,7 +16,7 @@ from xarray.core.indexing import CopyOnWriteArray, MemoryCachedArray
 
 from ..planning.chunks import Layout
 from ..reading.lazy_arrays import is_lazy
-from .definition import Samples
+from .definition import SampleDefinition
 from .select import Part
 
 __all__ = ["Group", "Packed", "Packing", "packed"]
@@ -91,27 +91,27 @@ class Packed:
 
     Attributes
     ----------
-    samples : Samples
+    samples : SampleDefinition
         The same samples, before they are decoded; their parts are the groups.
-    decoded : Samples
+    decoded : SampleDefinition
         The samples as they will be.
     groups : mapping of str to tuple of Group
         What each part is made of.
     """
 
-    samples: Samples
-    decoded: Samples
+    samples: SampleDefinition
+    decoded: SampleDefinition
     groups: Mapping[str, tuple[Group, ...]]
 
 
-def packed(samples: Samples) -> Packed:
+def packed(samples: SampleDefinition) -> Packed:
     """The samples before they are decoded.
 
     Variables that cannot be taken so are decoded as they are read.
 
     Parameters
     ----------
-    samples : Samples
+    samples : SampleDefinition
         What they are decoded.
 
     Raises
@@ -124,7 +124,7 @@ def packed(samples: Samples) -> Packed:
     why = samples.needs_host()
     if why is not None:
         raise ValueError(why)
-    parts = samples.recipe.parts
+    parts = samples.parts
     packings, reasons = {}, []
     for name, variable in samples.data.data_vars.items():
         found = _packing(variable.variable)
@@ -137,15 +137,12 @@ def packed(samples: Samples) -> Packed:
         raise ValueError(f"no variable is packed: {'; '.join(map(str, reasons[:3]))}")
     groups = {part.name: tuple(_groups(part, samples.data, packings)) for part in parts}
     data = samples.data.assign({name: _stored(samples.data.variables[name]) for name in packings})
-    recipe = replace(
-        samples.recipe, parts=tuple(group.part for some in groups.values() for group in some)
-    )
     stored = replace(
         samples,
         data=data,
         layouts=tuple(_layout(layout, data, packings) for layout in samples.layouts),
         dtypes={**samples.dtypes, **{name: each.dtype for name, each in packings.items()}},
-        recipe=recipe,
+        parts=tuple(group.part for some in groups.values() for group in some),
     )
     return Packed(stored, samples, groups)
 

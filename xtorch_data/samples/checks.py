@@ -1,9 +1,9 @@
-"""The sample space of some data: which windows, and what is read for them."""
+"""Arguments of a dataset, checked against its data: which windows, and what is read for them."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import xarray as xr
@@ -18,81 +18,69 @@ from .preprocessing import check_preprocessed
 from .select import Part, names_of
 from .transforms import Transform
 
-__all__ = ["SampleSpace", "coords_of", "dtypes_of", "layouts_of"]
+__all__ = ["checked_space", "coords_of", "dtypes_of", "layouts_of"]
 
 
-class SampleSpace:
-    """The windows over the data and what is read for them, worked out from the arguments."""
+class CheckedSpace(NamedTuple):
+    """What `checked_space` finds; a definition is made of it at once."""
 
-    def __init__(
-        self,
-        windows: Windows,
-        sample_dims: tuple[Hashable, ...],
-        items: Items | None,
-        reads: tuple[Hashable, ...],
-        template: xr.Dataset,
-        constants: Mapping[Hashable, Any],
-    ) -> None:
-        self.windows = windows
-        self.sample_dims = sample_dims
-        self.items = items
-        self.reads = reads
-        self.template = template  # the variables of the parts as they are after preprocess
-        self.constants = constants  # a value of each variable that a trial cannot make up
+    windows: Windows
+    sample_dims: tuple[Hashable, ...]
+    items: Items | None
+    reads: tuple[Hashable, ...]
+    template: xr.Dataset  # the variables of the parts as they are after preprocess
+    constants: Mapping[Hashable, Any]  # a value of each variable that a trial cannot make up
 
-    @classmethod
-    def of(
-        cls,
-        source: Source,
-        input_dims: Mapping[Any, int] | None,
-        input_overlap: Mapping[Any, int] | None,
-        selections: Mapping[str, Any],
-        preprocess: Transform | None,
-    ) -> SampleSpace:
-        """Work it out, and check the arguments against the data."""
-        data = source.dataset
-        if source.generator is not None:
-            if input_dims is not None or input_overlap is not None:
-                raise ValueError(
-                    "an xbatcher.BatchGenerator has input_dims and input_overlap of its own"
-                )
-            # An item may have any dim; a preprocess is tried on windows of the generator's size.
-            inner = source.generator.input_dims
-            input_dims = dict.fromkeys(source.sizes, 2)
-            input_dims |= {source.names.get(dim, dim): size for dim, size in inner.items()}
-        if input_dims is None:
-            raise ValueError("input_dims is missing: the size of one sample, {dim: steps}")
-        if not isinstance(input_dims, Mapping):
-            raise TypeError(f"input_dims must be a mapping of dims to sizes, not {input_dims!r}")
-        if not isinstance(input_overlap, Mapping | None):
-            raise TypeError(
-                f"input_overlap must be a mapping of dims to steps, not {input_overlap!r}"
-            )
-        selected = [name for select in selections.values() for name in names_of(select)]
-        for part, select in selections.items():
-            if not names_of(select):
-                raise ValueError(f"part {part!r} selects no variable")
-        if "sample" in input_dims or "sample" in selected:
+
+def checked_space(
+    source: Source,
+    input_dims: Mapping[Any, int] | None,
+    input_overlap: Mapping[Any, int] | None,
+    selections: Mapping[str, Any],
+    preprocess: Transform | None,
+) -> CheckedSpace:
+    """The windows over the data and what is read for them; arguments that do not fit raise."""
+    data = source.dataset
+    if source.generator is not None:
+        if input_dims is not None or input_overlap is not None:
             raise ValueError(
-                "'sample' is the name of the batch dimension: rename the windowed dim or variable "
-                "of the data that has it"
+                "an xbatcher.BatchGenerator has input_dims and input_overlap of its own"
             )
-        _require_different_dims(data, selected)
-        constants: dict[Hashable, Any] = {}
-        reads, template = _reads(data, selected, input_dims, preprocess, constants)
-        _require_different_dims(data, reads)
-        used = {dim for name in selected for dim in template.variables[name].dims} | set(input_dims)
-        if None in used and None in source.sizes:
-            raise ValueError(
-                "a dim of the samples is named None, which elsewhere means that there is none: "
-                "ds.rename_dims({None: 'NAME'}) gives it another name"
-            )
-        if source.generator is not None:
-            items = _items(source, selections, template)
-            return cls(items.windows, items.region_dims, items, reads, template, constants)
-        sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
-        windows = Windows.from_sizes(sizes, input_dims, input_overlap)
-        return cls(windows, tuple(input_dims), None, reads, template, constants)
+        # An item may have any dim; a preprocess is tried on windows of the generator's size.
+        inner = source.generator.input_dims
+        input_dims = dict.fromkeys(source.sizes, 2)
+        input_dims |= {source.names.get(dim, dim): size for dim, size in inner.items()}
+    if input_dims is None:
+        raise ValueError("input_dims is missing: the size of one sample, {dim: steps}")
+    if not isinstance(input_dims, Mapping):
+        raise TypeError(f"input_dims must be a mapping of dims to sizes, not {input_dims!r}")
+    if not isinstance(input_overlap, Mapping | None):
+        raise TypeError(f"input_overlap must be a mapping of dims to steps, not {input_overlap!r}")
+    selected = [name for select in selections.values() for name in names_of(select)]
+    for part, select in selections.items():
+        if not names_of(select):
+            raise ValueError(f"part {part!r} selects no variable")
+    if "sample" in input_dims or "sample" in selected:
+        raise ValueError(
+            "'sample' is the name of the batch dimension: rename the windowed dim or variable "
+            "of the data that has it"
+        )
+    _require_different_dims(data, selected)
+    constants: dict[Hashable, Any] = {}
+    reads, template = _reads(data, selected, input_dims, preprocess, constants)
+    _require_different_dims(data, reads)
+    used = {dim for name in selected for dim in template.variables[name].dims} | set(input_dims)
+    if None in used and None in source.sizes:
+        raise ValueError(
+            "a dim of the samples is named None, which elsewhere means that there is none: "
+            "ds.rename_dims({None: 'NAME'}) gives it another name"
+        )
+    if source.generator is not None:
+        items = _items(source, selections, template)
+        return CheckedSpace(items.windows, items.region_dims, items, reads, template, constants)
+    sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
+    windows = Windows.from_sizes(sizes, input_dims, input_overlap)
+    return CheckedSpace(windows, tuple(input_dims), None, reads, template, constants)
 
 
 def _require_different_dims(data: xr.Dataset, names: Iterable[Hashable]) -> None:
@@ -254,7 +242,7 @@ def layouts_of(
     windows: Windows,
     parts: Sequence[Part],
     dtypes: Mapping[Hashable, np.dtype[Any]],
-) -> list[Layout]:
+) -> tuple[Layout, ...]:
     """How the variables that are read are stored; what is held is counted as it is held."""
     held = {
         name: max(part.dtype.itemsize, data.variables[name].dtype.itemsize)
@@ -266,4 +254,6 @@ def layouts_of(
         stored = np.dtype(data.variables[name].encoding.get("dtype", data.variables[name].dtype))
         held[name] = max(dtype.itemsize, stored.itemsize)
     dims = [axis.dim for axis in windows.axes]
-    return [layout_of(data.variables[name], name, dims, held.get(name)) for name in data.data_vars]
+    return tuple(
+        layout_of(data.variables[name], name, dims, held.get(name)) for name in data.data_vars
+    )
