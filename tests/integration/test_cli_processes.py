@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 
+import pytest
 from helpers import forecast
 
 import xtorch_data as xtd
+
+pytestmark = pytest.mark.compat
 
 
 def test_it_is_a_module_too():

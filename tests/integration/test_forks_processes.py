@@ -15,6 +15,8 @@ from xarray.backends import locks
 
 import xtorch_data as xtd
 
+pytestmark = pytest.mark.compat
+
 
 def fields():
     return xr.Dataset(

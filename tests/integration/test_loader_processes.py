@@ -17,6 +17,8 @@ import xarray as xr
 import xtorch_data as xtd
 from xtorch_data.processes.workers import batches_of_workers
 
+pytestmark = pytest.mark.compat
+
 
 def make(**kwargs):
     data = xr.DataArray(

@@ -12,6 +12,8 @@ import pytest
 import xarray as xr
 from helpers import Script
 
+pytestmark = pytest.mark.compat
+
 ROOT = Path(__file__).parents[2]
 
 

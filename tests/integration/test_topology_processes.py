@@ -20,6 +20,8 @@ from helpers import (
 
 import xtorch_data as xtd
 
+pytestmark = pytest.mark.compat
+
 
 @pytest.fixture(scope="module")
 def on_disk(tmp_path_factory):
