@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test compat check docs bench format clean
+.PHONY: help demo test test-fast compat check docs bench format clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 demo: $(VENV)/demo.installed ## Train a small forecaster on real data; results in demo_output/
 	$(BIN)/python examples/forecast.py
@@ -20,6 +20,9 @@ else
 	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) * 2)) --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -m alone
 endif
+
+test-fast: $(VENV)/test.installed ## Run the tests that start no process, server, cluster or framework
+	$(BIN)/python -m pytest -n $$(getconf _NPROCESSORS_ONLN) --dist worksteal -m "not (integration or alone)"
 
 compat: ## Run the tests with the oldest versions, and with the newest on newer Pythons (ENV=oldest, newest)
 	$(PYTHON) .ci/compat.py $(ENV)

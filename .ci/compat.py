@@ -5,8 +5,9 @@
 - newest: the newest releases on the newest Python that is here. Deprecations are errors, too.
 - every other Python that is here, between these two: the newest releases, the core of the tests.
 
-Left out are tests that need a server, a cluster or a framework. It fails if an environment cannot
-be made, if a test fails, or if fewer tests have passed than there should be.
+Left out are tests that need a server, a cluster or a framework, and most of those that start
+processes; those of the loader's workers and the pages of the docs are run. It fails if an
+environment cannot be made, if a test fails, or if fewer tests have passed than there should be.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ EXTRA = "compat"
 OLDEST = (3, 11)
 NEWER = ((3, 14), (3, 13), (3, 12))
 
-BROAD = ["-m", "not (integration or slow or alone or gpu)"]
+BROAD = ["-m", "not (slow or alone or gpu) and (compat or not integration)"]
 # What nearly everybody uses.
 CORE = [
     *BROAD,
     *("tests/datasets", "tests/sources", "tests/loading/test_loader.py"),
     *("tests/reading/test_encodings.py", "tests/planning/test_resume.py"),
-    "tests/test_docs.py::test_blocks_of_a_page_run_as_one_script_and_print_what_they_say",
+    "tests/integration/test_pages.py",
 ]
 # Of releases that have nothing to say to us any more; pages of the docs show what newer ones do.
 OLD = [

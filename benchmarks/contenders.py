@@ -1,112 +1,117 @@
-"""Those who race: each opens a store and runs epochs over a workload. Ours stand here."""
+"""Those who race: each opens a store and runs epochs over a workload."""
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import math
 import sys
 import time
+import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from importlib import metadata
 from typing import Any
 
 import numpy as np
+from s3_server import Faults
 
 from . import remote
-from .faults import Faults
-from .stores import Store
-from .workloads import Workload
+from .limit import Limit
+from .stores import OPEN
+from .workloads import Workload, make_workload
 
 # In the environment of insitubatch there is neither torch nor xtorch_data: contenders import what
-# they race with when they are made.
+# they race with when they are opened.
 
 STAGES = ("read", "prepare", "gather", "wait")  # of `dataset.stats()`
 FILES = ("forecast", "patches", "stations", "giant", "packed")  # workloads without a server
+# Samples, and bytes of samples, compared in a check, spread over the epoch; counted is every one.
+COMPARED = {True: 2_000, False: 64}
+COMPARED_BYTES = 2**31
+PACKAGES = ("zarr", "zarrs", "xarray", "numpy", "torch", "xbatcher", "numcodecs", "obstore", "s3fs")
 
 
+@dataclass
 class Contender:
     """One way from the store to batches."""
 
-    title = ""
-    modules: tuple[str, ...] = ()  # imported before memory is counted
+    title: str
     groups: tuple[str, ...] = FILES  # the workloads it takes part in, or kinds of them
-    slow = False  # pays for every sample: timed over `Workload.slow_samples`
-    workers = 0
-    firsts = False  # whether several first epochs are worth their time
-    other_python = False
+    modules: tuple[str, ...] = ()  # imported before memory is counted
+    workers: int = 0
+    firsts: bool = False  # whether several first epochs are worth their time
+    slow: bool = False  # pays for every sample: timed over `Workload.slow_samples`
+    other_python: bool = False
     faults: Faults | None = None  # what goes wrong on the way to its store
+    loading: dict[str, Any] = field(default_factory=dict)  # arguments of the loader
 
-    def __init__(self, workload: Workload, **options: Any) -> None:
-        self.workload = workload
-        self.options = options
+    def of(self, workload: Workload) -> Workload:
+        """What it reads."""
+        return workload
 
-    @classmethod
-    def store_of(cls, workload: Workload) -> Store:
-        """The store that it reads."""
-        return workload.store
-
-    def open(self) -> None:
+    def open(self, workload: Workload) -> None:
         """Open the store and make the loader."""
+        self.workload = workload
 
     def epoch(self) -> Iterator[Any]:
         """The batches of one epoch."""
+        return iter(self.loader)
+
+    def look(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Sample numbers and values of a batch, for the check."""
         raise NotImplementedError
 
     def count(self, batch: Any) -> int:
         """Number of samples in a batch."""
         return len(batch)
 
-    def look(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Sample numbers and values of a batch, for the check."""
-        raise NotImplementedError
+    def expected(self, workload: Workload) -> int:
+        """Samples in an epoch."""
+        return min(workload.slow_samples, workload.samples) if self.slow else workload.samples
 
     def details(self) -> dict[str, Any]:
         """What it says itself of the epoch that has ended."""
         return {}
 
-    @property
-    def expected(self) -> int:
-        """Samples in an epoch."""
-        return self.workload.samples
 
-
+@dataclass
 class Ours(Contender):
-    title = "xtorch_data, shuffled"
-    modules = ("torch", "xtorch_data")
-    groups = (*FILES, "remote")
-    firsts = True
-    shuffle = True
-    cache = False
+    modules: tuple[str, ...] = ("torch", "xtorch_data")
+    how: dict[str, Any] = field(default_factory=lambda: {"shuffle": True})  # of the dataset
+    store_memory: float = 0.0  # `memory` in sizes of the store, instead of the workload's
+    s3fs: bool = False  # as one types it: `s3://` with `storage_options`
+    unpacked: bool = False
 
-    @property
-    def memory(self) -> int:
-        return self.workload.memory
+    def of(self, workload: Workload) -> Workload:
+        return workload.unpacked if self.unpacked else workload
 
-    def open_store(self) -> Any:
-        import xtorch_data as xtd
+    def open(self, workload: Workload) -> None:
+        super().open(workload)
+        memory = int(self.store_memory * workload.store.nbytes) or workload.memory
+        self.how = {"memory": memory, **self.how}
+        begin = time.perf_counter()
+        data = self._opened()[workload.store.names]
+        self.opening = time.perf_counter() - begin
+        self.loader = self._loader(data)
 
-        return xtd.open_zarr(remote.source(self.workload), consolidated=False)
-
-    def open(self) -> None:
+    def _opened(self) -> Any:
         import xtorch_data as xtd
 
         work = self.workload
-        begin = time.perf_counter()
-        data = self.open_store()
-        self.opening = time.perf_counter() - begin
-        self.dataset = xtd.IterableDataset(
-            data,
-            input_dims=work.input_dims,
-            input_overlap=work.input_overlap,
-            inputs=work.store.names,
-            batch_size=self.options.get("batch_size", work.batch_size),
-            shuffle=self.shuffle,
-            memory=self.options.get("memory", self.memory),
-            cache=self.cache,
-        )
-        workers = {"num_workers": self.workers, "persistent_workers": True}
-        self.loader = xtd.DataLoader(self.dataset, **workers) if self.workers else self.dataset
+        if self.s3fs:
+            options = {"anon": True, "endpoint_url": work.endpoint}
+            return xtd.open_zarr(remote.url(work), consolidated=False, storage_options=options)
+        return xtd.open_zarr(remote.source(work), consolidated=False)
 
-    def epoch(self) -> Iterator[Any]:
-        return iter(self.loader)
+    def _loader(self, data: Any) -> Any:
+        import xtorch_data as xtd
+
+        self.dataset = self.workload.dataset(data, **self.how)
+        loading = self.loading
+        if self.workers:
+            loading = {"num_workers": self.workers, "persistent_workers": True, **loading}
+        return xtd.DataLoader(self.dataset, **loading) if loading else self.dataset
 
     def look(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
         return batch.index.numpy(), batch.x.numpy()
@@ -115,9 +120,8 @@ class Ours(Contender):
         if self.workers:  # each accounts for itself
             return {}
         stats = self.dataset.stats()
-        seconds = {stage: getattr(stats, stage) for stage in STAGES}
         return {
-            **seconds,
+            **{stage: getattr(stats, stage) for stage in STAGES},
             "decoded": stats.bytes_read,
             "opening": self.opening,
             "pool": self._pool_nbytes(),
@@ -128,9 +132,8 @@ class Ours(Contender):
     def _pool_nbytes(self) -> int:
         """Bytes that the first pool reads, as planned."""
         plan = self.dataset.plan
-        stage = next(plan.stages(0, plan.intervals(0, 0, 1, 0, 1)))
         found = 0
-        for load in stage.loads:
+        for load in next(plan.stages(0, plan.intervals(0, 0, 1, 0, 1))).loads:
             for name in self.workload.store.names:
                 region = [stop - start for start, stop in load.region]
                 if name in load.whole_chunks:
@@ -140,53 +143,26 @@ class Ours(Contender):
         return found
 
 
-class OursInOrder(Ours):
-    title = "xtorch_data, in order"
-    shuffle = False
+def torch_loader(dataset: Any, workers: int, **how: Any) -> Any:
+    """A loader of torch's own."""
+    import torch.utils.data
+
+    if workers:
+        how = {"multiprocessing_context": "forkserver", "persistent_workers": True, **how}
+    return torch.utils.data.DataLoader(dataset, num_workers=workers, **how)
 
 
-class OursCached(Ours):
-    title = "xtorch_data, shuffled, cache=True"
-    groups = ("forecast",)
-    firsts = False
-    cache = True
+@dataclass
+class Plain(Ours):
+    """Behind torch's own loader; by default workers send tensors in fresh shared memory."""
 
-    @property
-    def memory(self) -> int:
-        return 3 * self.workload.store.nbytes
-
-
-class OursWorkers(Ours):
-    title = "xtorch_data, shuffled, 2 workers"
-    groups = FILES
-    firsts = False
-    workers = 2
-
-
-class OursPlainWorkers(Ours):
-    """The same work, but tensors go the way that torch sends them: in fresh shared memory."""
-
-    title = "xtorch_data, shuffled, 2 workers of a plain torch loader, as tensors"
-    groups = ("forecast",)
-    firsts = False
-    workers = 2
-
-    def open(self) -> None:
-        import torch.utils.data
-
-        super().open()
-        self.loader = torch.utils.data.DataLoader(
-            self.dataset,
-            batch_size=None,
-            num_workers=self.workers,
-            persistent_workers=True,
-            multiprocessing_context="forkserver",
-            collate_fn=_as_tensors,
-        )
+    def _loader(self, data: Any) -> Any:
+        dataset = self.workload.dataset(data, **self.how)
+        how = {"batch_size": None, "collate_fn": _as_tensors, **self.loading}
+        return torch_loader(dataset, self.workers, **how)
 
     def look(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
-        index, x = batch
-        return index.numpy(), x.numpy()
+        return batch[0].numpy(), batch[1].numpy()
 
     def count(self, batch: Any) -> int:
         return len(batch[0])
@@ -196,150 +172,280 @@ def _as_tensors(batch: Any) -> tuple[Any, ...]:
     return batch.index, *batch
 
 
-class OursMap(Ours):
+@dataclass
+class Map(Ours):
     """Samples by number, in the order of a sampler."""
 
-    title = "xtorch_data.MapDataset, shuffle=True"
-    groups = ("forecast-16",)
-    firsts = False
-    by_chunks = False
+    groups: tuple[str, ...] = ("forecast-16",)
+    by_chunks: bool = False
 
-    def open(self) -> None:
+    def _loader(self, data: Any) -> Any:
         import xtorch_data as xtd
 
         work = self.workload
-        dataset = xtd.MapDataset(
-            self.open_store(),
-            input_dims=work.input_dims,
-            input_overlap=work.input_overlap,
-            inputs=work.store.names,
-            memory=self.memory,
-        )
+        dims, names = (work.input_dims, work.input_overlap), work.store.names
+        dataset = xtd.MapDataset(data, *dims, inputs=names, memory=self.how["memory"])
         order = {"sampler": xtd.ChunkSampler(dataset)} if self.by_chunks else {"shuffle": True}
-        self.loader = xtd.DataLoader(dataset, batch_size=work.batch_size, **order)
+        return xtd.DataLoader(dataset, batch_size=work.batch_size, **order)
 
     def details(self) -> dict[str, Any]:
         return {}
 
 
-class OursMapChunks(OursMap):
-    title = "xtorch_data.MapDataset, ChunkSampler"
-    by_chunks = True
+@dataclass
+class PerSample(Contender):
+    """A dataset with `__getitem__` behind torch's loader, over a few samples spread out."""
+
+    modules: tuple[str, ...] = ("torch", "xarray", "xbatcher.loaders.torch")
+    slow: bool = True
+
+    def open(self, workload: Workload) -> None:
+        super().open(workload)
+        dataset = self._dataset()
+        rng, within = np.random.default_rng(0), min(len(dataset), workload.samples)
+        self.order = rng.choice(within, self.expected(workload), replace=False)
+        how = {"batch_size": workload.batch_size, "sampler": self.order.tolist(), **self.loading}
+        self.loader = torch_loader(dataset, self.workers, **how)
+
+    def _dataset(self) -> Any:
+        raise NotImplementedError
+
+    def epoch(self) -> Iterator[Any]:
+        self.looked = 0
+        return iter(self.loader)
+
+    def look(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+        numbers = self.order[self.looked : self.looked + len(batch)]
+        self.looked += len(batch)
+        return numbers, batch.numpy()
 
 
-class OursMapBeyond(OursMap):
-    """What a random order costs where memory does not hold the store."""
+@dataclass
+class Xbatcher(PerSample):
+    groups: tuple[str, ...] = (*FILES, "remote")
+    chunks: dict[str, int] | None = None
+    zarrs: bool = False
 
-    title = "xtorch_data.MapDataset, shuffle=True, memory for an eighth of the store"
+    def _dataset(self) -> Any:
+        import xarray as xr
+        import xbatcher
+        import xbatcher.loaders.torch
 
-    @property
-    def memory(self) -> int:
-        return self.workload.store.nbytes // 8
-
-
-class OursMapChunksBeyond(OursMapBeyond):
-    title = "xtorch_data.MapDataset, ChunkSampler, memory for an eighth of the store"
-    by_chunks = True
-
-
-class OursUnpacked(Ours):
-    """What `packed` is compared with."""
-
-    title = "xtorch_data, shuffled, the same data unpacked"
-    groups = ("packed",)
-    firsts = False
-
-    def __init__(self, workload: Workload, **options: Any) -> None:
-        super().__init__(workload.unpacked, **options)
-
-    @classmethod
-    def store_of(cls, workload: Workload) -> Store:
-        return workload.unpacked.store
-
-
-class OursUnpackedInOrder(OursUnpacked):
-    title = "xtorch_data, in order, the same data unpacked"
-    shuffle = False
-
-
-class OursS3fs(Ours):
-    """As one types it: `s3://` with `storage_options`."""
-
-    title = "xtorch_data, shuffled, s3:// through s3fs"
-    modules = ("torch", "xtorch_data", "s3fs")
-    groups = ("remote",)
-
-    def open_store(self) -> Any:
         import xtorch_data as xtd
 
-        options = {"anon": True, "endpoint_url": self.workload.endpoint}
-        where = remote.url(self.workload)
-        return xtd.open_zarr(where, consolidated=False, storage_options=options)
+        work = self.workload
+        opener = xtd.open_zarr if self.zarrs else xr.open_zarr
+        data = opener(remote.source(work), **{**OPEN, "chunks": self.chunks})[work.store.names]
+        alone = [dim for dim in work.dims if dim not in work.input_dims]
+        if alone:  # xbatcher lists every window; of ten million it cannot
+            data = data.isel({dim: slice(0, 2) for dim in alone})
+        windows = {**dict.fromkeys(alone, 1), **work.input_dims}
+        generator = xbatcher.BatchGenerator(data, windows, work.input_overlap, preload_batch=False)
+        return xbatcher.loaders.torch.MapDataset(generator, transform=_Stacked(work.sample_shape))
+
+
+@dataclass
+class _Stacked:
+    """xbatcher's own `to_tensor` takes one variable only."""
+
+    shape: tuple[int, ...]
+
+    def __call__(self, sample: Any) -> Any:
+        import torch
+
+        values = sample.to_array().values.astype(np.float32, copy=False)
+        return torch.from_numpy(values.reshape(self.shape))
+
+
+@dataclass
+class Tutorial(PerSample):
+    modules: tuple[str, ...] = ("torch", "zarr")
+
+    def _dataset(self) -> Any:
+        return _Sliced(self.workload)
+
+
+class _Sliced:
+    """The Dataset of many a tutorial."""
+
+    def __init__(self, workload: Workload) -> None:
+        import zarr
+
+        group = zarr.open_group(workload.store.path, mode="r")
+        self.arrays = [group[name] for name in workload.store.names]
+        self.workload = workload
+
+    def __len__(self) -> int:
+        return self.workload.samples
+
+    def __getitem__(self, number: int) -> Any:
+        import torch
+
+        indexers = self.workload.indexers(number)
+        key = tuple(indexers[dim] for dim in self.workload.store.sizes)
+        return torch.from_numpy(np.stack([array[key] for array in self.arrays]))
+
+
+@dataclass
+class InSituBatch(Contender):
+    """Shuffled inside blocks of chunks, as it does; it keeps what it has decoded for later epochs.
+
+    Its batches hold each step of a window as an array of its own; they are not stacked here, which
+    is one copy less than the others make.
+    """
+
+    def open(self, workload: Workload) -> None:
+        import insitubatch
+
+        super().open(workload)
+        names, steps = workload.store.names, range(workload.input_dims["time"])
+        where = (remote.url(workload) if workload.endpoint else f"file://{workload.store.path}",)
+        options = remote.options(workload) if workload.endpoint else {}
+        store = insitubatch.obstore_store(*where, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            arrays = insitubatch.open_geometries(store, variables=names)
+        self.dataset = insitubatch.InSituDataset(
+            store,
+            insitubatch.split_by_chunk(arrays[names[0]], fractions=(1.0, 0.0, 0.0)),
+            {f"{name} {step}": arrays[name].shift(step) for name in names for step in steps},
+            batch_size=workload.batch_size,
+        )
+        self.labels = [[f"{name} {step}" for step in steps] for name in names]
+        self.epochs = itertools.count()
+
+    def epoch(self) -> Iterator[Any]:
+        self.dataset.set_epoch(next(self.epochs))
+        return iter(self.dataset.train)
+
+    def look(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+        stacked = np.stack([batch.stack(labels) for labels in self.labels], axis=1)
+        return batch.sample_indices, stacked
+
+
+@dataclass
+class TheLimit(Contender):
+    groups: tuple[str, ...] = (*FILES, "remote")
+    modules: tuple[str, ...] = ("zarr", "zarrs", "numcodecs.blosc")
+    firsts: bool = True
+
+    def open(self, workload: Workload) -> None:
+        super().open(workload)
+        self.limit = Limit(workload)
+
+    def epoch(self) -> Iterator[Any]:
+        return self.limit.epoch()
+
+    def count(self, batch: Any) -> int:
+        return self.workload.samples
 
 
 # The promise of object stores, broken: for each of the 500 objects of an epoch.
 FAULTS = Faults(failing=0.01, slow=0.01, seconds=1.0)
+SHUFFLED, EVERYWHERE, IN_ORDER = "xtorch_data, shuffled", (*FILES, "remote"), {"shuffle": False}
+CACHED = {"shuffle": True, "cache": True}
+FORECAST, PACKED, REMOTE = ("forecast",), ("packed",), ("remote",)
+S3FS = {"modules": ("torch", "xtorch_data", "s3fs"), "groups": REMOTE, "s3fs": True}
+FAULTY = {"groups": REMOTE, "faults": FAULTS}
+AN_EIGHTH = "memory for an eighth of the store"
+
+CONTENDERS: dict[str, Contender] = {
+    "shuffled": Ours(SHUFFLED, EVERYWHERE, firsts=True),
+    "in order": Ours("xtorch_data, in order", EVERYWHERE, firsts=True, how=IN_ORDER),
+    "cached": Ours(f"{SHUFFLED}, cache=True", FORECAST, how=CACHED, store_memory=3),
+    "workers": Ours(f"{SHUFFLED}, 2 workers", workers=2),
+    "plain workers": Plain(
+        f"{SHUFFLED}, 2 workers of a plain torch loader, as tensors", FORECAST, workers=2
+    ),
+    "map": Map("xtorch_data.MapDataset, shuffle=True"),
+    "map, chunks": Map("xtorch_data.MapDataset, ChunkSampler", by_chunks=True),
+    "map, beyond": Map(f"xtorch_data.MapDataset, shuffle=True, {AN_EIGHTH}", store_memory=1 / 8),
+    "map, chunks, beyond": Map(
+        f"xtorch_data.MapDataset, ChunkSampler, {AN_EIGHTH}", by_chunks=True, store_memory=1 / 8
+    ),
+    "s3fs": Ours(f"{SHUFFLED}, s3:// through s3fs", firsts=True, **S3FS),
+    "faults": Ours(f"{SHUFFLED}, 1 % of requests failing once, 1 % taking a second", **FAULTY),
+    "s3fs, faults": Ours(
+        f"{SHUFFLED}, s3:// through s3fs, with the same faults", **{**S3FS, **FAULTY}
+    ),
+    "shuffled, unpacked": Ours(f"{SHUFFLED}, the same data unpacked", PACKED, unpacked=True),
+    "in order, unpacked": Ours(
+        "xtorch_data, in order, the same data unpacked", PACKED, how=IN_ORDER, unpacked=True
+    ),
+    "xbatcher": Xbatcher("xbatcher, lazy Zarr"),
+    "xbatcher, zarrs": Xbatcher("xbatcher, lazy Zarr read by zarrs", FILES, zarrs=True),
+    "xbatcher, dask": Xbatcher("xbatcher, dask", chunks={}),
+    "xbatcher, workers": Xbatcher("xbatcher, lazy Zarr, 2 workers", FILES, workers=2),
+    "tutorial": Tutorial("Dataset that slices zarr.Array", ("forecast", "patches", "stations", "giant")),  # noqa: E501
+    "insitubatch": InSituBatch(
+        "insitubatch (later epochs from its cache)", ("forecast", "giant", "remote"),
+        modules=("insitubatch", "xarray"), firsts=True, other_python=True,
+    ),
+    "limit": TheLimit("the limit"),
+}  # fmt: skip
 
 
-class OursFaults(Ours):
-    title = "xtorch_data, shuffled, 1 % of requests failing once, 1 % taking a second"
-    groups = ("remote",)
-    firsts = False
-    faults = FAULTS
+class Entry:
+    """A contender over a workload, in a process of its own."""
 
+    def __init__(self, key: str, workload: str, quick: bool, endpoint: str, given: Any) -> None:
+        self.contender = replace(CONTENDERS[key], **given)
+        self.workload = self.contender.of(make_workload(workload, quick, endpoint))
+        self.opened = False
+        for module in self.contender.modules:
+            importlib.import_module(module)
 
-class OursS3fsFaults(OursS3fs):
-    title = "xtorch_data, shuffled, s3:// through s3fs, with the same faults"
-    firsts = False
-    faults = FAULTS
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that it has imported."""
+        names = [module.split(".")[0] for module in self.contender.modules]
+        return {
+            name: metadata.version(name)
+            for name in dict.fromkeys([*names, *PACKAGES])
+            if name in sys.modules
+        }
 
+    def check(self) -> None:
+        """Compare the samples of an epoch with plain `isel`; raise if one differs or is missing."""
+        import xarray as xr
 
-def contenders() -> dict[str, type[Contender]]:
-    """Every contender by name, the limit among them."""
-    from .limit import Limit
-    from .peers import PEERS
+        contender, work = self.contender, self.workload
+        data = xr.open_zarr(work.store.path, **OPEN)[work.store.names]
+        if contender.firsts:  # its process is thrown away then, so that it may hold all the data
+            data.load()
+        contender.open(work)
+        self.opened = True
+        most = min(COMPARED[contender.firsts], COMPARED_BYTES // work.sample_nbytes)
+        share = most / contender.expected(work)
+        rng = np.random.default_rng(0)
+        seen, compared = [], 0
+        for batch in contender.epoch():
+            numbers, values = contender.look(batch)
+            seen.append(np.array(numbers))
+            assert values.shape[1:] == work.sample_shape and values.dtype == np.float32, values
+            for row in np.flatnonzero(rng.random(len(numbers)) < share).tolist():
+                cut = data.isel(work.indexers(int(numbers[row])))
+                expected = cut.to_array().transpose("variable", *work.input_dims).to_numpy()
+                np.testing.assert_array_equal(values[row], expected.astype(np.float32))
+                compared += 1
+        found, wanted = np.concatenate(seen), contender.expected(work)
+        different = len(np.unique(found))
+        assert len(found) == different == wanted, f"{len(found)}, {different} of {wanted} samples"
+        assert compared, "no sample was compared"
 
-    ours = [
-        Ours,
-        OursInOrder,
-        OursCached,
-        OursWorkers,
-        OursPlainWorkers,
-        OursMap,
-        OursMapChunks,
-        OursMapBeyond,
-        OursMapChunksBeyond,
-        OursS3fs,
-        OursFaults,
-        OursS3fsFaults,
-        OursUnpacked,
-        OursUnpackedInOrder,
-    ]
-    kinds = [*ours, *PEERS, Limit]
-    return {kind.__name__: kind for kind in kinds}
-
-
-def versions(modules: tuple[str, ...]) -> dict[str, str]:
-    """Versions of the packages that a contender has imported."""
-    from importlib import metadata
-
-    found = {}
-    for name in (
-        *modules,
-        "zarr",
-        "zarrs",
-        "xarray",
-        "numpy",
-        "torch",
-        "xbatcher",
-        "numcodecs",
-        "obstore",
-        "s3fs",
-    ):
-        package = name.split(".")[0]
-        if package in sys.modules:
-            try:
-                found[package] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                found[package] = getattr(sys.modules[package], "__version__", "?")
-    return found
+    def epoch(self) -> dict[str, Any]:
+        """Run one epoch and time it."""
+        contender, begin = self.contender, time.perf_counter()
+        if not self.opened:
+            contender.open(self.workload)
+        self.opened = True
+        samples, first_batch, batch = 0, 0.0, None
+        for batch in contender.epoch():
+            first_batch = first_batch or time.perf_counter() - begin
+            samples += contender.count(batch)
+        seconds = time.perf_counter() - begin
+        wanted = contender.expected(self.workload)
+        assert samples == wanted, f"{samples} of {wanted} samples"
+        # The limit times itself.
+        details = batch if isinstance(batch, dict) else contender.details()
+        found = {"seconds": seconds, "first_batch": first_batch, **details}
+        return {**found, "rate": samples / found["seconds"]}

@@ -6,31 +6,21 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-from .targets import Target
+from .contenders import CONTENDERS, Contender, Plain
+from .report import Target, rows
 from .workloads import Workload, make_workload
 
 WORKLOADS = ("forecast-16", "patches-field", "packed")
 ROUNDS = 5
 OF_COPY, OF_HOST, WAITING = 0.9, 4.0, 2.0
-# Of the rate of torch's loader, that of ours where no device is asked for.
-OF_TORCH = 0.95
+OF_TORCH = 0.95  # of the rate of torch's loader, that of ours where no device is asked for
 COPY_BYTES, COPIES = 2**28, 8
-# Contenders that pay for every sample are timed over so many batches, others over an epoch.
-SLOW_BATCHES = 4
+SLOW_BATCHES = 4  # that contenders are timed over which pay for every sample
 
-Batches = Callable[[], Iterator[Any]]
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A way onto the GPU: what yields batches there, and whether it pays for every sample."""
-
-    title: str
-    batches: Batches
-    slow: bool = False
+Took = tuple[float, int, int]  # seconds, samples, bytes
 
 
 class Device:
@@ -74,224 +64,133 @@ class Device:
         wanted = int(10 * cycles * seconds / (time.perf_counter() - begin))
         return lambda: self.torch.cuda._sleep(wanted)
 
+    def timed(self, contender: Contender, step: Callable[[], None] | None = None) -> Took:
+        """What an epoch took until all of it was there, or a few batches."""
+        samples = nbytes = 0
+        begin = time.perf_counter()
+        most = SLOW_BATCHES if contender.slow else None
+        for batch in itertools.islice(self._moved(contender), most):
+            x = getattr(batch, "x", batch)
+            samples += len(x)
+            nbytes += x.nbytes
+            if step is not None:
+                step()
+            del batch, x
+        self.wait()
+        return time.perf_counter() - begin, samples, nbytes
 
-def contenders(work: Workload, device: Any) -> list[Contender]:
-    """Ours, and what users have today."""
-    import torch
-    import xbatcher
-    import xbatcher.loaders.torch
-
-    import xtorch_data as xtd
-
-    def opened() -> Any:
-        return xtd.open_zarr(work.store.path, consolidated=False)[work.store.names]
-
-    def ours(cache: bool, **how: Any) -> Batches:
-        dataset = xtd.IterableDataset(
-            opened(),
-            input_dims=work.input_dims,
-            input_overlap=work.input_overlap,
-            batch_size=work.batch_size,
-            shuffle=True,
-            memory=4 * work.store.nbytes if cache else work.memory,
-            cache=cache,
-        )
-        loader = xtd.DataLoader(dataset, device=device, **how)
-        return lambda: iter(loader)
-
-    def moved(loader: Any) -> Batches:
-        pinned = device.type == "cuda"
-        return lambda: (
-            (batch if torch.is_tensor(batch) else batch[0]).to(device, non_blocking=pinned)
-            for batch in loader
-        )
-
-    def plain() -> Batches:
-        """Torch's loader of the same dataset, pinned by torch."""
-        dataset = xtd.IterableDataset(
-            opened(),
-            input_dims=work.input_dims,
-            input_overlap=work.input_overlap,
-            batch_size=work.batch_size,
-            shuffle=True,
-            memory=work.memory,
-        )
-        loader = torch.utils.data.DataLoader(
-            dataset, batch_size=None, pin_memory=device.type == "cuda"
-        )
-        return lambda: (batch.to(device, non_blocking=True) for batch in loader)
-
-    def xbatchers() -> Batches:
-        generator = xbatcher.BatchGenerator(opened(), work.input_dims, work.input_overlap)
-        dataset = xbatcher.loaders.torch.MapDataset(
-            generator, transform=lambda item: torch.as_tensor(item.to_array().to_numpy())
-        )
-        loader = torch.utils.data.DataLoader(
-            dataset, batch_size=work.batch_size, shuffle=True, pin_memory=device.type == "cuda"
-        )
-        return moved(loader)
-
-    def decoded_there() -> list[Contender]:
-        """Ours, with packed values sent packed."""
-        return [
-            Contender(f"{gather} gather{', cache=True' * cache}, decoded there", ours(cache, **how))
-            for cache in (False, True)
-            for gather in ("host", "device")
-            for how in [{"gather": gather, "decode": "device"}]
-        ]
-
-    return [
-        Contender("host gather", ours(False)),
-        Contender("device gather", ours(False, gather="device")),
-        Contender("host gather, cache=True", ours(True)),
-        Contender("device gather, cache=True", ours(True, gather="device")),
-        *(decoded_there() if work.store.packed else []),
-        Contender("torch's loader of the dataset, pin_memory=True", plain()),
-        Contender("xbatcher's MapDataset, pin_memory=True", xbatchers(), slow=True),
-    ]
+    def _moved(self, contender: Contender) -> Iterator[Any]:
+        for batch in contender.epoch():
+            there = getattr(batch, "x", batch).device == self.device
+            yield batch if there else batch.to(self.device, non_blocking=self.cuda)
 
 
-def timed(
-    contender: Contender, device: Device, step: Callable[[], None] | None = None
-) -> tuple[float, int, int]:
-    """Seconds, samples and bytes of an epoch, or of a few batches."""
-    batches = contender.batches()
-    samples = nbytes = 0
-    begin = time.perf_counter()
-    for batch in itertools.islice(batches, SLOW_BATCHES) if contender.slow else batches:
-        x = getattr(batch, "x", batch)
-        samples += len(x)
-        nbytes += x.nbytes
-        if step is not None:
-            step()
-        del batch, x
-    device.wait()
-    return time.perf_counter() - begin, samples, nbytes
+def identity(batch: Any) -> Any:
+    """As the dataset made it."""
+    return batch
+
+
+def race(
+    racing: list[Contender], work: Workload, device: Device
+) -> dict[str, tuple[Contender, Took]]:
+    """Median epochs in turns; the first brings memory and caches into use."""
+    for contender in racing:
+        contender.open(work)
+        device.timed(contender)
+    rounds: dict[str, list[Took]] = {each.title: [] for each in racing}
+    for _ in range(ROUNDS):
+        for contender in racing:
+            rounds[contender.title].append(device.timed(contender))
+    return {each.title: (each, sorted(rounds[each.title])[ROUNDS // 2]) for each in racing}
 
 
 def measure(name: str, device: Device, quick: bool) -> tuple[str, list[Target]]:
     """One workload on a device."""
     work = make_workload(name, quick)
     work.store.make()
-    racing = contenders(work, device.device)
+    shuffled, cached = CONTENDERS["shuffled"], CONTENDERS["cached"]
+    pinned = {"pin_memory": device.cuda}
+    racing = [
+        replace(of, title=f"{gather} gather{which}{', decoded there' * decoded}", loading={
+            "device": device.device, "gather": gather, **({"decode": "device"} if decoded else {})
+        })
+        for decoded in ((False, True) if work.store.packed else (False,))
+        for of, which in ((shuffled, ""), (cached, ", cache=True"))
+        for gather in ("host", "device")
+    ]  # fmt: skip
+    plain = {"collate_fn": identity, **pinned}
+    racing += [
+        Plain("torch's loader of the dataset, pin_memory=True", loading=plain),
+        replace(
+            CONTENDERS["xbatcher"], title="xbatcher's MapDataset, pin_memory=True", loading=pinned
+        ),  # noqa: E501
+    ]
     copy = device.copy_rate()
-    for contender in racing:  # memory and caches are in use from here on
-        timed(contender, device)
-    rounds: dict[str, list[tuple[float, int, int]]] = {each.title: [] for each in racing}
-    for _ in range(ROUNDS):
-        for contender in racing:
-            rounds[contender.title].append(timed(contender, device))
     rates, body, found = {}, [], []
-    for contender in racing:
-        title = contender.title
-        seconds, samples, nbytes = sorted(rounds[title])[ROUNDS // 2]
+    for title, (contender, (seconds, samples, nbytes)) in race(racing, work, device).items():
         rates[title] = samples / seconds
-        row = [title, f"{samples / seconds:,.0f}", f"{nbytes / seconds / 1e9:.2f}"]
-        row.append(f"{nbytes / seconds / copy:.2f}")
         waiting = ""
         if not contender.slow:
+            steps = samples // work.batch_size
             each = seconds / -(-samples // work.batch_size)
-            alone, steps = each, samples // work.batch_size
-            busy, *_ = timed(contender, device, device.step(alone))
-            share = 100 * max(0.0, 1 - steps * alone / busy)
+            busy, *_ = device.timed(contender, device.step(each))
+            share = 100 * max(0.0, 1 - steps * each / busy)
             waiting = f"{share:.1f}"
             if title.startswith(("host", "device")):
-                found.append(
-                    Target(name, f"{title}: share of steps waited, %", WAITING, share, at_most=True)
-                )
-        body.append([*row, waiting])
+                what = f"{title}: share of steps waited, %"
+                found.append(Target(name, what, WAITING, share, at_most=True))
+        rate = nbytes / seconds
+        figures = [f"{rates[title]:,.0f}", f"{rate / 1e9:.2f}", f"{rate / copy:.2f}", waiting]
+        body.append([title, *figures])
     host = rates["host gather, cache=True"] * work.sample_nbytes / copy
     found.append(Target(name, "host gather of a bare pinned copy", OF_COPY, host))
     if name.startswith("forecast"):
         ratio = rates["device gather, cache=True"] / rates["host gather, cache=True"]
         found.append(Target(name, "device gather over host gather", OF_HOST, ratio))
-    lines = [
-        f"\n### gpu, {name}\n",
-        f"{device.title}; a bare copy from pinned memory moves {copy / 1e9:.1f} GB/s; medians of "
-        f"{ROUNDS} epochs in turns.\n",
-        "| | samples/s | GB/s handed over | of the bare copy | waited for, % |",
-        "|---|---|---|---|---|",
-        *(f"| {' | '.join(row)} |" for row in body),
-        "",
-    ]
-    return "\n".join(lines), found
+    text = (
+        f"\n### gpu, {name}\n\n{device.title}; a bare copy from pinned memory moves "
+        f"{copy / 1e9:.1f} GB/s; medians of {ROUNDS} epochs in turns.\n\n"
+    )
+    head = ["", "samples/s", "GB/s handed over", "of the bare copy", "waited for, %"]
+    return text + rows(head, body), found
 
 
 def without(quick: bool) -> tuple[str, list[Target]]:
     """What a loader costs where no device is asked for: small batches, kept in memory."""
-    import torch
-
-    import xtorch_data as xtd
-
     work = make_workload("stations", quick)
     work.store.make()
-
-    def made() -> Any:
-        return xtd.IterableDataset(
-            xtd.open_zarr(work.store.path)[work.store.names],
-            input_dims=work.input_dims,
-            input_overlap=work.input_overlap,
-            batch_size=work.batch_size,
-            shuffle=True,
-            memory=work.memory,
-            cache=True,
-        )
-
-    plain = torch.utils.data.DataLoader(made(), batch_size=None, collate_fn=lambda batch: batch)
-    ours, cpu = xtd.DataLoader(made()), xtd.DataLoader(made(), device="cpu")
-    alone = made()
+    cached = replace(CONTENDERS["cached"], store_memory=0)
+    own, torchs = "xtorch_data.DataLoader", "torch's loader of it"
     racing = [
-        Contender("the dataset alone", lambda: iter(alone)),
-        Contender("torch's loader of it", lambda: iter(plain)),
-        Contender("xtorch_data.DataLoader", lambda: iter(ours)),
-        Contender('xtorch_data.DataLoader, device="cpu"', lambda: iter(cpu)),
+        replace(cached, title="the dataset alone"),
+        Plain(torchs, how=cached.how, loading={"collate_fn": identity}),
+        replace(cached, title=own, loading={"num_workers": 0}),
+        replace(cached, title=f'{own}, device="cpu"', loading={"device": "cpu"}),
     ]
-    device = Device("cpu")
-    rounds: dict[str, list[float]] = {each.title: [] for each in racing}
-    batches = len(alone)
-    for number in range(ROUNDS + 1):
-        for contender in racing:
-            seconds, *_ = timed(contender, device)
-            if number:  # the first one fills the cache
-                rounds[contender.title].append(seconds)
-    medians = {title: statistics.median(found) for title, found in rounds.items()}
-    torchs, own = medians["torch's loader of it"], medians["xtorch_data.DataLoader"]
+    raced = race(racing, work, Device("cpu"))
+    seconds = {title: took[0] for title, (_, took) in raced.items()}
+    batches = -(-work.samples // work.batch_size)
     body = [
-        f"| {title} | {work.samples / seconds:,.0f} | {1e6 * seconds / batches:.1f} |"
-        for title, seconds in medians.items()
+        [title, f"{work.samples / each:,.0f}", f"{1e6 * each / batches:.1f}"]
+        for title, each in seconds.items()
     ]
-    lines = [
-        "\n### gpu, where there is none\n",
-        f"`stations` with `cache=True`: {batches:,} batches of {work.batch_size:,} samples; "
-        f"medians of {ROUNDS} epochs in turns.\n",
-        "| | samples/s | µs a batch |",
-        "|---|---|---|",
-        *body,
-        "",
-    ]
-    target = Target("stations", "no device, of torch's own loader", OF_TORCH, torchs / own)
-    return "\n".join(lines), [target]
+    text = (
+        f"\n### gpu, where there is none\n\n`stations` with `cache=True`: {batches:,} batches of "
+        f"{work.batch_size:,} samples; medians of {ROUNDS} epochs in turns.\n\n"
+    )
+    what = "no device, of torch's own loader"
+    target = Target("stations", what, OF_TORCH, seconds[torchs] / seconds[own])
+    return text + rows(["", "samples/s", "µs a batch"], body), [target]
 
 
-def table(quick: bool, device: str = "cuda") -> tuple[str, list[Target]]:
+def table_gpu(quick: bool, device: str = "cuda") -> tuple[str, list[Target]]:
     """Every workload; without a GPU, what a loader costs where none is asked for."""
     import torch
 
-    texts, found = [], []
-    text, reached = without(quick)
-    texts.append(text)
-    found += reached
+    text, found = without(quick)
     if device == "cuda" and not torch.cuda.is_available():
-        texts.append("\n### gpu\n\nNot measured: there is no CUDA device.\n")
-        return "\n".join(texts), found
+        return text + "\n### gpu\n\nNot measured: there is no CUDA device.\n", found
     for name in WORKLOADS:
-        text, reached = measure(name, Device(device), quick)
-        texts.append(text)
-        found += reached
-    return "\n".join(texts), found
-
-
-if __name__ == "__main__":
-    import sys
-
-    sys.stdout.write(table("--quick" in sys.argv, "cpu" if "--cpu" in sys.argv else "cuda")[0])
+        more, targets = measure(name, Device(device), quick)
+        text, found = text + more, found + targets
+    return text, found

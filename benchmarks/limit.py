@@ -3,63 +3,58 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import get_ident
+from threading import local
 from typing import Any
 
 import numpy as np
 
 from . import remote
-from .contenders import FILES, Contender
+from .stores import ZARRS
 from .workloads import Workload
 
 SLAB_BYTES = 64 * 2**20
 COPY_BYTES = 2**20
 
 
-class Limit(Contender):
+class Limit:
     """The fastest reader that there is here, and a copy by all cores into warm memory."""
 
-    title = "the limit"
-    groups = (*FILES, "remote")
-    firsts = True
-    modules = ("zarr", "zarrs", "numcodecs.blosc")
-
-    def open(self) -> None:
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
         self.threads = ThreadPoolExecutor(self.cores)
-        self.fetchers: dict[str, Callable[[], None]] = {}
-        self.readers: dict[str, Callable[[], None]]
-        if self.workload.endpoint:
-            fetch = remote.Fetch(self.workload, self.threads)
-            self.fetchers, self.readers = fetch.ways(len), fetch.ways(fetch.decode)
+        codec = BareCodec(workload, self.threads)
+        self.readers: dict[str, Callable[[], None]] = {}
+        if workload.endpoint:
+            fetch = remote.Fetch(workload, self.threads)
+            for name in ("sockets", "obstore"):
+                by = getattr(fetch, name)
+                self.readers[name] = lambda by=by: by(codec.decode)
+                self.readers[f"{name} alone"] = lambda by=by: by(len)
         else:
-            self.readers = {
-                "zarrs": Zarrs(self.workload).read,
-                "bare codec": BareCodec(self.workload, self.threads).read,
-            }
+            self.readers = {"zarrs": _zarrs(workload), "bare codec": codec.read}
             if importlib.util.find_spec("tensorstore") is not None:
-                self.readers["tensorstore"] = TensorStore(self.workload).read
+                self.readers["tensorstore"] = _tensorstore(workload)
         # As large as a batch, but so large that starting the threads costs nothing.
-        size = max(self.workload.sample_nbytes * self.workload.batch_size, SLAB_BYTES)
+        size = max(workload.sample_nbytes * workload.batch_size, SLAB_BYTES)
         self.source = np.ones(size, np.uint8)
         self.target = np.ones(size, np.uint8)
 
-    def timed(self) -> tuple[float, dict[str, float]]:
+    def epoch(self) -> Iterator[dict[str, float]]:
         """Seconds of the limit, and of everything that was tried for it."""
-        read = {name: _seconds(reader) for name, reader in self.readers.items()}
-        fetched = {f"{name} alone": _seconds(fetch) for name, fetch in self.fetchers.items()}
+        took = {name: _seconds(reader) for name, reader in self.readers.items()}
         copy = _seconds(self.copy)
-        parts = {"read": min(read.values()), "copy": copy}
+        read = min(took[name] for name in took if not name.endswith(" alone"))
+        fetched = [took[name] for name in took if name.endswith(" alone")]
         if fetched:
-            parts["fetch"] = min(fetched.values())
-        return parts["read"] + copy, {**read, **fetched, **parts}
+            took["fetch"] = min(fetched)
+        yield {**took, "read": read, "copy": copy, "seconds": read + copy}
 
     def copy(self) -> None:
         """Copy as many bytes as an epoch yields, a batch or more at a time."""
@@ -73,13 +68,6 @@ class Limit(Contender):
     def _copy(self, start: int, size: int) -> None:
         np.copyto(self.target[start : start + size], self.source[start : start + size])
 
-    def epoch(self) -> Iterator[Any]:
-        seconds, parts = self.timed()
-        yield {"seconds": seconds, **parts}
-
-    def count(self, batch: Any) -> int:
-        return self.workload.samples
-
 
 def _seconds(function: Callable[[], None]) -> float:
     start = time.perf_counter()
@@ -87,74 +75,64 @@ def _seconds(function: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-class Zarrs:
-    """Slabs of whole chunks through zarr's arrays with the `zarrs` pipeline, into warm memory."""
+def _slabs(arrays: list[Any], along: int, dtype: Any, read: Callable[..., None]) -> Any:
+    """A reader of slabs of whole chunks into the same warm memory."""
+    shape = arrays[0].shape
+    step_bytes = math.prod(shape[1:]) * dtype.itemsize
+    steps = along * max(1, SLAB_BYTES // (along * step_bytes))
+    warm = np.ones((steps, *shape[1:]), dtype)
 
-    def __init__(self, workload: Workload) -> None:
-        import zarr
-        from zarr.core.buffer.cpu import NDBuffer
+    def every() -> None:
+        for array in arrays:
+            for start in range(0, shape[0], steps):
+                stop = min(start + steps, shape[0])
+                read(array, slice(start, stop), warm[: stop - start])
 
-        with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
-            group = zarr.open_group(workload.store.path, mode="r")
-            self.arrays = [group[name] for name in workload.store.names]
-        first = self.arrays[0]
-        along = (first.shards or first.chunks)[0]
-        step_bytes = math.prod(first.shape[1:]) * first.dtype.itemsize
-        self.steps = along * max(1, SLAB_BYTES // (along * step_bytes))
-        self.warm = np.ones((self.steps, *first.shape[1:]), first.dtype)
-        self.buffer = NDBuffer
-
-    def read(self) -> None:
-        for array in self.arrays:
-            for start in range(0, array.shape[0], self.steps):
-                stop = min(start + self.steps, array.shape[0])
-                out = self.buffer(self.warm[: stop - start])
-                array.get_basic_selection(slice(start, stop), out=out)
+    return every
 
 
-class TensorStore:
+def _zarrs(workload: Workload) -> Callable[[], None]:
+    """Slabs through zarr's arrays with the `zarrs` pipeline."""
+    import zarr
+    from zarr.core.buffer.cpu import NDBuffer
+
+    with zarr.config.set(ZARRS):
+        group = zarr.open_group(workload.store.path, mode="r")
+        arrays = [group[name] for name in workload.store.names]
+    first = arrays[0]
+    return _slabs(
+        arrays, (first.shards or first.chunks)[0], first.dtype,
+        lambda array, cut, out: array.get_basic_selection(cut, out=NDBuffer(out)),
+    )  # fmt: skip
+
+
+def _tensorstore(workload: Workload) -> Callable[[], None]:
     """The same slabs through tensorstore."""
+    import tensorstore
 
-    def __init__(self, workload: Workload) -> None:
-        import tensorstore
+    def opened(name: str) -> Any:
+        kvstore = {"driver": "file", "path": f"{workload.store.path}/{name}/"}
+        return tensorstore.open({"driver": "zarr3", "kvstore": kvstore}, read=True).result()
 
-        kvstore = {"driver": "file", "path": f"{workload.store.path}/"}
-        self.arrays = [
-            tensorstore.open(
-                {"driver": "zarr3", "kvstore": {**kvstore, "path": f"{kvstore['path']}{name}/"}},
-                read=True,
-            ).result()
-            for name in workload.store.names
-        ]
-        first = self.arrays[0]
-        along = first.chunk_layout.write_chunk.shape[0]
-        step_bytes = math.prod(first.shape[1:]) * first.dtype.numpy_dtype.itemsize
-        self.steps = along * max(1, SLAB_BYTES // (along * step_bytes))
-        self.warm = np.ones((self.steps, *first.shape[1:]), first.dtype.numpy_dtype)
-        self.wrap = tensorstore.array
-
-    def read(self) -> None:
-        for array in self.arrays:
-            for start in range(0, array.shape[0], self.steps):
-                stop = min(start + self.steps, array.shape[0])
-                self.wrap(self.warm[: stop - start]).write(array[start:stop]).result()
+    arrays = list(map(opened, workload.store.names))
+    return _slabs(
+        arrays, arrays[0].chunk_layout.write_chunk.shape[0], arrays[0].dtype.numpy_dtype,
+        lambda array, cut, out: tensorstore.array(out).write(array[cut]).result(),
+    )  # fmt: skip
 
 
 class BareCodec:
     """Files read whole and decoded by blosc alone, each thread into warm memory of its own."""
 
     def __init__(self, workload: Workload, threads: ThreadPoolExecutor) -> None:
+        from numcodecs import blosc
+
         store = workload.store
-        metadata = json.loads((store.path / store.names[0] / "zarr.json").read_text())
-        itemsize = 2 if store.packed else 4
-        self.nbytes = math.prod(store.chunks) * itemsize
+        self.decompress = blosc.decompress
+        self.nbytes = math.prod(store.chunks) * (2 if store.packed else 4)
         self.compressed = store.compressed
         self.inner = math.prod(store.shards) // math.prod(store.chunks) if store.shards else 0
-        names = {codec["name"] for codec in metadata["codecs"]}
-        assert names <= {"bytes", "blosc", "sharding_indexed"}, names
-        self.files = store.files()
-        self.threads = threads
-        self.memory: dict[int, np.ndarray] = {}
+        self.files, self.threads, self.own = store.files(), threads, local()
 
     def read(self) -> None:
         # A task of several files: a small chunk takes less time than a task costs.
@@ -162,26 +140,27 @@ class BareCodec:
         parts = [self.files[at : at + share] for at in range(0, len(self.files), share)]
         list(self.threads.map(self._read, parts))
 
+    def decode(self, encoded: Any) -> None:
+        """Decode one chunk into warm memory of this thread."""
+        self.decompress(encoded, self._memory())
+
+    def _memory(self) -> np.ndarray:
+        if not hasattr(self.own, "memory"):
+            self.own.memory = np.ones(self.nbytes, np.uint8)
+        return self.own.memory
+
     def _read(self, files: list[Path]) -> None:
-        if (thread := get_ident()) not in self.memory:
-            self.memory[thread] = np.ones(self.nbytes, np.uint8)
-        out = self.memory[thread]
         for path in files:
             if not self.compressed:
                 with open(path, "rb", buffering=0) as file:
-                    file.readinto(out)
+                    file.readinto(self._memory())
                 continue
             encoded = path.read_bytes()
             if not self.inner:
-                self._decode(encoded, out)
+                self.decode(encoded)
                 continue
             # A shard ends with offset and length of each chunk, and a checksum of these.
             index = np.frombuffer(encoded[-16 * self.inner - 4 : -4], "<u8").reshape(-1, 2)
             whole = memoryview(encoded)
             for offset, length in index[index[:, 0] != 2**64 - 1].tolist():
-                self._decode(whole[offset : offset + length], out)
-
-    def _decode(self, encoded: bytes | memoryview, out: np.ndarray) -> None:
-        from numcodecs import blosc
-
-        blosc.decompress(encoded, out)
+                self.decode(whole[offset : offset + length])

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import math
 import selectors
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import get_ident
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from s3_server import BUCKET
 
-from .server import BUCKET
 from .workloads import Workload
 
-MISSING = "obstore and s3fs are not installed (the extra `bench` has them)"
 HEAD_BYTES = 1024  # more than the head of an answer takes
-
-
-def can_read() -> bool:
-    """Whether there are clients for S3."""
-    return all(importlib.util.find_spec(name) for name in ("obstore", "s3fs"))
+MISSING = (
+    ""
+    if all(map(importlib.util.find_spec, ("obstore", "s3fs")))
+    else "obstore and s3fs are not installed (the extra `bench` has them)"
+)
 
 
 def options(workload: Workload) -> dict[str, Any]:
@@ -54,33 +51,13 @@ def source(workload: Workload) -> Any:
 
 
 class Fetch:
-    """Every chunk of a store asked for at once, decoded or not as it comes."""
+    """Every chunk of a store asked for at once; each is handed to a thread as it comes."""
 
     def __init__(self, workload: Workload, threads: ThreadPoolExecutor) -> None:
-        from numcodecs import blosc
-
+        self.workload, self.threads = workload, threads
         store = workload.store
-        assert store.compressed and not store.shards and not store.packed
-        self.workload = workload
-        self.threads = threads
         self.keys = [path.relative_to(store.path).as_posix() for path in store.files()]
-        self.nbytes = math.prod(store.chunks) * 4
-        self.memory: dict[int, np.ndarray] = {}
-        self.decompress = blosc.decompress
         self.connections: list[_Connection] = []
-
-    def ways(self, then: Callable[[Any], Any]) -> dict[str, Callable[[], None]]:
-        """What to time: each client with what is done to every object."""
-        return {
-            "sockets": lambda: self.sockets(then),
-            "obstore": lambda: self.obstore(then),
-        }
-
-    def decode(self, encoded: Any) -> None:
-        """Decode one chunk into warm memory of this thread."""
-        if (thread := get_ident()) not in self.memory:
-            self.memory[thread] = np.ones(self.nbytes, np.uint8)
-        self.decompress(encoded, self.memory[thread])
 
     def obstore(self, then: Callable[[Any], Any]) -> None:
         """All requests through obstore."""
@@ -101,8 +78,7 @@ class Fetch:
     def sockets(self, then: Callable[[Any], Any]) -> None:
         """A connection for each object, kept open, and warm memory for each: no client at all."""
         if not self.connections:
-            folder = f"/{BUCKET}/{self.workload.store.path.name}/"
-            self.connections = [_Connection(self.workload, folder + key) for key in self.keys]
+            self.connections = [_Connection(self.workload, key) for key in self.keys]
         futures = []
         with selectors.DefaultSelector() as selector:
             for connection in self.connections:
@@ -121,33 +97,31 @@ class Fetch:
 class _Connection:
     """One object, asked for again and again over one connection."""
 
-    def __init__(self, workload: Workload, path: str) -> None:
-        address = urlsplit(workload.endpoint)
+    def __init__(self, workload: Workload, key: str) -> None:
+        store, address = workload.store.path, urlsplit(workload.endpoint)
         self.socket = socket.create_connection((address.hostname, address.port))
-        self.request = f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode()
-        size = (workload.store.path / path.split("/", 3)[3]).stat().st_size
-        self.memory = memoryview(np.ones(size + HEAD_BYTES, np.uint8))
+        first = f"GET /{BUCKET}/{store.name}/{key} HTTP/1.1"
+        self.request = f"{first}\r\nHost: {address.netloc}\r\n\r\n".encode()
+        self.nbytes = (store / key).stat().st_size
+        self.memory = memoryview(np.ones(self.nbytes + HEAD_BYTES, np.uint8))
 
     def ask(self) -> None:
         """Send the request."""
         self.socket.setblocking(True)
         self.socket.sendall(self.request)
         self.socket.setblocking(False)
-        self.filled, self.body = 0, range(0)
+        self.filled, self.start = 0, 0
 
     def receive(self) -> memoryview | None:
         """Take what has come; the body once it is complete."""
         got = self.socket.recv_into(self.memory[self.filled :])
+        self.filled += got
+        if not self.start:
+            head, end, _ = bytes(self.memory[: min(self.filled, HEAD_BYTES)]).partition(b"\r\n\r\n")
+            self.start = len(head) + 4 if end else 0
+            if end and b" 200 " not in head.partition(b"\r\n")[0]:
+                raise ConnectionError(f"the server answered {head.decode('latin-1')}")
         if not got:
             raise ConnectionError("the server has closed a connection")
-        self.filled += got
-        if not self.body:
-            head, end, _ = bytes(self.memory[: min(self.filled, HEAD_BYTES)]).partition(b"\r\n\r\n")
-            if not end:
-                return None
-            status, *lines = head.decode("latin-1").lower().split("\r\n")
-            if " 200 " not in status:
-                raise ConnectionError(f"the server answered {status}")
-            length = int(dict(line.split(": ", 1) for line in lines)["content-length"])
-            self.body = range(len(head) + 4, len(head) + 4 + length)
-        return self.memory[self.body.start : self.filled] if self.filled >= self.body.stop else None
+        complete = self.start and self.filled >= self.start + self.nbytes
+        return self.memory[self.start : self.filled] if complete else None

@@ -5,11 +5,13 @@ Values are a few waves that move with time plus noise, rounded to 16 bits as pac
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,8 @@ from zarr.codecs import BloscCodec
 
 SEED = 20
 WAVES = 5
-QUANTUM = 1 / 1024  # 16 bits over a range of 64
+QUANTUM, OFFSET = 1 / 1024, 280.0  # 16 bits over a range of 64
+ZARRS = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
 # xarray reads and writes these stores without consolidated metadata, so that nothing is left out.
 OPEN = {"chunks": None, "consolidated": False}
 
@@ -32,6 +35,17 @@ def bench_dir() -> Path:
     folder = Path(os.environ.get("XTD_BENCH_DIR") or default)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A folder to write to that becomes `path` once it is complete."""
+    unfinished = Path(tempfile.mkdtemp(dir=bench_dir()))
+    try:
+        yield unfinished
+        unfinished.rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -68,54 +82,42 @@ class Store:
         found = (path for name in self.names for path in (self.path / name / "c").rglob("*"))
         return sorted(path for path in found if path.is_file())
 
+    def warm(self) -> int:
+        """Bring the files into the page cache; their bytes."""
+        return sum(len(path.read_bytes()) for path in self.files())
+
     def make(self) -> None:
         """Write the store unless it is there."""
         if self.path.exists():
             return
-        unfinished = Path(tempfile.mkdtemp(dir=bench_dir()))
-        try:
-            with (
-                zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}),
-                warnings.catch_warnings(),
-            ):
-                warnings.simplefilter("ignore")
-                self._write(unfinished)
-            unfinished.rename(self.path)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        with written(self.path) as folder, zarr.config.set(ZARRS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._coordinates().to_zarr(folder, mode="w", consolidated=False, zarr_format=3)
+            group = zarr.open_group(folder, mode="a")
+            for place, name in enumerate(self.names):
+                self._write(group, place, name)
 
-    def _write(self, folder: Path) -> None:
-        self._coordinates().to_zarr(folder, mode="w", consolidated=False, zarr_format=3)
-        blosc = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=4)
-        if self.packed:
-            values = {name: self._values(place, 0) for place, name in enumerate(self.names)}
-            packing = {
-                "dtype": "int16",
-                "scale_factor": QUANTUM,
-                "add_offset": 280.0,
-                "_FillValue": -32768,
-                "chunks": self.chunks,
-                "compressors": (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=2),),
-            }
-            xr.Dataset({name: (list(self.sizes), each) for name, each in values.items()}).to_zarr(
-                folder, mode="a", consolidated=False, encoding=dict.fromkeys(self.names, packing)
-            )
-            return
-        group = zarr.open_group(folder, mode="a")
+    def _write(self, group: zarr.Group, place: int, name: str) -> None:
+        size = 2 if self.packed else 4
+        blosc = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=size)
+        packing = {"scale_factor": QUANTUM, "add_offset": OFFSET, "_FillValue": -32768}
+        array = group.create_array(
+            name,
+            shape=self.shape,
+            chunks=self.chunks,
+            shards=self.shards,
+            dtype="int16" if self.packed else "float32",
+            compressors=blosc if self.compressed else None,
+            dimension_names=list(self.sizes),
+            fill_value=-32768 if self.packed else float("nan"),
+            attributes=packing if self.packed else {},
+        )
         steps = max(64, self.chunks[0], (self.shards or (0,))[0])
-        for place, name in enumerate(self.names):
-            array = group.create_array(
-                name,
-                shape=self.shape,
-                chunks=self.chunks,
-                shards=self.shards,
-                dtype="float32",
-                compressors=blosc if self.compressed else None,
-                dimension_names=list(self.sizes),
-                fill_value=float("nan"),
-            )
-            for start in range(0, self.shape[0], steps):
-                array[start : start + steps] = self._values(place, start, steps)
+        for start in range(0, self.shape[0], steps):
+            values = self._values(place, start, min(start + steps, self.shape[0]))
+            if self.packed:
+                values = np.rint((values - np.float32(OFFSET)) / np.float32(QUANTUM))
+            array[start : start + steps] = values.astype(array.dtype)
 
     def _coordinates(self) -> xr.Dataset:
         time, *others = self.sizes.items()
@@ -125,9 +127,8 @@ class Store:
             coords[dim] = np.arange(size) if dim == "station" else np.linspace(0, 180, size)
         return xr.Dataset(coords=coords)
 
-    def _values(self, variable: int, start: int, steps: int | None = None) -> np.ndarray:
+    def _values(self, variable: int, start: int, stop: int) -> np.ndarray:
         """Values of some steps; the same for every layout of the same sizes."""
-        stop = min(start + (steps or self.shape[0]), self.shape[0])
         waves = np.random.default_rng([SEED, variable]).uniform(0, 1, (WAVES, 4))
         inner = self.shape[1:]
         along = [np.linspace(0, 2 * np.pi, size, dtype=np.float32) for size in inner]
@@ -147,10 +148,9 @@ class Store:
                 phase = 0.02 * step * (0.5 + wave[2]) + 6 * wave[3]
                 field += np.multiply(cosine, np.float32(5 * np.cos(phase)), out=part)
                 field -= np.multiply(sine, np.float32(5 * np.sin(phase)), out=part)
-            field /= np.float32(QUANTUM)
-            np.rint(field, out=field)
+            np.rint(field / np.float32(QUANTUM), out=field)
             field *= np.float32(QUANTUM)
-            field += np.float32(280)
+            field += np.float32(OFFSET)
 
         with ThreadPoolExecutor() as threads:  # NumPy works outside the GIL
             list(threads.map(fill, range(stop - start)))

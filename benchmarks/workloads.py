@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from .stores import Store
+from .stores import OPEN, Store
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,23 @@ class Workload:
             for d, start in starts.items()
         }
 
+    def opened(self) -> Any:
+        """The store's variables, opened by xtorch_data."""
+        import xtorch_data as xtd
+
+        return xtd.open_zarr(self.store.path, **OPEN)[self.store.names]
+
+    def dataset(self, data: Any = None, **how: Any) -> Any:
+        """The windows as an `xtorch_data.IterableDataset`."""
+        import xtorch_data as xtd
+
+        return xtd.IterableDataset(
+            self.opened() if data is None else data,
+            self.input_dims,
+            self.input_overlap,
+            **{"inputs": self.store.names, "batch_size": self.batch_size, **how},
+        )
+
 
 GROUPS = {
     "forecast": [f"forecast-{layout}" for layout in ("1", "16", "64", "64-raw", "sharded")],
@@ -85,47 +103,27 @@ def make_workload(name: str, quick: bool, endpoint: str = "") -> Workload:
     """One workload by name; `quick` makes smaller stores."""
     if name == "remote":  # until the server runs, `endpoint` is not known
         return replace(make_workload("forecast-16", quick), name=name, endpoint=endpoint)
-    if name.startswith("patches"):
-        return _patches(name, 16 if quick else 64)
     if name == "stations":
-        return _stations(2_000 if quick else 20_000)
+        sizes = {"time": 2_000 if quick else 20_000, "station": 500}
+        store = Store(name, sizes, (2_000, 50), variables=1)
+        return Workload(name, store, {"time": 30}, {"time": 29}, 1024, slow_samples=1024)
+    globe = {"latitude": 721, "longitude": 1440}
     if name == "giant":
-        return _giant(12 if quick else 40)
-    return _forecast(name, 512 if quick else 2048)
-
-
-def _forecast(name: str, steps: int) -> Workload:
-    layout = name.removeprefix("forecast-")
-    along = {"1": 1, "sharded": 1, "64": 64, "64-raw": 64}.get(layout, 16)
-    field = (121, 240)
+        store = Store(name, {"time": 12 if quick else 40, **globe}, (1, 721, 1440), variables=20)
+        return Workload(name, store, {"time": 2, **globe}, {"time": 1}, 1, slow_samples=6)
+    if name.startswith("patches"):
+        chunks = (1, 721, 1440) if name == "patches-field" else (1, 181, 360)
+        store = Store(name, {"time": 16 if quick else 64, **globe}, chunks, variables=2)
+        windows, overlap = {"latitude": 64, "longitude": 64}, {"latitude": 32, "longitude": 32}
+        return Workload(name, store, {"time": 2, **windows}, overlap, 64, slow_samples=128)
+    layout, field = name.removeprefix("forecast-"), {"latitude": 121, "longitude": 240}
     store = Store(
         name,
-        {"time": steps, "latitude": field[0], "longitude": field[1]},
-        (along, *field),
+        {"time": 512 if quick else 2048, **field},
+        ({"1": 1, "sharded": 1, "64": 64, "64-raw": 64}.get(layout, 16), *field.values()),
         variables=4,
-        shards=(64, *field) if layout == "sharded" else None,
+        shards=(64, *field.values()) if layout == "sharded" else None,
         compressed=layout != "64-raw",
         packed=name == "packed",
     )
-    windows = {"time": 8, "latitude": field[0], "longitude": field[1]}
-    return Workload(name, store, windows, {"time": 7}, batch_size=32)
-
-
-def _patches(name: str, steps: int) -> Workload:
-    chunks = (1, 721, 1440) if name == "patches-field" else (1, 181, 360)
-    store = Store(name, {"time": steps, "latitude": 721, "longitude": 1440}, chunks, variables=2)
-    windows = {"time": 2, "latitude": 64, "longitude": 64}
-    overlap = {"latitude": 32, "longitude": 32}
-    return Workload(name, store, windows, overlap, batch_size=64, slow_samples=128)
-
-
-def _stations(steps: int) -> Workload:
-    store = Store("stations", {"time": steps, "station": 500}, (2_000, 50), variables=1)
-    return Workload("stations", store, {"time": 30}, {"time": 29}, 1024, slow_samples=1024)
-
-
-def _giant(steps: int) -> Workload:
-    sizes = {"time": steps, "latitude": 721, "longitude": 1440}
-    store = Store("giant", sizes, (1, 721, 1440), variables=20)
-    windows = {"time": 2, "latitude": 721, "longitude": 1440}
-    return Workload("giant", store, windows, {"time": 1}, batch_size=1, slow_samples=6)
+    return Workload(name, store, {"time": 8, **field}, {"time": 7}, batch_size=32)

@@ -3,12 +3,12 @@
 import contextlib
 import gc
 import glob
-import multiprocessing
+import multiprocessing.process
 import os
 import signal
+import subprocess
 import threading
 import time
-import urllib.request
 from types import SimpleNamespace
 
 # A test process for each core: threads of torch's own would wait for each other.
@@ -20,8 +20,6 @@ import pytest
 import torch.utils.data
 import zarr.core.sync
 from strategies import EXAMPLES
-
-from benchmarks.server import Server
 
 hypothesis.settings.register_profile(
     "default",
@@ -47,19 +45,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Whatever asks for one of these needs a server or a cluster.
-INTEGRATION = {"s3", "s3_environment", "cluster", "client", "processes"}
-
-
 def pytest_collection_modifyitems(items):
-    """Mark tests by what they need; the slow ones come first.
-
-    So no process is left with one of those when the others have ended.
-    """
-    for item in items:
-        if not INTEGRATION.isdisjoint(getattr(item, "fixturenames", ())):
-            item.add_marker("integration")
+    """Run the slow ones first, so that no process is left with one when the others have ended."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(autouse=True)
+def no_processes(request, monkeypatch):
+    """Fail a test that starts a process; those that do live in integration/."""
+    if request.node.get_closest_marker("integration"):
+        return
+
+    def refuse(*args, **kwargs):
+        pytest.fail("starts a process: it belongs to tests/integration/")
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(os, "fork", refuse, raising=False)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -125,25 +127,3 @@ def no_new_threads():
 
     yield check
     check()
-
-
-@pytest.fixture(scope="session")
-def s3():
-    """An S3 server on loopback, moto's, behind one that counts, delays and spoils requests."""
-    pytest.importorskip("moto")
-    with Server(delay=0.0) as server:
-        yield server
-
-
-@pytest.fixture
-def s3_environment(s3):
-    """What tells s3fs and obstore where the server is, and who asks; it has a bucket."""
-    made = urllib.request.Request(f"{s3.endpoint}/my-bucket", method="PUT")
-    urllib.request.urlopen(made).close()
-    return {
-        "AWS_ENDPOINT_URL": s3.endpoint,
-        "AWS_ACCESS_KEY_ID": "someone",
-        "AWS_SECRET_ACCESS_KEY": "nobody knows",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-    }

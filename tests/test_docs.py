@@ -2,100 +2,18 @@
 
 import ast
 import functools
-import importlib.util
 import inspect
 import json
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from operator import attrgetter
 from pathlib import Path
 
 import pytest
-import xarray as xr
-from helpers import Script
 
 import xtorch_data as xtd
 
 ROOT = Path(__file__).parents[1]
-PAGES = [
-    page
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    if "```python\n" in page.read_text()
-] + sorted((ROOT / "docs").rglob("*.ipynb"))
-# What these need beyond the extra `compat`, if not a server or a cluster as well.
-OPTIONAL = {
-    "dask.md": ["distributed"],
-    "formats.md": ["icechunk", "kerchunk"],
-    "remote.md": ["obstore", "s3fs"],
-    "remote-with-dask.ipynb": ["boto3", "distributed", "s3fs"],
-}
-# These start workers, or are run as a user does, imports and all; the others where these are done.
-ALONE = {"README.md", "coming-from-xbatcher.md", "price-series.md", "workers-and-ranks.md"}
-
-
-def script_of(page: Path) -> str:
-    """The python blocks of a page as one script, every line at the line number it has there."""
-    if page.suffix == ".ipynb":
-        cells = json.loads(page.read_text())["cells"]
-        return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-    lines, inside = [], False
-    for line in page.read_text().splitlines():
-        if line.startswith("```"):
-            inside = line == "```python"
-            lines.append("")
-        else:
-            lines.append(line if inside else "")
-    return "\n".join(lines) + "\n"
-
-
-def promises(code: str) -> list[str]:
-    """Lines that a script says it prints: behind a ``print(…)``, or below it."""
-    found = re.finditer(r"^ *print\(.*\)(?:  # (.+)\n|\n((?:# .+\n)+))", code, re.MULTILINE)
-    return [line.removeprefix("# ") for each in found for line in (each[1] or each[2]).splitlines()]
-
-
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(
-            page,
-            marks=pytest.mark.integration if page.name in OPTIONAL else (),
-            id=page.relative_to(ROOT).as_posix(),
-        )
-        for page in PAGES
-    ],
-)
-def test_blocks_of_a_page_run_as_one_script_and_print_what_they_say(
-    page, tmp_path, request, monkeypatch
-):
-    for name in OPTIONAL.get(page.name, ()):
-        pytest.importorskip(name)
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    is_remote = page.name == "remote.md"
-    environment = request.getfixturevalue("s3_environment") if is_remote else None
-    script = tmp_path / f"{page.stem}.py"
-    script.write_text(script_of(page))
-    promised = promises(script.read_text())
-
-    if page.name in ALONE:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", script.name],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-    else:
-        done = Script(script, folder=tmp_path, environment=environment).wait(200)
-
-    assert done.returncode == 0, done.stderr
-    printed = iter(done.stdout.splitlines())
-    missing = [line for line in promised if line not in printed]
-    assert not missing, done.stdout
 
 
 def is_called_by_users(public):
@@ -131,27 +49,6 @@ def test_public_names_document_every_parameter_and_show_an_example(name):
     }
 
     assert not problems
-
-
-def test_forecast_example_writes_labeled_predictions_of_the_test_years(tmp_path):
-    source = ROOT / "examples" / "forecast.py"
-    spec = importlib.util.spec_from_file_location("forecast", source)
-    forecast = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(forecast)
-
-    errors = forecast.main(tmp_path, epochs=1)
-
-    assert len(source.read_text().splitlines()) <= 120
-    assert errors["this model"] < errors["persistence (last year)"]
-    assert (tmp_path / "forecast.png").stat().st_size > 0
-    data = xr.open_zarr(tmp_path / "data.zarr", consolidated=False)["air_temperature"]
-    written = xr.open_zarr(tmp_path / "forecast.zarr", consolidated=False)["air_temperature"]
-    truth = data.sel(time=slice("2068", None))
-    assert written.dims == truth.dims == ("time", "latitude", "longitude")
-    for dim in truth.dims:
-        xr.testing.assert_equal(written[dim], truth[dim])
-    error = float(((written - truth) ** 2).mean() ** 0.5)
-    assert error == pytest.approx(errors["this model"], rel=1e-5)
 
 
 def test_notebooks_are_kept_without_what_they_show():

@@ -1,11 +1,8 @@
 """Samples by number: equal to plain slicing, each chunk read once, with any sampler."""
 
 import inspect
-import itertools
-import multiprocessing
 import os
 import pickle
-import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -569,26 +566,6 @@ def test_threads_read_the_same_samples_at_the_same_time(store, no_new_threads):
     del dataset, found, batch
 
 
-# What is sent to a spawned worker is sent to one of the fork server as well, which starts faster.
-@pytest.mark.parametrize(
-    ("method", "used", "loader"),
-    [
-        *itertools.product(["fork", "forkserver"], [False, True], [DataLoader, xtd.DataLoader]),
-        ("spawn", True, DataLoader),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_workers_read_for_themselves(store, method, used, loader):
-    dataset = make(xr.open_zarr(store, consolidated=False, chunks=None))
-    if used:
-        dataset[0]
-    batches = list(
-        loader(dataset, batch_size=8, num_workers=2, multiprocessing_context=method, timeout=60)
-    )
-    x = torch.cat([batch[0] if isinstance(batch, list) else batch.x for batch in batches])
-    np.testing.assert_array_equal(x, expected(range(53), dataset)[0])
-
-
 def test_a_copy_begins_anew():
     dataset = make()
     dataset.set_epoch(4)
@@ -599,14 +576,9 @@ def test_a_copy_begins_anew():
     assert repr(again) == repr(dataset)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("persistent", [False, True])
-def test_random_functions_draw_anew_in_every_epoch_of_our_loader(workers, persistent):
-    if persistent and not workers:
-        pytest.skip("nothing lives on")
+def test_random_functions_draw_anew_in_every_epoch_of_our_loader():
     loader = xtd.DataLoader(
-        make(transform=add_noise), batch_size=16, num_workers=workers,
-        persistent_workers=persistent,
+        make(transform=add_noise), batch_size=16,
     )  # fmt: skip
     epochs = [torch.cat([batch.x for batch in loader]) for _ in range(3)]
     stream = xtd.IterableDataset(
@@ -617,11 +589,8 @@ def test_random_functions_draw_anew_in_every_epoch_of_our_loader(workers, persis
     assert not torch.equal(epochs[0], epochs[1])
 
 
-@pytest.mark.parametrize(
-    ("workers", "persistent"), [(0, False), (2, False), (2, True)], ids=["none", "anew", "lasting"]
-)
 @pytest.mark.parametrize("ours", [True, False], ids=["ours", "torch's"])
-def test_an_epoch_that_is_set_comes_also_again(workers, persistent, ours):
+def test_an_epoch_that_is_set_comes_also_again(ours):
     dataset = make(transform=add_noise)
     expected = {}
     for epoch in range(3):
@@ -630,7 +599,7 @@ def test_an_epoch_that_is_set_comes_also_again(workers, persistent, ours):
     assert not torch.equal(expected[0], expected[1])
     kind = xtd.DataLoader if ours else torch.utils.data.DataLoader
     dataset = make(transform=add_noise)
-    loader = kind(dataset, batch_size=16, num_workers=workers, persistent_workers=persistent)
+    loader = kind(dataset, batch_size=16)
 
     def a_pass():
         return torch.cat([batch[0] for batch in (tuple(batch) for batch in loader)])
@@ -695,36 +664,6 @@ def test_states_and_epochs_that_are_set_go_together():
     assert len(list(loader)) and loader.state_dict()["epoch"] == 5
     dataset.set_epoch(4)  # again, after it is over
     assert (loader.state_dict()["epoch"], loader.state_dict()["batches"]) == (4, 0)
-
-
-def test_a_fork_does_not_wait_for_threads_of_its_parent(store):
-    dataset = make(xr.open_zarr(store, consolidated=False, chunks=None))
-    dataset[0]
-    stop = threading.Event()
-
-    def busily():
-        while not stop.is_set():
-            dataset[int(np.random.default_rng().integers(53))]
-
-    reader = threading.Thread(target=busily)
-    reader.start()
-    try:
-        context = multiprocessing.get_context("fork")
-        for _ in range(5):
-            process = context.Process(target=read_all, args=(dataset,))
-            process.start()
-            process.join(60)
-            assert process.exitcode == 0, "the child hangs" if process.is_alive() else "it failed"
-    finally:
-        stop.set()
-        reader.join()
-        for child in multiprocessing.active_children():
-            child.kill()
-
-
-def read_all(dataset):
-    found = np.stack([x.numpy() for x, _ in dataset])
-    os._exit(0 if np.array_equal(found, expected(range(53), dataset)[0]) else 3)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.model_selection
-import torch
 import xarray as xr
 from helpers import Oracle, assert_once, forecast, numbered, samples_of
 from hypothesis import assume, example, given
@@ -504,15 +503,6 @@ def test_parts_have_epochs_and_states_of_their_own(shuffle):
         fold.load_state_dict(state)
     if shuffle:
         assert samples_of(again) != samples_of(again)
-
-
-def test_workers_yield_the_samples_of_a_part():
-    dataset = dataset_of(100, 8, 7, shuffle=True, batch_size=5)
-    _, (train, _), _ = xtd.kfold(dataset, "time", 3)
-    batches = list(xtd.DataLoader(train, num_workers=2))
-    assert_once(samples_of(batches), len(train.windows))
-    steps = torch.cat([batch.x.flatten() for batch in batches])
-    assert set(steps.tolist()) == {*range(34), *range(67, 100)}
 
 
 def test_parts_are_cut_again():

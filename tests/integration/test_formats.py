@@ -29,7 +29,6 @@ from xarray.backends import h5netcdf_, netCDF4_, scipy_
 import xtorch_data as xtd
 from xtorch_data.sources import engines
 
-pytestmark = pytest.mark.integration
 cfgrib_plugin = pytest.importorskip("cfgrib.xarray_plugin")
 eccodes = pytest.importorskip("eccodes")
 icechunk = pytest.importorskip("icechunk")

@@ -19,8 +19,6 @@ from helpers import Script, assert_once, numbered, samples_of
 import xtorch_data as xtd
 from xtorch_data.loading import transfer as feed
 
-pytestmark = pytest.mark.integration
-
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # Years of the file, of which nine in a row make a sample.
 SAMPLES = 240 - 8

@@ -17,9 +17,9 @@ import xarray as xr
 import zarr
 from click.testing import CliRunner
 from helpers import assert_once, samples_of
+from s3_server import Faults
 
 import xtorch_data as xtd
-from benchmarks.faults import Faults
 from xtorch_data.cli import main
 from xtorch_data.common import retry
 from xtorch_data.common.buffers import Buffers
@@ -27,8 +27,6 @@ from xtorch_data.reading.lazy_arrays import is_fetched, with_recycled_memory
 
 obstore = pytest.importorskip("obstore")
 pytest.importorskip("s3fs")
-pytestmark = pytest.mark.integration
-
 SECRET = "GeHeImGeHeIm"
 CHUNKS = 20
 STEPS = 2 * CHUNKS

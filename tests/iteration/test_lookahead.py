@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers import add_noise, forecast, in_a_process, orders
+from helpers import add_noise, forecast, orders
 
 import xtorch_data as xtd
 from xtorch_data.iteration.lookahead import ahead
@@ -146,26 +146,6 @@ def test_what_was_handed_out_is_not_held():
     next(batches)
     assert alive.wait(PATIENCE)
     batches.close()
-
-
-def test_an_iteration_that_is_open_does_not_keep_the_process():
-    script = """
-        import numpy as np, time, xarray as xr
-        import xtorch_data as xtd
-
-        def slowly(sample):
-            time.sleep(0.05)
-            return sample
-
-        ds = xr.Dataset({"a": ("time", np.zeros(10_000))})
-        dataset = xtd.MapDataset(ds, {"time": 1}, transform=slowly)
-        batches = iter(xtd.DataLoader(dataset, batch_size=2))
-        next(batches)
-        print("done")
-    """
-    process = in_a_process(script, timeout=60)
-    assert process.returncode == 0, process.stderr
-    assert process.stdout == "done\n"
 
 
 def test_the_order_of_a_drawing_sampler_follows_the_seed_however_slow_reads_are():

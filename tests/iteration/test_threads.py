@@ -47,28 +47,6 @@ def test_an_iteration_may_be_closed_on_one_of_its_own_threads(dataset, pool):
     gc.collect()
 
 
-def test_a_fork_with_an_open_iteration_ends(dataset):
-    batches = iter(dataset)
-    next(batches)
-    child = os.fork()
-    if child == 0:
-        batches.close()
-        os._exit(0)
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            break
-        time.sleep(0.05)
-    else:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        pytest.fail("the child hangs")
-    assert status == 0
-    assert len(list(batches)) > 100  # the parent goes on
-    assert ended()
-
-
 def slowly(sample):
     time.sleep(0.5)
     return sample

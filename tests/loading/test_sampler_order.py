@@ -118,20 +118,6 @@ def test_epochs_that_follow_are_as_if_nothing_had_happened():
         assert_same(ours, theirs)
 
 
-def test_workers_that_live_on_go_on_too():
-    dataset = make()
-    how = {"sampler": xtd.ChunkSampler(dataset, seed=3), "batch_size": 8}
-    loader = xtd.DataLoader(dataset, 1, persistent_workers=True, **how)
-    wanted = epochs(loader_of("chunks"), 2)
-    assert_same(epochs(loader, 1)[0], wanted[0])
-    other = loader_of("chunks")
-    for _ in itertools.islice(other, 3):
-        pass
-    loader.load_state_dict(other.state_dict())
-    assert_same(epochs(loader, 1)[0], wanted[0][3:])
-    assert_same(epochs(loader, 1)[0], wanted[1])
-
-
 def test_the_state_of_one_rank_serves_every_rank():
     dataset = make()
 

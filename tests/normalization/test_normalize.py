@@ -1,7 +1,6 @@
 """Normalization, compared with numpy's nanmean and nanstd of what windows cover."""
 
 import json
-import pickle
 import sys
 import threading
 import tracemalloc
@@ -1015,17 +1014,6 @@ def test_a_malformed_file_is_refused_by_name_and_variable(tmp_path):
     path.unlink()
     path.mkdir()
     refused("is a folder")
-
-
-def test_it_goes_to_worker_processes():
-    normalize, ds = known("level")
-    copy = pickle.loads(pickle.dumps(normalize))
-    xr.testing.assert_identical(copy(ds), normalize(ds))
-    dataset = xtd.IterableDataset(ds, WINDOW, inputs=["u"], preprocess=normalize, batch_size=4)
-    plain = [batch.x for batch in dataset]
-    dataset.set_epoch(0)
-    found = [batch.x for batch in xtd.DataLoader(dataset, num_workers=1)]
-    torch.testing.assert_close(found, plain, rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_repr_shows_numbers():

@@ -2,7 +2,6 @@ import functools
 
 import numpy as np
 import pytest
-from helpers import in_a_process
 
 from xtorch_data.reading.digests import Unidentified, digest
 
@@ -73,21 +72,3 @@ def test_what_has_no_token_is_refused():
 
     with pytest.raises(Unidentified, match="Odd cannot be told from others"):
         digest({"a": [Odd()]})
-
-
-def test_a_digest_is_the_same_in_every_process():
-    script = """
-import numpy as np
-from xtorch_data.reading.digests import digest
-
-scale = {"a": 2.5, ("b", 1): {"x", "y", "z"}}
-
-def f(x, *, by=np.float32(3)):
-    return [x * by * scale["a"] for _ in {1, 2, "three"}]
-
-found = digest((f, scale, np.arange(3))).hex()
-print(found)
-"""
-    names = {"__name__": "__main__"}
-    exec(script, names)
-    assert in_a_process(script).stdout == names["found"] + "\n"

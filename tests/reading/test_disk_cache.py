@@ -1,11 +1,8 @@
 import errno
 import logging
 import os
-import pathlib
 import pickle
 import shutil
-import tempfile
-import textwrap
 import threading
 import time
 from typing import ClassVar
@@ -16,7 +13,7 @@ import pytest
 import torch
 import xarray as xr
 import zarr
-from helpers import Script, numbered
+from helpers import numbered
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import examples
@@ -69,7 +66,7 @@ def epoch_of(dataset):
         for batch in dataset
         for number, *tensors in zip(batch.index.tolist(), *(t.clone() for t in batch), strict=True)
     }
-    dataset._inside.on_disk.cache.wait()
+    dataset._on_disk.cache.wait()
     return found
 
 
@@ -127,30 +124,6 @@ def test_later_epochs_and_other_datasets_read_nothing(store, tmp_path, monkeypat
     np.testing.assert_array_equal(samples[2 * 17 + 10][0], ds["b"].isel(time=slice(70, 77), x=2))
     assert Counting.reads == 0
     assert stats_of(samples._inside.recorder).paths["taken from disk"] == 1
-
-
-def test_a_process_later_reads_nothing(store, tmp_path):
-    path, ds = store
-    arguments = {"input_dims": {"time": 8, "x": -1}, "inputs": "a", "cache": str(tmp_path / "c")}
-    epoch_of(xtd.IterableDataset(opened(path), **arguments))
-    script = """
-        import sys
-        import numpy as np, xarray as xr, xtorch_data as xtd
-
-        ds = xr.open_zarr(sys.argv[1], chunks=None, consolidated=False)
-        dataset = xtd.IterableDataset(
-            ds, {"time": 8, "x": -1}, inputs="a", cache=sys.argv[2], batch_size=15
-        )
-        (batch,) = dataset
-        assert dataset.stats().bytes_read == 0, dataset.stats()
-        assert np.array_equal(batch.x[14], ds["a"].isel(time=slice(112, 120)), equal_nan=True)
-    """
-    # The store is told by what it is, not by the object that reads it: without one around it.
-    plain = xr.open_zarr(path, chunks=None, consolidated=False)
-    epoch_of(xtd.IterableDataset(plain, **arguments))
-    (tmp_path / "script.py").write_text(textwrap.dedent(script))
-    result = Script(tmp_path / "script.py", path, tmp_path / "c", folder=tmp_path).wait()
-    assert result.returncode == 0, result.stderr
 
 
 def test_what_differs_is_not_taken_for_it(tmp_path):
@@ -393,7 +366,7 @@ def test_where_nothing_can_be_written_it_is_said_once(tmp_path, monkeypatch, cap
     assert not list(tmp_path.glob("*/*/*"))  # no temporary file is left
     monkeypatch.undo()
     small_cells(monkeypatch)
-    dataset._inside.on_disk.cache._writes_from = 0.0  # as after a while
+    dataset._on_disk.cache._writes_from = 0.0  # as after a while
     epoch_of(dataset)
     epoch_of(dataset)
     assert Counting.reads == 0
@@ -506,7 +479,7 @@ def test_a_folder_that_vanishes_stops_nobody(tmp_path, monkeypatch, store):
         for batch in dataset:
             found[int(batch.index[0])] = batch.x[0].numpy()
             if len(found) == 4:
-                dataset._inside.on_disk.cache.wait()
+                dataset._on_disk.cache.wait()
                 shutil.rmtree(folder)
                 if after == "a file":
                     folder.write_text("")
@@ -515,112 +488,6 @@ def test_a_folder_that_vanishes_stops_nobody(tmp_path, monkeypatch, store):
             np.testing.assert_array_equal(x, window)
         assert len(found) == 12
         assert len(epoch_of(dataset)) == 12
-
-
-AS_NOBODY = """
-    import logging, os, sys
-    import numpy as np, xarray as xr, xtorch_data as xtd
-
-    path, folder = sys.argv[1:]
-    messages = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())
-    logging.getLogger("xtorch_data").addHandler(handler)
-    logging.getLogger("xtorch_data").propagate = False
-
-    def epoch(name, cache):
-        ds = xr.open_zarr(path, chunks=None, consolidated=False)
-        dataset = xtd.IterableDataset(ds, {"time": 120, "x": -1}, inputs=name, cache=cache)
-        (batch,) = dataset
-        assert np.array_equal(batch.x[0], ds[name].astype("f4"), equal_nan=True)
-        if dataset._inside.on_disk is not None:
-            dataset._inside.on_disk.cache.wait()
-        return dataset.stats().bytes_read
-
-    epoch("a", False)
-    os.setgid(65534)
-    os.setuid(65534)
-    assert epoch("a", f"{folder}/full") == 0
-    assert not messages
-    assert epoch("b", f"{folder}/full") > 0
-    assert len(messages) == 1 and "Permission denied" in messages[0], messages
-    assert epoch("a", f"{folder}/unreadable") > 0
-    for name in ("closed", "foreign"):
-        try:
-            epoch("a", f"{folder}/{name}/cache")
-        except ValueError as error:
-            assert "cannot be written to: Permission denied" in str(error), error
-        else:
-            raise AssertionError(name)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs other users")
-def test_folders_and_entries_of_others(store):
-    """For a user whom modes of folders count: what can be read serves, the rest is said."""
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        shutil.copytree(store[0], folder / "v.zarr")
-        for name in ("full", "unreadable"):
-            ds = xr.open_zarr(folder / "v.zarr", chunks=None, consolidated=False)
-            dataset = xtd.IterableDataset(
-                ds, {"time": 120, "x": -1}, inputs="a", cache=folder / name
-            )
-            epoch_of(dataset)
-        for name, mode in (("closed", 0o700), ("foreign", 0o755)):
-            (folder / name).mkdir(mode)
-        for each in entries(folder / "unreadable"):
-            each.chmod(0o600)
-        folder.chmod(0o755)
-        (folder / "script.py").write_text(textwrap.dedent(AS_NOBODY))
-        result = Script(folder / "script.py", folder / "v.zarr", folder, folder=folder).wait()
-        assert result.returncode == 0, result.stderr
-
-
-WRITER = """
-    import sys, time
-    import numpy as np
-    from xtorch_data.reading.disk_cache import DiskCache, entry_name
-
-    folder, seed, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    cache = DiskCache(folder, 3_000_000, 10**7)
-    rng = np.random.default_rng(seed)
-    print("begun", flush=True)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        number = int(rng.integers(0, 200))
-        name, values = entry_name(b"%d" % number), np.full(50_000, number, "u1")
-        out = np.empty_like(values)
-        if cache.read(name, out):
-            assert (out == number).all()
-        cache.offer(name, values)
-"""
-
-
-def test_killed_writers_leave_nothing_wrong(tmp_path):
-    """Several processes on one folder at once, killed at any moment: all that is there is right."""
-    rng = np.random.default_rng()
-    folder, script = tmp_path / "cache", tmp_path / "script.py"
-    script.write_text(textwrap.dedent(WRITER))
-    running = []
-    for seed in range(3):
-        own = tmp_path / str(seed)
-        own.mkdir()
-        running.append(Script(script, folder, seed, 20, folder=own))
-    end = time.monotonic() + 30
-    while len(entries(folder)) < 3 and time.monotonic() < end:
-        time.sleep(0.01)
-    for process in running:
-        time.sleep(rng.uniform(0, 0.05))
-        process.kill()
-    for process in running:
-        assert process.wait().stderr == ""
-    cache = DiskCache(str(folder), 3_000_000, 10**7)
-    there = sum(kept(cache, number, 50_000) for number in range(200))
-    assert 3 <= there == len(entries(folder))
-    assert sum(path.stat().st_size for path in entries(folder)) <= 3_000_000 + 3 * 50_064
-    filled(cache, [255], 50_000)
-    assert kept(cache, 255, 50_000) or there >= 59
 
 
 def test_a_copy_in_another_process_writes_by_itself(tmp_path):
@@ -824,6 +691,6 @@ def test_what_can_be_read_is_kept_beside_what_cannot(tmp_path, on_error, kind):
                 next(iter(dataset))
         else:
             assert [list(batch.skipped) for batch in dataset] == [[1]]
-        dataset._inside.on_disk.cache.wait()
+        dataset._on_disk.cache.wait()
         found = {name: Counting.keys.count(f"{name}/c/0/0") for name in "ac"}
         assert {name: count for name, count in found.items() if count} == expected

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers import forecast, in_a_process, numbered
+from helpers import forecast, numbered
 from torch.utils.data import default_collate
 
 import xtorch_data as xtd
@@ -172,20 +172,6 @@ def test_batches_of_every_dtype_can_be_copied_and_sent(dtype):
         assert found.x.dtype == batch.x.dtype
         np.testing.assert_array_equal(found.to_xarray()["a"], values[None])
     assert batch.x.dtype == found.x.dtype  # it is left as it was
-
-
-def test_a_pickled_batch_has_its_labels_in_another_process_too(tmp_path, batch):
-    (tmp_path / "batch.pickle").write_bytes(pickle.dumps(batch))
-    script = """
-        import pickle, sys
-        with open(sys.argv[1], "rb") as file:
-            batch = pickle.load(file)
-        batch.to_xarray().to_netcdf(sys.argv[2])
-    """
-    run = in_a_process(script, tmp_path / "batch.pickle", tmp_path / "labels.nc")
-    assert run.returncode == 0, run.stderr
-    with xr.open_dataset(tmp_path / "labels.nc") as labels:
-        xr.testing.assert_equal(labels.load(), batch.to_xarray())
 
 
 def test_a_copied_batch_is_one_of_its_own(batch):

@@ -15,8 +15,7 @@ import pytest
 import torch
 import torch.utils.data
 import xarray as xr
-from helpers import assert_once, in_a_process
-from strategies import MORE
+from helpers import assert_once
 
 import xtorch_data as xtd
 from xtorch_data.report.stats import stats_of
@@ -50,27 +49,6 @@ def test_an_installed_package_gives_xarray_its_engines(tmp_path):
     for engine in ("pt", None):
         assert xr.open_dataset(tmp_path / "b.pt", engine=engine)["b"].values.tolist() == [0, 1, 2]
     assert xr.open_dataset(tmp_path, engine="pt")["sample"].values.tolist() == ["b"]
-
-
-def test_xarray_finds_the_engines_without_importing_torch():
-    """It imports all engines there are to open any file, also where nobody trains."""
-    done = in_a_process(
-        """
-        import sys
-        import xtorch_data.sources.engines
-        print({"torch", "zarr", "dask", "xbatcher"} & set(sys.modules))
-        print(xtorch_data.verify.__name__, "verify" in dir(xtorch_data))
-        try:
-            xtorch_data.nothing
-        except AttributeError as error:
-            print(error)
-        """
-    )
-    assert done.stdout.splitlines() == [
-        "set()",
-        "verify True",
-        "module 'xtorch_data' has no attribute 'nothing'",
-    ], done.stderr
 
 
 def test_no_module_hides_a_public_name():
@@ -476,25 +454,7 @@ def assert_samples(batches, values):
     assert_once(numbers, 60)
 
 
-@pytest.mark.parametrize("context", ["fork", "forkserver"] + ["spawn"] * (MORE > 1))
-def test_both_engines_serve_workers_however_they_start(context, tmp_path):
-    ds, values = made(tmp_path)
-    dataset = xtd.IterableDataset(
-        ds,
-        {"feature": -1, "which": -1},
-        inputs=xtd.Select("features", which=0),
-        targets=xtd.Select("labels", feature=0),
-        batch_size=7,
-        shuffle=True,
-        memory="2 kB",
-    )
-    assert_samples(((*batch, batch.index) for batch in dataset), values)
-    loader = xtd.DataLoader(dataset, num_workers=2, multiprocessing_context=context)
-    assert_samples(((*batch, batch.index) for batch in loader), values)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_both_engines_serve_samples_by_number(workers, tmp_path):
+def test_both_engines_serve_samples_by_number(tmp_path):
     ds, values = made(tmp_path)
     dataset = xtd.MapDataset(
         ds,
@@ -507,8 +467,6 @@ def test_both_engines_serve_samples_by_number(workers, tmp_path):
         dataset,
         batch_size=7,
         shuffle=True,
-        num_workers=workers,
-        multiprocessing_context="fork" if workers else None,
     )
     assert_samples(((*batch, batch.index) for batch in loader), values)
 
@@ -551,27 +509,3 @@ def test_any_number_of_threads_may_read(tmp_path):
     for thread in threads:
         thread.join()
     assert not wrong
-
-
-@pytest.mark.parametrize("kind", ["IterableDataset", "MapDataset"])
-def test_private_memory_of_workers_does_not_grow_with_the_data_they_have_read(kind, tmp_path):
-    """The data is 64 MB; pages of a map that are read must not stay as memory of the process."""
-    np.save(tmp_path / "a.npy", np.ones((2**16, 256), "f4"))
-    ds = open_npy(tmp_path / "a.npy", dims=("time", "x"))
-    own = {"batch_size": 512} if kind == "IterableDataset" else {}
-    dataset = getattr(xtd, kind)(ds, {"x": -1}, inputs="a", memory="4 MB", **own)
-    loader = xtd.DataLoader(
-        dataset,
-        num_workers=2,
-        multiprocessing_context="fork",
-        persistent_workers=True,
-        **({} if own else {"batch_size": 512}),
-    )
-    sizes = []
-    for _ in range(4):
-        for _ in loader:
-            pass
-        children = psutil.Process().children()
-        sizes.append(sum(child.memory_full_info().uss for child in children))
-    del loader
-    assert sizes[-1] - sizes[0] < 32e6

@@ -1,10 +1,7 @@
 """rechunk and the warning that suggests it, against the source itself and counted reads."""
 
-import asyncio
 import itertools
 import pickle
-import signal
-import textwrap
 import traceback
 import tracemalloc
 import warnings
@@ -14,14 +11,12 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from helpers import Script
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
 import xtorch_data as xtd
 from xtorch_data.sources.source import UNFINISHED
 from xtorch_data.writing import rechunk as rechunking
-from xtorch_data.writing.rechunk_run import Runner
 from xtorch_data.writing.zarr_target import Target
 
 SIZES = {"time": 160, "y": 12, "x": 20}
@@ -223,46 +218,6 @@ def test_values_opened_without_decoding_stay_as_they_are(path, source, tmp_path)
     xr.testing.assert_identical(again.compute(), raw[["packed"]].compute())
 
 
-@pytest.mark.integration
-@pytest.mark.slow
-def test_a_cluster_copies_for_its_client(source, tmp_path, monkeypatch):
-    distributed = pytest.importorskip("distributed")
-    write, wrote = Target.write, set()
-
-    def write_there(self, task, variable):
-        wrote.add(distributed.get_worker().address)  # raises where there is none
-        write(self, task, variable)
-
-    monkeypatch.setattr(Target, "write", write_there)
-    with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
-        ) as cluster,
-        distributed.Client(cluster),
-    ):
-        ds = source[["t2m", "packed"]].drop_vars("angle")
-        for name, data in {"lazy": ds, "dask": ds.chunk(time=40)}.items():
-            copy = xtd.rechunk(data, dataset_over(ds), tmp_path / name, memory="4 MiB")
-            xr.testing.assert_identical(copy.compute(), ds.compute())
-        # In a task, which would wait for others without giving its thread back, it is not used.
-        assert (
-            cluster and distributed.get_client().submit(lambda: Runner()._client is None).result()
-        )
-    assert len(wrote) == 1
-
-
-@pytest.mark.integration
-def test_a_client_on_the_loop_of_the_user_is_left_alone(source, tmp_path):
-    distributed = pytest.importorskip("distributed")
-    ds = source[["t2m"]].drop_vars("angle").isel(time=slice(0, 60))
-
-    async def main():
-        async with distributed.Client(processes=False, asynchronous=True, dashboard_address=":0"):
-            return xtd.rechunk(ds, dataset_over(ds), tmp_path / "copy.zarr")
-
-    xr.testing.assert_identical(asyncio.run(main()).compute(), ds.compute())
-
-
 class Secretive(zarr.storage.MemoryStore):
     """Fails with an error that has a secret in it, as its address has."""
 
@@ -375,57 +330,6 @@ def test_an_epoch_of_the_copy_reads_what_was_promised(tmp_path):
 
 
 # Interrupted, and gone on with.
-
-INTERRUPTED = """
-    import os, signal, sys
-    import xarray as xr
-    import xtorch_data as xtd
-    from xtorch_data.writing.zarr_target import Target
-
-    ds = xr.open_zarr(sys.argv[1], chunks=None, consolidated=False)
-    dataset = xtd.IterableDataset(
-        ds, {"time": 48}, {"time": 47}, inputs=["t2m"], shuffle=True, memory="256 KiB"
-    )
-    write, written = Target.write, []
-
-    def write_and_die(self, task, variable):
-        write(self, task, variable)
-        written.append(task)
-        if len(written) == 12:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    Target.write = write_and_die
-    xtd.rechunk(ds, dataset, sys.argv[2], memory="1 MiB")
-"""
-
-
-def test_a_killed_copy_goes_on_with_the_same_call(path, source, tmp_path, monkeypatch):
-    target = tmp_path / "copy.zarr"
-    (tmp_path / "script.py").write_text(textwrap.dedent(INTERRUPTED))
-    ended = Script(tmp_path / "script.py", path, target, folder=tmp_path).wait()
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
-    half = xr.open_zarr(target, chunks=None, consolidated=False)
-    assert UNFINISHED in half.attrs
-    with pytest.raises(ValueError, match="has not finished"):
-        dataset_over(half)
-    record = Target(target, None).done[:]
-    before = np.count_nonzero(record)
-    assert 8 <= before <= 12  # but for those at work at the time
-    written = []
-    write = Target.write
-    monkeypatch.setattr(
-        Target, "write", lambda self, task, each: written.append(task) or write(self, task, each)
-    )
-    for other in (source.assign_attrs(title="other"), source.drop_vars("angle")):
-        with pytest.raises(FileExistsError, match="unfinished copy of something else"):
-            xtd.rechunk(other, dataset_over(source), target, memory="1 MiB")
-    with pytest.raises(FileExistsError, match="chunks"):
-        xtd.rechunk(source, dataset_over(source), target, memory="1 MiB", chunks={"time": 7})
-    assert not written
-    copy = xtd.rechunk(source, dataset_over(source), target, memory="1 MiB")
-    assert len(written) == len(record) - before
-    assert not {task.number for task in written} & set(np.flatnonzero(record).tolist())
-    xr.testing.assert_identical(copy.compute(), source.compute())
 
 
 @pytest.mark.parametrize("kind", ["zarr", "dask", "by hand", "netcdf", "memory"])

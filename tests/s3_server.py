@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import socket
 import struct
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
@@ -25,13 +26,49 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-from .faults import STALL, Faults
-
 BUCKET = "bench"
 DELAY = 0.02  # seconds added to each request
 # Where the server is asked for what it counts, for each request, and told what to spoil.
 COUNTS, LOG, FAULTS = "/-counts", "/-log", "/-faults"
 MESSAGES = {"500": "InternalError", "503": "SlowDown"}
+
+
+# An error of the server, "slow down", a connection that is reset before an answer or in the middle
+# of a body, and no answer at all.
+KINDS = ("500", "503", "reset", "cut")
+STALL = "stall"
+
+
+@dataclass
+class Faults:
+    """How often requests for objects fail or take long.
+
+    An object that has failed `times` times in a row is sent, whatever is drawn for it.
+    """
+
+    failing: float = 0.0  # share of requests
+    kinds: tuple[str, ...] = KINDS
+    times: int = 1
+    slow: float = 0.0  # share of requests
+    seconds: float = 1.0  # that these take longer
+    keys: str = ""  # only of objects whose key has this in it
+    seed: int = 0
+    _failed: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+
+    def draw(self, key: str) -> tuple[str, float]:
+        """How a request for an object fails ("" for not at all), and seconds it takes longer."""
+        if self.keys not in key:
+            return "", 0.0
+        longer = self.seconds if self._random.random() < self.slow else 0.0
+        before = self._failed.pop(key, 0)
+        fails = before or self._random.random() < self.failing
+        if not fails or before == self.times:
+            return "", longer
+        self._failed[key] = before + 1
+        return self._random.choice(self.kinds), longer
 
 
 @dataclass
@@ -46,7 +83,7 @@ class Counts:
 
 
 class Server:
-    """The server's process, seen from the harness. Use as a context manager.
+    """The server's process, seen from outside. Use as a context manager.
 
     Parameters
     ----------
@@ -58,8 +95,7 @@ class Server:
 
     def __init__(self, folder: Path | None = None, delay: float = DELAY) -> None:
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.server", str(folder or ""), str(delay)],
-            cwd=Path(__file__).parent.parent,
+            [sys.executable, __file__, str(folder or ""), str(delay)],
             stdout=subprocess.PIPE,
             stdin=subprocess.PIPE,
             text=True,

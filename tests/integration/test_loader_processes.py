@@ -1,0 +1,246 @@
+"""The loader's workers: fresh and forked ones, their seeds, errors and ends."""
+
+import copy
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import xtorch_data as xtd
+from xtorch_data.processes.workers import batches_of_workers
+
+pytestmark = pytest.mark.compat
+
+
+def make(**kwargs):
+    data = xr.DataArray(
+        np.arange(60.0).reshape(20, 3), dims=("time", "x"), coords={"time": np.arange(20)}, name="v"
+    )
+    return xtd.IterableDataset(data, {"time": 4, "x": -1}, {"time": 3}, batch_size=4, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def seen_by():
+    """Epochs that the workers of a plain loader see, by the order of their batches."""
+
+    def orders(dataset, epochs, context, persistent=False, seed=None, **kwargs):
+        loader = torch.utils.data.DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=2,
+            multiprocessing_context=context,
+            persistent_workers=persistent,
+            timeout=60,
+        )
+        found = []
+        for _ in range(epochs):
+            if seed is not None:
+                torch.manual_seed(seed)
+            found.append([n for batch in loader for n in batch.index.tolist()])
+            assert sorted(found[-1]) == list(range(17))
+        return found
+
+    return orders
+
+
+def test_epochs_go_on_though_the_same_seed_is_set_before_each(seen_by):
+    dataset = make(shuffle=True)
+    orders = seen_by(dataset, 3, "fork", seed=0)
+    assert len(set(map(tuple, orders))) == 3
+    assert dataset.epoch == 3
+
+
+def test_a_copy_of_a_dataset_serves_forked_workers_and_counts_for_itself(seen_by):
+    dataset = make(shuffle=True)
+    dataset.set_epoch(4)
+    for other in (copy.deepcopy(dataset), pickle.loads(pickle.dumps(dataset))):
+        assert other.epoch == 4
+        seen_by(other, 2, "fork")
+        assert (other.epoch, dataset.epoch) == (6, 4)
+
+
+def test_labels_outlive_the_dataset_they_were_copied_from():
+    dataset = make()
+    other = copy.deepcopy(dataset)
+    del dataset
+    gc.collect()
+    loader = torch.utils.data.DataLoader(
+        other, batch_size=None, num_workers=1, multiprocessing_context="fork", timeout=60
+    )
+    for batch in loader:
+        assert batch.to_xarray()["time"].dims == ("sample", "time")
+
+
+def test_two_iterators_of_one_loader_are_two_epochs():
+    loader = xtd.DataLoader(make(shuffle=True), num_workers=2, multiprocessing_context="fork")
+    first, second = iter(loader), iter(loader)
+    orders = [[n for batch in each for n in batch.index.tolist()] for each in (first, second)]
+    assert [sorted(order) for order in orders] == [list(range(17))] * 2
+    assert orders[0] != orders[1]
+
+
+def _rank(rank, dataset, store, results):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=2
+    )
+    found = []
+    for _ in range(2):
+        found.append([n for batch in dataset for n in batch.index.tolist()])
+    results.put((rank, found, dataset.epoch))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("context", ["fork", "forkserver"])
+def test_ranks_that_are_given_one_dataset_share_each_epoch(context, tmp_path):
+    """Made before the process group, sent to its ranks: each counts epochs for itself."""
+    start = torch.multiprocessing.get_context(context)
+    results = start.Queue()
+    dataset = make(shuffle=True, uneven="keep")
+    ranks = [
+        start.Process(target=_rank, args=(rank, dataset, tmp_path / "store", results))
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        rank.start()
+    found = dict(results.get(timeout=90)[:2] for _ in ranks)
+    for rank in ranks:
+        rank.join(30)
+        assert rank.exitcode == 0
+    for epoch in range(2):
+        assert sorted(found[0][epoch] + found[1][epoch]) == list(range(17))
+    assert found[0][0] != found[0][1]
+    assert dataset.epoch == 0
+
+
+def _seed(sample):
+    """The global seed of the worker, instead of data."""
+    return xr.full_like(sample, torch.initial_seed() % 2**40, dtype="int64")
+
+
+def test_global_seeds_differ_by_rank_worker_and_epoch_and_come_again():
+    def seeds(rank):
+        dataset = make(transform=_seed, rank=rank, world_size=2)
+        loader = xtd.DataLoader(dataset, num_workers=2, multiprocessing_context="fork")
+        return [{int(batch.x[0, 0, 0]) for batch in loader} for _ in range(2)]
+
+    found = seeds(0) + seeds(1)
+    assert [len(epoch) for epoch in found] == [2, 2, 2, 2]  # one of each worker
+    assert len(set().union(*found)) == 8
+    assert found == seeds(0) + seeds(1)
+
+
+def _begin(worker):
+    torch.manual_seed(1234 + worker)
+
+
+def test_what_is_called_in_workers_may_be_set_after_the_loader_is_made():
+    """As Lightning does."""
+    loader = xtd.DataLoader(make(transform=_seed), num_workers=1, multiprocessing_context="fork")
+    loader.worker_init_fn = _begin
+    for _ in range(2):
+        assert {int(batch.x[0, 0, 0]) for batch in loader} == {1234}
+
+
+def test_an_error_in_a_worker_keeps_its_type():
+    loader = xtd.DataLoader(
+        make(transform=_fail), num_workers=1, multiprocessing_context="fork", timeout=60
+    )
+    with pytest.raises(OSError, match="no space"):
+        list(loader)
+
+
+def _fail(sample):
+    raise OSError("no space left")
+
+
+class OfMessage(Exception):
+    message = "one that torch would give an argument of this name"
+
+
+def _fail_with(kind):
+    class Local(Exception):
+        pass
+
+    class TakesTwo(Exception):
+        def __init__(self, one, two):
+            super().__init__(one, two)
+
+    def fail(sample):
+        if kind == "local":
+            raise Local("broken")
+        raise TakesTwo("broken", 2) if kind == "two" else OfMessage("broken")
+
+    return fail
+
+
+@pytest.mark.parametrize("kind", ["local", "two", "message"])
+@pytest.mark.parametrize("how", ["stream", "samples", "plain"])
+def test_an_error_that_cannot_be_sent_is_told_and_the_loader_goes_on(kind, how):
+    """If its class cannot be pickled, torch's worker sends nothing, which is waited for."""
+    options = {"num_workers": 1, "multiprocessing_context": "fork", "timeout": 60}
+    if how == "stream":
+        loader = xtd.DataLoader(make(transform=_fail_with(kind)), **options)
+    else:
+        samples = xtd.MapDataset(make().data, {"time": 4}, transform=_fail_with(kind))
+        loader = (torch.utils.data if how == "plain" else xtd).DataLoader(samples, **options)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"(?s)in DataLoader worker.*in fail.*broken"):
+            list(loader)
+
+
+class Broken:
+    """An iterator of torch that raises, and its workers."""
+
+    def __init__(self, exitcode):
+        self._workers = [SimpleNamespace(pid=12, exitcode=exitcode, _start_method="fork")]
+
+    def __iter__(self):
+        raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.")
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "message"), [(None, "Caught"), (0, "Caught"), (-9, "worker 0 .* was killed")]
+)
+def test_whether_a_worker_has_ended_is_not_told_by_what_an_error_says(exitcode, message):
+    with pytest.raises(RuntimeError, match=message):
+        list(batches_of_workers(Broken(exitcode)))
+
+
+OF_THE_USER = """
+import multiprocessing, signal
+from helpers import numbered
+import xtorch_data as xtd
+
+def tell(connection):
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    connection.send((signal.SIGINT in blocked, default))
+
+if __name__ == "__main__":
+    dataset = xtd.IterableDataset(numbered(3), {"time": 1})
+    found = len(list(xtd.DataLoader(dataset, num_workers=1)))
+    start = multiprocessing.get_context("forkserver")
+    here, there = start.Pipe()
+    start.Process(target=tell, args=(there,)).start()
+    print(found, *here.recv())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs masks of signals")
+def test_other_processes_of_the_fork_server_hear_interrupts(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(OF_THE_USER)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert run.stdout == "3 False True\n", run.stderr

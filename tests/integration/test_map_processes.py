@@ -1,0 +1,127 @@
+"""Samples by number in worker processes."""
+
+import itertools
+import multiprocessing
+import os
+import threading
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from helpers import Oracle, add_noise, forecast
+from torch.utils.data import DataLoader
+
+import xtorch_data as xtd
+
+WINDOW = {"time": 8, "y": -1, "x": -1}
+
+
+def make(ds=None, **options):
+    """Windows of ``a`` and ``b`` along time, 53 of them, to predict ``b``."""
+    arguments = {"input_overlap": {"time": 7}, "inputs": ["a", "b"], "targets": "b"} | options
+    return xtd.MapDataset(forecast() if ds is None else ds, WINDOW, **arguments)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("map") / "data.zarr"
+    encoding = {"a": {"chunks": (16, 4, 5)}, "b": {"chunks": (10, 2, 5)}}
+    forecast().to_zarr(path, consolidated=False, encoding=encoding)
+    return path
+
+
+def expected(numbers, dataset, ds=None):
+    oracle = Oracle(forecast() if ds is None else ds)
+    windows = [dataset.windows[int(number)] for number in numbers]
+    x = [oracle.part(["a", "b"], window, ("time", "y", "x")) for window in windows]
+    return np.stack(x), np.stack([each[1] for each in x])
+
+
+# What is sent to a spawned worker is sent to one of the fork server as well, which starts faster.
+@pytest.mark.parametrize(
+    ("method", "used", "loader"),
+    [
+        *itertools.product(["fork", "forkserver"], [False, True], [DataLoader, xtd.DataLoader]),
+        ("spawn", True, DataLoader),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_workers_read_for_themselves(store, method, used, loader):
+    dataset = make(xr.open_zarr(store, consolidated=False, chunks=None))
+    if used:
+        dataset[0]
+    batches = list(
+        loader(dataset, batch_size=8, num_workers=2, multiprocessing_context=method, timeout=60)
+    )
+    x = torch.cat([batch[0] if isinstance(batch, list) else batch.x for batch in batches])
+    np.testing.assert_array_equal(x, expected(range(53), dataset)[0])
+
+
+def test_a_fork_does_not_wait_for_threads_of_its_parent(store):
+    dataset = make(xr.open_zarr(store, consolidated=False, chunks=None))
+    dataset[0]
+    stop = threading.Event()
+
+    def busily():
+        while not stop.is_set():
+            dataset[int(np.random.default_rng().integers(53))]
+
+    reader = threading.Thread(target=busily)
+    reader.start()
+    try:
+        context = multiprocessing.get_context("fork")
+        for _ in range(5):
+            process = context.Process(target=read_all, args=(dataset,))
+            process.start()
+            process.join(60)
+            assert process.exitcode == 0, "the child hangs" if process.is_alive() else "it failed"
+    finally:
+        stop.set()
+        reader.join()
+        for child in multiprocessing.active_children():
+            child.kill()
+
+
+def read_all(dataset):
+    found = np.stack([x.numpy() for x, _ in dataset])
+    os._exit(0 if np.array_equal(found, expected(range(53), dataset)[0]) else 3)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_random_functions_draw_anew_in_every_epoch_of_our_loader(persistent):
+    loader = xtd.DataLoader(
+        make(transform=add_noise), batch_size=16, num_workers=2,
+        persistent_workers=persistent,
+    )  # fmt: skip
+    epochs = [torch.cat([batch.x for batch in loader]) for _ in range(3)]
+    stream = xtd.IterableDataset(
+        forecast(), WINDOW, {"time": 7}, inputs=["a", "b"], transform=add_noise, batch_size=16
+    )
+    for epoch in epochs:
+        assert torch.equal(epoch, torch.cat([batch.x for batch in stream]))
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+@pytest.mark.parametrize("persistent", [False, True], ids=["anew", "lasting"])
+@pytest.mark.parametrize("ours", [True, False], ids=["ours", "torch's"])
+def test_an_epoch_that_is_set_comes_also_again(persistent, ours):
+    dataset = make(transform=add_noise)
+    expected = {}
+    for epoch in range(3):
+        dataset.set_epoch(epoch)
+        expected[epoch] = torch.stack([dataset[i][0] for i in range(len(dataset))])
+    assert not torch.equal(expected[0], expected[1])
+    kind = xtd.DataLoader if ours else torch.utils.data.DataLoader
+    dataset = make(transform=add_noise)
+    loader = kind(dataset, batch_size=16, num_workers=2, persistent_workers=persistent)
+
+    def a_pass():
+        return torch.cat([batch[0] for batch in (tuple(batch) for batch in loader)])
+
+    for epoch in (1, 1):
+        dataset.set_epoch(epoch)
+        assert torch.equal(a_pass(), expected[epoch])
+    if ours:  # and later ones go on from there
+        assert torch.equal(a_pass(), expected[2])
+        assert dataset.epoch == 2

@@ -1,0 +1,167 @@
+"""Copies by a cluster, and by a process that is killed."""
+
+import asyncio
+import signal
+import textwrap
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+from helpers import Script
+
+import xtorch_data as xtd
+from xtorch_data.sources.source import UNFINISHED
+from xtorch_data.writing.rechunk_run import Runner
+from xtorch_data.writing.zarr_target import Target
+
+SIZES = {"time": 160, "y": 12, "x": 20}
+
+
+WINDOWS = {"input_dims": {"time": 48}, "input_overlap": {"time": 47}}
+
+
+def fields():
+    """A field a step; packed, with holes, and with all that is beside them."""
+    rng = np.random.default_rng(3)
+    shape = tuple(SIZES.values())
+    ds = xr.Dataset(
+        {
+            "t2m": (tuple(SIZES), rng.normal(size=shape).astype("float32"), {"units": "K"}),
+            "packed": (tuple(SIZES), rng.integers(-99, 99, shape) * 0.5),
+            "big": (tuple(SIZES), rng.integers(0, 99, shape).astype(">i4")),
+            "when": (tuple(SIZES), np.datetime64("2000", "ns") + rng.integers(0, 9**17, shape)),
+            "on": (tuple(SIZES), rng.random(shape) > 0.5),
+            "orography": (("y", "x"), rng.normal(size=shape[1:])),
+            "kind": ((), 3),
+        },
+        coords={
+            "time": xr.date_range(
+                "2000-01-01", periods=SIZES["time"], calendar="360_day", use_cftime=True
+            ),
+            "y": np.linspace(50.0, 40.0, SIZES["y"]),
+            "name": ("x", [f"station {number}" for number in range(SIZES["x"])]),
+            "angle": (tuple(SIZES), rng.normal(size=shape), {"units": "degree"}),
+        },
+        attrs={"title": "fields", "version": 3},
+    )
+    ds["packed"][5:9] = np.nan
+    ds["t2m"][7, 3] = np.nan
+    ds["packed"].encoding = {"dtype": "int16", "scale_factor": 0.5, "_FillValue": -999}
+    return ds
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """A store of a chunk for each step."""
+    path = tmp_path_factory.mktemp("source") / "fields.zarr"
+    ds = fields()
+    chunks = {
+        name: {**each.encoding, "chunks": (1, *each.shape[1:])}
+        for name, each in ds.variables.items()
+        if each.ndim == 3
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*Zarr V3 specification")
+        ds.to_zarr(path, encoding=chunks, consolidated=False, zarr_format=2)
+    return path
+
+
+@pytest.fixture(scope="module")
+def source(path):
+    return xr.open_zarr(path, chunks=None, consolidated=False)
+
+
+def dataset_over(ds, memory="256 KiB", **arguments):
+    arguments = {"inputs": ["t2m"], "shuffle": True, "batch_size": 4096} | WINDOWS | arguments
+    return xtd.IterableDataset(ds, memory=memory, **arguments)
+
+
+@pytest.mark.slow
+def test_a_cluster_copies_for_its_client(source, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    write, wrote = Target.write, set()
+
+    def write_there(self, task, variable):
+        wrote.add(distributed.get_worker().address)  # raises where there is none
+        write(self, task, variable)
+
+    monkeypatch.setattr(Target, "write", write_there)
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        ds = source[["t2m", "packed"]].drop_vars("angle")
+        for name, data in {"lazy": ds, "dask": ds.chunk(time=40)}.items():
+            copy = xtd.rechunk(data, dataset_over(ds), tmp_path / name, memory="4 MiB")
+            xr.testing.assert_identical(copy.compute(), ds.compute())
+        # In a task, which would wait for others without giving its thread back, it is not used.
+        assert (
+            cluster and distributed.get_client().submit(lambda: Runner()._client is None).result()
+        )
+    assert len(wrote) == 1
+
+
+def test_a_client_on_the_loop_of_the_user_is_left_alone(source, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    ds = source[["t2m"]].drop_vars("angle").isel(time=slice(0, 60))
+
+    async def main():
+        async with distributed.Client(processes=False, asynchronous=True, dashboard_address=":0"):
+            return xtd.rechunk(ds, dataset_over(ds), tmp_path / "copy.zarr")
+
+    xr.testing.assert_identical(asyncio.run(main()).compute(), ds.compute())
+
+
+INTERRUPTED = """
+    import os, signal, sys
+    import xarray as xr
+    import xtorch_data as xtd
+    from xtorch_data.writing.zarr_target import Target
+
+    ds = xr.open_zarr(sys.argv[1], chunks=None, consolidated=False)
+    dataset = xtd.IterableDataset(
+        ds, {"time": 48}, {"time": 47}, inputs=["t2m"], shuffle=True, memory="256 KiB"
+    )
+    write, written = Target.write, []
+
+    def write_and_die(self, task, variable):
+        write(self, task, variable)
+        written.append(task)
+        if len(written) == 12:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Target.write = write_and_die
+    xtd.rechunk(ds, dataset, sys.argv[2], memory="1 MiB")
+"""
+
+
+def test_a_killed_copy_goes_on_with_the_same_call(path, source, tmp_path, monkeypatch):
+    target = tmp_path / "copy.zarr"
+    (tmp_path / "script.py").write_text(textwrap.dedent(INTERRUPTED))
+    ended = Script(tmp_path / "script.py", path, target, folder=tmp_path).wait()
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    half = xr.open_zarr(target, chunks=None, consolidated=False)
+    assert UNFINISHED in half.attrs
+    with pytest.raises(ValueError, match="has not finished"):
+        dataset_over(half)
+    record = Target(target, None).done[:]
+    before = np.count_nonzero(record)
+    assert 8 <= before <= 12  # but for those at work at the time
+    written = []
+    write = Target.write
+    monkeypatch.setattr(
+        Target, "write", lambda self, task, each: written.append(task) or write(self, task, each)
+    )
+    for other in (source.assign_attrs(title="other"), source.drop_vars("angle")):
+        with pytest.raises(FileExistsError, match="unfinished copy of something else"):
+            xtd.rechunk(other, dataset_over(source), target, memory="1 MiB")
+    with pytest.raises(FileExistsError, match="chunks"):
+        xtd.rechunk(source, dataset_over(source), target, memory="1 MiB", chunks={"time": 7})
+    assert not written
+    copy = xtd.rechunk(source, dataset_over(source), target, memory="1 MiB")
+    assert len(written) == len(record) - before
+    assert not {task.number for task in written} & set(np.flatnonzero(record).tolist())
+    xr.testing.assert_identical(copy.compute(), source.compute())

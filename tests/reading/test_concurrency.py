@@ -1,0 +1,100 @@
+"""Waiting on an event loop: memory that is lent in turn, and errors that wait for all to end."""
+
+import asyncio
+
+import pytest
+
+from xtorch_data.reading import concurrency
+from xtorch_data.reading.concurrency import on_thread, room_for, together
+
+
+@pytest.fixture
+def few_bytes(monkeypatch):
+    """Room for 16 bytes, of which one task takes 8 at most."""
+    monkeypatch.setattr(concurrency, "FETCHED_BYTES", 16)
+    monkeypatch.setattr(concurrency, "FEWEST_FETCHED", 2)
+
+
+def test_room_is_lent_in_turn_and_never_more_than_there_is(few_bytes):
+    held, most, order = 0, 0, []
+
+    async def task(number, nbytes, free):
+        nonlocal held, most
+        async with room_for(nbytes):
+            held += min(nbytes, 8)
+            most = max(most, held)
+            order.append(number)
+            await free.wait()
+            held -= min(nbytes, 8)
+
+    async def all_of_them():
+        frees = [asyncio.Event() for _ in range(6)]
+        sizes = [8, 5, 8, 1, 1, 100]  # the third waits; the fourth, which would fit, does after it
+        tasks = [
+            asyncio.create_task(task(n, size, free))
+            for n, (size, free) in enumerate(zip(sizes, frees, strict=True))
+        ]
+        await settled()
+        assert order == [0, 1]
+        for free in frees:
+            free.set()
+            await settled()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(all_of_them())
+    assert order == list(range(6))
+    assert most <= 16 and held == 0
+
+
+def test_who_is_cancelled_while_waiting_leaves_its_turn_to_the_next(few_bytes):
+    async def holding(free, begun):
+        async with room_for(8):
+            begun.append(free)
+            await free.wait()
+
+    async def all_of_them():
+        begun, frees = [], [asyncio.Event() for _ in range(4)]
+        tasks = [asyncio.create_task(holding(free, begun)) for free in frees]
+        await settled()
+        assert begun == frees[:2]
+        tasks[2].cancel()
+        frees[0].set()
+        await settled()
+        assert begun == [*frees[:2], frees[3]]
+        tasks[3].cancel()  # while it holds room
+        frees[1].set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        async with room_for(8), room_for(8):  # all of it has come back
+            pass
+
+    asyncio.run(all_of_them())
+
+
+async def settled():
+    """Until every task waits."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_the_first_error_is_raised_when_all_have_ended():
+    ended = []
+
+    async def job(number, error=None):
+        for _ in range(number):
+            await asyncio.sleep(0)
+        ended.append(number)
+        if error is not None:
+            raise error
+        return number
+
+    assert asyncio.run(together([job(2), job(0), job(1)])) == [2, 0, 1]
+    ended.clear()
+    with pytest.raises(OSError, match="second"):
+        asyncio.run(together([job(1), job(3, OSError("second")), job(2, ValueError()), job(5)]))
+    assert sorted(ended) == [1, 2, 3, 5]
+
+
+def test_what_a_thread_returns_or_raises():
+    assert asyncio.run(on_thread(divmod, 7, 2)) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(on_thread(divmod, 7, 0))
