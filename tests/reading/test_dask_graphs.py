@@ -22,6 +22,7 @@ from helpers import assert_once, in_a_process, samples_of
 
 import xtorch_data as xtd
 from xtorch_data.reading import dask_graphs as graphs
+from xtorch_data.report.stats import stats_of
 
 WINDOW = {"time": 6, "x": -1}
 HERE, CLUSTER = "computed by dask", "computed on a dask cluster"
@@ -201,7 +202,7 @@ def test_a_cluster_serves_samples_by_number_statistics_and_where(client):
     ds = fields().chunk(time=10)
     samples = xtd.MapDataset(ds, WINDOW, {"time": 5})
     assert_windows_of(fields(), list(xtd.DataLoader(samples, batch_size=9)), "ab")
-    assert set(samples.recorder.stats().paths) == {CLUSTER}
+    assert set(stats_of(samples.recorder).paths) == {CLUSTER}
     train, _ = xtd.split(dataset_of(ds, where=wanted), "time", at=["2000-02-10"])
     assert train.where.sum() == sum(
         wanted(fields().isel(time=slice(k, k + 6))) for k in range(len(train.where))
@@ -285,7 +286,7 @@ def test_tasks_that_take_all_threads_of_the_cluster_compute_on_their_own(client)
         stream = dataset_of(slow(), memory="1 kB")
         samples = xtd.MapDataset(slow(), WINDOW)
         count = len(samples_of(stream)) + len(samples_of(xtd.DataLoader(samples, batch_size=5)))
-        return count, set(stream.stats().paths), set(samples.recorder.stats().paths)
+        return count, set(stream.stats().paths), set(stats_of(samples.recorder).paths)
 
     for count, stream, samples in client.gather(client.map(train, range(4)), asynchronous=False):
         assert count == 55 + 10

@@ -24,6 +24,7 @@ from strategies import examples
 import xtorch_data as xtd
 from xtorch_data.reading import disk_cache
 from xtorch_data.reading.disk_cache import DiskCache, entry_name
+from xtorch_data.report.stats import stats_of
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def test_later_epochs_and_other_datasets_read_nothing(store, tmp_path, monkeypat
     )
     np.testing.assert_array_equal(samples[2 * 17 + 10][0], ds["b"].isel(time=slice(70, 77), x=2))
     assert Counting.reads == 0
-    assert samples.recorder.stats().paths["taken from disk"] == 1
+    assert stats_of(samples.recorder).paths["taken from disk"] == 1
 
 
 def test_a_process_later_reads_nothing(store, tmp_path):

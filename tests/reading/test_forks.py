@@ -137,7 +137,7 @@ def test_a_fork_waits_for_a_thread_that_reads_hdf5(engine, lock, tmp_path):
 
 def test_a_fork_that_cannot_wait_any_longer_says_so(monkeypatch, caplog):
     free, taken = threading.Lock(), threading.Lock()
-    monkeypatch.setattr(forked, "_LIBRARY_LOCKS", (free, taken))
+    monkeypatch.setattr(forked, "LIBRARY_LOCKS", (free, taken))
     monkeypatch.setattr(forked, "_PATIENCE_SECONDS", 0.05)
     forked._wait_for_reads()
     forked._release()

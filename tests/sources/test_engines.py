@@ -19,6 +19,7 @@ from helpers import assert_once, in_a_process
 from strategies import MORE
 
 import xtorch_data as xtd
+from xtorch_data.report.stats import stats_of
 from xtorch_data.sources.engines import NpyBackendEntrypoint, PtBackendEntrypoint
 
 
@@ -529,7 +530,7 @@ def test_samples_by_number_are_taken_from_the_map_itself(where, reads, tmp_path)
     dataset = xtd.MapDataset(ds, {"time": 2, "x": -1}, {"time": 1}, inputs="v")
     for x, n in [(dataset[n][0], n) for n in (3, 0, len(dataset) - 1)]:
         np.testing.assert_array_equal(x.numpy(), expected.isel(time=slice(n, n + 2)).values)
-    assert (dataset.recorder.stats().bytes_read > 0) == reads
+    assert (stats_of(dataset.recorder).bytes_read > 0) == reads
     assert len(pickle.dumps(dataset)) < 10_000
 
 

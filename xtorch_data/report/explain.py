@@ -18,11 +18,11 @@ from ..planning.chunks import Layout
 from ..planning.intervals import Interval, share_total, total
 from ..planning.plan import ENOUGH_AMPLIFICATION, Plan
 from ..reading.disk_cells import OnDisk
-from ..reading.lazy_arrays import codec_pipeline, is_lazy, read_path
+from ..reading.recycled import codec_pipeline, read_path
 from ..samples.arguments import as_bytes
 from ..samples.definition import Samples
 from ..sources.codecs import is_decoded_fast
-from ..sources.layers import layers
+from ..sources.lazy_arrays import in_memory, is_lazy, zarr_array
 from .explanation import Explanation, VariableReads
 from .memory import peak_memory
 
@@ -283,7 +283,7 @@ def _advice(
         if is_lazy(each.variable)
         and read_path(each.variable) == "by zarr"
         and not codec_pipeline(each.variable).startswith("zarrs.")
-        and is_decoded_fast(layers(each.variable._data)[-1]._array)
+        and is_decoded_fast(zarr_array(each.variable))
     ]
     if slow:
         yield (
@@ -322,7 +322,7 @@ def _notes(data: xr.Dataset) -> Iterable[str]:
 def _rechunked(plan: Plan, data: xr.Dataset) -> Iterable[str]:
     """What a copy in chunks that fit would give, if it is much."""
     stored = [
-        each for each in plan.layouts if each.in_chunks and not data[each.name].variable._in_memory
+        each for each in plan.layouts if each.in_chunks and not in_memory(data[each.name].variable)
     ]
     now = amplification_of(plan)
     if not stored or now < MUCH_AMPLIFICATION:

@@ -12,6 +12,7 @@ from ..common.redact import printable
 from ..common.text import format_bytes
 from ..planning.amplification import amplification_of, used_nbytes
 from ..planning.plan import Plan
+from ..sources.lazy_arrays import in_memory
 
 __all__ = ["chunks_unsaid", "warn_of_chunks"]
 
@@ -34,7 +35,7 @@ def warn_of_chunks(plan: Plan, data: xr.Dataset, stacklevel: int = 3) -> None:
         How many calls above is the line that is to blame.
     """
     stored = [
-        each for each in plan.layouts if each.in_chunks and not data[each.name].variable._in_memory
+        each for each in plan.layouts if each.in_chunks and not in_memory(data[each.name].variable)
     ]
     if not stored or not len(plan.windows):
         return
