@@ -18,7 +18,7 @@ import xtorch_data as xtd
 import xtorch_data.datasets.verify
 from xtorch_data.cli import Refused, main
 from xtorch_data.datasets import verify
-from xtorch_data.reading.lazy_arrays import codec_pipeline
+from xtorch_data.reading.recycled import codec_pipeline
 
 WINDOWS = ["--input-dims", "time=8,y=-1", "--input-dims", "x=-1", "--input-overlap", "time=7"]
 ARGUMENTS = {

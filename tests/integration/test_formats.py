@@ -399,7 +399,7 @@ def counted(monkeypatch):
         of_keys(reads, netCDF4_.NetCDF4ArrayWrapper, "_getitem", lambda a: a.datastore._filename)
         of_keys(reads, scipy_.ScipyArrayWrapper, "_getitem", lambda a: "")
         of_keys(reads, cfgrib_plugin.CfGribArrayWrapper, "_getitem", lambda a: "")
-        of_keys(reads, engines._NpyArray, "_read", lambda a: "")
+        of_keys(reads, engines._NpyArray, "read", lambda a: "")
         references = fsspec.implementations.reference.ReferenceFileSystem
         of_paths(reads, references, "_cat_file")
         of_paths(reads, icechunk.IcechunkStore, "get")

@@ -23,7 +23,7 @@ import xtorch_data as xtd
 from xtorch_data.cli import main
 from xtorch_data.common import retry
 from xtorch_data.common.buffers import Buffers
-from xtorch_data.reading.lazy_arrays import is_fetched, with_recycled_memory
+from xtorch_data.reading.recycled import is_fetched, with_recycled_memory
 
 obstore = pytest.importorskip("obstore")
 pytest.importorskip("s3fs")

@@ -12,7 +12,7 @@ import xarray as xr
 from helpers import assert_once, samples_of
 
 import xtorch_data as xtd
-from xtorch_data.reading import lazy_arrays as lazy
+from xtorch_data.reading import recycled as lazy
 
 TIME, X = 30, 7
 PACKED = {"scale_factor": 0.01, "add_offset": 280.0}

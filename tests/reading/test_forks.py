@@ -63,7 +63,7 @@ def test_zarr_arrays_in_a_dask_graph_are_made_safe(tmp_path):
 
 def test_a_fork_that_cannot_wait_any_longer_says_so(monkeypatch, caplog):
     free, taken = threading.Lock(), threading.Lock()
-    monkeypatch.setattr(forked, "_LIBRARY_LOCKS", (free, taken))
+    monkeypatch.setattr(forked, "LIBRARY_LOCKS", (free, taken))
     monkeypatch.setattr(forked, "_PATIENCE_SECONDS", 0.05)
     forked._wait_for_reads()
     forked._release()

@@ -21,8 +21,8 @@ from xtorch_data.common.buffers import Buffers
 from xtorch_data.reading import concurrency as awaiting
 from xtorch_data.reading import shards
 from xtorch_data.reading import zarr_chunks as direct
-from xtorch_data.reading.concurrency import on_loop_of
 from xtorch_data.reading.zarr_chunks import ChunkError, DirectReader
+from xtorch_data.sources.zarr_stores import on_loop_of
 
 SHAPE, CHUNKS = (11, 6, 9), (4, 6, 5)
 

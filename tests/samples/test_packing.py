@@ -17,7 +17,7 @@ from strategies import EXAMPLES, MORE
 
 import xtorch_data as xtd
 from xtorch_data.device.streams import Streams
-from xtorch_data.reading import lazy_arrays as lazy
+from xtorch_data.reading import recycled as lazy
 from xtorch_data.samples.packing import packed
 
 GATHERS = ["host", "device"]

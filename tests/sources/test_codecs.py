@@ -11,7 +11,7 @@ import zarr.codecs
 from zarr.registry import get_codec_class
 
 import xtorch_data as xtd
-from xtorch_data.reading.lazy_arrays import codec_pipeline
+from xtorch_data.reading.recycled import codec_pipeline
 
 CRC = [zarr.codecs.ZstdCodec(level=1), zarr.codecs.Crc32cCodec()]
 NESTED = zarr.codecs.ShardingCodec(

@@ -15,7 +15,7 @@ import zarr
 from helpers import forecast
 
 import xtorch_data as xtd
-from xtorch_data.reading.lazy_arrays import codec_pipeline
+from xtorch_data.reading.recycled import codec_pipeline
 
 NAMES = ("t2m", "u10", "a", "Z")
 

@@ -12,6 +12,7 @@ from ..samples.labels import Labels
 from ..samples.made_up import Budget, numbered, on_trial, unnoticed
 from ..samples.transforms import Transform
 from ..samples.trials import require_places_kept
+from ..sources.lazy_arrays import in_memory
 from .assembly import Assembly
 from .stage import Loaded
 from .views import PieceInMemory, window_views
@@ -76,7 +77,7 @@ def _given_to_functions(samples: Samples) -> list[tuple[Transform, Any]]:
     lazy = [
         name
         for name, each in labels.coords.variables.items()
-        if not (each._in_memory or name in labels.coords.xindexes)
+        if not (in_memory(each) or name in labels.coords.xindexes)
     ]
     made_up = numbered(labels.coords.reset_coords(lazy)[lazy], {})
     coords = labels.coords.assign_coords(

@@ -27,13 +27,13 @@ from ..planning.line import Piece
 from ..planning.windows import IntArray
 from ..reading.dask_graphs import Graphs, threads_for_graphs
 from ..reading.disk_cells import OnDisk
-from ..reading.lazy_arrays import with_recycled_memory
-from ..reading.memory_maps import mapped
+from ..reading.recycled import mapped, with_recycled_memory
 from ..reading.regions import Reader
 from ..reading.variables import ReadError, SourceReader, require_whole
 from ..samples.batch import Batch
 from ..samples.definition import Samples
 from ..sources.file_maps import maps_of
+from ..sources.lazy_arrays import in_memory
 from ..sources.npy_files import NpyFile, Stamp
 from ..sources.source import layout_of
 from .cells import Group, Place, Region, cells_of
@@ -121,7 +121,7 @@ class Fetcher:
             return [list(self._data.data_vars)]
         alike: dict[Hashable, list[Hashable]] = {}
         for name, variable in self._data.variables.items():
-            if not variable._in_memory:
+            if not in_memory(variable):
                 chunks = layout_of(variable, name, self._dims).chunks
                 key = tuple((dim, grid.key) for dim, grid in chunks.items())
                 alike.setdefault(key, []).append(name)

@@ -19,7 +19,7 @@ from ..processes.shared_memory import SharedBuffers
 from ..reading.dask_graphs import Graphs
 from ..reading.disk_cells import OnDisk
 from ..reading.forks import let_forks_wait_for_reads, make_safe
-from ..reading.lazy_arrays import with_recycled_memory
+from ..reading.recycled import with_recycled_memory
 from ..reading.regions import Reader
 from ..reading.variables import SourceReader
 from ..samples.batch import Batch

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import concurrent.futures.thread
 import os
 import sys
 import threading
@@ -13,7 +11,9 @@ import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+from ..processes.internals import before_threads_are_awaited, let_nobody_await
 from ..reading.dask_graphs import threads_for_graphs
+from ..sources.zarr_stores import begun_loop
 
 __all__ = ["Threads", "leaving_on_interrupt", "note_interrupt"]
 
@@ -126,18 +126,17 @@ def _leave(pools: Iterable[ThreadPoolExecutor], ending: bool = False) -> None:
         if time.monotonic() > end:
             break
         time.sleep(0.01)
-    waited_for = getattr(concurrent.futures.thread, "_threads_queues", {})
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
         if thread.is_alive() and thread.daemon:
-            waited_for.pop(thread, None)
+            let_nobody_await(thread)
             _left.add(thread)
 
 
 def _cancel_requests() -> None:
     """Cancel what zarr and fsspec still wait for, on event loops of their own."""
-    for name in ("zarr.core.sync", "fsspec.asyn"):
-        loop: asyncio.AbstractEventLoop | None = getattr(sys.modules.get(name), "loop", [None])[0]
+    of_fsspec = getattr(sys.modules.get("fsspec.asyn"), "loop", [None])[0]
+    for loop in (begun_loop(), of_fsspec):
         if loop is not None and loop.is_running():
             loop.call_soon_threadsafe(_cancel_all, loop)
 
@@ -156,8 +155,8 @@ def _close_all() -> None:
         _leave(list(_pools), ending=True)
 
 
-# Before executors wait for their threads, which may wait for what a cluster no longer computes.
-getattr(threading, "_register_atexit", atexit.register)(_close_all)
+# As they may wait for what a cluster no longer computes.
+before_threads_are_awaited(_close_all)
 
 
 async def _stop() -> None:

@@ -31,13 +31,14 @@ from ..planning.plan import Plan
 from ..planning.selection import Table
 from ..planning.windows import IntArray, Windows
 from ..reading.dask_graphs import Graphs, active_client, threads_for_graphs
-from ..reading.lazy_arrays import with_recycled_memory
+from ..reading.recycled import with_recycled_memory
 from ..reading.regions import Reader
 from ..reading.variables import CONCURRENT_READS, SourceReader
 from ..samples.definition import Samples
 from ..samples.preprocessing import Preprocessor, check_preprocessed
 from ..samples.transforms import Transform
 from ..samples.trials import labels_of, require_labels_kept
+from ..sources.lazy_arrays import in_memory
 from ..sources.source import layout_of
 from .moments import Moments
 
@@ -209,7 +210,7 @@ class _Walk:
     @property
     def is_dask(self) -> bool:
         """Whether dask computes whatever is not in memory."""
-        lazy = [each for each in self.data.variables.values() if not each._in_memory]
+        lazy = [each for each in self.data.variables.values() if not in_memory(each)]
         return bool(lazy) and all(variable.chunks is not None for variable in lazy)
 
     @property

@@ -14,11 +14,13 @@ import os
 import stat
 import threading
 import time
-from multiprocessing import connection, forkserver, resource_sharer, util
+from multiprocessing import connection, resource_sharer, util
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
 import torch.utils.data
+
+from .internals import fork_server_address, fork_server_pipe
 
 __all__ = ["Watch", "clean_up_after_fork_server", "is_there", "watch_in_worker"]
 
@@ -116,20 +118,14 @@ def _clean_up() -> None:
         resource_sharer.stop(timeout=1.0)  # which closes its own
     with contextlib.suppress(Exception):
         _remove_sockets(util.get_temp_dir())
-    # The fork server ends when the last process has closed its end of a pipe. There are no public
-    # names for that pipe and for its socket, which nobody else removes.
     with contextlib.suppress(Exception):
-        os.close(_fork_server("_forkserver_alive_fd"))
+        os.close(fork_server_pipe())
     _remove_server_socket(0.5 * _GRACE_SECONDS)
-
-
-def _fork_server(name: str) -> Any:
-    return getattr(forkserver._forkserver, name, None)
 
 
 def _remove_server_socket(seconds: float) -> None:
     """Remove the socket of a fork server, and its folder, once nothing listens there."""
-    address = _fork_server("_forkserver_address")
+    address = fork_server_address()
     if not isinstance(address, str) or not os.path.isabs(address):
         return
     deadline = time.monotonic() + seconds

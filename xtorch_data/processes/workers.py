@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 import torch.utils.data
 
+from .internals import end_workers_of, is_fork, workers_of
+
 __all__ = [
     "batches_of_workers",
     "hear_interrupts_again",
@@ -148,7 +150,7 @@ def _pass(*_: Any) -> None:
 def _end_workers(process: int) -> None:
     if process == os.getpid():  # a fork has no workers
         for iterator in list(_iterators):
-            iterator._shutdown_workers()  # has no public name but that it is deleted
+            end_workers_of(iterator)
 
 
 @contextlib.contextmanager
@@ -195,7 +197,7 @@ def batches_of_workers(batches: Any) -> Generator[Any, None, None]:
     except (RuntimeError, OSError, EOFError) as error:  # torch's own, and of a connection cut off
         # Of the error of a worker that lives torch says so: there is no end to wait for.
         lives = "DataLoader worker process" in str(error)
-        how = _end_of_a_worker(batches._workers, 0.0 if lives else _REAPING_SECONDS)
+        how = _end_of_a_worker(workers_of(batches), 0.0 if lives else _REAPING_SECONDS)
         if how is None:
             if isinstance(error, OSError) and (advice := _advice(error)) is not None:
                 raise OSError(error.errno, advice) from error
@@ -230,7 +232,7 @@ def how_it_ended(number: int, worker: Any) -> str:
         end = f"was ended by {signal.Signals(-exitcode).name}"
     else:
         end = f"ended with exit code {exitcode}; what it printed says why"
-        if exitcode == 1 and worker._start_method != "fork":  # it has run the script once more
+        if exitcode == 1 and not is_fork(worker):  # it has run the script once more
             end += (
                 ". If that is of the bootstrapping phase, guard the script with "
                 "`if __name__ == '__main__':`"

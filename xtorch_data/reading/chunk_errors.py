@@ -1,16 +1,20 @@
-"""Errors that name the chunk they are about."""
+"""Errors of chunks: of one that cannot be read, and of a store that is not there any more."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import zarr
+from zarr.buffer import default_buffer_prototype
+from zarr.storage import LocalStore
 
 from ..common.redact import printable, redacted, words_of
-from ..common.retry import GivenUp
+from ..common.retry import GivenUp, answered, retried_alone
+from ..sources.zarr_stores import on_loop_of
 
-__all__ = ["ChunkError", "Named"]
+__all__ = ["ChunkError", "Named", "require_array", "require_local_array"]
 
 
 class ChunkError(Exception):
@@ -62,3 +66,60 @@ class Named:
             named = ChunkError.of(self.array, self.key)
             named.__cause__ = error.__cause__
             raise GivenUp from named
+
+
+async def require_array(array: zarr.Array[Any]) -> None:
+    """Raise FileNotFoundError if the metadata of an array is not in its store any more.
+
+    A chunk that is not there has the fill value, as Zarr has it. So has every chunk of a store that
+    was deleted or unmounted in the middle of an epoch; that must not pass for data. A store that
+    fails raises its own error; one that may not be asked, or cannot, is believed.
+    """
+    if isinstance(array.store, LocalStore):
+        return require_local_array(array)
+    for key in _metadata_keys(array):
+
+        async def get(key: str = key) -> Any:
+            asked = array.store.get(key, default_buffer_prototype())
+            return await answered(on_loop_of(array, asked))
+
+        try:
+            if await retried_alone(get, key) is not None:
+                return None
+        except Exception as error:
+            if _is_refused(error.__cause__ if isinstance(error, GivenUp) else error):
+                return None
+            raise
+    raise _gone(array)
+
+
+def require_local_array(array: zarr.Array[Any]) -> None:
+    """The same for a local folder, on any thread of any process."""
+    root = array.store.root  # type: ignore[attr-defined]
+    if not any(os.path.exists(os.path.join(root, key)) for key in _metadata_keys(array)):
+        raise _gone(array)
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Whether a store may or can not be asked."""
+    if isinstance(error, PermissionError | NotImplementedError):
+        return True
+    kind = type(error)
+    of_obstore = kind.__module__.partition(".")[0] == "obstore"
+    if of_obstore and kind.__name__ in {"PermissionDeniedError", "UnauthenticatedError"}:
+        return True
+    return getattr(error, "status", None) in (401, 403)  # of aiohttp
+
+
+def _metadata_keys(array: zarr.Array[Any]) -> list[str]:
+    """Where the metadata of an array is, or is consolidated."""
+    v3 = array.metadata.zarr_format == 3
+    own, root = ("zarr.json", "zarr.json") if v3 else (".zarray", ".zmetadata")
+    return [f"{array.path}/{own}" if array.path else own, root]
+
+
+def _gone(array: zarr.Array[Any]) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"chunks of {printable(redacted(str(array.store)))} are missing, and so is "
+        f"{printable(_metadata_keys(array)[0])}: the store is not there any more"
+    )

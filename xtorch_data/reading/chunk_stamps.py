@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends.zarr import ZarrArrayWrapper
-from zarr.storage import FsspecStore, LocalStore, ObjectStore, WrapperStore
+from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
 from ..planning.windows import IntArray
 from ..sources.file_stamps import look_at
-from ..sources.layers import layers
-from ..sources.source import stored_positions
+from ..sources.lazy_arrays import stored_positions, zarr_array
 from ..sources.zarr_grids import numbers_of_chunks, sizes_of_chunks
+from ..sources.zarr_stores import innermost
 
 __all__ = ["ChunkStamps"]
 
@@ -62,13 +61,9 @@ class ChunkStamps:
         variable : xarray.Variable
             Any variable.
         """
-        if variable.chunks is not None:
+        array, positions = zarr_array(variable), stored_positions(variable)
+        if array is None or positions is None:
             return None
-        data = layers(variable._data)[-1]
-        positions = stored_positions(variable)
-        if positions is None or not isinstance(data, ZarrArrayWrapper):
-            return None
-        array = data.get_array()  # type: ignore[no-untyped-call]
         locate = _locator(array.store)
         if locate is None:
             return None
@@ -110,8 +105,7 @@ def _looked_at(path: str) -> Any:
 
 def _locator(store: Any) -> Locate | None:
     """Where the keys of a store are kept, if that is in local files."""
-    if isinstance(store, WrapperStore):
-        return _locator(store._store)
+    store = innermost(store)
     if isinstance(store, LocalStore):
         return functools.partial(os.path.join, os.path.abspath(store.root))
     if isinstance(store, ObjectStore) and type(store.store).__name__ == "LocalStore":

@@ -5,20 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import dask.system
-import zarr
-from zarr.core.sync import _get_loop
-from zarr.storage import FsspecStore
-
-from ..sources.zarr_stores import innermost
 
 __all__ = [
     "FETCHED_BYTES",
     "FEWEST_FETCHED",
-    "on_loop_of",
     "on_thread",
     "request_slots",
     "room_for",
@@ -134,13 +128,3 @@ async def together(jobs: Iterable[Awaitable[T]]) -> list[T]:
         return results  # type: ignore[return-value]
     finally:  # an error has this frame in its traceback, and frames that have what was read
         del errors, results
-
-
-def on_loop_of(array: zarr.Array[Any], reading: Coroutine[Any, Any, Any]) -> Any:
-    """What awaits a read of an array from any loop.
-
-    Sessions of fsspec belong to the loop in which a store was opened, and that is zarr's own.
-    """
-    if not isinstance(innermost(array.store), FsspecStore):
-        return reading
-    return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(reading, _get_loop()))

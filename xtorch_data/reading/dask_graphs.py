@@ -21,6 +21,7 @@ import dask.array
 import dask.base
 import dask.system
 import dask.threaded
+from dask.array.utils import meta_from_array
 from dask.core import flatten
 
 from ..sources.declared_dtypes import as_declared
@@ -309,7 +310,7 @@ def _with_dtypes_checked(collection: Any) -> Any:
     """A dask array that fails where its chunks, put together, would lose values."""
     if not _has_many_chunks(collection):
         return collection
-    dtype, meta = collection.dtype, collection._meta
+    dtype, meta = collection.dtype, meta_from_array(collection)  # type: ignore[no-untyped-call]
     return collection.map_blocks(_of_dtype, declared=dtype, dtype=dtype, meta=meta)
 
 

@@ -24,6 +24,7 @@ import xarray as xr
 from ..common.buffers import Buffers
 from ..common.redact import redacted, without_secrets
 from ..planning.chunks import Chunks
+from ..sources.lazy_arrays import in_memory, is_read
 from ..sources.source import layout_of
 from .chunk_stamps import ChunkStamps
 from .digests import Unidentified
@@ -286,11 +287,7 @@ class OnDisk:
         """
         if folder is None:
             return None
-        asked = {
-            name: variable
-            for name, variable in data.variables.items()
-            if not (variable._in_memory or isinstance(variable, xr.IndexVariable))
-        }
+        asked = {name: variable for name, variable in data.variables.items() if is_read(variable)}
         every = {name: ChunkStamps.of(variable) for name, variable in asked.items()}
         stamps = {name: each for name, each in every.items() if each is not None}
         told = {}
@@ -320,7 +317,7 @@ class OnDisk:
         """
         every, largest = 0, 0
         for variable in map(data.variables.__getitem__, self.identities):
-            grids = None if variable._in_memory else _grids(variable)
+            grids = None if in_memory(variable) else _grids(variable)
             if grids is not None:
                 cell = math.prod(grid.largest for grid in grids) * variable.dtype.itemsize
                 every, largest = every + variable.nbytes, max(largest, cell)
@@ -339,7 +336,7 @@ class OnDisk:
         found = {}
         for name, own in self.identities.items():
             variable = data.variables[name]
-            if not variable._in_memory:  # such as one that is memory-mapped by now
+            if not in_memory(variable):  # such as one that is memory-mapped by now
                 cells = DiskCells.of(variable, own, self.cache, buffers, self.stamps.get(name))
                 if cells is not None:
                     found[name] = cells

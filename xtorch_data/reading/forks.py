@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import xarray as xr
-import zarr
-from xarray.backends.file_manager import FILE_CACHE
-from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK
 from zarr.storage import FsspecStore
 
-from ..sources.layers import layers
-from ..sources.zarr_stores import innermost
-from .lazy_arrays import has_pipeline_of_zarrs, with_pipeline_of_zarr
+from ..sources.lazy_arrays import (
+    LIBRARY_LOCKS,
+    forget_open_files,
+    layers,
+    read_through,
+    zarr_array,
+)
+from ..sources.zarr_stores import innermost, with_pipeline_of_zarr
+from .recycled import has_pipeline_of_zarrs
 
 __all__ = ["let_forks_wait_for_reads", "make_safe"]
 
@@ -35,8 +38,6 @@ _UNSAFE_STORES = {
     "ZipStore": "whose open file all forks would move about in",
 }
 
-# With these held no thread is inside the HDF5 or netCDF library.
-_LIBRARY_LOCKS: tuple[Any, Any] = (HDF5_LOCK, NETCDFC_LOCK)
 _PATIENCE_SECONDS = 30.0  # for a read to end; only a thread that forks as it reads waits so long
 _held: list[Any] = []
 _known: set[str] = set()
@@ -59,7 +60,7 @@ def let_forks_wait_for_reads() -> None:
 
 def _wait_for_reads() -> None:
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    first, second = _LIBRARY_LOCKS
+    first, second = LIBRARY_LOCKS
     while not _held and time.monotonic() < deadline:
         if first.acquire(timeout=1.0):
             _held.append(first)
@@ -93,13 +94,12 @@ def make_safe(data: xr.Dataset) -> None:
     RuntimeError
         If a variable cannot be made safe; reading it would hang.
     """
-    for key in list(FILE_CACHE):
-        FILE_CACHE.pop(key, None)
+    forget_open_files()
     slower = False
     for name, variable in data.variables.items():
-        for wrapper in _backend_arrays(variable):
-            array = wrapper.get_array() if hasattr(wrapper, "get_array") else None
-            if not isinstance(array, zarr.Array):
+        for source in _backend_arrays(variable):
+            array = zarr_array(source)
+            if array is None:
                 continue
             found = innermost(array.store)
             store = type(found).__name__
@@ -110,8 +110,8 @@ def make_safe(data: xr.Dataset) -> None:
                     f"{_ADVICE}"
                 )
             if has_pipeline_of_zarrs(array):
-                wrapper._array = with_pipeline_of_zarr(array)
-                slower = slower or getattr(wrapper, "_direct", None) is None
+                read_through(source, with_pipeline_of_zarr(array))
+                slower = slower or getattr(source, "direct", None) is None
     if slower:
         logger.warning(
             "this worker was forked from the process that opened the data; the threads of the fast "
@@ -131,7 +131,7 @@ def _has_sessions(store: Any) -> bool:
 
 def _backend_arrays(variable: xr.Variable) -> Iterator[Any]:
     """The arrays of the backend under a lazy variable, or in its dask graph."""
-    lazy: list[Any] = [variable._data]
+    lazy: list[Any] = [variable]
     if variable.chunks is not None:
         lazy = []
         for node in dict(variable.data.__dask_graph__()).values():

@@ -20,15 +20,13 @@ import time
 import types
 from collections.abc import Awaitable, Callable, Container, Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import dask.blockwise
 import numpy as np
 import xarray as xr
 import zarr
-from xarray.backends.zarr import ZarrArrayWrapper
-from zarr.core.sync import sync
 from zarr.storage import (
     FsspecStore,
     LocalStore,
@@ -41,7 +39,8 @@ from zarr.storage import (
 from ..common.redact import printable, redacted, without_secrets, words_of
 from ..common.retry import RETRIES, is_transient, retried
 from ..sources.file_stamps import file_stamp, stamp_of, unsettled
-from ..sources.layers import layers
+from ..sources.lazy_arrays import attributes, layers, opened_file, state_of, zarr_array
+from ..sources.zarr_stores import inside, open_zip, wait_for
 from .digests import Unidentified, digest, file_system, public, token
 
 __all__ = ["identities", "identity"]
@@ -83,7 +82,7 @@ class _Answers:
 
     def _asked(self, what: str, ask: Callable[[], Awaitable[Any]]) -> Any:
         try:
-            return sync(retried(ask, self.retries, lambda: None, what))
+            return wait_for(retried(ask, self.retries, lambda: None, what))
         except NotImplementedError:
             return None
         except Exception as error:
@@ -97,17 +96,12 @@ class _Answers:
             ) from without_secrets(error)
 
 
-_answers: ContextVar[_Answers] = ContextVar("answers")
-# Whether chunk files are looked at when they are read: see `ChunkStamps`.
-_by_chunk: ContextVar[bool] = ContextVar("by_chunk", default=False)
-
-
 def identities(
     variables: Mapping[Hashable, xr.Variable],
     retries: int = RETRIES,
     by_chunk: Container[Hashable] = (),
 ) -> dict[Hashable, Future[bytes]]:
-    """What tells variables from any others; their stores are asked at the same time.
+    """Digests of variables, as of `identity`, or errors; their stores are asked at the same time.
 
     Parameters
     ----------
@@ -116,119 +110,169 @@ def identities(
     retries : int
         Attempts after the first where a store fails in passing.
     by_chunk : container of Hashable
-        Those whose chunk files are not looked at, as somebody does when they are read.
-
-    Returns
-    -------
-    dict of Hashable to concurrent.futures.Future
-        Of each its digest, or the error.
+        Those whose chunk files are not looked at, as `ChunkStamps` does when they are read.
     """
     answers = _Answers(retries)
     with ThreadPoolExecutor(ASKED_AT_ONCE, "xtorch_data-identity") as threads:
         return {
-            name: threads.submit(identity, variable, answers, name in by_chunk)
+            name: threads.submit(_Identified(answers, name in by_chunk).variable, variable)
             for name, variable in variables.items()
         }
 
 
-def identity(
-    variable: xr.Variable, answers: _Answers | None = None, by_chunk: bool = False
-) -> bytes:
-    """What tells the values of a variable from any others.
-
-    Parameters
-    ----------
-    variable : xarray.Variable
-        One that is read when it is used, or computed by dask.
-    answers : _Answers, optional
-        What stores have said for other variables.
-    by_chunk : bool
-        Whether its chunk files are not looked at.
-
-    Returns
-    -------
-    bytes
-        A digest.
+def identity(variable: xr.Variable) -> bytes:
+    """A digest that tells the values of a variable, lazy or of dask, from any others.
 
     Raises
     ------
     Unidentified
         If that cannot be told surely.
     """
-    versions = (xr.__version__, zarr.__version__, np.__version__)
-    about = (variable.dims, variable.dtype, variable.shape)
-    before = _answers.set(_Answers(RETRIES) if answers is None else answers)
-    chunks_before = _by_chunk.set(by_chunk)
-    try:
+    return _Identified(_Answers(RETRIES)).variable(variable)
+
+
+@dataclass(frozen=True, eq=False)
+class _Identified:
+    """Tells variables from others; made for one call, on one thread."""
+
+    answers: _Answers
+    by_chunk: bool = False  # whether chunk files are not looked at
+
+    def variable(self, variable: xr.Variable) -> bytes:
+        """A digest of a variable."""
+        versions = (xr.__version__, zarr.__version__, np.__version__)
+        about = (variable.dims, variable.dtype, variable.shape)
         if variable.chunks is not None:
-            return digest(("dask", versions, about, _of_graph(variable.data)))
-        return digest((versions, about, _of_lazy(variable._data)))
-    finally:
-        _answers.reset(before)
-        _by_chunk.reset(chunks_before)
+            return digest(("dask", versions, about, self._graph(variable.data)))
+        return digest((versions, about, self._lazy(variable)))
+
+    # Lazy arrays.
+
+    def _lazy(self, data: Any) -> list[Any]:
+        """Lazy arrays, one around the other, and what they read."""
+        *lazy, source = layers(data)
+        found: list[Any] = [(type(layer).__qualname__, state_of(layer)) for layer in lazy]
+        return [*found, self._source(source)]
+
+    def _source(self, data: Any) -> Any:
+        """What is at the end of a chain of lazy arrays."""
+        kind = f"{type(data).__module__}.{type(data).__qualname__}"
+        if isinstance(data, np.ndarray):
+            return data
+        if (array := zarr_array(data)) is not None:
+            return self._zarr(array)
+        if hasattr(data, "identity"):  # engines of this package
+            return kind, data.identity()
+        if (found := opened_file(data)) is not None:
+            options = {name: repr(value) for name, value in found.options.items()}
+            name = *found.name, getattr(data, "shape", None)
+            return kind, name, getattr(data, "dtype", None), (_of_file(found.file), options)
+        return kind, token(data)
+
+    # Zarr.
+
+    def _zarr(self, array: Any) -> Any:
+        """A Zarr array: its store, its metadata, and the version of the file that holds these."""
+        document = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray"
+        path = f"{array.path}/{document}" if array.path else document
+        return array.path, array.metadata.to_dict(), self._store(array.store, path)
+
+    def _store(self, store: Any, document: str) -> Any:
+        """A store, and what tells that a document in it was written anew."""
+        kind = f"{type(store).__module__}.{type(store).__qualname__}"
+        if isinstance(store, WrapperStore):
+            return kind, self._store(inside(store), document)
+        if isinstance(store, MemoryStore):
+            raise Unidentified(IN_MEMORY)
+        if isinstance(store, LocalStore):
+            return kind, self._folder(os.path.join(store.root, document))
+        if isinstance(store, ZipStore):
+            return kind, _of_open_file(str(store.path), open_zip(store))
+        if isinstance(store, FsspecStore):
+            path = f"{store.path.rstrip('/')}/{document}"
+
+            async def info() -> Any:
+                store.fs.invalidate_cache(path)  # what it knows may be from before
+                return await store.fs._info(path)
+
+            details = self.answers.of(store, document, info)
+            return kind, file_system(store.fs), store.path, _stamp(details)
+        if isinstance(store, ObjectStore):
+            if type(store.store).__name__ == "MemoryStore":
+                raise Unidentified(IN_MEMORY)
+            if type(store.store).__name__ == "LocalStore":
+                folder = str(store.store.prefix or "/")
+                return kind, self._folder(os.path.join(folder, document))
+            import obstore
+
+            head = functools.partial(obstore.head_async, store.store, document)
+            details = self.answers.of(store, document, head)
+            return kind, _of_object_store(store.store), _stamp(details)
+        session = getattr(store, "session", None)
+        if session is not None and hasattr(session, "snapshot_id"):  # Icechunk
+            if getattr(session, "has_uncommitted_changes", False):
+                raise Unidentified("an Icechunk session with uncommitted changes has no name yet")
+            return kind, session.snapshot_id
+        return kind, token(store)
+
+    def _folder(self, document: str) -> Any:
+        """The folder of an array, and stamps of the files in it, which may be written in place."""
+        stamps = [file_stamp(document)] if os.path.exists(document) else []
+        root = os.path.realpath(os.path.dirname(document))
+        if self.by_chunk:
+            return root, stamps
+        found, pause = _all_files(root)
+        if pause:
+            time.sleep(pause)
+            found, _ = _all_files(root)
+        return root, stamps, found
+
+    # dask.
+
+    def _graph(self, array: Any) -> Any:
+        """A dask array: its name, and all sources, arrays and functions in its graph."""
+        found: dict[bytes, None] = {}
+        seen: dict[int, Any] = {}  # kept, so that no other gets its number
+        graph = array.__dask_graph__()
+        layers = graph.layers.values() if hasattr(graph, "layers") else [graph]
+        for layer in layers:
+            if isinstance(layer, dask.blockwise.Blockwise):  # one task for all of its chunks
+                given = [each for each, indices in layer.indices if indices is None]
+                task = getattr(layer, "task", None) or getattr(layer, "dsk", None)
+                stack = [task, given, list(layer.io_deps.values())]
+            else:
+                stack = list(layer.values())
+            for leaf in self._leaves(stack, seen):
+                found[leaf] = None
+        return array.name, array.chunks, sorted(found)
+
+    def _leaves(self, stack: list[Any], seen: dict[int, Any]) -> Iterator[bytes]:
+        """Digests of all in some tasks that dask's names may not tell apart."""
+        while stack:
+            task = stack.pop()
+            if task is None or isinstance(task, _PLAIN) or id(task) in seen:
+                continue
+            if isinstance(task, (tuple, list, set, frozenset)):
+                stack.extend(task)
+                continue
+            if isinstance(task, dict):
+                stack.extend(task.values())
+                continue
+            seen[id(task)] = task
+            if type(task).__module__.startswith("xarray.") and hasattr(task, "array"):
+                yield digest(self._lazy(task))
+            elif isinstance(task, zarr.Array):
+                yield digest(self._zarr(task))
+            elif isinstance(task, types.MethodType):
+                stack += [task.__func__, task.__self__]
+            elif type(task).__module__.partition(".")[0] == "dask":
+                stack.extend(attributes(task).values())
+            elif type(task).__module__ != "_thread":  # locks are no part of what values are
+                yield digest(task)
 
 
-# Lazy arrays.
-
-
-def _of_lazy(data: Any) -> list[Any]:
-    """Lazy arrays, one around the other, and what they read."""
-    found: list[Any] = []
-    *lazy, source = layers(data)
-    for layer in lazy:
-        own = {name: value for name, value in _attributes(layer).items() if name != "array"}
-        own.pop("_copied", None)
-        found.append((type(layer).__qualname__, _plain(own)))
-    found.append(_of_source(source))
-    return found
-
-
-def _attributes(what: Any) -> dict[str, Any]:
-    """Attributes of an object, also those in slots."""
-    names: set[str] = set(getattr(what, "__dict__", ()))
-    for kind in type(what).__mro__:
-        slots = kind.__dict__.get("__slots__", ())
-        names.update([slots] if isinstance(slots, str) else slots)
-    names -= {"__dict__", "__weakref__"}
-    return {name: getattr(what, name) for name in names if hasattr(what, name)}
-
-
-def _plain(what: dict[str, Any]) -> dict[str, Any]:
-    """Indexers as what they hold."""
-    is_key = xr.core.indexing.ExplicitIndexer
-    return {
-        name: (type(value).__qualname__, value.tuple) if isinstance(value, is_key) else value
-        for name, value in what.items()
-    }
-
-
-def _of_source(data: Any) -> Any:
-    """What is at the end of a chain of lazy arrays."""
-    kind = f"{type(data).__module__}.{type(data).__qualname__}"
-    if isinstance(data, np.ndarray):
-        return data
-    if isinstance(data, ZarrArrayWrapper):
-        return _of_zarr(data._array)
-    if hasattr(data, "identity"):  # engines of this package
-        return kind, data.identity()
-    own = _attributes(data)
-    store = own.pop("datastore", None)
-    holder = own if store is None else _attributes(store)
-    manager = holder.get("_manager") or holder.get("manager")
-    if manager is not None:
-        name = own.get("variable_name"), holder.get("_group"), getattr(data, "shape", None)
-        return kind, name, getattr(data, "dtype", None), _of_manager(manager)
-    return kind, token(data)
-
-
-def _of_manager(manager: Any) -> Any:
-    """The file that one of xarray's backends has open."""
-    args, kwargs = getattr(manager, "_args", None), getattr(manager, "_kwargs", {})
-    if not args:
-        file = getattr(manager, "_value", None)
-        path = getattr(file, "filepath", None) or getattr(file, "filename", None)
-        args = (path() if callable(path) else path,)
-    return _of_file(args[0]), {name: repr(value) for name, value in kwargs.items()}
+# What dask's name for a task tells from others.
+_PLAIN = (str, bytes, int, float, complex, slice, np.generic)
 
 
 def _of_open_file(path: str, file: Any = None) -> Any:
@@ -275,69 +319,6 @@ def _stamp(details: Any) -> Any:
     return {name: repr(details[name]) for name in STAMPS if details.get(name) is not None}
 
 
-# Zarr.
-
-
-def _of_zarr(array: Any) -> Any:
-    """A Zarr array: its store, its metadata, and the version of the file that holds these."""
-    document = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray"
-    path = f"{array.path}/{document}" if array.path else document
-    metadata = array.metadata.to_dict()
-    return array.path, metadata, _of_store(array.store, path)
-
-
-def _of_store(store: Any, document: str) -> Any:
-    """A store, and what tells that a document in it was written anew."""
-    kind = f"{type(store).__module__}.{type(store).__qualname__}"
-    if isinstance(store, WrapperStore):
-        return kind, _of_store(store._store, document)
-    if isinstance(store, MemoryStore):
-        raise Unidentified(IN_MEMORY)
-    if isinstance(store, LocalStore):
-        return kind, _of_folder(os.path.join(store.root, document))
-    if isinstance(store, ZipStore):
-        return kind, _of_open_file(
-            str(store.path), getattr(getattr(store, "_zf", None), "fp", None)
-        )
-    if isinstance(store, FsspecStore):
-        path = f"{store.path.rstrip('/')}/{document}"
-
-        async def info() -> Any:
-            store.fs.invalidate_cache(path)  # what it knows may be from before
-            return await store.fs._info(path)
-
-        details = _answers.get().of(store, document, info)
-        return kind, file_system(store.fs), store.path, _stamp(details)
-    if isinstance(store, ObjectStore):
-        if type(store.store).__name__ == "MemoryStore":
-            raise Unidentified(IN_MEMORY)
-        if type(store.store).__name__ == "LocalStore":
-            return kind, _of_folder(os.path.join(str(store.store.prefix or "/"), document))
-        import obstore
-
-        head = functools.partial(obstore.head_async, store.store, document)
-        return kind, _of_object_store(store.store), _stamp(_answers.get().of(store, document, head))
-    session = getattr(store, "session", None)
-    if session is not None and hasattr(session, "snapshot_id"):  # Icechunk
-        if getattr(session, "has_uncommitted_changes", False):
-            raise Unidentified("an Icechunk session with uncommitted changes has no name yet")
-        return kind, session.snapshot_id
-    return kind, token(store)
-
-
-def _of_folder(document: str) -> Any:
-    """The folder of an array, with what tells that a file in it was written anew, also in place."""
-    stamps = [file_stamp(document)] if os.path.exists(document) else []
-    root = os.path.realpath(os.path.dirname(document))
-    if _by_chunk.get():
-        return root, stamps
-    found, pause = _all_files(root)
-    if pause:
-        time.sleep(pause)
-        found, _ = _all_files(root)
-    return root, stamps, found
-
-
 def _all_files(root: str) -> tuple[list[bytes], float]:
     """Names and stamps of all files below a folder, and seconds until another change would show."""
     found, pause, folders = [], 0.0, [root]
@@ -360,55 +341,3 @@ def _of_object_store(store: Any) -> Any:
     options = [getattr(store, name, None) or {} for name in ("config", "client_options")]
     known = [{name: str(value) for name, value in public(some).items()} for some in options]
     return repr(store), getattr(store, "prefix", None), str(getattr(store, "url", "")), known
-
-
-# dask.
-
-
-def _of_graph(array: Any) -> Any:
-    """A dask array: its name, and all sources, arrays and functions in its graph."""
-    found: dict[bytes, None] = {}
-    seen: dict[int, Any] = {}  # kept, so that no other gets its number
-    graph = array.__dask_graph__()
-    layers = graph.layers.values() if hasattr(graph, "layers") else [graph]
-    for layer in layers:
-        if isinstance(layer, dask.blockwise.Blockwise):  # one task for all of its chunks
-            given = [each for each, indices in layer.indices if indices is None]
-            task = getattr(layer, "task", None) or getattr(layer, "dsk", None)
-            stack = [task, given, list(layer.io_deps.values())]
-        else:
-            stack = list(layer.values())
-        for leaf in _leaves(stack, seen):
-            found[leaf] = None
-    return array.name, array.chunks, sorted(found)
-
-
-def _leaves(stack: list[Any], seen: dict[int, Any]) -> Iterator[bytes]:
-    """Digests of all in some tasks that dask's names may not tell apart."""
-    while stack:
-        task = stack.pop()
-        if task is None or isinstance(task, (str, bytes, int, float, complex, slice, np.generic)):
-            continue
-        if isinstance(task, (tuple, list, set, frozenset)):
-            stack.extend(task)
-            continue
-        if isinstance(task, dict):
-            stack.extend(task.values())
-            continue
-        if id(task) in seen:
-            continue
-        seen[id(task)] = task
-        if type(task).__module__.startswith("xarray.") and hasattr(task, "array"):
-            yield digest(_of_lazy(task))
-        elif isinstance(task, zarr.Array):
-            yield digest(_of_zarr(task))
-        elif isinstance(task, (np.ndarray, types.FunctionType, functools.partial)):
-            yield digest(task)
-        elif isinstance(task, types.MethodType):
-            stack += [task.__func__, task.__self__]
-        elif type(task).__module__.partition(".")[0] == "dask":
-            stack.extend(_attributes(task).values())
-        elif isinstance(task, type) or hasattr(task, "__qualname__"):
-            yield digest(task)
-        elif type(task).__module__ != "_thread":  # locks are no part of what values are
-            yield digest(task)

@@ -11,6 +11,7 @@ import xarray as xr
 from ..common.recorder import Way
 from ..planning.line import Load, shared_box
 from ..planning.windows import Windows
+from ..sources.lazy_arrays import is_read
 from .concurrency import together
 from .disk_cells import DiskCells, Found
 from .variables import ReadError, Regions, SourceReader
@@ -75,7 +76,7 @@ class Reader:
         regions: dict[Hashable, Mapping[Hashable, slice]] = {}
         shared: dict[Hashable, xr.Variable] = {}
         for name, variable in block.variables.items():
-            if variable._in_memory or isinstance(variable, xr.IndexVariable):
+            if not is_read(variable):
                 continue
             if name in load.whole_chunks:
                 begin, end = load.whole_chunks[name]

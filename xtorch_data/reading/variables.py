@@ -27,7 +27,7 @@ from ..sources.source import layout_of
 from .concurrency import together
 from .dask_graphs import Graphs
 from .failures import Failure, cause_of, first_failure, read_by_chunks
-from .lazy_arrays import decodes_on_the_loop, is_fetched, read_path
+from .recycled import decodes_on_the_loop, is_fetched, read_path
 from .zarr_chunks import ChunkError, noting_missing
 
 __all__ = ["ReadError", "Regions", "SourceReader", "concurrent_reads", "require_whole"]

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import dask.system
+import numcodecs
 import numpy as np
 import numpy.typing as npt
 import zarr
@@ -23,12 +24,11 @@ from zarr.storage import LocalStore
 
 from ..common.buffers import Buffers
 from ..common.retry import answered, retried_alone
-from ..sources.zarr_stores import innermost
-from .chunk_errors import ChunkError, Named
+from ..sources.zarr_stores import innermost, on_loop_of
+from .chunk_errors import ChunkError, Named, require_array, require_local_array
 from .chunk_places import Along, Chunk, OfShard, along_dim, chunks_of, shards_of
-from .concurrency import on_loop_of, on_thread, request_slots, room_for, together
+from .concurrency import on_thread, request_slots, room_for, together
 from .decoders import Decoder, Encoded, FreshDecoder, copied, decoder_of, fresh_decoder_of, scratch
-from .presence import require_array, require_local_array
 from .shards import Extent, Index, Place, Shards, byte_order, fill
 
 __all__ = ["ChunkError", "DirectReader", "noting_missing"]
@@ -106,8 +106,7 @@ class DirectReader:
                 return None
             if dtype.itemsize > 1 and byte_order(first) != sys.byteorder:
                 return None
-            # Those of numcodecs are wrapped.
-            codecs = [getattr(codec, "_codec", codec) for codec in codecs]
+            codecs = [_unwrapped(codec) for codec in codecs]
         decode = decoder_of(codecs, dtype)
         return None if decode is None else cls(array, decode, shards)
 
@@ -426,6 +425,12 @@ class DirectReader:
             values = np.frombuffer(memory, self._dtype).reshape(self._sizes)
             self.decode(encoded, values)
             np.copyto(target, values[inside])
+
+
+def _unwrapped(codec: Any) -> Any:
+    """The codec of numcodecs that one of zarr is put around, if it is."""
+    own = getattr(codec, "codec_config", None)
+    return codec if own is None else numcodecs.get_codec(dict(own))
 
 
 def _note_missing(chunks: int) -> None:

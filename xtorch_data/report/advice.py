@@ -10,10 +10,10 @@ from ..common.text import format_bytes, number_of, sizes_of
 from ..planning.amplification import amplification_of
 from ..planning.chunk_fitting import DEFAULT_MEMORY, fitted
 from ..planning.plan import ENOUGH_AMPLIFICATION, Plan
-from ..reading.lazy_arrays import codec_pipeline, is_lazy, read_path
+from ..reading.recycled import codec_pipeline, read_path
 from ..samples.arguments import as_bytes
 from ..sources.codecs import is_decoded_fast
-from ..sources.layers import layers
+from ..sources.lazy_arrays import is_lazy, zarr_array
 from .explanation import Explanation
 from .mixing import mixing_of
 from .unfit_chunks import stored
@@ -136,7 +136,7 @@ def _on_codecs(data: xr.Dataset) -> Iterator[str]:
         if is_lazy(each.variable)
         and read_path(each.variable) == "by zarr"
         and not codec_pipeline(each.variable).startswith("zarrs.")
-        and is_decoded_fast(layers(each.variable._data)[-1]._array)
+        and is_decoded_fast(zarr_array(each.variable))
     ]
     if slow:
         yield (

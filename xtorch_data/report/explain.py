@@ -18,8 +18,9 @@ from ..planning.chunks import Layout
 from ..planning.intervals import Interval, share_total, total
 from ..planning.plan import Plan
 from ..reading.disk_cells import OnDisk
-from ..reading.lazy_arrays import is_lazy, read_path
+from ..reading.recycled import read_path
 from ..samples.definition import Samples
+from ..sources.lazy_arrays import is_lazy
 from .advice import advice, notes
 from .explanation import Explanation, VariableReads
 from .memory import peak_memory

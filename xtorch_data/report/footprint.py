@@ -14,9 +14,10 @@ from ..planning.intervals import Interval
 from ..planning.plan import Plan
 from ..planning.windows import Windows
 from ..reading.concurrency import FETCHED_BYTES, FEWEST_FETCHED
-from ..reading.lazy_arrays import is_fetched, is_lazy, read_path, stored_dtype
+from ..reading.recycled import is_fetched, read_path
 from ..reading.shards import MOST_BYTES
 from ..samples.definition import Samples
+from ..sources.lazy_arrays import in_memory, is_lazy, stored_dtype
 
 __all__ = ["Footprint", "alike", "values_in"]
 
@@ -89,7 +90,7 @@ class Footprint:
             most = max(most, MOST_BYTES)
         return cls(
             layout=layout,
-            read=0 if variable._in_memory else variable.dtype.itemsize * outside,
+            read=0 if in_memory(variable) else variable.dtype.itemsize * outside,
             cast=cast * outside,
             lasts=labelled or not cast or not dtypes.isdisjoint(as_is),
             stored=0 if stored is None else stored.itemsize * outside,

@@ -10,7 +10,7 @@ from ..common.text import format_bytes, sizes_of
 from ..planning.amplification import amplification_of, used_nbytes
 from ..planning.chunks import Layout
 from ..planning.plan import Plan
-from ..reading.lazy_arrays import is_lazy
+from ..sources.lazy_arrays import in_memory
 
 __all__ = ["stored", "warn_of_chunks"]
 
@@ -22,11 +22,8 @@ ENOUGH_TO_TELL = 2**28
 
 def stored(plan: Plan, data: xr.Dataset) -> list[Layout]:
     """Variables that are read chunk by chunk: neither in memory, nor without chunks."""
-    return [each for each in plan.layouts if each.in_chunks and not _in_memory(data[each.name])]
-
-
-def _in_memory(array: xr.DataArray) -> bool:
-    return array.chunks is None and not is_lazy(array.variable)
+    layouts = (each for each in plan.layouts if each.in_chunks)
+    return [each for each in layouts if not in_memory(data[each.name].variable)]
 
 
 def warn_of_chunks(plan: Plan, data: xr.Dataset, stacklevel: int = 3) -> None:

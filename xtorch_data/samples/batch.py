@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch.utils.data._utils.collate import default_collate_fn_map
 
 from ..common import html
 from ..common.redact import printable
 from ..common.text import format_bytes, number_of, shape_of
 from ..planning.windows import Windows
+from ..processes.internals import collate_with
 from ..processes.shared_memory import shareable
 from .labels import Labels, PartLabels
 from .plot_batch import SampleArray, plot_samples
@@ -417,7 +417,6 @@ def _reduce(batch: Batch) -> tuple[Any, ...]:
     return _rebuild, (parts, index, batch._part_labels, token, batch.skipped)
 
 
-# torch's documented way to teach default_collate a type.
-default_collate_fn_map[Batch] = _collate
+collate_with(Batch, _collate)
 # Between processes, coordinates stay at home; a batch that is pickled to a file keeps them.
 ForkingPickler.register(Batch, _reduce)

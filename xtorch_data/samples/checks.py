@@ -11,7 +11,7 @@ import xarray as xr
 from ..common.redact import printable_lines
 from ..planning.chunks import Layout
 from ..planning.windows import Windows
-from ..reading.lazy_arrays import is_lazy
+from ..sources.lazy_arrays import is_lazy
 from ..sources.source import Source, layout_of
 from .generator_items import Items
 from .preprocessing import check_preprocessed

@@ -18,6 +18,7 @@ import xarray as xr
 
 from ..planning.windows import Windows
 from ..sources.conventions import text_of
+from ..sources.lazy_arrays import in_memory
 
 __all__ = ["LabelDigests"]
 
@@ -64,7 +65,7 @@ def _text(coord: xr.Variable, place: int) -> str:
 
 def _digest(coord: xr.Variable) -> str | None:
     """What tells labels from others; None where that cannot be told."""
-    if not (isinstance(coord, xr.IndexVariable) or coord._in_memory) or not coord.size:
+    if not (isinstance(coord, xr.IndexVariable) or in_memory(coord)) or not coord.size:
         return None
     levels: Sequence[Any] = [coord.to_base_variable()]
     if isinstance(coord, xr.IndexVariable):

@@ -18,6 +18,7 @@ from ..common.redact import printable
 from ..common.text import number_of
 from ..planning.windows import IntArray, Windows
 from ..sources.conventions import text_of
+from ..sources.lazy_arrays import in_memory
 from .generator_items import INPUT_BATCH, Items, Patches
 
 __all__ = [
@@ -66,7 +67,7 @@ class LabelledWindows:
         Floats have as many decimals as neighboring steps need.
         """
         coord = self._coords.variables.get(dim)
-        if coord is None or coord.ndim != 1 or not coord._in_memory:
+        if coord is None or coord.ndim != 1 or not in_memory(coord):
             return None
         units = coord.attrs.get("units")
         decimals = _decimals(coord.values) if coord.dtype.kind == "f" else None
@@ -83,7 +84,7 @@ class LabelledWindows:
         """First and last value of the coordinates of one sample, of those that are in memory."""
         region, found = self[index], {}
         for name, coord in self._coords.variables.items():
-            if coord._in_memory:
+            if in_memory(coord):
                 inside = coord[{dim: cut for dim, cut in region.items() if dim in coord.dims}]
                 found[printable(name)] = _between(
                     [inside[dict.fromkeys(inside.dims, place)] for place in (0, -1)]
@@ -95,7 +96,7 @@ class LabelledWindows:
         found = {}
         for axis in self._windows.axes:
             coord = self._coords.variables.get(axis.dim)
-            if coord is not None and coord.ndim == 1 and coord._in_memory and len(axis):
+            if coord is not None and coord.ndim == 1 and in_memory(coord) and len(axis):
                 last = axis.span(len(axis) - 1, len(axis))[1] - 1
                 found[axis.dim] = _between([coord[axis.span(0, 1)[0]], coord[last]])
         return found

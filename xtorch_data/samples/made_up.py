@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 import xarray as xr
 
+from ..sources.lazy_arrays import in_memory
 from .transforms import Compose, Transform
 
 __all__ = [
@@ -282,7 +283,7 @@ def _share_large(value: Any, memo: dict[int, Any], seen: set[int]) -> None:
             raise ValueError("too large to be copied for a trial")
     elif isinstance(value, (xr.Dataset, xr.DataArray)):
         for variable in variables_of(value).values():
-            if variable._in_memory:
+            if in_memory(variable):
                 _share_large(variable.data, memo, seen)
     elif isinstance(value, (dict, list, tuple)):
         for each in value.values() if isinstance(value, dict) else value:

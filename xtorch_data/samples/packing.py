@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from xarray.coding.common import _ElementwiseFunctionArray
-from xarray.core.indexing import CopyOnWriteArray, MemoryCachedArray
 
 from ..planning.chunks import Layout
-from ..reading.lazy_arrays import is_lazy
+from ..sources.lazy_arrays import DecodingArray, inside_caches, is_lazy, layers, undecoded
 from .definition import SampleDefinition
 from .select import Part
 
@@ -181,39 +178,18 @@ def _packing(variable: xr.Variable) -> Packing | str:
         return "is decoded in the graph of dask"
     if not is_lazy(variable):
         return "is in memory"
-    functions, data = _undecoded(variable._data)
+    functions, data = undecoded(layers(variable)[0])
     if not functions or variable.dtype.kind != "f":
         return "is not decoded to floats"
     dtype = np.dtype(data.dtype)
     if dtype.kind not in "iu" or dtype.itemsize > MOST_BYTES:
         return f"is stored as {dtype}, not as integers of 8 or 16 bits"
-    below = data
-    while hasattr(below, "array"):
-        below = below.array
-        if isinstance(below, _ElementwiseFunctionArray):
-            return "is decoded before it is cut"
+    if any(isinstance(below, DecodingArray) for below in layers(data)[1:]):
+        return "is decoded before it is cut"
     return Packing(dtype.newbyteorder("="), tuple(functions))
-
-
-def _undecoded(data: Any) -> tuple[Sequence[Callable[[Any], Any]], Any]:
-    """The decoders around a lazy array, in the order in which they work, and the array."""
-    functions: list[Callable[[Any], Any]] = []
-    while type(data) in (MemoryCachedArray, CopyOnWriteArray):
-        data = data.array
-    while type(data) is _ElementwiseFunctionArray:
-        functions.insert(0, data.func)
-        data = data.array
-    return functions, data
 
 
 def _stored(variable: xr.Variable) -> xr.Variable:
     """A lazy variable without its decoders."""
-
-    def of(data: Any) -> Any:
-        if type(data) in (MemoryCachedArray, CopyOnWriteArray):
-            again = copy.copy(data)
-            again.array = of(data.array)
-            return again
-        return _undecoded(data)[1]
-
-    return xr.Variable(variable.dims, of(variable._data), variable.attrs, variable.encoding)
+    found = inside_caches(layers(variable)[0], lambda data: undecoded(data)[1])
+    return xr.Variable(variable.dims, found, variable.attrs, variable.encoding)

@@ -14,6 +14,7 @@ from ..common.recorder import Recorder
 from ..planning.line import Load
 from ..planning.windows import Windows
 from ..sources.declared_dtypes import keeps_values
+from ..sources.lazy_arrays import in_memory
 from .transforms import Transform
 from .trials import labels_of, require_labels_kept
 
@@ -56,7 +57,7 @@ class Preprocessor:
         for name, variable in block.data_vars.items():
             source = self.dataset.variables[name]
             lacks = any(axis.dim not in source.dims for axis in self.windows.axes)
-            if source._in_memory or source.chunks is not None or lacks:
+            if in_memory(source) or source.chunks is not None or lacks:
                 # It is also the user's (a graph of dask may hold what it was made of), or another
                 # block's, and the function may work in place.
                 block[name] = variable.variable.copy(deep=True)

@@ -14,6 +14,7 @@ import xarray as xr
 from ..common.redact import printable
 from ..planning.windows import Windows
 from ..sources.conventions import fields
+from ..sources.lazy_arrays import in_memory
 from ..sources.object_arrays import PANDAS_DTYPE, kind_of_objects
 
 __all__ = [
@@ -361,7 +362,7 @@ def _holds_dates(variable: xr.Variable, objects: str | None) -> bool:
 
 def _example(variable: xr.Variable) -> str:
     """A value to compare text with."""
-    if variable.chunks is not None or not variable._in_memory or not variable.size:
+    if not in_memory(variable) or not variable.size:
         return "…"
     return reprlib.repr(np.asarray(variable.to_numpy()).ravel()[:1].tolist()[0])
 

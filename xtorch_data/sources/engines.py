@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray, BackendEntrypoint
-from xarray.core import indexing
+from xarray.backends import BackendEntrypoint
 
 from ..common.redact import printable, redacted
 from .file_stamps import file_stamp
+from .lazy_arrays import SlicedArray, lazily
 from .npy_files import NpyFile
 from .pt_files import PtFiles, file_names
 
@@ -71,7 +71,7 @@ class NpyBackendEntrypoint(BackendEntrypoint):
         own = _dims(dims, file.shape, path)
         if file.fields is None:
             label = _stem(path) if name is None else name
-            return _dataset({label: _lazy(own, _NpyArray(file))}, drop_variables, path)
+            return _dataset({label: lazily(own, _NpyArray(file))}, drop_variables, path)
         if name is not None:
             raise ValueError(
                 f"name={name!r} names one array, but {printable(path)} has records of "
@@ -80,7 +80,7 @@ class NpyBackendEntrypoint(BackendEntrypoint):
         variables: dict[Hashable, xr.Variable] = {}
         for field, dtype in file.fields.items():
             inner = [f"{field}_dim_{place}" for place in range(len(dtype.shape))]
-            variables[field] = _lazy((*own, *inner), _NpyArray(file, field))
+            variables[field] = lazily((*own, *inner), _NpyArray(file, field))
         return _dataset(variables, drop_variables, path)
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
@@ -162,7 +162,7 @@ class PtBackendEntrypoint(BackendEntrypoint):
             label, prefix = (name, "") if entry is None else (entry, f"{entry}_")
             own = _dims(given.get(entry), like.shape, paths[0], prefix)
             if folder is None:
-                variables[label] = _lazy(own, _PtArray(files, entry))
+                variables[label] = lazily(own, _PtArray(files, entry))
                 continue
             if "sample" in (label, *own):
                 raise ValueError(
@@ -170,7 +170,7 @@ class PtBackendEntrypoint(BackendEntrypoint):
                     "variable or dim of that name"
                 )
             chunks = (1, *like.shape)  # a file is read as a whole
-            variable = _lazy(("sample", *own), _PtArray(files, entry, stacked=True))
+            variable = lazily(("sample", *own), _PtArray(files, entry, stacked=True))
             variable.encoding = {
                 "chunksizes": chunks,
                 "preferred_chunks": dict(zip(variable.dims, chunks, strict=True)),
@@ -191,27 +191,7 @@ class PtBackendEntrypoint(BackendEntrypoint):
         return _is_named(filename_or_obj, ".pt")
 
 
-class _LazyArray(BackendArray):
-    """An array that is read with integers, slices and arrays, each dim for itself."""
-
-    shape: tuple[int, ...]
-
-    def identity(self) -> Any:
-        """What tells it from others, also when its files have been written anew."""
-        raise NotImplementedError
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        if not isinstance(key, indexing.VectorizedIndexer):
-            return self._read(key.tuple)
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
-        )
-
-    def _read(self, key: tuple[Any, ...]) -> Array:
-        raise NotImplementedError
-
-
-class _NpyArray(_LazyArray):
+class _NpyArray(SlicedArray):
     """The lazy array of a file, or of one field of its records."""
 
     def __init__(self, file: NpyFile, field: str | None = None) -> None:
@@ -229,11 +209,12 @@ class _NpyArray(_LazyArray):
         mapped = self.file.mapped()
         return np.asarray(mapped if self._field is None else mapped[self._field])
 
-    def _read(self, key: tuple[Any, ...]) -> Array:
+    def read(self, key: tuple[Any, ...]) -> Array:
+        """What a key selects, copied out of the file."""
         return np.array(_selected(self.mapped(), key), self.dtype, order="C")
 
 
-class _PtArray(_LazyArray):
+class _PtArray(SlicedArray):
     """The lazy array of one entry of all files, or of the one file there is."""
 
     def __init__(self, files: PtFiles, entry: str | None, stacked: bool = False) -> None:
@@ -246,7 +227,8 @@ class _PtArray(_LazyArray):
         """What tells it from others, also when a file has been written anew."""
         return self._files.stamps(), self._entry, self._stacked
 
-    def _read(self, key: tuple[Any, ...]) -> Array:
+    def read(self, key: tuple[Any, ...]) -> Array:
+        """What a key selects, copied out of the file."""
         if not self._stacked:
             return self._of_file(0, key)
         along, inner = key[0], key[1:]
@@ -280,10 +262,6 @@ def _of_known_unit(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.kind in "mM" and np.datetime_data(dtype)[0] in ("Y", "M", "W", "D", "h", "m"):
         return np.dtype(f"{dtype.kind}8[s]")
     return dtype
-
-
-def _lazy(dims: Sequence[Hashable], array: BackendArray) -> xr.Variable:
-    return xr.Variable(dims, indexing.LazilyIndexedArray(array))
 
 
 def _dataset(

@@ -16,6 +16,8 @@ import numpy as np
 import xarray as xr
 from numpy.lib.array_utils import byte_bounds
 
+from .lazy_arrays import in_memory, layers
+
 __all__ = ["FileMap", "maps_of"]
 
 
@@ -72,5 +74,5 @@ class FileMap:
 
 def maps_of(variables: Iterable[xr.Variable]) -> tuple[FileMap, ...]:
     """The maps that variables in memory are views of."""
-    found = (FileMap.of(each._data) for each in variables if each._in_memory)
+    found = (FileMap.of(layers(each)[0]) for each in variables if in_memory(each))
     return tuple(each for each in found if each is not None)

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from .lazy_arrays import in_memory
+
 __all__ = ["PANDAS_DTYPE", "kind_of_objects", "with_plain_arrays"]
 
 # In the encoding of a variable: the dtype that it had in pandas, where it holds objects now.
@@ -34,7 +36,7 @@ def with_plain_arrays(data: xr.Dataset) -> xr.Dataset:
             if values.dtype.hasobject:
                 encoding[PANDAS_DTYPE] = variable.dtype.name
             found[name] = xr.Variable(variable.dims, values, variable.attrs, encoding)
-        elif variable.dtype == object and variable.chunks is None and variable._in_memory:
+        elif variable.dtype == object and in_memory(variable):
             numbers = _numbers(variable.to_numpy())
             if numbers is not None:
                 found[name] = xr.Variable(variable.dims, numbers, variable.attrs, variable.encoding)
@@ -43,7 +45,7 @@ def with_plain_arrays(data: xr.Dataset) -> xr.Dataset:
 
 def kind_of_objects(variable: xr.Variable) -> str | None:
     """What the objects of a variable are, in the words of pandas; None where they are not here."""
-    if variable.chunks is not None or not variable._in_memory:
+    if not in_memory(variable):
         return None
     return str(pd.api.types.infer_dtype(variable.to_numpy().ravel(), skipna=True))
 

@@ -12,22 +12,19 @@ import xarray as xr
 import xbatcher
 import zarr
 from dask.base import is_dask_collection
-from xarray.backends.zarr import ZarrArrayWrapper
-from xarray.core.indexing import LazilyIndexedArray
 from zarr.storage import LocalStore, MemoryStore
 
 from ..common.redact import printable, redacted
 from ..planning.chunks import Chunks, Layout
 from ..planning.windows import IntArray
-from .layers import layers
+from .lazy_arrays import in_memory, is_read, layers, lazily, stored_positions, zarr_array
 from .object_arrays import with_plain_arrays
 from .opening import open_zarr
 from .zarr_grids import numbers_of_chunks, sizes_of_chunks
 from .zarr_metadata import require_sound
 
 __all__ = [
-    "UNFINISHED", "Source", "as_source", "chunk_keys", "layout_of", "stored_positions",
-    "with_graphs_shown",
+    "UNFINISHED", "Source", "as_source", "chunk_keys", "layout_of", "with_graphs_shown",
 ]  # fmt: skip
 
 # The attribute of a store that `rechunk` has not finished: chunks that are missing are fill values.
@@ -67,11 +64,7 @@ class Source:
     def origin(self) -> str:
         """Where the data comes from, for messages: without secrets."""
         found = self.dataset.encoding.get("source")
-        places = (
-            _place(each)
-            for each in self.dataset.variables.values()
-            if not each._in_memory and not isinstance(each, xr.IndexVariable)
-        )
+        places = (_place(each) for each in self.dataset.variables.values() if is_read(each))
         where = found or next(filter(None, places), "data in memory or of a dask graph")
         return printable(redacted(str(where)))
 
@@ -169,7 +162,7 @@ def with_graphs_shown(data: xr.Dataset) -> xr.Dataset:
     found = {
         name: xr.Variable(variable.dims, variable.data, variable.attrs, variable.encoding)
         for name, variable in data.variables.items()
-        if variable.chunks is None and is_dask_collection(layers(variable._data)[-1])
+        if variable.chunks is None and is_dask_collection(layers(variable)[-1])
     }
     coords = {name: each for name, each in found.items() if name in data.coords}
     others = {name: each for name, each in found.items() if name not in coords}
@@ -215,8 +208,8 @@ def _from_zarr_array(array: zarr.Array[Any], dims: Sequence[Hashable] | None) ->
         raise ValueError(f"the dims of an array differ, but these are {list(names)}")
     attrs = {key: value for key, value in array.attrs.items() if key != "_ARRAY_DIMENSIONS"}
     encoding = {"chunks": sizes_of_chunks(array), "source": str(array.store_path)}
-    lazy = LazilyIndexedArray(ZarrArrayWrapper(array))  # type: ignore[no-untyped-call]
-    variable = xr.Variable(names, lazy, attrs, encoding)
+    variable = lazily(names, array)
+    variable.attrs, variable.encoding = attrs, encoding
     name = array.basename or "x"
     name = f"{name}_" if name in names else name
     require_sound(xr.Dataset({name: variable}))
@@ -247,7 +240,7 @@ def _chunks(variable: xr.Variable, dim: Hashable) -> Chunks:
     length = variable.sizes[dim]
     if variable.chunks is not None:
         return _irregular(np.cumsum([0, *variable.chunksizes[dim]]), length)
-    if variable._in_memory:
+    if in_memory(variable):
         return Chunks(length)
     preferred: Mapping[Hashable, Any] = variable.encoding.get("preferred_chunks") or {}
     positions = stored_positions(variable)
@@ -279,7 +272,7 @@ def _stored_chunks(variable: xr.Variable) -> Sequence[int | Sequence[int]] | Non
     sizes = variable.encoding.get("chunks") or variable.encoding.get("chunksizes")
     if sizes:
         return list(sizes)
-    array = layers(variable._data)[-1]
+    array = layers(variable)[-1]
     if not hasattr(array, "geo_ndim"):
         return None
     # Of cfgrib, which decodes a message, a field, to get any part of it, and leaves no encoding.
@@ -291,10 +284,10 @@ def _place(variable: xr.Variable) -> str | None:
     """Where a lazy variable is stored, as far as it says."""
     if "source" in variable.encoding:
         return str(variable.encoding["source"])
-    array = layers(variable._data)[-1]
-    if not isinstance(array, ZarrArrayWrapper):
+    array = zarr_array(variable)
+    if array is None:
         return None
-    store = array.get_array().store  # type: ignore[no-untyped-call]
+    store = array.store
     if isinstance(store, MemoryStore):
         return type(store).__name__  # its address says nothing
     return str(store.root if isinstance(store, LocalStore) else store)
@@ -320,11 +313,9 @@ def chunk_keys(variable: xr.Variable) -> tuple[list[str], str] | None:
     One key if that is the same, and none if the variable is empty. None for what is no Zarr array,
     or is not lazy: dask does not say where a graph reads.
     """
-    positions = stored_positions(variable)
-    data = layers(variable._data)[-1]
-    if positions is None or not isinstance(data, ZarrArrayWrapper):
+    positions, array = stored_positions(variable), zarr_array(variable)
+    if positions is None or array is None:
         return None
-    array = data.get_array()  # type: ignore[no-untyped-call]
     ends = [_ends(along) for along in positions]
     if None in ends:
         return [], str(array.store)
@@ -347,36 +338,3 @@ def _ends(along: range | IntArray | int) -> tuple[int, int] | None:
     if isinstance(along, range):
         return min(along[0], along[-1]), max(along[0], along[-1])
     return int(along.min()), int(along.max())
-
-
-def stored_positions(variable: xr.Variable) -> list[range | IntArray | int] | None:
-    """For each axis of the stored array under a lazy variable, the positions that it has of it.
-
-    An integer where an axis has become no dim. xarray keeps the encoding of the whole array when it
-    slices lazily, and there is no public way to ask for the slice: it is read off the chain of lazy
-    arrays.
-    """
-    keys = []
-    *lazy, data = layers(variable._data)
-    for layer in lazy:
-        key = getattr(layer, "key", None)
-        if key is not None:
-            if not isinstance(key, xr.core.indexing.BasicIndexer | xr.core.indexing.OuterIndexer):
-                return None
-            keys.append(key.tuple)
-    if not hasattr(data, "shape"):
-        return None
-    axes: list[Any] = [range(size) for size in data.shape]
-    for key in reversed(keys):
-        kept = [place for place, positions in enumerate(axes) if not isinstance(positions, int)]
-        if len(key) != len(kept):
-            return None
-        for place, indexer in zip(kept, key, strict=True):
-            if isinstance(indexer, slice):
-                axes[place] = axes[place][indexer]
-            elif isinstance(indexer, np.ndarray):
-                axes[place] = np.asarray(axes[place])[indexer]
-            else:
-                axes[place] = int(axes[place][indexer])
-    lengths = [len(positions) for positions in axes if not isinstance(positions, int)]
-    return axes if lengths == list(variable.shape) else None

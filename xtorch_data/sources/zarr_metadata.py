@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
-from xarray.backends.zarr import ZarrArrayWrapper
 from zarr.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
 from ..common.redact import printable, redacted, words_of
-from .layers import layers
+from .lazy_arrays import is_lazy, zarr_array
 from .zarr_grids import sizes_of_chunks
+from .zarr_stores import wait_for
 
 __all__ = ["malformed", "require_all", "require_sound"]
 
@@ -117,7 +116,7 @@ def _documents(group: zarr.Group) -> dict[str, dict[str, bytes]]:
         except (LookupError, AttributeError, TypeError, ValueError):
             pass  # it is not consolidated, or no metadata at all
     found = {}
-    for name in sync(_listed(group)):
+    for name in wait_for(_listed(group)):
         own = {each: _read(group, f"{name}/{each}") for each in DOCUMENTS}
         found[name] = {key: each for key, each in own.items() if each is not None}
     return {name: each for name, each in {**found, **consolidated}.items() if each}
@@ -129,7 +128,7 @@ async def _listed(group: zarr.Group) -> list[str]:
 
 def _read(group: zarr.Group, key: str) -> bytes | None:
     path = f"{group.path}/{key}" if group.path else key
-    found = sync(group.store.get(path, default_buffer_prototype()))
+    found = wait_for(group.store.get(path, default_buffer_prototype()))
     return None if found is None else found.to_bytes()
 
 
@@ -194,7 +193,7 @@ def require_sound(ds: xr.Dataset) -> None:
         What was opened, by whatever.
     """
     for name, variable in ds.variables.items():
-        if variable._in_memory or variable.chunks is not None:
+        if not is_lazy(variable):
             continue
         for scale in SCALES:
             if not _is_number(variable.encoding.get(scale)):
@@ -202,7 +201,7 @@ def require_sound(ds: xr.Dataset) -> None:
                     f"variable {name!r}{_place(variable)} is packed with "
                     f"{scale}={variable.encoding[scale]!r}, which is no number"
                 )
-        array = _array_of(variable)
+        array = zarr_array(variable)
         if array is None:
             continue
         for what in ("chunks", "shards"):
@@ -223,17 +222,9 @@ def require_sound(ds: xr.Dataset) -> None:
                 )
 
 
-def _array_of(variable: xr.Variable) -> zarr.Array[Any] | None:
-    wrapper = layers(variable._data)[-1]
-    if not isinstance(wrapper, ZarrArrayWrapper):
-        return None
-    array: zarr.Array[Any] = wrapper.get_array()  # type: ignore[no-untyped-call]
-    return array
-
-
 def _place(variable: xr.Variable) -> str:
     """Where a variable is stored, as far as it says."""
-    array = _array_of(variable)
+    array = zarr_array(variable)
     where = variable.encoding.get("source") if array is None else array.store
     return "" if where is None else f" of {printable(redacted(str(where)))}"
 

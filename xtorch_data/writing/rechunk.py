@@ -18,6 +18,7 @@ from ..planning.chunk_fitting import DEFAULT_MEMORY, copied_in, fitted, shards_o
 from ..planning.plan import Plan
 from ..reading.identity import identities
 from ..samples.arguments import as_bytes
+from ..sources.lazy_arrays import in_memory
 from ..sources.source import as_source, layout_of, with_graphs_shown
 from .rechunk_run import Call, Runner
 from .zarr_target import Target, Task, VariableCopy, checksum, tasks
@@ -267,7 +268,7 @@ def _given_shards(
 
 def _content(data: xr.Dataset, names: Sequence[Any]) -> dict[Any, str | None]:
     """What tells the values of variables from any others, of those of which that is known."""
-    lazy = {name: data.variables[name] for name in names if not data.variables[name]._in_memory}
+    lazy = {name: data.variables[name] for name in names if not in_memory(data.variables[name])}
     found: dict[Any, str | None] = dict.fromkeys(names)
     for name, told in identities(lazy).items():
         if told.exception() is None:  # else they are compared themselves

@@ -4,7 +4,7 @@ import xarray as xr
 
 import xtorch_data as xtd
 from xtorch_data.common.buffers import Buffers
-from xtorch_data.reading import lazy_arrays as lazy
+from xtorch_data.reading import recycled as lazy
 
 
 def stored(path):
