@@ -45,6 +45,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_finish(session):
+    """Leave what is imported out of later collections, of which many tests ask for one."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items):
     """Run the slow ones first, so that no process is left with one when the others have ended."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -33,7 +33,7 @@ def assert_equal_tensors(found, expected):
     np.testing.assert_array_equal(found.numpy(), expected.numpy())
 
 
-@examples(50)
+@examples(15, 500)
 @given(generators() | grouped(), st.sampled_from([*CLASSES, xtd.MapDataset]))
 def test_a_transform_gets_the_very_items_that_the_generator_yields(generator, kind):
     try:
@@ -54,7 +54,7 @@ def test_a_transform_gets_the_very_items_that_the_generator_yields(generator, ki
         assert_same_item(found, item, generator.concat_input_dims)
 
 
-@examples(30)
+@examples(12, 300)
 @given(generators() | grouped(), st.sampled_from(CLASSES), st.data())
 def test_tensors_are_those_of_xbatchers_own_classes(generator, kind, draw):
     ds = generator.ds

@@ -54,7 +54,7 @@ def kept_batches(loaded_batches):
 # The promise: every sample once, equal to isel
 
 
-@examples(60)
+@examples(25, 600)
 @given(cases())
 def test_every_sample_once_and_equal_to_isel_for_any_data_windows_and_memory(case):
     every_sample_once_and_equal_to_isel(case)
@@ -86,7 +86,7 @@ def test_so_it_is_whichever_way_windows_go(way, case, monkeypatch):
         assert taken and taken <= TAKEN[way] | {"windows indexed"}
 
 
-@examples(25)
+@examples(10, 250)
 @given(cases())
 def test_so_it_is_if_windows_are_cut_on_a_device(case):
     every_sample_once_and_equal_to_isel(
@@ -576,7 +576,7 @@ def selections(draw):
     return ds, input_dims, overlap, parts
 
 
-@examples(40)
+@examples(15, 400)
 @given(selections(), st.booleans(), st.integers(20, 60))
 def test_select_is_isel_inside_the_window(selection, shuffle, batch_size):
     ds, input_dims, overlap, parts = selection

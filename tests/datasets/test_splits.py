@@ -62,7 +62,7 @@ def part_or_none(make):
 # split
 
 
-@examples(25)
+@examples(12, 250)
 @given(series(), st.data())
 def test_parts_hold_every_window_that_lies_inside_and_no_step_is_in_two(series, data):
     length, size, stride = series

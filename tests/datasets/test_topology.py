@@ -124,7 +124,7 @@ def test_every_sample_once_on_any_topology_as_verify_says(
     for place, (total, size) in enumerate(SIZES):
         # Half in order, half shuffled: of each size on every other topology.
         turn = place + ranks + workers
-        if MORE == 1 and turn % 3 == len(uneven) % 3:
+        if MORE == 1 and turn % 3 != len(uneven) % 3:
             continue
         arguments = {"shuffle": bool(turn % 2), "drop_last": drop_last}
         everywhere = epoch_everywhere(as_worker, total, size, uneven, ranks, workers, **arguments)
@@ -132,7 +132,7 @@ def test_every_sample_once_on_any_topology_as_verify_says(
         assert_verified(everywhere, total, size, uneven, workers, **arguments)
 
 
-@examples(20)
+@examples(10, 200)
 @given(
     total=st.integers(4, 60),
     size=st.integers(1, 9),

@@ -110,7 +110,7 @@ def test_an_epoch_that_is_set_comes_also_again(persistent, ours):
     expected = {}
     for epoch in range(3):
         dataset.set_epoch(epoch)
-        expected[epoch] = torch.stack([dataset[i][0] for i in range(len(dataset))])
+        expected[epoch] = torch.stack([x for x, *_ in dataset.__getitems__(range(len(dataset)))])
     assert not torch.equal(expected[0], expected[1])
     kind = xtd.DataLoader if ours else torch.utils.data.DataLoader
     dataset = make(transform=add_noise)

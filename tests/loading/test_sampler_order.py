@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import add_noise, forecast, orders
+from strategies import MORE
 from torch.utils.data import (
     BatchSampler,
     DistributedSampler,
@@ -80,6 +81,8 @@ def test_a_loader_goes_on_with_the_next_batch_wherever_it_was(name):
         assert len(json.dumps(state)) < 1000
         fresh.load_state_dict(json.loads(json.dumps(state)))
         assert fresh.state_dict() == state
+        if epoch and place not in (1, 4) and MORE == 1:
+            continue
         begins_anew = place in (0, len(whole[epoch]))
         if begins_anew and (name == "shuffled" or place):
             assert state["batches"] == 0 and state["epoch"] == epoch + (place > 0)

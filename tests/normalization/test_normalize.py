@@ -17,8 +17,9 @@ import xarray as xr
 import xbatcher
 import zarr
 from helpers import counted, reads, tiny_memory_allowed, twice_plus_one
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from strategies import examples
 from xbatcher_cases import grouped, true_items
 
 import xtorch_data as xtd
@@ -104,7 +105,7 @@ def backed(ds, how, chunks):
 # Fit
 
 
-@settings(max_examples=15)
+@examples(8, 80)
 @given(data=st.data())
 def test_statistics_are_those_of_numpy_over_what_windows_cover(data):
     draw = data.draw
@@ -165,7 +166,7 @@ def test_values_outside_of_the_training_part_have_no_influence(how, preprocess):
     inside = (ds.time < np.datetime64("2001-01-08")) & (ds.x < 0.25)
     assert 0 < inside.sum() < inside.size
     normalize = fit(ds)
-    for other in (np.nan, 1e30, np.inf):
+    for other in {"numpy": (np.nan, 1e30, np.inf), "zarr": (np.inf,), "dask": (np.nan,)}[how]:
         damaged = fit(ds.where(inside, other).transpose(*ds.dims))
         xr.testing.assert_identical(damaged.mean, normalize.mean)
         xr.testing.assert_identical(damaged.std, normalize.std)
@@ -173,7 +174,7 @@ def test_values_outside_of_the_training_part_have_no_influence(how, preprocess):
     assert (moved.mean - normalize.mean > 0.9).to_dataarray().all()
 
 
-@settings(max_examples=15)
+@examples(8, 80)
 @given(data=st.data())
 def test_windows_that_are_left_out_do_not_count(data):
     draw = data.draw
@@ -215,7 +216,7 @@ def test_windows_that_are_left_out_do_not_count(data):
     assert_statistics(normalize, made, windows)
 
 
-@settings(max_examples=15)
+@examples(6, 60)
 @given(generator=grouped(), chunk=st.sampled_from([None, 2]))
 def test_items_of_a_generator_that_overlap_count_once(generator, chunk):
     try:
@@ -313,16 +314,16 @@ def test_each_chunk_of_the_training_part_is_read_once_and_no_other(memory, prepr
 @pytest.mark.parametrize("preprocess", [None, twice_plus_one])
 def test_no_more_is_held_than_the_memory_of_the_dataset(preprocess):
     rng = np.random.default_rng(0)
-    ds = xr.Dataset({"a": (("time", "x"), rng.normal(size=(4000, 2000)).astype("f4"))})
+    ds = xr.Dataset({"a": (("time", "x"), rng.normal(size=(2000, 2000)).astype("f4"))})
     opened, _ = counted(ds, {"a": (20, 2000)})
-    dataset = xtd.MapDataset(opened, {"time": 10}, memory="4 MiB", preprocess=preprocess)
+    dataset = xtd.MapDataset(opened, {"time": 10}, memory="2 MiB", preprocess=preprocess)
     tracemalloc.start()
     try:
         xtd.Normalize.fit(dataset, per=[])
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 2**22 < ds.nbytes / 7
+    assert peak < 2**21 < ds.nbytes / 7
 
 
 def test_dask_computes_each_chunk_once_and_only_moments_leave_it():

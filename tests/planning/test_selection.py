@@ -8,11 +8,11 @@ import pytest
 import torch
 import xarray as xr
 from helpers import forecast, numbered, samples_of, tiny_memory_allowed
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from lines import make_line, plans
 from lines import samples_of as of_stage
-from strategies import cases
+from strategies import cases, examples
 
 import xtorch_data as xtd
 from xtorch_data.planning.line import Line, run_length
@@ -158,7 +158,7 @@ def test_weights_are_given_for_each_sample_or_along_dims():
     )
 
 
-@settings(max_examples=20)
+@examples(8, 200)
 @given(cases(), st.data())
 def test_a_filtered_stream_is_the_stream_less_what_is_left_out(case, data):
     with case.stored.open() as ds, tiny_memory_allowed():

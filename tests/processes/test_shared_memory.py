@@ -176,7 +176,7 @@ def test_many_datasets_hold_few_files_and_an_error_none(monkeypatch):
 
     gc.collect()  # files of what other tests have left
     ds, before = series(), len(os.listdir("/proc/self/fd"))
-    held = [make(ds, {"time": 4}) for make in (xtd.MapDataset, xtd.IterableDataset) * 50]
+    held = [make(ds, {"time": 4}) for make in (xtd.MapDataset, xtd.IterableDataset) * 10]
     assert len(os.listdir("/proc/self/fd")) - before < 10
     held[1].set_epoch(5)
     held[2].set_epoch(7)

@@ -77,7 +77,7 @@ DAMAGED = st.sets(
 )
 
 
-@examples(15)
+@examples(8, 150)
 @given(
     damaged=DAMAGED,
     shuffle=st.booleans(),

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 from helpers import Oracle, assert_batch, samples_of, tiny_memory_allowed, xbatcher_windows
-from hypothesis import event, given, settings
-from strategies import MORE, any_stores, cases
+from hypothesis import event, given
+from strategies import any_stores, cases, examples
 
 import xtorch_data as xtd
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@settings(max_examples=500 if MORE > 1 else 20)
+@examples(12, 500)
 @given(cases(any_stores()))
 def test_samples_of_any_store_are_those_of_isel_and_reads_those_that_were_predicted(case):
     stored = case.stored

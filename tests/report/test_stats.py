@@ -33,6 +33,7 @@ def slow(obj):
     return obj
 
 
+@pytest.mark.alone  # of wall times
 @pytest.mark.parametrize("stage", ["preprocess", "transform", "batch_transform"])
 def test_the_stage_that_limits_is_named(stage):
     dataset = make(**{stage: slow})
@@ -40,6 +41,7 @@ def test_the_stage_that_limits_is_named(stage):
     assert dataset.stats().limited_by == stage.removeprefix("batch_")
 
 
+@pytest.mark.alone  # of wall times
 def test_a_slow_consumer_is_the_limit():
     dataset = make()
     for _ in dataset:

@@ -49,6 +49,7 @@ def test_samples_by_number_are_watched_too(kind, capsys):
     assert "5/5" in capsys.readouterr().err
 
 
+@pytest.mark.alone  # of wall times
 def test_waiting_is_the_share_of_time_in_which_there_was_no_batch(capsys):
     def slowly():
         for number in range(5):

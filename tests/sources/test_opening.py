@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 import zarr
 from helpers import forecast
+from strategies import MORE
 
 import xtorch_data as xtd
 from xtorch_data.reading.recycled import codec_pipeline
@@ -228,7 +229,7 @@ def test_metadata_of_any_kind_gives_the_values_of_xarray_or_an_error_that_names_
     files = [file for file in files if file.exists()]
     whole = {file: json.loads(file.read_text()) for file in files}
     kinds = Counter()
-    for _ in range(80):
+    for _ in range(40 * MORE):
         file = rng.choice(files)
         content = json.dumps(mutated(whole[file], rng))
         file.write_text(content)
@@ -250,7 +251,7 @@ def test_metadata_of_any_kind_gives_the_values_of_xarray_or_an_error_that_names_
                 np.testing.assert_allclose(sample, expected, rtol=1e-6)
             kinds["same"] += 1
         file.write_text(json.dumps(whole[file]))
-    assert kinds["same"] > 10 and kinds["ValueError"] > 20, kinds
+    assert kinds["same"] > 5 and kinds["ValueError"] > 10, kinds
 
 
 WRONG_METADATA = {
