@@ -31,7 +31,7 @@ ENOUGH_SHARED_MEMORY = 2**30
 
 
 class Refused(click.ClickException):
-    """What cannot be opened or planned, as a message without a traceback."""
+    """Error of what cannot be opened or planned, shown as a message without a traceback."""
 
     exit_code = 2
 
@@ -363,7 +363,7 @@ def doctor(as_json: bool) -> None:
 def _findings(
     accelerator: str | None, shared: int | None, versions: Mapping[str, str | None]
 ) -> Iterator[str]:
-    """What is slow or missing here."""
+    """Findings about what is slow or missing here."""
     from dask.system import CPU_COUNT
 
     from .common.text import format_bytes

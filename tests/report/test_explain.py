@@ -186,7 +186,7 @@ def test_other_advice(monkeypatch):
     opened, _ = counted(ds[["a"]], {"a": (1, 4, 4)})
     dataset = xtd.IterableDataset(opened, {"time": 4}, memory="1 MiB")
     assert not any("requests" in text for text in dataset.explain().advice)  # read in no time
-    monkeypatch.setattr("xtorch_data.report.explain.LARGE_BYTES", ds.a.nbytes - 1)
+    monkeypatch.setattr("xtorch_data.report.advice.LARGE_BYTES", ds.a.nbytes - 1)
     [advice] = [text for text in dataset.explain(num_workers=9).advice if "requests" in text]
     assert "'a'" in advice
     few = xtd.IterableDataset(ds, {"time": 100}, batch_size=10**6).explain(num_workers=2)
@@ -273,10 +273,21 @@ def test_blocks_of_which_nothing_is_wanted_are_no_pools():
 
 
 def test_the_page_has_all_that_the_text_has():
+    """Each fact once: its name, and what there is to say, in one line or two."""
     explained = xtd.IterableDataset(forecast(), {"time": 4}, {"time": 3}).explain()
-    page = explained._repr_html_()
-    for line in str(explained).splitlines()[:6]:
-        assert html.escape(line) in page
+    head, *lines = str(explained).splitlines()
+    page = html.unescape(explained._repr_html_().split("<div class='xtd-wrap'")[1])
+    assert head in page
+    shown = dict(re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", page))
+    facts, name = {}, ""
+    for line in lines:
+        found = re.fullmatch(r"  (\w+) +(.+)| {12}(.+)", line)
+        if found is None:
+            break  # variables begin
+        name = found[1] or name
+        facts[name] = found[2] or f"{facts[name]} {found[3]}"
+    assert list(facts) == ["batches", "blocks", "memory", "reads"]
+    assert facts == shown
 
 
 def test_ranks_without_a_sample_are_refused_as_when_iterating():

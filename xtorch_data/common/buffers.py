@@ -19,16 +19,12 @@ LARGER = 1.5
 
 
 class Buffers:
-    """Memory that is lent, and lent again once nobody holds what it was lent for.
+    """Memory that is lent, and lent again once nobody holds an array or tensor over it.
 
-    Fresh memory costs more in page faults than in copying. Copies in other processes begin empty.
-
-    Parameters
-    ----------
-    idle : int
-        Bytes that are kept while nobody uses them, at most.
-    total : int, optional
-        Bytes that are lent and kept, at most, unless more is lent alone.
+    Fresh memory costs more in page faults than in copying. Up to `idle` bytes are kept while nobody
+    uses them; lent and kept are up to `total` together, unless more is lent alone. Datasets make
+    them and keep them as long as they live; any thread may call. Copies in other processes begin
+    empty.
     """
 
     def __init__(self, idle: int, total: int | None = None) -> None:
@@ -81,7 +77,7 @@ class Buffers:
         return room
 
     def _make_room(self, nbytes: int) -> None:
-        """Let idle memory of other sizes go until so many bytes can be lent within the total."""
+        """Release idle memory of other sizes until so many bytes can be lent within the total."""
         if self._total is None:
             return
         for free in list(self._free.values()):

@@ -125,7 +125,7 @@ def label_steps(
 
 
 def label_dates(axis: Any, ticks: int = 6) -> None:
-    """Let an axis of dates have few ticks, so that their labels do not touch."""
+    """Give an axis of dates few ticks, so that their labels do not touch."""
     dates = import_module("matplotlib.dates")
     locator = dates.AutoDateLocator(minticks=2, maxticks=ticks)
     axis.set_major_locator(locator)

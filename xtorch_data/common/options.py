@@ -1,4 +1,4 @@
-"""What holds for everything, unless an argument says otherwise."""
+"""Options of the process, which hold unless an argument says otherwise."""
 
 from __future__ import annotations
 

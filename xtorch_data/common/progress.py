@@ -1,4 +1,4 @@
-"""A progress bar for what takes long."""
+"""A progress bar for long work."""
 
 from __future__ import annotations
 
@@ -17,24 +17,11 @@ DELAY = 2.0
 def bar(
     total: int | Callable[[], int], unit: str, title: str, wanted: bool | None = None
 ) -> Iterator[Callable[[int], object]]:
-    """A function that tells a bar of tqdm how many more are done.
+    """A function that tells a bar of tqdm how many more are done; a callable `total` counts them.
 
-    Parameters
-    ----------
-    total : int or callable
-        How many there are, or what counts them, where a bar is shown.
-    unit : str
-        What they are.
-    title : str
-        What is going on.
-    wanted : bool, optional
-        Whether to show it; None for what `set_options` says. If that is None, too: in a terminal or
-        notebook alone, if tqdm is installed and it takes a while.
-
-    Raises
-    ------
-    ImportError
-        If a bar is wanted and tqdm is missing.
+    A bar is shown if it is `wanted`; None asks `set_options`. If that says None, too: in a terminal
+    or notebook, if tqdm is installed and it takes a while. Raises ImportError if a bar is wanted
+    and tqdm is missing.
     """
     if wanted is None:
         wanted = options["progress"]

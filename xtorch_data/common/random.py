@@ -18,7 +18,7 @@ __all__ = [
     "generator",
 ]
 
-# What a random generator is for, so that no two uses share a stream.
+# Uses of random generators, each of which draws other numbers.
 RUNS, BLOCKS, SAMPLES, SAMPLE_TRANSFORM, BLOCK_TRANSFORM, BATCH_TRANSFORM, SPLIT = range(7)
 DRAWS_OF_RUNS, DRAWS_OF_BLOCKS, DRAWS = range(7, 10)
 

@@ -64,11 +64,6 @@ def printable(what: Any) -> str:
     as Python writes them. All else stays as it is, in any language. Use it where such a text is
     shown by `str`; `repr` does the same.
 
-    Parameters
-    ----------
-    what : Any
-        What `str` makes a text of.
-
     Examples
     --------
     >>> printable("t2m\x1b[2J in °C, 気温")
@@ -83,13 +78,7 @@ def printable(what: Any) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same for a text that has lines of its own.
-
-    Parameters
-    ----------
-    text : str
-        Any text.
-    """
+    """A text of several lines that any terminal can show; see `printable`."""
     if text.isprintable():
         return text
     return "\n".join(map(printable, text.replace("\r\n", "\n").split("\n")))
@@ -101,11 +90,6 @@ def redacted(text: str) -> str:
     Users and passwords in addresses, queries of addresses (which hold the signature where one is
     signed), and what is named as a secret, a token, a key and the like become ``***``. Of a text
     that is longer than any message should be, the end is left out.
-
-    Parameters
-    ----------
-    text : str
-        Any text.
 
     Examples
     --------
@@ -161,11 +145,6 @@ def without_secrets(error: E) -> E | RuntimeError:
 
     Nearly always the error itself, as it is. Else its texts are changed, and where its class makes
     its message of something else, what is returned stands in for it.
-
-    Parameters
-    ----------
-    error : BaseException
-        An error of a store.
     """
     try:
         chain = list(_chain(error))
@@ -187,7 +166,7 @@ def without_secrets(error: E) -> E | RuntimeError:
 
 @contextmanager
 def hiding_secrets() -> Iterator[None]:
-    """Let no error pass that shows a secret when it is printed; see `without_secrets`."""
+    """Replace errors that would show a secret when they are printed; see `without_secrets`."""
     try:
         yield
     except Exception as error:

@@ -70,10 +70,10 @@ logger = logging.getLogger(__name__)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same read may succeed if it is tried again: timeouts, connections cut off.
+    """Whether a read may succeed when it is tried again: after timeouts, connections cut off.
 
-    What caused an error counts as well, because packages wrap the errors of others. A missing file,
-    a refused permission or damaged data stays what it is.
+    Causes of the error count as well, because packages wrap the errors of others. A missing file, a
+    refused permission or damaged data stays what it is.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -92,7 +92,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def _statuses(error: BaseException) -> Iterator[int]:
-    """What an error may have of an answer's status."""
+    """Status codes of the answer that an error is about."""
     for name in ("status", "code"):
         found = getattr(error, name, None)
         if isinstance(found, int):
@@ -107,7 +107,7 @@ def _statuses(error: BaseException) -> Iterator[int]:
 def pause_before(attempt: int) -> float:
     """Seconds before an attempt, counted from 1 for the first that repeats one.
 
-    Twice as long each time, up to half a minute, and less by a random part: processes that failed
+    Doubled each time, up to half a minute, and shortened by a random part: processes that failed
     together should not try again together.
     """
     longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1))
@@ -116,7 +116,7 @@ def pause_before(attempt: int) -> float:
 
 @dataclass(frozen=True)
 class _Policy:
-    """How the reads inside a read that is tried again are tried again themselves."""
+    """Settings of a read for the requests inside it, which are tried again themselves."""
 
     retries: int
     note: Callable[[], None]
@@ -128,7 +128,7 @@ _policy: ContextVar[_Policy | None] = ContextVar("policy", default=None)
 
 
 class GivenUp(Exception):
-    """Carries an error that has been tried as often as it should be."""
+    """Carries, as its cause, the error of a request that has been tried often enough."""
 
 
 async def retried(
@@ -138,31 +138,11 @@ async def retried(
     what: str,
     timeout: float | None = None,
 ) -> T:
-    """What a read gives, tried again if it fails in passing.
+    """Result of a read, tried again up to `retries` times while it fails in passing.
 
-    Parameters
-    ----------
-    read : callable
-        Begins the read.
-    retries : int
-        Attempts after the first.
-    note : callable
-        Called before each of these.
-    what : str
-        What is read, for the log.
-    timeout : float, optional
-        Seconds that `answered` waits inside.
-
-    Returns
-    -------
-    Any
-        What `read` gives.
-
-    Raises
-    ------
-    Exception
-        The error of the last attempt, or the first that will not pass; a note on it says how often
-        it was tried.
+    `note` is called before each of these; `answered` waits `timeout` seconds inside. Raises the
+    error of the last attempt, or the first that will not pass; a note on it says how often it was
+    tried.
     """
     policy = _Policy(retries, note, what, timeout)
     token = _policy.set(policy)
@@ -181,16 +161,9 @@ async def retried(
 
 
 async def retried_alone(read: Callable[[], Awaitable[T]], what: str) -> T:
-    """What one of the requests of a read gives, tried again by itself and not by the whole read.
+    """Result of one of the requests of a read, tried again by itself and not by the whole read.
 
     Of hundreds of requests some may fail each time that all of them are sent.
-
-    Parameters
-    ----------
-    read : callable
-        Begins the request.
-    what : str
-        What is asked for, for the log.
     """
     policy = _policy.get()
     if policy is None:
@@ -202,7 +175,7 @@ async def retried_alone(read: Callable[[], Awaitable[T]], what: str) -> T:
 
 
 async def answered(request: Awaitable[T]) -> T:
-    """What a request gives, unless it takes longer than the read that it is for allows."""
+    """Result of a request, if it takes no longer than the read around it allows."""
     policy = _policy.get()
     seconds = None if policy is None else policy.timeout
     try:
@@ -218,17 +191,9 @@ async def answered(request: Awaitable[T]) -> T:
 
 
 def given_up(error: GivenUp) -> Exception:
-    """What a read raises that has waited for a request of another one, which was given up.
+    """Error of a read that has waited for a request of another one, which was given up.
 
-    Parameters
-    ----------
-    error : GivenUp
-        What that request raised.
-
-    Returns
-    -------
-    Exception
-        The same if this read is tried again, too, and must not be; else what it carries.
+    The same if this read is tried again, too, and must not be; else its cause.
     """
     cause = error.__cause__
     return cause if _policy.get() is None and isinstance(cause, Exception) else error

@@ -24,7 +24,7 @@ def spelled(argument: str, *keys: Any) -> str:
 
 @contextmanager
 def spelling(spell: Callable[..., str]) -> Iterator[None]:
-    """Let messages spell arguments in another way, as on a command line."""
+    """Spell arguments in messages in another way, as on a command line, in this context."""
     token = _spelling.set(spell)
     try:
         yield

@@ -15,7 +15,7 @@ Fact = tuple[str, Any]
 
 
 def lines_of(value: Any) -> tuple[Any, ...]:
-    """What a fact says, line by line."""
+    """Lines of the value of a fact."""
     return value if isinstance(value, tuple) else (value,)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..common.buffers import Buffers
+from ..common.recorder import Way
 from ..common.text import format_bytes
 from ..gathering.assembly import Assembly
 from ..gathering.located import Located, Offsets
@@ -178,18 +179,18 @@ class _DeviceView:
             rows = integers.numel() - reach if math.prod(shape) else 1
             self._groups.append((places, integers.as_strided((rows, *shape), (1, *inside))))
 
-    def copy(self, key: Hashable, located: Located, out: torch.Tensor) -> str:
+    def copy(self, key: Hashable, located: Located, out: torch.Tensor) -> Way:
         """Copy the windows of some samples into ``out (sample, *dims)``."""
         offsets = located.offsets(key, self._offsets.of)
         if len(self._groups) == 1:
             torch.index_select(self._groups[0][1], 0, self._gather.on_device(offsets), out=out)
-            return "selected"
+            return Way.SELECTED
         for places, windows in self._groups:
             rows = np.flatnonzero(np.isin(located.pieces, places))
             if len(rows):
                 index, to = self._gather.on_device(offsets[rows]), self._gather.on_device(rows)
                 out.index_copy_(0, to, torch.index_select(windows, 0, index))
-        return "selected"
+        return Way.SELECTED
 
 
 class _DeviceAssembly(Assembly):

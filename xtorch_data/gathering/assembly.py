@@ -95,7 +95,7 @@ class Assembly:
             for place in range(len(part.variables)):
                 target = out[:, place] if part.stacked else out
                 way = loaded.gather(part.name, place, located, target)
-                self.ways[Way(f"windows {way}")] += len(out)
+                self.ways[way] += len(out)
                 filled[part.name].append(target)
         return filled
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from ..common.recorder import Way
 from ..planning.line import Piece, as_indices
 from ..planning.windows import IntArray, Windows
 from ..reading.failures import Failure, hit
@@ -147,7 +148,7 @@ class Loaded:
         found._views = {name: [*map(_Alone, each)] for name, each in windows.items()}
         return found
 
-    def gather(self, part: str, variable: int, located: Located, out: Any) -> str:
+    def gather(self, part: str, variable: int, located: Located, out: Any) -> Way:
         """Copy the windows of some samples into ``out (sample, *dims)``.
 
         Parameters
@@ -163,8 +164,8 @@ class Loaded:
 
         Returns
         -------
-        str
-            Which way they went: ``"selected"``, ``"indexed"``, ``"copied"`` or ``"split"``.
+        Way
+            The way they went: selected, indexed, copied or split.
         """
         return self._views[part][variable].copy((part, variable), located, out)
 
@@ -182,7 +183,7 @@ class Loaded:
 class Gatherer(Protocol):
     """The windows of one variable in all pieces."""
 
-    def copy(self, key: Hashable, located: Located, out: Any) -> str:
+    def copy(self, key: Hashable, located: Located, out: Any) -> Way:
         """Copy those of some samples, as `Loaded.gather` does."""
         ...
 
@@ -193,9 +194,9 @@ class _Alone:
     def __init__(self, window: Any) -> None:
         self._window = window
 
-    def copy(self, key: Hashable, located: Located, out: Any) -> str:
+    def copy(self, key: Hashable, located: Located, out: Any) -> Way:
         out[...] = self._window
-        return "copied"
+        return Way.COPIED
 
 
 class _View:
@@ -204,24 +205,24 @@ class _View:
     def __init__(self, views: Sequence[View]) -> None:
         self._views = views
 
-    def copy(self, key: Hashable, located: Located, out: Array) -> str:
+    def copy(self, key: Hashable, located: Located, out: Array) -> Way:
         views, places = self._views, located.places
         if not places:
             out[...] = views[0]
-            return "indexed"
+            return Way.INDEXED
         if is_small(out.shape[1:], out.dtype) and not isinstance(views[0], SplitView):
             for piece in np.unique(located.pieces).tolist():
                 rows = np.flatnonzero(located.pieces == piece)
                 out[rows] = views[piece][tuple(at[rows] for at in places)]
-            return "indexed"
+            return Way.INDEXED
         # One wide copy for each window; it releases the GIL.
-        way = "copied"
+        way = Way.COPIED
         where = zip(located.pieces.tolist(), *(at.tolist() for at in places), strict=True)
         for row, (piece, *place) in enumerate(where):
             view = views[piece]
             if isinstance(view, SplitView):
                 view.copy_window(out[row, ...], place)
-                way = "split"
+                way = Way.SPLIT
             else:
                 np.copyto(out[row, ...], view[tuple(place)])
         return way
@@ -268,7 +269,7 @@ class _Small(_View):
             and len({view.__array_interface__["data"][0] % itemsize for view in views}) == 1
         )
 
-    def copy(self, key: Hashable, located: Located, out: Array) -> str:
+    def copy(self, key: Hashable, located: Located, out: Array) -> Way:
         if out.dtype != self._dtype:  # values are cast
             return super().copy(key, located, out)
         index = torch.from_numpy(located.offsets(key, self._offsets.of))
@@ -277,7 +278,7 @@ class _Small(_View):
         for start in range(0, len(index), self._at_once):
             rows = slice(start, start + self._at_once)
             torch.index_select(self._windows, 0, index[rows], out=target[rows])
-        return "selected"
+        return Way.SELECTED
 
 
 def _view(views: Sequence[View], axes: int) -> _View:

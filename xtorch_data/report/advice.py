@@ -42,7 +42,7 @@ def advice(found: Explanation, plan: Plan, data: xr.Dataset) -> Iterator[str]:
 
 
 def notes(data: xr.Dataset) -> Iterator[str]:
-    """What reads do not tell of the data."""
+    """Limits of what reads tell of the data."""
     ways = {
         path: name
         for name, each in data.data_vars.items()

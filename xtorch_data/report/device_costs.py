@@ -1,4 +1,4 @@
-"""What an epoch takes on a device, and what is sent there."""
+"""Memory that an epoch takes on a device, and bytes that are sent there."""
 
 from __future__ import annotations
 

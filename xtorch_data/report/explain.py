@@ -1,4 +1,4 @@
-"""What an epoch will cost, from metadata alone: the EXPLAIN of data loading."""
+"""Costs of an epoch, from metadata alone: the EXPLAIN of data loading."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def explain(
 
 
 def _cache(plan: Plan, on_disk: OnDisk) -> str:
-    """How much later epochs find on disk."""
+    """Bytes that later epochs find on disk, in words."""
     kept = [layout for layout in plan.layouts if layout.name in on_disk.identities]
     nbytes = int(decoded_once_nbytes(plan.windows, kept))
     folder = printable(on_disk.cache.folder)
@@ -145,7 +145,10 @@ def _counted(
 
 
 def _estimated(plan: Plan, parts: int) -> tuple[list[int], list[int], list[int]]:
-    """About as many; each cut makes two parts read the same pool."""
+    """Estimate of the same; each cut makes two parts read the same pool.
+
+    Last, bytes that one process alone would decode.
+    """
     share = plan.filled_blocks[0] / len(plan.grid) * plan.amplification
     alone = [int(decoded_once_nbytes(plan.windows, [layout]) * share) for layout in plan.layouts]
     nbytes = [int(size * (1 + (parts - 1) / pools_of(plan))) for size in alone]

@@ -141,7 +141,7 @@ def _begins(plan: Plan, block: int, places: Sequence[int]) -> bool:
 
 
 def _span(plan: Plan, place: int, box: Sequence[Interval]) -> tuple[int, int, int]:
-    """Where a box begins along an axis, where the next one does, and where its windows end."""
+    """Begin of a box along an axis, begin of the next one, and end of its windows."""
     axis = plan.windows.axes[place]
     first, last = box[place]
     start, end = axis.span(first, last)

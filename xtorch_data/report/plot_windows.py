@@ -1,4 +1,4 @@
-"""Where samples lie on the data, and on its chunks."""
+"""Pictures of samples on the data, and on its chunks."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def label_dim(matplotlib_axis: Any, axis: Axis, labels: LabelledWindows, view: I
 
 
 def chunk_edges(chunks: Chunks | None, view: Interval) -> np.ndarray[Any, Any]:
-    """Where chunks begin inside a stretch of a dim, and its ends; the ends alone for too many."""
+    """Edges of chunks inside a stretch of a dim, with its ends; the ends alone for too many."""
     start, stop = view
     if chunks is None or not chunks.in_chunks:
         return np.array([start, stop])
@@ -106,7 +106,7 @@ def _region(window: Mapping[Any, slice | int]) -> dict[Hashable, Interval]:
 
 
 def _view(axis: Axis, intervals: Sequence[Interval]) -> Interval:
-    """What is shown of a dim: all of it, unless windows would be too small to see."""
+    """Stretch of a dim that is shown: all of it, unless windows would be too small to see."""
     least = min(stop - start for start, stop in intervals)
     low, high = min(start for start, _ in intervals), max(stop for _, stop in intervals)
     if least >= LEAST_PART * axis.length:

@@ -1,4 +1,4 @@
-"""Where the time of an epoch went."""
+"""Time that the stages of an epoch took, and what they did."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Stats:
         return [(stage, f"{getattr(self, stage):.2f} s") for stage in STAGES]
 
     def _data(self) -> str:
-        """What was read and gathered."""
+        """Blocks and bytes that were read and gathered."""
         cached = f" and {self.blocks_cached} from the cache" if self.blocks_cached else ""
         blocks = number_of(self.blocks_read, "block")
         found = [
@@ -172,7 +172,7 @@ class Stats:
 
 
 def stats_of(recorder: Recorder) -> Stats:
-    """What has been recorded so far."""
+    """Stats of what has been recorded so far."""
     counts, ways, failures = recorder.counted()
     paths = {way.value: ways[way] for way in Way if way in ways}
     return Stats(

@@ -1,4 +1,4 @@
-"""How fast batches come, and what limits them, shown while they come."""
+"""A bar that shows how fast batches come, and what limits them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _samples(batch: Any) -> int:
 
 
 def _line(dataset: Any, samples: int, waited: float, seconds: float) -> str:
-    """What is known of an epoch so far."""
+    """Rate, waiting and limit of an epoch so far."""
     line = f"{samples / seconds:,.0f} samples/s, waits {waited / seconds:.0%}"
     stats = _stats(dataset)
     if stats is None:
