@@ -24,8 +24,7 @@ from .datasets.page import part_of
 from .planning.intervals import Uneven
 from .samples.arguments import as_bytes
 from .samples.batch import Batch
-from .samples.generator_arrays import labelled
-from .samples.generator_items import Items
+from .samples.generator_items import Items, labelled
 from .sources.source import as_source
 
 __all__ = ["IterableDataset", "MapDataset", "to_tensor"]

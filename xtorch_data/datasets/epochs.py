@@ -82,9 +82,12 @@ class Epochs:
         require_functions_keep_places(definition)
         definition.require_batches(how.batch_size)
         windows, labels = definition.windows, definition.labelled
+        cached, folder, nbytes = how.cache
         on_disk = OnDisk.of(
-            how.folder, how.folder_size, how.memory, definition.data, definition.origin, how.retries
+            folder, nbytes, how.memory, definition.data, definition.origin, how.retries
         )
+        if how.weights is not None and not how.shuffle:
+            raise ValueError("weights draw samples at random, which needs shuffle=True")
         weights, where = as_weights(how.weights, windows, labels), how.where
         if callable(where) and not isinstance(where, xr.DataArray):
             where = answers(where, definition, how.memory, on_disk, how.retries, how.skipping)
@@ -98,7 +101,7 @@ class Epochs:
             drop_last=how.drop_last,
             uneven=how.uneven,
             independent=definition.random_blocks,
-            cached=how.cached and not definition.random_blocks,
+            cached=cached and not definition.random_blocks,
             where=as_where(where, windows, labels),
             weights=weights,
             labels=definition.label_digests,

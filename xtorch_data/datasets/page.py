@@ -80,18 +80,9 @@ def part_of(dataset: Any, windows: Windows) -> Any:
 
 
 def page(dataset: Any, kind: str, text: str, facts: Iterable[tuple[str, Any]] = ()) -> str:
-    """What a notebook shows of a dataset, or of its loader.
+    """What a notebook shows of a dataset, or of its loader: `kind` is the name of the class.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        The dataset.
-    kind : str
-        Name of the class that is shown.
-    text : str
-        Its plain repr.
-    facts : iterable of (str, object), optional
-        What there is to say first.
+    `text` is its plain repr; `facts` there are to say first.
     """
     definition: SampleDefinition = dataset._inside.definition
     windows, functions = definition.windows, definition.facts_of_functions()

@@ -61,10 +61,7 @@ def _told_by_torchrun(rank: str, world_size: str) -> tuple[int, int]:
 class Topology:
     """Which rank of how many this process is, or the process whose loader worker it is.
 
-    Parameters
-    ----------
-    rank, world_size : int, optional
-        Given explicitly; what is in force otherwise.
+    What is given explicitly, else what is in force when it is asked.
     """
 
     def __init__(self, rank: int | None = None, world_size: int | None = None) -> None:

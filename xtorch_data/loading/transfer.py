@@ -43,33 +43,19 @@ DeviceTransform: TypeAlias = Callable[..., torch.Tensor | tuple[torch.Tensor, ..
 
 @dataclass(eq=False)
 class Transfer:
-    """The way of batches onto a device; `Transfer.of` checks what was asked for.
+    """The way of batches onto a device.
 
-    Attributes
-    ----------
-    device : torch.device
-        Where they go.
-    prefetch : int
-        How many are there, or on their way, ahead of the one in use.
-    memory : int, optional
-        Bytes that blocks may take there; None where windows are cut on the host.
-    packed : Packed, optional
-        What is sent instead of decoded values.
-    stream : Stream, optional
-        What reads that.
-    memory_format : torch.memory_format, optional
-        How tensors lie there.
-    transform : callable, optional
-        Function of the tensors of a batch.
+    Made by `of`, which checks what a loader is asked for, and kept as long as the loader; the
+    thread that iterates touches it.
     """
 
     device: torch.device
-    prefetch: int
-    memory: int | None
-    packed: Packed | None
-    stream: Stream | None
+    prefetch: int  # batches that are there, or on their way, ahead of the one in use
+    memory: int | None  # bytes of blocks there; None where windows are cut on the host
+    packed: Packed | None  # what is sent instead of decoded values
+    stream: Stream | None  # what reads that
     memory_format: torch.memory_format | None
-    transform: DeviceTransform | None
+    transform: DeviceTransform | None  # of the tensors of a batch
     _devices: dict[torch.device, _There] = field(default_factory=dict)
 
     @classmethod
@@ -143,27 +129,14 @@ class Transfer:
     ) -> Generator[Batch, None, None]:
         """The batches of an epoch that was begun, before they are moved.
 
-        Parameters
-        ----------
-        dataset : IterableDataset
-            What was asked for.
-        epoch : int
-            Its number.
-        pinned : bool
-            Whether what is sent may lie in page-locked memory.
+        `pinned` says whether what is sent may lie in page-locked memory.
         """
         return dataset._inside.batches(
             epoch, self.stream, self._there().gather, pinned and self.pins
         )
 
     def moved(self, batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
-        """Batches on the device. Whatever goes wrong there ends the epoch at once.
-
-        Parameters
-        ----------
-        batches : generator of Batch
-            On the host, or made on the device.
-        """
+        """Batches on the device. Whatever goes wrong there ends the epoch at once."""
         there = self._there()
         with closing(batches), closing(self._arriving(batches, there)) as arriving:
             changed: Iterator[Batch] = arriving
@@ -188,17 +161,7 @@ class Transfer:
         return self._devices[device]
 
     def explained(self, dataset: IterableDataset, found: Explanation, pinned: bool) -> Explanation:
-        """What the next epoch takes, with what it takes on the device.
-
-        Parameters
-        ----------
-        dataset : IterableDataset
-            What was asked for.
-        found : Explanation
-            What it takes without a device.
-        pinned : bool
-            Whether what is sent may lie in page-locked memory.
-        """
+        """What the next epoch takes, `found` without a device, with what it takes on the device."""
         pinned = pinned and self.pins and not found.num_workers
         ranks, epoch = len(found.batches_per_rank), dataset.epoch
         samples = dataset._inside.definition if self.packed is None else self.packed.samples

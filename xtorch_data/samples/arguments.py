@@ -19,7 +19,10 @@ __all__ = [
     "as_cache",
     "as_epoch",
     "as_flag",
+    "as_integer",
+    "as_num_workers",
     "as_numbers",
+    "as_on_error",
     "as_prefetch",
     "as_ranks_and_workers",
     "as_retries",
@@ -33,16 +36,23 @@ __all__ = [
 CACHE_SIZE = "64 GiB"
 
 
+def as_integer(value: Any, name: str, or_none: str = "") -> int:
+    """An integer of Python or numpy; TypeError for a bool and whatever else."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer{or_none}, not {value!r}") from None
+
+
 def as_batch_size(batch_size: int | None) -> int | None:
     """A batch size, 1 or more, or None."""
     if batch_size is None:
         return None
     if isinstance(batch_size, bool):
         raise TypeError("batch_size must be an integer or None, not a bool")
-    try:
-        size = operator.index(batch_size)
-    except TypeError:
-        raise TypeError(f"batch_size must be an integer or None, not {batch_size!r}") from None
+    size = as_integer(batch_size, "batch_size", " or None")
     if size < 1:
         raise ValueError(f"batch_size must be 1 or more, or None, got {size}")
     return size
@@ -72,9 +82,19 @@ def as_retries(retries: int) -> int:
 
 def as_prefetch(prefetch: int) -> int:
     """How many batches are on the device ahead: 0 or more."""
-    if isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 0:
-        raise ValueError(f"prefetch must be an integer, 0 or more, not {prefetch!r}")
-    return prefetch
+    return _count(prefetch, "prefetch")
+
+
+def as_num_workers(num_workers: int) -> int:
+    """How many processes load: 0 or more."""
+    return _count(num_workers, "num_workers")
+
+
+def as_on_error(on_error: str) -> str:
+    """What happens where a chunk cannot be read."""
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+    return on_error
 
 
 def as_ranks_and_workers(world_size: int, num_workers: int) -> tuple[int, int]:
@@ -84,11 +104,14 @@ def as_ranks_and_workers(world_size: int, num_workers: int) -> tuple[int, int]:
     return world_size, num_workers
 
 
+def _count(value: int, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be an integer, 0 or more, not {value!r}")
+    return value
+
+
 def _not_negative(value: int, name: str) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {value!r}") from None
+    number = as_integer(value, name)
     if number < 0:
         raise ValueError(f"{name} must not be negative, got {number}")
     return number

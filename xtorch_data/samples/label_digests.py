@@ -27,15 +27,7 @@ AT_ONCE = 2**20  # labels that are made comparable at the same time
 
 
 class LabelDigests:
-    """The labels of the dims of samples, digested when a state is first taken or loaded.
-
-    Parameters
-    ----------
-    coords : xarray.Dataset
-        Coordinates along the dims of the sample space.
-    windows : Windows
-        The sample space.
-    """
+    """The labels of the dims of samples, digested when a state is first taken or loaded."""
 
     def __init__(self, coords: xr.Dataset, windows: Windows) -> None:
         self._coords = {

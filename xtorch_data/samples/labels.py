@@ -112,30 +112,14 @@ class LabelledWindows:
 
 @dataclass(frozen=True)
 class PartLabels:
-    """Names for the axes of one part's tensor.
-
-    Attributes
-    ----------
-    variables : tuple of Hashable
-        Variables stacked on the ``variable`` axis, or the only one.
-    stacked : bool
-        Whether there is a ``variable`` axis.
-    dims : tuple of Hashable
-        Dims of one sample.
-    indexers : mapping
-        How the window was cut.
-    flattened : int
-        How many of `dims`, from the first on, are one axis of the tensor.
-    unflattened : tuple of int, optional
-        Sizes of `dims`, where some are one axis.
-    """
+    """Names for the axes of one part's tensor; a batch takes it along to any process."""
 
     variables: tuple[Hashable, ...]
-    stacked: bool
-    dims: tuple[Hashable, ...]
-    indexers: Mapping[Hashable, int | slice]
-    flattened: int = 0
-    unflattened: tuple[int, ...] | None = None
+    stacked: bool  # whether there is a ``variable`` axis
+    dims: tuple[Hashable, ...]  # of one sample
+    indexers: Mapping[Hashable, int | slice]  # how the window was cut
+    flattened: int = 0  # so many of `dims`, from the first on, are one axis of the tensor
+    unflattened: tuple[int, ...] | None = None  # sizes of `dims`, where some are one axis
 
     @property
     def axes(self) -> int:
@@ -184,16 +168,10 @@ class Labels:
         samples: IntArray,
         suffixes: bool,
     ) -> xr.Dataset:
-        """Label the arrays of some samples.
+        """Label arrays of shape ``(sample, [variable,] *dims)`` of some samples.
 
-        Parameters
-        ----------
-        parts : mapping of str to (ndarray, PartLabels)
-            Arrays of shape ``(sample, [variable,] *dims)``.
-        samples : ndarray of int64
-            Their numbers; 0-d for one sample without the ``sample`` axis.
-        suffixes : bool
-            Whether several parts share the result, so that names may have to be told apart.
+        `samples` are their numbers, 0-d for one sample without the ``sample`` axis; `suffixes` says
+        whether several parts share the result, so that names may have to be told apart.
         """
         starts = self.windows.starts(samples)
         names = [name for _, labels in parts.values() for name in labels.variables]
