@@ -352,7 +352,7 @@ class _Side:
 
 
 def _floating(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any] | None:
-    """What floating data is gathered as, so that no value changes."""
+    """Dtype to gather floating data in, so that no value changes."""
     numbers = [dtype for dtype in dtypes if dtype.kind in "fiub"]
     if not any(dtype.kind == "f" for dtype in numbers):
         return None

@@ -46,7 +46,7 @@ class Verification:
     drawn_from: int | None = None
 
     def _facts(self) -> list[tuple[str, str]]:
-        """What there is to say, by what it is about."""
+        """The counts in words, by what they are of."""
         ranks = len(self.batches_per_rank)
         fewest, most = min(self.batches_per_rank), max(self.batches_per_rank)
         each = number_of(most, "batch", "batches")

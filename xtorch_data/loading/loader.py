@@ -225,7 +225,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
 
     @property
     def _index_sampler(self) -> Any:
-        """What torch's loader, and its iterators, take indices from."""
+        """Source of indices for torch's loader and its iterators."""
         return self._order if isinstance(self._order, Order) else super()._index_sampler
 
     def __iter__(self) -> Any:
@@ -357,7 +357,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
 
 
 def _worker_seed(dataset: IterableDataset | MapDataset, epoch: int) -> int:
-    """What torch derives the global seeds of workers from, which no two ranks or epochs share."""
+    """Seed from which torch derives those of workers: another for each rank and epoch."""
     if isinstance(dataset, MapDataset):
         known = 0, epoch, current_topology()[0]
     else:

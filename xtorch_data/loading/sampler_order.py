@@ -214,7 +214,7 @@ class Order:
 
     @cached_property
     def _samples(self) -> dict[str, Any]:
-        """What tells the samples of the indices from others."""
+        """Entries of a state that tell the samples of the indices from others."""
         digest, dataset = hashlib.sha256(), self._dataset
         while isinstance(dataset, torch.utils.data.Subset):
             indices, dataset = dataset.indices, dataset.dataset
@@ -269,7 +269,7 @@ def _length(sized: Any) -> int | None:
 
 
 def _settings(sampler: Any) -> dict[str, int]:
-    """What the order of a sampler with epochs depends on besides these."""
+    """Settings on which the order of a sampler with epochs depends, besides these."""
     if not hasattr(sampler, "set_epoch"):
         return {}
     found = {name: getattr(sampler, name, None) for name in _SETTINGS}
@@ -277,7 +277,7 @@ def _settings(sampler: Any) -> dict[str, int]:
 
 
 def _depends_on(sampler: Any) -> dict[str, int] | None:
-    """What the next pass of a sampler depends on; None if that is not known."""
+    """Numbers on which the next pass of a sampler depends; None if they are not known."""
     if isinstance(sampler, Shuffled):
         return {} if sampler.seed is None else {"seed": sampler.seed}
     if hasattr(sampler, "set_epoch") and hasattr(sampler, "epoch"):

@@ -61,7 +61,7 @@ def require_sendable(
 
 
 def _advice(error: Exception) -> str:
-    """What to do about a function that cannot be sent."""
+    """Advice for a function that cannot be sent."""
     if "fork context" in str(error):  # as multiprocessing says of its locks, and what has one
         return (
             "make what it shares with the context by which workers start, such as "

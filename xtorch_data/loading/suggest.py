@@ -183,7 +183,7 @@ def _cores(number: int) -> str:
 
 
 def _costs_of_stream(dataset: IterableDataset, seconds: float) -> Costs:
-    """What a batch costs, from the stages of a short run.
+    """Costs of a batch, from the stages of a short run.
 
     Blocks are read ahead of the batches that are made of them: what they cost is shared among all
     batches that they are for.
@@ -212,7 +212,7 @@ def _costs_of_stream(dataset: IterableDataset, seconds: float) -> Costs:
 
 
 def _costs_of_samples(dataset: MapDataset, batch_size: int, seconds: float) -> Costs:
-    """What a batch of samples from anywhere costs."""
+    """Costs of a batch of samples from anywhere."""
     copy: Any = part_of(dataset, dataset.plan.windows)
     draw = np.random.default_rng(0)
     begun = time.perf_counter()

@@ -72,7 +72,7 @@ class Transfer:
         memory_format: torch.memory_format | None,
         transform: DeviceTransform | None,
     ) -> Transfer | None:
-        """What a loader is asked for; None where no device is.
+        """Check what a loader is asked for; None where no device is.
 
         The parameters are those of `xtorch_data.DataLoader`; of a ``Subset``, what it is of.
         """
@@ -154,14 +154,14 @@ class Transfer:
         return on_device(batches, there.streams, self.prefetch, there.unpacker)
 
     def _there(self) -> _There:
-        """What is on the device of the thread that iterates."""
+        """State on the device of the thread that iterates."""
         device = of_this_thread(self.device)
         if device not in self._devices:
             self._devices[device] = _There.of(device, self.packed, self.memory)
         return self._devices[device]
 
     def explained(self, dataset: IterableDataset, found: Explanation, pinned: bool) -> Explanation:
-        """What the next epoch takes, `found` without a device, with what it takes on the device."""
+        """Explanation of the next epoch, `found` without a device, with its costs on the device."""
         pinned = pinned and self.pins and not found.num_workers
         ranks, epoch = len(found.batches_per_rank), dataset.epoch
         samples = dataset._inside.definition if self.packed is None else self.packed.samples
@@ -211,7 +211,7 @@ class Transfer:
 
 @dataclass(frozen=True, eq=False)
 class _There:
-    """What a loader keeps on a device from one epoch to the next.
+    """State of a loader on a device, kept from one epoch to the next.
 
     Above all its streams: memory that a stream has let go of, torch keeps for that stream alone.
     """
@@ -223,7 +223,7 @@ class _There:
 
     @classmethod
     def of(cls, device: torch.device, packed: Packed | None, memory: int | None) -> _There:
-        """What there is where blocks may take so many bytes, or are not sent."""
+        """State where blocks may take so many bytes, or are not sent."""
         unpacker = None if packed is None else Unpacker(packed, device)
         gather = None if memory is None else DeviceGather(device, memory, unpacker)
         streams = Streams.of(device) if gather is None else gather.gathering

@@ -76,22 +76,22 @@ def as_epoch(epoch: int) -> int:
 
 
 def as_retries(retries: int) -> int:
-    """How often a read is tried again."""
+    """Number of times that a read is tried again."""
     return _not_negative(retries, "retries")
 
 
 def as_prefetch(prefetch: int) -> int:
-    """How many batches are on the device ahead: 0 or more."""
+    """Number of batches on the device ahead: 0 or more."""
     return _count(prefetch, "prefetch")
 
 
 def as_num_workers(num_workers: int) -> int:
-    """How many processes load: 0 or more."""
+    """Number of processes that load: 0 or more."""
     return _count(num_workers, "num_workers")
 
 
 def as_on_error(on_error: str) -> str:
-    """What happens where a chunk cannot be read."""
+    """Rule for chunks that cannot be read."""
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
     return on_error
@@ -140,7 +140,7 @@ def as_numbers(indices: Any, samples: int) -> npt.NDArray[np.int64]:
 
 
 def as_cache(cache: Any, cache_size: int | str | None) -> tuple[bool, str | None, int]:
-    """Whether blocks are kept in memory; the folder in which chunks are kept; its bytes.
+    """Whether memory keeps blocks; the folder that keeps chunks, if any; bytes it may take.
 
     Raises
     ------
@@ -179,7 +179,7 @@ def as_bytes(memory: int | str, name: str = "memory") -> int:
 
 
 def as_uneven(uneven: str | None, shuffle: bool) -> Uneven:
-    """What happens to samples that cannot be shared equally; the default depends on `shuffle`."""
+    """Rule for samples that cannot be shared equally; the default depends on `shuffle`."""
     if uneven is None:
         return "drop" if shuffle else "keep"
     if uneven not in get_args(Uneven):

@@ -141,7 +141,7 @@ class Items:
         )
 
     def for_parts(self, parts: Mapping[str, Sequence[xr.Variable]]) -> Items:
-        """The same, with the order of dims in parts that have certain variables."""
+        """Items with the order of dims in parts that have certain variables."""
         orders = {
             name: (*(found := tuple(_order(own, self.order))), *self._without(found))
             for name, own in parts.items()
@@ -197,7 +197,7 @@ class Items:
         return {dim: found[dim] for dim in self.inner if dim in found}
 
     def offsets(self, firsts: Mapping[Hashable, int]) -> dict[Hashable, IntArray]:
-        """Where the windows of an item begin in its region, in the order of ``input_batch``."""
+        """First steps of the windows of an item in its region, in the order of ``input_batch``."""
         if self.patches is None:
             return {}
         along = [np.arange(firsts[dim], self.patches[dim].count) for dim in self.inner]
@@ -208,7 +208,7 @@ class Items:
         }
 
     def region(self, window: Mapping[Any, slice | int]) -> dict[Any, slice | int]:
-        """What ``isel`` takes to cut the data that is in the item of a region."""
+        """Indexers for ``isel`` that cut the data in the item of a region."""
         found = dict(window)
         for dim, along in (self.patches or {}).items():
             whole = found[dim]

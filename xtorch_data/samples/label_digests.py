@@ -55,7 +55,7 @@ def _text(coord: xr.Variable, place: int) -> str:
 
 
 def _digest(coord: xr.Variable) -> str | None:
-    """What tells labels from others; None where that cannot be told."""
+    """Digest that equal labels share; None where labels cannot be compared."""
     if not (isinstance(coord, xr.IndexVariable) or coord._in_memory) or not coord.size:
         return None
     levels: Sequence[Any] = [coord.to_base_variable()]

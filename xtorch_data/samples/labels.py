@@ -40,32 +40,30 @@ class LabelledWindows:
     ``i``: a slice for every windowed dim, an integer for the others.
     """
 
-    def __init__(self, windows: Windows, coords: xr.Dataset, items: Items | None = None) -> None:
-        self._windows = windows
-        self._coords = coords
-        self._items = items
+    def __init__(self, labels: Labels) -> None:
+        self._labels = labels
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self._labels.windows)
 
     def __getitem__(self, index: int) -> dict[Any, slice | int]:
-        window = self._windows[index]
-        return window if self._items is None else self._items.region(window)
+        window, items = self._labels.windows[index], self._labels.items
+        return window if items is None else items.region(window)
 
     def coords(self, index: int) -> xr.Coordinates:
         """Coordinates of one sample, as ``isel`` would leave them."""
-        return self._coords.isel(self[index], missing_dims="ignore").coords
+        return self._labels.coords.isel(self[index], missing_dims="ignore").coords
 
     def index(self, dim: Hashable) -> pd.Index[Any] | None:
         """The coordinate of a dim as an index, if the data has one."""
-        return self._coords[dim].to_index() if dim in self._coords.coords else None
+        return self._labels.coords[dim].to_index() if dim in self._labels.coords.coords else None
 
     def texts(self, dim: Hashable) -> Callable[[int], str] | None:
         """From a step along a dim to its label, if the data has one in memory.
 
         Floats have as many decimals as neighboring steps need.
         """
-        coord = self._coords.variables.get(dim)
+        coord = self._labels.coords.variables.get(dim)
         if coord is None or coord.ndim != 1 or not coord._in_memory:
             return None
         units = coord.attrs.get("units")
@@ -82,7 +80,7 @@ class LabelledWindows:
     def ranges(self, index: int) -> dict[str, str]:
         """First and last value of the coordinates of one sample, of those that are in memory."""
         region, found = self[index], {}
-        for name, coord in self._coords.variables.items():
+        for name, coord in self._labels.coords.variables.items():
             if coord._in_memory:
                 inside = coord[{dim: cut for dim, cut in region.items() if dim in coord.dims}]
                 found[printable(name)] = _between(
@@ -91,10 +89,10 @@ class LabelledWindows:
         return found
 
     def extents(self) -> dict[Hashable, str]:
-        """Likewise, of all samples, along each dim."""
+        """First and last value of the coordinate of each dim, over all samples."""
         found = {}
-        for axis in self._windows.axes:
-            coord = self._coords.variables.get(axis.dim)
+        for axis in self._labels.windows.axes:
+            coord = self._labels.coords.variables.get(axis.dim)
             if coord is not None and coord.ndim == 1 and coord._in_memory and len(axis):
                 last = axis.span(len(axis) - 1, len(axis))[1] - 1
                 found[axis.dim] = _between([coord[axis.span(0, 1)[0]], coord[last]])
@@ -105,7 +103,7 @@ class LabelledWindows:
             f"{printable(axis.dim)}: {len(axis)} × {axis.size} of {axis.length}"
             if axis.windowed
             else f"{printable(axis.dim)}: {len(axis)}"
-            for axis in self._windows.axes
+            for axis in self._labels.windows.axes
         )
         return f"<{number_of(len(self), 'sample')} ({axes})>"
 
@@ -154,8 +152,8 @@ class Labels:
 
     @property
     def labelled(self) -> LabelledWindows:
-        """Where samples lie and what their coordinates are."""
-        return LabelledWindows(self.windows, self.coords, self.items)
+        """The windows with their labels."""
+        return LabelledWindows(self)
 
     @staticmethod
     def find(token: str) -> Labels | None:

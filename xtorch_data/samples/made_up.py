@@ -58,7 +58,7 @@ class Budget:
 
     @property
     def spent(self) -> bool:
-        """Whether it is."""
+        """Whether no time is left."""
         worked, passed = time.thread_time() - self._began[0], time.perf_counter() - self._began[1]
         return worked > self._seconds or passed > WAITING * self._seconds
 
@@ -179,7 +179,7 @@ def unnoticed() -> Iterator[None]:
 
 
 def on_trial(transform: Transform, given: Any, seed: int = 0) -> Any:
-    """What a copy of a function makes of an object, so that the user's has no trace of it.
+    """Apply a copy of a function, so that the user's has no trace of it.
 
     Raises
     ------

@@ -27,7 +27,7 @@ MOST_BYTES = 2
 
 @dataclass(frozen=True, eq=False)
 class Packing:
-    """How a variable is packed: small integers, and what xarray's decoders make of each.
+    """Packing of a variable: small integers, and xarray's decoders of these.
 
     There are so few of these that all are decoded beforehand, by xarray itself. Whoever looks
     values up in the table has them bit for bit, in whatever arithmetic that was.
@@ -37,7 +37,7 @@ class Packing:
     functions: tuple[Callable[[Any], Any], ...]  # the decoders, in the order they are applied
 
     def table(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """What each integer becomes, as a dtype: shape ``(256,)`` or ``(65536,)``.
+        """Decoded value of each integer, as a dtype: shape ``(256,)`` or ``(65536,)``.
 
         In the order of the integers whose bits these would be with a sign: -128 to 127, or -32768
         to 32767.
@@ -125,7 +125,7 @@ def _groups(part: Part, data: xr.Dataset, packings: Mapping[Hashable, Packing]) 
 
 
 def _layout(layout: Layout, data: xr.Dataset, packings: Mapping[Hashable, Packing]) -> Layout:
-    """How a variable is held that is not decoded."""
+    """Layout of a variable in memory that is not decoded."""
     if layout.name not in packings:
         return layout
     variable = data.variables[layout.name]
@@ -134,7 +134,7 @@ def _layout(layout: Layout, data: xr.Dataset, packings: Mapping[Hashable, Packin
 
 
 def _packing(variable: xr.Variable) -> Packing | str:
-    """How a variable is packed, or why it is not."""
+    """Packing of a variable, or the reason why it is not packed."""
     if variable.chunks is not None:
         return "is decoded in the graph of dask"
     if not is_lazy(variable):

@@ -48,7 +48,7 @@ class SampleArray:
 
 @dataclass(frozen=True)
 class _Panel:
-    """What is drawn on one Axes: 0, 1 or 2 dims (y, x) of a variable."""
+    """Contents of one Axes: 0, 1 or 2 dims (y, x) of a variable."""
 
     part: str
     array: xr.DataArray
@@ -141,7 +141,7 @@ def _panel(
 
 
 def _drawable(array: xr.DataArray) -> xr.DataArray:
-    """The same with a dtype that matplotlib draws: absolute values of complex numbers."""
+    """Array of a dtype that matplotlib draws: absolute values of complex numbers."""
     if array.dtype.kind == "c":
         return xr.DataArray(np.abs(array.variable), array.coords, name=array.name)
     if array.dtype.kind == "b" or array.dtype == np.float16:

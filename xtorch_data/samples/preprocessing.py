@@ -38,7 +38,7 @@ class Preprocessor:
     recorder: Recorder  # notes what it takes
 
     def __call__(self, load: Load, block: xr.Dataset) -> xr.Dataset:
-        """What the function makes of the block of a load."""
+        """Apply the function to the block of a load."""
         for name, variable in block.data_vars.items():
             source = self.dataset.variables[name]
             lacks = any(axis.dim not in source.dims for axis in self.windows.axes)

@@ -250,7 +250,7 @@ def is_numeric(dtype: np.dtype[Any]) -> bool:
 
 
 class NoTensorsError(TypeError):
-    """Of a variable's dtype there are no tensors; `usable` could be taken instead."""
+    """Error for a variable whose dtype no tensor has; `usable` variables could be taken instead."""
 
     def __init__(
         self, part: str, name: Hashable, variable: xr.Variable, usable: list[Hashable]
@@ -269,7 +269,7 @@ class NoTensorsError(TypeError):
 
 
 def _recipe(name: Hashable, variable: xr.Variable) -> str:
-    """How values become numbers, by what they are."""
+    """Advice how values become numbers, by what they are."""
     block, data, dtype = f"block[{name!r}]", f"ds[{name!r}]", variable.dtype
     pandas_dtype, kind = variable.encoding.get(PANDAS_DTYPE), dtype.kind
     objects = kind_of_objects(variable) if kind == "O" else None

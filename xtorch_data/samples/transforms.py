@@ -152,5 +152,5 @@ class Compose:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """What a function is called in messages."""
+    """Name of a function in messages."""
     return function.__qualname__ if inspect.isroutine(function) else repr(function)

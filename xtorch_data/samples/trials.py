@@ -194,7 +194,7 @@ def _crops_of_block(data: xr.Dataset, windows: Windows, along: Axis) -> Iterator
 
 @dataclass(frozen=True)
 class _Found:
-    """What one trial has shown: variables whose values moved, or depend on those of other steps.
+    """Result of one trial: variables whose values moved, or depend on those of other steps.
 
     Lags are new variables, beside those that are given, with the values of other steps.
     """
@@ -248,7 +248,7 @@ class _Trials:
         )
 
     def _judged(self, given: Any, seed: int, holes: bool) -> _Found | None:
-        """What trials show, if they show anything."""
+        """Result of trials, if they show anything."""
         suspected: _Found | None = None
         for scale in SCALES:
             if self.budget.spent:
@@ -262,7 +262,7 @@ class _Trials:
         return suspected
 
     def _look(self, given: Any, scale: int, seed: int, holes: bool) -> _Found | None:
-        """Which places depend on which, from four calls at most; None if these do not tell."""
+        """Dependence of places on others, from four calls at most; None if these do not tell."""
         plain, other = (
             numbered(given, self.constants, scale, seed=each, holes=holes) for each in (0, 1)
         )
@@ -349,7 +349,7 @@ class _Trials:
 
 
 def _changed(before: xr.Variable, after: xr.Variable | None) -> Flags | None:
-    """Which values differ; None if they cannot be compared."""
+    """Flags of values that differ; None if they cannot be compared."""
     if after is None or after.dims != before.dims or after.shape != before.shape:
         return None
     old, new = before.to_numpy(), after.to_numpy()
