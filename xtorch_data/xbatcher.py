@@ -24,8 +24,7 @@ from .datasets.page import part_of
 from .planning.intervals import Uneven
 from .samples.arguments import as_bytes
 from .samples.batch import Batch
-from .samples.generator_arrays import labelled
-from .samples.generator_items import Items
+from .samples.generator_items import Items, labelled
 from .sources.source import as_source
 
 __all__ = ["IterableDataset", "MapDataset", "to_tensor"]
@@ -353,7 +352,7 @@ class _Side:
 
 
 def _floating(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any] | None:
-    """What floating data is gathered as, so that no value changes."""
+    """Dtype to gather floating data in, so that no value changes."""
     numbers = [dtype for dtype in dtypes if dtype.kind in "fiub"]
     if not any(dtype.kind == "f" for dtype in numbers):
         return None

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class Epochs:
-    """What an `IterableDataset` does, and what loaders and other rooms ask of one.
+    """Inside of an `IterableDataset`, for itself, loaders and other rooms.
 
     Made by the constructor of a dataset, which has it as ``_inside`` for life; a part of a split,
     or the copy in a worker process, has one of its own. The thread that iterates touches it.
@@ -82,9 +82,12 @@ class Epochs:
         require_functions_keep_places(definition)
         definition.require_batches(how.batch_size)
         windows, labels = definition.windows, definition.labelled
+        cached, folder, nbytes = how.cache
         on_disk = OnDisk.of(
-            how.folder, how.folder_size, how.memory, definition.data, definition.origin, how.retries
+            folder, nbytes, how.memory, definition.data, definition.origin, how.retries
         )
+        if how.weights is not None and not how.shuffle:
+            raise ValueError("weights draw samples at random, which needs shuffle=True")
         weights, where = as_weights(how.weights, windows, labels), how.where
         if callable(where) and not isinstance(where, xr.DataArray):
             where = answers(where, definition, how.memory, on_disk, how.retries, how.skipping)
@@ -98,7 +101,7 @@ class Epochs:
             drop_last=how.drop_last,
             uneven=how.uneven,
             independent=definition.random_blocks,
-            cached=how.cached and not definition.random_blocks,
+            cached=cached and not definition.random_blocks,
             where=as_where(where, windows, labels),
             weights=weights,
             labels=definition.label_digests,
@@ -107,24 +110,24 @@ class Epochs:
         return cls(definition, plan, how.topology, on_disk, how.retries, how.skipping)
 
     def over(self, windows: Windows) -> Self:
-        """The same for some of the windows, numbered anew, with epochs from 0 on."""
+        """Inside of a dataset of some of the windows, numbered anew, with epochs from 0 on."""
         part = copy.copy(self)
         part.definition, part.plan = self.definition.over(windows), self.plan.over(windows)
         part._begin_anew()
         return part
 
     def streaming(self, definition: SampleDefinition, on_disk: OnDisk | None = None) -> Stream:
-        """What reads these samples, or other values of them, with memory of its own."""
+        """Reader of these samples, or of other values of them, with memory of its own."""
         return Stream(definition, self.plan, on_disk, self.retries, self.skipping)
 
     @property
     def rank(self) -> int:
-        """Which of the shares of the epoch this process gets."""
+        """Number of the share of the epoch that this process gets."""
         return self._topology.current()[0]
 
     @property
     def world_size(self) -> int:
-        """In how many shares the epoch is cut."""
+        """Number of shares of the epoch."""
         return self._topology.current()[1]
 
     # Which epoch it is.
@@ -161,14 +164,14 @@ class Epochs:
     # Where an epoch is.
 
     def _part(self) -> Part | None:
-        """Which loader worker this process is, if it is one."""
+        """The loader worker that this process is, if it is one."""
         info = torch.utils.data.get_worker_info()
         if info is None:
             return None
         return self.plan.part(self.rank, self.world_size, info.id, info.num_workers)
 
     def state(self) -> dict[str, Any]:
-        """Where the latest iteration in this process is."""
+        """State of the latest iteration in this process."""
         epoch, batches = self._position.reached or (self.next, 0)
         part = self._part()
         if part is not None:

@@ -34,7 +34,7 @@ _inherited: list[Any] = []
 
 
 class Fetching:
-    """What a `MapDataset` does, and what loaders and other rooms ask of one.
+    """Inside of a `MapDataset`, for itself, loaders and other rooms.
 
     Made by the constructor of a dataset, which has it as ``_inside`` for life. Any thread may use
     it. Copies in other processes, forked or sent there, read on threads of their own.
@@ -103,7 +103,7 @@ class Fetching:
         return cls(definition, plan, on_disk, retries, keep or folder is not None)
 
     def over(self, windows: Windows) -> Self:
-        """The same for some of the windows, numbered anew."""
+        """Inside of a dataset of some of the windows, numbered anew."""
         return type(self)(
             self.definition.over(windows),
             self.plan.over(windows),
@@ -114,7 +114,7 @@ class Fetching:
 
     @property
     def epoch(self) -> int:
-        """What random functions depend on, besides the sample."""
+        """The epoch, on which random functions depend."""
         return int(self._epoch)
 
     def begin(self, epoch: int) -> None:
@@ -141,11 +141,11 @@ class Fetching:
 
     @property
     def recorder(self) -> Recorder:
-        """What fetching has taken in this process."""
+        """Record of what fetching has taken in this process."""
         return self._fetch_with(self.epoch)[0].recorder
 
     def _fetch_with(self, epoch: int) -> tuple[Fetcher, Buffers]:
-        """What reads in this process, begun when it is first needed."""
+        """Reader and buffers of this process, made when they are first needed."""
         if self._process != os.getpid():  # inherited by a fork, not sent to this process
             make_safe(self.definition.data)
             _inherited.append(self._reading)

@@ -20,15 +20,25 @@ from ..report.explanation import Explanation
 from ..report.plots import PlanPlots
 from ..report.stats import Stats, stats_of
 from ..samples.arguments import (
+    as_batch_size,
+    as_bytes,
+    as_cache,
     as_epoch,
+    as_flag,
+    as_on_error,
     as_ranks_and_workers,
+    as_retries,
+    as_seed,
+    as_uneven,
 )
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
 from ..samples.labels import LabelledWindows
+from ..samples.transforms import Transform
 from .epochs import Epochs
 from .how import How
 from .page import Dataset
+from .topology import Topology
 from .where_and_weights import labeled
 
 __all__ = ["IterableDataset"]
@@ -183,22 +193,21 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):
         dims: Sequence[Hashable] | None = None,
     ) -> None:
         super().__init__()
-        how = How.of(
-            batch_transform=batch_transform,
-            batch_size=batch_size,
+        shuffle = as_flag(shuffle, "shuffle")
+        how = How(
+            batch_transform=Transform.of(batch_transform, "batch_transform"),
+            batch_size=as_batch_size(batch_size),
             shuffle=shuffle,
-            seed=seed,
-            drop_last=drop_last,
-            uneven=uneven,
+            seed=as_seed(seed),
+            drop_last=as_flag(drop_last, "drop_last"),
+            uneven=as_uneven(uneven, shuffle),
             weights=weights,
             where=where,
-            memory=memory,
-            cache=cache,
-            cache_size=cache_size,
-            on_error=on_error,
-            retries=retries,
-            rank=rank,
-            world_size=world_size,
+            memory=as_bytes(memory),
+            cache=as_cache(cache, cache_size),
+            skipping=as_on_error(on_error) == "skip",
+            retries=as_retries(retries),
+            topology=Topology(rank, world_size),
         )
         what = SampleDefinition.of(
             ds,

@@ -26,7 +26,7 @@ SHOWN_VARIABLES, SHOWN_CHARACTERS = 40, 48_000
 
 
 class Inside(Protocol):
-    """What loaders, splits and other rooms ask of a dataset of either kind, as ``_inside``."""
+    """The attribute ``_inside`` of both kinds of datasets, for loaders, splits and other rooms."""
 
     definition: SampleDefinition
     plan: Plan
@@ -37,7 +37,7 @@ class Inside(Protocol):
         """Tell the copy in a worker which epoch it is."""
 
     def over(self, windows: Windows) -> Self:
-        """The same for some of the windows, numbered anew."""
+        """Inside of a dataset of some of the windows, numbered anew."""
 
 
 class Dataset:
@@ -61,7 +61,7 @@ class Dataset:
         return made
 
     def _facts(self) -> list[tuple[str, Any]]:
-        """What there is to say of it, beside its samples."""
+        """Facts of the dataset, beside those of its samples."""
         raise NotImplementedError
 
     def _sections(self) -> list[str]:
@@ -80,18 +80,9 @@ def part_of(dataset: Any, windows: Windows) -> Any:
 
 
 def page(dataset: Any, kind: str, text: str, facts: Iterable[tuple[str, Any]] = ()) -> str:
-    """What a notebook shows of a dataset, or of its loader.
+    """HTML of a dataset, or of its loader: `kind` is the name of the class.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        The dataset.
-    kind : str
-        Name of the class that is shown.
-    text : str
-        Its plain repr.
-    facts : iterable of (str, object), optional
-        What there is to say first.
+    `text` is its plain repr; `facts` there are to say first.
     """
     definition: SampleDefinition = dataset._inside.definition
     windows, functions = definition.windows, definition.facts_of_functions()
@@ -121,7 +112,7 @@ def page(dataset: Any, kind: str, text: str, facts: Iterable[tuple[str, Any]] = 
 
 
 def _xarray_repr(data: xr.Dataset) -> str:
-    """What xarray shows of data; its text where that is long, or a dim is no text."""
+    """HTML of xarray for data; its text where that is long, or a dim is no text."""
     if all(isinstance(dim, str) for dim in data.dims) and len(data.variables) <= SHOWN_VARIABLES:
         found: str = data._repr_html_()
         if len(found) <= SHOWN_CHARACTERS:

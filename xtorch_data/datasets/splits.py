@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import operator
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
@@ -16,7 +15,7 @@ from ..common.redact import printable
 from ..common.text import number_of
 from ..planning.intervals import Interval
 from ..planning.windows import Axis, Windows
-from ..samples.arguments import as_seed
+from ..samples.arguments import as_integer, as_seed
 from ..sources.coordinates import Along, Gap
 from .iterable import IterableDataset
 from .map import MapDataset
@@ -183,7 +182,7 @@ def kfold(dataset: D, dim: Hashable, n_splits: int = 5, *, gap: Gap = 0) -> Iter
     """
     along = Along.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
     along.check(gap)
-    folds = _integer(n_splits, "n_splits")
+    folds = as_integer(n_splits, "n_splits")
     if not 2 <= folds <= along.steps:
         raise ValueError(f"n_splits must be 2 to {along.steps}, the steps of {dim!r}, not {folds}")
     each, more = divmod(along.steps, folds)
@@ -255,7 +254,7 @@ def random_split(
     """
     along = Along.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
     along.check(gap)
-    size = _block(dataset, along.axis) if block is None else _integer(block, "block")
+    size = _block(dataset, along.axis) if block is None else as_integer(block, "block")
     if size < 1:
         raise ValueError(f"block must be 1 step or more, not {size}")
     count = -(-along.steps // size)
@@ -338,12 +337,3 @@ def _windows(
             "the boundaries, take fewer parts, a smaller gap or smaller windows"
         )
     return found
-
-
-def _integer(value: Any, name: str) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {value!r}") from None

@@ -59,12 +59,9 @@ def _told_by_torchrun(rank: str, world_size: str) -> tuple[int, int]:
 
 
 class Topology:
-    """Which rank of how many this process is, or the process whose loader worker it is.
+    """Rank and world size of this process, or of the process whose loader worker it is.
 
-    Parameters
-    ----------
-    rank, world_size : int, optional
-        Given explicitly; what is in force otherwise.
+    What is given explicitly, else what is in force when it is asked.
     """
 
     def __init__(self, rank: int | None = None, world_size: int | None = None) -> None:
@@ -115,7 +112,7 @@ class EpochCounter:
         self._rest: int | None = None  # the epoch that the next iteration in a worker goes on with
 
     def _row(self, process: int) -> torch.Tensor:
-        """What is known of a process; begun anew if nothing is."""
+        """Row of a process; begun anew if there is none."""
         rows = self._shared.values.view(self._ROWS, -1)
         known = rows[:, self._PID].tolist()
         if process in known:

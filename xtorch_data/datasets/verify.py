@@ -45,7 +45,8 @@ class Verification:
     batches_per_rank: tuple[int, ...]
     drawn_from: int | None = None
 
-    def __str__(self) -> str:
+    def _facts(self) -> list[tuple[str, str]]:
+        """The counts in words, by what they are of."""
         ranks = len(self.batches_per_rank)
         fewest, most = min(self.batches_per_rank), max(self.batches_per_rank)
         each = number_of(most, "batch", "batches")
@@ -56,18 +57,22 @@ class Verification:
         else:
             drawn, samples = number_of(self.samples, "draw"), number_of(self.drawn_from, "sample")
             what = f"{drawn} of {samples}, counted as draws"
-        return (
-            f"{what}: {self.repeated:,} repeated, {self.missing:,} missing; "
-            f"{each} on {'each of ' if ranks > 1 else ''}{number_of(ranks, 'rank')}"
-        )
+        return [
+            ("samples", what),
+            ("counts", f"{self.repeated:,} repeated, {self.missing:,} missing"),
+            ("batches", f"{each} on {'each of ' if ranks > 1 else ''}{number_of(ranks, 'rank')}"),
+        ]
+
+    def __str__(self) -> str:
+        samples, counts, batches = (value for _, value in self._facts())
+        return f"{samples}: {counts}; {batches}"
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        what, _, counts = str(self).partition(": ")
-        missing, _, batches = counts.partition("; ")
-        facts = [("samples", what), ("counts", missing), ("batches", batches)]
-        return html.page("xtorch_data.Verification", str(self), [html.facts(facts)], str(self))
+        return html.page(
+            "xtorch_data.Verification", str(self), [html.facts(self._facts())], str(self)
+        )
 
 
 def verify(

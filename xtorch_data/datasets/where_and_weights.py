@@ -117,7 +117,7 @@ def _sizes(windows: Windows) -> Iterable[tuple[Hashable, int]]:
 def _rows(
     given: xr.DataArray, argument: str, axis: Axis, labels: LabelledWindows
 ) -> IntArray | None:
-    """Which of the values along a dim belong to its windows; None if it is each in turn.
+    """Places along a dim of the values that belong to its windows; None if it is each in turn.
 
     There is a value for each window, or, for weights, for each step of the data: then that of a
     window's first step counts.

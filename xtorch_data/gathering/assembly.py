@@ -17,8 +17,7 @@ from ..common.buffers import Buffers
 from ..common.random import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
 from ..common.recorder import Way
 from ..samples.batch import Batch
-from ..samples.generator_arrays import arranged, labelled
-from ..samples.generator_items import Items
+from ..samples.generator_items import Items, arranged, labelled
 from ..samples.labels import PartLabels, renamed
 from ..samples.recipe import Recipe
 from ..samples.select import Part, common_dtype

@@ -29,9 +29,10 @@ from ..processes.workers import (
     started,
 )
 from ..report.explanation import Explanation
+from ..samples.arguments import as_num_workers
 from ..samples.batch import Batch
 from .arguments import for_samples, for_stream, ours
-from .sampler_order import Order, numbers_behind
+from .sampler_order import Order, OwnOrder, numbers_behind
 from .sendable import require_sendable
 from .transfer import DeviceTransform, Transfer
 
@@ -160,9 +161,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             kwargs = for_stream(kwargs)
         else:
             kwargs = for_samples(dataset, kwargs)
-        if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
-            raise ValueError(f"num_workers must be an integer, 0 or more, not {num_workers!r}")
-        if num_workers and multiprocessing_context is None:
+        if as_num_workers(num_workers) and multiprocessing_context is None:
             multiprocessing_context = "forkserver"
         self._transfer = Transfer.of(
             ours(dataset),
@@ -185,8 +184,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         self._epoch: SharedIntegers | None = None  # of persistent workers
         self._user_init_fn: Any = None
         self._position = Position()
-        self._times_set = 0  # the epoch of a MapDataset, before the latest pass
-        self._order: Order | None = None
+        self._order: Order | OwnOrder
         # Accelerate's `prepare` shards loaders that do not say so; a stream is sharded already.
         self._is_accelerate_prepared = isinstance(dataset, IterableDataset)
         super().__init__(
@@ -198,8 +196,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             generator=torch.Generator(),
             **kwargs,
         )
-        if not isinstance(dataset, IterableDataset):
-            self._order = Order(self.batch_sampler, dataset)
+        stream = isinstance(dataset, IterableDataset)
+        self._order = OwnOrder(dataset) if stream else Order(self.batch_sampler, dataset)
         if num_workers:
             _preload(self.multiprocessing_context)
             if not self._forks():
@@ -227,30 +225,14 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
 
     @property
     def _index_sampler(self) -> Any:
-        """What torch's loader, and its iterators, take indices from."""
-        return super()._index_sampler if self._order is None else self._order
+        """Source of indices for torch's loader and its iterators."""
+        return self._order if isinstance(self._order, Order) else super()._index_sampler
 
     def __iter__(self) -> Any:
         dataset = ours(self.dataset)
-        epoch = dataset.epoch
-        taken = 0
         # Torch would warn of more batches than `len` has said, which of a resumed epoch is fewer.
         self._IterableDataset_len_called = None
-        if isinstance(dataset, MapDataset):
-            assert self._order is not None
-            taken = self._order.passed
-            reached = self._position.reached
-            if (
-                reached is not None
-                and reached[0] == epoch
-                and self._times_set == dataset._inside.times_set
-            ):
-                epoch += 1
-            self._times_set = dataset._inside.times_set
-            dataset._inside.begin(epoch)
-            self._order.begin()
-        else:
-            epoch = dataset._inside.begin()
+        epoch, taken = self._order.begin(self._position.reached)
         if self.num_workers:
             # Workers that live on look into shared memory; others are told once, so that an
             # iterator begun before they are up does not change it.
@@ -345,19 +327,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         Batches that were loaded ahead but not handed out do not count. Taken after the same number
         of batches on all ranks, the state of one serves every rank.
         """
-        dataset = ours(self.dataset)
-        if isinstance(dataset, MapDataset):
-            assert self._order is not None
-            reached = self._position.reached
-            if reached is not None and self._times_set != dataset._inside.times_set:
-                # Set during a pass of this very epoch, that goes on; else it is the next one.
-                goes_on = reached[0] == dataset.epoch and not self._order.is_over(reached[1])
-                reached = reached if goes_on else None
-            return self._order.state(*(reached or (dataset.epoch, None)))
-        epoch, batches = self._position.reached or (dataset.epoch, 0)
-        return dataset.plan.state_after(
-            epoch, batches, dataset.world_size, max(1, self.num_workers)
-        )
+        return self._order.state(self._position.reached, self.num_workers)
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Go on at the batch after the one where a state was taken.
@@ -381,19 +351,13 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         ValueError
             If it is no state, or of another dataset; the message says what differs.
         """
-        dataset = ours(self.dataset)
-        if isinstance(dataset, MapDataset):
-            assert self._order is not None
-            dataset._inside.begin(self._order.resume(state, strict))
-            self._times_set = dataset._inside.times_set
-        else:
-            dataset.load_state_dict(state, strict)
+        self._order.resume(state, strict)
         self._position = Position()
         self._iterator = None  # persistent workers know nothing of it: new ones begin
 
 
 def _worker_seed(dataset: IterableDataset | MapDataset, epoch: int) -> int:
-    """What torch derives the global seeds of workers from, which no two ranks or epochs share."""
+    """Seed from which torch derives those of workers: another for each rank and epoch."""
     if isinstance(dataset, MapDataset):
         known = 0, epoch, current_topology()[0]
     else:

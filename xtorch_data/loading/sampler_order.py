@@ -6,17 +6,21 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 import torch.utils.data
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, SubsetRandomSampler
 
+from ..datasets.iterable import IterableDataset
 from ..planning.resume import as_number, entries, require_same
 from ..samples.arguments import as_numbers
 
-__all__ = ["Order", "Shuffled", "numbers_behind", "require_there"]
+__all__ = ["Order", "OwnOrder", "Shuffled", "numbers_behind", "require_there"]
+
+# An epoch that has begun, and how many of its batches were handed out.
+Reached: TypeAlias = tuple[int, int] | None
 
 AT_ONCE = 2**16  # indices that are Python integers at the same time
 
@@ -28,14 +32,8 @@ _SETTINGS = ("seed", "initial_seed", "num_replicas", "shuffle")
 class Shuffled(RandomSampler):
     """Every sample once, in a random order of a seed that is known.
 
-    The order that torch's sampler makes after the same draw.
-
-    Parameters
-    ----------
-    data_source : sized
-        What is sampled.
-    generator : torch.Generator, optional
-        Draws the seeds; torch's global one by default.
+    The order that torch's sampler makes after the same draw from the generator, torch's global
+    one by default.
     """
 
     def __init__(self, data_source: Sized, generator: torch.Generator | None) -> None:
@@ -66,14 +64,8 @@ class Order:
     """The batches of indices that a loader asks for, from where it goes on.
 
     A state holds what the order of the epoch depends on, and how many of its batches are over.
-    These are passed over, not fetched.
-
-    Parameters
-    ----------
-    batches : iterable of list of int
-        The batch sampler, as torch's loader has it.
-    dataset : MapDataset or torch.utils.data.Subset
-        Says which samples the indices are of.
+    These are passed over, not fetched. Made by a loader, of its batch sampler and its dataset,
+    which says which samples the indices are of; the thread that iterates touches it.
     """
 
     def __init__(self, batches: Any, dataset: Any) -> None:
@@ -82,6 +74,8 @@ class Order:
         while type(self._sampler) is BatchSampler:
             self._sampler = self._sampler.sampler
         self._dataset = dataset
+        self._inside = _behind(dataset)._inside
+        self._times_set = 0  # how often the epoch had been set before the latest pass
         self._depends: dict[str, int] | None = None  # what the latest pass depends on
         self._pass: Iterator[list[int]] = iter(())
         self._over: list[int] = []  # how many batches the latest pass had, once it is over
@@ -95,14 +89,25 @@ class Order:
     def passed(self) -> int:
         """Batches that the next pass leaves out: none if it is not what is resumed any more."""
         epoch, batches, depends = self._resumed
-        goes_on = epoch == _behind(self._dataset).epoch and depends == _depends_on(self._sampler)
+        goes_on = epoch == self._inside.epoch and depends == _depends_on(self._sampler)
         return batches if goes_on else 0
 
-    def begin(self) -> None:
-        """Begin a pass; until the next one begins, iterating gives what is left of it.
+    def begin(self, reached: Reached) -> tuple[int, int]:
+        """Begin a pass, its epoch and the batches that are over of it.
 
-        Not when iterating begins: torch's loader does that twice.
+        It is the next epoch if this one was reached, unless that was set again. Until the next
+        pass begins, iterating gives what is left of this one. Not when iterating begins: torch's
+        loader does that twice.
         """
+        epoch, taken, times_set = self._inside.epoch, self.passed, self._inside.times_set
+        if reached is not None and reached[0] == epoch and self._times_set == times_set:
+            epoch += 1
+        self._times_set = times_set
+        self._inside.begin(epoch)
+        self._begin_pass()
+        return epoch, taken
+
+    def _begin_pass(self) -> None:
         passed, (_, resumed, _) = self.passed, self._resumed
         self._resumed = 0, 0, None
         if isinstance(self._sampler, Shuffled):
@@ -119,16 +124,21 @@ class Order:
     def __iter__(self) -> Iterator[list[int]]:
         return self._pass
 
-    def state(self, epoch: int, batches: int | None) -> dict[str, Any]:
-        """A JSON-able state after so many batches of an epoch; None if it has not begun.
+    def state(self, reached: Reached, num_workers: int) -> dict[str, Any]:
+        """A JSON-able state after so many batches of an epoch; of the next one if None is reached.
 
         There is always one, so that no checkpoint fails; `resume` may refuse it.
         """
-        depends = self._depends
-        if batches is None:
-            batches, depends = self.passed, _depends_on(self._sampler)
-        elif self.is_over(batches):
-            epoch, batches, depends = epoch + 1, 0, _depends_on(self._sampler)
+        if reached is not None and self._times_set != self._inside.times_set:
+            # Set during a pass of this very epoch, that goes on; else it is the next one.
+            goes_on = reached[0] == self._inside.epoch and not self._is_over(reached[1])
+            reached = reached if goes_on else None
+        if reached is None:
+            epoch, batches, depends = self._inside.epoch, self.passed, _depends_on(self._sampler)
+        elif self._is_over(reached[1]):
+            epoch, batches, depends = reached[0] + 1, 0, _depends_on(self._sampler)
+        else:
+            epoch, batches, depends = *reached, self._depends
         return {
             "version": 1,
             "epoch": epoch,
@@ -137,13 +147,13 @@ class Order:
             "dataset": self._fingerprint(),
         }
 
-    def is_over(self, batches: int) -> bool:
+    def _is_over(self, batches: int) -> bool:
         """Whether the latest pass has no more batches than that."""
         length = _length(self._batches)
         return batches in self._over if length is None else batches >= length
 
-    def resume(self, state: Mapping[str, Any], strict: bool) -> int:
-        """Let the next pass go on where a state was taken, and give the number of its epoch.
+    def resume(self, state: Mapping[str, Any], strict: bool) -> None:
+        """Let the next pass go on where a state was taken.
 
         Raises
         ------
@@ -185,7 +195,8 @@ class Order:
         elif "epoch" in (depends or {}):
             self._sampler.set_epoch(depends["epoch"])
         self._resumed = epoch, batches, _depends_on(self._sampler)
-        return epoch
+        self._inside.begin(epoch)
+        self._times_set = self._inside.times_set
 
     def _fingerprint(self) -> dict[str, Any]:
         """What the order depends on, but for the epoch."""
@@ -203,7 +214,7 @@ class Order:
 
     @cached_property
     def _samples(self) -> dict[str, Any]:
-        """What tells the samples of the indices from others."""
+        """Entries of a state that tell the samples of the indices from others."""
         digest, dataset = hashlib.sha256(), self._dataset
         while isinstance(dataset, torch.utils.data.Subset):
             indices, dataset = dataset.indices, dataset.dataset
@@ -215,6 +226,30 @@ class Order:
         if dataset is not self._dataset:
             found["subset"] = digest.hexdigest()[:16]
         return found
+
+
+class OwnOrder:
+    """The order of an `IterableDataset`, which knows itself where it goes on.
+
+    Made by a loader, in the place of an `Order`.
+    """
+
+    def __init__(self, dataset: IterableDataset) -> None:
+        self._dataset = dataset
+
+    def begin(self, reached: Reached) -> tuple[int, int]:
+        """Begin the next epoch; no batch is over of what it yields."""
+        return self._dataset._inside.begin(), 0
+
+    def state(self, reached: Reached, num_workers: int) -> dict[str, Any]:
+        """A JSON-able state after so many batches of an epoch, as so many workers yield it."""
+        dataset, (epoch, batches) = self._dataset, reached or (self._dataset.epoch, 0)
+        workers = max(1, num_workers)
+        return dataset.plan.state_after(epoch, batches, dataset.world_size, workers)
+
+    def resume(self, state: Mapping[str, Any], strict: bool) -> None:
+        """Let the next epoch go on where a state was taken."""
+        self._dataset.load_state_dict(state, strict)
 
 
 def _counted(batches: Iterable[list[int]], count: int, over: list[int]) -> Iterator[list[int]]:
@@ -234,7 +269,7 @@ def _length(sized: Any) -> int | None:
 
 
 def _settings(sampler: Any) -> dict[str, int]:
-    """What the order of a sampler with epochs depends on besides these."""
+    """Settings on which the order of a sampler with epochs depends, besides these."""
     if not hasattr(sampler, "set_epoch"):
         return {}
     found = {name: getattr(sampler, name, None) for name in _SETTINGS}
@@ -242,7 +277,7 @@ def _settings(sampler: Any) -> dict[str, int]:
 
 
 def _depends_on(sampler: Any) -> dict[str, int] | None:
-    """What the next pass of a sampler depends on; None if that is not known."""
+    """Numbers on which the next pass of a sampler depends; None if they are not known."""
     if isinstance(sampler, Shuffled):
         return {} if sampler.seed is None else {"seed": sampler.seed}
     if hasattr(sampler, "set_epoch") and hasattr(sampler, "epoch"):

@@ -25,18 +25,9 @@ _OR = "or use num_workers=0, which loads ahead on threads"
 def require_sendable(
     dataset: Any, functions: Iterable[Transform], data: xr.Dataset, worker_init_fn: Any
 ) -> None:
-    """Raise if workers cannot be started, saying why and what to do instead.
+    """Raise if workers cannot be started with a dataset, saying why and what to do instead.
 
-    Parameters
-    ----------
-    dataset : IterableDataset, MapDataset or Subset
-        What each worker gets.
-    functions : iterable of Transform
-        The functions of the user that are sent with it.
-    data : xarray.Dataset
-        The data that is sent with it.
-    worker_init_fn : callable, optional
-        Sent as well.
+    Sent with it are `functions` of the user, the `data` and `worker_init_fn`.
 
     Raises
     ------
@@ -70,7 +61,7 @@ def require_sendable(
 
 
 def _advice(error: Exception) -> str:
-    """What to do about a function that cannot be sent."""
+    """Advice for a function that cannot be sent."""
     if "fork context" in str(error):  # as multiprocessing says of its locks, and what has one
         return (
             "make what it shares with the context by which workers start, such as "

@@ -58,18 +58,10 @@ class NumWorkers(int):
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of thread time that a batch takes, without workers.
+    """Seconds of thread time that a batch takes, without workers."""
 
-    Attributes
-    ----------
-    transforms : float
-        In the user's functions, of samples, batches and blocks.
-    reading : float
-        In reading, decoding and preparing blocks, and copying windows of them.
-    """
-
-    transforms: float
-    reading: float
+    transforms: float  # in the user's functions, of samples, batches and blocks
+    reading: float  # in reading, decoding and preparing blocks, and copying windows of them
 
 
 def suggest_num_workers(
@@ -146,18 +138,7 @@ def decide(
 ) -> NumWorkers:
     """The number of workers for what batches cost.
 
-    Parameters
-    ----------
-    costs : Costs
-        What was measured.
-    batches : int
-        Batches of an epoch on this rank.
-    cores : int
-        Cores that this process may use.
-    ranks : int
-        Ranks that share them.
-    step_seconds : float, optional
-        Seconds of a training step.
+    An epoch has so many `batches` on this rank; `ranks` share the `cores` of this process.
     """
     most = min(cores // ranks - 1, batches)
     total = costs.transforms + costs.reading
@@ -202,7 +183,7 @@ def _cores(number: int) -> str:
 
 
 def _costs_of_stream(dataset: IterableDataset, seconds: float) -> Costs:
-    """What a batch costs, from the stages of a short run.
+    """Costs of a batch, from the stages of a short run.
 
     Blocks are read ahead of the batches that are made of them: what they cost is shared among all
     batches that they are for.
@@ -231,7 +212,7 @@ def _costs_of_stream(dataset: IterableDataset, seconds: float) -> Costs:
 
 
 def _costs_of_samples(dataset: MapDataset, batch_size: int, seconds: float) -> Costs:
-    """What a batch of samples from anywhere costs."""
+    """Costs of a batch of samples from anywhere."""
     copy: Any = part_of(dataset, dataset.plan.windows)
     draw = np.random.default_rng(0)
     begun = time.perf_counter()

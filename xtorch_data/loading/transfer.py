@@ -43,33 +43,19 @@ DeviceTransform: TypeAlias = Callable[..., torch.Tensor | tuple[torch.Tensor, ..
 
 @dataclass(eq=False)
 class Transfer:
-    """The way of batches onto a device; `Transfer.of` checks what was asked for.
+    """The way of batches onto a device.
 
-    Attributes
-    ----------
-    device : torch.device
-        Where they go.
-    prefetch : int
-        How many are there, or on their way, ahead of the one in use.
-    memory : int, optional
-        Bytes that blocks may take there; None where windows are cut on the host.
-    packed : Packed, optional
-        What is sent instead of decoded values.
-    stream : Stream, optional
-        What reads that.
-    memory_format : torch.memory_format, optional
-        How tensors lie there.
-    transform : callable, optional
-        Function of the tensors of a batch.
+    Made by `of`, which checks what a loader is asked for, and kept as long as the loader; the
+    thread that iterates touches it.
     """
 
     device: torch.device
-    prefetch: int
-    memory: int | None
-    packed: Packed | None
-    stream: Stream | None
+    prefetch: int  # batches that are there, or on their way, ahead of the one in use
+    memory: int | None  # bytes of blocks there; None where windows are cut on the host
+    packed: Packed | None  # what is sent instead of decoded values
+    stream: Stream | None  # what reads that
     memory_format: torch.memory_format | None
-    transform: DeviceTransform | None
+    transform: DeviceTransform | None  # of the tensors of a batch
     _devices: dict[torch.device, _There] = field(default_factory=dict)
 
     @classmethod
@@ -86,7 +72,7 @@ class Transfer:
         memory_format: torch.memory_format | None,
         transform: DeviceTransform | None,
     ) -> Transfer | None:
-        """What a loader is asked for; None where no device is.
+        """Check what a loader is asked for; None where no device is.
 
         The parameters are those of `xtorch_data.DataLoader`; of a ``Subset``, what it is of.
         """
@@ -143,27 +129,14 @@ class Transfer:
     ) -> Generator[Batch, None, None]:
         """The batches of an epoch that was begun, before they are moved.
 
-        Parameters
-        ----------
-        dataset : IterableDataset
-            What was asked for.
-        epoch : int
-            Its number.
-        pinned : bool
-            Whether what is sent may lie in page-locked memory.
+        `pinned` says whether what is sent may lie in page-locked memory.
         """
         return dataset._inside.batches(
             epoch, self.stream, self._there().gather, pinned and self.pins
         )
 
     def moved(self, batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
-        """Batches on the device. Whatever goes wrong there ends the epoch at once.
-
-        Parameters
-        ----------
-        batches : generator of Batch
-            On the host, or made on the device.
-        """
+        """Batches on the device. Whatever goes wrong there ends the epoch at once."""
         there = self._there()
         with closing(batches), closing(self._arriving(batches, there)) as arriving:
             changed: Iterator[Batch] = arriving
@@ -181,24 +154,14 @@ class Transfer:
         return on_device(batches, there.streams, self.prefetch, there.unpacker)
 
     def _there(self) -> _There:
-        """What is on the device of the thread that iterates."""
+        """State on the device of the thread that iterates."""
         device = of_this_thread(self.device)
         if device not in self._devices:
             self._devices[device] = _There.of(device, self.packed, self.memory)
         return self._devices[device]
 
     def explained(self, dataset: IterableDataset, found: Explanation, pinned: bool) -> Explanation:
-        """What the next epoch takes, with what it takes on the device.
-
-        Parameters
-        ----------
-        dataset : IterableDataset
-            What was asked for.
-        found : Explanation
-            What it takes without a device.
-        pinned : bool
-            Whether what is sent may lie in page-locked memory.
-        """
+        """Explanation of the next epoch, `found` without a device, with its costs on the device."""
         pinned = pinned and self.pins and not found.num_workers
         ranks, epoch = len(found.batches_per_rank), dataset.epoch
         samples = dataset._inside.definition if self.packed is None else self.packed.samples
@@ -248,7 +211,7 @@ class Transfer:
 
 @dataclass(frozen=True, eq=False)
 class _There:
-    """What a loader keeps on a device from one epoch to the next.
+    """State of a loader on a device, kept from one epoch to the next.
 
     Above all its streams: memory that a stream has let go of, torch keeps for that stream alone.
     """
@@ -260,7 +223,7 @@ class _There:
 
     @classmethod
     def of(cls, device: torch.device, packed: Packed | None, memory: int | None) -> _There:
-        """What there is where blocks may take so many bytes, or are not sent."""
+        """State where blocks may take so many bytes, or are not sent."""
         unpacker = None if packed is None else Unpacker(packed, device)
         gather = None if memory is None else DeviceGather(device, memory, unpacker)
         streams = Streams.of(device) if gather is None else gather.gathering

@@ -20,7 +20,10 @@ __all__ = [
     "as_cache",
     "as_epoch",
     "as_flag",
+    "as_integer",
+    "as_num_workers",
     "as_numbers",
+    "as_on_error",
     "as_prefetch",
     "as_ranks_and_workers",
     "as_retries",
@@ -34,6 +37,16 @@ __all__ = [
 CACHE_SIZE = "64 GiB"
 
 
+def as_integer(value: Any, name: str, or_none: str = "") -> int:
+    """An integer of Python or numpy; TypeError for a bool and whatever else."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer{or_none}, not {value!r}") from None
+
+
 def as_batch_size(batch_size: int | None) -> int | None:
     """A batch size, 1 or more, or None."""
     if batch_size is None:
@@ -41,10 +54,7 @@ def as_batch_size(batch_size: int | None) -> int | None:
     name = spelled("batch_size")
     if isinstance(batch_size, bool):
         raise TypeError(f"{name} must be an integer or None, not a bool")
-    try:
-        size = operator.index(batch_size)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer or None, not {batch_size!r}") from None
+    size = as_integer(batch_size, name, " or None")
     if size < 1:
         raise ValueError(f"{name} must be 1 or more, or None, got {size}")
     return size
@@ -68,15 +78,25 @@ def as_epoch(epoch: int) -> int:
 
 
 def as_retries(retries: int) -> int:
-    """How often a read is tried again."""
+    """Number of times that a read is tried again."""
     return _not_negative(retries, "retries")
 
 
 def as_prefetch(prefetch: int) -> int:
-    """How many batches are on the device ahead: 0 or more."""
-    if isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 0:
-        raise ValueError(f"prefetch must be an integer, 0 or more, not {prefetch!r}")
-    return prefetch
+    """Number of batches on the device ahead: 0 or more."""
+    return _count(prefetch, "prefetch")
+
+
+def as_num_workers(num_workers: int) -> int:
+    """Number of processes that load: 0 or more."""
+    return _count(num_workers, "num_workers")
+
+
+def as_on_error(on_error: str) -> str:
+    """Rule for chunks that cannot be read."""
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+    return on_error
 
 
 def as_ranks_and_workers(world_size: int, num_workers: int) -> tuple[int, int]:
@@ -86,11 +106,14 @@ def as_ranks_and_workers(world_size: int, num_workers: int) -> tuple[int, int]:
     return world_size, num_workers
 
 
+def _count(value: int, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be an integer, 0 or more, not {value!r}")
+    return value
+
+
 def _not_negative(value: int, name: str) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {value!r}") from None
+    number = as_integer(value, name)
     if number < 0:
         raise ValueError(f"{name} must not be negative, got {number}")
     return number
@@ -119,7 +142,7 @@ def as_numbers(indices: Any, samples: int) -> npt.NDArray[np.int64]:
 
 
 def as_cache(cache: Any, cache_size: int | str | None) -> tuple[bool, str | None, int]:
-    """Whether blocks are kept in memory; the folder in which chunks are kept; its bytes.
+    """Whether memory keeps blocks; the folder that keeps chunks, if any; bytes it may take.
 
     Raises
     ------
@@ -158,7 +181,7 @@ def as_bytes(memory: int | str, name: str = "memory") -> int:
 
 
 def as_uneven(uneven: str | None, shuffle: bool) -> Uneven:
-    """What happens to samples that cannot be shared equally; the default depends on `shuffle`."""
+    """Rule for samples that cannot be shared equally; the default depends on `shuffle`."""
     if uneven is None:
         return "drop" if shuffle else "keep"
     if uneven not in get_args(Uneven):

@@ -186,14 +186,11 @@ class Batch:
                     f"part {name!r} must have the {number_of(len(self), 'sample')} of this batch "
                     f"along its first dim, but has shape {tuple(tensor.shape)}"
                 )
-        return Batch(
-            {**self._parts, **parts}, self.index, self._part_labels, self._labels, self.skipped
-        )
+        return self._with({**self._parts, **parts})
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, from which copies to a GPU need not be waited for."""
-        pinned = {name: tensor.pin_memory() for name, tensor in self._parts.items()}
-        return Batch(pinned, self.index, self._part_labels, self._labels, self.skipped)
+        return self._with({name: tensor.pin_memory() for name, tensor in self._parts.items()})
 
     def to(
         self,
@@ -224,7 +221,11 @@ class Batch:
             )
             for name, tensor in self._parts.items()
         }
-        return Batch(moved, self.index, self._part_labels, self._labels, self.skipped)
+        return self._with(moved)
+
+    def _with(self, parts: Mapping[str, torch.Tensor]) -> Batch:
+        """The same samples and labels with other tensors."""
+        return Batch(parts, self.index, self._part_labels, self._labels, self.skipped)
 
     def to_xarray(self, part: str | None = None) -> xr.Dataset:
         """The batch with its labels.

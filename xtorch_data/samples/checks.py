@@ -22,7 +22,7 @@ __all__ = ["checked_space", "coords_of", "dtypes_of", "layouts_of"]
 
 
 class CheckedSpace(NamedTuple):
-    """What `checked_space` finds; a definition is made of it at once."""
+    """Result of `checked_space`; a definition is made of it at once."""
 
     windows: Windows
     sample_dims: tuple[Hashable, ...]
@@ -145,7 +145,7 @@ def _reads(
 
 
 def _unknown(name: Hashable, data: xr.Dataset) -> str:
-    """Why there is no such data variable, and how there can be."""
+    """Message that there is no such data variable, and how there can be."""
     if name not in data.coords:
         return f"no data variable {name!r}; the data variables are {list(data.data_vars)}"
     if name not in data.dims:
@@ -170,7 +170,7 @@ def _tried(
     selected: Sequence[Hashable],
     constants: dict[Hashable, Any],
 ) -> xr.Dataset:
-    """What preprocess makes of the smallest block of ones, checked."""
+    """Result of preprocess on the smallest block of ones, checked."""
     # Two places of other dims, so that a function that drops dims of size 1 drops none here.
     first = {
         dim: slice(0, size if input_dims.get(dim) == -1 else max(1, input_dims.get(dim, 2)))
@@ -223,7 +223,7 @@ def coords_of(data: xr.Dataset, windows: Windows) -> xr.Dataset:
 
 
 def dtypes_of(data: xr.Dataset, parts: Sequence[Part]) -> dict[Hashable, np.dtype[Any]]:
-    """What lazy floating variables can be cast to as they are read, for parts that take them so."""
+    """Dtypes to which lazy floating variables are cast as they are read, where parts allow it."""
     wanted: dict[Hashable, set[np.dtype[Any]]] = {}
     for part in parts:
         for name in part.variables:
@@ -243,7 +243,7 @@ def layouts_of(
     parts: Sequence[Part],
     dtypes: Mapping[Hashable, np.dtype[Any]],
 ) -> tuple[Layout, ...]:
-    """How the variables that are read are stored; what is held is counted as it is held."""
+    """Layouts of the variables that are read, with their bytes as they are held in memory."""
     held = {
         name: max(part.dtype.itemsize, data.variables[name].dtype.itemsize)
         for part in parts

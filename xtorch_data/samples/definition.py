@@ -157,28 +157,25 @@ class SampleDefinition:
 
     @property
     def items(self) -> Items | None:
-        """How a window is arranged, where samples are the items of an xbatcher generator."""
+        """Arrangement of a window that is the item of an xbatcher generator; else None."""
         return self.labels.items
 
     @property
     def labelled(self) -> LabelledWindows:
-        """Where samples lie, with labels."""
+        """The windows with their labels."""
         return self.labels.labelled
 
     @property
     def label_digests(self) -> LabelDigests:
-        """What states tell by that data has other labels; worked out when it is asked for."""
+        """Digests by which states tell data with other labels; computed when they are read."""
         return LabelDigests(self.labels.coords, self.windows)
 
     def over(self, windows: Windows) -> SampleDefinition:
-        """The same for other windows of the same data, numbered anew."""
+        """Definition of other windows of the same data, numbered anew."""
         return replace(self, labels=replace(self.labels, windows=windows))
 
     def whole_windows(self, function: Transform) -> SampleDefinition:
-        """The same windows as one part, what a function makes of all their variables.
-
-        Its results are scalars, and no random numbers are drawn.
-        """
+        """Definition of one part: the scalar that a function makes of all variables of a window."""
         names = tuple(self.variable_dims)
         sizes = {axis.dim: axis.size for axis in self.windows.axes}
         shape = tuple(sizes[dim] for dim in self.sample_dims)
@@ -254,7 +251,7 @@ class SampleDefinition:
         return [each for function in given if function is not None for each in function.functions()]
 
     def preprocessor(self, data: xr.Dataset, epoch: int, recorder: Recorder) -> Preprocessor | None:
-        """What applies preprocess to the blocks of `data`, which is this data as it is read."""
+        """Preprocess for the blocks of `data`, which is this data as it is read."""
         if self.preprocess is None:
             return None
         return Preprocessor(
@@ -269,7 +266,7 @@ class SampleDefinition:
         )
 
     def needs_host(self) -> str | None:
-        """Why samples cannot be cut on a device, or None."""
+        """The reason why samples cannot be cut on a device, or None."""
         for function in (*self.transforms.values(), self.batch_transform):
             if function is not None:
                 return f"{function.argument} takes labeled samples, which are on the host"
@@ -280,7 +277,7 @@ class SampleDefinition:
     # What there is to say of it.
 
     def facts_of_parts(self) -> list[tuple[Any, ...]]:
-        """Of each part its name, variables, shape of one sample and dtype."""
+        """Name, variables, shape of one sample and dtype of each part."""
         return [
             (
                 part.name,
@@ -296,7 +293,7 @@ class SampleDefinition:
         ]
 
     def facts_of_functions(self) -> list[tuple[str, str, str]]:
-        """Of each function its argument, its name and whether it is random."""
+        """Argument, name and "yes" or "no" (random) of each function."""
         return [
             (each.argument, name_of(each.function), "yes" if each.takes_rng else "no")
             for each in self.functions()

@@ -1,44 +1,38 @@
-"""What the items of an xbatcher generator are: regions of the data, and windows in each."""
+"""Items of an xbatcher generator: regions of the data, the windows in each, and their arrays."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 import xbatcher
 
 from ..planning.windows import IntArray, Runs, Windows
 
-__all__ = ["INPUT_BATCH", "SAMPLE", "Items", "Patches"]
+__all__ = ["INPUT_BATCH", "Items", "Patches", "arranged", "labelled"]
+
+Array = npt.NDArray[Any]
 
 # Names that xbatcher gives to dims it makes.
 INPUT_BATCH, SAMPLE = "input_batch", "sample"
+# A coordinate that has dims which no variable has.
+EXTRA = "__extra"
 
 
 @dataclass(frozen=True)
 class Patches:
-    """The windows of a generator that lie in one item (xbatcher's patches), along one dim.
+    """The windows of a generator that lie in one item (xbatcher's patches), along one dim."""
 
-    Attributes
-    ----------
-    size, stride : int
-        Steps of a window, and from one to the next.
-    count : int
-        Windows in an item.
-    last : int, optional
-        Where the last item has fewer windows, its region is as large as the others and so begins
-        further ahead: the step at which it does.
-    surplus : int
-        Windows at the beginning of that region which are not in the item.
-    """
-
-    size: int
-    stride: int
-    count: int
+    size: int  # steps of a window
+    stride: int  # steps from one to the next
+    count: int  # windows in an item
+    # Where the last item has fewer windows, its region is as large as the others and so begins
+    # further ahead: at step `last`, with `surplus` windows that are not in the item.
     last: int | None = None
     surplus: int = 0
 
@@ -60,31 +54,16 @@ class Items:
     put one after the other on a dim ``input_batch``. Two dims or more that are not in
     ``input_dims`` are stacked into one (the rules of `xbatcher.BatchGenerator
     <https://xbatcher.readthedocs.io>`_).
-
-    Attributes
-    ----------
-    windows : Windows
-        The regions.
-    inner : tuple of Hashable
-        The dims in ``input_dims``.
-    stacked : tuple of Hashable
-        Dims that are stacked into one, slowest first; none if there are fewer than two.
-    order : tuple of Hashable
-        Dims of a region in the order of the data.
-    patches : mapping of Hashable to Patches, optional
-        With ``concat_input_dims``, the windows of an item along each dim of `inner`.
-    names : mapping of Hashable to Hashable
-        Dims of the data that have another name here, and which.
-    orders : mapping of str to tuple of Hashable
-        For the parts of a sample, dims in the order of their variables.
     """
 
-    windows: Windows
-    inner: tuple[Hashable, ...]
-    stacked: tuple[Hashable, ...]
-    order: tuple[Hashable, ...]
+    windows: Windows  # the regions
+    inner: tuple[Hashable, ...]  # the dims in ``input_dims``
+    stacked: tuple[Hashable, ...]  # dims that are stacked, slowest first; none if fewer than two
+    order: tuple[Hashable, ...]  # dims of a region in the order of the data
+    # With ``concat_input_dims``, the windows of an item along each dim of `inner`.
     patches: Mapping[Hashable, Patches] | None
-    names: Mapping[Hashable, Hashable]
+    names: Mapping[Hashable, Hashable]  # dims of the data that have another name here, and which
+    # For the parts of a sample, dims in the order of their variables.
     orders: Mapping[str, tuple[Hashable, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -95,18 +74,9 @@ class Items:
         names: Mapping[Hashable, Hashable],
         variables: Iterable[xr.Variable],
     ) -> Items:
-        """Work them out.
+        """Work them out for some variables.
 
-        Parameters
-        ----------
-        generator : xbatcher.BatchGenerator
-            The generator.
-        sizes : mapping of Hashable to int
-            Size of every dim of its data, in order.
-        names : mapping of Hashable to Hashable
-            Dims that have another name in `sizes`, and which.
-        variables : iterable of xarray.Variable
-            The variables that are used.
+        `sizes` has every dim of the data, in order, under the names that `names` gives them.
 
         Raises
         ------
@@ -171,7 +141,7 @@ class Items:
         )
 
     def for_parts(self, parts: Mapping[str, Sequence[xr.Variable]]) -> Items:
-        """The same, with the order of dims in parts that have certain variables."""
+        """Items with the order of dims in parts that have certain variables."""
         orders = {
             name: (*(found := tuple(_order(own, self.order))), *self._without(found))
             for name, own in parts.items()
@@ -210,15 +180,8 @@ class Items:
     def firsts(self, starts: IntArray) -> dict[Hashable, int]:
         """Along each dim of `inner`, the first window of a region that is in its item.
 
-        Parameters
-        ----------
-        starts : ndarray of int64
-            Where the regions of some samples begin, as `Windows.starts` gives them.
-
-        Raises
-        ------
-        ValueError
-            If the samples differ in it, so that they do not fit into one array.
+        `starts` are those of some samples, from `Windows.starts`; ValueError if these differ in
+        it, so that they do not fit into one array.
         """
         found = {}
         for axis, start in zip(self.windows.axes, starts, strict=True):
@@ -234,7 +197,7 @@ class Items:
         return {dim: found[dim] for dim in self.inner if dim in found}
 
     def offsets(self, firsts: Mapping[Hashable, int]) -> dict[Hashable, IntArray]:
-        """Where the windows of an item begin in its region, in the order of ``input_batch``."""
+        """First steps of the windows of an item in its region, in the order of ``input_batch``."""
         if self.patches is None:
             return {}
         along = [np.arange(firsts[dim], self.patches[dim].count) for dim in self.inner]
@@ -245,7 +208,7 @@ class Items:
         }
 
     def region(self, window: Mapping[Any, slice | int]) -> dict[Any, slice | int]:
-        """What ``isel`` takes to cut the data that is in the item of a region."""
+        """Indexers for ``isel`` that cut the data in the item of a region."""
         found = dict(window)
         for dim, along in (self.patches or {}).items():
             whole = found[dim]
@@ -282,3 +245,120 @@ def _order(variables: Iterable[xr.Variable], dims: Iterable[Hashable]) -> list[H
     """Those of some dims that variables have, in the order in which they first come."""
     known = set(dims)
     return list(dict.fromkeys(dim for each in variables for dim in each.dims if dim in known))
+
+
+# From the region of an item to the item, as values or labeled.
+
+
+def arranged(
+    items: Items,
+    part: str,
+    array: Array,
+    dims: Sequence[Hashable],
+    firsts: Mapping[Hashable, int],
+    take: Callable[[Sequence[int], np.dtype[Any]], Array],
+) -> tuple[Array, tuple[Hashable, ...]]:
+    """Arrange the regions of some samples, but for stacking; a copy only where they change.
+
+    `array` has shape ``(..., *dims)``, the result ``(..., [input_batch,] *dims)``, with what its
+    last axes are now. `firsts` is from `Items.firsts`; `take` gives memory of a shape and dtype.
+    """
+    lead = array.ndim - len(dims)
+    order = items.region_dims if items.stacked else items.orders[part]
+    order = tuple(dim for dim in order if dim in dims)
+    now: list[Any] = list(dims)
+    windows: list[Any] = []
+    if items.patches is not None:
+        for dim in items.inner:
+            patches, axis = items.patches[dim], lead + now.index(dim)
+            array = np.lib.stride_tricks.sliding_window_view(
+                array, patches.size, axis, writeable=True
+            )
+            every = slice(firsts[dim] * patches.stride, None, patches.stride)
+            array = array[(*(slice(None),) * axis, every)]
+            windows.append((INPUT_BATCH, dim))
+            now[now.index(dim)] = windows[-1]
+            now.append(dim)
+    axes = [lead + now.index(dim) for dim in (*windows, *order)]
+    array = array.transpose(*range(lead), *axes)
+    if not array.flags.c_contiguous:
+        out = take(array.shape, array.dtype)
+        np.copyto(out, array)
+        array = out
+    if items.patches is None:
+        return array, order
+    shape, end = array.shape, lead + len(windows)
+    array = array.reshape((*shape[:lead], math.prod(shape[lead:end]), *shape[end:]))
+    return array, (INPUT_BATCH, *order)
+
+
+def labelled(
+    items: Items, region: xr.Dataset | xr.DataArray, firsts: Mapping[Hashable, int]
+) -> xr.Dataset | xr.DataArray:
+    """The item as the generator yields it, from its labeled region in memory.
+
+    Windows of a DataArray keep their coordinates as those of a Dataset do, where xbatcher aligns
+    them. All coordinates along windows have the dim ``input_batch``, also where xbatcher finds
+    them equal. `firsts` is from `Items.firsts`.
+    """
+    if isinstance(region, xr.DataArray):
+        name = "__item"
+        item = labelled(items, region.to_dataset(name=name), firsts)
+        array: xr.DataArray = item[name]
+        return array.rename(region.name)
+    inner = {dim: dim for dim in items.inner}
+    item = region
+    if items.patches is not None:
+        inner = {dim: f"{items.names.get(dim, dim)}_input" for dim in items.inner}
+        item = _windows(items, region, firsts, inner)
+    back = {dim: name for dim, name in items.names.items() if dim in item.dims}
+    back |= {dim: name for dim, name in items.names.items() if dim in item.variables}
+    item = item.rename(back)
+    if not items.stacked:
+        return item
+    stacked = [back.get(dim, dim) for dim in items.stacked]
+    lengths = {back.get(axis.dim, axis.dim): axis.size for axis in items.windows.axes}
+    item = _with_dims(item, {dim: lengths[dim] for dim in stacked if dim not in item.dims})
+    item = item.stack({SAMPLE: stacked}).drop_vars(EXTRA, errors="ignore")
+    kept = [back.get(dim, dim) for dim in inner.values()]
+    return item.transpose(SAMPLE, *kept, missing_dims="ignore")
+
+
+def _windows(
+    items: Items,
+    region: xr.Dataset,
+    firsts: Mapping[Hashable, int],
+    inner: Mapping[Hashable, Hashable],
+) -> xr.Dataset:
+    """The windows in a region, one after the other on a dim, and their own dims renamed."""
+    assert items.patches is not None
+    item = region
+    counts: dict[Hashable, int] = {}
+    for number, (dim, patches) in enumerate(items.patches.items()):
+        begins = np.arange(firsts[dim], patches.count) * patches.stride
+        along = f"__windows_{number}"
+        counts[along] = len(begins)
+        places = xr.Variable((along, inner[dim]), begins[:, None] + np.arange(patches.size))
+        item = item.isel({dim: places}, missing_dims="ignore")
+    if counts:
+        item = _with_dims(item, counts).stack({INPUT_BATCH: list(counts)}, create_index=False)
+        item = item.drop_vars(EXTRA)
+    every = math.prod(counts.values())
+    found: dict[Hashable, xr.Variable] = {}
+    for name, variable in item.variables.items():
+        if name in item.data_vars and INPUT_BATCH not in variable.dims:
+            sizes = {INPUT_BATCH: every, **variable.sizes}
+            variable = variable.set_dims(sizes).copy()  # type: ignore[no-untyped-call]
+        order = (INPUT_BATCH, *(inner.get(dim, dim) for dim in region.variables[name].dims))
+        found[name] = variable.transpose(*order, missing_dims="ignore")
+    return item.assign({name: found[name] for name in item.data_vars}).assign_coords(
+        {name: found[name] for name in item.coords if name not in item.xindexes}
+    )
+
+
+def _with_dims(data: xr.Dataset, sizes: Mapping[Hashable, int]) -> xr.Dataset:
+    """Data with a coordinate that has certain dims, and takes no memory."""
+    if not sizes:
+        return data
+    values = np.broadcast_to(np.int8(0), tuple(sizes.values()))
+    return data.assign_coords({EXTRA: (tuple(sizes), values)})

@@ -28,15 +28,7 @@ AT_ONCE = 2**20  # labels that are made comparable at the same time
 
 
 class LabelDigests:
-    """The labels of the dims of samples, digested when a state is first taken or loaded.
-
-    Parameters
-    ----------
-    coords : xarray.Dataset
-        Coordinates along the dims of the sample space.
-    windows : Windows
-        The sample space.
-    """
+    """The labels of the dims of samples, digested when a state is first taken or loaded."""
 
     def __init__(self, coords: xr.Dataset, windows: Windows) -> None:
         self._coords = {
@@ -64,7 +56,7 @@ def _text(coord: xr.Variable, place: int) -> str:
 
 
 def _digest(coord: xr.Variable) -> str | None:
-    """What tells labels from others; None where that cannot be told."""
+    """Digest that equal labels share; None where labels cannot be compared."""
     if not (isinstance(coord, xr.IndexVariable) or in_memory(coord)) or not coord.size:
         return None
     levels: Sequence[Any] = [coord.to_base_variable()]

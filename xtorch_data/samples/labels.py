@@ -41,32 +41,30 @@ class LabelledWindows:
     ``i``: a slice for every windowed dim, an integer for the others.
     """
 
-    def __init__(self, windows: Windows, coords: xr.Dataset, items: Items | None = None) -> None:
-        self._windows = windows
-        self._coords = coords
-        self._items = items
+    def __init__(self, labels: Labels) -> None:
+        self._labels = labels
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self._labels.windows)
 
     def __getitem__(self, index: int) -> dict[Any, slice | int]:
-        window = self._windows[index]
-        return window if self._items is None else self._items.region(window)
+        window, items = self._labels.windows[index], self._labels.items
+        return window if items is None else items.region(window)
 
     def coords(self, index: int) -> xr.Coordinates:
         """Coordinates of one sample, as ``isel`` would leave them."""
-        return self._coords.isel(self[index], missing_dims="ignore").coords
+        return self._labels.coords.isel(self[index], missing_dims="ignore").coords
 
     def index(self, dim: Hashable) -> pd.Index[Any] | None:
         """The coordinate of a dim as an index, if the data has one."""
-        return self._coords[dim].to_index() if dim in self._coords.coords else None
+        return self._labels.coords[dim].to_index() if dim in self._labels.coords.coords else None
 
     def texts(self, dim: Hashable) -> Callable[[int], str] | None:
         """From a step along a dim to its label, if the data has one in memory.
 
         Floats have as many decimals as neighboring steps need.
         """
-        coord = self._coords.variables.get(dim)
+        coord = self._labels.coords.variables.get(dim)
         if coord is None or coord.ndim != 1 or not in_memory(coord):
             return None
         units = coord.attrs.get("units")
@@ -83,7 +81,7 @@ class LabelledWindows:
     def ranges(self, index: int) -> dict[str, str]:
         """First and last value of the coordinates of one sample, of those that are in memory."""
         region, found = self[index], {}
-        for name, coord in self._coords.variables.items():
+        for name, coord in self._labels.coords.variables.items():
             if in_memory(coord):
                 inside = coord[{dim: cut for dim, cut in region.items() if dim in coord.dims}]
                 found[printable(name)] = _between(
@@ -92,10 +90,10 @@ class LabelledWindows:
         return found
 
     def extents(self) -> dict[Hashable, str]:
-        """Likewise, of all samples, along each dim."""
+        """First and last value of the coordinate of each dim, over all samples."""
         found = {}
-        for axis in self._windows.axes:
-            coord = self._coords.variables.get(axis.dim)
+        for axis in self._labels.windows.axes:
+            coord = self._labels.coords.variables.get(axis.dim)
             if coord is not None and coord.ndim == 1 and in_memory(coord) and len(axis):
                 last = axis.span(len(axis) - 1, len(axis))[1] - 1
                 found[axis.dim] = _between([coord[axis.span(0, 1)[0]], coord[last]])
@@ -106,37 +104,21 @@ class LabelledWindows:
             f"{printable(axis.dim)}: {len(axis)} × {axis.size} of {axis.length}"
             if axis.windowed
             else f"{printable(axis.dim)}: {len(axis)}"
-            for axis in self._windows.axes
+            for axis in self._labels.windows.axes
         )
         return f"<{number_of(len(self), 'sample')} ({axes})>"
 
 
 @dataclass(frozen=True)
 class PartLabels:
-    """Names for the axes of one part's tensor.
-
-    Attributes
-    ----------
-    variables : tuple of Hashable
-        Variables stacked on the ``variable`` axis, or the only one.
-    stacked : bool
-        Whether there is a ``variable`` axis.
-    dims : tuple of Hashable
-        Dims of one sample.
-    indexers : mapping
-        How the window was cut.
-    flattened : int
-        How many of `dims`, from the first on, are one axis of the tensor.
-    unflattened : tuple of int, optional
-        Sizes of `dims`, where some are one axis.
-    """
+    """Names for the axes of one part's tensor; a batch takes it along to any process."""
 
     variables: tuple[Hashable, ...]
-    stacked: bool
-    dims: tuple[Hashable, ...]
-    indexers: Mapping[Hashable, int | slice]
-    flattened: int = 0
-    unflattened: tuple[int, ...] | None = None
+    stacked: bool  # whether there is a ``variable`` axis
+    dims: tuple[Hashable, ...]  # of one sample
+    indexers: Mapping[Hashable, int | slice]  # how the window was cut
+    flattened: int = 0  # so many of `dims`, from the first on, are one axis of the tensor
+    unflattened: tuple[int, ...] | None = None  # sizes of `dims`, where some are one axis
 
     @property
     def axes(self) -> int:
@@ -171,8 +153,8 @@ class Labels:
 
     @property
     def labelled(self) -> LabelledWindows:
-        """Where samples lie and what their coordinates are."""
-        return LabelledWindows(self.windows, self.coords, self.items)
+        """The windows with their labels."""
+        return LabelledWindows(self)
 
     @staticmethod
     def find(token: str) -> Labels | None:
@@ -185,16 +167,10 @@ class Labels:
         samples: IntArray,
         suffixes: bool,
     ) -> xr.Dataset:
-        """Label the arrays of some samples.
+        """Label arrays of shape ``(sample, [variable,] *dims)`` of some samples.
 
-        Parameters
-        ----------
-        parts : mapping of str to (ndarray, PartLabels)
-            Arrays of shape ``(sample, [variable,] *dims)``.
-        samples : ndarray of int64
-            Their numbers; 0-d for one sample without the ``sample`` axis.
-        suffixes : bool
-            Whether several parts share the result, so that names may have to be told apart.
+        `samples` are their numbers, 0-d for one sample without the ``sample`` axis; `suffixes` says
+        whether several parts share the result, so that names may have to be told apart.
         """
         starts = self.windows.starts(samples)
         names = [name for _, labels in parts.values() for name in labels.variables]

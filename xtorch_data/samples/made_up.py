@@ -47,14 +47,10 @@ LARGE = 2**22
 
 
 class Budget:
-    """Time for calls of the user's functions, counted from when it is made.
+    """Seconds for calls of the user's functions, counted from when it is made.
 
-    A busy machine must not decide what is found, so what counts is time of this thread's work.
-
-    Parameters
-    ----------
-    seconds : float
-        Of work, or ten times as many of waiting.
+    A busy machine must not decide what is found, so what counts is time of this thread's work;
+    of waiting, ten times as much.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -63,7 +59,7 @@ class Budget:
 
     @property
     def spent(self) -> bool:
-        """Whether it is."""
+        """Whether no time is left."""
         worked, passed = time.thread_time() - self._began[0], time.perf_counter() - self._began[1]
         return worked > self._seconds or passed > WAITING * self._seconds
 
@@ -85,18 +81,9 @@ def numbered(
 ) -> dict[Hashable, Values]:
     """Values for an object's variables, hardly any two of them alike where the dtype allows.
 
-    Parameters
-    ----------
-    obj : xarray.Dataset or xarray.DataArray
-        Of which only dims and dtypes matter.
-    constants : mapping of Hashable to object
-        A value of each variable that is no number, date or duration.
-    scale : int
-        About how large they are.
-    seed : int
-        0 or 1, which give different values everywhere.
-    holes : bool
-        Whether some floats are NaN, in the same places for any seed.
+    Of the object, only dims and dtypes matter; `constants` has a value of each variable that is no
+    number, date or duration. The values are about as large as `scale`, different everywhere for
+    `seed` 0 and 1; with `holes`, some floats are NaN, in the same places for any seed.
     """
     return {
         name: _values(each, constants.get(name), scale, seed, holes, place)
@@ -143,13 +130,7 @@ def _pool(seed: int) -> npt.NDArray[np.float32]:
 
 @functools.lru_cache(maxsize=64)
 def half_of(size: int) -> Flags:
-    """About half of the steps of a dim: others of them when the dim is turned or rolled.
-
-    Parameters
-    ----------
-    size : int
-        Number of steps, 2 or more.
-    """
+    """About half of the 2 or more steps of a dim: others of them when it is turned or rolled."""
     if size <= 3:
         return np.asarray(np.arange(size) == 0)
     for seed in itertools.count():
@@ -199,7 +180,7 @@ def unnoticed() -> Iterator[None]:
 
 
 def on_trial(transform: Transform, given: Any, seed: int = 0) -> Any:
-    """What a copy of a function makes of an object, so that the user's has no trace of it.
+    """Apply a copy of a function, so that the user's has no trace of it.
 
     Raises
     ------

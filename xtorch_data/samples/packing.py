@@ -24,35 +24,20 @@ MOST_BYTES = 2
 
 @dataclass(frozen=True, eq=False)
 class Packing:
-    """How a variable is packed: small integers, and what xarray's decoders make of each.
+    """Packing of a variable: small integers, and xarray's decoders of these.
 
     There are so few of these that all are decoded beforehand, by xarray itself. Whoever looks
     values up in the table has them bit for bit, in whatever arithmetic that was.
-
-    Attributes
-    ----------
-    dtype : numpy.dtype
-        Of the integers, in native byte order.
-    functions : tuple of callable
-        xarray's decoders, in the order in which they are applied.
     """
 
-    dtype: np.dtype[Any]
-    functions: tuple[Callable[[Any], Any], ...]
+    dtype: np.dtype[Any]  # of the integers, in native byte order
+    functions: tuple[Callable[[Any], Any], ...]  # the decoders, in the order they are applied
 
     def table(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """What each integer becomes.
+        """Decoded value of each integer, as a dtype: shape ``(256,)`` or ``(65536,)``.
 
-        Parameters
-        ----------
-        dtype : numpy.dtype
-            What decoded values are cast to.
-
-        Returns
-        -------
-        ndarray
-            Shape ``(256,)`` or ``(65536,)``, in the order of the integers whose bits these would
-            be with a sign: -128 to 127, or -32768 to 32767.
+        In the order of the integers whose bits these would be with a sign: -128 to 127, or -32768
+        to 32767.
         """
         signed = np.dtype(f"i{self.dtype.itemsize}")
         least, most = np.iinfo(signed).min, np.iinfo(signed).max
@@ -65,51 +50,24 @@ class Packing:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Variables of a part that are gathered together, because they are stored alike.
+    """Variables of a part that are gathered together, because they are stored alike."""
 
-    Attributes
-    ----------
-    part : Part
-        They as a part of their own.
-    places : tuple of int
-        Their places among the variables of the part.
-    packings : tuple of Packing
-        How each is packed; empty for variables that are gathered decoded.
-    """
-
-    part: Part
-    places: tuple[int, ...]
-    packings: tuple[Packing, ...]
+    part: Part  # they as a part of their own
+    places: tuple[int, ...]  # among the variables of the part
+    packings: tuple[Packing, ...]  # of each; empty for variables that are gathered decoded
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Samples of stored values.
+    """Samples of stored values, and what they will be."""
 
-    Attributes
-    ----------
-    samples : SampleDefinition
-        The same samples, before they are decoded; their parts are the groups.
-    decoded : SampleDefinition
-        The samples as they will be.
-    groups : mapping of str to tuple of Group
-        What each part is made of.
-    """
-
-    samples: SampleDefinition
+    samples: SampleDefinition  # before they are decoded; their parts are the groups
     decoded: SampleDefinition
-    groups: Mapping[str, tuple[Group, ...]]
+    groups: Mapping[str, tuple[Group, ...]]  # what each part is made of
 
 
 def packed(samples: SampleDefinition) -> Packed:
-    """The samples before they are decoded.
-
-    Variables that cannot be taken so are decoded as they are read.
-
-    Parameters
-    ----------
-    samples : SampleDefinition
-        What they are decoded.
+    """The samples before they are decoded; variables that cannot be taken so are decoded.
 
     Raises
     ------
@@ -164,7 +122,7 @@ def _groups(part: Part, data: xr.Dataset, packings: Mapping[Hashable, Packing]) 
 
 
 def _layout(layout: Layout, data: xr.Dataset, packings: Mapping[Hashable, Packing]) -> Layout:
-    """How a variable is held that is not decoded."""
+    """Layout of a variable in memory that is not decoded."""
     if layout.name not in packings:
         return layout
     variable = data.variables[layout.name]
@@ -173,7 +131,7 @@ def _layout(layout: Layout, data: xr.Dataset, packings: Mapping[Hashable, Packin
 
 
 def _packing(variable: xr.Variable) -> Packing | str:
-    """How a variable is packed, or why it is not."""
+    """Packing of a variable, or the reason why it is not packed."""
     if variable.chunks is not None:
         return "is decoded in the graph of dask"
     if not is_lazy(variable):

@@ -38,29 +38,17 @@ UPRIGHT = {"z", "lev", "level", "plev", "pressure", "height", "depth", "altitude
 
 @dataclass(frozen=True)
 class SampleArray:
-    """One variable of a part of one sample.
-
-    Attributes
-    ----------
-    part : str
-        Name of the part.
-    array : xarray.DataArray
-        Its values, with the labels that there are.
-    number : int
-        The sample's number.
-    place : mapping of Hashable to int
-        Where it lies along dims that are not windowed.
-    """
+    """One variable of a part of one sample, with the labels that there are."""
 
     part: str
     array: xr.DataArray
-    number: int
-    place: Mapping[Hashable, int]
+    number: int  # of the sample
+    place: Mapping[Hashable, int]  # where it lies along dims that are not windowed
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """What is drawn on one Axes: 0, 1 or 2 dims (y, x) of a variable."""
+    """Contents of one Axes: 0, 1 or 2 dims (y, x) of a variable."""
 
     part: str
     array: xr.DataArray
@@ -80,18 +68,10 @@ def plot_samples(
     figsize: tuple[float, float] | None,
     kwargs: Mapping[str, Any],
 ) -> npt.NDArray[Any]:
-    """Draw samples, one a row, and their variables side by side.
+    """Draw samples, one a row, and their variables side by side; see `xtorch_data.Batch.plot`.
 
-    The parameters are those of `xtorch_data.Batch.plot`.
-
-    Parameters
-    ----------
-    samples : sequence of sequence of SampleArray
-        For each sample, its variables, with every part's names the same.
-    parts : sequence of str
-        Names of the parts, whose series differ in color.
-    variables, dims, isel, axes, figsize, kwargs : object
-        See there.
+    `samples` has the variables of each, with every part's names the same; series of different
+    `parts` differ in color.
     """
     rows, left_out = _chosen(samples, variables)
     known = {dim for found in rows[0] for dim in found.array.dims}
@@ -161,7 +141,7 @@ def _panel(
 
 
 def _drawable(array: xr.DataArray) -> xr.DataArray:
-    """The same with a dtype that matplotlib draws: absolute values of complex numbers."""
+    """Array of a dtype that matplotlib draws: absolute values of complex numbers."""
     if array.dtype.kind == "c":
         return xr.DataArray(np.abs(array.variable), array.coords, name=array.name)
     if array.dtype.kind == "b" or array.dtype == np.float16:

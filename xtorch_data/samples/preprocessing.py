@@ -23,37 +23,23 @@ __all__ = ["Preprocessor", "check_preprocessed"]
 
 @dataclass(frozen=True, eq=False)
 class Preprocessor:
-    """Applies the user's function to blocks.
+    """Applies the user's function to blocks of one epoch.
 
-    Attributes
-    ----------
-    dataset : xarray.Dataset
-        What blocks are of, lazily.
-    windows : Windows
-        The sample space.
-    variable_dims : mapping of Hashable to frozenset
-        Dims of the variables of the parts, after preprocess.
-    variable_dtypes : mapping of Hashable to numpy.dtype
-        Their dtypes, after preprocess.
-    preprocess : Transform
-        The function.
-    seed, epoch : int
-        What it depends on if it is random.
-    recorder : Recorder
-        Notes what it takes.
+    Made for each epoch that is read, and called on the threads that prepare blocks.
     """
 
-    dataset: xr.Dataset
+    dataset: xr.Dataset  # what blocks are of, lazily
     windows: Windows
+    # Of the variables of the parts, after preprocess.
     variable_dims: Mapping[Hashable, frozenset[Hashable]]
     variable_dtypes: Mapping[Hashable, np.dtype[Any]]
     preprocess: Transform
-    seed: int
+    seed: int  # this and the epoch matter if the function is random
     epoch: int
-    recorder: Recorder
+    recorder: Recorder  # notes what it takes
 
     def __call__(self, load: Load, block: xr.Dataset) -> xr.Dataset:
-        """What the function makes of the block of a load."""
+        """Apply the function to the block of a load."""
         for name, variable in block.data_vars.items():
             source = self.dataset.variables[name]
             lacks = any(axis.dim not in source.dims for axis in self.windows.axes)
@@ -95,23 +81,12 @@ def check_preprocessed(
 ) -> None:
     """Raise if a preprocess has changed what it must keep.
 
-    Parameters
-    ----------
-    result : Any
-        What it returned.
-    block : xarray.Dataset
-        What it was given.
-    dims : iterable of Hashable
-        Dims that must keep their size.
-    variables : iterable of Hashable
-        Variables that must be there.
-
     Raises
     ------
     TypeError
         If the result is not a Dataset.
     ValueError
-        If a variable is missing, or a dim is or has another size.
+        If one of the `variables` is missing, or one of the `dims` is or has another size.
     """
     if not isinstance(result, xr.Dataset):
         raise TypeError(f"preprocess must return an xarray Dataset, not {type(result).__name__}")

@@ -69,35 +69,16 @@ class Select:
 
 @dataclass(frozen=True)
 class Part:
-    """One named part of a sample, checked against the data.
+    """One named part of a sample, checked against the data."""
 
-    Attributes
-    ----------
-    name : str
-        ``"x"``, ``"y"`` or the name given in ``parts``.
-    variables : tuple of Hashable
-        Variables in it.
-    stacked : bool
-        Whether they are stacked on a ``variable`` axis.
-    indexers : dict
-        Per windowed dim that is cut, an integer that is not negative, or a slice.
-    dims : tuple of Hashable
-        Dims of one sample, without the ``variable`` axis.
-    shape : tuple of int
-        Sizes of `dims`.
-    dtype : numpy.dtype
-        What the values are as they are gathered.
-    lacking : tuple of Hashable
-        Dims which none of the variables has: values are broadcast over them.
-    """
-
-    name: str
+    name: str  # ``"x"``, ``"y"`` or the name given in ``parts``
     variables: tuple[Hashable, ...]
-    stacked: bool
-    indexers: dict[Hashable, int | slice]
-    dims: tuple[Hashable, ...]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    stacked: bool  # whether they are stacked on a ``variable`` axis
+    indexers: dict[Hashable, int | slice]  # of dims that are cut; integers are not negative
+    dims: tuple[Hashable, ...]  # of one sample, without the ``variable`` axis
+    shape: tuple[int, ...]  # sizes of `dims`
+    dtype: np.dtype[Any]  # of the values as they are gathered
+    # Dims which none of the variables has: values are broadcast over them.
     lacking: tuple[Hashable, ...] = field(default=())
 
     @property
@@ -196,53 +177,22 @@ def make_part(
     """Check one selection against the data and the windows."""
     names = names_of(select)
     windowed = {axis.dim: axis.size for axis in windows.axes if axis.windowed}
-    indexers: dict[Hashable, int | slice] = {}
-    dims: list[Hashable] = []
-    shape: list[int] = []
     for dim in select.indexers:
         if dim not in windowed:
             raise ValueError(
                 f"part {name!r} selects along dim {dim!r}, which is not in input_dims "
                 f"({list(windowed)})"
             )
+    indexers: dict[Hashable, int | slice] = {}
+    sizes: dict[Hashable, int] = {}
     for dim in sample_dims:
-        size = windowed[dim]
-        indexer = select.indexers.get(dim)
+        size, indexer = windowed[dim], select.indexers.get(dim)
+        if indexer is not None:
+            indexer = indexers[dim] = _as_indexer(f"part {name!r}", dim, indexer, size)
         if indexer is None:
-            dims.append(dim)
-            shape.append(size)
-            continue
-        if isinstance(indexer, slice):
-            try:
-                steps = range(size)[indexer]
-            except TypeError:
-                raise TypeError(
-                    f"part {name!r}: {printable(dim)}={indexer} must be positions inside the "
-                    f"window, 0 to {size}, not labels"
-                ) from None
-            if max(indexer.start or 0, (indexer.stop or 0) - 1) >= size:
-                raise ValueError(
-                    f"part {name!r}: {printable(dim)}={indexer} goes beyond a window of {size} "
-                    f"steps, which are positions 0 to {size - 1}"
-                )
-            if not steps:
-                raise ValueError(
-                    f"part {name!r}: {printable(dim)}={indexer} takes no step of a window of {size}"
-                )
-            dims.append(dim)
-            shape.append(len(steps))
-            indexers[dim] = indexer
-        elif isinstance(indexer, (int, np.integer)) and not isinstance(indexer, bool):
-            if not -size <= indexer < size:
-                raise ValueError(
-                    f"part {name!r}: {printable(dim)}={indexer} is outside a window of {size} steps"
-                )
-            indexers[dim] = int(indexer) % size
-        else:
-            raise TypeError(
-                f"part {name!r}: {dim}={indexer!r} must be an integer or a slice of positions "
-                "inside the window"
-            )
+            sizes[dim] = size
+        elif isinstance(indexer, slice):
+            sizes[dim] = len(range(size)[indexer])
     dtypes = []
     for variable in names:
         dtypes.append(data.variables[variable].dtype)
@@ -257,10 +207,41 @@ def make_part(
         variables=tuple(names),
         stacked=isinstance(select.variables, list),
         indexers=indexers,
-        dims=tuple(dims),
-        shape=tuple(shape),
+        dims=tuple(sizes),
+        shape=tuple(sizes.values()),
         dtype=common_dtype(dtypes, dtype),
-        lacking=tuple(dim for dim in dims if dim not in have),
+        lacking=tuple(dim for dim in sizes if dim not in have),
+    )
+
+
+def _as_indexer(part: str, dim: Hashable, indexer: Any, size: int) -> int | slice:
+    """Positions inside a window of `size` steps: a slice of some, or one that is not negative."""
+    if isinstance(indexer, slice):
+        try:
+            steps = range(size)[indexer]
+        except TypeError:
+            raise TypeError(
+                f"{part}: {printable(dim)}={indexer} must be positions inside the window, 0 to "
+                f"{size}, not labels"
+            ) from None
+        if max(indexer.start or 0, (indexer.stop or 0) - 1) >= size:
+            raise ValueError(
+                f"{part}: {printable(dim)}={indexer} goes beyond a window of {size} steps, which "
+                f"are positions 0 to {size - 1}"
+            )
+        if not steps:
+            raise ValueError(
+                f"{part}: {printable(dim)}={indexer} takes no step of a window of {size}"
+            )
+        return indexer
+    if isinstance(indexer, (int, np.integer)) and not isinstance(indexer, bool):
+        if not -size <= indexer < size:
+            raise ValueError(
+                f"{part}: {printable(dim)}={indexer} is outside a window of {size} steps"
+            )
+        return int(indexer) % size
+    raise TypeError(
+        f"{part}: {dim}={indexer!r} must be an integer or a slice of positions inside the window"
     )
 
 
@@ -270,19 +251,7 @@ def is_numeric(dtype: np.dtype[Any]) -> bool:
 
 
 class NoTensorsError(TypeError):
-    """Of a variable's dtype there are no tensors.
-
-    Parameters
-    ----------
-    part : str
-        Name of the part that has the variable.
-    name : Hashable
-        Its name.
-    variable : xarray.Variable
-        The variable.
-    usable : list of Hashable
-        Variables that could be taken instead.
-    """
+    """Error for a variable whose dtype no tensor has; `usable` variables could be taken instead."""
 
     def __init__(
         self, part: str, name: Hashable, variable: xr.Variable, usable: list[Hashable]
@@ -301,7 +270,7 @@ class NoTensorsError(TypeError):
 
 
 def _recipe(name: Hashable, variable: xr.Variable) -> str:
-    """How values become numbers, by what they are."""
+    """Advice how values become numbers, by what they are."""
     block, data, dtype = f"block[{name!r}]", f"ds[{name!r}]", variable.dtype
     pandas_dtype, kind = variable.encoding.get(PANDAS_DTYPE), dtype.kind
     objects = kind_of_objects(variable) if kind == "O" else None

@@ -16,20 +16,10 @@ __all__ = ["Compose", "Transform", "name_of"]
 
 @dataclass(frozen=True)
 class Transform:
-    """A function of xarray objects which may take a parameter named ``rng``.
-
-    Attributes
-    ----------
-    function : callable
-        Takes and returns an xarray object.
-    argument : str
-        Name of the argument it was given as, for messages.
-    takes_rng : bool
-        Whether the function has a parameter ``rng``.
-    """
+    """A function of xarray objects which may take a parameter named ``rng``."""
 
     function: Callable[..., Any]
-    argument: str
+    argument: str  # which it was given as, for messages
     takes_rng: bool
 
     @classmethod
@@ -162,5 +152,5 @@ class Compose:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """What a function is called in messages."""
+    """Name of a function in messages."""
     return function.__qualname__ if inspect.isroutine(function) else repr(function)

@@ -48,21 +48,9 @@ SECONDS = 3.0
 
 
 def require_labels_kept(argument: str, labels: Labels, found: Any) -> None:
-    """Raise if a function has put the labels along a dim in another order.
+    """Raise ValueError if a function has put the labels along a dim in another order.
 
-    Parameters
-    ----------
-    argument : str
-        Name of the argument which the function was given as.
-    labels : tuple
-        What `labels_of` says of what the function gets.
-    found : xarray.Dataset or xarray.DataArray
-        What it has returned.
-
-    Raises
-    ------
-    ValueError
-        If a dim has the same labels as before, in another order.
+    `labels` is what `labels_of` says of what the function, given as `argument`, gets.
     """
     for dim in _reordered_dims(labels, found):
         raise ValueError(_moves(argument, dim))
@@ -143,18 +131,9 @@ def require_blocks_independent(
 ) -> None:
     """Try a function for blocks, and raise if what samples get is not as it must be.
 
-    Parameters
-    ----------
-    function : Transform
-        The function. One that does not work on made-up values is not judged.
-    data : xarray.Dataset
-        What is read. Of its variables, only dims and dtypes matter.
-    windows : Windows
-        The sample space.
-    names : iterable of Hashable
-        Variables of the samples, after the function.
-    constants : mapping of Hashable to object
-        A value of each variable that is no number, date or duration.
+    Of the data that is read only dims and dtypes matter; `names` are the variables of samples,
+    `constants` a value of each variable that is no number, date or duration. A function that does
+    not work on made-up values is not judged.
 
     Raises
     ------
@@ -172,19 +151,10 @@ def require_blocks_independent(
 
 
 def require_places_kept(function: Transform, given: xr.Dataset | xr.DataArray) -> None:
-    """Try a function for samples or batches, and raise if it moves values.
+    """Try a function for samples or batches, and raise ValueError if it moves values along a dim.
 
-    Parameters
-    ----------
-    function : Transform
-        The function. One that does not work on made-up values is not judged.
-    given : xarray.Dataset or xarray.DataArray
-        Something that it may get. Its values do not matter.
-
-    Raises
-    ------
-    ValueError
-        If values move along a dim.
+    The values of what is `given` do not matter. A function that does not work on made-up values
+    is not judged.
     """
     if not function.is_tried:
         return
@@ -224,7 +194,7 @@ def _crops_of_block(data: xr.Dataset, windows: Windows, along: Axis) -> Iterator
 
 @dataclass(frozen=True)
 class _Found:
-    """What one trial has shown: variables whose values moved, or depend on those of other steps.
+    """Result of one trial: variables whose values moved, or depend on those of other steps.
 
     Lags are new variables, beside those that are given, with the values of other steps.
     """
@@ -237,29 +207,13 @@ class _Found:
 
 @dataclass(frozen=True, eq=False)
 class _Trials:
-    """Trials of a function along one dim.
-
-    Attributes
-    ----------
-    function : Transform
-        The function.
-    dim : Hashable
-        The dim.
-    wanted : set of Hashable, optional
-        Variables of the result that matter; all by default.
-    constants : mapping of Hashable to object
-        Values of variables that cannot be made up.
-    cut : bool
-        Whether blocks are cut along the dim.
-    budget : Budget
-        When to end.
-    """
+    """Trials of a function along one dim."""
 
     function: Transform
     dim: Hashable
-    wanted: set[Hashable] | None
-    constants: Constants
-    cut: bool
+    wanted: set[Hashable] | None  # variables of the result that matter; None for all
+    constants: Constants  # values of variables that cannot be made up
+    cut: bool  # whether blocks are cut along the dim
     budget: Budget
 
     def require_none_moved(self, crops: Iterable[xr.Dataset | xr.DataArray]) -> None:
@@ -294,7 +248,7 @@ class _Trials:
         )
 
     def _judged(self, given: Any, seed: int, holes: bool) -> _Found | None:
-        """What trials show, if they show anything."""
+        """Result of trials, if they show anything."""
         suspected: _Found | None = None
         for scale in SCALES:
             if self.budget.spent:
@@ -308,7 +262,7 @@ class _Trials:
         return suspected
 
     def _look(self, given: Any, scale: int, seed: int, holes: bool) -> _Found | None:
-        """Which places depend on which, from four calls at most; None if these do not tell."""
+        """Dependence of places on others, from four calls at most; None if these do not tell."""
         plain, other = (
             numbered(given, self.constants, scale, seed=each, holes=holes) for each in (0, 1)
         )
@@ -395,7 +349,7 @@ class _Trials:
 
 
 def _changed(before: xr.Variable, after: xr.Variable | None) -> Flags | None:
-    """Which values differ; None if they cannot be compared."""
+    """Flags of values that differ; None if they cannot be compared."""
     if after is None or after.dims != before.dims or after.shape != before.shape:
         return None
     old, new = before.to_numpy(), after.to_numpy()
