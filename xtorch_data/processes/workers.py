@@ -42,19 +42,8 @@ _iterators: weakref.WeakSet[Any] = weakref.WeakSet()
 def started(start: Callable[[], Any], forked: bool) -> Any:
     """An iterator of torch, whose workers begin now.
 
-    An interrupt that comes meanwhile is the main process's alone, and waits.
-
-    Parameters
-    ----------
-    start : callable
-        Makes it.
-    forked : bool
-        Whether workers are forks.
-
-    Raises
-    ------
-    OSError
-        If there is no room for what the processes share, or for their files.
+    An interrupt that comes meanwhile is the main process's alone, and waits. OSError if there is no
+    room for what the processes share, or for their files.
     """
     if not forked and os.name == "posix":
         resource_tracker.ensure_running()  # which would let interrupts through again
@@ -157,10 +146,7 @@ def _end_workers(process: int) -> None:
 def sendable_errors() -> Iterator[None]:
     """In a worker: replace an error whose class cannot be sent; the batch would never come.
 
-    Raises
-    ------
-    RuntimeError
-        In its place.
+    It is a RuntimeError then.
     """
     try:
         yield
@@ -177,13 +163,7 @@ def sendable_errors() -> Iterator[None]:
 
 
 def sent(batches: Generator[T, None, None]) -> Generator[T, None, None]:
-    """Batches of a worker, with errors that can be sent.
-
-    Parameters
-    ----------
-    batches : generator
-        As they are made.
-    """
+    """Batches of a worker, with errors that can be sent."""
     with contextlib.closing(batches), sendable_errors():
         yield from batches
 

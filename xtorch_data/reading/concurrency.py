@@ -72,13 +72,7 @@ _rooms: dict[asyncio.AbstractEventLoop, _Room] = {}
 
 @contextlib.asynccontextmanager
 async def room_for(nbytes: int) -> AsyncIterator[None]:
-    """Wait until so many bytes may be fetched, on the running loop; they count until they are used.
-
-    Parameters
-    ----------
-    nbytes : int
-        How many there will be, at most.
-    """
+    """Wait until the running loop may fetch so many bytes; they count until they are used."""
     room = _of_loop(_rooms, lambda: _Room(FETCHED_BYTES))
     nbytes = min(nbytes, FETCHED_BYTES // FEWEST_FETCHED)
     await room.take(nbytes)

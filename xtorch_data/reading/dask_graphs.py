@@ -80,12 +80,8 @@ def active_client() -> Client | None:
 class Graphs:
     """Computes collections of dask, together, so that they share what their graphs share.
 
-    Parameters
-    ----------
-    threads : concurrent.futures.Executor
-        Where tasks run, unless dask was told otherwise; see `threads_for_graphs`.
-    work : concurrent.futures.Executor
-        Where runs what would block an event loop.
+    Made for an iteration, whose threads it uses: tasks run on `threads` unless dask was told
+    otherwise, and what would block an event loop on `work`.
     """
 
     def __init__(self, threads: Executor, work: Executor) -> None:
@@ -96,11 +92,8 @@ class Graphs:
     async def on_cluster(self, collections: Sequence[Any]) -> list[Any] | None:
         """What the cluster of the active client makes of collections.
 
-        Returns
-        -------
-        list or None
-            The results. None if there is no such client, or it has given them up: it was closed
-            or restarted, or has lost its scheduler.
+        None if there is no such client, or it has given them up: it was closed or restarted, or has
+        lost its scheduler.
         """
         client = self._client()
         if client is None:

@@ -46,53 +46,27 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was found of a region.
+    """What was found of a region."""
 
-    Attributes
-    ----------
-    values : ndarray, optional
-        The region, filled as far as cells were there; None if none was.
-    missing : dict of Hashable to slice, optional
-        What must be read to have the rest; None if nothing is missing. It may reach beyond the
-        region, to the ends of cells.
-    names : mapping of tuple of int to str
-        Names of its cells before any of it is read.
-    """
-
-    values: Array | None
+    values: Array | None  # the region, filled as far as cells were there; None if none was
+    # What must be read to have the rest; None if nothing is missing. It may reach beyond the
+    # region, to the ends of cells.
     missing: dict[Hashable, slice] | None
+    # Names of its cells before any of it is read.
     names: Mapping[tuple[int, ...], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class DiskCells:
-    """One variable in cells, some of which are on disk.
+    """One variable in cells, some of which are on disk."""
 
-    Attributes
-    ----------
-    cache : DiskCache
-        Where they are kept.
-    identity : bytes
-        What tells the variable from others, and its cells from those of other grids.
-    dims : tuple of Hashable
-        Dims of the variable.
-    dtype : numpy.dtype
-        What it is read as.
-    grids : tuple of Chunks
-        The cells along each of its dims.
-    buffers : Buffers
-        Where memory for what is read comes from.
-    stamps : ChunkStamps, optional
-        What tells that the files of a cell were written anew.
-    """
-
-    cache: DiskCache
-    identity: bytes
-    dims: tuple[Hashable, ...]
-    dtype: np.dtype[Any]
-    grids: tuple[Chunks, ...]
-    buffers: Buffers
-    stamps: ChunkStamps | None = None
+    cache: DiskCache  # where they are kept
+    identity: bytes  # what tells the variable from others, and its cells from those of other grids
+    dims: tuple[Hashable, ...]  # dims of the variable
+    dtype: np.dtype[Any]  # what it is read as
+    grids: tuple[Chunks, ...]  # the cells along each of its dims
+    buffers: Buffers  # where memory for what is read comes from
+    stamps: ChunkStamps | None = None  # what tells that the files of a cell were written anew
 
     @classmethod
     def of(
@@ -103,21 +77,7 @@ class DiskCells:
         buffers: Buffers,
         stamps: ChunkStamps | None = None,
     ) -> DiskCells | None:
-        """The cells of a variable; None if it cannot be kept, such as objects of Python.
-
-        Parameters
-        ----------
-        variable : xarray.Variable
-            The variable, of the dtype it is read as.
-        identity : bytes
-            What tells it from others.
-        cache : DiskCache
-            Where cells are kept.
-        buffers : Buffers
-            Where memory for what is read comes from.
-        stamps : ChunkStamps, optional
-            What tells that the files of a part of it were written anew.
-        """
+        """The cells of a variable; None if it cannot be kept, such as objects of Python."""
         dims, dtype = variable.dims, variable.dtype
         grids = _grids(variable)
         if grids is None:
@@ -128,13 +88,7 @@ class DiskCells:
         return cls(cache, bytes.fromhex(own), dims, dtype, grids, buffers, stamps)
 
     def take(self, region: Region) -> Found:
-        """A region, as far as it is on disk.
-
-        Parameters
-        ----------
-        region : mapping of Hashable to slice
-            Data positions; all along dims that are not named.
-        """
+        """A region, as far as it is on disk."""
         box = self._box(region)
         if any(start >= stop for start, stop in box):
             return Found(None, None)
@@ -155,17 +109,7 @@ class DiskCells:
         return Found(out, self._hull(list(absent)) if absent else None, names)
 
     def give(self, found: Found, read: Array, region: Region) -> Array:
-        """The region, of which the missing part has been read; its cells are kept.
-
-        Parameters
-        ----------
-        found : Found
-            What `take` has found.
-        read : ndarray
-            What was missing.
-        region : mapping of Hashable to slice
-            What `take` was asked for.
-        """
+        """The region, of which the missing part has been read; its cells are kept."""
         assert found.missing is not None
         origin = tuple((each.start, each.stop) for each in found.missing.values())
         if type(read) is np.ndarray and read.dtype == self.dtype:
@@ -237,20 +181,11 @@ class DiskCells:
 
 @dataclass(frozen=True, eq=False)
 class OnDisk:
-    """The variables of a dataset that are kept on disk.
+    """The variables of a dataset that are kept on disk."""
 
-    Attributes
-    ----------
-    cache : DiskCache
-        Where they are kept.
-    identities : mapping of Hashable to bytes
-        What tells them from any others.
-    stamps : mapping of Hashable to ChunkStamps
-        Of those in local chunk files, what tells that these were written anew.
-    """
-
-    cache: DiskCache
-    identities: Mapping[Hashable, bytes]
+    cache: DiskCache  # where they are kept
+    identities: Mapping[Hashable, bytes]  # what tells them from any others
+    # Of those in local chunk files, what tells that these were written anew.
     stamps: Mapping[Hashable, ChunkStamps]
 
     @classmethod
@@ -265,25 +200,7 @@ class OnDisk:
     ) -> OnDisk | None:
         """The variables of a dataset that must be read, in a folder; None without a folder.
 
-        Parameters
-        ----------
-        folder : str, optional
-            A local folder.
-        size : int
-            Bytes that may be kept in it.
-        memory : int
-            Bytes that the dataset may take, of which some hold what waits to be written.
-        data : xarray.Dataset
-            The variables.
-        origin : str
-            Where they come from, for messages.
-        retries : int
-            Attempts after the first to ask a store when they were written.
-
-        Raises
-        ------
-        ValueError
-            If one of them cannot be told from others surely, or if the folder is a file.
+        ValueError if one of them cannot be told from others surely, or if the folder is a file.
         """
         if folder is None:
             return None
@@ -308,13 +225,7 @@ class OnDisk:
         return cls(DiskCache(folder, size, max(WAITING, memory // WAITING_PART)), told, stamps)
 
     def waiting(self, data: xr.Dataset) -> int:
-        """Bytes that wait to be written, at most: copies, beside blocks and what they may take.
-
-        Parameters
-        ----------
-        data : xarray.Dataset
-            The variables as they are read.
-        """
+        """Bytes that wait to be written, at most: copies, beside blocks and what they may take."""
         every, largest = 0, 0
         for variable in map(data.variables.__getitem__, self.identities):
             grids = None if in_memory(variable) else _grids(variable)
@@ -324,15 +235,7 @@ class OnDisk:
         return min(every, max(self.cache.waiting, largest))  # one waits, whatever its size
 
     def cells(self, data: xr.Dataset, buffers: Buffers) -> dict[Hashable, DiskCells]:
-        """The variables in cells.
-
-        Parameters
-        ----------
-        data : xarray.Dataset
-            The variables as they are read.
-        buffers : Buffers
-            Where memory for what is read comes from.
-        """
+        """The variables in cells."""
         found = {}
         for name, own in self.identities.items():
             variable = data.variables[name]

@@ -87,12 +87,8 @@ def make_safe(data: xr.Dataset) -> None:
     """Make lazy variables, inherited by a fork, readable in this process; in place.
 
     Threads do not survive a fork. Zarr starts its own again, the zarrs pipeline cannot: arrays that
-    are not read directly go back to zarr's own pipeline. HDF5 files are opened again.
-
-    Raises
-    ------
-    RuntimeError
-        If a variable cannot be made safe; reading it would hang.
+    are not read directly go back to zarr's own pipeline. HDF5 files are opened again. RuntimeError
+    if a variable cannot be made safe; reading it would hang.
     """
     forget_open_files()
     slower = False

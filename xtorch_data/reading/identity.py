@@ -103,14 +103,8 @@ def identities(
 ) -> dict[Hashable, Future[bytes]]:
     """Digests of variables, as of `identity`, or errors; their stores are asked at the same time.
 
-    Parameters
-    ----------
-    variables : mapping of Hashable to xarray.Variable
-        As `identity` takes them.
-    retries : int
-        Attempts after the first where a store fails in passing.
-    by_chunk : container of Hashable
-        Those whose chunk files are not looked at, as `ChunkStamps` does when they are read.
+    The chunk files of those that are in `by_chunk` are not looked at, as `ChunkStamps` does when
+    they are read.
     """
     answers = _Answers(retries)
     with ThreadPoolExecutor(ASKED_AT_ONCE, "xtorch_data-identity") as threads:
@@ -123,10 +117,7 @@ def identities(
 def identity(variable: xr.Variable) -> bytes:
     """A digest that tells the values of a variable, lazy or of dask, from any others.
 
-    Raises
-    ------
-    Unidentified
-        If that cannot be told surely.
+    Unidentified if that cannot be told surely.
     """
     return _Identified(_Answers(RETRIES)).variable(variable)
 

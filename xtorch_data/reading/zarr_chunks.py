@@ -26,10 +26,22 @@ from ..common.buffers import Buffers
 from ..common.retry import answered, retried_alone
 from ..sources.zarr_stores import innermost, on_loop_of
 from .chunk_errors import ChunkError, Named, require_array, require_local_array
-from .chunk_places import Along, Chunk, OfShard, along_dim, chunks_of, shards_of
 from .concurrency import on_thread, request_slots, room_for, together
 from .decoders import Decoder, Encoded, FreshDecoder, copied, decoder_of, fresh_decoder_of, scratch
-from .shards import Extent, Index, Place, Shards, byte_order, fill
+from .shards import (
+    Chunk,
+    ChunksAlong,
+    Extent,
+    Index,
+    PartOfShard,
+    Place,
+    Shards,
+    byte_order,
+    chunks_along,
+    chunks_of,
+    fill,
+    shards_of,
+)  # fmt: skip
 
 __all__ = ["ChunkError", "DirectReader", "noting_missing"]
 
@@ -65,20 +77,11 @@ class DirectReader:
     Zarr's codec pipelines allot memory for every chunk, or spend on each more Python than decoding
     takes where chunks are small. Most arrays need neither: each chunk is a file that is decoded by
     one call, outside the GIL, to where it belongs.
-
-    Attributes
-    ----------
-    array : zarr.Array
-        The array.
-    decode : callable
-        ``(encoded, out)``, which fills a contiguous array.
-    shards : Shards, optional
-        Where chunks lie that are not objects of their own.
     """
 
-    array: zarr.Array[Any]
-    decode: Decoder
-    shards: Shards | None = None
+    array: zarr.Array[Any]  # the array
+    decode: Decoder  # ``(encoded, out)``, which fills a contiguous array
+    shards: Shards | None = None  # where chunks lie that are not objects of their own
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> DirectReader | None:
@@ -116,15 +119,7 @@ class DirectReader:
         return all(not isinstance(place, slice) or place.step in (None, 1) for place in key)
 
     def read(self, key: Sequence[slice | int], buffers: Buffers) -> Array:
-        """A region of a local store, read on this thread.
-
-        Parameters
-        ----------
-        key : sequence of slice or int
-            The region, an entry for each dim.
-        buffers : Buffers
-            Where its memory comes from.
-        """
+        """A region of a local store, read on this thread."""
         box, shape = self._box(key)
         out = buffers.take([stop - start for start, stop in box], self.array.dtype)
         missing, gone = self._read_local(self._along(box), 0, None, out)
@@ -211,15 +206,15 @@ class DirectReader:
         """What decodes small chunks to new memory, if that is faster."""
         return fresh_decoder_of(self.decode) if self._chunk_nbytes <= SMALL_BYTES else None
 
-    def _along(self, box: Sequence[tuple[int, int]]) -> list[Along]:
+    def _along(self, box: Sequence[tuple[int, int]]) -> list[ChunksAlong]:
         """What a region wants of chunks, along every dim."""
-        return [along_dim(*bounds, size) for bounds, size in zip(box, self._sizes, strict=True)]
+        return [chunks_along(*bounds, size) for bounds, size in zip(box, self._sizes, strict=True)]
 
     # Which chunks these are is worked out where they are decoded: thousands of them would keep the
     # event loop busy.
 
     def _read_local(
-        self, along: Sequence[Along], start: int, stop: int | None, out: Array
+        self, along: Sequence[ChunksAlong], start: int, stop: int | None, out: Array
     ) -> _Missing:
         """Read some chunks of a region; returns what is not there."""
         if self.shards is not None:
@@ -244,7 +239,7 @@ class DirectReader:
                             self._put(chunk, encoded[: fill(file, 0, encoded)], out)
         return missing, gone
 
-    def _read_shard(self, part: OfShard, shards: Shards, out: Array) -> _Missing:
+    def _read_shard(self, part: PartOfShard, shards: Shards, out: Array) -> _Missing:
         """Read chunks of a shard that is a file; returns what is not there."""
         key = self.array.metadata.encode_chunk_key(part.shard)
         with self._named(key):
@@ -323,11 +318,11 @@ class DirectReader:
         return Named(self.array, key)
 
     async def _fetches_of_shards(
-        self, shards: Shards, along: Sequence[Along], out: Array
+        self, shards: Shards, along: Sequence[ChunksAlong], out: Array
     ) -> Iterator[Coroutine[Any, Any, _Missing]]:
         """Read chunks of a region by byte ranges of their shards; what is not there."""
 
-        async def of_shard(part: OfShard) -> _Missing:
+        async def of_shard(part: PartOfShard) -> _Missing:
             key = self.array.metadata.encode_chunk_key(part.shard)
             with self._named(key):
                 index = await shards.index(part.shard, lambda wanted: self._get(key, wanted))
@@ -335,7 +330,7 @@ class DirectReader:
             await together(of_extent(key, extent, chunks) for extent in extents)
             return len(chunks) - sum(len(each.chunks) for each in extents), index is None
 
-        def worked_out(index: Index | None, part: OfShard) -> tuple[_Chunks, list[Extent]]:
+        def worked_out(index: Index | None, part: PartOfShard) -> tuple[_Chunks, list[Extent]]:
             chunks = {chunk[0]: chunk for chunk in part.chunks()}
             return chunks, self._extents(shards, index, chunks, out)
 

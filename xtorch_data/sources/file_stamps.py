@@ -33,11 +33,6 @@ def look_at(path: str) -> tuple[int, ...]:
     """What changes of a file whenever it is written, also in place.
 
     Of one that has changed a moment ago it is waited until a next change would have another time.
-
-    Parameters
-    ----------
-    path : str
-        A local file.
     """
     for _ in range(LOOKS):
         found = os.stat(path)

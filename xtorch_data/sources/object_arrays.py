@@ -21,12 +21,8 @@ def with_plain_arrays(data: xr.Dataset) -> xr.Dataset:
     """A dataset whose data variables in memory have dtypes of NumPy, numbers wherever they can.
 
     Missing numbers, such as NA and None, are NaN. What is no number, such as categories, becomes
-    Python objects; so are whole numbers left that are too large for floats beside NaN.
-
-    Parameters
-    ----------
-    data : xarray.Dataset
-        The dataset; it stays as it is. Coordinates are left alone, and so is what is lazy.
+    Python objects; so are whole numbers left that are too large for floats beside NaN. The given
+    one stays as it is. Coordinates are left alone, and so is what is lazy.
     """
     found = {}
     for name, array in data.data_vars.items():
