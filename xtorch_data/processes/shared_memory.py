@@ -194,7 +194,7 @@ class _Loan:
 
 
 def shareable(tensor: torch.Tensor) -> Any:
-    """What to send for a tensor: itself, or if it lies in a slot, what says which."""
+    """The tensor to send or, if it lies in a slot, the number of that."""
     plain = type(tensor) is torch.Tensor and tensor.layout is torch.strided
     if not plain or tensor.requires_grad or tensor.is_conj() or tensor.is_neg():
         return tensor

@@ -83,7 +83,7 @@ class UnnamedMemory:
         return memory
 
     def address(self) -> tuple[str, int]:
-        """Where another process finds it, for `opened`, while this one keeps it; and its size."""
+        """Path and size by which another process opens it, as long as this one keeps it."""
         return f"/proc/{os.getpid()}/fd/{self.file}", self.bytes.nbytes
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Worker processes: how they begin, and what became of one that gives no more batches."""
+"""Worker processes: their start, and the end of one that gives no more batches."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def started(start: Callable[[], Any], forked: bool) -> Any:
 
 
 def _advice(error: OSError) -> str | None:
-    """What to do about an error of the system that worker processes met with."""
+    """Advice about an error of the system that worker processes met with."""
     if error.errno == errno.EMFILE:
         return (
             f"{error.strerror}, of which this process may have too few: raise the limit "
@@ -186,7 +186,7 @@ def batches_of_workers(batches: Any) -> Generator[Any, None, None]:
 
 
 def _end_of_a_worker(workers: Sequence[Any], seconds: float) -> str | None:
-    """What became of the worker that has ended, or does so soon; None if none has."""
+    """The end of the worker that has ended, or does so soon, in words; None if none has."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -201,7 +201,7 @@ def _end_of_a_worker(workers: Sequence[Any], seconds: float) -> str | None:
 
 
 def how_it_ended(number: int, worker: Any) -> str:
-    """What became of a worker."""
+    """The end of a worker, in words."""
     exitcode = worker.exitcode
     if exitcode == -signal.SIGKILL:
         end = (

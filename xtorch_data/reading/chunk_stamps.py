@@ -1,4 +1,4 @@
-"""What tells that the files which hold a part of a lazy Zarr variable were written anew."""
+"""Stamps of the files of a lazy Zarr variable, which change when these are written anew."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _looked_at(path: str) -> Any:
 
 
 def _locator(store: Any) -> Locate | None:
-    """Where the keys of a store are kept, if that is in local files."""
+    """A function from keys of a store to local files, if they are kept in such."""
     store = innermost(store)
     if isinstance(store, LocalStore):
         return functools.partial(os.path.join, os.path.abspath(store.root))

@@ -83,12 +83,12 @@ async def room_for(nbytes: int) -> AsyncIterator[None]:
 
 
 def _slots(of: _Slots, count: int) -> asyncio.Semaphore:
-    """What the running loop has of some slots."""
+    """Slots of the running loop."""
     return _of_loop(of, lambda: asyncio.Semaphore(count))
 
 
 def _of_loop(of: dict[asyncio.AbstractEventLoop, T], make: Callable[[], T]) -> T:
-    """What the running loop has of some kind."""
+    """The object of the running loop, made when it first asks."""
     loop = asyncio.get_running_loop()
     if loop not in of:
         # Not by weak keys: a semaphore that was waited for refers to its loop.
@@ -99,18 +99,18 @@ def _of_loop(of: dict[asyncio.AbstractEventLoop, T], make: Callable[[], T]) -> T
 
 
 def request_slots() -> asyncio.Semaphore:
-    """What a request to a store waits for, on the running loop."""
+    """Slots of requests to stores, on the running loop."""
     return _slots(_requests, REQUESTS)
 
 
 async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
-    """What a function that decodes returns, run on a thread once a core is free for it."""
+    """Run a function that decodes on a thread, once a core is free for it."""
     async with _slots(_cores, dask.system.CPU_COUNT):
         return await asyncio.to_thread(function, *args)
 
 
 async def together(jobs: Iterable[Awaitable[T]]) -> list[T]:
-    """What jobs return that run at the same time; when all have ended, raise the first error.
+    """Run jobs at the same time; when all have ended, return results or raise the first error.
 
     Not before: they write into memory that must not be lent again.
     """

@@ -118,7 +118,7 @@ def _of_named(what: Any) -> Iterator[bytes]:
 
 
 def token(what: Any) -> bytes:
-    """What dask tells an object by, if that is the same in every process."""
+    """Dask's token of an object, if that is the same in every process."""
     try:
         return str(tokenize(what, ensure_deterministic=True)).encode()
     except Exception as error:

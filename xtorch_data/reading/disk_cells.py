@@ -46,7 +46,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was found of a region."""
+    """The part of a region that was on disk, and the part that was not."""
 
     values: Array | None  # the region, filled as far as cells were there; None if none was
     # What must be read to have the rest; None if nothing is missing. It may reach beyond the

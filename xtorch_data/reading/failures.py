@@ -1,4 +1,4 @@
-"""What could not be read, for datasets that go on without it."""
+"""Failures to read, for messages and for datasets that go on without what is lost."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Failure:
     def of(
         cls, name: Hashable, variable: xr.Variable, region: Region, source: str, error: Exception
     ) -> Failure:
-        """What an error says of a variable that was to be read over a region."""
+        """The failure of a variable that was to be read over a region, and is still lazy."""
         chunk, notes = None, ""
         if isinstance(error, ChunkError):
             notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
@@ -78,7 +78,7 @@ class Failure:
 
 
 def cause_of(error: Exception) -> Exception:
-    """What the store or the decoder raised."""
+    """The error of the store or the decoder."""
     cause = error.__cause__ if isinstance(error, ChunkError) else error
     return cause if isinstance(cause, Exception) else error
 
@@ -86,7 +86,7 @@ def cause_of(error: Exception) -> Exception:
 def hit(
     failures: Sequence[Failure], windows: Windows, starts: Sequence[IntArray]
 ) -> npt.NDArray[np.bool_]:
-    """Which samples touch what could not be read."""
+    """Mask of the samples that touch what could not be read; `starts` are along each axis."""
     found = np.zeros(len(starts[0]) if starts else 1, dtype=bool)
     for failure in failures:
         touched = np.ones_like(found)

@@ -1,4 +1,4 @@
-"""What a process that was forked must do before it reads through objects of its parent."""
+"""Forks: no read may be under way, and what they inherit must be made safe to read."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _Held = tuple[object, xr.Variable, asyncio.Future[None]]
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """What was read for a load: variables over its region, and those of which other steps were.
+    """The variables that were read for a load over its region, and those of which other steps were.
 
     It was `on_disk` if nothing had to be read from the source.
     """
@@ -50,7 +50,7 @@ class Reader:
 
     @property
     def dataset(self) -> xr.Dataset:
-        """What is read, lazily."""
+        """The variables, lazily."""
         return self.source.dataset
 
     @property
@@ -112,7 +112,7 @@ class Reader:
         return block, rest
 
     async def preprocessed(self, load: Load, block: xr.Dataset) -> xr.Dataset:
-        """What the user's function makes of a block."""
+        """A block after the user's function."""
         if self.preprocess is None:
             return block
         return await self.source.on_thread(self.preprocess, load, block)  # type: ignore[no-any-return]

@@ -51,7 +51,7 @@ _CHECKSUM_BYTES = 4
 
 
 def chunks_along(start: int, stop: int, size: int) -> ChunksAlong:
-    """What a region wants of chunks of a size along a dim."""
+    """Parts of chunks of a size that a region holds along a dim."""
     found = []
     for number in range(start // size, -(-stop // size)) if stop > start else ():
         begin = number * size
@@ -74,7 +74,7 @@ def chunks_of(
 
 @dataclass(frozen=True, eq=False)
 class PartOfShard:
-    """What a region wants of a shard."""
+    """The part of a shard that a region holds."""
 
     shard: Place  # numbers of the shard
     along: Sequence[ChunksAlong]  # what is wanted of its chunks along every dim
@@ -124,7 +124,7 @@ class Extent:
 
 @dataclass(frozen=True, eq=False)
 class Shards:
-    """Where the chunks of a sharded array lie."""
+    """Places of the chunks in the shards of an array; any thread and any loop may ask."""
 
     codecs: tuple[Any, ...]  # how chunks are encoded
     counts: tuple[int, ...]  # chunks of a shard along every dim
@@ -167,7 +167,7 @@ class Shards:
     async def index(
         self, shard: Place, get: Callable[[ByteRequest], Awaitable[memoryview | None]]
     ) -> Index | None:
-        """Where the chunks of a shard lie, as offset and length; None if there is no such shard.
+        """Offset and length of the chunks of a shard; None if there is no such shard.
 
         It is asked for once, also if several reads want it at the same time.
         """
@@ -217,7 +217,7 @@ class Shards:
         return np.frombuffer(encoded, "<u8").reshape(*self.counts, 2).astype(np.uint64)
 
     def index_of_file(self, file: io.FileIO, shard: Place) -> Index:
-        """The same of a shard that is a file, on any thread; read again if it is written anew."""
+        """Likewise of a shard that is a file, on any thread; read again if it is written anew."""
         found = os.fstat(file.fileno())
         stamp = stamp_of(found)
         known = self._of_files.get(shard)
@@ -237,7 +237,7 @@ class Shards:
     def extents(
         self, index: Index | None, places: Iterable[Place], in_file: bool = False
     ) -> tuple[list[Extent], list[Place]]:
-        """What to read of a shard for some of its chunks, and the chunks that are not there.
+        """The bytes of a shard to read for some of its chunks, and the chunks that are not there.
 
         ValueError if no file can have anything where the index says.
         """
@@ -288,7 +288,7 @@ def byte_order(codec: zarr.codecs.BytesCodec) -> str | None:
 
 
 def _configuration(codec: zarr.abc.codec.Codec) -> dict[str, Any]:
-    """What the metadata of a codec says: text in every release; attributes are enums before 3.4."""
+    """Metadata of a codec: text in every release of zarr; its attributes are enums before 3.4."""
     found: Any = codec.to_dict().get("configuration", {})
     return found  # type: ignore[no-any-return]
 

@@ -25,7 +25,7 @@ from ..sources.declared_dtypes import UndeclaredError, as_declared
 from ..sources.file_maps import FileMap, maps_of
 from ..sources.source import layout_of
 from .concurrency import together
-from .dask_graphs import Graphs
+from .dask_graphs import DaskCompute
 from .failures import Failure, cause_of, first_failure, read_by_chunks
 from .recycled import decodes_on_the_loop, is_fetched, read_path
 from .zarr_chunks import ChunkError, noting_missing
@@ -75,7 +75,7 @@ class SourceReader:
     windows: Windows  # the sample space
     recorder: Recorder  # notes what it takes
     executor: Executor  # where work runs that would block the event loop
-    graphs: Graphs  # where dask computes
+    graphs: DaskCompute  # where dask computes
     retries: int = RETRIES  # attempts after the first to read what fails in passing
     # Whether to go on without what cannot be read, which is an error otherwise.
     skipping: bool = False
@@ -96,7 +96,7 @@ class SourceReader:
         self.recorder.add(chunks_missing=chunks)
 
     async def on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        """What a function returns that would block the event loop."""
+        """Run a function on a thread that would block the event loop."""
         run = contextvars.copy_context().run
         return await asyncio.get_running_loop().run_in_executor(self.executor, run, function, *args)
 

@@ -203,11 +203,11 @@ class DirectReader:
 
     @cached_property
     def _fresh(self) -> FreshDecoder | None:
-        """What decodes small chunks to new memory, if that is faster."""
+        """Decoder of small chunks to new memory, if that is faster."""
         return fresh_decoder_of(self.decode) if self._chunk_nbytes <= SMALL_BYTES else None
 
     def _along(self, box: Sequence[tuple[int, int]]) -> list[ChunksAlong]:
-        """What a region wants of chunks, along every dim."""
+        """Parts of chunks that a region holds, along every dim."""
         return [chunks_along(*bounds, size) for bounds, size in zip(box, self._sizes, strict=True)]
 
     # Which chunks these are is worked out where they are decoded: thousands of them would keep the
@@ -354,7 +354,7 @@ class DirectReader:
     def _extents(
         self, shards: Shards, index: Index | None, chunks: _Chunks, out: Array
     ) -> list[Extent]:
-        """What to read of a shard for its chunks; those that are not there get the fill value."""
+        """The bytes of a shard to read for its chunks; those not there get the fill value."""
         extents, missing = shards.extents(index, chunks, in_file=self.is_local)
         most = self._most_nbytes
         for extent in extents:

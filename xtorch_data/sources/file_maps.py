@@ -23,7 +23,7 @@ __all__ = ["FileMap", "maps_of"]
 
 @dataclass(frozen=True, eq=False)
 class FileMap:
-    """What an array needs of the file that it is a map of."""
+    """The map of a file that an array is a view of, and the bytes that it needs of the file."""
 
     map: mmap.mmap  # the map
     end: int  # bytes that the file must have

@@ -17,7 +17,7 @@ Stamp: TypeAlias = tuple[int, int]
 
 
 class NpyFile:
-    """Where the values of a ``.npy`` file lie. It is not open: each look maps it anew.
+    """The place of the values in a ``.npy`` file. It is not open: each look maps it anew.
 
     ValueError if it is no whole ``.npy`` file, or of a dtype that xarray cannot hold.
     """
@@ -76,7 +76,7 @@ class NpyFile:
                 ) from error
 
     def stamp(self) -> Stamp:
-        """What tells the file, as it is now, from a later one."""
+        """A stamp of the file, which changes when it is written."""
         found = os.stat(self.path)
         return found.st_size, found.st_mtime_ns
 

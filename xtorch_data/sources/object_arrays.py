@@ -40,7 +40,7 @@ def with_plain_arrays(data: xr.Dataset) -> xr.Dataset:
 
 
 def kind_of_objects(variable: xr.Variable) -> str | None:
-    """What the objects of a variable are, in the words of pandas; None where they are not here."""
+    """The kind of the objects of a variable, as pandas calls it; None if they are not in memory."""
     if not in_memory(variable):
         return None
     return str(pd.api.types.infer_dtype(variable.to_numpy().ravel(), skipna=True))

@@ -131,7 +131,7 @@ _fast_pipeline = _FastPipeline()
 
 
 def _in_order(ds: xr.Dataset) -> xr.Dataset:
-    """The same with its variables in the order in which zarr consolidates them."""
+    """A dataset with its variables in the order in which zarr consolidates them."""
 
     def place(name: Hashable) -> tuple[str, str]:
         return unicodedata.normalize("NFKC", str(name)).casefold(), str(name)

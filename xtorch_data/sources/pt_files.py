@@ -32,7 +32,7 @@ MAPPED_FILES = 256
 
 @dataclass(frozen=True)
 class Like:
-    """What the tensors of an entry must be like."""
+    """Shape and dtypes that all tensors of an entry must have."""
 
     shape: tuple[int, ...]  # their shape
     stored: torch.dtype  # their dtype in the files
@@ -73,7 +73,7 @@ class PtFiles:
         return os.fsdecode(bytes(self._paths[place]))
 
     def stamps(self) -> list[Any]:
-        """What tells every file, as it is read from now on, from later ones."""
+        """Stamps of all files, as they are read from now on."""
         found = [file_stamp(self.path(place)) for place in range(len(self))]
         with self._lock:
             self._held.clear()  # they may map files that had these paths before

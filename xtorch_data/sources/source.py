@@ -51,7 +51,7 @@ class Source:
 
     @property
     def origin(self) -> str:
-        """Where the data comes from, for messages: without secrets."""
+        """The place of the data for messages, without secrets."""
         found = self.dataset.encoding.get("source")
         places = (_place(each) for each in self.dataset.variables.values() if is_read(each))
         where = found or next(filter(None, places), "data in memory or of a dask graph")
@@ -170,7 +170,7 @@ def _opened(group: zarr.Group) -> xr.Dataset:
 
 
 def _dims_of(array: zarr.Array[Any]) -> Any:
-    """What an array says that its dims are called, or None."""
+    """Names of the dims of an array, as far as it says."""
     names: Any = getattr(array.metadata, "dimension_names", None)
     names = array.attrs.get("_ARRAY_DIMENSIONS") if names is None else names
     return None if names is None or None in names else names
@@ -261,7 +261,7 @@ def _stored_chunks(variable: xr.Variable) -> Sequence[int | Sequence[int]] | Non
 
 
 def _place(variable: xr.Variable) -> str | None:
-    """Where a lazy variable is stored, as far as it says."""
+    """The place where a lazy variable is stored, as far as it says."""
     if "source" in variable.encoding:
         return str(variable.encoding["source"])
     array = zarr_array(variable)
@@ -274,7 +274,7 @@ def _place(variable: xr.Variable) -> str | None:
 
 
 def _runs(numbers: Any) -> Any:
-    """Where runs of equal numbers begin, and the end."""
+    """The begins of runs of equal numbers, and the end."""
     return np.concatenate([[0], np.flatnonzero(np.diff(numbers)) + 1, [len(numbers)]])
 
 

@@ -45,7 +45,7 @@ SCALES = ("scale_factor", "add_offset")
 
 
 def malformed(store: Any, kwargs: Mapping[str, Any], error: Exception) -> ValueError | None:
-    """What is wrong with a store that could not be opened, if it is its metadata.
+    """The error of a store that could not be opened, if it is one of its metadata.
 
     The arguments are those of `xarray.open_zarr`, and the error is what that raised. It is an error
     that names the store and its variables whose metadata raises the same, or the store alone where
@@ -199,7 +199,7 @@ def require_sound(ds: xr.Dataset) -> None:
 
 
 def _place(variable: xr.Variable) -> str:
-    """Where a variable is stored, as far as it says."""
+    """The place where a variable is stored, as far as it says."""
     array = zarr_array(variable)
     where = variable.encoding.get("source") if array is None else array.store
     return "" if where is None else f" of {printable(redacted(str(where)))}"
