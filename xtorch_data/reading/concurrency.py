@@ -11,13 +11,8 @@ from typing import Any, TypeVar
 import dask.system
 
 __all__ = [
-    "FETCHED_BYTES",
-    "FEWEST_FETCHED",
-    "on_thread",
-    "request_slots",
-    "room_for",
-    "together",
-]
+    "FETCHED_BYTES", "FEWEST_FETCHED", "on_thread", "request_slots", "room_for", "together",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -26,13 +21,6 @@ REQUESTS = 256
 # Bytes that are asked for, or there and wait for a thread that decodes them. Of what is large, a
 # few are asked for all the same: one at a time would not hide the delay of requests.
 FETCHED_BYTES, FEWEST_FETCHED = 2**25, 16
-
-
-# For each event loop: threads that decode at the same time (more than there are cores would only
-# take the GIL from each other), and requests under way.
-_Slots = dict[asyncio.AbstractEventLoop, asyncio.Semaphore]
-_cores: _Slots = {}
-_requests: _Slots = {}
 
 
 class _Room:
@@ -67,13 +55,34 @@ class _Room:
             self._waiting.popleft()
 
 
-_rooms: dict[asyncio.AbstractEventLoop, _Room] = {}
+class _Shares:
+    """The shares of one event loop; made when it first asks, for as long as the loop is open."""
+
+    def __init__(self) -> None:
+        # More threads than there are cores would only take the GIL from each other.
+        self.cores = asyncio.Semaphore(dask.system.CPU_COUNT)
+        self.requests = asyncio.Semaphore(REQUESTS)
+        self.room = _Room(FETCHED_BYTES)
+
+
+_of_loops: dict[asyncio.AbstractEventLoop, _Shares] = {}
+
+
+def _shares() -> _Shares:
+    """The shares of the running loop."""
+    loop = asyncio.get_running_loop()
+    if loop not in _of_loops:
+        # Not by weak keys: a semaphore that was waited for refers to its loop.
+        for ended in [each for each in list(_of_loops) if each.is_closed()]:
+            _of_loops.pop(ended, None)
+        _of_loops[loop] = _Shares()
+    return _of_loops[loop]
 
 
 @contextlib.asynccontextmanager
 async def room_for(nbytes: int) -> AsyncIterator[None]:
     """Wait until the running loop may fetch so many bytes; they count until they are used."""
-    room = _of_loop(_rooms, lambda: _Room(FETCHED_BYTES))
+    room = _shares().room
     nbytes = min(nbytes, FETCHED_BYTES // FEWEST_FETCHED)
     await room.take(nbytes)
     try:
@@ -82,30 +91,14 @@ async def room_for(nbytes: int) -> AsyncIterator[None]:
         room.give(nbytes)
 
 
-def _slots(of: _Slots, count: int) -> asyncio.Semaphore:
-    """Slots of the running loop."""
-    return _of_loop(of, lambda: asyncio.Semaphore(count))
-
-
-def _of_loop(of: dict[asyncio.AbstractEventLoop, T], make: Callable[[], T]) -> T:
-    """The object of the running loop, made when it first asks."""
-    loop = asyncio.get_running_loop()
-    if loop not in of:
-        # Not by weak keys: a semaphore that was waited for refers to its loop.
-        for ended in [each for each in list(of) if each.is_closed()]:
-            of.pop(ended, None)
-        of[loop] = make()
-    return of[loop]
-
-
 def request_slots() -> asyncio.Semaphore:
     """Slots of requests to stores, on the running loop."""
-    return _slots(_requests, REQUESTS)
+    return _shares().requests
 
 
 async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
     """Run a function that decodes on a thread, once a core is free for it."""
-    async with _slots(_cores, dask.system.CPU_COUNT):
+    async with _shares().cores:
         return await asyncio.to_thread(function, *args)
 
 

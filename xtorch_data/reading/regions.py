@@ -177,9 +177,8 @@ class Reader:
         read.update(missing)
 
         async def give(name: Hashable) -> None:
-            values, region = missing[name].data, regions[name]
             variables[name].data = await self.source.on_thread(
-                self.disk[name].give, found[name], values, region
+                self.disk[name].give, found[name], missing[name].data
             )
 
         await together([give(name) for name in missing])
