@@ -124,7 +124,7 @@ def test_threads_are_as_many_as_dask_was_told():
     with dask.config.set(num_workers=3), graphs.threads_for_graphs() as threads:
         assert threads._max_workers == 3
     with ThreadPoolExecutor(1, "mine") as pool, dask.config.set(pool=pool):
-        found = graphs.Graphs(None, None).here([dask.delayed(threading.current_thread)()])
+        found = graphs.DaskCompute(None, None).here([dask.delayed(threading.current_thread)()])
     assert found[0].name.startswith("mine")
 
 

@@ -16,7 +16,7 @@ from ..common.text import number_of
 from ..planning.intervals import Interval
 from ..planning.windows import Axis, Windows
 from ..samples.arguments import as_integer, as_seed
-from ..sources.coordinates import Along, Gap
+from ..sources.coordinates import Gap, SplitDim
 from .iterable import IterableDataset
 from .map import MapDataset
 from .page import part_of
@@ -119,7 +119,7 @@ def split(
     >>> val.windows.coords(0)["time"].values[0].astype("datetime64[D]")
     np.datetime64('2020-11-01')
     """
-    along = Along.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
+    along = SplitDim.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
     if (at is None) == (fractions is None):
         raise ValueError("give either at=[…], labels where parts begin, or fractions=(…)")
     if at is not None:
@@ -180,7 +180,7 @@ def kfold(dataset: D, dim: Hashable, n_splits: int = 5, *, gap: Gap = 0) -> Iter
     19 15
     27 14
     """
-    along = Along.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
+    along = SplitDim.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
     along.check(gap)
     folds = as_integer(n_splits, "n_splits")
     if not 2 <= folds <= along.steps:
@@ -252,7 +252,7 @@ def random_split(
     >>> len(train.windows) + len(val.windows) < len(dataset.windows)
     True
     """
-    along = Along.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
+    along = SplitDim.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
     along.check(gap)
     size = _block(dataset, along.axis) if block is None else as_integer(block, "block")
     if size < 1:
@@ -291,7 +291,7 @@ def _block(dataset: Either, axis: Axis) -> int:
     return chunk * -(-WINDOWS_IN_A_BLOCK * axis.size // chunk)
 
 
-def _made(dataset: D, along: Along, parts: Sequence[Sequence[Interval]]) -> Split[D]:
+def _made(dataset: D, along: SplitDim, parts: Sequence[Sequence[Interval]]) -> Split[D]:
     """The datasets of some parts of the data."""
     windows = _windows(dataset, along, parts)
     left_out = len(dataset.windows) - sum(map(len, windows))
@@ -315,7 +315,7 @@ def _made(dataset: D, along: Along, parts: Sequence[Sequence[Interval]]) -> Spli
 
 def _windows(
     dataset: Either,
-    along: Along,
+    along: SplitDim,
     parts: Sequence[Sequence[Interval]],
     which: str = "",
 ) -> list[Windows]:

@@ -25,7 +25,7 @@ from ..gathering.stage import Loaded
 from ..gathering.views import PieceInMemory, window_views
 from ..planning.line import Piece
 from ..planning.windows import IntArray
-from ..reading.dask_graphs import Graphs, threads_for_graphs
+from ..reading.dask_graphs import DaskCompute, threads_for_graphs
 from ..reading.disk_cells import OnDisk
 from ..reading.recycled import mapped, with_recycled_memory
 from ..reading.regions import Reader
@@ -83,7 +83,7 @@ class Fetcher:
         self._loop = asyncio.new_event_loop()
         self._work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
         dask = threads_for_graphs()
-        self._graphs = Graphs(dask, self._work)
+        self._graphs = DaskCompute(dask, self._work)
         self._loop.set_default_executor(self._work)
         leaving_on_interrupt(self._work, dask)
         self._blocks = Buffers(memory, total=memory)

@@ -16,7 +16,7 @@ from ..gathering.halo import Preparer
 from ..planning.intervals import Interval
 from ..planning.plan import Plan
 from ..processes.shared_memory import SharedBuffers
-from ..reading.dask_graphs import Graphs
+from ..reading.dask_graphs import DaskCompute
 from ..reading.disk_cells import OnDisk
 from ..reading.forks import let_forks_wait_for_reads, make_safe
 from ..reading.recycled import with_recycled_memory
@@ -150,7 +150,7 @@ class Stream:
                     windows=recipe.windows,
                     recorder=recorder,
                     executor=threads.work,
-                    graphs=Graphs(threads.dask, threads.work),
+                    graphs=DaskCompute(threads.dask, threads.work),
                     retries=self._retries,
                     skipping=self._skipping,
                     timeout=samples.read_timeout,

@@ -30,7 +30,7 @@ from ..planning.line import Load, Piece
 from ..planning.plan import Plan
 from ..planning.selection import Table
 from ..planning.windows import IntArray, Windows
-from ..reading.dask_graphs import Graphs, active_client, threads_for_graphs
+from ..reading.dask_graphs import DaskCompute, active_client, threads_for_graphs
 from ..reading.recycled import with_recycled_memory
 from ..reading.regions import Reader
 from ..reading.variables import CONCURRENT_READS, SourceReader
@@ -305,7 +305,7 @@ def _compute(walk: _Walk, take: Callable[[Found], None]) -> None:
         ThreadPoolExecutor(1, "xtorch_data-work") as work,
         threads_for_graphs() as threads,
     ):
-        graphs = Graphs(threads, work)
+        graphs = DaskCompute(threads, work)
         # A cluster holds blocks in memory of its own.
         room = walk.room if active_client() is None else BLOCKS_IN_A_GRAPH
         while some := list(itertools.islice(loads, min(room, BLOCKS_IN_A_GRAPH))):
@@ -348,7 +348,7 @@ def _read(walk: _Walk, take: Callable[[Found], None], origin: str, retries: int)
                 windows=walk.windows,
                 recorder=recorder,
                 executor=work,
-                graphs=Graphs(threads, work),
+                graphs=DaskCompute(threads, work),
                 retries=retries,
             )
             preprocess = None

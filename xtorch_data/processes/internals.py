@@ -1,6 +1,6 @@
-"""What torch and Python have not made public of processes and threads.
+"""Private names of torch and Python, for processes and threads.
 
-Their private names are used here, and nowhere else in the package. The table of these names
+They are used here, and nowhere else in the package. The table of these names
 (docs/explanation/design.md) says when each can go.
 """
 
@@ -51,7 +51,7 @@ def fork_server_pipe() -> Any:
 
 
 def fork_server_address() -> Any:
-    """Where the fork server listens; anything else than a path if there is none."""
+    """The path at which the fork server listens; anything else if there is none."""
     return getattr(forkserver._forkserver, "_forkserver_address", None)
 
 

@@ -44,7 +44,7 @@ def is_there(process: int) -> bool:
 
 
 class Watch:
-    """What is sent with a dataset to a process that is started: there, it begins to watch."""
+    """Goes with a dataset to a process that is started; there, it begins to watch."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_begin, (None,)) if get_spawning_popen() is not None else (Watch, ())

@@ -75,12 +75,8 @@ class SharedBuffers(Buffers):
 
     Torch would make fresh shared memory for every tensor that a worker sends: a file, two mappings
     and a page fault for each page, which takes several times as long as filling it. A slot of this
-    memory is mapped once by each process. After that a tensor is sent by the number of its slot.
-
-    Parameters
-    ----------
-    idle : int
-        Bytes of large slots that are kept while nobody uses them.
+    memory is mapped once by each process. After that a tensor is sent by the number of its slot. Up
+    to `idle` bytes of large slots are kept while nobody uses them.
     """
 
     def __init__(self, idle: int) -> None:
@@ -198,7 +194,7 @@ class _Loan:
 
 
 def shareable(tensor: torch.Tensor) -> Any:
-    """What to send for a tensor: itself, or if it lies in a slot, what says which."""
+    """The tensor to send or, if it lies in a slot, the number of that."""
     plain = type(tensor) is torch.Tensor and tensor.layout is torch.strided
     if not plain or tensor.requires_grad or tensor.is_conj() or tensor.is_neg():
         return tensor

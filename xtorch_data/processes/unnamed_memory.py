@@ -24,15 +24,8 @@ _ARENA_BYTES, _MOST_PLACES = 2**20, 1024
 def has_unnamed_memory(process: int) -> bool:
     """Whether the memory of this process can be opened by its parent: through /proc, on Linux.
 
-    Parameters
-    ----------
-    process : int
-        This one. A fork asks anew.
-
-    Raises
-    ------
-    OSError
-        If this process has too many open files to find out.
+    `process` is this one, so that a fork asks anew. OSError if it has too many open files to find
+    out.
     """
     parent = multiprocessing.parent_process()
     known = process if parent is None else parent.pid
@@ -55,24 +48,9 @@ def has_unnamed_memory(process: int) -> bool:
 class UnnamedMemory:
     """Memory in a file without a name: it is gone with the last process that has mapped it.
 
-    It takes none of the room in ``/dev/shm``, which containers often have little of.
-
-    Parameters
-    ----------
-    nbytes : int
-        Its size.
-
-    Attributes
-    ----------
-    bytes : torch.Tensor
-        The memory, zeros at first.
-
-    Raises
-    ------
-    MemoryError
-        If there is not as much.
-    OSError
-        If this process has too many open files.
+    It takes none of the room in ``/dev/shm``, which containers often have little of. Its `bytes`
+    are a tensor, zeros at first. MemoryError if there is not as much, and OSError if this process
+    has too many open files.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -99,32 +77,18 @@ class UnnamedMemory:
 
     @classmethod
     def inherited(cls, handle: Any, nbytes: int) -> UnnamedMemory:
-        """That of the process that has started this one.
-
-        Parameters
-        ----------
-        handle : DupFd
-            Its file.
-        nbytes : int
-            Its size.
-        """
+        """That of the process that has started this one."""
         memory = cls.__new__(cls)
         memory._own(handle.detach(), nbytes)
         return memory
 
     def address(self) -> tuple[str, int]:
-        """Where another process finds it, for `opened`, while this one keeps it; and its size."""
+        """Path and size by which another process opens it, as long as this one keeps it."""
         return f"/proc/{os.getpid()}/fd/{self.file}", self.bytes.nbytes
 
     @staticmethod
     def opened(address: tuple[str, int]) -> torch.Tensor:
-        """The memory of another process.
-
-        Parameters
-        ----------
-        address : tuple of str and int
-            From `address`, there.
-        """
+        """The memory of another process."""
         return _mapped(*address)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -168,15 +132,7 @@ def _place(nbytes: int) -> tuple[UnnamedMemory, int]:
 class SharedIntegers:
     """Integers, int64, that a process shares with those it starts; other copies are apart.
 
-    Parameters
-    ----------
-    count : int
-        How many.
-
-    Attributes
-    ----------
-    values : torch.Tensor
-        The integers, zeros at first.
+    Their `values` are a tensor, zeros at first.
     """
 
     def __init__(self, count: int) -> None:

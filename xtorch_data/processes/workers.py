@@ -1,4 +1,4 @@
-"""Worker processes: how they begin, and what became of one that gives no more batches."""
+"""Worker processes: their start, and the end of one that gives no more batches."""
 
 from __future__ import annotations
 
@@ -42,19 +42,8 @@ _iterators: weakref.WeakSet[Any] = weakref.WeakSet()
 def started(start: Callable[[], Any], forked: bool) -> Any:
     """An iterator of torch, whose workers begin now.
 
-    An interrupt that comes meanwhile is the main process's alone, and waits.
-
-    Parameters
-    ----------
-    start : callable
-        Makes it.
-    forked : bool
-        Whether workers are forks.
-
-    Raises
-    ------
-    OSError
-        If there is no room for what the processes share, or for their files.
+    An interrupt that comes meanwhile is the main process's alone, and waits. OSError if there is no
+    room for what the processes share, or for their files.
     """
     if not forked and os.name == "posix":
         resource_tracker.ensure_running()  # which would let interrupts through again
@@ -74,7 +63,7 @@ def started(start: Callable[[], Any], forked: bool) -> Any:
 
 
 def _advice(error: OSError) -> str | None:
-    """What to do about an error of the system that worker processes met with."""
+    """Advice about an error of the system that worker processes met with."""
     if error.errno == errno.EMFILE:
         return (
             f"{error.strerror}, of which this process may have too few: raise the limit "
@@ -157,10 +146,7 @@ def _end_workers(process: int) -> None:
 def sendable_errors() -> Iterator[None]:
     """In a worker: replace an error whose class cannot be sent; the batch would never come.
 
-    Raises
-    ------
-    RuntimeError
-        In its place.
+    It is a RuntimeError then.
     """
     try:
         yield
@@ -177,13 +163,7 @@ def sendable_errors() -> Iterator[None]:
 
 
 def sent(batches: Generator[T, None, None]) -> Generator[T, None, None]:
-    """Batches of a worker, with errors that can be sent.
-
-    Parameters
-    ----------
-    batches : generator
-        As they are made.
-    """
+    """Batches of a worker, with errors that can be sent."""
     with contextlib.closing(batches), sendable_errors():
         yield from batches
 
@@ -206,7 +186,7 @@ def batches_of_workers(batches: Any) -> Generator[Any, None, None]:
 
 
 def _end_of_a_worker(workers: Sequence[Any], seconds: float) -> str | None:
-    """What became of the worker that has ended, or does so soon; None if none has."""
+    """The end of the worker that has ended, or does so soon, in words; None if none has."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -221,7 +201,7 @@ def _end_of_a_worker(workers: Sequence[Any], seconds: float) -> str | None:
 
 
 def how_it_ended(number: int, worker: Any) -> str:
-    """What became of a worker."""
+    """The end of a worker, in words."""
     exitcode = worker.exitcode
     if exitcode == -signal.SIGKILL:
         end = (

@@ -94,7 +94,7 @@ async def require_array(array: zarr.Array[Any]) -> None:
 
 
 def require_local_array(array: zarr.Array[Any]) -> None:
-    """The same for a local folder, on any thread of any process."""
+    """Raise likewise for a local folder, on any thread of any process."""
     root = array.store.root  # type: ignore[attr-defined]
     if not any(os.path.exists(os.path.join(root, key)) for key in _metadata_keys(array)):
         raise _gone(array)
@@ -112,7 +112,7 @@ def _is_refused(error: BaseException | None) -> bool:
 
 
 def _metadata_keys(array: zarr.Array[Any]) -> list[str]:
-    """Where the metadata of an array is, or is consolidated."""
+    """Keys of the metadata of an array, its own and consolidated."""
     v3 = array.metadata.zarr_format == 3
     own, root = ("zarr.json", "zarr.json") if v3 else (".zarray", ".zmetadata")
     return [f"{array.path}/{own}" if array.path else own, root]

@@ -11,13 +11,8 @@ from typing import Any, TypeVar
 import dask.system
 
 __all__ = [
-    "FETCHED_BYTES",
-    "FEWEST_FETCHED",
-    "on_thread",
-    "request_slots",
-    "room_for",
-    "together",
-]
+    "FETCHED_BYTES", "FEWEST_FETCHED", "on_thread", "request_slots", "room_for", "together",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -26,13 +21,6 @@ REQUESTS = 256
 # Bytes that are asked for, or there and wait for a thread that decodes them. Of what is large, a
 # few are asked for all the same: one at a time would not hide the delay of requests.
 FETCHED_BYTES, FEWEST_FETCHED = 2**25, 16
-
-
-# For each event loop: threads that decode at the same time (more than there are cores would only
-# take the GIL from each other), and requests under way.
-_Slots = dict[asyncio.AbstractEventLoop, asyncio.Semaphore]
-_cores: _Slots = {}
-_requests: _Slots = {}
 
 
 class _Room:
@@ -67,19 +55,34 @@ class _Room:
             self._waiting.popleft()
 
 
-_rooms: dict[asyncio.AbstractEventLoop, _Room] = {}
+class _Shares:
+    """The shares of one event loop; made when it first asks, for as long as the loop is open."""
+
+    def __init__(self) -> None:
+        # More threads than there are cores would only take the GIL from each other.
+        self.cores = asyncio.Semaphore(dask.system.CPU_COUNT)
+        self.requests = asyncio.Semaphore(REQUESTS)
+        self.room = _Room(FETCHED_BYTES)
+
+
+_of_loops: dict[asyncio.AbstractEventLoop, _Shares] = {}
+
+
+def _shares() -> _Shares:
+    """The shares of the running loop."""
+    loop = asyncio.get_running_loop()
+    if loop not in _of_loops:
+        # Not by weak keys: a semaphore that was waited for refers to its loop.
+        for ended in [each for each in list(_of_loops) if each.is_closed()]:
+            _of_loops.pop(ended, None)
+        _of_loops[loop] = _Shares()
+    return _of_loops[loop]
 
 
 @contextlib.asynccontextmanager
 async def room_for(nbytes: int) -> AsyncIterator[None]:
-    """Wait until so many bytes may be fetched, on the running loop; they count until they are used.
-
-    Parameters
-    ----------
-    nbytes : int
-        How many there will be, at most.
-    """
-    room = _of_loop(_rooms, lambda: _Room(FETCHED_BYTES))
+    """Wait until the running loop may fetch so many bytes; they count until they are used."""
+    room = _shares().room
     nbytes = min(nbytes, FETCHED_BYTES // FEWEST_FETCHED)
     await room.take(nbytes)
     try:
@@ -88,35 +91,19 @@ async def room_for(nbytes: int) -> AsyncIterator[None]:
         room.give(nbytes)
 
 
-def _slots(of: _Slots, count: int) -> asyncio.Semaphore:
-    """What the running loop has of some slots."""
-    return _of_loop(of, lambda: asyncio.Semaphore(count))
-
-
-def _of_loop(of: dict[asyncio.AbstractEventLoop, T], make: Callable[[], T]) -> T:
-    """What the running loop has of some kind."""
-    loop = asyncio.get_running_loop()
-    if loop not in of:
-        # Not by weak keys: a semaphore that was waited for refers to its loop.
-        for ended in [each for each in list(of) if each.is_closed()]:
-            of.pop(ended, None)
-        of[loop] = make()
-    return of[loop]
-
-
 def request_slots() -> asyncio.Semaphore:
-    """What a request to a store waits for, on the running loop."""
-    return _slots(_requests, REQUESTS)
+    """Slots of requests to stores, on the running loop."""
+    return _shares().requests
 
 
 async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
-    """What a function that decodes returns, run on a thread once a core is free for it."""
-    async with _slots(_cores, dask.system.CPU_COUNT):
+    """Run a function that decodes on a thread, once a core is free for it."""
+    async with _shares().cores:
         return await asyncio.to_thread(function, *args)
 
 
 async def together(jobs: Iterable[Awaitable[T]]) -> list[T]:
-    """What jobs return that run at the same time; when all have ended, raise the first error.
+    """Run jobs at the same time; when all have ended, return results or raise the first error.
 
     Not before: they write into memory that must not be lent again.
     """

@@ -26,7 +26,7 @@ from dask.core import flatten
 
 from ..sources.declared_dtypes import as_declared
 
-__all__ = ["Graphs", "active_client", "threads_for_graphs"]
+__all__ = ["DaskCompute", "active_client", "threads_for_graphs"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,15 +77,11 @@ def active_client() -> Client | None:
     return client if client.status == "running" and not hangs else None
 
 
-class Graphs:
+class DaskCompute:
     """Computes collections of dask, together, so that they share what their graphs share.
 
-    Parameters
-    ----------
-    threads : concurrent.futures.Executor
-        Where tasks run, unless dask was told otherwise; see `threads_for_graphs`.
-    work : concurrent.futures.Executor
-        Where runs what would block an event loop.
+    Made for an iteration, whose threads it uses: tasks run on `threads` unless dask was told
+    otherwise, and what would block an event loop on `work`.
     """
 
     def __init__(self, threads: Executor, work: Executor) -> None:
@@ -94,13 +90,10 @@ class Graphs:
         self._said: set[str] = set()
 
     async def on_cluster(self, collections: Sequence[Any]) -> list[Any] | None:
-        """What the cluster of the active client makes of collections.
+        """Compute collections on the cluster of the active client.
 
-        Returns
-        -------
-        list or None
-            The results. None if there is no such client, or it has given them up: it was closed
-            or restarted, or has lost its scheduler.
+        None if there is no such client, or it has given them up: it was closed or restarted, or has
+        lost its scheduler.
         """
         client = self._client()
         if client is None:
@@ -118,7 +111,7 @@ class Graphs:
             sent.release()
 
     def on_cluster_now(self, collections: Sequence[Any]) -> list[Any] | None:
-        """Likewise, while this thread waits."""
+        """Compute likewise, while this thread waits."""
         client = self._client()
         if client is None:
             return None
@@ -154,7 +147,7 @@ class Graphs:
         )
 
     def here(self, collections: Sequence[Any]) -> Sequence[Any]:
-        """What dask makes of collections in this process, or by the scheduler that it was told."""
+        """Compute collections in this process, or by the scheduler that dask was told."""
         collections = [_with_dtypes_checked(each) for each in collections]
         told = dask.config.get("scheduler", None)
         scheduler, options = dask.threaded.get, dict[str, Any]()
@@ -239,7 +232,7 @@ class _Sent:
     # On any thread:
 
     def results(self) -> list[Any]:
-        """What they are; raises the error of a task, or CancelledError."""
+        """Their values; raises the error of a task, or CancelledError."""
         values = self._gathering.result()
         chunks = {future.key: value for future, value in zip(self._futures, values, strict=True)}
         self.release()

@@ -40,14 +40,9 @@ FreshDecoder: TypeAlias = Callable[[Sequence[Encoded], int], list[Encoded]]
 
 
 def decoder_of(codecs: Sequence[Any], dtype: np.dtype[Any]) -> Decoder | None:
-    """What decodes chunks that codecs have made of bytes in C order; None if there is none here.
+    """Decoder of chunks that codecs have made of bytes in C order; None if there is none here.
 
-    Parameters
-    ----------
-    codecs : sequence
-        Of zarr or numcodecs, in the order of encoding.
-    dtype : numpy.dtype
-        Of the values.
+    The codecs are of zarr or numcodecs, in the order of encoding.
     """
     if codecs and type(codecs[-1]) is zarr.codecs.Crc32cCodec:
         inner = decoder_of(codecs[:-1], dtype)
@@ -68,13 +63,7 @@ def decoder_of(codecs: Sequence[Any], dtype: np.dtype[Any]) -> Decoder | None:
 
 
 def fresh_decoder_of(decode: Decoder) -> FreshDecoder | None:
-    """What decodes the same to new memory, if that is faster for few bytes.
-
-    Parameters
-    ----------
-    decode : callable
-        Of `decoder_of`.
-    """
+    """Decoder of the same to new memory, if that is faster for few bytes."""
     if isinstance(decode, functools.partial) and decode.func is _verified:
         inner = fresh_decoder_of(*decode.args)
         return None if inner is None else functools.partial(_fresh_verified, inner)
@@ -131,7 +120,7 @@ def _fresh_verified(decode: FreshDecoder, several: Sequence[Encoded], nbytes: in
 
 
 def _content(encoded: Encoded) -> Encoded:
-    """What a checksum stands behind, if it is right."""
+    """Content before a checksum, which must be right."""
     content, checksum = encoded[:-4], encoded[-4:]
     if google_crc32c.value(bytes(content)) != int.from_bytes(checksum, "little"):
         raise ValueError("the chunk does not have the checksum it should have")

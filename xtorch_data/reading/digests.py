@@ -39,15 +39,7 @@ VERSIONED = frozenset({"builtins", "numpy", "xarray", "dask", "zarr", "numcodecs
 def digest(what: Any) -> bytes:
     """A digest of a value.
 
-    Parameters
-    ----------
-    what : Any
-        Plain values, arrays, functions, and containers of such.
-
-    Raises
-    ------
-    Unidentified
-        If there is something else in it that has no token.
+    Unidentified if there is something in it that has no token.
     """
     found = hashlib.blake2b(digest_size=20)
     for piece in _pieces(what, ()):
@@ -126,7 +118,7 @@ def _of_named(what: Any) -> Iterator[bytes]:
 
 
 def token(what: Any) -> bytes:
-    """What dask tells an object by, if that is the same in every process."""
+    """Dask's token of an object, if that is the same in every process."""
     try:
         return str(tokenize(what, ensure_deterministic=True)).encode()
     except Exception as error:

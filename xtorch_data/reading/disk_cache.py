@@ -76,13 +76,7 @@ STALE = 600.0
 
 
 def entry_name(*what: bytes) -> str:
-    """The name of an entry, from all that tells it from others.
-
-    Parameters
-    ----------
-    *what : bytes
-        What it holds.
-    """
+    """The name of an entry, from all that tells it from others."""
     found = hashlib.blake2b(digest_size=20)
     for each in what:
         found.update(struct.pack("<Q", len(each)))
@@ -93,21 +87,10 @@ def entry_name(*what: bytes) -> str:
 class DiskCache:
     """Arrays in files, by name; see the module. A copy in another process writes by itself.
 
-    Parameters
-    ----------
-    folder : str
-        A local folder; it is made if it is not there. In it, all entries lie in one folder named
-        after the format, and nothing else is ever touched.
-    size : int
-        Bytes of all entries, at most.
-    waiting : int
-        Bytes of values that wait until they are written, at most. More are not kept, so that
-        nobody waits for the disk.
-
-    Raises
-    ------
-    ValueError
-        If it is no folder and cannot become one, or one that has no entries and takes none.
+    In the folder, all entries, of `size` bytes at most, lie in one named after the format, and
+    nothing else is ever touched. At most `waiting` bytes wait until they are written: more are not
+    kept, so that nobody waits for the disk. Any thread may use it. ValueError if the folder is none
+    and cannot become one, or has no entries and takes none.
     """
 
     def __init__(self, folder: str, size: int, waiting: int) -> None:
@@ -160,12 +143,7 @@ class DiskCache:
     def read(self, name: str, out: npt.NDArray[Any]) -> bool:
         """Fill an array with an entry; whether there was one, whole and of that size.
 
-        Parameters
-        ----------
-        name : str
-            From `entry_name`.
-        out : ndarray
-            Contiguous in C order; if there was no such entry, it holds anything.
+        The array is contiguous in C order; if there was no such entry, it holds anything.
         """
         values = _bytes_of(out)
         pending = self._pending.get(name)
@@ -215,15 +193,7 @@ class DiskCache:
     # Writing.
 
     def offer(self, name: str, values: npt.NDArray[Any]) -> None:
-        """Keep a copy of an array, if there is room for it; it is written in passing.
-
-        Parameters
-        ----------
-        name : str
-            From `entry_name`.
-        values : ndarray
-            What is kept.
-        """
+        """Keep a copy of an array, if there is room for it; it is written in passing."""
         if self._process != os.getpid():  # a fork has the object, but not its thread
             self._begin()
         nbytes = values.nbytes

@@ -14,7 +14,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,58 +41,33 @@ WAITING_PART, WAITING = 8, 2**20
 
 Region = Mapping[Hashable, slice]
 Box = tuple[tuple[int, int], ...]  # positions [start, stop) along every dim
+Place = tuple[int, ...]  # numbers of a cell
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was found of a region.
+    """The part of a region that was on disk, and the part that was not."""
 
-    Attributes
-    ----------
-    values : ndarray, optional
-        The region, filled as far as cells were there; None if none was.
-    missing : dict of Hashable to slice, optional
-        What must be read to have the rest; None if nothing is missing. It may reach beyond the
-        region, to the ends of cells.
-    names : mapping of tuple of int to str
-        Names of its cells before any of it is read.
-    """
-
-    values: Array | None
+    box: Box  # the region
+    values: Array | None  # filled as far as cells were there; None if none was
+    # To be read, to have the rest; None if nothing is missing. It may reach beyond the region, to
+    # the ends of cells.
     missing: dict[Hashable, slice] | None
-    names: Mapping[tuple[int, ...], str] = field(default_factory=dict)
+    names: Mapping[Place, str]  # of its cells, before any of it is read
 
 
 @dataclass(frozen=True, eq=False)
 class DiskCells:
-    """One variable in cells, some of which are on disk.
-
-    Attributes
-    ----------
-    cache : DiskCache
-        Where they are kept.
-    identity : bytes
-        What tells the variable from others, and its cells from those of other grids.
-    dims : tuple of Hashable
-        Dims of the variable.
-    dtype : numpy.dtype
-        What it is read as.
-    grids : tuple of Chunks
-        The cells along each of its dims.
-    buffers : Buffers
-        Where memory for what is read comes from.
-    stamps : ChunkStamps, optional
-        What tells that the files of a cell were written anew.
-    """
+    """One variable in cells, some of which are on disk; made for each dataset, for any thread."""
 
     cache: DiskCache
-    identity: bytes
+    identity: bytes  # tells the variable from others, and its cells from those of other grids
     dims: tuple[Hashable, ...]
-    dtype: np.dtype[Any]
-    grids: tuple[Chunks, ...]
-    buffers: Buffers
-    stamps: ChunkStamps | None = None
+    dtype: np.dtype[Any]  # as it is read
+    grids: tuple[Chunks, ...]  # the cells along each of its dims
+    buffers: Buffers  # for what is read
+    stamps: ChunkStamps | None = None  # change when the files of a cell are written anew
 
     @classmethod
     def of(
@@ -103,69 +78,40 @@ class DiskCells:
         buffers: Buffers,
         stamps: ChunkStamps | None = None,
     ) -> DiskCells | None:
-        """The cells of a variable; None if it cannot be kept, such as objects of Python.
-
-        Parameters
-        ----------
-        variable : xarray.Variable
-            The variable, of the dtype it is read as.
-        identity : bytes
-            What tells it from others.
-        cache : DiskCache
-            Where cells are kept.
-        buffers : Buffers
-            Where memory for what is read comes from.
-        stamps : ChunkStamps, optional
-            What tells that the files of a part of it were written anew.
-        """
-        dims, dtype = variable.dims, variable.dtype
+        """The cells of a variable; None if it cannot be kept, such as objects of Python."""
         grids = _grids(variable)
         if grids is None:
             return None
         told = repr([(each.length, each.size, each.offset) for each in grids]).encode()
         edges = [b"" if each.edges is None else each.edges.tobytes() for each in grids]
-        own = entry_name(identity, dtype.str.encode(), told, *edges)
+        own = entry_name(identity, variable.dtype.str.encode(), told, *edges)
+        dims, dtype = variable.dims, variable.dtype
         return cls(cache, bytes.fromhex(own), dims, dtype, grids, buffers, stamps)
 
     def take(self, region: Region) -> Found:
-        """A region, as far as it is on disk.
-
-        Parameters
-        ----------
-        region : mapping of Hashable to slice
-            Data positions; all along dims that are not named.
-        """
-        box = self._box(region)
+        """A region, as far as it is on disk."""
+        box = tuple(
+            (region[dim].start, region[dim].stop) if dim in region else (0, grid.length)
+            for dim, grid in zip(self.dims, self.grids, strict=True)
+        )
         if any(start >= stop for start, stop in box):
-            return Found(None, None)
+            return Found(box, None, None, {})
         names = {place: self._name(place) for place in self._around(box)}
-        places = list(names)
-        absent = {place for place, name in names.items() if name not in self.cache}
-        if len(absent) == len(places):
-            return Found(None, self._hull(places), names)
-        out = self.buffers.take([stop - start for start, stop in box], self.dtype)
+        absent = [place for place, name in names.items() if name not in self.cache]
+        if len(absent) == len(names):
+            return Found(box, None, self._hull(absent), names)
+        out = self.buffers.take(_shape(box), self.dtype)
         # What lies between missing cells is read with them.
-        missing = self._hull(list(absent)) if absent else {}
-        for place in places:
+        missing = self._hull(absent) if absent else None
+        for place, name in names.items():
             cell = self._bounds(place)
-            if missing and self._inside(cell, missing):
-                continue
-            if not self._read(names[place], cell, box, out):
-                absent.add(place)
-        return Found(out, self._hull(list(absent)) if absent else None, names)
+            if missing is None or not self._is_inside(cell, missing):
+                if not self._read(name, cell, box, out):
+                    absent.append(place)
+        return Found(box, out, self._hull(absent) if absent else None, names)
 
-    def give(self, found: Found, read: Array, region: Region) -> Array:
-        """The region, of which the missing part has been read; its cells are kept.
-
-        Parameters
-        ----------
-        found : Found
-            What `take` has found.
-        read : ndarray
-            What was missing.
-        region : mapping of Hashable to slice
-            What `take` was asked for.
-        """
+    def give(self, found: Found, read: Array) -> Array:
+        """A region, of which the missing part has been read; its cells are kept."""
         assert found.missing is not None
         origin = tuple((each.start, each.stop) for each in found.missing.values())
         if type(read) is np.ndarray and read.dtype == self.dtype:
@@ -174,16 +120,15 @@ class DiskCells:
                 # Not what was written while it was read.
                 if name not in self.cache and name == self._name(place):
                     self.cache.offer(name, read[_within(self._bounds(place), origin)])
-        box = self._box(region)
-        if found.values is None and box == origin:
-            return read
         out = found.values
         if out is None:
-            out = self.buffers.take([stop - start for start, stop in box], read.dtype)
+            if found.box == origin:
+                return read
+            out = self.buffers.take(_shape(found.box), read.dtype)
         if out.dtype != read.dtype:  # of more digits than the variable has declared
             out = out.astype(np.result_type(out, read))
-        both = _overlap(origin, box)
-        out[_within(both, box)] = read[_within(both, origin)]
+        both = _overlap(origin, found.box)
+        out[_within(both, found.box)] = read[_within(both, origin)]
         return out
 
     def _read(self, name: str, cell: Box, box: Box, out: Array) -> bool:
@@ -192,43 +137,37 @@ class DiskCells:
         target = out[_within(both, box)]
         if both == cell and target.flags.c_contiguous:
             return self.cache.read(name, target)
-        values = self.buffers.take([stop - start for start, stop in cell], self.dtype)
+        values = self.buffers.take(_shape(cell), self.dtype)
         if not self.cache.read(name, values):
             return False
         target[...] = values[_within(both, cell)]
         return True
 
-    def _around(self, box: Box) -> list[tuple[int, ...]]:
+    def _around(self, box: Box) -> Iterator[Place]:
         """The cells which a box touches."""
-        numbers = [
-            range(int(grid.number(start)), int(grid.number(stop - 1)) + 1)
-            for grid, (start, stop) in zip(self.grids, box, strict=True)
-        ]
-        return list(itertools.product(*numbers))
+        return itertools.product(
+            *(
+                range(int(grid.number(start)), int(grid.number(stop - 1)) + 1)
+                for grid, (start, stop) in zip(self.grids, box, strict=True)
+            )
+        )
 
-    def _name(self, place: Sequence[int]) -> str:
+    def _name(self, place: Place) -> str:
         stamp = b"" if self.stamps is None else self.stamps.within(self._bounds(place))
         return entry_name(self.identity, np.asarray(place, "<i8").tobytes(), stamp)
 
-    def _bounds(self, place: Sequence[int]) -> Box:
+    def _bounds(self, place: Place) -> Box:
         return tuple(grid.bounds(number) for grid, number in zip(self.grids, place, strict=True))
 
-    def _box(self, region: Region) -> Box:
-        return tuple(
-            (region[dim].start, region[dim].stop) if dim in region else (0, grid.length)
-            for dim, grid in zip(self.dims, self.grids, strict=True)
-        )
-
-    def _hull(self, places: Sequence[Sequence[int]]) -> dict[Hashable, slice]:
+    def _hull(self, places: Sequence[Place]) -> dict[Hashable, slice]:
         """The least box of whole cells that holds some."""
-        found = {}
-        for dim, grid, numbers in zip(
-            self.dims, self.grids, zip(*places, strict=True), strict=True
-        ):
-            found[dim] = slice(grid.bounds(min(numbers))[0], grid.bounds(max(numbers))[1])
-        return found
+        along = zip(self.dims, self.grids, zip(*places, strict=True), strict=True)
+        return {
+            dim: slice(grid.bounds(min(numbers))[0], grid.bounds(max(numbers))[1])
+            for dim, grid, numbers in along
+        }
 
-    def _inside(self, cell: Box, hull: Mapping[Hashable, slice]) -> bool:
+    def _is_inside(self, cell: Box, hull: Mapping[Hashable, slice]) -> bool:
         return all(
             hull[dim].start <= start and stop <= hull[dim].stop
             for dim, (start, stop) in zip(self.dims, cell, strict=True)
@@ -237,20 +176,11 @@ class DiskCells:
 
 @dataclass(frozen=True, eq=False)
 class OnDisk:
-    """The variables of a dataset that are kept on disk.
+    """The variables of a dataset that are kept on disk."""
 
-    Attributes
-    ----------
-    cache : DiskCache
-        Where they are kept.
-    identities : mapping of Hashable to bytes
-        What tells them from any others.
-    stamps : mapping of Hashable to ChunkStamps
-        Of those in local chunk files, what tells that these were written anew.
-    """
-
-    cache: DiskCache
-    identities: Mapping[Hashable, bytes]
+    cache: DiskCache  # where they are kept
+    identities: Mapping[Hashable, bytes]  # what tells them from any others
+    # Of those in local chunk files, what tells that these were written anew.
     stamps: Mapping[Hashable, ChunkStamps]
 
     @classmethod
@@ -265,25 +195,7 @@ class OnDisk:
     ) -> OnDisk | None:
         """The variables of a dataset that must be read, in a folder; None without a folder.
 
-        Parameters
-        ----------
-        folder : str, optional
-            A local folder.
-        size : int
-            Bytes that may be kept in it.
-        memory : int
-            Bytes that the dataset may take, of which some hold what waits to be written.
-        data : xarray.Dataset
-            The variables.
-        origin : str
-            Where they come from, for messages.
-        retries : int
-            Attempts after the first to ask a store when they were written.
-
-        Raises
-        ------
-        ValueError
-            If one of them cannot be told from others surely, or if the folder is a file.
+        ValueError if one of them cannot be told from others surely, or if the folder is a file.
         """
         if folder is None:
             return None
@@ -308,13 +220,7 @@ class OnDisk:
         return cls(DiskCache(folder, size, max(WAITING, memory // WAITING_PART)), told, stamps)
 
     def waiting(self, data: xr.Dataset) -> int:
-        """Bytes that wait to be written, at most: copies, beside blocks and what they may take.
-
-        Parameters
-        ----------
-        data : xarray.Dataset
-            The variables as they are read.
-        """
+        """Bytes that wait to be written, at most: copies, beside blocks and what they may take."""
         every, largest = 0, 0
         for variable in map(data.variables.__getitem__, self.identities):
             grids = None if in_memory(variable) else _grids(variable)
@@ -324,15 +230,7 @@ class OnDisk:
         return min(every, max(self.cache.waiting, largest))  # one waits, whatever its size
 
     def cells(self, data: xr.Dataset, buffers: Buffers) -> dict[Hashable, DiskCells]:
-        """The variables in cells.
-
-        Parameters
-        ----------
-        data : xarray.Dataset
-            The variables as they are read.
-        buffers : Buffers
-            Where memory for what is read comes from.
-        """
+        """The variables in cells."""
         found = {}
         for name, own in self.identities.items():
             variable = data.variables[name]
@@ -379,6 +277,10 @@ def _cut(grid: Chunks, steps: int) -> Chunks:
         yield grid.length
 
     return Chunks(grid.length, edges=np.fromiter(edges(), np.int64))
+
+
+def _shape(box: Box) -> list[int]:
+    return [stop - start for start, stop in box]
 
 
 def _overlap(one: Box, other: Box) -> Box:

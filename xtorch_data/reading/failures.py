@@ -1,4 +1,4 @@
-"""What could not be read, for datasets that go on without it."""
+"""Failures to read, for messages and for datasets that go on without what is lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..common.retry import is_transient
 from ..planning.chunks import Chunks
 from ..planning.line import Box
 from ..planning.windows import IntArray, Windows
-from ..sources.source import chunk_keys
+from ..sources.zarr_grids import StoredChunks
 from .zarr_chunks import ChunkError
 
 __all__ = ["Failure", "first_failure", "hit", "reaching", "read_by_chunks"]
@@ -57,28 +57,13 @@ class Failure:
     def of(
         cls, name: Hashable, variable: xr.Variable, region: Region, source: str, error: Exception
     ) -> Failure:
-        """What an error says of a variable that was to be read over a region.
-
-        Parameters
-        ----------
-        name : Hashable
-            Name of the variable.
-        variable : xarray.Variable
-            The variable over the region, still lazy.
-        region : mapping of Hashable to slice
-            Where it lies.
-        source : str
-            Where the data comes from.
-        error : Exception
-            What was raised.
-        """
+        """The failure of a variable that was to be read over a region, and is still lazy."""
         chunk, notes = None, ""
         if isinstance(error, ChunkError):
             notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
             chunk, source, error = error.chunk, error.store, cause_of(error)
-        elif (found := chunk_keys(variable)) is not None and found[0]:
-            keys, source = found
-            chunk = keys[0] if len(keys) == 1 else f"{keys[0]} … {keys[-1]}"
+        elif (chunks := StoredChunks.of(variable)) is not None and (keys := chunks.ends()):
+            source, chunk = str(chunks.store), " … ".join(keys)
         where = {dim: (part.start, part.stop) for dim, part in region.items()}
         return cls(name, where, f"{words_of(error)}{redacted(notes)}", redacted(source), chunk)
 
@@ -93,7 +78,7 @@ class Failure:
 
 
 def cause_of(error: Exception) -> Exception:
-    """What the store or the decoder raised."""
+    """The error of the store or the decoder."""
     cause = error.__cause__ if isinstance(error, ChunkError) else error
     return cause if isinstance(cause, Exception) else error
 
@@ -101,17 +86,7 @@ def cause_of(error: Exception) -> Exception:
 def hit(
     failures: Sequence[Failure], windows: Windows, starts: Sequence[IntArray]
 ) -> npt.NDArray[np.bool_]:
-    """Which samples touch what could not be read.
-
-    Parameters
-    ----------
-    failures : sequence of Failure
-        One or more.
-    windows : Windows
-        The sample space.
-    starts : sequence of ndarray of int64
-        Per axis, the position where each sample begins.
-    """
+    """Mask of the samples that touch what could not be read; `starts` are along each axis."""
     found = np.zeros(len(starts[0]) if starts else 1, dtype=bool)
     for failure in failures:
         touched = np.ones_like(found)
@@ -146,25 +121,7 @@ async def read_by_chunks(
 ) -> list[Failure]:
     """Read a lazy variable chunk by chunk, into it; what fails becomes NaN, or 0 for integers.
 
-    Parameters
-    ----------
-    name : Hashable
-        Name of the variable.
-    variable : xarray.Variable
-        The region of it that is wanted.
-    region : mapping of Hashable to slice
-        Where the region lies.
-    grids : mapping of Hashable to Chunks
-        Its chunk grid along dims.
-    load : callable
-        Loads a part of it, given with where that lies, in place.
-    source : str
-        Where the data comes from.
-
-    Returns
-    -------
-    list of Failure
-        What could not be read.
+    `load` loads a part of it in place, given with where that lies. Returns what could not be read.
     """
     fill = np.nan if variable.dtype.kind in "fc" else 0
     values = np.full(variable.shape, fill, dtype=variable.dtype)

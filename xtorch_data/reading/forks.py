@@ -1,4 +1,4 @@
-"""What a process that was forked must do before it reads through objects of its parent."""
+"""Forks: no read may be under way, and what they inherit must be made safe to read."""
 
 from __future__ import annotations
 
@@ -87,12 +87,8 @@ def make_safe(data: xr.Dataset) -> None:
     """Make lazy variables, inherited by a fork, readable in this process; in place.
 
     Threads do not survive a fork. Zarr starts its own again, the zarrs pipeline cannot: arrays that
-    are not read directly go back to zarr's own pipeline. HDF5 files are opened again.
-
-    Raises
-    ------
-    RuntimeError
-        If a variable cannot be made safe; reading it would hang.
+    are not read directly go back to zarr's own pipeline. HDF5 files are opened again. RuntimeError
+    if a variable cannot be made safe; reading it would hang.
     """
     forget_open_files()
     slower = False

@@ -1,4 +1,4 @@
-"""What tells the values of a lazy variable from any others, in this process and in later ones.
+"""Identities of lazy variables: digests that tell their values from any others, also later on.
 
 For a cache on disk the one thing that may never happen is that values are taken for others. So the
 identity of a variable is made of all its values come from: the store and what tells that it was
@@ -60,7 +60,7 @@ ASKED_AT_ONCE = 32
 
 
 class _Answers:
-    """What stores have said of their documents, each of which is asked for once."""
+    """Answers of stores about their documents, each of which is asked for once, by any thread."""
 
     def __init__(self, retries: int) -> None:
         self.retries = retries
@@ -68,7 +68,7 @@ class _Answers:
         self._found: dict[tuple[int, str], tuple[Any, Future[Any]]] = {}  # with the store, kept
 
     def of(self, store: Any, document: str, ask: Callable[[], Awaitable[Any]]) -> Any:
-        """What a store says of a document; None if it has none, or can say nothing of any."""
+        """The answer about a document; None if the store has none, or can say nothing of any."""
         key = id(store), document
         with self._lock:
             asked = key in self._found
@@ -103,14 +103,8 @@ def identities(
 ) -> dict[Hashable, Future[bytes]]:
     """Digests of variables, as of `identity`, or errors; their stores are asked at the same time.
 
-    Parameters
-    ----------
-    variables : mapping of Hashable to xarray.Variable
-        As `identity` takes them.
-    retries : int
-        Attempts after the first where a store fails in passing.
-    by_chunk : container of Hashable
-        Those whose chunk files are not looked at, as `ChunkStamps` does when they are read.
+    The chunk files of those that are in `by_chunk` are not looked at, as `ChunkStamps` does when
+    they are read.
     """
     answers = _Answers(retries)
     with ThreadPoolExecutor(ASKED_AT_ONCE, "xtorch_data-identity") as threads:
@@ -123,10 +117,7 @@ def identities(
 def identity(variable: xr.Variable) -> bytes:
     """A digest that tells the values of a variable, lazy or of dask, from any others.
 
-    Raises
-    ------
-    Unidentified
-        If that cannot be told surely.
+    Unidentified if that cannot be told surely.
     """
     return _Identified(_Answers(RETRIES)).variable(variable)
 
@@ -155,7 +146,7 @@ class _Identified:
         return [*found, self._source(source)]
 
     def _source(self, data: Any) -> Any:
-        """What is at the end of a chain of lazy arrays."""
+        """The array at the end of a chain of lazy arrays."""
         kind = f"{type(data).__module__}.{type(data).__qualname__}"
         if isinstance(data, np.ndarray):
             return data

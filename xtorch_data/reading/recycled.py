@@ -58,7 +58,7 @@ class _RecycledArray(ZarrBacked):
                 self._array = _answering(self._array)
 
     def read(self, way: str, key: Any) -> Any:
-        """What a key selects, read while this thread waits."""
+        """The selection of a key, read while this thread waits."""
         if way == "basic":
             if self.direct is not None and self.direct.is_local and self.direct.supports(key):
                 return self.direct.read(key, self._buffers)
@@ -70,7 +70,7 @@ class _RecycledArray(ZarrBacked):
         return values
 
     async def read_async(self, way: str, key: Any) -> Any:
-        """What a key selects, on any event loop."""
+        """The selection of a key, read by any event loop."""
         array = self._array.async_array
         if way == "basic":
             if self.direct is not None and self.direct.supports(key):
@@ -112,7 +112,7 @@ def _has_shards(array: Any) -> bool:
 
 
 def _prototype(buffers: Buffers) -> BufferPrototype:
-    """What zarr asks for the memory it reads into."""
+    """Prototype by which zarr reads into memory of some buffers."""
 
     class NDBuffer(cpu.NDBuffer):
         @classmethod

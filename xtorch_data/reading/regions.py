@@ -27,7 +27,7 @@ _Held = tuple[object, xr.Variable, asyncio.Future[None]]
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """What was read for a load: variables over its region, and those of which other steps were.
+    """The variables that were read for a load over its region, and those of which other steps were.
 
     It was `on_disk` if nothing had to be read from the source.
     """
@@ -39,26 +39,19 @@ class Region:
 
 @dataclass(eq=False)
 class Reader:
-    """Reads the regions of loads, what neighboring ones share once.
+    """Reads the regions of loads, what neighboring ones share once."""
 
-    Attributes
-    ----------
-    source : SourceReader
-        Reads variables: those needed and, for functions in xarray's API, their coordinates.
-    preprocess : callable, optional
-        Function for every region that is read.
-    disk : mapping of Hashable to DiskCells
-        Variables that are kept on disk.
-    """
-
+    # Reads variables: those needed and, for functions in xarray's API, their coordinates.
     source: SourceReader
+    # Function for every region that is read.
     preprocess: Callable[[Load, xr.Dataset], xr.Dataset] | None = None
+    # Variables that are kept on disk.
     disk: Mapping[Hashable, DiskCells] = field(default_factory=dict)
     _last: dict[Hashable, _Held] = field(default_factory=dict)
 
     @property
     def dataset(self) -> xr.Dataset:
-        """What is read, lazily."""
+        """The variables, lazily."""
         return self.source.dataset
 
     @property
@@ -120,7 +113,7 @@ class Reader:
         return block, rest
 
     async def preprocessed(self, load: Load, block: xr.Dataset) -> xr.Dataset:
-        """What the user's function makes of a block."""
+        """A block after the user's function."""
         if self.preprocess is None:
             return block
         return await self.source.on_thread(self.preprocess, load, block)  # type: ignore[no-any-return]
@@ -185,9 +178,8 @@ class Reader:
         read.update(missing)
 
         async def give(name: Hashable) -> None:
-            values, region = missing[name].data, regions[name]
             variables[name].data = await self.source.on_thread(
-                self.disk[name].give, found[name], values, region
+                self.disk[name].give, found[name], missing[name].data
             )
 
         await together([give(name) for name in missing])

@@ -1,16 +1,17 @@
-"""Shards of Zarr arrays: their indexes read once, their chunks by byte ranges."""
+"""Chunks of a region, and the shards in which they lie: indexes read once, byte ranges together."""
 
 from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import math
 import os
 import weakref
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import google_crc32c
 import numpy as np
@@ -23,10 +24,20 @@ from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 from ..common.retry import GivenUp, given_up
 from ..sources.file_stamps import stamp_of
 
-__all__ = ["Extent", "Index", "Place", "Shards", "byte_order", "fill"]
+__all__ = [
+    "Chunk", "ChunksAlong", "Extent", "Index", "PartOfShard", "Place", "Shards", "byte_order",
+    "chunks_along", "chunks_of", "fill", "shards_of",
+]  # fmt: skip
 
 Index = npt.NDArray[np.uint64]
-Place = tuple[int, ...]
+Place: TypeAlias = tuple[int, ...]
+Slices: TypeAlias = tuple[slice, ...]
+
+# What a region wants of chunks along a dim: number, part of the chunk, part of the region.
+ChunksAlong: TypeAlias = list[tuple[int, slice, slice]]
+# The same of a chunk: its numbers in the grid, part of the chunk, part of the region. There are
+# hundreds of thousands of them, which as objects of a class would take longer to make than to read.
+Chunk: TypeAlias = tuple[Place, Slices, Slices]
 
 # Chunks that lie so close to each other are fetched in one request, up to so many bytes.
 GAP_BYTES, MOST_BYTES = 2**15, 2**23
@@ -39,43 +50,86 @@ _NOT_THERE, _FARTHEST = np.uint64(2**64 - 1), np.uint64(2**63 - 1)
 _CHECKSUM_BYTES = 4
 
 
+def chunks_along(start: int, stop: int, size: int) -> ChunksAlong:
+    """Parts of chunks of a size that a region holds along a dim."""
+    found = []
+    for number in range(start // size, -(-stop // size)) if stop > start else ():
+        begin = number * size
+        first, last = max(start, begin), min(stop, begin + size)
+        found.append(
+            (number, slice(first - begin, last - begin), slice(first - start, last - start))
+        )
+    return found
+
+
+def chunks_of(
+    along: Sequence[ChunksAlong], start: int = 0, stop: int | None = None
+) -> Iterator[Chunk]:
+    """The chunks that hold a region, from one of them to another, in C order."""
+    numbers = itertools.product(*([number for number, _, _ in dim] for dim in along))
+    inside = itertools.product(*([inside for _, inside, _ in dim] for dim in along))
+    target = itertools.product(*([target for _, _, target in dim] for dim in along))
+    return itertools.islice(zip(numbers, inside, target, strict=True), start, stop)
+
+
+@dataclass(frozen=True, eq=False)
+class PartOfShard:
+    """The part of a shard that a region holds."""
+
+    shard: Place  # numbers of the shard
+    along: Sequence[ChunksAlong]  # what is wanted of its chunks along every dim
+    start: int  # the first and the last of these chunks, in C order
+    stop: int
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The chunks."""
+        return chunks_of(self.along, self.start, self.stop)
+
+
+def shards_of(
+    along: Sequence[ChunksAlong], counts: Sequence[int], start: int = 0, stop: int | None = None
+) -> Iterator[PartOfShard]:
+    """The shards that hold a region, from one of their chunks to another, shard after shard.
+
+    `counts` are the chunks of a shard along every dim.
+    """
+    by_shard = (
+        [
+            (shard, list(found))
+            for shard, found in itertools.groupby(dim, lambda each: each[0] // count)  # noqa: B023
+        ]
+        for dim, count in zip(along, counts, strict=True)
+    )
+    before = 0
+    for found in itertools.product(*by_shard):
+        inner = [each for _, each in found]
+        count = math.prod(map(len, inner))
+        first, last = max(0, start - before), count if stop is None else min(count, stop - before)
+        if first < last:
+            yield PartOfShard(tuple(shard for shard, _ in found), inner, first, last)
+        before += count
+        if stop is not None and before >= stop:
+            return
+
+
 @dataclass(frozen=True)
 class Extent:
-    """Bytes of a shard that are fetched in one request, and where chunks lie in them.
+    """Bytes of a shard that are fetched in one request, and where chunks lie in them."""
 
-    Attributes
-    ----------
-    start, stop : int
-        Place in the shard.
-    chunks : tuple of (tuple of int, int, int)
-        Numbers of each chunk in the grid of the array, and where it begins and ends in the extent.
-    """
-
-    start: int
+    start: int  # place in the shard
     stop: int
+    # Numbers of each chunk in the grid of the array, and where it begins and ends in the extent.
     chunks: tuple[tuple[Place, int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Shards:
-    """Where the chunks of a sharded array lie.
+    """Places of the chunks in the shards of an array; any thread and any loop may ask."""
 
-    Attributes
-    ----------
-    codecs : tuple
-        How chunks are encoded.
-    counts : tuple of int
-        Chunks of a shard along every dim.
-    at_end : bool
-        Whether an index is at the end of its shard, not at the beginning.
-    has_checksum : bool
-        Whether a checksum stands behind an index.
-    """
-
-    codecs: tuple[Any, ...]
-    counts: tuple[int, ...]
-    at_end: bool
-    has_checksum: bool
+    codecs: tuple[Any, ...]  # how chunks are encoded
+    counts: tuple[int, ...]  # chunks of a shard along every dim
+    at_end: bool  # whether an index is at the end of its shard, not at the beginning
+    has_checksum: bool  # whether a checksum stands behind an index
     _known: OrderedDict[Place, Index | None] = field(default_factory=OrderedDict)
     _of_files: OrderedDict[Place, tuple[tuple[int, ...], Index]] = field(
         default_factory=OrderedDict
@@ -113,16 +167,9 @@ class Shards:
     async def index(
         self, shard: Place, get: Callable[[ByteRequest], Awaitable[memoryview | None]]
     ) -> Index | None:
-        """Where the chunks of a shard lie, as offset and length; None if there is no such shard.
+        """Offset and length of the chunks of a shard; None if there is no such shard.
 
         It is asked for once, also if several reads want it at the same time.
-
-        Parameters
-        ----------
-        shard : tuple of int
-            Numbers of the shard.
-        get : callable
-            Gets some bytes of it.
         """
         try:
             self._known.move_to_end(shard)
@@ -170,15 +217,7 @@ class Shards:
         return np.frombuffer(encoded, "<u8").reshape(*self.counts, 2).astype(np.uint64)
 
     def index_of_file(self, file: io.FileIO, shard: Place) -> Index:
-        """The same of a shard that is a file, on any thread; read again if it is written anew.
-
-        Parameters
-        ----------
-        file : io.FileIO
-            The file, open.
-        shard : tuple of int
-            Numbers of the shard.
-        """
+        """Likewise of a shard that is a file, on any thread; read again if it is written anew."""
         found = os.fstat(file.fileno())
         stamp = stamp_of(found)
         known = self._of_files.get(shard)
@@ -198,21 +237,9 @@ class Shards:
     def extents(
         self, index: Index | None, places: Iterable[Place], in_file: bool = False
     ) -> tuple[list[Extent], list[Place]]:
-        """What to read of a shard for some of its chunks, and the chunks that are not there.
+        """The bytes of a shard to read for some of its chunks, and the chunks that are not there.
 
-        Parameters
-        ----------
-        index : numpy.ndarray, optional
-            Where the chunks of the shard lie; None if there is no such shard.
-        places : iterable of tuple of int
-            Numbers of the chunks.
-        in_file : bool
-            Whether the shard is a local file, which takes no requests.
-
-        Raises
-        ------
-        ValueError
-            If no file can have anything where the index says.
+        ValueError if no file can have anything where the index says.
         """
         places = list(places)
         if index is None or not places:
@@ -261,7 +288,7 @@ def byte_order(codec: zarr.codecs.BytesCodec) -> str | None:
 
 
 def _configuration(codec: zarr.abc.codec.Codec) -> dict[str, Any]:
-    """What the metadata of a codec says: text in every release; attributes are enums before 3.4."""
+    """Metadata of a codec: text in every release of zarr; its attributes are enums before 3.4."""
     found: Any = codec.to_dict().get("configuration", {})
     return found  # type: ignore[no-any-return]
 

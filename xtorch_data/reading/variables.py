@@ -25,7 +25,7 @@ from ..sources.declared_dtypes import UndeclaredError, as_declared
 from ..sources.file_maps import FileMap, maps_of
 from ..sources.source import layout_of
 from .concurrency import together
-from .dask_graphs import Graphs
+from .dask_graphs import DaskCompute
 from .failures import Failure, cause_of, first_failure, read_by_chunks
 from .recycled import decodes_on_the_loop, is_fetched, read_path
 from .zarr_chunks import ChunkError, noting_missing
@@ -44,13 +44,7 @@ CONCURRENT_FETCHES = 32
 
 
 def concurrent_reads(dataset: xr.Dataset) -> int:
-    """How many regions of a dataset are read at the same time.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        What is read, as it is read.
-    """
+    """How many regions of a dataset are read at the same time."""
     fetched = any(map(is_fetched, dataset.variables.values()))
     return CONCURRENT_FETCHES if fetched else CONCURRENT_READS
 
@@ -74,42 +68,20 @@ def require_whole(maps: Iterable[FileMap]) -> None:
 
 @dataclass(eq=False)
 class SourceReader:
-    """Reads variables over their regions, in place.
+    """Reads variables over their regions, in place."""
 
-    Attributes
-    ----------
-    dataset : xarray.Dataset
-        Where they are from, lazily.
-    origin : str
-        Where that comes from, for messages.
-    windows : Windows
-        The sample space.
-    recorder : Recorder
-        Notes what it takes.
-    executor : concurrent.futures.Executor
-        Where work runs that would block the event loop.
-    graphs : Graphs
-        Where dask computes.
-    retries : int
-        Attempts after the first to read what fails in passing.
-    skipping : bool
-        Whether to go on without what cannot be read, which is an error otherwise.
-    timeout : float, optional
-        Seconds until a request counts as failed.
-    failures : list of Failure
-        What could not be read so far.
-    """
-
-    dataset: xr.Dataset
-    origin: str
-    windows: Windows
-    recorder: Recorder
-    executor: Executor
-    graphs: Graphs
-    retries: int = RETRIES
+    dataset: xr.Dataset  # where they are from, lazily
+    origin: str  # where that comes from, for messages
+    windows: Windows  # the sample space
+    recorder: Recorder  # notes what it takes
+    executor: Executor  # where work runs that would block the event loop
+    graphs: DaskCompute  # where dask computes
+    retries: int = RETRIES  # attempts after the first to read what fails in passing
+    # Whether to go on without what cannot be read, which is an error otherwise.
     skipping: bool = False
+    # Seconds until a request counts as failed.
     timeout: float | None = field(default_factory=lambda: options["read_timeout"])
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)  # what could not be read so far
     _blocking: set[Hashable] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -124,7 +96,7 @@ class SourceReader:
         self.recorder.add(chunks_missing=chunks)
 
     async def on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        """What a function returns that would block the event loop."""
+        """Run a function on a thread that would block the event loop."""
         run = contextvars.copy_context().run
         return await asyncio.get_running_loop().run_in_executor(self.executor, run, function, *args)
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import dask.system
@@ -26,10 +25,22 @@ from ..common.buffers import Buffers
 from ..common.retry import answered, retried_alone
 from ..sources.zarr_stores import innermost, on_loop_of
 from .chunk_errors import ChunkError, Named, require_array, require_local_array
-from .chunk_places import Along, Chunk, OfShard, along_dim, chunks_of, shards_of
 from .concurrency import on_thread, request_slots, room_for, together
-from .decoders import Decoder, Encoded, FreshDecoder, copied, decoder_of, fresh_decoder_of, scratch
-from .shards import Extent, Index, Place, Shards, byte_order, fill
+from .decoders import Decoder, Encoded, copied, decoder_of, fresh_decoder_of, scratch
+from .shards import (
+    Chunk,
+    ChunksAlong,
+    Extent,
+    Index,
+    PartOfShard,
+    Place,
+    Shards,
+    byte_order,
+    chunks_along,
+    chunks_of,
+    fill,
+    shards_of,
+)  # fmt: skip
 
 __all__ = ["ChunkError", "DirectReader", "noting_missing"]
 
@@ -58,7 +69,7 @@ _Missing = tuple[int, bool]
 _Chunks = Mapping[Place, Chunk]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class DirectReader:
     """Reads regions of an array whose chunks are numbers in C order, perhaps compressed.
 
@@ -66,19 +77,23 @@ class DirectReader:
     takes where chunks are small. Most arrays need neither: each chunk is a file that is decoded by
     one call, outside the GIL, to where it belongs.
 
-    Attributes
-    ----------
-    array : zarr.Array
-        The array.
-    decode : callable
-        ``(encoded, out)``, which fills a contiguous array.
-    shards : Shards, optional
-        Where chunks lie that are not objects of their own.
+    Made when a lazy variable gets recycled memory, for as long as that lives. Any thread may read,
+    and any event loop.
     """
 
     array: zarr.Array[Any]
     decode: Decoder
-    shards: Shards | None = None
+    shards: Shards | None = None  # of chunks that are not objects of their own
+
+    def __post_init__(self) -> None:
+        array = self.array  # which works these out each time that it is asked
+        self.is_local = type(array.store) is LocalStore  # not one that overrides its reads
+        self._sizes, self._dtype = array.chunks, array.dtype
+        self._chunk_nbytes = math.prod(self._sizes) * self._dtype.itemsize
+        self._most_nbytes = 2 * self._chunk_nbytes + SLACK_BYTES
+        self._fill_value: Any = 0 if array.fill_value is None else array.fill_value
+        is_small = self._chunk_nbytes <= SMALL_BYTES
+        self._fresh = fresh_decoder_of(self.decode) if is_small else None
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> DirectReader | None:
@@ -116,18 +131,10 @@ class DirectReader:
         return all(not isinstance(place, slice) or place.step in (None, 1) for place in key)
 
     def read(self, key: Sequence[slice | int], buffers: Buffers) -> Array:
-        """A region of a local store, read on this thread.
-
-        Parameters
-        ----------
-        key : sequence of slice or int
-            The region, an entry for each dim.
-        buffers : Buffers
-            Where its memory comes from.
-        """
-        box, shape = self._box(key)
-        out = buffers.take([stop - start for start, stop in box], self.array.dtype)
-        missing, gone = self._read_local(self._along(box), 0, None, out)
+        """A region of a local store, read on this thread."""
+        along, shape = self._region(key)
+        out = buffers.take([_steps(dim) for dim in along], self._dtype)
+        missing, gone = self._read_local(along, 0, None, out)
         if gone:
             require_local_array(self.array)
         _note_missing(missing)
@@ -135,9 +142,8 @@ class DirectReader:
 
     async def read_async(self, key: Sequence[slice | int], buffers: Buffers) -> Array:
         """A region, read on the threads of the running loop's default executor."""
-        box, shape = self._box(key)
-        out = buffers.take([stop - start for start, stop in box], self.array.dtype)
-        along = self._along(box)
+        along, shape = self._region(key)
+        out = buffers.take([_steps(dim) for dim in along], self._dtype)
         jobs: Iterator[Coroutine[Any, Any, _Missing]]
         if self.is_local:
             count = math.prod(map(len, along))
@@ -146,11 +152,10 @@ class DirectReader:
                 on_thread(self._read_local, along, start, start + each, out)
                 for start in range(0, count, each)
             )
+        elif self.shards is None:
+            jobs = (self._fetch(chunk, out) for chunk in chunks_of(along))
         else:
-            if self.shards is None:
-                jobs = (self._fetch(chunk, out) for chunk in chunks_of(along))
-            else:
-                jobs = await self._fetches_of_shards(self.shards, along, out)
+            jobs = await self._fetches_of_shards(self.shards, along, out)
         found = await together(jobs)
         if any(gone for _, gone in found):
             await require_array(self.array)
@@ -164,62 +169,24 @@ class DirectReader:
         )
         return min(max(least, -(-count // dask.system.CPU_COUNT)), most)
 
-    def _box(self, key: Sequence[slice | int]) -> tuple[list[tuple[int, int]], list[int]]:
-        """Begin and end of a region along every dim, and the shape of what is asked for."""
-        box, shape = [], []
-        for place, length in zip(key, self.array.shape, strict=True):
+    def _region(self, key: Sequence[slice | int]) -> tuple[list[ChunksAlong], list[int]]:
+        """Parts of chunks that a region holds, along every dim, and the shape that is asked for."""
+        along, shape = [], []
+        for place, length, size in zip(key, self.array.shape, self._sizes, strict=True):
             if isinstance(place, slice):
                 start, stop, _ = place.indices(length)
-                box.append((start, max(start, stop)))
                 shape.append(max(0, stop - start))
             else:
-                place = int(place) % length
-                box.append((place, place + 1))
-        return box, shape
-
-    @property
-    def is_local(self) -> bool:
-        """Whether chunks are files of a local folder."""
-        return type(self.array.store) is LocalStore  # not what overrides its reads
-
-    # Zarr works these out each time that it is asked.
-
-    @cached_property
-    def _sizes(self) -> tuple[int, ...]:
-        return self.array.chunks
-
-    @cached_property
-    def _dtype(self) -> np.dtype[Any]:
-        return self.array.dtype
-
-    @cached_property
-    def _chunk_nbytes(self) -> int:
-        return math.prod(self._sizes) * self._dtype.itemsize
-
-    @cached_property
-    def _most_nbytes(self) -> int:
-        """The most that codecs make of any values of a chunk."""
-        return 2 * self._chunk_nbytes + SLACK_BYTES
-
-    @cached_property
-    def _fill_value(self) -> Any:
-        fill = self.array.fill_value
-        return 0 if fill is None else fill
-
-    @cached_property
-    def _fresh(self) -> FreshDecoder | None:
-        """What decodes small chunks to new memory, if that is faster."""
-        return fresh_decoder_of(self.decode) if self._chunk_nbytes <= SMALL_BYTES else None
-
-    def _along(self, box: Sequence[tuple[int, int]]) -> list[Along]:
-        """What a region wants of chunks, along every dim."""
-        return [along_dim(*bounds, size) for bounds, size in zip(box, self._sizes, strict=True)]
+                start = int(place) % length
+                stop = start + 1
+            along.append(chunks_along(start, stop, size))
+        return along, shape
 
     # Which chunks these are is worked out where they are decoded: thousands of them would keep the
     # event loop busy.
 
     def _read_local(
-        self, along: Sequence[Along], start: int, stop: int | None, out: Array
+        self, along: Sequence[ChunksAlong], start: int, stop: int | None, out: Array
     ) -> _Missing:
         """Read some chunks of a region; returns what is not there."""
         if self.shards is not None:
@@ -230,7 +197,7 @@ class DirectReader:
         encode_key = self.array.metadata.encode_chunk_key
         for chunk in chunks_of(along, start, stop):
             key = encode_key(chunk[0])
-            with self._named(key):
+            with Named(self.array, key):
                 file = self._open(key)
                 if file is None:
                     self._put(chunk, None, out)
@@ -244,10 +211,10 @@ class DirectReader:
                             self._put(chunk, encoded[: fill(file, 0, encoded)], out)
         return missing, gone
 
-    def _read_shard(self, part: OfShard, shards: Shards, out: Array) -> _Missing:
+    def _read_shard(self, part: PartOfShard, shards: Shards, out: Array) -> _Missing:
         """Read chunks of a shard that is a file; returns what is not there."""
         key = self.array.metadata.encode_chunk_key(part.shard)
-        with self._named(key):
+        with Named(self.array, key):
             chunks = {chunk[0]: chunk for chunk in part.chunks()}
             file = self._open(key)
             if file is None:
@@ -299,7 +266,7 @@ class DirectReader:
         async with room_for(self._chunk_nbytes):
             key = self.array.metadata.encode_chunk_key(chunk[0])
             found = await self._get(key, _whole(self.array.store))
-            with self._named(key):
+            with Named(self.array, key):
                 await on_thread(self._put, chunk, found, out)
             return int(found is None), found is None
 
@@ -313,29 +280,25 @@ class DirectReader:
                 asked = array.store.get(path, default_buffer_prototype(), wanted)
                 return await answered(on_loop_of(array, asked))
 
-        with self._named(key):
+        with Named(self.array, key):
             what = f"chunk {key}" if self.shards is None else f"shard {key}"
             found = await retried_alone(get, what)
         return None if found is None else found.as_numpy_array().data
 
-    def _named(self, key: str) -> Named:
-        """Name the chunk, or the shard, that an error is about."""
-        return Named(self.array, key)
-
     async def _fetches_of_shards(
-        self, shards: Shards, along: Sequence[Along], out: Array
+        self, shards: Shards, along: Sequence[ChunksAlong], out: Array
     ) -> Iterator[Coroutine[Any, Any, _Missing]]:
         """Read chunks of a region by byte ranges of their shards; what is not there."""
 
-        async def of_shard(part: OfShard) -> _Missing:
+        async def of_shard(part: PartOfShard) -> _Missing:
             key = self.array.metadata.encode_chunk_key(part.shard)
-            with self._named(key):
+            with Named(self.array, key):
                 index = await shards.index(part.shard, lambda wanted: self._get(key, wanted))
                 chunks, extents = await on_thread(worked_out, index, part)
             await together(of_extent(key, extent, chunks) for extent in extents)
             return len(chunks) - sum(len(each.chunks) for each in extents), index is None
 
-        def worked_out(index: Index | None, part: OfShard) -> tuple[_Chunks, list[Extent]]:
+        def worked_out(index: Index | None, part: PartOfShard) -> tuple[_Chunks, list[Extent]]:
             chunks = {chunk[0]: chunk for chunk in part.chunks()}
             return chunks, self._extents(shards, index, chunks, out)
 
@@ -345,7 +308,7 @@ class DirectReader:
                 encoded = memoryview(b"") if found is None else found  # gone meanwhile
                 some = extent.chunks
                 each = self._chunks_of_a_task(len(some))
-                with self._named(key):
+                with Named(self.array, key):
                     await together(
                         on_thread(
                             self._put_together, encoded, some[start : start + each], chunks, out
@@ -359,7 +322,7 @@ class DirectReader:
     def _extents(
         self, shards: Shards, index: Index | None, chunks: _Chunks, out: Array
     ) -> list[Extent]:
-        """What to read of a shard for its chunks; those that are not there get the fill value."""
+        """The bytes of a shard to read for its chunks; those not there get the fill value."""
         extents, missing = shards.extents(index, chunks, in_file=self.is_local)
         most = self._most_nbytes
         for extent in extents:
@@ -425,6 +388,11 @@ class DirectReader:
             values = np.frombuffer(memory, self._dtype).reshape(self._sizes)
             self.decode(encoded, values)
             np.copyto(target, values[inside])
+
+
+def _steps(along: ChunksAlong) -> int:
+    """Steps of a region along a dim."""
+    return along[-1][2].stop if along else 0
 
 
 def _unwrapped(codec: Any) -> Any:

@@ -36,12 +36,7 @@ GRIDS = ("grid_mapping",)
 def descriptive(data: xr.Dataset, attributes: Iterable[str] = (*BOUNDS, *GRIDS)) -> set[Hashable]:
     """Names of variables that others name as their description.
 
-    Parameters
-    ----------
-    data : xarray.Dataset
-        The variables that name others; those need not be in it.
-    attributes : iterable of str
-        The attributes in which they are named; decoding may have moved them to the encoding.
+    Those that name others are given; decoding may have moved the attributes to the encoding.
     """
     found: set[Hashable] = set()
     for variable in data.variables.values():
@@ -53,15 +48,7 @@ def descriptive(data: xr.Dataset, attributes: Iterable[str] = (*BOUNDS, *GRIDS))
 
 
 def fields(data: xr.Dataset, dims: Iterable[Hashable]) -> list[Hashable]:
-    """Names of floating data variables that have these dims and do not describe others.
-
-    Parameters
-    ----------
-    data : xarray.Dataset
-        The data.
-    dims : iterable of Hashable
-        Dims that a field has.
-    """
+    """Names of floating data variables that have these dims and do not describe others."""
     needed, others = set(dims), descriptive(data)
     return [
         name
@@ -80,20 +67,8 @@ def warn_of_bounds(
     """Warn if a dim that only bounds of cells have makes several samples of each.
 
     Of other dims nobody knows: a forecast of many members and what was observed, which lacks the
-    members, are samples as they should be.
-
-    Parameters
-    ----------
-    variable_dims : mapping of Hashable to frozenset
-        Dims of the variables of the samples.
-    windows : Windows
-        The sample space.
-    parts : iterable of iterable of Hashable
-        The variables of each part.
-    descriptions : iterable of xarray.Dataset
-        Variables with the attributes that name bounds.
-    stacklevel : int
-        How many calls above is the line that is to blame.
+    members, are samples as they should be. `parts` are the variables of each part, and
+    `descriptions` have the attributes that name bounds.
     """
     descriptions = list(descriptions)
     bounds = set().union(*(descriptive(data, BOUNDS) for data in descriptions))

@@ -15,13 +15,13 @@ from ..common.redact import printable
 from ..planning.intervals import Interval
 from ..planning.windows import Axis, IntArray
 
-__all__ = ["Along", "Gap"]
+__all__ = ["SplitDim", "Gap"]
 
 Gap = int | float | str | datetime.timedelta | np.timedelta64
 
 
 @dataclass(frozen=True, eq=False)
-class Along:
+class SplitDim:
     """A dim that is cut: its windows, its coordinate, and what of it there is."""
 
     axis: Axis
@@ -31,7 +31,7 @@ class Along:
     stops: IntArray
 
     @classmethod
-    def of(cls, axis: Axis, index: pd.Index[Any] | None) -> Along:
+    def of(cls, axis: Axis, index: pd.Index[Any] | None) -> SplitDim:
         """Look at the windows along a dim and its coordinate, if it has one."""
         dim = axis.dim
         if index is not None and not index.is_unique:
@@ -61,7 +61,7 @@ class Along:
         return int(self.stops[place] - (ends[place] - step))
 
     def between(self, start: int, stop: int) -> list[Interval]:
-        """What there is of the data positions ``[start, stop)``."""
+        """The parts of the data positions ``[start, stop)`` that there are."""
         first = int(np.searchsorted(self.stops, start, "right"))
         last = int(np.searchsorted(self.starts, stop))
         some = slice(first, last)
@@ -83,7 +83,7 @@ class Along:
             ) from error
 
     def before(self, position: int, gap: Gap) -> int:
-        """Where data ends that is apart by a gap from what begins at a position."""
+        """End of the data that is apart by a gap from what begins at a position."""
         if _in_steps(gap):
             return max(position - int(gap), 0)
         if position >= self.axis.length:
@@ -91,7 +91,7 @@ class Along:
         return min(self._shifted(position, gap, -1), position)
 
     def after(self, position: int, gap: Gap) -> int:
-        """Where data begins that is apart by a gap from what ends with a position."""
+        """Begin of the data that is apart by a gap from what ends with a position."""
         if _in_steps(gap):
             return position + 1 + int(gap)
         return max(self._shifted(position, gap, 1), position + 1)

@@ -26,19 +26,8 @@ def keeps_values(found: np.dtype[Any], declared: np.dtype[Any]) -> bool:
 def as_declared(values: Any, declared: np.dtype[Any], alone: bool = True) -> Any:
     """Values as their variable has declared them; floating ones may keep digits that it has not.
 
-    Parameters
-    ----------
-    values : ndarray
-        What was read.
-    declared : numpy.dtype
-        What it should be.
-    alone : bool
-        Whether they are all there is; else they may be cast to the dtype of others.
-
-    Raises
-    ------
-    UndeclaredError
-        If the cast would change a value.
+    They are all there is, or, if not `alone`, may be cast to the dtype of others. UndeclaredError
+    if the cast would change a value.
     """
     found = values.dtype
     if found == declared or declared.kind not in "biufc":

@@ -201,7 +201,7 @@ class _NpyArray(SlicedArray):
         self.dtype = _of_known_unit(dtype.base)
 
     def identity(self) -> Any:
-        """What tells it from others, also when its file has been written anew."""
+        """Its identity, another one when its file has been written anew."""
         return file_stamp(self.file.path), self._field
 
     def mapped(self) -> Array:
@@ -210,7 +210,7 @@ class _NpyArray(SlicedArray):
         return np.asarray(mapped if self._field is None else mapped[self._field])
 
     def read(self, key: tuple[Any, ...]) -> Array:
-        """What a key selects, copied out of the file."""
+        """The selection of a key, copied out of the file."""
         return np.array(_selected(self.mapped(), key), self.dtype, order="C")
 
 
@@ -224,11 +224,11 @@ class _PtArray(SlicedArray):
         self.dtype = like.dtype
 
     def identity(self) -> Any:
-        """What tells it from others, also when a file has been written anew."""
+        """Its identity, another one when a file has been written anew."""
         return self._files.stamps(), self._entry, self._stacked
 
     def read(self, key: tuple[Any, ...]) -> Array:
-        """What a key selects, copied out of the file."""
+        """The selection of a key, copied out of the file."""
         if not self._stacked:
             return self._of_file(0, key)
         along, inner = key[0], key[1:]
@@ -246,7 +246,7 @@ class _PtArray(SlicedArray):
 
 
 def _selected(values: Array, key: tuple[Any, ...]) -> Array:
-    """What a key selects, each dim for itself; a view as far as it has integers and slices."""
+    """The selection of a key, each dim for itself; a view as far as it has integers and slices."""
     plain = tuple(slice(None) if isinstance(part, np.ndarray) else part for part in key)
     found: Array = values[plain]
     axis = 0
@@ -292,7 +292,7 @@ def _dims(
 
 
 def _dims_of_entries(dims: Any, entries: Sequence[str | None], path: str) -> Mapping[Any, Any]:
-    """What `dims` says of each entry."""
+    """Dims of each entry, as they are given."""
     if dims is None:
         return {}
     if entries == [None]:

@@ -23,21 +23,11 @@ __all__ = ["FileMap", "maps_of"]
 
 @dataclass(frozen=True, eq=False)
 class FileMap:
-    """What an array needs of the file that it is a map of.
+    """The map of a file that an array is a view of, and the bytes that it needs of the file."""
 
-    Attributes
-    ----------
-    map : mmap.mmap
-        The map.
-    end : int
-        Bytes that the file must have.
-    name : str
-        The file, where it is known.
-    """
-
-    map: mmap.mmap
-    end: int
-    name: str
+    map: mmap.mmap  # the map
+    end: int  # bytes that the file must have
+    name: str  # the file, where it is known
 
     @classmethod
     def of(cls, array: Any) -> FileMap | None:

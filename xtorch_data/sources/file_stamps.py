@@ -1,4 +1,4 @@
-"""What tells a local file from what it is once it is written again, also in place."""
+"""Stamps of local files, which change when these are written again, also in place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Unidentified(ValueError):
 
 
 def file_stamp(path: str) -> Any:
-    """What tells a local file, as it is now, from others and later ones."""
+    """Path and stamp of a local file, which tell it from others and later ones."""
     path = os.path.realpath(path)
     try:
         return path, look_at(path)
@@ -30,14 +30,9 @@ def file_stamp(path: str) -> Any:
 
 
 def look_at(path: str) -> tuple[int, ...]:
-    """What changes of a file whenever it is written, also in place.
+    """The stamp of a file.
 
     Of one that has changed a moment ago it is waited until a next change would have another time.
-
-    Parameters
-    ----------
-    path : str
-        A local file.
     """
     for _ in range(LOOKS):
         found = os.stat(path)
@@ -48,7 +43,7 @@ def look_at(path: str) -> tuple[int, ...]:
 
 
 def stamp_of(found: os.stat_result) -> tuple[int, ...]:
-    """What of a file's status changes whenever it is written."""
+    """The stamp of a file by its status."""
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 

@@ -104,7 +104,7 @@ def stored_positions(variable: xr.Variable) -> list[range | IntArray | int] | No
 
 
 def keys_of_slices(variable: xr.Variable) -> list[tuple[Any, ...]] | None:
-    """What each lazy array takes of the next one; None if one of them does more than slice."""
+    """Keys of the lazy arrays, each of the next one; None if one of them does more than slice."""
     keys = []
     for layer in layers(variable)[:-1]:
         if isinstance(layer, indexing.LazilyIndexedArray):
@@ -170,7 +170,7 @@ def forget_open_files() -> None:
 
 
 def state_of(layer: Any) -> dict[str, Any]:
-    """What a lazy array does to the next one: its attributes, and of indexers what they hold."""
+    """Attributes by which a lazy array changes the next one; of indexers, their content."""
     return {
         name: (type(value).__qualname__, value.tuple)
         if isinstance(value, indexing.ExplicitIndexer)
@@ -239,7 +239,7 @@ class SlicedArray(BackendArray):
     shape: tuple[int, ...]
 
     def read(self, key: tuple[Any, ...]) -> Any:
-        """What a key selects."""
+        """The selection of a key."""
         raise NotImplementedError
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
@@ -265,11 +265,11 @@ class ZarrBacked(BackendArray):
         return self._opened
 
     def read(self, way: str, key: tuple[Any, ...]) -> Any:
-        """What a key selects."""
+        """The selection of a key."""
         raise NotImplementedError
 
     async def read_async(self, way: str, key: tuple[Any, ...]) -> Any:
-        """What a key selects."""
+        """The selection of a key."""
         raise NotImplementedError
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
@@ -278,7 +278,7 @@ class ZarrBacked(BackendArray):
         return self._as_text(indexing.explicit_indexing_adapter(key, self.shape, support, read))
 
     async def async_getitem(self, key: indexing.ExplicitIndexer) -> Any:
-        """What an indexer selects."""
+        """The selection of an indexer."""
         read = functools.partial(self.read_async, _way(key))
         support = indexing.IndexingSupport.VECTORIZED
         return self._as_text(

@@ -17,17 +17,9 @@ Stamp: TypeAlias = tuple[int, int]
 
 
 class NpyFile:
-    """Where the values of a ``.npy`` file lie. It is not open: each look maps it anew.
+    """The place of the values in a ``.npy`` file. It is not open: each look maps it anew.
 
-    Parameters
-    ----------
-    path : str
-        The file.
-
-    Raises
-    ------
-    ValueError
-        If it is no whole ``.npy`` file, or of a dtype that xarray cannot hold.
+    ValueError if it is no whole ``.npy`` file, or of a dtype that xarray cannot hold.
     """
 
     def __init__(self, path: str) -> None:
@@ -69,10 +61,7 @@ class NpyFile:
     def mapped(self) -> np.memmap[Any, Any]:
         """The array, mapped as long as somebody refers to it.
 
-        Raises
-        ------
-        ValueError
-            If the file holds another array now.
+        ValueError if the file holds another array now.
         """
         with open(self.path, "rb") as file:
             if file.read(len(self._header)) != self._header:
@@ -87,7 +76,7 @@ class NpyFile:
                 ) from error
 
     def stamp(self) -> Stamp:
-        """What tells the file, as it is now, from a later one."""
+        """A stamp of the file, which changes when it is written."""
         found = os.stat(self.path)
         return found.st_size, found.st_mtime_ns
 
@@ -95,11 +84,6 @@ class NpyFile:
         """Raise ValueError if the file has changed since it had a stamp.
 
         A map shows other values then, and beyond the end of the file it would end the process.
-
-        Parameters
-        ----------
-        stamp : tuple of int
-            From `stamp`.
         """
         if self.stamp() != stamp:
             raise ValueError(

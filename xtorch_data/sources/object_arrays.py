@@ -21,12 +21,8 @@ def with_plain_arrays(data: xr.Dataset) -> xr.Dataset:
     """A dataset whose data variables in memory have dtypes of NumPy, numbers wherever they can.
 
     Missing numbers, such as NA and None, are NaN. What is no number, such as categories, becomes
-    Python objects; so are whole numbers left that are too large for floats beside NaN.
-
-    Parameters
-    ----------
-    data : xarray.Dataset
-        The dataset; it stays as it is. Coordinates are left alone, and so is what is lazy.
+    Python objects; so are whole numbers left that are too large for floats beside NaN. The given
+    one stays as it is. Coordinates are left alone, and so is what is lazy.
     """
     found = {}
     for name, array in data.data_vars.items():
@@ -44,7 +40,7 @@ def with_plain_arrays(data: xr.Dataset) -> xr.Dataset:
 
 
 def kind_of_objects(variable: xr.Variable) -> str | None:
-    """What the objects of a variable are, in the words of pandas; None where they are not here."""
+    """The kind of the objects of a variable, as pandas calls it; None if they are not in memory."""
     if not in_memory(variable):
         return None
     return str(pd.api.types.infer_dtype(variable.to_numpy().ravel(), skipna=True))

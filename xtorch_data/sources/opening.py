@@ -12,7 +12,7 @@ from typing import Any
 import xarray as xr
 import zarr
 
-from ..common.redact import hiding_secrets, printable, redacted, without_secrets, words_of
+from ..common.redact import hiding_secrets, printable, without_secrets
 from .codecs import FAST_PIPELINE
 from .zarr_metadata import malformed, require_all
 
@@ -75,11 +75,6 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
         except Exception as error:
             if not _is_other_file(store):
                 refused = malformed(store, kwargs, error)
-                if refused is None and isinstance(error, AssertionError | ArithmeticError):
-                    refused = ValueError(
-                        f"the Zarr store {printable(redacted(str(store)))} cannot be opened: its "
-                        f"metadata is malformed ({words_of(error)})"
-                    )
                 if refused is None:
                     raise
                 raise refused from without_secrets(error)
@@ -136,7 +131,7 @@ _fast_pipeline = _FastPipeline()
 
 
 def _in_order(ds: xr.Dataset) -> xr.Dataset:
-    """The same with its variables in the order in which zarr consolidates them."""
+    """A dataset with its variables in the order in which zarr consolidates them."""
 
     def place(name: Hashable) -> tuple[str, str]:
         return unicodedata.normalize("NFKC", str(name)).casefold(), str(name)

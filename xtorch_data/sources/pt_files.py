@@ -32,45 +32,19 @@ MAPPED_FILES = 256
 
 @dataclass(frozen=True)
 class Like:
-    """What the tensors of an entry must be like.
+    """Shape and dtypes that all tensors of an entry must have."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Their shape.
-    stored : torch.dtype
-        Their dtype in the files.
-    dtype : numpy.dtype
-        Their dtype in memory.
-    """
-
-    shape: tuple[int, ...]
-    stored: torch.dtype
-    dtype: np.dtype[Any]
+    shape: tuple[int, ...]  # their shape
+    stored: torch.dtype  # their dtype in the files
+    dtype: np.dtype[Any]  # their dtype in memory
 
 
 class PtFiles:
     """Files that hold tensors like those of the first one.
 
-    Variables are read one by one or side by side. A file is loaded once for all of them, if they
-    do not come too far apart. Any number of threads may read.
-
-    Parameters
-    ----------
-    paths : sequence of str
-        The files.
-    dropped : frozenset of str
-        Entries that are left out.
-
-    Attributes
-    ----------
-    first : dict of str or None to Like
-        The entries of the first file.
-
-    Raises
-    ------
-    ValueError
-        If the first file holds anything but tensors and numbers.
+    Variables are read one by one or side by side. A file is loaded once for all of them, if they do
+    not come too far apart. Any number of threads may read. Entries that are `dropped` are left out;
+    `first` are those of the first file. ValueError if that holds anything but tensors and numbers.
     """
 
     def __init__(self, paths: Sequence[str], dropped: frozenset[str] = frozenset()) -> None:
@@ -99,7 +73,7 @@ class PtFiles:
         return os.fsdecode(bytes(self._paths[place]))
 
     def stamps(self) -> list[Any]:
-        """What tells every file, as it is read from now on, from later ones."""
+        """Stamps of all files, as they are read from now on."""
         found = [file_stamp(self.path(place)) for place in range(len(self))]
         with self._lock:
             self._held.clear()  # they may map files that had these paths before
@@ -108,19 +82,8 @@ class PtFiles:
     def values(self, place: int, entry: str | None, select: Callable[[Array], Array]) -> Array:
         """Some values of a tensor, copied out of its file.
 
-        Parameters
-        ----------
-        place : int
-            Which file.
-        entry : str, optional
-            Which of its tensors.
-        select : callable
-            Takes what is wanted of an array of the tensor's shape.
-
-        Raises
-        ------
-        ValueError
-            If the file is unlike the first one; the message names it.
+        `select` takes what is wanted of an array of the tensor's shape. ValueError if the file is
+        unlike the first one; the message names it.
         """
         found, like = self._entries(place), self.first[entry]
         here, first = printable(self.path(place)), printable(self.path(0))

@@ -16,15 +16,14 @@ from zarr.storage import LocalStore, MemoryStore
 
 from ..common.redact import printable, redacted
 from ..planning.chunks import Chunks, Layout
-from ..planning.windows import IntArray
 from .lazy_arrays import in_memory, is_read, layers, lazily, stored_positions, zarr_array
 from .object_arrays import with_plain_arrays
 from .opening import open_zarr
-from .zarr_grids import numbers_of_chunks, sizes_of_chunks
+from .zarr_grids import sizes_of_chunks
 from .zarr_metadata import require_sound
 
 __all__ = [
-    "UNFINISHED", "Source", "as_source", "chunk_keys", "layout_of", "with_graphs_shown",
+    "UNFINISHED", "Source", "as_source", "layout_of", "with_graphs_shown",
 ]  # fmt: skip
 
 # The attribute of a store that `rechunk` has not finished: chunks that are missing are fill values.
@@ -33,23 +32,13 @@ UNFINISHED = "xtorch_data_unfinished"
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """The data of a dataset.
+    """The data of a dataset."""
 
-    Attributes
-    ----------
-    dataset : xarray.Dataset
-        Every variable, lazily.
-    single : Hashable, optional
-        Name of the variable where the data was one array.
-    generator : xbatcher.BatchGenerator, optional
-        Where the data was one, what its items look like.
-    names : mapping of Hashable to Hashable
-        Dims of the generator's data that have another name in `dataset`, and which.
-    """
-
-    dataset: xr.Dataset
-    single: Hashable | None = None
+    dataset: xr.Dataset  # every variable, lazily
+    single: Hashable | None = None  # name of the variable where the data was one array
+    # Where the data was one, what its items look like.
     generator: xbatcher.BatchGenerator | None = None
+    # Dims of the generator's data that have another name in `dataset`, and which.
     names: Mapping[Hashable, Hashable] = field(default_factory=dict)
 
     @property
@@ -62,7 +51,7 @@ class Source:
 
     @property
     def origin(self) -> str:
-        """Where the data comes from, for messages: without secrets."""
+        """The place of the data for messages, without secrets."""
         found = self.dataset.encoding.get("source")
         places = (_place(each) for each in self.dataset.variables.values() if is_read(each))
         where = found or next(filter(None, places), "data in memory or of a dask graph")
@@ -72,12 +61,8 @@ class Source:
 def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
     """Take whatever serves as data.
 
-    Parameters
-    ----------
-    data : Dataset, DataArray, DataTree, zarr.Array, zarr.Group or xbatcher.BatchGenerator
-        The data; of a tree, the node that is given.
-    dims : sequence of Hashable, optional
-        Names of the dims of a ``zarr.Array`` that does not name them itself.
+    `dims` names the dims of a ``zarr.Array`` that does not name them itself; of a tree the node is
+    taken.
     """
     if dims is not None and not isinstance(data, zarr.Array):
         raise ValueError("dims names the dims of a zarr.Array; other data has names of its own")
@@ -153,11 +138,6 @@ def with_graphs_shown(data: xr.Dataset) -> xr.Dataset:
 
     Engines that open through dask, as kerchunk's does, and `xarray.decode_cf` where it changes the
     byte order leave xarray's lazy arrays around it, for which it would be loaded, yet not computed.
-
-    Parameters
-    ----------
-    data : xarray.Dataset
-        Any data.
     """
     found = {
         name: xr.Variable(variable.dims, variable.data, variable.attrs, variable.encoding)
@@ -190,7 +170,7 @@ def _opened(group: zarr.Group) -> xr.Dataset:
 
 
 def _dims_of(array: zarr.Array[Any]) -> Any:
-    """What an array says that its dims are called, or None."""
+    """Names of the dims of an array, as far as it says."""
     names: Any = getattr(array.metadata, "dimension_names", None)
     names = array.attrs.get("_ARRAY_DIMENSIONS") if names is None else names
     return None if names is None or None in names else names
@@ -281,7 +261,7 @@ def _stored_chunks(variable: xr.Variable) -> Sequence[int | Sequence[int]] | Non
 
 
 def _place(variable: xr.Variable) -> str | None:
-    """Where a lazy variable is stored, as far as it says."""
+    """The place where a lazy variable is stored, as far as it says."""
     if "source" in variable.encoding:
         return str(variable.encoding["source"])
     array = zarr_array(variable)
@@ -294,7 +274,7 @@ def _place(variable: xr.Variable) -> str | None:
 
 
 def _runs(numbers: Any) -> Any:
-    """Where runs of equal numbers begin, and the end."""
+    """The begins of runs of equal numbers, and the end."""
     return np.concatenate([[0], np.flatnonzero(np.diff(numbers)) + 1, [len(numbers)]])
 
 
@@ -305,36 +285,3 @@ def _irregular(edges: Any, length: int) -> Chunks:
     if len(sizes) and (sizes[:-1] == sizes[0]).all() and sizes[-1] <= sizes[0]:
         return Chunks(length, int(sizes[0]), stored=True)
     return Chunks(length, edges=edges)
-
-
-def chunk_keys(variable: xr.Variable) -> tuple[list[str], str] | None:
-    """Keys of the first and the last chunk (or shard) that hold a lazy variable, and their store.
-
-    One key if that is the same, and none if the variable is empty. None for what is no Zarr array,
-    or is not lazy: dask does not say where a graph reads.
-    """
-    positions, array = stored_positions(variable), zarr_array(variable)
-    if positions is None or array is None:
-        return None
-    ends = [_ends(along) for along in positions]
-    if None in ends:
-        return [], str(array.store)
-    sizes = sizes_of_chunks(array, stored=True)
-    places = [
-        tuple(int(numbers_of_chunks(end, size)) for end, size in zip(corner, sizes, strict=True))
-        for corner in ([each[0] for each in ends if each], [each[1] for each in ends if each])
-    ]
-    prefix = f"{array.path}/" if array.path else ""
-    encode = array.metadata.encode_chunk_key
-    return [f"{prefix}{encode(place)}" for place in dict.fromkeys(places)], str(array.store)
-
-
-def _ends(along: range | IntArray | int) -> tuple[int, int] | None:
-    """The least and the greatest of some positions, if there are any."""
-    if isinstance(along, int):
-        return along, along
-    if not len(along):
-        return None
-    if isinstance(along, range):
-        return min(along[0], along[-1]), max(along[0], along[-1])
-    return int(along.min()), int(along.max())

@@ -27,6 +27,7 @@ __all__ = ["malformed", "require_all", "require_sound"]
 # wrong arguments raise, too.
 MISTAKEN = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     LookupError,
     RecursionError,
@@ -44,22 +45,11 @@ SCALES = ("scale_factor", "add_offset")
 
 
 def malformed(store: Any, kwargs: Mapping[str, Any], error: Exception) -> ValueError | None:
-    """What is wrong with a store that could not be opened, if it is its metadata.
+    """The error of a store that could not be opened, if it is one of its metadata.
 
-    Parameters
-    ----------
-    store : Any
-        What was given to `xarray.open_zarr`.
-    kwargs : mapping
-        With which arguments.
-    error : Exception
-        What it has raised.
-
-    Returns
-    -------
-    ValueError, optional
-        An error that names the store and its variables whose metadata raises the same; the store
-        alone where it is that of the store. None where other reasons are more likely.
+    The arguments are those of `xarray.open_zarr`, and the error is what that raised. It is an error
+    that names the store and its variables whose metadata raises the same, or the store alone where
+    it is that of the store. None where other reasons are more likely.
     """
     if isinstance(error, OSError | ImportError | MemoryError) or not isinstance(
         error, (*MISTAKEN, ValueError, TypeError, RuntimeError)
@@ -135,16 +125,8 @@ def _read(group: zarr.Group, key: str) -> bytes | None:
 def require_all(ds: xr.Dataset, store: Any, kwargs: Mapping[str, Any]) -> None:
     """Raise ValueError if arrays of a local folder are not among what was opened.
 
-    Zarr passes over those whose metadata lacks something, with a warning.
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        What was opened, without consolidated metadata.
-    store : Any
-        What was given to `xarray.open_zarr`.
-    kwargs : mapping
-        With which arguments.
+    Zarr passes over those whose metadata lacks something, with a warning. It was opened without
+    consolidated metadata, by the arguments of `xarray.open_zarr`.
     """
     store = store.root if isinstance(store, LocalStore) else store
     if not isinstance(store, (str, os.PathLike)) or not os.path.isdir(store):
@@ -185,13 +167,7 @@ def _is_v3_array(folder: str) -> bool:
 
 
 def require_sound(ds: xr.Dataset) -> None:
-    """Raise ValueError if the metadata of a lazy variable says what cannot be read.
-
-    Parameters
-    ----------
-    ds : xarray.Dataset
-        What was opened, by whatever.
-    """
+    """Raise ValueError if the metadata of a lazy variable says what cannot be read."""
     for name, variable in ds.variables.items():
         if not is_lazy(variable):
             continue
@@ -223,7 +199,7 @@ def require_sound(ds: xr.Dataset) -> None:
 
 
 def _place(variable: xr.Variable) -> str:
-    """Where a variable is stored, as far as it says."""
+    """The place where a variable is stored, as far as it says."""
     array = zarr_array(variable)
     where = variable.encoding.get("source") if array is None else array.store
     return "" if where is None else f" of {printable(redacted(str(where)))}"

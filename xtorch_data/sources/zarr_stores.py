@@ -68,12 +68,12 @@ class AnsweringStore(WrapperStore[Store]):
 
 
 def wait_for(reading: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine returns that zarr's event loop runs while this thread waits."""
+    """Run a coroutine on zarr's event loop while this thread waits."""
     return sync.sync(reading)
 
 
 def on_loop_of(array: zarr.Array[Any], reading: Coroutine[Any, Any, Any]) -> Any:
-    """What awaits a read of an array from any loop.
+    """A read of an array, to be awaited on any loop.
 
     Sessions of fsspec belong to the loop in which a store was opened, and that is zarr's own.
     """
