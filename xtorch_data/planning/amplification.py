@@ -18,17 +18,7 @@ __all__ = ["amplification_of", "used_nbytes"]
 
 
 def used_nbytes(layout: Layout, windows: Windows, where: Table | None = None) -> int:
-    """Bytes of a variable that are in a window that is wanted, each counted once.
-
-    Parameters
-    ----------
-    layout : Layout
-        The variable.
-    windows : Windows
-        The sample space.
-    where : Table, optional
-        Which windows are wanted; all by default.
-    """
+    """Bytes of a variable that are in a window, or one that `where` wants, each counted once."""
     axes = {axis.dim: axis for axis in windows.axes if axis.dim in layout.chunks}
     places = 1
     if where is not None:
@@ -46,15 +36,7 @@ def used_nbytes(layout: Layout, windows: Windows, where: Table | None = None) ->
 
 
 def amplification_of(plan: Plan, layouts: Sequence[Layout] | None = None) -> float:
-    """Bytes that an epoch decodes for one that it uses, about, if no sample is left out.
-
-    Parameters
-    ----------
-    plan : Plan
-        The plan of the epoch.
-    layouts : sequence of Layout, optional
-        The variables that count, all by default.
-    """
+    """Bytes that an epoch decodes for one that it uses, about, if no sample is left out."""
     layouts = plan.layouts if layouts is None else layouts
     used = sum(used_nbytes(layout, plan.windows) for layout in layouts)
     return decoded_once_nbytes(plan.windows, layouts) * plan.amplification / used if used else 1.0

@@ -24,7 +24,8 @@ from .cuts import (
     thin,
     with_whole_chunks,
 )
-from .windows import IntArray, Windows
+from .index_maps import IntArray
+from .windows import Windows
 
 __all__ = ["INDEX_BYTES", "BlockGrid", "decoded_once_nbytes", "plan_in_order", "plan_shuffled"]
 
@@ -42,6 +43,8 @@ INDEX_BYTES = 8
 class BlockGrid:
     """The sample space cut into blocks: the product of intervals along every axis.
 
+    Made with a plan, and lives as long.
+
     Attributes
     ----------
     windows : Windows
@@ -49,16 +52,14 @@ class BlockGrid:
     cuts : tuple of (ndarray of int64 or EachWindow)
         Per axis, the window numbers at which intervals begin, and the number of windows.
     stops : tuple of (ndarray of int64 or None)
-        Per axis, the data position up to which an interval is read, where that lies beyond the
-        end of its last window (in order, chunks are read to their end).
+        In order, per axis: the data position up to which an interval is read, which may lie beyond
+        its last window, for chunks are read to their end.
     nbytes : int
         Bytes of the largest block in memory.
     amplification : float
-        Estimate of the bytes decoded in an epoch over the bytes decoded if each chunk is
-        decoded once.
+        Bytes decoded in an epoch over those decoded if each chunk is decoded once, about.
     whole_chunks : mapping of Hashable to Chunks
-        In order, the grids along the axis that is cut of variables whose chunks are read to their
-        end, where blocks end inside chunks.
+        In order, where blocks end inside chunks: by variable, the grid along the axis that is cut.
     """
 
     windows: Windows
@@ -92,10 +93,7 @@ class BlockGrid:
         return counts
 
     def samples_before(self, blocks: IntArray) -> IntArray:
-        """Number of samples in all blocks that come before each of `blocks` in C order.
-
-        The number of blocks itself is allowed and gives the number of samples.
-        """
+        """Number of samples in all blocks before each of some, or before the end, in C order."""
         blocks = np.asarray(blocks, dtype=np.int64)
         total = np.zeros(blocks.shape, dtype=np.int64)
         rest = blocks
@@ -109,31 +107,12 @@ class BlockGrid:
             leading = leading * (cut[inside + 1] - cut[inside])
         return total if self.cuts else blocks
 
-    def region(self, box: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-        """Data positions ``[start, stop)`` that the windows of a box cover along every axis."""
-        return tuple(
-            axis.span(first, last)
-            for axis, (first, last) in zip(self.windows.axes, box, strict=True)
-        )
-
 
 def plan_shuffled(windows: Windows, layouts: Sequence[Layout], budget: int) -> BlockGrid:
     """Cut the sample space into blocks that are read each on its own, in any order.
 
-    Parameters
-    ----------
-    windows : Windows
-        The sample space.
-    layouts : sequence of Layout
-        The variables that are read.
-    budget : int
-        Bytes that one pool of blocks may hold.
-
-    Returns
-    -------
-    BlockGrid
-        The least read amplification that fits the budget, or a tolerable one if that leaves
-        room for several blocks in a pool.
+    Of blocks that fit `budget`, the bytes that one pool may hold, those of the least read
+    amplification, or of a tolerable one if that leaves room for several in a pool.
     """
     layouts = merged(layouts)
     options = [
@@ -154,16 +133,8 @@ def plan_in_order(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
 
     One axis is cut, axes before it are taken window by window, those after it whole. Along the
     axis that is cut, a block is read up to a chunk boundary and the steps which the next block
-    shares with it are handed on, so that no chunk on that axis is decoded twice.
-
-    Parameters
-    ----------
-    windows : Windows
-        The sample space.
-    layouts : sequence of Layout
-        The variables that are read.
-    budget : int
-        Bytes that one block may hold.
+    shares with it are handed on, so that no chunk on that axis is decoded twice. `budget` is the
+    bytes that one block may hold.
     """
     grids = []
     for place in range(len(windows.axes)):

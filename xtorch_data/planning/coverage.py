@@ -7,8 +7,9 @@ from collections.abc import Container, Hashable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from .index_maps import IntArray, runs_of
 from .selection import Table
-from .windows import Axis, IntArray, Runs, Windows
+from .windows import Axis, Windows
 
 __all__ = ["covered", "places_covered", "wanted_along"]
 
@@ -19,7 +20,7 @@ def covered(axis: Axis) -> Axis:
         starts = axis.starts
     else:
         begins, ends = axis.covered_stretches
-        starts = Runs.of(begins, ends - begins, 1)
+        starts = runs_of(begins, ends - begins, 1)
     return Axis(axis.dim, axis.length, 1, starts, windowed=False)
 
 
@@ -37,21 +38,9 @@ def places_covered(
 ) -> tuple[list[Hashable], npt.NDArray[np.bool_]]:
     """Which places lie in a window that is wanted.
 
-    Parameters
-    ----------
-    table : Table
-        Which windows are wanted, along dims for which there are positions; see `wanted_along`.
-    windows : Windows
-        The sample space.
-    positions : mapping of Hashable to ndarray of int64
-        Data positions along its dims. Those along other dims make no difference.
-
-    Returns
-    -------
-    dims : list of Hashable
-        Those of the table.
-    covered : ndarray of bool
-        The answer for every combination of positions along these dims.
+    `table` says which windows are wanted, along dims for which there are positions; see
+    `wanted_along`. Found are the dims of the table, and the answer for every combination of
+    positions along these.
     """
     axes = [windows.axes[place] for place in table.axes]
     # The windows around a position are neighbors along every axis: they are counted as the

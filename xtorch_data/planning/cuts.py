@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from .chunks import Chunks, Layout
-from .windows import Axis, IntArray
+from .index_maps import IntArray
+from .windows import Axis
 
 __all__ = [
     "MAX_INTERVALS",
@@ -92,7 +93,7 @@ def _cut_at_holes(
     axis: Axis, numbers: IntArray, stops: IntArray | None, hole: int
 ) -> tuple[IntArray, IntArray | None]:
     """A cut no interval of which goes on beyond a hole of so many steps or more."""
-    borders = axis.runs[0][1:]
+    borders = axis.starts.runs[0][1:]
     borders = borders[axis.start(borders) - axis.start(borders - 1) >= axis.size + hole]
     if not len(borders) or len(borders) > MAX_INTERVALS:
         return numbers, stops
@@ -165,8 +166,8 @@ def independent(axis: Axis, layouts: Iterable[Layout], numbers: IntArray | EachW
     sampled = min(len(numbers) - 1, SAMPLED_INTERVALS)
     places = np.append(np.arange(sampled, dtype=np.int64), _across_holes(axis, numbers))
     first, last = numbers[places], numbers[places + 1]
-    starts = axis.start(first)
-    stops = axis.start(last - 1) + axis.size
+    starts, stops = axis.starts.lohi(first, last)
+    stops = stops + axis.size
     extents = stops - starts
     return _measure(axis, layouts, numbers, None, starts[:sampled], stops[:sampled], extents)
 
@@ -188,7 +189,7 @@ def consecutive(
 
 def _across_holes(axis: Axis, numbers: IntArray | EachWindow) -> IntArray:
     """Some of the intervals that have a hole in them, for they reach further than others."""
-    borders = axis.runs[0][1 : SAMPLED_INTERVALS + 1]
+    borders = axis.starts.runs[0][1 : SAMPLED_INTERVALS + 1]
     if isinstance(numbers, EachWindow) or not len(borders):
         return np.empty(0, dtype=np.int64)
     places = np.searchsorted(numbers, borders, side="right") - 1

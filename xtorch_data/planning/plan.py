@@ -19,11 +19,13 @@ from . import line as epochs
 from . import resume
 from .blocks import BlockGrid, plan_in_order, plan_shuffled
 from .chunks import Chunks, Layout
+from .frames import Frame
+from .index_maps import IntArray
 from .intervals import Interval, Uneven, total
 from .line import Line, Load, Stage, run_length
 from .resume import DimLabels, Part, Walk
 from .selection import BlockSums, Drawn, Kept, Table, factors
-from .windows import IntArray, Windows
+from .windows import Windows
 
 __all__ = ["Plan"]
 
@@ -186,26 +188,13 @@ class Plan:
         )
 
     def held_as(self, layouts: tuple[Layout, ...]) -> Plan:
-        """The same order of the same samples, whose variables take other memory.
-
-        Parameters
-        ----------
-        layouts : tuple of Layout
-            The layouts, with the bytes of values that are held, such as packed ones.
-        """
+        """The same order of the same samples, whose values take other memory: packed ones."""
         if layouts is self.layouts:  # with what has been worked out
             return self
         if not len(self.grid):
             return replace(self, layouts=layouts)
-        region = self.grid.region(self.grid.box(len(self.grid) // 2))  # all are much the same
-        sizes = {
-            axis.dim: stop - start
-            for axis, (start, stop) in zip(self.windows.axes, region, strict=True)
-        }
-        now, then = (
-            sum(each.itemsize * math.prod(sizes[dim] for dim in each.chunks) for each in some)
-            for some in (self.layouts, layouts)
-        )
+        region = self.frame.region(self.grid.box(len(self.grid) // 2))  # all are much the same
+        now, then = (replace(self.frame, layouts=x).nbytes(region) for x in (self.layouts, layouts))
         nbytes = math.ceil(self.grid.nbytes * then / max(1, now))
         return replace(self, layouts=layouts, grid=replace(self.grid, nbytes=nbytes))
 
@@ -215,6 +204,11 @@ class Plan:
     def windows(self) -> Windows:
         """The sample space."""
         return self.grid.windows
+
+    @cached_property
+    def frame(self) -> Frame:
+        """Where windows lie in the data, and how it is stored."""
+        return replace(self.windows.frame, layouts=self.layouts)
 
     @property
     def samples(self) -> int:
@@ -253,22 +247,16 @@ class Plan:
 
     def nbytes(self, load: Load, joins: bool = False) -> int:
         """Bytes that a load takes in memory; with what is joined of it with the one before."""
-        along = load.axis
-        begin, stop = load.region[along] if load.region else (0, 1)
+        if not load.region:
+            return self.frame.nbytes(())
+        along, region = load.axis, [*load.region]
+        begin, stop = region[along]
         # Read, perhaps beyond the region; and pieces that straddle what was handed on.
-        extent = max([stop, *(end for _, end in load.whole_chunks.values())]) - begin
+        stop = max([stop, *(end for _, end in load.whole_chunks.values())])
         if joins and load.carried is not None:
-            extent += sum(piece.region[along][1] - load.carried for piece in load.pieces[:1])
-        sizes = {
-            axis.dim: stop - start
-            for axis, (start, stop) in zip(self.windows.axes, load.region, strict=True)
-        }
-        if load.region:
-            sizes[self.windows.axes[along].dim] = extent
-        return sum(
-            layout.itemsize * math.prod(sizes[dim] for dim in layout.chunks)
-            for layout in self.layouts
-        )
+            stop += sum(piece.region[along][1] - load.carried for piece in load.pieces[:1])
+        region[along] = begin, stop
+        return self.frame.nbytes(region)
 
     @cached_property
     def filled_blocks(self) -> tuple[int, IntArray]:
@@ -382,7 +370,7 @@ class Plan:
         0 for a variable that is not chunked.
         """
         stages = self.stages(epoch, intervals)
-        counts, _ = epochs.reads(stages, self.windows, self.layouts)
+        counts, _ = epochs.reads(stages, self.frame)
         return {
             layout.name: int(count) if layout.in_chunks else 0
             for layout, count in zip(self.layouts, counts, strict=True)
@@ -464,19 +452,10 @@ class Plan:
         return {**state, "part": list(astuple(part))}
 
     def resume(self, state: Mapping[str, Any], strict: bool = True) -> Plan:
-        """The plan that goes on where a state was taken.
+        """The plan that goes on where a state of `state_after` was taken.
 
-        Parameters
-        ----------
-        state : mapping
-            From `state_after`.
-        strict : bool
-            Whether to refuse the state of a plan whose line is another.
-
-        Raises
-        ------
-        ValueError
-            If it is no state, or of another plan; the message says what differs.
+        ValueError, saying what differs, if it is no state or, if `strict`, of a plan whose line is
+        another.
         """
         epoch, walks = resume.from_state(state, self.fingerprint(), strict)
         if strict:

@@ -15,7 +15,6 @@ from ..common.redact import printable
 from .intervals import Interval, Uneven, cut, share, share_total, total, worker_share
 from .intervals import batches as count_batches
 from .line import Line
-from .windows import Runs
 
 __all__ = [
     "DimLabels",
@@ -78,18 +77,7 @@ class Position:
 class Walk:
     """How far all ranks together have walked along what was left of an epoch.
 
-    Attributes
-    ----------
-    world_size, num_workers : int
-        The topology; workers 1 for none.
-    batch_size : int
-        Samples in a batch.
-    uneven : {"drop", "pad", "keep"}
-        How ranks shared.
-    drop_last : bool
-        Whether smaller batches were left out.
-    batches : int
-        Batches that every rank has yielded.
+    `num_workers` is 1 for none; `batches` is how many every rank has yielded.
     """
 
     world_size: int
@@ -140,18 +128,7 @@ class Walk:
 class Part:
     """How far one loader worker of one rank has come, for a loader that asks each of its workers.
 
-    Attributes
-    ----------
-    rank, world_size, worker, num_workers : int
-        Which worker of which rank.
-    batch_size : int
-        Samples in a batch.
-    uneven : {"drop", "pad", "keep"}
-        How ranks share.
-    drop_last : bool
-        Whether smaller batches are left out.
-    batches : int
-        Batches that this worker has yielded.
+    `batches` is how many this worker has yielded.
     """
 
     rank: int
@@ -164,13 +141,7 @@ class Part:
     batches: int = 0
 
     def of_state(self, state: Mapping[str, Any]) -> Part:
-        """The part of a worker's state, which must be that of this worker.
-
-        Raises
-        ------
-        ValueError
-            If it is of another worker, or of none.
-        """
+        """The part of a worker's state; ValueError if it is of another worker, or of none."""
         if "part" not in state:
             raise ValueError(
                 "this state is not of a loader worker; xtorch_data.DataLoader takes it, or the "
@@ -275,9 +246,8 @@ def fingerprint(line: Line) -> dict[str, Any]:
     """What a line depends on, but for its epoch."""
     windows = line.grid.windows
     digest = hashlib.sha256()
-    for axis in windows.axes:
-        digest.update(repr((axis.dim, axis.length, axis.size, axis.windowed)).encode())
-        digest.update(np.asarray(_summary(axis.starts)).tobytes())
+    for each in windows.frame.maps:
+        digest.update(each.digest())
     found = {
         "samples": len(windows),
         "windows": digest.hexdigest()[:16],
@@ -291,12 +261,6 @@ def fingerprint(line: Line) -> dict[str, Any]:
         found["blocks"] = blocks.hexdigest()[:16]
         found["blocks in a pool"] = min(line.pool_blocks, len(line.grid))
     return found
-
-
-def _summary(starts: range | Runs) -> Any:
-    if isinstance(starts, range):
-        return [starts.start, starts.stop, starts.step]
-    return np.concatenate([starts.begins, starts.ends, [starts.step]])
 
 
 def require_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -353,13 +317,7 @@ def as_state(epoch: int, walks: Iterable[Walk], fingerprint: Mapping[str, Any]) 
 def from_state(
     state: Mapping[str, Any], fingerprint: Mapping[str, Any], strict: bool
 ) -> tuple[int, list[Walk]]:
-    """Epoch and walks of a state.
-
-    Raises
-    ------
-    ValueError
-        If it is no state, of another version, or, if `strict`, of another dataset.
-    """
+    """Epoch and walks of a state; ValueError if it is none, or, if `strict`, of another dataset."""
     keys = "version", "epoch", "walks", "dataset"
     version, epoch, walks, found = entries(state, keys, "an xtorch_data dataset")
     if version != 1:

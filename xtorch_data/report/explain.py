@@ -163,7 +163,7 @@ def _counted(
     """Chunks and bytes of each variable that are decoded to walk over some parts of the line."""
     sums = np.zeros((2, len(plan.layouts)), dtype=np.int64)
     for part in parts:
-        sums += epochs.reads(plan.stages(epoch, part), plan.windows, plan.layouts)
+        sums += epochs.reads(plan.stages(epoch, part), plan.frame)
     chunks, nbytes = sums.tolist()
     return chunks, nbytes
 
