@@ -7,7 +7,7 @@ planning, no IO.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,15 +19,15 @@ from .cuts import (
     EachWindow,
     candidates,
     consecutive,
-    decoded_once,
     independent,
     thin,
     with_whole_chunks,
 )
+from .frames import Frame
 from .index_maps import IntArray
 from .windows import Windows
 
-__all__ = ["INDEX_BYTES", "BlockGrid", "decoded_once_nbytes", "plan_in_order", "plan_shuffled"]
+__all__ = ["INDEX_BYTES", "BlockGrid", "plan_in_order", "plan_shuffled"]
 
 # Blocks whose halo costs no more than this are not made larger: more, smaller blocks mix better.
 TOLERATED_AMPLIFICATION = 1.1
@@ -114,16 +114,16 @@ def plan_shuffled(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
     Of blocks that fit `budget`, the bytes that one pool may hold, those of the least read
     amplification, or of a tolerable one if that leaves room for several in a pool.
     """
-    layouts = merged(layouts)
+    frame = replace(windows.frame, layouts=tuple(merged(layouts)))
     options = [
         [
-            independent(axis, layouts, numbers)
-            for numbers, _ in thin(candidates(axis, layouts), len(windows.axes))
+            independent(frame, place, numbers)
+            for numbers, _ in thin(candidates(axis, frame.layouts), len(windows.axes))
         ]
-        for axis in windows.axes
+        for place, axis in enumerate(windows.axes)
     ]
-    decoded, held = _costs(windows, layouts, options, INDEX_BYTES)
-    amplification = decoded / decoded_once_nbytes(windows, layouts)
+    decoded, held = _costs(frame, options, INDEX_BYTES)
+    amplification = decoded / sum(map(frame.nbytes_once, frame.layouts))
     choice = _choose(amplification, held, budget, budget // BLOCKS_PER_POOL)
     return _grid(windows, options, choice, held, amplification)
 
@@ -148,23 +148,20 @@ def plan_in_order(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
 
 def _cut_along(windows: Windows, layouts: Sequence[Layout], budget: int, place: int) -> BlockGrid:
     """Blocks in C order that are cut along one axis."""
-    axis = windows.axes[place]
-    variables, layouts = layouts, merged(layouts)
-    before = [
-        [independent(other, layouts, EachWindow(len(other)))] for other in windows.axes[:place]
-    ]
+    axis, counts = windows.axes[place], windows.shape
+    frame = replace(windows.frame, layouts=tuple(merged(layouts)))
+    before = [[independent(frame, at, EachWindow(counts[at]))] for at in range(place)]
     after = [
-        [independent(other, layouts, np.array([0, len(other)]))]
-        for other in windows.axes[place + 1 :]
+        [independent(frame, at, np.array([0, counts[at]]))] for at in range(place + 1, len(counts))
     ]
-    ways = thin(candidates(axis, layouts, by_end=True), 1)
-    plain = [consecutive(axis, layouts, cut) for cut in ways]
+    ways = thin(candidates(axis, frame.layouts, by_end=True), 1)
+    plain = [consecutive(frame, place, cut) for cut in ways]
     target = min(budget, IN_ORDER_BLOCK_BYTES)
-    once = decoded_once_nbytes(windows, layouts)
+    once = sum(map(frame.nbytes_once, frame.layouts))
     # Ends of blocks at ends of chunks, or else what is left of a chunk is kept.
-    for cuts in (plain, plain + with_whole_chunks(axis, layouts, plain)):
+    for cuts in (plain, plain + with_whole_chunks(frame, place, plain)):
         options = [*before, cuts, *after]
-        decoded, held = _costs(windows, layouts, options, index_bytes=0)
+        decoded, held = _costs(frame, options, index_bytes=0)
         amplification = decoded / once
         choice = _choose(amplification, held, budget, target, tolerated=1.0)
         grid = _grid(windows, options, choice, held, amplification)
@@ -172,27 +169,12 @@ def _cut_along(windows: Windows, layouts: Sequence[Layout], budget: int, place: 
             break
     if not cuts[choice[place]].whole_chunks:
         return grid
-    grids = {each.name: each.chunks[axis.dim] for each in variables if axis.dim in each.chunks}
+    grids = replace(frame, layouts=tuple(layouts)).grids(place)
     return replace(grid, whole_chunks={name: each for name, each in grids.items() if each.chunked})
 
 
-def decoded_once_nbytes(windows: Windows, layouts: Iterable[Layout]) -> float:
-    """Bytes that are decoded if every chunk that windows touch is decoded once."""
-    total = 0.0
-    for layout in layouts:
-        nbytes = float(layout.itemsize)
-        for axis in windows.axes:
-            if axis.dim in layout.chunks:
-                nbytes *= decoded_once(axis, layout.chunks[axis.dim])
-        total += nbytes
-    return total
-
-
 def _costs(
-    windows: Windows,
-    layouts: Iterable[Layout],
-    options: Sequence[Sequence[Cut]],
-    index_bytes: int,
+    frame: Frame, options: Sequence[Sequence[Cut]], index_bytes: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Bytes decoded in an epoch and bytes of a block, for every combination of cuts."""
     shape = tuple(len(cuts) for cuts in options)
@@ -203,14 +185,14 @@ def _costs(
         column[place] = -1
         return np.array(values, dtype=np.float64).reshape(column)
 
-    for layout in layouts:
+    for layout in frame.layouts:
         read = np.full(shape, float(layout.itemsize))
         size = np.full(shape, float(layout.itemsize))
         repeats = np.ones(shape)
         uncut = np.ones(shape, dtype=bool)
-        for place, (axis, cuts) in enumerate(zip(windows.axes, options, strict=True)):
+        for place, cuts in enumerate(options):
             intervals = along(place, [cut.intervals for cut in cuts])
-            if axis.dim in layout.chunks:
+            if frame.maps[place].dim in layout.chunks:
                 read = read * along(place, [cut.decoded[layout.name] for cut in cuts])
                 size = size * along(place, [cut.extents[layout.name] for cut in cuts])
                 uncut = uncut & (intervals == 1)

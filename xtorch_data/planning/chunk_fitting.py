@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .amplification import amplification_of
 from .blocks import BLOCKS_PER_POOL, BlockGrid, plan_shuffled
 from .chunks import Chunks, Layout
+from .coverage import amplification_of
 from .index_maps import Regular
 from .plan import ENOUGH_AMPLIFICATION, Plan
 from .windows import Axis, Windows

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy.typing as npt
 
-from .chunks import Layout
+from .chunks import Chunks, Layout
 from .index_maps import IndexMap, Regular, Term
 from .intervals import Box, Interval
 
@@ -69,6 +69,26 @@ class Frame:
             grid.steps(*along) for grid, along in zip(layout.chunks.values(), cells, strict=True)
         )
         return math.prod(last - first for first, last in cells), math.prod(map(int, places))
+
+    def grids(self, place: int) -> dict[Hashable, Chunks]:
+        """By variable, the chunk grid along a dim."""
+        dim = self.maps[place].dim
+        return {each.name: each.chunks[dim] for each in self.layouts if dim in each.chunks}
+
+    def steps_once(self, place: int, grid: Chunks) -> int:
+        """Steps that are decoded along a dim if every chunk that windows touch is decoded once."""
+        along = self.maps[place]
+        (term,) = along.terms.values()
+        start, stop = along.spans({axis: (0, len(term)) for axis in along.terms})
+        return int(min(grid.decoded(start, stop), grid.decoded(*along.stretches).sum()))
+
+    def nbytes_once(self, layout: Layout) -> int:
+        """Bytes of a variable that are decoded if every chunk is decoded once."""
+        nbytes = layout.itemsize
+        for place, along in enumerate(self.maps):
+            if along.dim in layout.chunks:
+                nbytes *= self.steps_once(place, layout.chunks[along.dim])
+        return nbytes
 
     def nbytes(self, region: Sequence[Interval]) -> int:
         """Bytes of the variables over a region."""

@@ -17,7 +17,17 @@ import numpy.typing as npt
 
 from .intervals import Interval
 
-__all__ = ["IndexMap", "IntArray", "Regular", "Runs", "Table", "Term", "runs_of", "term_of"]
+__all__ = [
+    "IndexMap",
+    "IntArray",
+    "Regular",
+    "Runs",
+    "Table",
+    "Term",
+    "apart",
+    "runs_of",
+    "term_of",
+]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -76,7 +86,7 @@ class Term(ABC):
         """
         if not isinstance(numbers, Term):
             return term_of(self.at(np.asarray(numbers, dtype=np.int64)))
-        if isinstance(self, Table) or not (len(numbers) and self.ascending and _apart(numbers)):
+        if isinstance(self, Table) or not (len(numbers) and self.ascending and _are_runs(numbers)):
             return term_of(self.at(numbers.at(np.arange(len(numbers)))))
         # Runs of window numbers end where `numbers` has a hole, or this term.
         first, last = numbers.bounds[0], numbers.bounds[1] + 1
@@ -90,14 +100,13 @@ class Term(ABC):
         return runs_of(begins[runs], np.add.reduceat(counts, runs), self.step)
 
     def first_from(self, positions: npt.ArrayLike) -> IntArray:
-        """How many windows come before each of some positions, where they ascend."""
+        """How many windows come before each of some positions; ValueError if they descend."""
         if not self.ascending:
             raise ValueError("windows that do not ascend cannot be counted up to a position")
-        return self._first_from(np.asarray(positions, dtype=np.int64))
+        return self._before(np.asarray(positions, dtype=np.int64))
 
     @abstractmethod
-    def _first_from(self, positions: IntArray) -> IntArray:
-        """Likewise, where it is known that they do."""
+    def _before(self, positions: IntArray) -> IntArray: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +144,7 @@ class Regular(Term):
         low, high = firsts * self.step + self.start, (lasts - 1) * self.step + self.start
         return (low, high) if self.step > 0 else (high, low)
 
-    def _first_from(self, positions: IntArray) -> IntArray:
+    def _before(self, positions: IntArray) -> IntArray:
         return np.clip(-((self.start - positions) // self.step), 0, len(self))
 
 
@@ -188,7 +197,7 @@ class Runs(Term):
     def digest(self) -> bytes:  # noqa: D102
         return np.concatenate([self.begins, self.ends, [self.step]]).tobytes()
 
-    def _first_from(self, positions: IntArray) -> IntArray:
+    def _before(self, positions: IntArray) -> IntArray:
         run = np.searchsorted(self.begins, positions) - 1
         if self.step:
             inside = -((self.begins[run] - positions) // self.step)
@@ -237,16 +246,22 @@ class Table(Term):
         )
         return low, high
 
-    def _first_from(self, positions: IntArray) -> IntArray:
+    def _before(self, positions: IntArray) -> IntArray:
         return np.searchsorted(self.values, positions).astype(np.int64)
 
 
-def _apart(numbers: Term) -> bool:
+def _are_runs(numbers: Term) -> bool:
     """Whether window numbers are runs of neighbors, none of them twice."""
     if isinstance(numbers, Table) or numbers.step != 1:
         return False
     first, last = numbers.bounds
     return bool((first[1:] > last[:-1]).all())
+
+
+def apart(starts: IntArray, stops: IntArray) -> tuple[IntArray, IntArray]:
+    """Ascending stretches, of which those that overlap are one."""
+    apart = starts[1:] >= stops[:-1]
+    return starts[np.append(True, apart)], stops[np.append(apart, True)]
 
 
 def runs_of(begins: IntArray, counts: IntArray, step: int) -> Term:
@@ -329,6 +344,13 @@ class IndexMap:
         """Data positions ``[start, stop)`` that a box of windows covers."""
         start, stop = self.spans(box)
         return int(start), int(stop)
+
+    @property
+    def stretches(self) -> tuple[IntArray, IntArray]:
+        """Data positions ``[start, stop)`` of runs of windows, where one term ascends."""
+        (term,) = self.terms.values()
+        first, last = term.bounds
+        return apart(self.base + first, self.base + last + self.extent)
 
     def take(self, axis: int, numbers: Term | npt.ArrayLike) -> IndexMap:
         """The map of some windows along a sample axis."""

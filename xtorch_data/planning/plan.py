@@ -25,6 +25,7 @@ from .intervals import Interval, Uneven, total
 from .line import Line, Load, Stage, run_length
 from .resume import DimLabels, Part, Walk
 from .selection import BlockSums, Drawn, Kept, Table, factors
+from .tables import chunks_table, windows_table
 from .windows import Windows
 
 __all__ = ["Plan"]
@@ -275,7 +276,7 @@ class Plan:
 
     # Who gets what: the line, cut for ranks and workers.
 
-    def left(self, epoch: int) -> list[Interval]:
+    def left(self, epoch: int) -> Sequence[Interval]:
         """What is still to be walked of an epoch's line."""
         return resume.remaining(self.samples, self._walked(epoch))
 
@@ -294,7 +295,7 @@ class Plan:
         """What one worker of one rank yields of an epoch's line."""
         walk = self._walk(world_size, num_workers)
         *before, latest = self._walked(epoch) or [walk]
-        left = resume.remaining(self.samples, before)
+        left = resume.remaining(self.samples, tuple(before))
         if latest.goes_on(walk):  # exactly the batches that would have come next
             return latest.rest(left, rank)[worker]
         return walk.parts(self.left(epoch), rank)[worker]
@@ -392,17 +393,11 @@ class Plan:
         yield "chunks", f"{what} about {self.amplification:.2f} times; explain() counts"
 
     def _repr_html_(self) -> str:
-        grids = html.table(
-            ("variable", *(printable(axis.dim) for axis in self.windows.axes)),
-            [
-                (layout.name, *(_grid(layout.chunks.get(axis.dim)) for axis in self.windows.axes))
-                for layout in self.layouts
-            ],
-        )
+        names = ", ".join(printable(each.name) for each in self.layouts)
         parts = [
             html.facts(self.facts()),
             html.section("Windows", f"{len(self.windows):,}", windows_table(self.windows)),
-            html.section("Chunks", ", ".join(printable(each.name) for each in self.layouts), grids),
+            html.section("Chunks", names, chunks_table(self.windows, self.layouts)),
         ]
         return html.page("xtorch_data.Plan", number_of(self.samples, "sample"), parts, repr(self))
 
@@ -472,13 +467,6 @@ class Plan:
         return replace(self, resumed=(0, ())) if self.resumed[1] else self
 
 
-def _grid(chunks: Chunks | None) -> str:
-    """How a variable is chunked along a dim."""
-    if chunks is None:
-        return "–"
-    return f"{chunks.count:,} of {chunks.largest:,}" if chunks.in_chunks else "not chunked"
-
-
 def _blocks(
     windows: Windows, layouts: Sequence[Layout], memory: int, shuffle: bool
 ) -> tuple[BlockGrid, int]:
@@ -499,22 +487,3 @@ def _blocks(
         if grid.nbytes <= memory // share and grid.amplification <= enough:
             return grid, share
     return min(found, key=lambda each: round(each[0].amplification, 2))
-
-
-def windows_table(windows: Windows, labels: Mapping[Hashable, str] | None = None) -> str:
-    """How windows lie along every dim; `labels` say from where to where, where they are known."""
-    labels = labels or {}
-    rows = [
-        (
-            axis.dim,
-            f"{axis.size:,}" if axis.windowed else "each place",
-            f"{axis.size - axis.stride:,}" if axis.windowed else "",
-            f"{len(axis):,}",
-            f"{axis.length:,}",
-            labels.get(axis.dim, ""),
-        )
-        for axis in windows.axes
-    ]
-    names = ("dim", "window", "overlap", "windows", "steps", "labels")
-    used = len(names) if labels else len(names) - 1
-    return html.table(names[:used], [row[:used] for row in rows])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import operator
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar, cast, get_args
+from typing import Any, Protocol, TypeVar, get_args
 
 import numpy as np
 
@@ -40,6 +41,7 @@ T = TypeVar("T")
 LARGEST = 2**62
 # Each of them is looked at when a state is taken up.
 MOST_READERS = 2**24
+AT_LEAST_ONE = {"world_size", "num_workers", "batch_size"}
 
 
 class DimLabels(Protocol):
@@ -147,19 +149,7 @@ class Part:
                 "this state is not of a loader worker; xtorch_data.DataLoader takes it, or the "
                 "dataset itself, before workers begin"
             )
-        rank, size, worker, workers, batch, uneven, drop_last, batches = _values(
-            state["part"], Part
-        )
-        found = Part(
-            as_number(rank, "rank"),
-            as_number(size, "world_size", 1),
-            as_number(worker, "worker"),
-            as_number(workers, "num_workers", 1),
-            as_number(batch, "batch_size", 1),
-            _uneven(uneven),
-            _flag(drop_last),
-            as_number(batches, "batches"),
-        )
+        found = _from_list(state["part"], Part)
         different = [
             f"{name} {value} in the state, {getattr(self, name)} here"
             for name, value in asdict(replace(found, batches=self.batches)).items()
@@ -200,46 +190,35 @@ def _round_robin(counts: Sequence[int], taken: int) -> list[int]:
     return found
 
 
-def remaining(samples: int, walks: Iterable[Walk]) -> list[Interval]:
-    """Stretches of the line that are left after some walks, one after the other."""
-    return list(_remaining(samples, tuple(walks)))
-
-
-def samples_left(samples: int, walks: Iterable[Walk]) -> int:
-    """Number of samples that are left after some walks."""
-    return _samples_left(samples, tuple(walks))
-
-
 # Kept: states are taken at every batch, and thousands of workers leave thousands of intervals.
 @lru_cache(maxsize=8)
-def _remaining(samples: int, walks: tuple[Walk, ...]) -> tuple[Interval, ...]:
-    left = [(0, samples)]
+def remaining(samples: int, walks: tuple[Walk, ...]) -> tuple[Interval, ...]:
+    """Stretches of the line that are left after some walks, one after the other."""
+    left: tuple[Interval, ...] = ((0, samples),)
     for walk in walks:
-        left = _without(left, walk.done(left))
-    return tuple(left)
+        left = tuple(_without(left, walk.done(left)))
+    return left
 
 
 @lru_cache(maxsize=8)
-def _samples_left(samples: int, walks: tuple[Walk, ...]) -> int:
-    return total(_remaining(samples, walks))
+def samples_left(samples: int, walks: tuple[Walk, ...]) -> int:
+    """Number of samples that are left after some walks."""
+    return total(remaining(samples, walks))
 
 
-def _without(intervals: Iterable[Interval], done: Iterable[Interval]) -> list[Interval]:
-    """Intervals, ascending, less others."""
-    out = sorted(done)
-    found, place = [], 0
+def _without(intervals: Iterable[Interval], done: Iterable[Interval]) -> Iterator[Interval]:
+    """Intervals, ascending and apart, less others."""
+    out = deque(sorted(done))
     for start, stop in intervals:
-        while place < len(out) and out[place][1] <= start:
-            place += 1
-        here = place
-        while start < stop and here < len(out) and out[here][0] < stop:
-            if start < out[here][0]:
-                found.append((start, out[here][0]))
-            start = max(start, out[here][1])
-            here += 1
+        while out and out[0][0] < stop:
+            if start < out[0][0]:
+                yield start, out[0][0]
+            start = max(start, out[0][1])
+            if out[0][1] > stop:  # it may reach into the next one
+                break
+            out.popleft()
         if start < stop:
-            found.append((start, stop))
-    return found
+            yield start, stop
 
 
 def fingerprint(line: Line) -> dict[str, Any]:
@@ -354,15 +333,7 @@ def as_number(value: Any, name: str, least: int = 0, most: int = LARGEST) -> int
 
 def _walk(values: Any) -> Walk:
     """A walk from the list of its values."""
-    size, workers, batch, uneven, drop_last, batches = _values(values, Walk)
-    walk = Walk(
-        as_number(size, "world_size", 1),
-        as_number(workers, "num_workers", 1),
-        as_number(batch, "batch_size", 1),
-        _uneven(uneven),
-        _flag(drop_last),
-        as_number(batches, "batches"),
-    )
+    walk = _from_list(values, Walk)
     if walk.world_size * walk.num_workers > MOST_READERS:
         raise ValueError(
             f"the state is of {walk.world_size} ranks with {walk.num_workers} workers each, more "
@@ -371,25 +342,27 @@ def _walk(values: Any) -> Walk:
     return walk
 
 
-def _values(values: Any, kind: type) -> list[Any]:
-    names = [each.name for each in fields(kind)]
+def _from_list(values: Any, kind: type[T]) -> T:
+    """A walk or part from the list of its values, each of which is checked."""
+    names = [each.name for each in fields(kind)]  # type: ignore[arg-type]
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != len(names):
         raise ValueError(f"the state must have the values of {names} in a list, not {values!r}")
-    return list(values)
+    return kind(*map(_checked, names, values))
 
 
-def _uneven(value: Any) -> Uneven:
-    if not isinstance(value, str) or value not in get_args(Uneven):
-        raise ValueError(
-            f"uneven is {value!r} in the state; it must be one of {list(get_args(Uneven))}"
-        )
-    return cast(Uneven, value)
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"drop_last is {value!r} in the state; it must be True or False")
-    return bool(value)
+def _checked(name: str, value: Any) -> Any:
+    """A value of a walk or part; ValueError if it cannot be one."""
+    if name == "uneven":
+        if not isinstance(value, str) or value not in get_args(Uneven):
+            raise ValueError(
+                f"uneven is {value!r} in the state; it must be one of {list(get_args(Uneven))}"
+            )
+        return value
+    if name == "drop_last":
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"drop_last is {value!r} in the state; it must be True or False")
+        return bool(value)
+    return as_number(value, name, least=int(name in AT_LEAST_ONE))
 
 
 def require_batches(samples: int, part: Part) -> None:
@@ -406,7 +379,7 @@ def require_possible(samples: int, walks: Iterable[Walk]) -> None:
     """Raise ValueError if more batches were walked than there were."""
     before: list[Walk] = []
     for walk in walks:
-        left = samples_left(samples, before)
+        left = samples_left(samples, tuple(before))
         most = max(
             count_batches(
                 share_total(left, rank, walk.world_size, walk.uneven),

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .frames import Frame, SampleAxis, SampleSpace
-from .index_maps import IndexMap, IntArray, Regular, Term, runs_of
+from .index_maps import IndexMap, IntArray, Regular, Term, apart, runs_of
 from .intervals import Interval
 
 __all__ = ["Axis", "IntArray", "Windows"]
@@ -59,7 +59,7 @@ class Axis:
         Steps between the windows of a run are among them. Runs that overlap are one stretch.
         """
         first, last = self.starts.bounds
-        return _apart(first, last + self.size)
+        return apart(first, last + self.size)
 
     @property
     def covered_stretches(self) -> tuple[IntArray, IntArray]:
@@ -67,7 +67,7 @@ class Axis:
         if self.stride <= self.size:
             return self.stretches
         begins = self.start(np.arange(len(self)))
-        return _apart(begins, begins + self.size)
+        return apart(begins, begins + self.size)
 
     def indexer(self, number: int) -> slice | int:
         """The argument of ``isel`` that cuts a window."""
@@ -261,12 +261,6 @@ class Windows:
         kept = first < last
         numbers = runs_of(first[kept], (last - first)[kept], 1)
         return Windows(self.space.restrict(self.axes.index(axis), numbers))
-
-
-def _apart(starts: IntArray, stops: IntArray) -> tuple[IntArray, IntArray]:
-    """Ascending stretches, of which those that overlap are one."""
-    apart = starts[1:] >= stops[:-1]
-    return starts[np.append(True, apart)], stops[np.append(apart, True)]
 
 
 def _integer(value: Any, name: str) -> int:

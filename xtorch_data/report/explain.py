@@ -11,10 +11,9 @@ import xarray as xr
 from ..common.redact import printable
 from ..common.text import format_bytes, number_of
 from ..planning import line as epochs
-from ..planning.amplification import amplification_of, used_nbytes
-from ..planning.blocks import decoded_once_nbytes
 from ..planning.chunk_fitting import DEFAULT_MEMORY, fitted
 from ..planning.chunks import Layout
+from ..planning.coverage import amplification_of, used_nbytes
 from ..planning.intervals import Interval, share_total, total
 from ..planning.plan import ENOUGH_AMPLIFICATION, Plan
 from ..reading.disk_cells import OnDisk
@@ -75,7 +74,7 @@ def explain(
     windows, workers = plan.windows, max(1, num_workers)
     parts = plan.shares(epoch, world_size, num_workers)
     left = plan.left(epoch)
-    once = decoded_once_nbytes(windows, plan.layouts)
+    once = sum(map(plan.frame.nbytes_once, plan.layouts))
     used = sum(used_nbytes(layout, windows, plan.where) for layout in plan.layouts)
     exact = len(plan.grid) * (2 if world_size * workers > 1 else 1) <= COUNTED_LOADS
     if exact:
@@ -146,7 +145,7 @@ def explain(
 def _cache(plan: Plan, on_disk: OnDisk) -> str:
     """How much later epochs find on disk."""
     kept = [layout for layout in plan.layouts if layout.name in on_disk.identities]
-    nbytes = int(decoded_once_nbytes(plan.windows, kept))
+    nbytes = sum(map(plan.frame.nbytes_once, kept))
     folder = printable(on_disk.cache.folder)
     size = on_disk.cache.size
     if nbytes <= size:
@@ -171,7 +170,7 @@ def _counted(
 def _estimated(plan: Plan, parts: int) -> tuple[list[int], list[int], list[int]]:
     """About as many; each cut makes two parts read the same pool."""
     share = plan.filled_blocks[0] / len(plan.grid) * plan.amplification
-    alone = [int(decoded_once_nbytes(plan.windows, [layout]) * share) for layout in plan.layouts]
+    alone = [int(plan.frame.nbytes_once(layout) * share) for layout in plan.layouts]
     nbytes = [int(size * (1 + (parts - 1) / _pools(plan))) for size in alone]
     chunks = [
         size // max(1, _chunk_nbytes(layout))

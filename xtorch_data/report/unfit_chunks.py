@@ -10,7 +10,7 @@ import xarray as xr
 
 from ..common.redact import printable
 from ..common.text import format_bytes
-from ..planning.amplification import amplification_of, used_nbytes
+from ..planning.coverage import amplification_of, used_nbytes
 from ..planning.plan import Plan
 
 __all__ = ["chunks_unsaid", "warn_of_chunks"]

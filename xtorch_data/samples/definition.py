@@ -16,7 +16,7 @@ from ..common.recorder import Recorder
 from ..common.redact import printable, printable_lines
 from ..common.text import format_bytes, number_of, shape_of
 from ..planning.chunks import Layout
-from ..planning.plan import windows_table
+from ..planning.tables import windows_table
 from ..planning.windows import Windows
 from ..sources.conventions import warn_of_bounds
 from ..sources.source import as_source
