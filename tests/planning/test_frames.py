@@ -37,7 +37,8 @@ def test_a_region_has_the_steps_and_chunks_of_the_samples_of_its_box(plan, data)
     assert region == tuple((min(own), max(own) + 1) for own in steps.values())
     named = frame.named(region)
     assert named == dict(zip(steps, region, strict=True))
-    sizes = {dim: stop - start for dim, (start, stop) in named.items()}
+    sizes = {dim: max(own) + 1 - min(own) for dim, own in steps.items()}
+    assert frame.sizes(region) == sizes
     assert frame.nbytes(region) == sum(
         each.itemsize * math.prod(sizes[dim] for dim in each.chunks) for each in variables
     )

@@ -27,10 +27,20 @@ from .frames import Frame
 from .index_maps import IntArray
 from .windows import Windows
 
-__all__ = ["INDEX_BYTES", "BlockGrid", "plan_in_order", "plan_shuffled"]
+__all__ = [
+    "BLOCKS_PER_POOL",
+    "ENOUGH_AMPLIFICATION",
+    "INDEX_BYTES",
+    "BlockGrid",
+    "plan_blocks",
+    "plan_in_order",
+    "plan_shuffled",
+]
 
 # Blocks whose halo costs no more than this are not made larger: more, smaller blocks mix better.
 TOLERATED_AMPLIFICATION = 1.1
+# Shuffled, a pool that decodes a chunk no more often than this need not be larger.
+ENOUGH_AMPLIFICATION = 1.25
 # Blocks in one pool, where the memory and the amplification allow it.
 BLOCKS_PER_POOL = 8
 # In order there is nothing to mix: blocks large enough to hide the cost of a read.
@@ -106,6 +116,28 @@ class BlockGrid:
             inside = np.minimum(number, len(cut) - 2)
             leading = leading * (cut[inside + 1] - cut[inside])
         return total if self.cuts else blocks
+
+
+def plan_blocks(
+    windows: Windows, layouts: Sequence[Layout], memory: int, shuffle: bool
+) -> tuple[BlockGrid, int]:
+    """The blocks, and the part of the memory, one in so many, that a pool or block may take.
+
+    A third: one is in use while the next is read, and a third is for memory that is used again.
+    Where chunks are so large that this decodes them often, reading less comes first: a half leaves
+    no spare memory, the whole no room to read ahead.
+    """
+    planner = plan_shuffled if shuffle else plan_in_order
+    enough = ENOUGH_AMPLIFICATION if shuffle else 1.0
+    found: list[tuple[BlockGrid, int]] = []
+    for share in (3, 2, 1):
+        grid = planner(windows, layouts, memory // share)
+        if share == 1 and not shuffle and any(other.nbytes <= memory // 2 for other, _ in found):
+            break  # in order, the block before is held, too, for the steps that it hands on
+        found.append((grid, share))
+        if grid.nbytes <= memory // share and grid.amplification <= enough:
+            return grid, share
+    return min(found, key=lambda each: round(each[0].amplification, 2))
 
 
 def plan_shuffled(windows: Windows, layouts: Sequence[Layout], budget: int) -> BlockGrid:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .blocks import BLOCKS_PER_POOL, BlockGrid, plan_shuffled
+from .blocks import BLOCKS_PER_POOL, ENOUGH_AMPLIFICATION, BlockGrid, plan_shuffled
 from .chunks import Chunks, Layout
 from .coverage import amplification_of
 from .index_maps import Regular
-from .plan import ENOUGH_AMPLIFICATION, Plan
+from .plan import Plan
 from .windows import Axis, Windows
 
 __all__ = ["DEFAULT_MEMORY", "Fitted", "copied_in", "fitted", "regions", "shards_of"]
@@ -71,7 +71,8 @@ def fitted(
     axes = {axis.dim: axis for axis in plan.windows.axes}
     most = min(CHUNK_BYTES, plan.memory // (3 * BLOCKS_PER_POOL * max(1, len(plan.layouts))))
     found: list[tuple[float, float, Fitted]] = []
-    for ideal in (_window_extents(plan), _block_extents(plan)):
+    windows = {axis.dim: axis.size for axis in plan.windows.axes}
+    for ideal in (windows, _block_extents(plan)):
         for share in BETWEEN:
             made = {
                 dims: _scaled(_between(layout, ideal, share), layout, axes, most, given)
@@ -81,7 +82,7 @@ def fitted(
             if any(sizes == other.sizes for _, _, other in found):
                 continue
             after = [_chunked(layout, sizes.get(layout.name, {})) for layout in plan.layouts]
-            amplification = amplification_of(_over(plan, after))
+            amplification = amplification_of(plan.over(plan.windows, layouts=after))
             reads = [
                 copied_in(layout, sizes[layout.name], memory).amplification
                 for layout in layouts
@@ -94,24 +95,14 @@ def fitted(
     return min(good, key=lambda each: (round(each[1], 1), each[0]))[2]
 
 
-def _window_extents(plan: Plan) -> Sizes:
-    return {axis.dim: axis.size for axis in plan.windows.axes}
-
-
 def _block_extents(plan: Plan) -> Sizes:
     """The blocks that would be read if every slice could be read for its own cost."""
     free = [
         Layout(each.name, each.itemsize, {dim: Chunks(g.length) for dim, g in each.chunks.items()})
         for each in plan.layouts
     ]
-    grid = _over(plan, free).grid
-    frame = grid.windows.frame
-    region = frame.named(frame.region(grid.box(len(grid) // 2)))
-    return {dim: stop - start for dim, (start, stop) in region.items()}
-
-
-def _over(plan: Plan, layouts: Sequence[Layout]) -> Plan:
-    return plan.over(plan.windows, layouts=layouts)
+    other = plan.over(plan.windows, layouts=free)
+    return other.frame.sizes(other.frame.region(other.grid.box(len(other.grid) // 2)))
 
 
 def _between(layout: Layout, ideal: Sizes, share: float) -> dict[Hashable, float]:

@@ -55,6 +55,10 @@ class Frame:
         """A region by dim."""
         return {each.dim: along for each, along in zip(self.maps, region, strict=True)}
 
+    def sizes(self, region: Sequence[Interval]) -> dict[Hashable, int]:
+        """Number of steps of a region, by dim."""
+        return {dim: stop - start for dim, (start, stop) in self.named(region).items()}
+
     def cells(self, layout: Layout, region: Mapping[Hashable, Interval]) -> Box:
         """Numbers ``[first, last)`` of the chunks of a variable that a region touches, by dim."""
         return tuple(
@@ -92,7 +96,7 @@ class Frame:
 
     def nbytes(self, region: Sequence[Interval]) -> int:
         """Bytes of the variables over a region."""
-        sizes = {dim: stop - start for dim, (start, stop) in self.named(region).items()}
+        sizes = self.sizes(region)
         return sum(
             each.itemsize * math.prod(sizes[dim] for dim in each.chunks) for each in self.layouts
         )

@@ -355,38 +355,55 @@ class Line:
         goes_on: bool,
     ) -> Load:
         """The load for samples of one block, which reads what the load before has not read."""
-        frame, along = self.grid.windows.frame, self.grid.windows.axes[axis]
         first, start, end, last = positions
         low, high = box[axis]
         if end < last:  # the walk ends inside this block
             high = low + -(-(end - first) // below)
         low += (start - first) // below
+        taken_over = None if before is None else before.steps
+        steps = self._steps(axis, low, high, end == last, goes_on, taken_over)
+        # Windows that begin in what was handed on, then windows that lie in what is read.
+        begins_in = int(self.grid.windows.axes[axis].first_from(steps.start))
+        middle = min(max(begins_in, low), high)
+        frame = self.grid.windows.frame
+        pieces = tuple(
+            Piece((*box[:axis], cut, *box[axis + 1 :]), frame)
+            for cut in ((low, middle), (middle, high))
+            if cut[0] < cut[1]
+        )
+        read = (*box[:axis], (low, high), *box[axis + 1 :])
+        return Load(block, read, frame, pieces, axis, steps)
+
+    def _steps(
+        self,
+        axis: int,
+        low: int,
+        high: int,
+        to_end: bool,
+        goes_on: bool,
+        before: StepsRead | None,
+    ) -> StepsRead:
+        """Positions that are read and handed on for windows of a block, perhaps to its end."""
+        along = self.grid.windows.axes[axis]
         begin, finish = along.span(low, high)
         stops = self.grid.stops[axis]
-        if end == last and stops is not None:
+        if to_end and stops is not None:
             finish = max(finish, int(stops[interval_of(self.grid.cuts[axis], high - 1)]))
-        upto = begin if before is None else before.region[axis][1]
-        read_from = max(begin, upto)
-        # Windows that begin in what was handed on, then windows that lie in what is read.
-        middle = min(max(int(along.first_from(read_from)), low), high)
-        cuts = [(low, middle), (middle, high)]
-        boxes = [(*box[:axis], cut, *box[axis + 1 :]) for cut in cuts if cut[0] < cut[1]]
+        upto = begin if before is None else before.stop
+        start = max(begin, upto)
         keep = int(along.starts.at(high)) if goes_on else finish
         whole_chunks = {}
         for name, grid in self.grid.whole_chunks.items():
-            done = before.whole_chunks[name][1] if before is not None else read_from
+            done = start if before is None else before.whole_chunks[name][1]
             needed = min(grid.end_of(finish - 1), along.span(0, len(along))[1])
-            whole_chunks[name] = max(done, read_from), max(done, needed if goes_on else finish)
-        steps = StepsRead(
-            start=read_from,
-            stop=max(finish, read_from),
+            whole_chunks[name] = max(done, start), max(done, needed if goes_on else finish)
+        return StepsRead(
+            start=start,
+            stop=max(finish, start),
             carried=begin if begin < upto else None,
             keep=keep if keep < finish else None,
             whole_chunks=whole_chunks,
         )
-        read = (*box[:axis], (low, high), *box[axis + 1 :])
-        pieces = tuple(Piece(each, frame) for each in boxes)
-        return Load(block, read, frame, pieces, axis, steps)
 
 
 def run_length(grid: BlockGrid) -> int:

@@ -17,8 +17,8 @@ from ..common.text import format_bytes, number_of
 from . import intervals as stretches
 from . import line as epochs
 from . import resume
-from .blocks import BlockGrid, plan_in_order, plan_shuffled
-from .chunks import Chunks, Layout
+from .blocks import BlockGrid, plan_blocks
+from .chunks import Layout
 from .frames import Frame
 from .index_maps import IntArray
 from .intervals import Interval, Uneven, total
@@ -30,8 +30,6 @@ from .windows import Windows
 
 __all__ = ["Plan"]
 
-# Shuffled, a pool that decodes a chunk no more often than this need not be larger.
-ENOUGH_AMPLIFICATION = 1.25
 # In order, blocks held and read ahead at most, if the memory allows more.
 BLOCKS_AHEAD = 8
 # Blocks that are looked at to tell how many there are samples of.
@@ -123,7 +121,7 @@ class Plan:
         The other parameters are the attributes of those names.
         """
         layouts = tuple(layouts)
-        grid, share = _blocks(windows, layouts, memory, shuffle)
+        grid, share = plan_blocks(windows, layouts, memory, shuffle)
         if warn and len(windows) and grid.nbytes > memory:
             warnings.warn(
                 f"one sample takes {format_bytes(grid.nbytes)}, more than memory="
@@ -220,11 +218,6 @@ class Plan:
     def left_out(self) -> int:
         """Number of samples that `where` leaves out."""
         return len(self.windows) - self.samples
-
-    @property
-    def grids(self) -> dict[Hashable, Mapping[Hashable, Chunks]]:
-        """The chunk grids of the variables."""
-        return {layout.name: layout.chunks for layout in self.layouts}
 
     @property
     def amplification(self) -> float:
@@ -465,25 +458,3 @@ class Plan:
     def afresh(self) -> Plan:
         """The plan with nothing resumed."""
         return replace(self, resumed=(0, ())) if self.resumed[1] else self
-
-
-def _blocks(
-    windows: Windows, layouts: Sequence[Layout], memory: int, shuffle: bool
-) -> tuple[BlockGrid, int]:
-    """The blocks, and the part of the memory, one in so many, that a pool or block may take.
-
-    A third: one is in use while the next is read, and a third is for memory that is used again.
-    Where chunks are so large that this decodes them often, reading less comes first: a half leaves
-    no spare memory, the whole no room to read ahead.
-    """
-    planner = plan_shuffled if shuffle else plan_in_order
-    enough = ENOUGH_AMPLIFICATION if shuffle else 1.0
-    found: list[tuple[BlockGrid, int]] = []
-    for share in (3, 2, 1):
-        grid = planner(windows, layouts, memory // share)
-        if share == 1 and not shuffle and any(other.nbytes <= memory // 2 for other, _ in found):
-            break  # in order, the block before is held, too, for the steps that it hands on
-        found.append((grid, share))
-        if grid.nbytes <= memory // share and grid.amplification <= enough:
-            return grid, share
-    return min(found, key=lambda each: round(each[0].amplification, 2))

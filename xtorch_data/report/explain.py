@@ -11,11 +11,12 @@ import xarray as xr
 from ..common.redact import printable
 from ..common.text import format_bytes, number_of
 from ..planning import line as epochs
+from ..planning.blocks import ENOUGH_AMPLIFICATION
 from ..planning.chunk_fitting import DEFAULT_MEMORY, fitted
 from ..planning.chunks import Layout
 from ..planning.coverage import amplification_of, used_nbytes
 from ..planning.intervals import Interval, share_total, total
-from ..planning.plan import ENOUGH_AMPLIFICATION, Plan
+from ..planning.plan import Plan
 from ..reading.disk_cells import OnDisk
 from ..reading.lazy_arrays import codec_pipeline, is_lazy, read_path
 from ..samples.arguments import as_bytes
