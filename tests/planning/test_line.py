@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -12,6 +13,12 @@ from xtorch_data.planning.blocks import plan_in_order, plan_shuffled
 from xtorch_data.planning.chunks import Chunks, Layout
 from xtorch_data.planning.line import Line
 from xtorch_data.planning.windows import Windows
+
+
+def counted(line, variables):
+    """Chunks and bytes that are decoded for all of a line."""
+    frame = dataclasses.replace(line.grid.windows.frame, layouts=tuple(variables))
+    return epochs.reads(line.stages([(0, len(line))]), frame)
 
 
 @given(plans(), st.booleans(), st.integers(1, 5), st.data())
@@ -77,7 +84,7 @@ def test_predicted_chunk_reads_are_those_counted_step_by_step(plan, shuffle):
                         for dim, grid in variable.chunks.items()
                     ]
                 )
-    assert epochs.reads(line.stages([(0, len(line))]), windows, variables)[0] == counts
+    assert counted(line, variables)[0] == counts
 
 
 @given(
@@ -94,9 +101,7 @@ def test_in_order_each_chunk_on_the_walk_is_read_once(extra, offset, chunk, size
     grid = Chunks(length, chunk, offset % chunk)
     budget = (chunk + size) * 4 * 4 + 8 * 4 * (chunk + size) * windows_fit
     line = Line(plan_in_order(windows, [Layout("v", 4, {"time": grid})], budget), False, 0, 0)
-    reads, _ = epochs.reads(
-        line.stages([(0, len(line))]), windows, [Layout("v", 4, {"time": grid})]
-    )
+    reads, _ = counted(line, [Layout("v", 4, {"time": grid})])
     assert reads == [len(set(chunk_of(grid)))]
 
 
@@ -121,7 +126,7 @@ def test_in_order_each_chunk_is_read_once_though_variables_are_chunked_different
     budget = 4 * sum(max(sizes) + size + window for size in sizes) + extra
     line = Line(plan_in_order(windows, variables, budget), False, 0, 0)
     begin, end = windows.axes[0].span(0, len(windows))
-    assert epochs.reads(line.stages([(0, len(line))]), windows, variables)[0] == [
+    assert counted(line, variables)[0] == [
         len(set(chunk_of(variable.chunks["time"])[begin:end])) for variable in variables
     ]
 
@@ -133,7 +138,7 @@ def test_shuffled_reads_stay_below_a_quarter_more_where_blocks_of_four_chunks_fi
         variable = Layout("v", row, {"time": Chunks(2048, chunk)})
         grid = plan_shuffled(windows, [variable], budget=(4 * chunk + 7) * (row + 8))
         line = Line(grid, True, 0, 0, 1)
-        [reads], _ = epochs.reads(line.stages([(0, len(line))]), windows, [variable])
+        [reads], _ = counted(line, [variable])
         assert reads <= 1.25 * 2048 / chunk
 
 

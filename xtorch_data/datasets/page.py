@@ -13,7 +13,8 @@ import xarray as xr
 from ..common import html
 from ..common.redact import printable, printable_lines
 from ..common.text import format_bytes, number_of
-from ..planning.plan import Plan, windows_table
+from ..planning.plan import Plan
+from ..planning.tables import windows_table
 from ..planning.windows import Windows
 from ..reading.disk_cells import OnDisk
 from ..report.unfit_chunks import warn_of_chunks

@@ -135,7 +135,6 @@ class Loaded:
         axes = self._windows.axes
         numbers = np.unravel_index(int(located.numbers[0]), self._windows.shape) if axes else ()
         box = tuple((int(number), int(number) + 1) for number in numbers)
-        region = tuple(axis.span(*each) for axis, each in zip(axes, box, strict=True))
         data = self.pieces[int(located.pieces[0])].data
         if data is not None:
             begins = [int(at[0]) for at in located.places]
@@ -144,7 +143,8 @@ class Loaded:
                 for axis, begin in zip(axes, begins, strict=True)
             }
             data = data.isel(cut, missing_dims="ignore").copy(deep=True)
-        found = Loaded(self._windows, [PieceInMemory(Piece(box, region), {}, data)], range(1))
+        piece = Piece(box, self._windows.frame)
+        found = Loaded(self._windows, [PieceInMemory(piece, {}, data)], range(1))
         found._views = {name: [*map(_Alone, each)] for name, each in windows.items()}
         return found
 

@@ -13,8 +13,9 @@ import xarray as xr
 import xbatcher
 
 from ..common.buffers import Buffers
+from ..planning.index_maps import Regular
 from ..planning.line import Piece
-from ..planning.windows import Axis, Windows
+from ..planning.windows import Windows
 from ..samples.select import Part, common_dtype
 
 __all__ = [
@@ -196,7 +197,7 @@ def labelled_generator(
     """An xbatcher generator over a labeled piece, where its windows are those of the piece."""
     regular = all(
         axis.windowed
-        and isinstance(axis.starts, range)
+        and isinstance(axis.starts, Regular)
         and isinstance(axis.dim, str)
         and axis.dim in data.dims
         for axis in windows.axes
@@ -206,14 +207,9 @@ def labelled_generator(
     return xbatcher.BatchGenerator(
         data,
         input_dims={axis.dim: axis.size for axis in windows.axes},
-        input_overlap={axis.dim: axis.size - _stride(axis) for axis in windows.axes},
+        input_overlap={axis.dim: axis.size - axis.stride for axis in windows.axes},
         preload_batch=False,
     )
-
-
-def _stride(axis: Axis) -> int:
-    assert isinstance(axis.starts, range)
-    return axis.starts.step
 
 
 def is_small(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:

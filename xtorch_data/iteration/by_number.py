@@ -216,10 +216,7 @@ class Fetcher:
             before = 0
             for rows, _ in portion:
                 box = tuple((int(at[rows].min()), int(at[rows].max()) + 1) for at in places)
-                region = tuple(
-                    axis.span(*each) for axis, each in zip(windows.axes, box, strict=True)
-                )
-                piece = Piece(box, region)
+                piece = Piece(box, windows.frame)
                 pieces.append(self._in_memory(piece, cells, groups))
                 order.append(before + piece.place(tuple(at[rows] for at in places), len(rows)))
                 before += piece.samples

@@ -88,7 +88,7 @@ class Group:
         )
         shape = [grid.number(grid.length - 1) + 1 for grid in self.grids.values()]
         number = int(np.ravel_multi_index(tuple(place), shape)) if place else 0
-        return Load(number, box, ())
+        return Load(number, box, self.reader.windows.frame.places, ())
 
     def around(self, region: Region) -> dict[Hashable, range]:
         """Numbers of the cells which a region touches, along each dim."""

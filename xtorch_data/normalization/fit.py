@@ -26,7 +26,7 @@ from ..common.progress import bar
 from ..common.random import BLOCK_TRANSFORM, generator
 from ..common.recorder import Recorder
 from ..planning.coverage import covered, places_covered, wanted_along
-from ..planning.line import Load, Piece
+from ..planning.line import Load
 from ..planning.plan import Plan
 from ..planning.selection import Table
 from ..planning.windows import IntArray, Windows
@@ -192,7 +192,7 @@ class _Walk:
         return cls(
             data=data,
             # Places are counted as eight bytes each: the room for their values in float64.
-            plan=Plan.of(Windows(tuple(axes)), layouts, memory=memory, shuffle=True),
+            plan=Plan.of(Windows.of(axes), layouts, memory=memory, shuffle=True),
             preprocess=samples.preprocess,
             seed=samples.recipe.seed,
             dims=dims,
@@ -221,9 +221,7 @@ class _Walk:
     def loads(self) -> Iterator[Load]:
         """What is read, block by block."""
         for block in range(len(self.plan.grid)):
-            box = self.plan.grid.box(block)
-            region = self.plan.grid.region(box)
-            load = Load(block, region, (Piece(box, region),))
+            load = Load.whole(block, self.plan.grid.box(block), self.plan.frame)
             if any(self._counts(name, load) for name in self.kept):
                 yield load
 
@@ -311,7 +309,7 @@ def _compute(walk: _Walk, take: Callable[[Found], None]) -> None:
         while some := list(itertools.islice(loads, min(room, BLOCKS_IN_A_GRAPH))):
             tasks = []
             for load in some:
-                block = walk.data.isel(load.slices(walk.windows), missing_dims="ignore")
+                block = walk.data.isel(load.slices(), missing_dims="ignore")
                 tasks.append(_counted(counting, load, block))
             found = graphs.on_cluster_now(tasks)
             for each in graphs.here(tasks) if found is None else found:

@@ -7,7 +7,7 @@ planning, no IO.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,17 +19,28 @@ from .cuts import (
     EachWindow,
     candidates,
     consecutive,
-    decoded_once,
     independent,
     thin,
     with_whole_chunks,
 )
-from .windows import IntArray, Windows
+from .frames import Frame
+from .index_maps import IntArray
+from .windows import Windows
 
-__all__ = ["INDEX_BYTES", "BlockGrid", "decoded_once_nbytes", "plan_in_order", "plan_shuffled"]
+__all__ = [
+    "BLOCKS_PER_POOL",
+    "ENOUGH_AMPLIFICATION",
+    "INDEX_BYTES",
+    "BlockGrid",
+    "plan_blocks",
+    "plan_in_order",
+    "plan_shuffled",
+]
 
 # Blocks whose halo costs no more than this are not made larger: more, smaller blocks mix better.
 TOLERATED_AMPLIFICATION = 1.1
+# Shuffled, a pool that decodes a chunk no more often than this need not be larger.
+ENOUGH_AMPLIFICATION = 1.25
 # Blocks in one pool, where the memory and the amplification allow it.
 BLOCKS_PER_POOL = 8
 # In order there is nothing to mix: blocks large enough to hide the cost of a read.
@@ -42,6 +53,8 @@ INDEX_BYTES = 8
 class BlockGrid:
     """The sample space cut into blocks: the product of intervals along every axis.
 
+    Made with a plan, and lives as long.
+
     Attributes
     ----------
     windows : Windows
@@ -49,16 +62,14 @@ class BlockGrid:
     cuts : tuple of (ndarray of int64 or EachWindow)
         Per axis, the window numbers at which intervals begin, and the number of windows.
     stops : tuple of (ndarray of int64 or None)
-        Per axis, the data position up to which an interval is read, where that lies beyond the
-        end of its last window (in order, chunks are read to their end).
+        In order, per axis: the data position up to which an interval is read, which may lie beyond
+        its last window, for chunks are read to their end.
     nbytes : int
         Bytes of the largest block in memory.
     amplification : float
-        Estimate of the bytes decoded in an epoch over the bytes decoded if each chunk is
-        decoded once.
+        Bytes decoded in an epoch over those decoded if each chunk is decoded once, about.
     whole_chunks : mapping of Hashable to Chunks
-        In order, the grids along the axis that is cut of variables whose chunks are read to their
-        end, where blocks end inside chunks.
+        In order, where blocks end inside chunks: by variable, the grid along the axis that is cut.
     """
 
     windows: Windows
@@ -92,10 +103,7 @@ class BlockGrid:
         return counts
 
     def samples_before(self, blocks: IntArray) -> IntArray:
-        """Number of samples in all blocks that come before each of `blocks` in C order.
-
-        The number of blocks itself is allowed and gives the number of samples.
-        """
+        """Number of samples in all blocks before each of some, or before the end, in C order."""
         blocks = np.asarray(blocks, dtype=np.int64)
         total = np.zeros(blocks.shape, dtype=np.int64)
         rest = blocks
@@ -109,42 +117,45 @@ class BlockGrid:
             leading = leading * (cut[inside + 1] - cut[inside])
         return total if self.cuts else blocks
 
-    def region(self, box: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-        """Data positions ``[start, stop)`` that the windows of a box cover along every axis."""
-        return tuple(
-            axis.span(first, last)
-            for axis, (first, last) in zip(self.windows.axes, box, strict=True)
-        )
+
+def plan_blocks(
+    windows: Windows, layouts: Sequence[Layout], memory: int, shuffle: bool
+) -> tuple[BlockGrid, int]:
+    """The blocks, and the part of the memory, one in so many, that a pool or block may take.
+
+    A third: one is in use while the next is read, and a third is for memory that is used again.
+    Where chunks are so large that this decodes them often, reading less comes first: a half leaves
+    no spare memory, the whole no room to read ahead.
+    """
+    planner = plan_shuffled if shuffle else plan_in_order
+    enough = ENOUGH_AMPLIFICATION if shuffle else 1.0
+    found: list[tuple[BlockGrid, int]] = []
+    for share in (3, 2, 1):
+        grid = planner(windows, layouts, memory // share)
+        if share == 1 and not shuffle and any(other.nbytes <= memory // 2 for other, _ in found):
+            break  # in order, the block before is held, too, for the steps that it hands on
+        found.append((grid, share))
+        if grid.nbytes <= memory // share and grid.amplification <= enough:
+            return grid, share
+    return min(found, key=lambda each: round(each[0].amplification, 2))
 
 
 def plan_shuffled(windows: Windows, layouts: Sequence[Layout], budget: int) -> BlockGrid:
     """Cut the sample space into blocks that are read each on its own, in any order.
 
-    Parameters
-    ----------
-    windows : Windows
-        The sample space.
-    layouts : sequence of Layout
-        The variables that are read.
-    budget : int
-        Bytes that one pool of blocks may hold.
-
-    Returns
-    -------
-    BlockGrid
-        The least read amplification that fits the budget, or a tolerable one if that leaves
-        room for several blocks in a pool.
+    Of blocks that fit `budget`, the bytes that one pool may hold, those of the least read
+    amplification, or of a tolerable one if that leaves room for several in a pool.
     """
-    layouts = merged(layouts)
+    frame = replace(windows.frame, layouts=tuple(merged(layouts)))
     options = [
         [
-            independent(axis, layouts, numbers)
-            for numbers, _ in thin(candidates(axis, layouts), len(windows.axes))
+            independent(frame, place, numbers)
+            for numbers, _ in thin(candidates(axis, frame.layouts), len(windows.axes))
         ]
-        for axis in windows.axes
+        for place, axis in enumerate(windows.axes)
     ]
-    decoded, held = _costs(windows, layouts, options, INDEX_BYTES)
-    amplification = decoded / decoded_once_nbytes(windows, layouts)
+    decoded, held = _costs(frame, options, INDEX_BYTES)
+    amplification = decoded / sum(map(frame.nbytes_once, frame.layouts))
     choice = _choose(amplification, held, budget, budget // BLOCKS_PER_POOL)
     return _grid(windows, options, choice, held, amplification)
 
@@ -154,16 +165,8 @@ def plan_in_order(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
 
     One axis is cut, axes before it are taken window by window, those after it whole. Along the
     axis that is cut, a block is read up to a chunk boundary and the steps which the next block
-    shares with it are handed on, so that no chunk on that axis is decoded twice.
-
-    Parameters
-    ----------
-    windows : Windows
-        The sample space.
-    layouts : sequence of Layout
-        The variables that are read.
-    budget : int
-        Bytes that one block may hold.
+    shares with it are handed on, so that no chunk on that axis is decoded twice. `budget` is the
+    bytes that one block may hold.
     """
     grids = []
     for place in range(len(windows.axes)):
@@ -177,23 +180,20 @@ def plan_in_order(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
 
 def _cut_along(windows: Windows, layouts: Sequence[Layout], budget: int, place: int) -> BlockGrid:
     """Blocks in C order that are cut along one axis."""
-    axis = windows.axes[place]
-    variables, layouts = layouts, merged(layouts)
-    before = [
-        [independent(other, layouts, EachWindow(len(other)))] for other in windows.axes[:place]
-    ]
+    axis, counts = windows.axes[place], windows.shape
+    frame = replace(windows.frame, layouts=tuple(merged(layouts)))
+    before = [[independent(frame, at, EachWindow(counts[at]))] for at in range(place)]
     after = [
-        [independent(other, layouts, np.array([0, len(other)]))]
-        for other in windows.axes[place + 1 :]
+        [independent(frame, at, np.array([0, counts[at]]))] for at in range(place + 1, len(counts))
     ]
-    ways = thin(candidates(axis, layouts, by_end=True), 1)
-    plain = [consecutive(axis, layouts, cut) for cut in ways]
+    ways = thin(candidates(axis, frame.layouts, by_end=True), 1)
+    plain = [consecutive(frame, place, cut) for cut in ways]
     target = min(budget, IN_ORDER_BLOCK_BYTES)
-    once = decoded_once_nbytes(windows, layouts)
+    once = sum(map(frame.nbytes_once, frame.layouts))
     # Ends of blocks at ends of chunks, or else what is left of a chunk is kept.
-    for cuts in (plain, plain + with_whole_chunks(axis, layouts, plain)):
+    for cuts in (plain, plain + with_whole_chunks(frame, place, plain)):
         options = [*before, cuts, *after]
-        decoded, held = _costs(windows, layouts, options, index_bytes=0)
+        decoded, held = _costs(frame, options, index_bytes=0)
         amplification = decoded / once
         choice = _choose(amplification, held, budget, target, tolerated=1.0)
         grid = _grid(windows, options, choice, held, amplification)
@@ -201,27 +201,12 @@ def _cut_along(windows: Windows, layouts: Sequence[Layout], budget: int, place: 
             break
     if not cuts[choice[place]].whole_chunks:
         return grid
-    grids = {each.name: each.chunks[axis.dim] for each in variables if axis.dim in each.chunks}
+    grids = replace(frame, layouts=tuple(layouts)).grids(place)
     return replace(grid, whole_chunks={name: each for name, each in grids.items() if each.chunked})
 
 
-def decoded_once_nbytes(windows: Windows, layouts: Iterable[Layout]) -> float:
-    """Bytes that are decoded if every chunk that windows touch is decoded once."""
-    total = 0.0
-    for layout in layouts:
-        nbytes = float(layout.itemsize)
-        for axis in windows.axes:
-            if axis.dim in layout.chunks:
-                nbytes *= decoded_once(axis, layout.chunks[axis.dim])
-        total += nbytes
-    return total
-
-
 def _costs(
-    windows: Windows,
-    layouts: Iterable[Layout],
-    options: Sequence[Sequence[Cut]],
-    index_bytes: int,
+    frame: Frame, options: Sequence[Sequence[Cut]], index_bytes: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Bytes decoded in an epoch and bytes of a block, for every combination of cuts."""
     shape = tuple(len(cuts) for cuts in options)
@@ -232,14 +217,14 @@ def _costs(
         column[place] = -1
         return np.array(values, dtype=np.float64).reshape(column)
 
-    for layout in layouts:
+    for layout in frame.layouts:
         read = np.full(shape, float(layout.itemsize))
         size = np.full(shape, float(layout.itemsize))
         repeats = np.ones(shape)
         uncut = np.ones(shape, dtype=bool)
-        for place, (axis, cuts) in enumerate(zip(windows.axes, options, strict=True)):
+        for place, cuts in enumerate(options):
             intervals = along(place, [cut.intervals for cut in cuts])
-            if axis.dim in layout.chunks:
+            if frame.maps[place].dim in layout.chunks:
                 read = read * along(place, [cut.decoded[layout.name] for cut in cuts])
                 size = size * along(place, [cut.extents[layout.name] for cut in cuts])
                 uncut = uncut & (intervals == 1)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .amplification import amplification_of
-from .blocks import BLOCKS_PER_POOL, BlockGrid, plan_shuffled
+from .blocks import BLOCKS_PER_POOL, ENOUGH_AMPLIFICATION, BlockGrid, plan_shuffled
 from .chunks import Chunks, Layout
-from .plan import ENOUGH_AMPLIFICATION, Plan
+from .coverage import amplification_of
+from .index_maps import Regular
+from .plan import Plan
 from .windows import Axis, Windows
 
 __all__ = ["DEFAULT_MEMORY", "Fitted", "copied_in", "fitted", "regions", "shards_of"]
@@ -39,12 +40,8 @@ COPIES = 3
 class Fitted:
     """Chunks that fit the windows of a plan.
 
-    Attributes
-    ----------
-    sizes : mapping of Hashable to mapping of Hashable to int
-        By variable, steps of a chunk along its dims.
-    amplification : float
-        Bytes that an epoch decodes of them for one that it uses, about.
+    By variable, steps of a chunk along its dims; and the bytes that an epoch then decodes for one
+    that it uses, about.
     """
 
     sizes: Mapping[Hashable, Mapping[Hashable, int]]
@@ -62,18 +59,9 @@ def fitted(
 
     Shapes between that of a window, or of the blocks that would be read if any slice could be, and
     that of the chunks there are: of those that read the least for an epoch, the one into which the
-    data is copied with the fewest reads.
-
-    Parameters
-    ----------
-    plan : Plan
-        The plan of a dataset.
-    layouts : iterable of Layout
-        How variables are stored along each of their dims; those of the plan are among them.
-    memory : int
-        Bytes that copying may take.
-    given : mapping of Hashable to int, optional
-        Sizes along dims that are not ours to choose.
+    data is copied with the fewest reads. `layouts` say how variables are stored along each of their
+    dims, those of the plan among them; `memory` is the bytes that copying may take; `given` has
+    sizes along dims that are not ours to choose.
     """
     layouts = list(layouts)
     # Variables of the same dims are read together: their chunks begin at the same places.
@@ -83,7 +71,8 @@ def fitted(
     axes = {axis.dim: axis for axis in plan.windows.axes}
     most = min(CHUNK_BYTES, plan.memory // (3 * BLOCKS_PER_POOL * max(1, len(plan.layouts))))
     found: list[tuple[float, float, Fitted]] = []
-    for ideal in (_window_extents(plan), _block_extents(plan)):
+    windows = {axis.dim: axis.size for axis in plan.windows.axes}
+    for ideal in (windows, _block_extents(plan)):
         for share in BETWEEN:
             made = {
                 dims: _scaled(_between(layout, ideal, share), layout, axes, most, given)
@@ -93,7 +82,7 @@ def fitted(
             if any(sizes == other.sizes for _, _, other in found):
                 continue
             after = [_chunked(layout, sizes.get(layout.name, {})) for layout in plan.layouts]
-            amplification = amplification_of(_over(plan, after))
+            amplification = amplification_of(plan.over(plan.windows, layouts=after))
             reads = [
                 copied_in(layout, sizes[layout.name], memory).amplification
                 for layout in layouts
@@ -106,26 +95,14 @@ def fitted(
     return min(good, key=lambda each: (round(each[1], 1), each[0]))[2]
 
 
-def _window_extents(plan: Plan) -> Sizes:
-    return {axis.dim: axis.size for axis in plan.windows.axes}
-
-
 def _block_extents(plan: Plan) -> Sizes:
     """The blocks that would be read if every slice could be read for its own cost."""
     free = [
         Layout(each.name, each.itemsize, {dim: Chunks(g.length) for dim, g in each.chunks.items()})
         for each in plan.layouts
     ]
-    grid = _over(plan, free).grid
-    region = grid.region(grid.box(len(grid) // 2))
-    return {
-        axis.dim: stop - start
-        for axis, (start, stop) in zip(grid.windows.axes, region, strict=True)
-    }
-
-
-def _over(plan: Plan, layouts: Sequence[Layout]) -> Plan:
-    return plan.over(plan.windows, layouts=layouts)
+    other = plan.over(plan.windows, layouts=free)
+    return other.frame.sizes(other.frame.region(other.grid.box(len(other.grid) // 2)))
 
 
 def _between(layout: Layout, ideal: Sizes, share: float) -> dict[Hashable, float]:
@@ -196,16 +173,8 @@ def shards_of(
 ) -> Sizes | None:
     """Shards for chunks of which there are too many to be a file each; None if there are not.
 
-    Parameters
-    ----------
-    layout : Layout
-        How the variable is stored now, whose shape shards are made like.
-    chunks : mapping of Hashable to int
-        Steps of a chunk.
-    memory : int
-        Bytes that copying may take: a shard is written as a whole.
-    always : bool
-        Whether there are shards however few chunks there are.
+    Their shape is made like that of the chunks there are. A shard is written as a whole, so that
+    `memory` bounds it. With `always` there are shards however few chunks there are.
     """
     lengths = {dim: grid.length for dim, grid in layout.chunks.items()}
     most = min(SHARD_BYTES, memory // COPIES)
@@ -229,24 +198,18 @@ def shards_of(
 def copied_in(layout: Layout, unit: Mapping[Hashable, int], memory: int) -> BlockGrid:
     """The blocks of whole units in which a variable is copied with the fewest reads.
 
-    Parameters
-    ----------
-    layout : Layout
-        How the variable is stored along all of its dims.
-    unit : mapping of Hashable to int
-        Steps of what is written as a whole.
-    memory : int
-        Bytes that copying one block may take.
+    `unit` has the steps of what is written as a whole, `memory` the bytes that copying one block
+    may take.
     """
     axes, grids = [], {}
     for dim, grid in layout.chunks.items():
         size = unit[dim]
         padded = -(-grid.length // size) * size  # the last unit may reach beyond the end
-        axes.append(Axis(dim, padded, size, range(0, padded, size), True))
+        axes.append(Axis(dim, padded, size, Regular(0, padded, size), True))
         edges = None if grid.edges is None else np.append(grid.edges[:-1], padded)
         grids[dim] = Chunks(padded, grid.size, grid.offset, edges, grid.stored)
     padded_layout = Layout(layout.name, layout.itemsize, grids)
-    return plan_shuffled(Windows(tuple(axes)), [padded_layout], max(1, memory // COPIES))
+    return plan_shuffled(Windows.of(axes), [padded_layout], max(1, memory // COPIES))
 
 
 def regions(
@@ -254,12 +217,7 @@ def regions(
 ) -> Iterator[dict[Hashable, slice]]:
     """The regions between cuts along each dim, none beyond the end of the data.
 
-    Parameters
-    ----------
-    lengths : mapping of Hashable to int
-        Steps of the data along each dim.
-    cuts : sequence of sequence of int
-        For each dim, where regions begin and the last one ends.
+    `cuts` has for each dim where regions begin and the last one ends.
     """
     for place in np.ndindex(*(len(along) - 1 for along in cuts)):
         yield {

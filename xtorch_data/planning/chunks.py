@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from .windows import IntArray
+from .index_maps import IntArray
 
 __all__ = ["Chunks", "Layout", "merged"]
 
@@ -38,40 +38,9 @@ class Chunks:
     edges: IntArray | None = None
     stored: bool = False
 
-    def touched(self, start: npt.ArrayLike, stop: npt.ArrayLike) -> IntArray:
-        """Number of chunks which the steps ``[start, stop)`` touch."""
-        first, last = np.asarray(start, np.int64), np.asarray(stop, np.int64) - 1
-        if self.edges is None:
-            return (last + self.offset) // self.size - (first + self.offset) // self.size + 1
-        lower = np.searchsorted(self.edges, first, side="right")
-        return (np.searchsorted(self.edges, last, side="right") - lower + 1).astype(np.int64)
-
-    def decoded(self, start: npt.ArrayLike, stop: npt.ArrayLike) -> IntArray:
-        """Steps that are decoded to get ``[start, stop)``: those of every chunk touched."""
-        if self.edges is None:
-            return self.touched(start, stop) * self.size
-        first, last = np.asarray(start, np.int64), np.asarray(stop, np.int64) - 1
-        lower = self.edges[np.searchsorted(self.edges, first, side="right") - 1]
-        return self.edges[np.searchsorted(self.edges, last, side="right")] - lower
-
-    def boundaries(self, every: int) -> IntArray:
-        """Positions inside the dim at which every so many-th chunk begins."""
-        if self.edges is not None:
-            return self.edges[every:-1:every]
-        step = self.size * every
-        return np.arange(step - self.offset, self.length, step, dtype=np.int64)
-
-    def end_of(self, position: int) -> int:
-        """Where the chunk that holds a position ends."""
-        if self.edges is not None:
-            return int(self.edges[np.searchsorted(self.edges, position, side="right")])
-        return min(
-            ((position + self.offset) // self.size + 1) * self.size - self.offset, self.length
-        )
-
-    def number(self, positions: npt.ArrayLike) -> IntArray:
-        """Number of the chunk in which each of some positions lies."""
-        at = np.asarray(positions, np.int64)
+    def number(self, positions: Any) -> Any:
+        """Number of the chunk in which a position lies, or each of an array of them."""
+        at = positions if isinstance(positions, int) else np.asarray(positions, np.int64)
         if self.edges is None:
             return (at + self.offset) // self.size
         return np.searchsorted(self.edges, at, side="right") - 1
@@ -82,6 +51,31 @@ class Chunks:
             return int(self.edges[number]), int(self.edges[number + 1])
         start = number * self.size - self.offset
         return max(start, 0), min(start + self.size, self.length)
+
+    def touched(self, start: Any, stop: Any) -> Any:
+        """Number of chunks which the steps ``[start, stop)`` touch."""
+        return self.number(stop - 1) - self.number(start) + 1
+
+    def steps(self, first: Any, last: Any) -> Any:
+        """Number of steps that are decoded to get chunks ``[first, last)``."""
+        if self.edges is None:
+            return (last - first) * self.size
+        return self.edges[last] - self.edges[first]
+
+    def decoded(self, start: Any, stop: Any) -> Any:
+        """Number of steps that are decoded to get ``[start, stop)``: all of each chunk touched."""
+        return self.steps(self.number(start), self.number(stop - 1) + 1)
+
+    def end_of(self, position: int) -> int:
+        """Where the chunk that holds a position ends."""
+        return self.bounds(int(self.number(position)))[1]
+
+    def boundaries(self, every: int) -> IntArray:
+        """Positions inside the dim at which every so many-th chunk begins."""
+        if self.edges is not None:
+            return self.edges[every:-1:every]
+        step = self.size * every
+        return np.arange(step - self.offset, self.length, step, dtype=np.int64)
 
     def joined(self, every: int) -> Chunks:
         """The grid of so many neighboring chunks as one."""
@@ -120,14 +114,8 @@ class Chunks:
 class Layout:
     """How one variable is stored, as far as planning needs to know.
 
-    Attributes
-    ----------
-    name : Hashable
-        Name of the variable.
-    itemsize : int
-        Bytes of one value in memory, times the places along dims outside the sample space.
-    chunks : mapping of Hashable to Chunks
-        Chunk grid along each dim of the sample space that the variable has.
+    `itemsize` is the bytes of one value in memory, times the places along dims outside the sample
+    space; `chunks` has the grid along each dim of the sample space that the variable has.
     """
 
     name: Hashable

@@ -1,16 +1,20 @@
-"""Which places of the data lie in a window. Pure numpy, no IO."""
+"""Which places of the data lie in a window, and how much more an epoch decodes than that."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable, Mapping
+import math
+from collections.abc import Container, Hashable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from .chunks import Layout
+from .index_maps import IntArray, runs_of
+from .plan import Plan
 from .selection import Table
-from .windows import Axis, IntArray, Runs, Windows
+from .windows import Axis, Windows
 
-__all__ = ["covered", "places_covered", "wanted_along"]
+__all__ = ["amplification_of", "covered", "places_covered", "used_nbytes", "wanted_along"]
 
 
 def covered(axis: Axis) -> Axis:
@@ -19,7 +23,7 @@ def covered(axis: Axis) -> Axis:
         starts = axis.starts
     else:
         begins, ends = axis.covered_stretches
-        starts = Runs.of(begins, ends - begins, 1)
+        starts = runs_of(begins, ends - begins, 1)
     return Axis(axis.dim, axis.length, 1, starts, windowed=False)
 
 
@@ -37,21 +41,9 @@ def places_covered(
 ) -> tuple[list[Hashable], npt.NDArray[np.bool_]]:
     """Which places lie in a window that is wanted.
 
-    Parameters
-    ----------
-    table : Table
-        Which windows are wanted, along dims for which there are positions; see `wanted_along`.
-    windows : Windows
-        The sample space.
-    positions : mapping of Hashable to ndarray of int64
-        Data positions along its dims. Those along other dims make no difference.
-
-    Returns
-    -------
-    dims : list of Hashable
-        Those of the table.
-    covered : ndarray of bool
-        The answer for every combination of positions along these dims.
+    `table` says which windows are wanted, along dims for which there are positions; see
+    `wanted_along`. Found are the dims of the table, and the answer for every combination of
+    positions along these.
     """
     axes = [windows.axes[place] for place in table.axes]
     # The windows around a position are neighbors along every axis: they are counted as the
@@ -67,3 +59,29 @@ def places_covered(
         origin = first.min()
         counts = sums.take(last - origin, axis=place) - sums.take(first - origin, axis=place)
     return [axis.dim for axis in axes], np.asarray(counts > 0)
+
+
+def used_nbytes(layout: Layout, windows: Windows, where: Table | None = None) -> int:
+    """Bytes of a variable that are in a window, or one that `where` wants, each counted once."""
+    axes = {axis.dim: axis for axis in windows.axes if axis.dim in layout.chunks}
+    places = 1
+    if where is not None:
+        positions = {dim: np.arange(axis.length) for dim, axis in axes.items()}
+        table = wanted_along(where, windows, axes)
+        dims, wanted = places_covered(table, windows, positions)
+        places = int(np.count_nonzero(wanted))
+        for dim in dims:
+            del axes[dim]
+    steps = [
+        min(len(axis) * axis.size, int(np.subtract(*axis.stretches[::-1]).sum()))
+        for axis in axes.values()
+    ]
+    return layout.itemsize * places * math.prod(steps)
+
+
+def amplification_of(plan: Plan, layouts: Sequence[Layout] | None = None) -> float:
+    """Bytes that an epoch decodes for one that it uses, about, if no sample is left out."""
+    layouts = plan.layouts if layouts is None else layouts
+    used = sum(used_nbytes(layout, plan.windows) for layout in layouts)
+    once = sum(plan.frame.nbytes_once(layout) for layout in layouts)
+    return once * plan.amplification / used if used else 1.0

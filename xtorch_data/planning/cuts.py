@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from .chunks import Chunks, Layout
-from .windows import Axis, IntArray
+from .frames import Frame
+from .index_maps import IntArray
+from .windows import Axis
 
 __all__ = [
     "MAX_INTERVALS",
@@ -19,7 +21,6 @@ __all__ = [
     "EachWindow",
     "candidates",
     "consecutive",
-    "decoded_once",
     "independent",
     "interval_of",
     "thin",
@@ -39,11 +40,11 @@ class Cut:
     """One way to cut an axis, and what it costs along that axis."""
 
     numbers: IntArray | EachWindow
-    stops: IntArray | None
     intervals: int
     extents: dict[Hashable, int]  # by variable: steps held of the largest interval
     samples: int  # windows of the largest interval
     decoded: dict[Hashable, float]  # by variable: steps decoded over all intervals
+    stops: IntArray | None = None
     whole_chunks: bool = False  # whether reads go on to the end of each variable's chunk
 
 
@@ -92,7 +93,7 @@ def _cut_at_holes(
     axis: Axis, numbers: IntArray, stops: IntArray | None, hole: int
 ) -> tuple[IntArray, IntArray | None]:
     """A cut no interval of which goes on beyond a hole of so many steps or more."""
-    borders = axis.runs[0][1:]
+    borders = axis.starts.runs[0][1:]
     borders = borders[axis.start(borders) - axis.start(borders - 1) >= axis.size + hole]
     if not len(borders) or len(borders) > MAX_INTERVALS:
         return numbers, stops
@@ -160,51 +161,45 @@ def interval_of(numbers: IntArray | EachWindow, window: int) -> int:
     return int(np.searchsorted(numbers, window, side="right")) - 1
 
 
-def independent(axis: Axis, layouts: Iterable[Layout], numbers: IntArray | EachWindow) -> Cut:
-    """What a cut costs where every interval is read on its own."""
+def independent(frame: Frame, place: int, numbers: IntArray | EachWindow) -> Cut:
+    """What a cut of an axis costs where every interval is read on its own."""
     sampled = min(len(numbers) - 1, SAMPLED_INTERVALS)
-    places = np.append(np.arange(sampled, dtype=np.int64), _across_holes(axis, numbers))
-    first, last = numbers[places], numbers[places + 1]
-    starts = axis.start(first)
-    stops = axis.start(last - 1) + axis.size
-    extents = stops - starts
-    return _measure(axis, layouts, numbers, None, starts[:sampled], stops[:sampled], extents)
+    some = np.append(np.arange(sampled, dtype=np.int64), _across_holes(frame, place, numbers))
+    starts, stops = frame.maps[place].spans({place: (numbers[some], numbers[some + 1])})
+    return _measured(frame, place, numbers, starts[:sampled], stops[:sampled], stops - starts)
 
 
-def consecutive(
-    axis: Axis, layouts: Iterable[Layout], cut: tuple[IntArray, IntArray | None]
-) -> Cut:
-    """What a cut costs where each interval takes over what it shares with the one before."""
+def consecutive(frame: Frame, place: int, cut: tuple[IntArray, IntArray | None]) -> Cut:
+    """What a cut of an axis costs where each interval takes over steps of the one before."""
     numbers, ends = cut
     assert ends is not None
     stops = ends[:SAMPLED_INTERVALS]
-    begin = axis.start(numbers[:-1][:SAMPLED_INTERVALS])
-    starts = np.maximum(begin, np.append(0, stops[:-1]))
-    starts[0] = begin[0]
-    holes = _across_holes(axis, numbers)
-    extents = np.append(stops - begin, ends[holes] - axis.start(numbers[holes]))
-    return _measure(axis, layouts, numbers, ends, starts, stops, extents)
+    holes = _across_holes(frame, place, numbers)
+    some = np.append(np.arange(len(stops), dtype=np.int64), holes)
+    begins, _ = frame.maps[place].spans({place: (numbers[some], numbers[some] + 1)})
+    begin = begins[: len(stops)]
+    starts = np.maximum(begin, np.append(begin[:1], stops[:-1]))
+    found = _measured(frame, place, numbers, starts, stops, ends[some] - begins)
+    return replace(found, stops=ends)
 
 
-def _across_holes(axis: Axis, numbers: IntArray | EachWindow) -> IntArray:
+def _across_holes(frame: Frame, place: int, numbers: IntArray | EachWindow) -> IntArray:
     """Some of the intervals that have a hole in them, for they reach further than others."""
-    borders = axis.runs[0][1 : SAMPLED_INTERVALS + 1]
+    borders = frame.maps[place].terms[place].runs[0][1 : SAMPLED_INTERVALS + 1]
     if isinstance(numbers, EachWindow) or not len(borders):
         return np.empty(0, dtype=np.int64)
     places = np.searchsorted(numbers, borders, side="right") - 1
     return places[numbers[places] < borders]
 
 
-def with_whole_chunks(axis: Axis, layouts: Sequence[Layout], cuts: Sequence[Cut]) -> list[Cut]:
+def with_whole_chunks(frame: Frame, place: int, cuts: Sequence[Cut]) -> list[Cut]:
     """Cuts that decode chunks twice, made to decode each once.
 
     Where blocks end inside a chunk, the chunk is read to its end and the rest kept for the next
     block, which takes the room of a chunk.
     """
-    grids = {
-        layout.name: layout.chunks[axis.dim] for layout in layouts if axis.dim in layout.chunks
-    }
-    once = {name: decoded_once(axis, grid) for name, grid in grids.items()}
+    grids = frame.grids(place)
+    once = {name: float(frame.steps_once(place, grid)) for name, grid in grids.items()}
     return [
         replace(
             cut,
@@ -220,31 +215,23 @@ def with_whole_chunks(axis: Axis, layouts: Sequence[Layout], cuts: Sequence[Cut]
     ]
 
 
-def decoded_once(axis: Axis, grid: Chunks) -> float:
-    """Steps that are decoded if every chunk that windows touch is decoded once."""
-    whole = grid.decoded(*axis.span(0, len(axis)))
-    return float(min(whole, grid.decoded(*axis.stretches).sum()))
-
-
-def _measure(
-    axis: Axis,
-    layouts: Iterable[Layout],
+def _measured(
+    frame: Frame,
+    place: int,
     numbers: IntArray | EachWindow,
-    ends: IntArray | None,
     starts: IntArray,
     stops: IntArray,
     extents: IntArray,
 ) -> Cut:
+    """A cut, from the positions that some of its intervals read and hold."""
     scale = (len(numbers) - 1) / len(starts)
     return Cut(
         numbers=numbers,
-        stops=ends,
         intervals=len(numbers) - 1,
-        extents={layout.name: int(extents.max()) for layout in layouts},
+        extents={layout.name: int(extents.max()) for layout in frame.layouts},
         samples=1 if isinstance(numbers, EachWindow) else int(np.diff(numbers).max()),
         decoded={
-            layout.name: float(layout.chunks[axis.dim].decoded(starts, stops).sum()) * scale
-            for layout in layouts
-            if axis.dim in layout.chunks
+            name: float(grid.decoded(starts, stops).sum()) * scale
+            for name, grid in frame.grids(place).items()
         },
     )

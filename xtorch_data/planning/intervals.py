@@ -8,9 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-__all__ = ["Interval", "Uneven", "batches", "cut", "share", "share_total", "total", "worker_share"]
+__all__ = [
+    "Box",
+    "Interval",
+    "Uneven",
+    "batches",
+    "cut",
+    "share",
+    "share_total",
+    "total",
+    "worker_share",
+]
 
 Interval = tuple[int, int]
+Box = tuple[Interval, ...]
 Uneven = Literal["drop", "pad", "keep"]
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..common.random import BLOCKS, RUNS, SAMPLES, generator
 from .blocks import BlockGrid
-from .chunks import Layout
 from .cuts import interval_of
-from .intervals import Interval
+from .frames import Frame
+from .index_maps import IntArray
+from .intervals import Box, Interval
 from .selection import Choice, Everything
-from .windows import IntArray, Windows
+from .windows import Windows
 
 __all__ = [
     "Line",
@@ -31,8 +33,6 @@ __all__ = [
     "shared_box",
 ]
 
-Box = tuple[Interval, ...]
-
 # A full permutation of this many blocks is cheap; beyond it, runs of blocks are shuffled first.
 GROUP_BLOCKS = 2**18
 MAX_RUNS = 2**20
@@ -40,23 +40,19 @@ MAX_RUNS = 2**20
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """Samples that lie in one array in memory.
-
-    Attributes
-    ----------
-    box : tuple of (int, int)
-        Window numbers ``[first, last)`` along every axis.
-    region : tuple of (int, int)
-        Data positions ``[start, stop)`` along every axis, from the first window's begin to the
-        last one's end or beyond.
-    """
+    """Samples that lie in one array in memory: a box of window numbers in a frame."""
 
     box: Box
-    region: Box
+    frame: Frame
     samples: int = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", math.prod(last - first for first, last in self.box))
+
+    @cached_property
+    def region(self) -> Box:
+        """Data positions ``[start, stop)`` along every dim, from first begin to last end."""
+        return self.frame.region(self.box)
 
     def place(self, numbers: Sequence[IntArray], count: int) -> IntArray:
         """Numbers inside the piece of `count` samples, from their window numbers per axis."""
@@ -74,38 +70,74 @@ class Piece:
         return np.ravel_multi_index(places, windows.shape).astype(np.int64)
 
 
-@dataclass(frozen=True, eq=False)
-class Load:
-    """One region that is read from the store, and the pieces it gives.
+@dataclass(frozen=True)
+class StepsRead:
+    """Positions along the dim of the axis that is cut, where blocks hand on steps in order.
 
     Attributes
     ----------
-    block : int
-        Number of the block in the grid.
-    region : tuple of (int, int)
-        Data positions to read along every axis.
-    pieces : tuple of Piece
-        Samples that can be cut once the region is there.
-    axis : int
-        The axis along which blocks follow each other.
+    start, stop : int
+        What is read.
     carried : int, optional
-        Data position on `axis` from which steps are handed on by the load before, up to the
-        begin of `region`; None if this load needs nothing of it.
+        Where steps begin that the load before hands on, up to `start`; None if none are needed.
     keep : int, optional
-        Data position on `axis` from which the next load needs the steps; None if it needs none.
+        Where steps begin that the next load needs; None if it needs none.
     whole_chunks : mapping of Hashable to (int, int)
-        Variables of which other positions on `axis` are read: from where the load before has
-        ended, perhaps beyond `region`, to the end of a chunk, perhaps beyond it, too. What lies
-        before or behind comes from the load before or is kept for the next one.
+        Variables of which other positions are read: from where the load before has ended, perhaps
+        beyond `stop`, to the end of a chunk, perhaps beyond it, too. What lies before or behind
+        comes from the load before or is kept for the next one.
     """
 
-    block: int
-    region: Box
-    pieces: tuple[Piece, ...]
-    axis: int = 0
+    start: int
+    stop: int
     carried: int | None = None
     keep: int | None = None
     whole_chunks: Mapping[Hashable, Interval] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Load:
+    """A box of windows that is read from the store, and the pieces it gives.
+
+    Made as a line is walked, and dropped with its stage. `axis` is that along which blocks follow
+    each other, `steps` what is read along it where steps are handed on.
+    """
+
+    block: int
+    box: Box
+    frame: Frame
+    pieces: tuple[Piece, ...]
+    axis: int = 0
+    steps: StepsRead | None = None
+
+    @classmethod
+    def whole(cls, block: int, box: Box, frame: Frame) -> Load:
+        """A box that is read on its own, as one piece."""
+        return cls(block, box, frame, (Piece(box, frame),))
+
+    @cached_property
+    def region(self) -> Box:
+        """Data positions to read along every dim."""
+        region = self.frame.region(self.box)
+        if self.steps is None:
+            return region
+        along = (self.steps.start, self.steps.stop)
+        return (*region[: self.axis], along, *region[self.axis + 1 :])
+
+    @property
+    def carried(self) -> int | None:
+        """Where steps begin that the load before hands on; see `StepsRead`."""
+        return None if self.steps is None else self.steps.carried
+
+    @property
+    def keep(self) -> int | None:
+        """Where steps begin that the next load needs; see `StepsRead`."""
+        return None if self.steps is None else self.steps.keep
+
+    @property
+    def whole_chunks(self) -> Mapping[Hashable, Interval]:
+        """Variables of which other positions are read; see `StepsRead`."""
+        return self.steps.whole_chunks if self.steps else {}
 
     @property
     def key(self) -> Hashable:
@@ -113,12 +145,9 @@ class Load:
         whole = tuple(self.whole_chunks.values())
         return self.block, self.region, self.carried, self.keep, whole, len(self.pieces)
 
-    def slices(self, windows: Windows) -> dict[Hashable, slice]:
+    def slices(self) -> dict[Hashable, slice]:
         """The region as ``isel`` takes it."""
-        return {
-            axis.dim: slice(*interval)
-            for axis, interval in zip(windows.axes, self.region, strict=True)
-        }
+        return {dim: slice(*along) for dim, along in self.frame.named(self.region).items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,23 +216,11 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """The order of one epoch.
+    """The order of one epoch, which depends on seed and epoch alone.
 
-    With `shuffle`, blocks are shuffled, taken in pools, and the samples of each pool are shuffled;
-    the pools lie end to end. Without, the line is the samples in C order.
-
-    Attributes
-    ----------
-    grid : BlockGrid
-        The blocks.
-    shuffle : bool
-        Whether blocks and samples are shuffled.
-    seed, epoch : int
-        What the order depends on.
-    pool_blocks : int
-        Number of blocks in a pool.
-    chosen : Choice, optional
-        Which samples the line holds, and how often; every sample once by default.
+    With `shuffle`, blocks are shuffled, taken in pools of `pool_blocks`, and the samples of each
+    pool are shuffled; the pools lie end to end. Without, the line is the samples in C order. Every
+    sample is on it once, unless `chosen` says otherwise.
     """
 
     grid: BlockGrid
@@ -221,15 +238,10 @@ class Line:
         return self.choice.total
 
     def stages(self, intervals: Iterable[Interval], independent: bool = False) -> Iterator[Stage]:
-        """What to load, in order, to walk over the given intervals of the line.
+        """What to load, in order, to walk over intervals ``[start, stop)`` of the line.
 
-        Parameters
-        ----------
-        intervals : iterable of (int, int)
-            Positions ``[start, stop)`` on the line.
-        independent : bool
-            In order, read every block whole and on its own, handing nothing on: for a
-            ``preprocess`` whose result depends on the block it gets.
+        With `independent`, blocks in order are read whole and each on its own, handing nothing on:
+        for a ``preprocess`` whose result depends on the block it gets.
         """
         for start, stop in intervals:
             if start < stop:
@@ -278,9 +290,7 @@ class Line:
             group += 1
 
     def _whole(self, block: int) -> Load:
-        box = self.grid.box(block)
-        region = self.grid.region(box)
-        return Load(block, region, (Piece(box, region),))
+        return Load.whole(block, self.grid.box(block), self.grid.windows.frame)
 
     # In order: blocks one after the other, steps shared by neighbors handed on.
 
@@ -345,45 +355,54 @@ class Line:
         goes_on: bool,
     ) -> Load:
         """The load for samples of one block, which reads what the load before has not read."""
-        along = self.grid.windows.axes[axis]
         first, start, end, last = positions
         low, high = box[axis]
         if end < last:  # the walk ends inside this block
             high = low + -(-(end - first) // below)
         low += (start - first) // below
+        taken_over = None if before is None else before.steps
+        steps = self._steps(axis, low, high, end == last, goes_on, taken_over)
+        # Windows that begin in what was handed on, then windows that lie in what is read.
+        begins_in = int(self.grid.windows.axes[axis].first_from(steps.start))
+        middle = min(max(begins_in, low), high)
+        frame = self.grid.windows.frame
+        pieces = tuple(
+            Piece((*box[:axis], cut, *box[axis + 1 :]), frame)
+            for cut in ((low, middle), (middle, high))
+            if cut[0] < cut[1]
+        )
+        read = (*box[:axis], (low, high), *box[axis + 1 :])
+        return Load(block, read, frame, pieces, axis, steps)
+
+    def _steps(
+        self,
+        axis: int,
+        low: int,
+        high: int,
+        to_end: bool,
+        goes_on: bool,
+        before: StepsRead | None,
+    ) -> StepsRead:
+        """Positions that are read and handed on for windows of a block, perhaps to its end."""
+        along = self.grid.windows.axes[axis]
         begin, finish = along.span(low, high)
         stops = self.grid.stops[axis]
-        if end == last and stops is not None:
+        if to_end and stops is not None:
             finish = max(finish, int(stops[interval_of(self.grid.cuts[axis], high - 1)]))
-        upto = begin if before is None else before.region[axis][1]
-        carried = begin if begin < upto else None
-        read_from = max(begin, upto)
-        # Windows that begin in what was handed on, then windows that lie in what is read.
-        middle = min(max(int(along.first_from(read_from)), low), high)
-
-        def piece(lower: int, upper: int) -> Piece:
-            cut_box = (*box[:axis], (lower, upper), *box[axis + 1 :])
-            return Piece(cut_box, self.grid.region(cut_box))
-
-        pieces = tuple(
-            piece(lower, upper) for lower, upper in ((low, middle), (middle, high)) if lower < upper
-        )
-        region = list(self.grid.region(box))
-        region[axis] = (read_from, max(finish, read_from))
-        keep = int(along.starts[high]) if goes_on else finish
+        upto = begin if before is None else before.stop
+        start = max(begin, upto)
+        keep = int(along.starts.at(high)) if goes_on else finish
         whole_chunks = {}
         for name, grid in self.grid.whole_chunks.items():
-            done = before.whole_chunks[name][1] if before is not None else read_from
+            done = start if before is None else before.whole_chunks[name][1]
             needed = min(grid.end_of(finish - 1), along.span(0, len(along))[1])
-            whole_chunks[name] = max(done, read_from), max(done, needed if goes_on else finish)
-        return Load(
-            block,
-            tuple(region),
-            pieces,
-            axis,
-            carried,
-            keep if keep < finish else None,
-            whole_chunks,
+            whole_chunks[name] = max(done, start), max(done, needed if goes_on else finish)
+        return StepsRead(
+            start=start,
+            stop=max(finish, start),
+            carried=begin if begin < upto else None,
+            keep=keep if keep < finish else None,
+            whole_chunks=whole_chunks,
         )
 
 
@@ -402,36 +421,29 @@ def shared_box(dims: Iterable[Hashable], region: Mapping[Hashable, slice]) -> tu
     return tuple((region[dim].start, region[dim].stop) for dim in dims if dim in region)
 
 
-def reads(
-    stages: Iterable[Stage], windows: Windows, layouts: Sequence[Layout]
-) -> tuple[list[int], list[int]]:
+def reads(stages: Iterable[Stage], frame: Frame) -> tuple[list[int], list[int]]:
     """Chunks, and bytes of them, that are decoded to walk over some stages, for each variable.
 
     A variable that lacks a dim of the sample space is not read again while blocks that follow each
     other want the same of it.
     """
-    counts, nbytes = [0] * len(layouts), [0] * len(layouts)
-    last: dict[Hashable, tuple[Interval, ...]] = {}
-    for stage in stages:
-        for load in stage.loads:
-            region = load.slices(windows)
-            for place, layout in enumerate(layouts):
-                box = shared_box(layout.chunks, region)
-                found = dict(region)
-                if layout.name in load.whole_chunks:
-                    start, stop = load.whole_chunks[layout.name]
-                    if start == stop:
-                        continue
-                    found[windows.axes[load.axis].dim] = slice(start, stop)
-                elif len(layout.chunks) < len(windows.axes):
-                    if last.get(layout.name) == box:
-                        continue
-                    last[layout.name] = box
-                wanted = [
-                    (chunks, found[dim].start, found[dim].stop)
-                    for dim, chunks in layout.chunks.items()
-                ]
-                counts[place] += math.prod(int(c.touched(*steps)) for c, *steps in wanted)
-                steps_of = math.prod(int(c.decoded(*steps)) for c, *steps in wanted)
-                nbytes[place] += layout.itemsize * steps_of
+    counts, nbytes = [0] * len(frame.layouts), [0] * len(frame.layouts)
+    last: dict[Hashable, list[Interval]] = {}
+    for load in (load for stage in stages for load in stage.loads):
+        region = frame.named(load.region)
+        for place, layout in enumerate(frame.layouts):
+            found = region
+            if layout.name in load.whole_chunks:
+                start, stop = load.whole_chunks[layout.name]
+                if start == stop:
+                    continue
+                found = {**region, frame.maps[load.axis].dim: (start, stop)}
+            elif len(layout.chunks) < len(frame.maps):
+                wanted = [region[dim] for dim in layout.chunks]
+                if last.get(layout.name) == wanted:
+                    continue
+                last[layout.name] = wanted
+            chunks, steps = frame.decoded(layout, found)
+            counts[place] += chunks
+            nbytes[place] += layout.itemsize * steps
     return counts, nbytes

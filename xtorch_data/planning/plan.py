@@ -17,18 +17,19 @@ from ..common.text import format_bytes, number_of
 from . import intervals as stretches
 from . import line as epochs
 from . import resume
-from .blocks import BlockGrid, plan_in_order, plan_shuffled
-from .chunks import Chunks, Layout
+from .blocks import BlockGrid, plan_blocks
+from .chunks import Layout
+from .frames import Frame
+from .index_maps import IntArray
 from .intervals import Interval, Uneven, total
 from .line import Line, Load, Stage, run_length
 from .resume import DimLabels, Part, Walk
 from .selection import BlockSums, Drawn, Kept, Table, factors
-from .windows import IntArray, Windows
+from .tables import chunks_table, windows_table
+from .windows import Windows
 
 __all__ = ["Plan"]
 
-# Shuffled, a pool that decodes a chunk no more often than this need not be larger.
-ENOUGH_AMPLIFICATION = 1.25
 # In order, blocks held and read ahead at most, if the memory allows more.
 BLOCKS_AHEAD = 8
 # Blocks that are looked at to tell how many there are samples of.
@@ -121,7 +122,7 @@ class Plan:
         The other parameters are the attributes of those names.
         """
         layouts = tuple(layouts)
-        grid, share = _blocks(windows, layouts, memory, shuffle)
+        grid, share = plan_blocks(windows, layouts, memory, shuffle)
         if warn and len(windows) and grid.nbytes > memory:
             warnings.warn(
                 f"one sample takes {format_bytes(grid.nbytes)}, more than memory="
@@ -187,26 +188,13 @@ class Plan:
         )
 
     def held_as(self, layouts: tuple[Layout, ...]) -> Plan:
-        """The same order of the same samples, whose variables take other memory.
-
-        Parameters
-        ----------
-        layouts : tuple of Layout
-            The layouts, with the bytes of values that are held, such as packed ones.
-        """
+        """The same order of the same samples, whose values take other memory: packed ones."""
         if layouts is self.layouts:  # with what has been worked out
             return self
         if not len(self.grid):
             return replace(self, layouts=layouts)
-        region = self.grid.region(self.grid.box(len(self.grid) // 2))  # all are much the same
-        sizes = {
-            axis.dim: stop - start
-            for axis, (start, stop) in zip(self.windows.axes, region, strict=True)
-        }
-        now, then = (
-            sum(each.itemsize * math.prod(sizes[dim] for dim in each.chunks) for each in some)
-            for some in (self.layouts, layouts)
-        )
+        region = self.frame.region(self.grid.box(len(self.grid) // 2))  # all are much the same
+        now, then = (replace(self.frame, layouts=x).nbytes(region) for x in (self.layouts, layouts))
         nbytes = math.ceil(self.grid.nbytes * then / max(1, now))
         return replace(self, layouts=layouts, grid=replace(self.grid, nbytes=nbytes))
 
@@ -217,6 +205,11 @@ class Plan:
         """The sample space."""
         return self.grid.windows
 
+    @cached_property
+    def frame(self) -> Frame:
+        """Where windows lie in the data, and how it is stored."""
+        return replace(self.windows.frame, layouts=self.layouts)
+
     @property
     def samples(self) -> int:
         """Number of samples in an epoch."""
@@ -226,11 +219,6 @@ class Plan:
     def left_out(self) -> int:
         """Number of samples that `where` leaves out."""
         return len(self.windows) - self.samples
-
-    @property
-    def grids(self) -> dict[Hashable, Mapping[Hashable, Chunks]]:
-        """The chunk grids of the variables."""
-        return {layout.name: layout.chunks for layout in self.layouts}
 
     @property
     def amplification(self) -> float:
@@ -254,22 +242,16 @@ class Plan:
 
     def nbytes(self, load: Load, joins: bool = False) -> int:
         """Bytes that a load takes in memory; with what is joined of it with the one before."""
-        along = load.axis
-        begin, stop = load.region[along] if load.region else (0, 1)
+        if not load.region:
+            return self.frame.nbytes(())
+        along, region = load.axis, [*load.region]
+        begin, stop = region[along]
         # Read, perhaps beyond the region; and pieces that straddle what was handed on.
-        extent = max([stop, *(end for _, end in load.whole_chunks.values())]) - begin
+        stop = max([stop, *(end for _, end in load.whole_chunks.values())])
         if joins and load.carried is not None:
-            extent += sum(piece.region[along][1] - load.carried for piece in load.pieces[:1])
-        sizes = {
-            axis.dim: stop - start
-            for axis, (start, stop) in zip(self.windows.axes, load.region, strict=True)
-        }
-        if load.region:
-            sizes[self.windows.axes[along].dim] = extent
-        return sum(
-            layout.itemsize * math.prod(sizes[dim] for dim in layout.chunks)
-            for layout in self.layouts
-        )
+            stop += sum(piece.region[along][1] - load.carried for piece in load.pieces[:1])
+        region[along] = begin, stop
+        return self.frame.nbytes(region)
 
     @cached_property
     def filled_blocks(self) -> tuple[int, IntArray]:
@@ -288,7 +270,7 @@ class Plan:
 
     # Who gets what: the line, cut for ranks and workers.
 
-    def left(self, epoch: int) -> list[Interval]:
+    def left(self, epoch: int) -> Sequence[Interval]:
         """What is still to be walked of an epoch's line."""
         return resume.remaining(self.samples, self._walked(epoch))
 
@@ -307,7 +289,7 @@ class Plan:
         """What one worker of one rank yields of an epoch's line."""
         walk = self._walk(world_size, num_workers)
         *before, latest = self._walked(epoch) or [walk]
-        left = resume.remaining(self.samples, before)
+        left = resume.remaining(self.samples, tuple(before))
         if latest.goes_on(walk):  # exactly the batches that would have come next
             return latest.rest(left, rank)[worker]
         return walk.parts(self.left(epoch), rank)[worker]
@@ -383,7 +365,7 @@ class Plan:
         0 for a variable that is not chunked.
         """
         stages = self.stages(epoch, intervals)
-        counts, _ = epochs.reads(stages, self.windows, self.layouts)
+        counts, _ = epochs.reads(stages, self.frame)
         return {
             layout.name: int(count) if layout.in_chunks else 0
             for layout, count in zip(self.layouts, counts, strict=True)
@@ -405,17 +387,11 @@ class Plan:
         yield "chunks", f"{what} about {self.amplification:.2f} times; explain() counts"
 
     def _repr_html_(self) -> str:
-        grids = html.table(
-            ("variable", *(printable(axis.dim) for axis in self.windows.axes)),
-            [
-                (layout.name, *(_grid(layout.chunks.get(axis.dim)) for axis in self.windows.axes))
-                for layout in self.layouts
-            ],
-        )
+        names = ", ".join(printable(each.name) for each in self.layouts)
         parts = [
             html.facts(self.facts()),
             html.section("Windows", f"{len(self.windows):,}", windows_table(self.windows)),
-            html.section("Chunks", ", ".join(printable(each.name) for each in self.layouts), grids),
+            html.section("Chunks", names, chunks_table(self.windows, self.layouts)),
         ]
         return html.page("xtorch_data.Plan", number_of(self.samples, "sample"), parts, repr(self))
 
@@ -465,19 +441,10 @@ class Plan:
         return {**state, "part": list(astuple(part))}
 
     def resume(self, state: Mapping[str, Any], strict: bool = True) -> Plan:
-        """The plan that goes on where a state was taken.
+        """The plan that goes on where a state of `state_after` was taken.
 
-        Parameters
-        ----------
-        state : mapping
-            From `state_after`.
-        strict : bool
-            Whether to refuse the state of a plan whose line is another.
-
-        Raises
-        ------
-        ValueError
-            If it is no state, or of another plan; the message says what differs.
+        ValueError, saying what differs, if it is no state or, if `strict`, of a plan whose line is
+        another.
         """
         epoch, walks = resume.from_state(state, self.fingerprint(), strict)
         if strict:
@@ -492,51 +459,3 @@ class Plan:
     def afresh(self) -> Plan:
         """The plan with nothing resumed."""
         return replace(self, resumed=(0, ())) if self.resumed[1] else self
-
-
-def _grid(chunks: Chunks | None) -> str:
-    """How a variable is chunked along a dim."""
-    if chunks is None:
-        return "–"
-    return f"{chunks.count:,} of {chunks.largest:,}" if chunks.in_chunks else "not chunked"
-
-
-def _blocks(
-    windows: Windows, layouts: Sequence[Layout], memory: int, shuffle: bool
-) -> tuple[BlockGrid, int]:
-    """The blocks, and the part of the memory, one in so many, that a pool or block may take.
-
-    A third: one is in use while the next is read, and a third is for memory that is used again.
-    Where chunks are so large that this decodes them often, reading less comes first: a half leaves
-    no spare memory, the whole no room to read ahead.
-    """
-    planner = plan_shuffled if shuffle else plan_in_order
-    enough = ENOUGH_AMPLIFICATION if shuffle else 1.0
-    found: list[tuple[BlockGrid, int]] = []
-    for share in (3, 2, 1):
-        grid = planner(windows, layouts, memory // share)
-        if share == 1 and not shuffle and any(other.nbytes <= memory // 2 for other, _ in found):
-            break  # in order, the block before is held, too, for the steps that it hands on
-        found.append((grid, share))
-        if grid.nbytes <= memory // share and grid.amplification <= enough:
-            return grid, share
-    return min(found, key=lambda each: round(each[0].amplification, 2))
-
-
-def windows_table(windows: Windows, labels: Mapping[Hashable, str] | None = None) -> str:
-    """How windows lie along every dim; `labels` say from where to where, where they are known."""
-    labels = labels or {}
-    rows = [
-        (
-            axis.dim,
-            f"{axis.size:,}" if axis.windowed else "each place",
-            f"{axis.size - axis.stride:,}" if axis.windowed else "",
-            f"{len(axis):,}",
-            f"{axis.length:,}",
-            labels.get(axis.dim, ""),
-        )
-        for axis in windows.axes
-    ]
-    names = ("dim", "window", "overlap", "windows", "steps", "labels")
-    used = len(names) if labels else len(names) - 1
-    return html.table(names[:used], [row[:used] for row in rows])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import operator
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar, cast, get_args
+from typing import Any, Protocol, TypeVar, get_args
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from ..common.redact import printable
 from .intervals import Interval, Uneven, cut, share, share_total, total, worker_share
 from .intervals import batches as count_batches
 from .line import Line
-from .windows import Runs
 
 __all__ = [
     "DimLabels",
@@ -41,6 +41,7 @@ T = TypeVar("T")
 LARGEST = 2**62
 # Each of them is looked at when a state is taken up.
 MOST_READERS = 2**24
+AT_LEAST_ONE = {"world_size", "num_workers", "batch_size"}
 
 
 class DimLabels(Protocol):
@@ -78,18 +79,7 @@ class Position:
 class Walk:
     """How far all ranks together have walked along what was left of an epoch.
 
-    Attributes
-    ----------
-    world_size, num_workers : int
-        The topology; workers 1 for none.
-    batch_size : int
-        Samples in a batch.
-    uneven : {"drop", "pad", "keep"}
-        How ranks shared.
-    drop_last : bool
-        Whether smaller batches were left out.
-    batches : int
-        Batches that every rank has yielded.
+    `num_workers` is 1 for none; `batches` is how many every rank has yielded.
     """
 
     world_size: int
@@ -140,18 +130,7 @@ class Walk:
 class Part:
     """How far one loader worker of one rank has come, for a loader that asks each of its workers.
 
-    Attributes
-    ----------
-    rank, world_size, worker, num_workers : int
-        Which worker of which rank.
-    batch_size : int
-        Samples in a batch.
-    uneven : {"drop", "pad", "keep"}
-        How ranks share.
-    drop_last : bool
-        Whether smaller batches are left out.
-    batches : int
-        Batches that this worker has yielded.
+    `batches` is how many this worker has yielded.
     """
 
     rank: int
@@ -164,31 +143,13 @@ class Part:
     batches: int = 0
 
     def of_state(self, state: Mapping[str, Any]) -> Part:
-        """The part of a worker's state, which must be that of this worker.
-
-        Raises
-        ------
-        ValueError
-            If it is of another worker, or of none.
-        """
+        """The part of a worker's state; ValueError if it is of another worker, or of none."""
         if "part" not in state:
             raise ValueError(
                 "this state is not of a loader worker; xtorch_data.DataLoader takes it, or the "
                 "dataset itself, before workers begin"
             )
-        rank, size, worker, workers, batch, uneven, drop_last, batches = _values(
-            state["part"], Part
-        )
-        found = Part(
-            as_number(rank, "rank"),
-            as_number(size, "world_size", 1),
-            as_number(worker, "worker"),
-            as_number(workers, "num_workers", 1),
-            as_number(batch, "batch_size", 1),
-            _uneven(uneven),
-            _flag(drop_last),
-            as_number(batches, "batches"),
-        )
+        found = _from_list(state["part"], Part)
         different = [
             f"{name} {value} in the state, {getattr(self, name)} here"
             for name, value in asdict(replace(found, batches=self.batches)).items()
@@ -229,55 +190,43 @@ def _round_robin(counts: Sequence[int], taken: int) -> list[int]:
     return found
 
 
-def remaining(samples: int, walks: Iterable[Walk]) -> list[Interval]:
-    """Stretches of the line that are left after some walks, one after the other."""
-    return list(_remaining(samples, tuple(walks)))
-
-
-def samples_left(samples: int, walks: Iterable[Walk]) -> int:
-    """Number of samples that are left after some walks."""
-    return _samples_left(samples, tuple(walks))
-
-
 # Kept: states are taken at every batch, and thousands of workers leave thousands of intervals.
 @lru_cache(maxsize=8)
-def _remaining(samples: int, walks: tuple[Walk, ...]) -> tuple[Interval, ...]:
-    left = [(0, samples)]
+def remaining(samples: int, walks: tuple[Walk, ...]) -> tuple[Interval, ...]:
+    """Stretches of the line that are left after some walks, one after the other."""
+    left: tuple[Interval, ...] = ((0, samples),)
     for walk in walks:
-        left = _without(left, walk.done(left))
-    return tuple(left)
+        left = tuple(_without(left, walk.done(left)))
+    return left
 
 
 @lru_cache(maxsize=8)
-def _samples_left(samples: int, walks: tuple[Walk, ...]) -> int:
-    return total(_remaining(samples, walks))
+def samples_left(samples: int, walks: tuple[Walk, ...]) -> int:
+    """Number of samples that are left after some walks."""
+    return total(remaining(samples, walks))
 
 
-def _without(intervals: Iterable[Interval], done: Iterable[Interval]) -> list[Interval]:
-    """Intervals, ascending, less others."""
-    out = sorted(done)
-    found, place = [], 0
+def _without(intervals: Iterable[Interval], done: Iterable[Interval]) -> Iterator[Interval]:
+    """Intervals, ascending and apart, less others."""
+    out = deque(sorted(done))
     for start, stop in intervals:
-        while place < len(out) and out[place][1] <= start:
-            place += 1
-        here = place
-        while start < stop and here < len(out) and out[here][0] < stop:
-            if start < out[here][0]:
-                found.append((start, out[here][0]))
-            start = max(start, out[here][1])
-            here += 1
+        while out and out[0][0] < stop:
+            if start < out[0][0]:
+                yield start, out[0][0]
+            start = max(start, out[0][1])
+            if out[0][1] > stop:  # it may reach into the next one
+                break
+            out.popleft()
         if start < stop:
-            found.append((start, stop))
-    return found
+            yield start, stop
 
 
 def fingerprint(line: Line) -> dict[str, Any]:
     """What a line depends on, but for its epoch."""
     windows = line.grid.windows
     digest = hashlib.sha256()
-    for axis in windows.axes:
-        digest.update(repr((axis.dim, axis.length, axis.size, axis.windowed)).encode())
-        digest.update(np.asarray(_summary(axis.starts)).tobytes())
+    for each in windows.frame.maps:
+        digest.update(each.digest())
     found = {
         "samples": len(windows),
         "windows": digest.hexdigest()[:16],
@@ -291,12 +240,6 @@ def fingerprint(line: Line) -> dict[str, Any]:
         found["blocks"] = blocks.hexdigest()[:16]
         found["blocks in a pool"] = min(line.pool_blocks, len(line.grid))
     return found
-
-
-def _summary(starts: range | Runs) -> Any:
-    if isinstance(starts, range):
-        return [starts.start, starts.stop, starts.step]
-    return np.concatenate([starts.begins, starts.ends, [starts.step]])
 
 
 def require_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -353,13 +296,7 @@ def as_state(epoch: int, walks: Iterable[Walk], fingerprint: Mapping[str, Any]) 
 def from_state(
     state: Mapping[str, Any], fingerprint: Mapping[str, Any], strict: bool
 ) -> tuple[int, list[Walk]]:
-    """Epoch and walks of a state.
-
-    Raises
-    ------
-    ValueError
-        If it is no state, of another version, or, if `strict`, of another dataset.
-    """
+    """Epoch and walks of a state; ValueError if it is none, or, if `strict`, of another dataset."""
     keys = "version", "epoch", "walks", "dataset"
     version, epoch, walks, found = entries(state, keys, "an xtorch_data dataset")
     if version != 1:
@@ -396,15 +333,7 @@ def as_number(value: Any, name: str, least: int = 0, most: int = LARGEST) -> int
 
 def _walk(values: Any) -> Walk:
     """A walk from the list of its values."""
-    size, workers, batch, uneven, drop_last, batches = _values(values, Walk)
-    walk = Walk(
-        as_number(size, "world_size", 1),
-        as_number(workers, "num_workers", 1),
-        as_number(batch, "batch_size", 1),
-        _uneven(uneven),
-        _flag(drop_last),
-        as_number(batches, "batches"),
-    )
+    walk = _from_list(values, Walk)
     if walk.world_size * walk.num_workers > MOST_READERS:
         raise ValueError(
             f"the state is of {walk.world_size} ranks with {walk.num_workers} workers each, more "
@@ -413,25 +342,27 @@ def _walk(values: Any) -> Walk:
     return walk
 
 
-def _values(values: Any, kind: type) -> list[Any]:
-    names = [each.name for each in fields(kind)]
+def _from_list(values: Any, kind: type[T]) -> T:
+    """A walk or part from the list of its values, each of which is checked."""
+    names = [each.name for each in fields(kind)]  # type: ignore[arg-type]
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != len(names):
         raise ValueError(f"the state must have the values of {names} in a list, not {values!r}")
-    return list(values)
+    return kind(*map(_checked, names, values))
 
 
-def _uneven(value: Any) -> Uneven:
-    if not isinstance(value, str) or value not in get_args(Uneven):
-        raise ValueError(
-            f"uneven is {value!r} in the state; it must be one of {list(get_args(Uneven))}"
-        )
-    return cast(Uneven, value)
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"drop_last is {value!r} in the state; it must be True or False")
-    return bool(value)
+def _checked(name: str, value: Any) -> Any:
+    """A value of a walk or part; ValueError if it cannot be one."""
+    if name == "uneven":
+        if not isinstance(value, str) or value not in get_args(Uneven):
+            raise ValueError(
+                f"uneven is {value!r} in the state; it must be one of {list(get_args(Uneven))}"
+            )
+        return value
+    if name == "drop_last":
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"drop_last is {value!r} in the state; it must be True or False")
+        return bool(value)
+    return as_number(value, name, least=int(name in AT_LEAST_ONE))
 
 
 def require_batches(samples: int, part: Part) -> None:
@@ -448,7 +379,7 @@ def require_possible(samples: int, walks: Iterable[Walk]) -> None:
     """Raise ValueError if more batches were walked than there were."""
     before: list[Walk] = []
     for walk in walks:
-        left = samples_left(samples, before)
+        left = samples_left(samples, tuple(before))
         most = max(
             count_batches(
                 share_total(left, rank, walk.world_size, walk.uneven),

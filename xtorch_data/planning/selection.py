@@ -18,8 +18,9 @@ import numpy.typing as npt
 from ..common.random import DRAWS, DRAWS_OF_BLOCKS, DRAWS_OF_RUNS, generator
 from .blocks import BlockGrid
 from .cuts import EachWindow
+from .index_maps import IntArray
 from .intervals import Interval
-from .windows import IntArray, Windows
+from .windows import Windows
 
 __all__ = ["BlockSums", "Choice", "Drawn", "Everything", "Kept", "Table", "factors", "product"]
 
@@ -31,12 +32,8 @@ SLAB = 2**20
 class Table:
     """A value for every sample, the same along the axes that it lacks.
 
-    Attributes
-    ----------
-    axes : tuple of int
-        Places of its axes among those of the sample space, ascending.
-    values : ndarray of bool or float64
-        Its values, one for each window along each of these axes.
+    `axes` are places among those of the sample space, ascending; `values` has one, bool or float64,
+    for each window along each of them.
     """
 
     axes: tuple[int, ...]
@@ -71,12 +68,7 @@ class Table:
 class BlockSums:
     """The product of some tables, summed over the samples of each block.
 
-    Parameters
-    ----------
-    tables : sequence of Table
-        The values, along axes of which no two tables have the same; True counts as 1.
-    grid : BlockGrid
-        The blocks.
+    No two tables have an axis in common; True counts as 1.
     """
 
     def __init__(self, tables: Sequence[Table], grid: BlockGrid) -> None:
@@ -274,18 +266,8 @@ class _Rows:
 class Drawn:
     """As many samples as there are, drawn with replacement by weights: another draw each epoch.
 
-    How many come from each block is drawn first, then which: the same as one draw over all.
-
-    Attributes
-    ----------
-    sums : BlockSums
-        The weights.
-    total : int
-        How many are drawn.
-    seed, epoch : int
-        What the draw depends on.
-    length : int
-        Blocks in a run; numbers are drawn for runs first.
+    How many come from each block is drawn first, then which: the same as one draw over all. Of very
+    many blocks, numbers are drawn for runs of `length` blocks before.
     """
 
     sums: BlockSums

@@ -8,87 +8,32 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..common.spelling import spelled
+from .frames import Frame, SampleAxis, SampleSpace
+from .index_maps import IndexMap, IntArray, Regular, Term, apart, runs_of
+from .intervals import Interval
 
-__all__ = ["Axis", "Runs", "Windows"]
-
-IntArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Runs:
-    """Ascending positions: runs with one step between neighbors, and holes between the runs.
-
-    Attributes
-    ----------
-    begins : ndarray of int64
-        First position of each run.
-    ends : ndarray of int64
-        Number of positions in each run and all runs before it.
-    step : int
-        From a position to the next one of its run.
-    firsts : ndarray of int64
-        Number of positions in all runs before each run.
-    """
-
-    begins: IntArray
-    ends: IntArray
-    step: int
-    firsts: IntArray = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "firsts", np.append(0, self.ends[:-1]))
-
-    @classmethod
-    def of(cls, begins: IntArray, counts: IntArray, step: int) -> range | Runs:
-        """Runs of some lengths; a single one is a range."""
-        if len(begins) == 1:
-            return range(int(begins[0]), int(begins[0] + counts[0] * step), step)
-        return cls(begins, np.cumsum(counts), step)
-
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    def __getitem__(self, numbers: Any) -> Any:
-        run = np.searchsorted(self.ends, numbers, side="right")
-        return self.begins[run] + (numbers - self.firsts[run]) * self.step
-
-    def first_from(self, positions: IntArray) -> IntArray:
-        """How many come before each of `positions`."""
-        run = np.searchsorted(self.begins, positions) - 1
-        inside = -((self.begins[run] - positions) // self.step)
-        return np.where(run < 0, 0, np.minimum(self.firsts[run] + inside, self.ends[run]))
+__all__ = ["Axis", "IntArray", "Windows"]
 
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """The window positions along one dim.
+    """A sample axis and the dim of the data that follows it alone.
 
-    Attributes
-    ----------
-    dim : Hashable
-        Name of the dim.
-    length : int
-        Size of the dim in the data.
-    size : int
-        Number of steps in one window, 1 where the dim is not windowed.
-    starts : range or Runs
-        Data position at which each window begins, ascending.
-    windowed : bool
-        Whether the dim is kept in a sample. A dim that is not windowed disappears.
+    The starts of its windows ascend. See `IndexMap`, of which it is a view.
     """
 
     dim: Hashable
     length: int
     size: int
-    starts: range | Runs
+    starts: Term
     windowed: bool
 
     def __len__(self) -> int:
@@ -99,33 +44,23 @@ class Axis:
         """Whether a window is all of the dim, so that no block has less of it."""
         return self.size == self.length
 
-    def start(self, numbers: IntArray) -> IntArray:
-        """Data positions at which the windows `numbers` begin."""
-        if isinstance(self.starts, range):
-            return numbers * self.starts.step + self.starts.start
-        return self.starts[numbers]  # type: ignore[no-any-return]
-
     @property
     def stride(self) -> int:
         """Steps from a window to the next, but for holes."""
         return self.starts.step
 
-    @property
-    def runs(self) -> tuple[IntArray, IntArray]:
-        """Window numbers ``[first, last)`` of each run of windows without a hole."""
-        if isinstance(self.starts, range):
-            return np.array([0]), np.array([len(self)])
-        return self.starts.firsts, self.starts.ends
+    def start(self, numbers: IntArray) -> IntArray:
+        """Data positions at which windows begin."""
+        return self.starts.at(numbers)  # type: ignore[no-any-return]
 
     @property
     def stretches(self) -> tuple[IntArray, IntArray]:
         """Data positions ``[start, stop)`` that runs of windows cover, ascending and apart.
 
-        Steps between the windows of a run are among them. Runs that overlap, as the last items of
-        a generator may, are one stretch.
+        Steps between the windows of a run are among them. Runs that overlap are one stretch.
         """
-        first, last = self.runs
-        return _apart(self.start(first), self.start(last - 1) + self.size)
+        first, last = self.starts.bounds
+        return apart(first, last + self.size)
 
     @property
     def covered_stretches(self) -> tuple[IntArray, IntArray]:
@@ -133,24 +68,20 @@ class Axis:
         if self.stride <= self.size:
             return self.stretches
         begins = self.start(np.arange(len(self)))
-        return _apart(begins, begins + self.size)
+        return apart(begins, begins + self.size)
 
     def indexer(self, number: int) -> slice | int:
-        """What ``isel`` takes to cut window `number`."""
-        start = int(self.starts[number])
+        """The argument of ``isel`` that cuts a window."""
+        start = int(self.starts.at(number))
         return slice(start, start + self.size) if self.windowed else start
 
-    def span(self, first: int, last: int) -> tuple[int, int]:
+    def span(self, first: int, last: int) -> Interval:
         """Data positions ``[start, stop)`` that windows ``[first, last)`` cover."""
-        return int(self.starts[first]), int(self.starts[last - 1]) + self.size
+        return int(self.starts.at(first)), int(self.starts.at(last - 1)) + self.size
 
     def first_from(self, positions: npt.ArrayLike) -> IntArray:
-        """Number of windows that begin before each of `positions`."""
-        at = np.asarray(positions, dtype=np.int64)
-        if isinstance(self.starts, range):
-            begin, step = self.starts.start, self.starts.step
-            return np.clip(-((begin - at) // step), 0, len(self.starts))
-        return self.starts.first_from(at)
+        """Number of windows that begin before each of some positions."""
+        return self.starts.first_from(positions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,8 +95,12 @@ class Windows:
 
     Attributes
     ----------
+    space : SampleSpace
+        The sample axes and the frame of the data.
     axes : tuple of Axis
-        One axis per dim of the sample space, slowest first.
+        Each sample axis with the dim of the data that follows it, slowest first.
+    shape : tuple of int
+        Number of windows along each axis.
 
     Examples
     --------
@@ -176,11 +111,28 @@ class Windows:
     {'x': 1, 'time': slice(1, 5, None)}
     """
 
-    axes: tuple[Axis, ...]
+    space: SampleSpace
+    axes: tuple[Axis, ...] = field(init=False)
     shape: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(len(axis) for axis in self.axes))
+        axes = (
+            Axis(each.dim, each.length, each.size, each.terms[place], each.windowed)
+            for place, each in enumerate(self.frame.maps)
+        )
+        object.__setattr__(self, "axes", tuple(axes))
+        object.__setattr__(self, "shape", self.space.shape)
+
+    @classmethod
+    def of(cls, axes: Iterable[Axis]) -> Windows:
+        """The product of some axes, slowest first."""
+        axes = tuple(axes)
+        maps = (
+            IndexMap(axis.dim, axis.length, axis.size, {place: axis.starts}, axis.windowed)
+            for place, axis in enumerate(axes)
+        )
+        counted = tuple(SampleAxis(axis.dim, len(axis)) for axis in axes)
+        return cls(SampleSpace(counted, (Frame(tuple(maps)),)))
 
     @classmethod
     def from_sizes(
@@ -189,25 +141,9 @@ class Windows:
         input_dims: Mapping[Any, int],
         input_overlap: Mapping[Any, int] | None = None,
     ) -> Windows:
-        """Lay windows over data of the given sizes.
+        """Lay windows over data of some sizes: by dim, in the order of the data.
 
-        Parameters
-        ----------
-        sizes : mapping of Hashable to int
-            Size of every dim of the data, in the order of the data.
-        input_dims : mapping of Hashable to int
-            Size of one window along each windowed dim; -1 is the whole dim.
-        input_overlap : mapping of Hashable to int, optional
-            Steps that neighboring windows share, less than the window's size. A negative overlap
-            leaves steps out between windows.
-
-        Raises
-        ------
-        ValueError
-            If a dim is unknown, a window does not fit, an overlap is too large, or there is not
-            a single sample.
-        TypeError
-            If a size or an overlap is not an integer.
+        ValueError or TypeError, naming the dim, where a window or an overlap does not fit.
         """
         overlap = dict(input_overlap or {})
         for dim in input_dims:
@@ -231,7 +167,7 @@ class Windows:
             if length == 0:
                 raise ValueError(f"the data is empty: dim {dim!r} has size 0")
         axes = [
-            Axis(dim, length, 1, range(length), windowed=False)
+            Axis(dim, length, 1, Regular(0, length), windowed=False)
             for dim, length in sizes.items()
             if dim not in input_dims
         ]
@@ -255,17 +191,22 @@ class Windows:
                     f"{spelled('input_overlap', dim)} is {shared}; it must be less than the "
                     f"window, which has {size} steps"
                 )
-            starts = range(0, length - size + 1, size - shared)
+            starts = Regular(0, length - size + 1, size - shared)
             axes.append(Axis(dim, length, size, starts, windowed=True))
-        windows = cls(tuple(axes))
+        windows = cls.of(axes)
         if math.prod(windows.shape) > np.iinfo(np.int64).max:
             raise ValueError(
                 f"there are {math.prod(windows.shape)} samples; 2**63 - 1 can be numbered"
             )
         return windows
 
+    @property
+    def frame(self) -> Frame:
+        """Where windows lie in the data."""
+        return self.space.frames[0]
+
     def __len__(self) -> int:
-        return math.prod(self.shape)
+        return len(self.space)
 
     def __getitem__(self, index: int) -> dict[Any, slice | int]:
         numbers = np.unravel_index(self.normalize(index), self.shape) if self.axes else ()
@@ -283,18 +224,7 @@ class Windows:
         return number % total
 
     def starts(self, samples: npt.ArrayLike) -> IntArray:
-        """Data positions at which samples begin.
-
-        Parameters
-        ----------
-        samples : array_like of int
-            Sample numbers, any shape.
-
-        Returns
-        -------
-        ndarray of int64
-            Shape ``(number of axes, *samples.shape)``.
-        """
+        """Data positions at which samples begin, shape ``(number of axes, *samples.shape)``."""
         flat = np.asarray(samples, dtype=np.int64)
         out = np.empty((len(self.axes), *flat.shape), dtype=np.int64)
         if self.axes:
@@ -314,17 +244,8 @@ class Windows:
     def within(self, dim: Hashable, intervals: npt.ArrayLike) -> Windows:
         """Only the windows that lie wholly inside one of some intervals of a dim.
 
-        Parameters
-        ----------
-        dim : Hashable
-            One of the dims of the sample space.
-        intervals : array_like of int
-            Data positions ``[start, stop)``, ascending and apart, shape ``(interval, 2)``.
-
-        Returns
-        -------
-        Windows
-            A sample space of its own, its samples numbered from 0. It may be empty.
+        Intervals are data positions ``[start, stop)``, ascending and apart. The samples are
+        numbered anew, and there may be none.
 
         Examples
         --------
@@ -338,27 +259,9 @@ class Windows:
             raise ValueError(f"the intervals along {dim!r} must be ascending and apart")
         first = axis.first_from(start)
         last = np.maximum(axis.first_from(stop - axis.size + 1), first)
-        # Runs of window numbers end where an interval ends, or where there is a hole already.
-        edges = np.unique(np.concatenate([first, last, axis.runs[1]]))
-        place = np.searchsorted(first, edges[:-1], side="right") - 1
-        kept = edges[:-1] < np.append(last, 0)[place]  # the 0 is for place -1
-        begins, counts = axis.start(edges[:-1][kept]), np.diff(edges)[kept]
-        # Where there is no hole between two of them, they are one.
-        ends = begins + counts * axis.stride
-        one = np.append(True, begins[1:] != ends[:-1])[: len(begins)]
-        runs = np.flatnonzero(one)
-        starts: range | Runs = range(0)
-        if len(runs):
-            starts = Runs.of(begins[runs], np.add.reduceat(counts, runs), axis.stride)
-        return Windows(
-            tuple(replace(axis, starts=starts) if axis is other else other for other in self.axes)
-        )
-
-
-def _apart(starts: IntArray, stops: IntArray) -> tuple[IntArray, IntArray]:
-    """Ascending stretches, of which those that overlap are one."""
-    apart = starts[1:] >= stops[:-1]
-    return starts[np.append(True, apart)], stops[np.append(apart, True)]
+        kept = first < last
+        numbers = runs_of(first[kept], (last - first)[kept], 1)
+        return Windows(self.space.restrict(self.axes.index(axis), numbers))
 
 
 def _integer(value: Any, name: str) -> int:

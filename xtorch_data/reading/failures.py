@@ -15,7 +15,7 @@ import xarray as xr
 from ..common.redact import printable, redacted, words_of
 from ..common.retry import is_transient
 from ..planning.chunks import Chunks
-from ..planning.line import Box
+from ..planning.intervals import Box
 from ..planning.windows import IntArray, Windows
 from ..sources.zarr_grids import StoredChunks
 from .zarr_chunks import ChunkError

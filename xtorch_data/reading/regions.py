@@ -61,7 +61,7 @@ class Reader:
 
     async def read(self, load: Load) -> Region:
         """Read the region of a load."""
-        region = load.slices(self.windows)
+        region = load.slices()
         block = self.dataset.isel(region, missing_dims="ignore").copy(deep=False)
         along = self.windows.axes[load.axis].dim if load.whole_chunks else None
         own: dict[Hashable, xr.Variable] = {}

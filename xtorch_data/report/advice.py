@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import xarray as xr
 
 from ..common.text import format_bytes, number_of, sizes_of
-from ..planning.amplification import amplification_of
+from ..planning.blocks import ENOUGH_AMPLIFICATION
 from ..planning.chunk_fitting import DEFAULT_MEMORY, fitted
-from ..planning.plan import ENOUGH_AMPLIFICATION, Plan
+from ..planning.coverage import amplification_of
+from ..planning.plan import Plan
 from ..reading.recycled import codec_pipeline, read_path
 from ..samples.arguments import as_bytes
 from ..sources.codecs import is_decoded_fast

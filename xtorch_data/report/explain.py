@@ -12,9 +12,8 @@ import xarray as xr
 from ..common.redact import printable
 from ..common.text import format_bytes
 from ..planning import line as epochs
-from ..planning.amplification import used_nbytes
-from ..planning.blocks import decoded_once_nbytes
 from ..planning.chunks import Layout
+from ..planning.coverage import used_nbytes
 from ..planning.intervals import Interval, share_total, total
 from ..planning.plan import Plan
 from ..reading.disk_cells import OnDisk
@@ -51,7 +50,7 @@ def explain(
     windows, workers = plan.windows, max(1, num_workers)
     parts = plan.shares(epoch, world_size, num_workers)
     left = plan.left(epoch)
-    once = decoded_once_nbytes(windows, plan.layouts)
+    once = sum(map(plan.frame.nbytes_once, plan.layouts))
     used = sum(used_nbytes(layout, windows, plan.where) for layout in plan.layouts)
     exact = len(plan.grid) * (2 if world_size * workers > 1 else 1) <= COUNTED_LOADS
     if exact:
@@ -122,7 +121,7 @@ def explain(
 def _cache(plan: Plan, on_disk: OnDisk) -> str:
     """Bytes that later epochs find on disk, in words."""
     kept = [layout for layout in plan.layouts if layout.name in on_disk.identities]
-    nbytes = int(decoded_once_nbytes(plan.windows, kept))
+    nbytes = sum(map(plan.frame.nbytes_once, kept))
     folder = printable(on_disk.cache.folder)
     size = on_disk.cache.size
     if nbytes <= size:
@@ -139,7 +138,7 @@ def _counted(
     """Chunks and bytes of each variable that are decoded to walk over some parts of the line."""
     sums = np.zeros((2, len(plan.layouts)), dtype=np.int64)
     for part in parts:
-        sums += epochs.reads(plan.stages(epoch, part), plan.windows, plan.layouts)
+        sums += epochs.reads(plan.stages(epoch, part), plan.frame)
     chunks, nbytes = sums.tolist()
     return chunks, nbytes
 
@@ -150,7 +149,7 @@ def _estimated(plan: Plan, parts: int) -> tuple[list[int], list[int], list[int]]
     Last, bytes that one process alone would decode.
     """
     share = plan.filled_blocks[0] / len(plan.grid) * plan.amplification
-    alone = [int(decoded_once_nbytes(plan.windows, [layout]) * share) for layout in plan.layouts]
+    alone = [int(plan.frame.nbytes_once(layout) * share) for layout in plan.layouts]
     nbytes = [int(size * (1 + (parts - 1) / pools_of(plan))) for size in alone]
     chunks = [
         size // max(1, _chunk_nbytes(layout))

@@ -372,7 +372,7 @@ class _Process:
             itemsize = each.handed_on if load.keep is not None else each.kept
             nbytes = itemsize * values_in(each.layout, extents)
             if len(each.layout.chunks) < len(axes):
-                box = shared_box(each.layout.chunks, load.slices(self._plan.windows))
+                box = shared_box(each.layout.chunks, load.slices())
                 flight.boxes.append((each.layout.name, box, nbytes))
                 continue
             if load.carried is not None and self._joins(load):

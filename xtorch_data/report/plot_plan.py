@@ -145,7 +145,7 @@ def _span(plan: Plan, place: int, box: Sequence[Interval]) -> tuple[int, int, in
     axis = plan.windows.axes[place]
     first, last = box[place]
     start, end = axis.span(first, last)
-    return start, min(end, int(axis.starts[last])) if last < len(axis) else end, end
+    return start, min(end, int(axis.starts.at(last))) if last < len(axis) else end, end
 
 
 def _grids(plan: Plan, axis: Axis) -> list[Layout]:

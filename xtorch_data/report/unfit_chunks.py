@@ -7,8 +7,8 @@ import warnings
 import xarray as xr
 
 from ..common.text import format_bytes, sizes_of
-from ..planning.amplification import amplification_of, used_nbytes
 from ..planning.chunks import Layout
+from ..planning.coverage import amplification_of, used_nbytes
 from ..planning.plan import Plan
 from ..sources.lazy_arrays import in_memory
 

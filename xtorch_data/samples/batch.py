@@ -374,7 +374,7 @@ class Batch:
             )
         ):
             return xr.Dataset({part: ([f"dim_{place}" for place in range(array.ndim)], array)})
-        known = self._labels or Labels(Windows(()), xr.Dataset(), {})
+        known = self._labels or Labels(Windows.of(()), xr.Dataset(), {})
         return known.to_dataset({part: (array, labels)}, np.array(number), suffixes=False)
 
 

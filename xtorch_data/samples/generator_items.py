@@ -12,7 +12,8 @@ import numpy.typing as npt
 import xarray as xr
 import xbatcher
 
-from ..planning.windows import IntArray, Runs, Windows
+from ..planning.index_maps import IntArray, Regular, Term, runs_of
+from ..planning.windows import Windows
 
 __all__ = ["INPUT_BATCH", "Items", "Patches", "arranged", "labelled"]
 
@@ -123,16 +124,16 @@ class Items:
             _require_windows(names.get(dim, dim), windows, count, items)
             patched = Patches(cut[dim], stride, min(count, windows))
             step = patched.count * stride
-            starts: range | Runs = range(0, items * step, step)
+            starts: Term = Regular(0, items * step, step)
             if items * patched.count > windows:
                 last = (windows - patched.count) * stride
                 patched = replace(patched, last=last, surplus=items * patched.count - windows)
-                starts = Runs.of(np.array([0, last]), np.array([items - 1, 1]), step)
+                starts = runs_of(np.array([0, last]), np.array([items - 1, 1]), step)
             if dim in inner:
                 patches[dim] = patched
             axes.append(replace(axis, size=patched.span, starts=starts))
         return cls(
-            Windows(tuple(axes)),
+            Windows.of(axes),
             tuple(inner),
             stacked,
             order,

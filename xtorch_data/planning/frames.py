@@ -1,0 +1,128 @@
+"""Sample axes, and for each source a frame: where windows lie in it and which chunks hold them.
+
+Order, pools, cuts for ranks and workers, weights and filters know window numbers alone; positions
+in the data are worked out by frames. There is one frame, that of the data itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy.typing as npt
+
+from .chunks import Chunks, Layout
+from .index_maps import IndexMap, Regular, Term
+from .intervals import Box, Interval
+
+__all__ = ["Frame", "SampleAxis", "SampleSpace"]
+
+
+@dataclass(frozen=True)
+class SampleAxis:
+    """Counts windows; where they lie is for frames to say."""
+
+    name: Hashable
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One source: an index map for each dim and how its variables are stored.
+
+    Lives as long as the plan; any thread may ask it.
+    """
+
+    maps: tuple[IndexMap, ...]
+    layouts: tuple[Layout, ...] = ()
+
+    @cached_property
+    def places(self) -> Frame:
+        """The frame whose windows are single steps: boxes of their numbers are regions."""
+        maps = (
+            IndexMap(each.dim, each.length, 1, {place: Regular(0, each.length)})
+            for place, each in enumerate(self.maps)
+        )
+        return Frame(tuple(maps), self.layouts)
+
+    def region(self, box: Sequence[Interval]) -> Box:
+        """Data positions ``[start, stop)`` along every dim that a box of windows covers."""
+        return tuple(each.span(box) for each in self.maps)
+
+    def named(self, region: Sequence[Interval]) -> dict[Hashable, Interval]:
+        """A region by dim."""
+        return {each.dim: along for each, along in zip(self.maps, region, strict=True)}
+
+    def sizes(self, region: Sequence[Interval]) -> dict[Hashable, int]:
+        """Number of steps of a region, by dim."""
+        return {dim: stop - start for dim, (start, stop) in self.named(region).items()}
+
+    def cells(self, layout: Layout, region: Mapping[Hashable, Interval]) -> Box:
+        """Numbers ``[first, last)`` of the chunks of a variable that a region touches, by dim."""
+        return tuple(
+            (int(grid.number(region[dim][0])), int(grid.number(region[dim][1] - 1)) + 1)
+            for dim, grid in layout.chunks.items()
+        )
+
+    def decoded(self, layout: Layout, region: Mapping[Hashable, Interval]) -> tuple[int, int]:
+        """Number of chunks of a variable that a region touches, and of places in them."""
+        cells = self.cells(layout, region)
+        places = (
+            grid.steps(*along) for grid, along in zip(layout.chunks.values(), cells, strict=True)
+        )
+        return math.prod(last - first for first, last in cells), math.prod(map(int, places))
+
+    def grids(self, place: int) -> dict[Hashable, Chunks]:
+        """By variable, the chunk grid along a dim."""
+        dim = self.maps[place].dim
+        return {each.name: each.chunks[dim] for each in self.layouts if dim in each.chunks}
+
+    def steps_once(self, place: int, grid: Chunks) -> int:
+        """Steps that are decoded along a dim if every chunk that windows touch is decoded once."""
+        along = self.maps[place]
+        (term,) = along.terms.values()
+        start, stop = along.spans({axis: (0, len(term)) for axis in along.terms})
+        return int(min(grid.decoded(start, stop), grid.decoded(*along.stretches).sum()))
+
+    def nbytes_once(self, layout: Layout) -> int:
+        """Bytes of a variable that are decoded if every chunk is decoded once."""
+        nbytes = layout.itemsize
+        for place, along in enumerate(self.maps):
+            if along.dim in layout.chunks:
+                nbytes *= self.steps_once(place, layout.chunks[along.dim])
+        return nbytes
+
+    def nbytes(self, region: Sequence[Interval]) -> int:
+        """Bytes of the variables over a region."""
+        sizes = self.sizes(region)
+        return sum(
+            each.itemsize * math.prod(sizes[dim] for dim in each.chunks) for each in self.layouts
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SampleSpace:
+    """The product of sample axes, numbered in C order, and the frames that say what is in it."""
+
+    axes: tuple[SampleAxis, ...]
+    frames: tuple[Frame, ...]
+    shape: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(axis.count for axis in self.axes))
+
+    def __len__(self) -> int:
+        return math.prod(self.shape)
+
+    def restrict(self, axis: int, numbers: Term | npt.ArrayLike) -> SampleSpace:
+        """Leave out windows along an axis, which gets shorter; all frames take the others."""
+        frames = (
+            replace(frame, maps=tuple(each.take(axis, numbers) for each in frame.maps))
+            for frame in self.frames
+        )
+        count = len(numbers)  # type: ignore[arg-type]
+        axes = [*self.axes]
+        axes[axis] = replace(axes[axis], count=count)
+        return SampleSpace(tuple(axes), tuple(frames))

@@ -1,0 +1,44 @@
+"""Windows and chunks as tables in HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+
+from ..common import html
+from ..common.redact import printable
+from .chunks import Chunks, Layout
+from .windows import Windows
+
+__all__ = ["chunks_table", "windows_table"]
+
+
+def windows_table(windows: Windows, labels: Mapping[Hashable, str] | None = None) -> str:
+    """How windows lie along every dim; `labels` say from where to where, where they are known."""
+    labels = labels or {}
+    rows = [
+        (
+            axis.dim,
+            f"{axis.size:,}" if axis.windowed else "each place",
+            f"{axis.size - axis.stride:,}" if axis.windowed else "",
+            f"{len(axis):,}",
+            f"{axis.length:,}",
+            labels.get(axis.dim, ""),
+        )
+        for axis in windows.axes
+    ]
+    names = ("dim", "window", "overlap", "windows", "steps", "labels")
+    used = len(names) if labels else len(names) - 1
+    return html.table(names[:used], [row[:used] for row in rows])
+
+
+def chunks_table(windows: Windows, layouts: Iterable[Layout]) -> str:
+    """How variables are chunked along every dim."""
+    dims = [axis.dim for axis in windows.axes]
+    rows = [(each.name, *(_grid(each.chunks.get(dim)) for dim in dims)) for each in layouts]
+    return html.table(("variable", *map(printable, dims)), rows)
+
+
+def _grid(chunks: Chunks | None) -> str:
+    if chunks is None:
+        return "–"
+    return f"{chunks.count:,} of {chunks.largest:,}" if chunks.in_chunks else "not chunked"
