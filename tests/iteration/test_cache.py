@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import examples
 
 import xtorch_data as xtd
-from xtorch_data.iteration.cache import BlockCache
+from xtorch_data.iteration.budget import BlockCache
 
 
 @pytest.fixture(scope="module")

@@ -14,16 +14,18 @@ import torch.utils.data
 import xarray as xr
 
 from ..common import html
+from ..common.buffers import Buffers
 from ..common.retry import RETRIES
 from ..common.text import format_bytes, number_of
-from ..device.gather import DeviceGather
+from ..gathering.destination import Destination
 from ..gathering.first_samples import require_functions_keep_places
-from ..iteration.stream import Stream
+from ..iteration.epoch_reader import EpochReader
 from ..planning.intervals import Uneven, cut, total
 from ..planning.plan import Plan
 from ..planning.resume import Part, Position, require_no_part
 from ..planning.windows import Windows
 from ..processes.orphans import watch_in_worker
+from ..processes.shared_memory import SharedBuffers
 from ..processes.workers import sent
 from ..reading.disk_cells import OnDisk
 from ..report.explain import explain
@@ -296,7 +298,9 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         self._epochs = EpochCounter()
         self._position = Position()
         self._taken = 0  # batches that the next iteration in a worker passes over
-        self._stream = Stream(samples, plan, self._on_disk, self.retries, self.on_error == "skip")
+        self._stream = EpochReader(
+            samples, plan, self._on_disk, self.retries, self.on_error == "skip"
+        )
 
     # What there is.
 
@@ -558,7 +562,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
             epoch = self.begin_epoch()
             return self._position.counted(epoch, self._iterate(epoch, 0, 1))
         watch_in_worker()
-        self._stream.share_batches()
+        self._stream.make_batches_in(SharedBuffers)
         epoch = self._epochs.claim_in_worker(info)
         taken, self._taken = self._taken, 0
         self._position.begin(epoch, taken)
@@ -572,7 +576,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
             return None
         return self._plan.part(self.rank, self.world_size, info.id, info.num_workers)
 
-    def streaming(self, samples: Samples) -> Stream:
+    def streaming(self, samples: Samples) -> EpochReader:
         """What reads other values of the same samples, with memory of its own.
 
         Parameters
@@ -580,14 +584,14 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         samples : Samples
             The samples, such as they are stored.
         """
-        return Stream(samples, self._plan, None, self.retries, self.on_error == "skip")
+        return EpochReader(samples, self._plan, None, self.retries, self.on_error == "skip")
 
     def batches_of(
         self,
         epoch: int,
-        stream: Stream | None = None,
-        gather: DeviceGather | None = None,
-        pinned: bool = False,
+        stream: EpochReader | None = None,
+        destination: Destination | None = None,
+        pinned: type[Buffers] | None = None,
     ) -> Generator[Batch, None, None]:
         """An epoch that was begun, as a loader wants it made; not counted yet.
 
@@ -595,21 +599,21 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         ----------
         epoch : int
             From `begin_epoch`.
-        stream : Stream, optional
+        stream : EpochReader, optional
             What reads it; that of the dataset by default.
-        gather : DeviceGather, optional
-            Cuts windows on a device. Then each batch has a mark of when it is there.
-        pinned : bool
-            Whether what is sent to a device lies in page-locked memory: batches, or blocks.
+        destination : Destination, optional
+            Where batches are made, if not on the host. Then each has a mark of when it is there.
+        pinned : type of Buffers, optional
+            Memory for what is sent to a device: batches, or blocks.
         """
         stream = stream or self._stream
-        if pinned and gather is not None:
-            stream.pin_blocks()
-        elif pinned:
-            stream.pin_batches()
+        if pinned is not None and destination is not None:
+            stream.read_blocks_into(pinned)
+        elif pinned is not None:
+            stream.make_batches_in(pinned)
         info = torch.utils.data.get_worker_info()
         worker = (0, 1) if info is None else (info.id, info.num_workers)
-        batches = self._iterate(epoch, *worker, 0, gather, stream)
+        batches = self._iterate(epoch, *worker, 0, destination, stream)
         self._stream.recorder = stream.recorder
         return batches
 
@@ -631,8 +635,8 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         worker: int,
         num_workers: int,
         taken: int = 0,
-        gather: DeviceGather | None = None,
-        stream: Stream | None = None,
+        destination: Destination | None = None,
+        stream: EpochReader | None = None,
     ) -> Generator[Batch, None, None]:
         plan = self._plan
         plan.require_shares(self.world_size)
@@ -642,4 +646,4 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
             "epoch %d begins: worker %d of %d on rank %d of %d, %d samples",
             epoch, worker, num_workers, self.rank, self.world_size, total(intervals),
         )  # fmt: skip
-        return (stream or self._stream).batches(plan, epoch, intervals, gather)
+        return (stream or self._stream).batches(plan, epoch, intervals, destination)

@@ -16,8 +16,8 @@ import torch
 from ..common.buffers import Buffers
 from ..common.text import format_bytes
 from ..gathering.assembly import Assembly
-from ..gathering.located import Located, Offsets
-from ..gathering.stage import Loaded, as_integers
+from ..gathering.sample_indices import Offsets, SampleIndices
+from ..gathering.stage import StageInMemory, as_integers
 from ..gathering.views import Array, View
 from ..planning.windows import IntArray
 from ..samples.batch import Batch
@@ -51,9 +51,9 @@ class DeviceGather:
         self.device, self.memory, self.then = device, memory, then
         self._sending, self.gathering = Streams.of(device), Streams.of(device)
 
-    def send(self, loaded: Loaded) -> Loaded:
+    def send(self, stage: StageInMemory) -> StageInMemory:
         """The pieces of a stage on the device; their memory on the host is not needed any more."""
-        extents = _extents(loaded)
+        extents = _extents(stage)
         # On a thread that may wait. First for windows that are being cut from stages which are
         # counted no more: only then is their memory free.
         self._sending.own_thread()
@@ -62,19 +62,19 @@ class DeviceGather:
             memory = self._room_for(extents.nbytes)
             try:
                 for begin, stop, there in extents:
-                    host = as_integers(loaded, begin, (stop - begin,), (1,), 1)
+                    host = as_integers(stage, begin, (stop - begin,), (1,), 1)
                     memory[there : there + stop - begin].copy_(host, non_blocking=True)
             finally:  # or what is read would be used again
                 self._sending.mark().synchronize()
         self.gathering.uses(memory)
         views = {
             name: [
-                _DeviceView(self, memory, extents, [*map(_as_array, pieces)], loaded.axes)
+                _DeviceView(self, memory, extents, [*map(_as_array, pieces)], stage.axes)
                 for pieces in variables
             ]
-            for name, variables in loaded.views.items()
+            for name, variables in stage.views.items()
         }
-        return loaded.elsewhere(views)
+        return stage.elsewhere(views)
 
     def _room_for(self, nbytes: int) -> torch.Tensor:
         try:
@@ -86,6 +86,10 @@ class DeviceGather:
                 "give the loader less device_memory=, and the dataset less memory="
             )
             raise
+
+    def begin_thread(self) -> None:
+        """Let a thread gather on this device, on a stream of its own."""
+        self.gathering.begin()
 
     def on_device(self, index: IntArray) -> torch.Tensor:
         """Places, as a tensor there; nothing waits for the copy."""
@@ -127,10 +131,10 @@ class _Extents:
         return address - int(self._begins[place]) + int(self._there[place])
 
 
-def _extents(loaded: Loaded) -> _Extents:
+def _extents(stage: StageInMemory) -> _Extents:
     views = [
         _as_array(view)
-        for variables in loaded.views.values()
+        for variables in stage.views.values()
         for pieces in variables
         for view in pieces
     ]
@@ -178,14 +182,14 @@ class _DeviceView:
             rows = integers.numel() - reach if math.prod(shape) else 1
             self._groups.append((places, integers.as_strided((rows, *shape), (1, *inside))))
 
-    def copy(self, key: Hashable, located: Located, out: torch.Tensor) -> str:
+    def copy(self, key: Hashable, indices: SampleIndices, out: torch.Tensor) -> str:
         """Copy the windows of some samples into ``out (sample, *dims)``."""
-        offsets = located.offsets(key, self._offsets.of)
+        offsets = indices.offsets(key, self._offsets.of)
         if len(self._groups) == 1:
             torch.index_select(self._groups[0][1], 0, self._gather.on_device(offsets), out=out)
             return "selected"
         for places, windows in self._groups:
-            rows = np.flatnonzero(np.isin(located.pieces, places))
+            rows = np.flatnonzero(np.isin(indices.pieces, places))
             if len(rows):
                 index, to = self._gather.on_device(offsets[rows]), self._gather.on_device(rows)
                 out.index_copy_(0, to, torch.index_select(windows, 0, index))

@@ -13,7 +13,7 @@ from ..samples.made_up import Budget, numbered, on_trial, unnoticed
 from ..samples.transforms import Transform
 from ..samples.trials import require_places_kept
 from .assembly import Assembly
-from .stage import Loaded
+from .stage import StageInMemory
 from .views import PieceInMemory, window_views
 
 __all__ = ["require_functions_keep_places"]
@@ -107,9 +107,11 @@ def _given_to_functions(samples: Samples) -> list[tuple[Transform, Any]]:
             names = {name for part in recipe.parts for name in part.variables}
             labeled = block[[name for name in block.data_vars if name in names]]
             piece = Piece(tuple(box), region)
-            loaded = Loaded(windows, [PieceInMemory(piece, views, labeled)], range(piece.samples))
+            stage = StageInMemory(
+                windows, [PieceInMemory(piece, views, labeled)], range(piece.samples)
+            )
             assembly = Assembly(recipe, Buffers(0), piece.samples, epoch=0)
-            assembly.add(0, loaded, loaded.locate(0, piece.samples))
+            assembly.add(0, stage, stage.locate(0, piece.samples))
             assembly.finish(single=False)
     except Exception:
         # It shows when samples are made; or values are such that they are not made up.

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Coroutine, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import cached_property
 from typing import Any
 
@@ -21,11 +19,10 @@ from ..common.buffers import Buffers
 from ..common.recorder import Recorder
 from ..common.retry import is_transient
 from ..gathering.assembly import Assembly
-from ..gathering.stage import Loaded
+from ..gathering.stage import StageInMemory
 from ..gathering.views import PieceInMemory, window_views
 from ..planning.line import Piece
 from ..planning.windows import IntArray
-from ..reading.dask_graphs import Graphs, threads_for_graphs
 from ..reading.disk_cells import OnDisk
 from ..reading.lazy_arrays import with_recycled_memory
 from ..reading.memory_maps import mapped
@@ -37,7 +34,7 @@ from ..sources.file_maps import maps_of
 from ..sources.npy_files import NpyFile, Stamp
 from ..sources.source import layout_of
 from .cells import Group, Place, Region, cells_of
-from .threads import leaving_on_interrupt, note_interrupt
+from .threads import Threads, note_interrupt
 
 __all__ = ["Fetched", "Fetcher"]
 
@@ -45,7 +42,6 @@ __all__ = ["Fetched", "Fetcher"]
 CELL_BYTES, PREPROCESSED_BYTES = 2**16, 2**20
 # But so that many cells fit in memory.
 CELLS_IN_MEMORY = 64
-WORK_THREADS = 8
 
 Cell = tuple[int, Place]  # number of a group, and place in its grid
 
@@ -80,12 +76,7 @@ class Fetcher:
     ) -> None:
         self._samples, self._memory, self._retries = samples, memory, retries
         self._keep = keep
-        self._loop = asyncio.new_event_loop()
-        self._work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
-        dask = threads_for_graphs()
-        self._graphs = Graphs(dask, self._work)
-        self._loop.set_default_executor(self._work)
-        leaving_on_interrupt(self._work, dask)
+        self._threads = Threads()
         self._blocks = Buffers(memory, total=memory)
         # A preprocess works on cells of all variables.
         data, self._maps = samples.data, dict[NpyFile, Stamp]()
@@ -103,10 +94,8 @@ class Fetcher:
         self._held: OrderedDict[Cell, Future[xr.Dataset]] = OrderedDict()
         self._nbytes = 0
         self._lock = threading.Lock()
-        weakref.finalize(self, _end, self._loop, dask, os.getpid())
-        threading.Thread(
-            target=_run, args=(self._loop,), name="xtorch_data-fetch", daemon=True
-        ).start()
+        weakref.finalize(self, self._threads.end)
+        self._threads.begin()
 
     @property
     def _dims(self) -> list[Hashable]:
@@ -143,8 +132,8 @@ class Fetcher:
             origin=samples.origin,
             windows=samples.recipe.windows,
             recorder=self.recorder,
-            executor=self._work,
-            graphs=self._graphs,
+            executor=self._threads.work,
+            graphs=self._threads.graphs,
             retries=self._retries,
             timeout=samples.read_timeout,
         )
@@ -225,7 +214,7 @@ class Fetcher:
                 before += piece.samples
             chosen = np.concatenate([rows for rows, _ in portion])
             as_asked = np.argsort(chosen, kind="stable")
-            loaded = Loaded(windows, pieces, np.concatenate(order)[as_asked])
+            loaded = StageInMemory(windows, pieces, np.concatenate(order)[as_asked])
             assembly.add(sum(len(rows) for rows in done), loaded, loaded.locate(0, len(chosen)))
             done.append(chosen[as_asked])
             del cells, pieces, loaded  # before the next ones are read
@@ -360,8 +349,7 @@ class Fetcher:
         nbytes = self._groups[cell[0]].nbytes
         while self._held and self._nbytes + nbytes > self._memory:
             self._drop(next(iter(self._held)))
-        reading: Coroutine[Any, Any, xr.Dataset] = self._read(cell)
-        self._held[cell] = asyncio.run_coroutine_threadsafe(reading, self._loop)
+        self._held[cell] = self._threads.start(self._read(cell))
         self._nbytes += nbytes
         return self._held[cell]
 
@@ -378,18 +366,6 @@ class Fetcher:
 
 def _failed(future: Future[Any]) -> bool:
     return not future.done() or future.cancelled() or future.exception() is not None
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    loop.run_forever()
-    loop.close()  # and with it the pool of work
-
-
-def _end(loop: asyncio.AbstractEventLoop, dask: ThreadPoolExecutor, process: int) -> None:
-    """Let the threads of a fetcher end, in the process that has them."""
-    if process == os.getpid() and not loop.is_closed():
-        loop.call_soon_threadsafe(loop.stop)
-        dask.shutdown(wait=False)
 
 
 class Fetched(Sequence[tuple[torch.Tensor, ...]]):

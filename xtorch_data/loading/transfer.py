@@ -17,13 +17,14 @@ from ..device.gather import DeviceGather
 from ..device.streams import (
     COPIES_UNDER_WAY,
     WITH_STREAMS,
+    PinnedBuffers,
     Streams,
     arrived,
     as_device,
     of_this_thread,
     on_device,
 )
-from ..iteration.stream import Stream
+from ..iteration.epoch_reader import EpochReader
 from ..planning.intervals import Interval, total
 from ..planning.plan import Plan
 from ..report.device_costs import DeviceCosts, device_costs
@@ -55,7 +56,7 @@ class Feed:
         Bytes that blocks may take there; None where windows are cut on the host.
     packed : Packed, optional
         What is sent instead of decoded values.
-    stream : Stream, optional
+    stream : EpochReader, optional
         What reads that.
     memory_format : torch.memory_format, optional
         How tensors lie there.
@@ -67,7 +68,7 @@ class Feed:
     prefetch: int
     memory: int | None
     packed: Packed | None
-    stream: Stream | None
+    stream: EpochReader | None
     memory_format: torch.memory_format | None
     transform: DeviceTransform | None
     _devices: dict[torch.device, _There] = field(default_factory=dict)
@@ -152,7 +153,8 @@ class Feed:
         pinned : bool
             Whether what is sent may lie in page-locked memory.
         """
-        return dataset.batches_of(epoch, self.stream, self._there().gather, pinned and self.pins)
+        buffers = PinnedBuffers if pinned and self.pins else None
+        return dataset.batches_of(epoch, self.stream, self._there().gather, buffers)
 
     def moved(self, batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
         """Batches on the device. Whatever goes wrong there ends the epoch at once.

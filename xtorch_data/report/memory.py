@@ -14,7 +14,7 @@ from dask.system import CPU_COUNT as CORES
 
 from ..common.buffers import LARGER, allotted
 from ..gathering.halo import joins
-from ..iteration.jobs import Lookahead
+from ..iteration.lookahead import Lookahead
 from ..planning.chunks import merged
 from ..planning.intervals import Interval, total
 from ..planning.line import Load, Stage, shared_box
@@ -170,7 +170,7 @@ class _Flight:
 
 
 class _Process:
-    """What the engine does with memory, as `Flights` and `Buffers` do it, without doing it."""
+    """What the engine does with memory, as `ReadAhead` and `Buffers` do it, without doing it."""
 
     def __init__(
         self,
@@ -289,7 +289,7 @@ class _Process:
         idle = sum(size * count for size, count in self._idle.items())
         return min(self._plan.memory - idle, self._plan.memory - idle - self._lent)
 
-    # As `Reader` and `Preparer`.
+    # As `Reader` and `HaloJoiner`.
 
     def _read(self, flights: Sequence[_Flight]) -> Iterator[int]:
         """Read what was begun at the same time; bytes of what passes after each step."""
