@@ -13,10 +13,10 @@ from concurrent.futures import CancelledError, wait
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from strategies import EXAMPLES
 
-from xtorch_data.iteration.budget import Budget
+from xtorch_data.iteration.budget import StageBudget
 from xtorch_data.iteration.read_ahead import ReadAhead, settle
 from xtorch_data.iteration.threads import Threads
 from xtorch_data.planning.line import Load, Stage
@@ -52,6 +52,8 @@ def nbytes_of(load):
 
 
 class ReadingAhead(RuleBasedStateMachine):
+    position = 0
+
     @initialize(
         stages=st.lists(
             st.tuples(
@@ -73,12 +75,12 @@ class ReadingAhead(RuleBasedStateMachine):
         self.done, self.left = set(), [stage.stop - stage.start for stage in self.line]
         self.taken, self.position = [], 0
         self.memories = [None] * len(self.line)
+        self.others = set(threading.enumerate())
         self.threads = Threads()
-        budget = Budget(memory, nbytes_of, most=most)
+        budget = StageBudget(memory, nbytes_of, most=most)
         self.ahead = ReadAhead(iter(self.line), budget, self.read, self.threads)
         self.threads.begin(self.ahead.close)
         self.slices = self.ahead.slices(iter(sizes))
-        self.is_open = True
 
     def whom_stages_need(self):
         """The stages before whose steps each stage needs, too: what lies from where it carries."""
@@ -137,7 +139,7 @@ class ReadingAhead(RuleBasedStateMachine):
 
     @invariant()
     def stages_are_begun_in_order_as_far_as_they_fit(self):
-        if not hasattr(self, "ahead") or not self.is_open or not (self.taken or self.position):
+        if not self.position:
             return
         self.flush()
         count = len(self.begun)
@@ -151,10 +153,6 @@ class ReadingAhead(RuleBasedStateMachine):
             full = under_way == self.most or used + nbytes[count] > self.memory
             assert under_way and full
 
-    def is_running(self):
-        return self.is_open
-
-    @precondition(is_running)
     @rule()
     def ask_for_a_batch(self):
         slices = next(self.slices, None)
@@ -168,7 +166,6 @@ class ReadingAhead(RuleBasedStateMachine):
             self.position += each.stop - each.start
             self.taken.append((self.line.index(stage), each))
 
-    @precondition(is_running)
     @rule(data=st.data(), outcome=st.sampled_from(["is read", "is read", "is read", "fails"]))
     def let_a_read_end(self, data, outcome):
         self.flush()
@@ -178,12 +175,11 @@ class ReadingAhead(RuleBasedStateMachine):
             self.outcomes[number] = outcome
             self.threads.loop.call_soon_threadsafe(self.released[number].set)
 
-    @precondition(is_running)
     @rule(data=st.data())
     def gather(self, data):
         self.flush()
         ready = [n for n, (number, _) in enumerate(self.taken) if self.expected(number)]
-        if not ready or any(self.taken[n][0] >= len(self.begun) for n in ready):
+        if not ready:
             return
         number, each = self.taken.pop(data.draw(st.sampled_from(ready)))
         assert wait([each.pending.loaded], PATIENCE).done
@@ -202,39 +198,25 @@ class ReadingAhead(RuleBasedStateMachine):
                 self.flush()
                 assert self.memories[number]() is None
 
-    @precondition(is_running)
-    @rule()
-    def close(self):
-        self.is_open = False
+    def teardown(self):
+        """Close it, at whatever point this is."""
+        if not hasattr(self, "ahead"):
+            return
         self.threads.close()
         self.threads.close()  # may be called again
-        for each in self.begun:
-            assert each.loaded.done()
-        for _, each in self.taken:
-            assert each.pending.loaded.done()  # nobody waits for it
+        for each in (*self.begun, *(each.pending for _, each in self.taken)):
+            assert each.loaded.done()  # nobody waits for it
         assert self.threads.loop.is_closed()
         with pytest.raises(CancelledError):
             self.threads.start(asyncio.sleep(0))
         count = len(self.begun)
-        list(itertools.islice(self.slices, 2))  # more is planned at most
+        list(itertools.islice(self.slices, 2))  # is planned, but not begun
         assert len(self.begun) == count
-
-    @precondition(lambda self: not self.is_open)
-    @rule()
-    def stay_closed(self):
-        assert self.threads.loop.is_closed()
-
-    def teardown(self):
-        if not hasattr(self, "ahead"):
-            return
-        if self.is_open:
-            self.close()
         memories = [each for each in self.memories if each is not None]
         del self.ahead, self.slices, self.begun[:], self.taken[:]
         gc.collect()
         assert all(each() is None for each in memories)
-        names = [each.name for each in threading.enumerate()]
-        assert "xtorch_data-reader" not in names
+        assert set(threading.enumerate()) <= self.others
 
 
 TestReadingAhead = ReadingAhead.TestCase

@@ -7,30 +7,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..planning.blocks import INDEX_BYTES
 from ..planning.line import Load, Stage
+from ..planning.plan import Plan
 
-__all__ = ["BlockCache", "Budget", "Claim"]
+__all__ = ["BlockCache", "Budget", "Claim", "StageBudget", "StageClaim"]
 
 
 class BlockCache:
     """Blocks kept for later epochs, as far as they fit; none is thrown out for another.
 
-    Lives as long as the `EpochReader` that makes it; any thread may ask. An epoch visits every
-    block once, so no block is better worth keeping than another, and throwing out what was kept
-    would only make work. Copies in other processes begin empty.
+    Made by an `EpochReader`, and as long there; any thread may ask. An epoch visits every block
+    once, so no block is better worth keeping than another, and throwing out what was kept would
+    only make work. Copies in other processes begin empty.
 
-    Parameters
-    ----------
-    memory : int
-        Bytes for blocks kept and blocks in use.
-    working : int
-        Bytes of blocks in use at the same time.
-    total : int
-        Bytes of all blocks.
+    It has `memory` bytes for blocks kept and blocks in use, of which `working` are in use at the
+    same time; all blocks are `total` bytes.
     """
 
     def __init__(self, memory: int, working: int, total: int) -> None:
@@ -38,6 +33,11 @@ class BlockCache:
         self._memory, self._working, self._total = memory, working, total
         self._kept: dict[Hashable, Any] = {}
         self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, plan: Plan) -> BlockCache:
+        """The cache of a plan that keeps blocks, empty."""
+        return cls(plan.memory, plan.working_nbytes, plan.block_nbytes * len(plan.grid))
 
     def get(self, key: Hashable) -> Any:
         """What was kept under a key, or None."""
@@ -62,50 +62,92 @@ class BlockCache:
 
 @dataclass(eq=False)
 class Claim:
-    """The memory of one stage, from its planning until no stage needs it any more.
+    """Memory that is read into, from when that is planned until nobody needs it any more.
 
-    Attributes
-    ----------
-    stage : Stage
-        What is read.
-    nbytes : int
-        Bytes on the host, without what a cache has.
-    on_device : int
-        Bytes on a device that stages are sent to.
-    halo_of : tuple of Claim
-        Earlier stages, of which this one needs steps that they have read.
-    users : int
-        How many stages need its memory, with itself.
+    It takes `nbytes` on the host, without what a cache has, and on a device that it is sent to. A
+    stage needs steps that the earlier ones in `halo_of` have read; `users` counts the stages that
+    need the memory, with this one.
     """
 
-    stage: Stage
-    nbytes: int = 0
-    on_device: int = 0
-    halo_of: tuple[Claim, ...] = ()
-    users: int = 1
+    nbytes: int = field(default=0, kw_only=True)
+    on_device: int = field(default=0, kw_only=True)
+    halo_of: tuple[StageClaim, ...] = field(default=(), kw_only=True)
+    users: int = field(default=1, kw_only=True)
 
     def free(self) -> None:
-        """Let go of the memory, which no stage needs any more."""
+        """Let go of the memory."""
+
+
+@dataclass(eq=False)
+class StageClaim(Claim):
+    """The memory of one stage."""
+
+    stage: Stage
 
 
 class Budget:
-    """Counts what stages take that are held or being read, and says whether another one fits.
+    """Counts what is held or being read, and says whether more fits.
 
-    Made for one walk along the line. Any thread may call it; that a stage which fits is begun
-    before another one is asked for is up to who asks.
+    Made for samples by number, and as `StageBudget` for one walk along the line. Any thread may
+    call it; that what fits is begun before more is asked for is up to who asks.
 
-    Parameters
-    ----------
-    memory : int
-        Bytes of all stages, and of the cache, at most; a stage that is alone may exceed it.
-    nbytes : callable
-        Bytes that a load takes on the host.
-    cache : BlockCache, optional
-        Where blocks are kept for later epochs.
-    device_memory : int, optional
-        Bytes of all stages on a device that they are sent to; None if they are not.
-    most : int, optional
-        Stages at a time, at most.
+    `memory` and, where stages are sent to a device, `device_memory` are bytes at most, which a
+    claim that is alone may exceed; `most` are claims at a time.
+    """
+
+    def __init__(
+        self, memory: int, device_memory: int | None = None, most: int | None = None
+    ) -> None:
+        self._memory, self._device_memory, self._most = memory, device_memory, most
+        self._held = self._on_device = 0  # bytes of what was begun
+        self._begun = 0  # claims that were begun and have not ended
+        self._lock = threading.Lock()
+
+    @property
+    def _kept(self) -> int:
+        """Bytes that a cache counts."""
+        return 0
+
+    def fits(self, claim: Claim) -> bool:
+        """Whether it may be begun now."""
+        if not self._begun:
+            return True
+        return (
+            self._kept + self._held + claim.nbytes <= self._memory
+            and (self._most is None or self._begun < self._most)
+            and (
+                self._device_memory is None
+                or self._on_device + claim.on_device <= self._device_memory
+            )
+        )
+
+    def begin(self, claim: Claim) -> None:
+        """Count what is read from now on."""
+        with self._lock:
+            self._begun += 1
+            self._held += claim.nbytes
+            self._on_device += claim.on_device
+
+    def end(self, claim: Claim) -> None:
+        """Note that a claim is needed no more, and free what nobody needs."""
+        free: list[Claim] = []
+        with self._lock:
+            self._begun -= 1
+            self._on_device -= claim.on_device
+            for each in (claim, *claim.halo_of):
+                each.users -= 1
+                if not each.users:
+                    self._held -= each.nbytes
+                    free.append(each)
+            claim.halo_of = ()
+        for each in free:
+            each.free()
+
+
+class StageBudget(Budget):
+    """The budget of the stages of one walk along the line, and of the cache of its blocks.
+
+    `nbytes` says what a load takes on the host.
     """
 
     def __init__(
@@ -116,21 +158,18 @@ class Budget:
         device_memory: int | None = None,
         most: int | None = None,
     ) -> None:
-        self.held = self.on_device = 0  # bytes of stages that were begun
-        self.begun = 0  # stages that were begun and have not ended
-        self._memory, self._device_memory, self._most = memory, device_memory, most
+        super().__init__(memory, device_memory, most)
         self._nbytes, self._cache = nbytes, cache
-        self._last: Claim | None = None
-        self._lock = threading.Lock()
+        self._last: StageClaim | None = None
 
-    def plan(self, claim: Claim) -> None:
+    @property
+    def _kept(self) -> int:
+        return 0 if self._cache is None else self._cache.nbytes
+
+    def plan(self, claim: StageClaim) -> None:
         """Work out what a stage takes; stages are planned in the order of the line."""
         stage = claim.stage
-        claim.nbytes = sum(
-            self._nbytes(load)
-            for load in stage.loads
-            if self._cache is None or load.key not in self._cache
-        )
+        claim.nbytes = sum(self._nbytes(load) for load in stage.loads if not self.is_cached(load))
         claim.nbytes += INDEX_BYTES * (stage.stop - stage.start) if stage.shuffle else 0
         if self._device_memory is not None:  # also what is in the cache is sent
             claim.on_device = sum(map(self._nbytes, stage.loads))
@@ -140,38 +179,21 @@ class Budget:
                 each.users += 1
         self._last = claim
 
-    def _halo_of(self, stage: Stage) -> tuple[Claim, ...]:
+    def _halo_of(self, stage: Stage) -> tuple[StageClaim, ...]:
         """Earlier stages that have read what a stage needs, too."""
         carried = stage.loads[0].carried if len(stage.loads) == 1 else None
         if carried is None or self._last is None:
             return ()
-        found: tuple[Claim, ...] = ()
+        found: tuple[StageClaim, ...] = ()
         for each in (*self._last.halo_of, self._last):
             (load,) = each.stage.loads
             if each.users and load.region[load.axis][1] > carried:
                 found += (each,)
         return found
 
-    def fits(self, claim: Claim) -> bool:
-        """Whether a stage may be begun now."""
-        if not self.begun:
-            return True
-        cached = 0 if self._cache is None else self._cache.nbytes
-        return (
-            cached + self.held + claim.nbytes <= self._memory
-            and (self._most is None or self.begun < self._most)
-            and (
-                self._device_memory is None
-                or self.on_device + claim.on_device <= self._device_memory
-            )
-        )
-
-    def begin(self, claim: Claim) -> None:
-        """Count a stage that is read from now on."""
-        with self._lock:
-            self.begun += 1
-            self.held += claim.nbytes
-            self.on_device += claim.on_device
+    def is_cached(self, load: Load) -> bool:
+        """Whether the cache has what is made of a load."""
+        return self._cache is not None and load.key in self._cache
 
     def offer(self, claim: Claim, load: Load, block: Any) -> bool:
         """Let the cache keep a block of a stage, and count it from now on; whether it does."""
@@ -180,20 +202,5 @@ class Budget:
             return False
         with self._lock:
             claim.nbytes -= nbytes
-            self.held -= nbytes
+            self._held -= nbytes
         return True
-
-    def end(self, claim: Claim) -> None:
-        """Note that the last sample of a stage was gathered, and free what no stage needs."""
-        free: list[Claim] = []
-        with self._lock:
-            self.begun -= 1
-            self.on_device -= claim.on_device
-            for each in (claim, *claim.halo_of):
-                each.users -= 1
-                if not each.users:
-                    self.held -= each.nbytes
-                    free.append(each)
-            claim.halo_of = ()
-        for each in free:
-            each.free()

@@ -8,6 +8,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -33,6 +34,7 @@ from ..samples.definition import Samples
 from ..sources.file_maps import maps_of
 from ..sources.npy_files import NpyFile, Stamp
 from ..sources.source import layout_of
+from .budget import Budget, Claim
 from .cells import Group, Place, Region, cells_of
 from .threads import Threads, note_interrupt
 
@@ -46,8 +48,18 @@ CELLS_IN_MEMORY = 64
 Cell = tuple[int, Place]  # number of a group, and place in its grid
 
 
+@dataclass(eq=False)
+class _HeldCell(Claim):
+    """A cell that is held or being read."""
+
+    read: Future[xr.Dataset] = field(init=False)
+
+
 class Fetcher:
-    """Reads samples by number; any thread of the process may ask, and several at a time.
+    """Reads samples by number.
+
+    Made by a `MapDataset` in each process, for an epoch if its preprocess is random, and as long
+    there. Any thread of the process may ask, and several at a time.
 
     Parameters
     ----------
@@ -91,8 +103,8 @@ class Fetcher:
         # The same variables, with small chunks read one by one; where it was needed.
         self._apart: Sequence[int] | None = None
         # Cells that are held or being read, the one used last at the end.
-        self._held: OrderedDict[Cell, Future[xr.Dataset]] = OrderedDict()
-        self._nbytes = 0
+        self._held: OrderedDict[Cell, _HeldCell] = OrderedDict()
+        self._budget = Budget(memory)
         self._lock = threading.Lock()
         weakref.finalize(self, self._threads.end)
         self._threads.begin()
@@ -141,18 +153,10 @@ class Fetcher:
         return Group(Reader(source, preprocessor, self._disk), grids, nbytes)
 
     def fetch(self, numbers: IntArray, epoch: int, buffers: Buffers) -> Batch:
-        """A batch of samples, in the order that was asked for.
+        """A batch of samples ``numbers (sample,)``, in this order; each chunk read once if it fits.
 
-        Every chunk is read once, as far as `memory` holds them.
-
-        Parameters
-        ----------
-        numbers : ndarray of int64
-            Sample numbers, shape ``(sample,)``.
-        epoch : int
-            What random transforms depend on, besides the sample.
-        buffers : Buffers
-            Where the memory of the batch comes from.
+        Random transforms depend on the epoch, besides the sample. The batch lies in memory of
+        `buffers`.
 
         Raises
         ------
@@ -329,7 +333,9 @@ class Fetcher:
             known = {cell: self._held[cell] for cell in wanted if cell in self._held}
             for cell in known:
                 self._held.move_to_end(cell)
-            futures = {cell: known[cell] if cell in known else self._begin(cell) for cell in wanted}
+            futures = {
+                cell: (known[cell] if cell in known else self._begin(cell)).read for cell in wanted
+            }
         found = {}
         try:
             for cell in wanted:
@@ -345,17 +351,19 @@ class Fetcher:
         finally:  # futures have the error, whose traceback has this frame, and that what was read
             del futures, known
 
-    def _begin(self, cell: Cell) -> Future[xr.Dataset]:
-        nbytes = self._groups[cell[0]].nbytes
-        while self._held and self._nbytes + nbytes > self._memory:
+    def _begin(self, cell: Cell) -> _HeldCell:
+        held = _HeldCell(nbytes=self._groups[cell[0]].nbytes)
+        while not self._budget.fits(held):
             self._drop(next(iter(self._held)))
-        self._held[cell] = self._threads.start(self._read(cell))
-        self._nbytes += nbytes
-        return self._held[cell]
+        held.read = self._threads.start(self._read(cell))
+        self._budget.begin(held)
+        self._held[cell] = held
+        return held
 
     def _drop(self, cell: Cell) -> None:
-        if self._held.pop(cell, None) is not None:
-            self._nbytes -= self._groups[cell[0]].nbytes
+        held = self._held.pop(cell, None)
+        if held is not None:
+            self._budget.end(held)
 
     async def _read(self, cell: Cell) -> xr.Dataset:
         group = self._groups[cell[0]]

@@ -25,21 +25,8 @@ __all__ = ["EpochReader"]
 class EpochReader:
     """Reads stretches of an epoch's line as batches.
 
-    Made by a dataset, and as long there: iterations share its memory and its cache. Copies in
-    other processes begin with none.
-
-    Parameters
-    ----------
-    samples : Samples
-        What a sample is.
-    plan : Plan
-        The plan of their epochs.
-    on_disk : OnDisk, optional
-        Where decoded chunks are kept for other processes.
-    retries : int
-        Attempts after the first to read what fails in passing.
-    skipping : bool
-        Whether to go on without what cannot be read.
+    Made by a dataset, and as long there: iterations share its memory and its cache. Copies in other
+    processes begin with none.
 
     Attributes
     ----------
@@ -57,10 +44,7 @@ class EpochReader:
         self._retries, self._skipping = retries, skipping
         self._memory = plan.memory
         self._idle_batches = 4 * samples.nbytes * (plan.batch_size or 1)
-        self._cache: BlockCache | None = None
-        if plan.cached:
-            everything = plan.block_nbytes * len(plan.grid)
-            self._cache = BlockCache(plan.memory, plan.working_nbytes, everything)
+        self._cache = BlockCache.of(plan) if plan.cached else None
         self._read_into(Buffers(self._memory, total=self._memory))
         self._buffers: Buffers = Buffers(idle=self._idle_batches)
         self._process = os.getpid()
@@ -90,16 +74,8 @@ class EpochReader:
     ) -> Generator[Batch, None, None]:
         """The samples of some intervals of an epoch's line, in batches.
 
-        Parameters
-        ----------
-        plan : Plan
-            The plan, which may have been resumed since.
-        epoch : int
-            Number of the epoch.
-        intervals : sequence of Interval
-            Places on its line.
-        destination : Destination, optional
-            Where batches are made; in memory of the host by default.
+        The plan may have been resumed since the dataset was made. Batches are made on the host,
+        unless there is another destination.
         """
         if self._process != os.getpid():  # inherited by a fork, not sent to this process
             make_safe(self.data)

@@ -27,7 +27,7 @@ from ..reading.regions import Reader
 from ..reading.variables import SourceReader
 from ..samples.batch import Batch
 from ..samples.definition import Samples
-from .budget import BlockCache, Budget
+from .budget import BlockCache, StageBudget
 from .lookahead import Lookahead, ahead
 from .read_ahead import BatchSlice, PendingStage, ReadAhead
 from .stage_reader import StageReader
@@ -152,7 +152,7 @@ def run(request: Request) -> Generator[Batch, None, None]:
     recorder, destination = request.recorder, request.destination
     threads = Threads(destination.begin_thread)
     reader = request.reader(threads)
-    budget = Budget(request.plan.budget, request.nbytes, request.cache, destination.memory)
+    budget = StageBudget(request.plan.budget, request.nbytes, request.cache, destination.memory)
     stages = StageReader(reader, request.joiner, destination, request.cache, budget, recorder)
     substitutes = None
     if request.skipping:

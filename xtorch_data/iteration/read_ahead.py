@@ -15,7 +15,7 @@ from typing import Any
 from ..gathering.halo import Halo
 from ..planning.line import Stage
 from ..reading.regions import Rest
-from .budget import Budget, Claim
+from .budget import StageBudget, StageClaim
 from .substitutes import Substitute, Substitutes
 from .threads import Threads
 
@@ -23,7 +23,7 @@ __all__ = ["BatchSlice", "PendingStage", "ReadAhead", "settle"]
 
 
 @dataclass(eq=False)
-class PendingStage(Claim):
+class PendingStage(StageClaim):
     """A stage from its planning to its last sample; made by `ReadAhead`.
 
     Attributes
@@ -85,24 +85,14 @@ class ReadAhead:
     when it fits, one after the other, and held until its last sample is gathered. What goes wrong
     with a stage comes to those who take samples of it.
 
-    Parameters
-    ----------
-    stages : iterator of Stage
-        What to read, in order.
-    budget : Budget
-        Says whether another stage may be begun. It belongs to this read-ahead.
-    read : coroutine function
-        Reads a stage, on the event loop.
-    threads : Threads
-        Where the event loop is.
-    substitutes : Substitutes, optional
-        Where what cannot be read is skipped.
+    The budget belongs to it. `read` makes of a stage, on the event loop, what samples are gathered
+    from. There are substitutes where what cannot be read is skipped.
     """
 
     def __init__(
         self,
         stages: Iterator[Stage],
-        budget: Budget,
+        budget: StageBudget,
         read: Read,
         threads: Threads,
         substitutes: Substitutes | None = None,

@@ -17,7 +17,7 @@ from ..gathering.views import PieceInMemory
 from ..planning.line import Load, Stage
 from ..reading.failures import reaching
 from ..reading.regions import Reader, Rest
-from .budget import BlockCache, Budget
+from .budget import BlockCache, StageBudget
 from .read_ahead import PendingStage, settle
 from .substitutes import Found, first_that_is_there
 
@@ -37,29 +37,13 @@ class _Block:
 
 @dataclass(eq=False)
 class StageReader:
-    """Reads stages for one iteration, on its event loop.
-
-    Attributes
-    ----------
-    reader : Reader
-        Reads regions.
-    joiner : HaloJoiner
-        Makes pieces of them.
-    destination : Destination
-        Where batches are made.
-    cache : BlockCache, optional
-        Where blocks are kept for later epochs.
-    budget : Budget
-        Counts what the cache does not.
-    recorder : Recorder
-        What has been done is noted there.
-    """
+    """Reads stages for one iteration, on its event loop."""
 
     reader: Reader
     joiner: HaloJoiner
     destination: Destination
     cache: BlockCache | None
-    budget: Budget
+    budget: StageBudget
     recorder: Recorder
 
     async def read(self, pending: PendingStage, before: PendingStage | None) -> StageInMemory:

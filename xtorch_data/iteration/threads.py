@@ -39,6 +39,8 @@ class Threads:
     ----------
     begin_gathering : callable, optional
         What each thread that gathers calls first.
+    gather_threads : int
+        How many of these there are.
 
     Attributes
     ----------
@@ -49,15 +51,19 @@ class Threads:
     dask : ThreadPoolExecutor
         For tasks of dask; see `threads_for_graphs`.
     gather : ThreadPoolExecutor
-        For batches.
+        For batches, or what else is made of regions.
     graphs : Graphs
         Computes collections of dask.
     """
 
-    def __init__(self, begin_gathering: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        begin_gathering: Callable[[], None] | None = None,
+        gather_threads: int = GATHER_THREADS,
+    ) -> None:
         self.work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
         self.dask = threads_for_graphs()
-        self.gather = ThreadPoolExecutor(GATHER_THREADS, "xtorch_data-gather", begin_gathering)
+        self.gather = ThreadPoolExecutor(gather_threads, "xtorch_data-gather", begin_gathering)
         self.graphs = Graphs(self.dask, self.work)
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(self.work)
@@ -66,15 +72,13 @@ class Threads:
         self._end_reading: Callable[[], None] = _nothing
         # The garbage collector may end it in the middle of a locked stretch.
         self._lock = threading.RLock()
-        self._ended = False
+        self._ended = False  # nothing is started any more
+        self._told = False  # all that goes on was told to end
 
     def begin(self, end_reading: Callable[[], None] | None = None) -> None:
-        """Start the event loop, and let it end with the interpreter, or when it is closed.
+        """Start the event loop; it ends with the interpreter, or when it is closed.
 
-        Parameters
-        ----------
-        end_reading : callable, optional
-            Lets reading end, and wakes whoever waits for it.
+        `end_reading` lets reading end, and wakes whoever waits for it.
         """
         self._end_reading = end_reading or self._end_reading
         _open.add(self)
@@ -98,23 +102,19 @@ class Threads:
         if self._process != os.getpid():
             return  # a fork has the object, but not the threads
         with self._lock:
-            if self._ended:
-                return
             self._ended = True
+        if self._told:
+            return
         self._end_reading()  # which takes a lock that may be held where reads are started
-        self._end_reading = _nothing
         self.gather.shutdown(wait=False, cancel_futures=True)
         asyncio.run_coroutine_threadsafe(_stop(), self.loop)
+        self._told, self._end_reading = True, _nothing  # unless this was interrupted
 
     def close(self, interrupted: bool = False) -> None:
         """Let every thread come to its end, and wait for it; may be called again.
 
-        First all that does not wait, so that threads end also if waiting is interrupted.
-
-        Parameters
-        ----------
-        interrupted : bool
-            Whether to wait no longer than a moment, as where this is called for Ctrl-C.
+        First all that does not wait, so that threads end also if waiting is interrupted. For Ctrl-C
+        (`interrupted`) it waits no longer than a moment.
         """
         if self._process != os.getpid():
             return
