@@ -33,18 +33,10 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class DeviceGather:
-    """Sends what is in memory to a device, and makes batches of it there.
+    """A destination on a device: stages are sent there, and batches made of them.
 
-    Plain operations of torch, the same on every kind of device.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where.
-    memory : int
-        Bytes that stages may take there; a single one may exceed it.
-    then : callable, optional
-        What is made of a batch there.
+    Made by a loader for each device, for all its epochs. Plain operations of torch, the same on
+    every kind of device. `then` is what is made of a batch there.
     """
 
     def __init__(self, device: torch.device, memory: int, then: Then | None = None) -> None:

@@ -94,10 +94,7 @@ class _Reached:
 class Streams:
     """A stream of a device beside the one in use; where there are none, everything is done at once.
 
-    Parameters
-    ----------
-    device : torch.device
-        The device, with its number.
+    Made for each device, with its number, by a loader, for all its epochs.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -213,17 +210,9 @@ def on_device(
     """Batches on a device; some are copied while one is in use.
 
     Memory that a copy reads is let go of when the copy is over, which is asked of the device.
-
-    Parameters
-    ----------
-    batches : iterator of Batch
-        On the host, in page-locked memory where the device has streams.
-    streams : Streams
-        Where copies are given to: a stream of the device, beside the one in use.
-    prefetch : int
-        How many are copied, or have been, ahead of the one in use.
-    then : callable, optional
-        What is made of a batch on the device, on the stream of the copies.
+    `batches` are on the host, in page-locked memory where the device has streams; `prefetch` are
+    copied, or have been, ahead of the one in use. `then` is what is made of a batch on the device,
+    on the stream of the copies.
     """
     under_way: deque[tuple[Mark, Batch]] = deque()
 

@@ -31,18 +31,9 @@ __all__ = ["Assembly"]
 
 
 class Assembly:
-    """A batch in the making.
+    """A batch in the making, in memory of `buffers`; random transforms depend on the epoch.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        What to do.
-    buffers : Buffers
-        Where the memory comes from.
-    samples : int
-        Samples of the batch.
-    epoch : int
-        What random transforms depend on.
+    Made for each batch by its destination; one thread at a time fills it.
     """
 
     def __init__(self, recipe: Recipe, buffers: Buffers, samples: int, epoch: int) -> None:

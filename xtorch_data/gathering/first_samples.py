@@ -25,17 +25,9 @@ SLOW_CALL = 1.0
 
 
 def require_functions_keep_places(samples: Samples) -> None:
-    """Try the functions for samples and batches, and raise if one moves values.
+    """Try the functions for samples and batches, and raise ValueError if one moves values.
 
-    Parameters
-    ----------
-    samples : Samples
-        The samples. Nothing of their data is read but coordinates that functions use.
-
-    Raises
-    ------
-    ValueError
-        If values move along a dim.
+    Nothing of the data is read but coordinates that functions use.
     """
     for function, given in _given_to_functions(samples):
         require_places_kept(function, given)

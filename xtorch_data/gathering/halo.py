@@ -45,7 +45,9 @@ Halo = tuple[HaloPart, ...]
 
 @dataclass(frozen=True, eq=False)
 class HaloJoiner:
-    """Makes the windows of a region ready to be gathered.
+    """Makes windows ready to be gathered, with the steps that the load before has read.
+
+    Made for one iteration; used on threads for work, loads one after the other.
 
     Attributes
     ----------
@@ -83,14 +85,7 @@ class HaloJoiner:
     def pieces(self, load: Load, block: xr.Dataset, tail: Halo) -> tuple[list[PieceInMemory], Halo]:
         """The pieces of a load, and the steps that the next load needs.
 
-        Parameters
-        ----------
-        load : Load
-            The load.
-        block : xarray.Dataset
-            Its region, read and preprocessed.
-        tail : tuple of HaloPart
-            What the load before has handed on, if this one carries it.
+        `block` is its region, read and preprocessed; `halo` what the load before has handed on.
         """
         if self.sent:
             block = _dense(block, self.buffers)

@@ -24,18 +24,9 @@ SERIAL_VALUES = 2**15
 
 
 class StageInMemory:
-    """The pieces of a stage, as one.
+    """The pieces of a stage, as one; lives until its last sample is gathered.
 
-    Parameters
-    ----------
-    windows : Windows
-        The sample space.
-    pieces : sequence of PieceInMemory
-        What is in memory.
-    order : ndarray of int64 or range
-        Number, among the samples of all pieces one after the other, of each sample in turn.
-    failures : sequence of Failure
-        What could not be read.
+    `order` has, for each sample in turn, its number among those of all pieces one after the other.
     """
 
     def __init__(
@@ -122,15 +113,7 @@ class StageInMemory:
         return None
 
     def alone(self, indices: SampleIndices, windows: Mapping[str, Sequence[Any]]) -> StageInMemory:
-        """One sample, without the memory of this stage.
-
-        Parameters
-        ----------
-        indices : SampleIndices
-            The sample.
-        windows : mapping of str to sequence of ndarray or torch.Tensor
-            By part and variable, what `gather` has filled with its window.
-        """
+        """One sample, of the windows that `gather` has filled; without the memory of this stage."""
         axes = self._windows.axes
         numbers = np.unravel_index(int(indices.numbers[0]), self._windows.shape) if axes else ()
         box = tuple((int(number), int(number) + 1) for number in numbers)
@@ -150,23 +133,10 @@ class StageInMemory:
         return found
 
     def gather(self, part: str, variable: int, indices: SampleIndices, out: Any) -> str:
-        """Copy the windows of some samples into ``out (sample, *dims)``.
+        """Copy windows of a variable of a part without a transform into ``out (sample, *dims)``.
 
-        Parameters
-        ----------
-        part : str
-            A part without a transform.
-        variable : int
-            Which of its variables.
-        indices : SampleIndices
-            The samples.
-        out : ndarray or torch.Tensor
-            Where they go, one row each; a tensor of integers on a device.
-
-        Returns
-        -------
-        str
-            Which way they went: ``"selected"``, ``"indexed"``, ``"copied"`` or ``"split"``.
+        `out` is a tensor of integers on a device. Returns which way they went: ``"selected"``,
+        ``"indexed"``, ``"copied"`` or ``"split"``.
         """
         return self._views[part][variable].copy((part, variable), indices, out)
 
@@ -292,18 +262,9 @@ def _view(views: Sequence[View], axes: int) -> _View:
 def as_integers(
     owner: Any, address: int, shape: Sequence[int], strides: Sequence[int], itemsize: int
 ) -> torch.Tensor:
-    """Memory as a tensor of integers, whatever values it holds; it may be written.
+    """Memory from an address on as a tensor of integers, whatever it holds; it may be written.
 
-    Parameters
-    ----------
-    owner : Any
-        What holds the memory; held as long as the tensor is.
-    address : int
-        Where it begins.
-    shape, strides : sequence of int
-        What the tensor looks like; strides in bytes.
-    itemsize : int
-        Bytes of an integer.
+    Strides are in bytes. The tensor holds on to `owner`, whose memory it is.
     """
     return torch.from_numpy(np.asarray(_Memory(owner, address, shape, strides, itemsize)))
 

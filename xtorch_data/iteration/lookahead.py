@@ -23,15 +23,7 @@ SMALL_BATCHES, JOB_BYTES = 64, 2**20
 
 @dataclass(frozen=True)
 class Lookahead:
-    """How far batches are gathered ahead.
-
-    Attributes
-    ----------
-    jobs : int
-        Jobs of gathering that are begun ahead.
-    together : int
-        Batches gathered in one job.
-    """
+    """How far batches are gathered ahead: jobs that are begun, each of some batches together."""
 
     jobs: int
     together: int

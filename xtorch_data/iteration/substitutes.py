@@ -43,15 +43,7 @@ class Substitutes:
     """Finds substitutes for one iteration, on the threads that gather.
 
     Which sample it is depends on the data alone, so that the same data gives the same batches.
-
-    Parameters
-    ----------
-    assemble : callable
-        Begins a batch of so many samples.
-    search : callable
-        Begins to look for a sample anywhere in the epoch.
-    failures : list of Failure
-        What could not be read so far.
+    `search` begins to look for a sample anywhere in the epoch.
     """
 
     def __init__(
