@@ -10,51 +10,7 @@ import xarray as xr
 from devices import SlowStream
 
 import xtorch_data as xtd
-from xtorch_data.device.streams import begun_ahead, on_device
-
-
-def followed(items, most=1, failing=()):
-    """What happens while batches are begun and finished, and the generator of these."""
-    happened = []
-
-    def begin(item):
-        happened.append(("begin", item))
-        if item in failing:
-            raise ValueError(f"{item} cannot be copied")
-        return item
-
-    def finish(item):
-        happened.append(("finish", item))
-        return item
-
-    return happened, begun_ahead(items, begin, finish, most)
-
-
-@pytest.mark.parametrize("most", range(4))
-def test_the_next_copies_begin_before_one_is_handed_out(most):
-    happened, batches = followed(iter(range(5)), most)
-    for number, batch in enumerate(batches):
-        assert batch == number
-        # never more than asked for ahead of the one in use
-        begun = [n for what, n in happened if what == "begin"]
-        assert begun == list(range(min(number + 1 + most, 5)))
-        assert happened[-1] == ("finish", number)
-
-
-def failing_after(count):
-    yield from range(count)
-    raise ValueError(f"{count} cannot be read")
-
-
-@pytest.mark.parametrize("count", range(4))
-def test_an_error_comes_in_its_place(count):
-    _, unread = followed(failing_after(count))
-    _, uncopied = followed(iter(range(9)), failing=[count])
-    for batches in (unread, uncopied):
-        assert [next(batches) for _ in range(count)] == list(range(count))
-        with pytest.raises(ValueError, match=f"{count} cannot be"):
-            next(batches)
-        assert list(batches) == []
+from xtorch_data.device.streams import on_device
 
 
 def windows(**kwargs):

@@ -1,4 +1,3 @@
-import pickle
 import warnings
 
 import numpy as np
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 from strategies import examples
 
 import xtorch_data as xtd
-from xtorch_data.iteration.cache import BlockCache
 
 
 @pytest.fixture(scope="module")
@@ -130,14 +128,3 @@ def test_random_preprocess_is_not_kept(store):
     )
     first, second = ([batch.x.clone() for batch in dataset] for _ in range(2))
     assert not any(map(torch.equal, first, second))
-
-
-def test_room_for_work_is_left():
-    cache = BlockCache(memory=100, working=40, total=1000)
-    assert [cache.offer(key, key, 20) for key in range(5)] == [True, True, True, False, False]
-    assert cache.nbytes == 60
-    assert not cache.offer(0, 0, 0)
-    fits = BlockCache(memory=100, working=40, total=100)
-    assert all(fits.offer(key, key, 20) for key in range(5))
-    assert fits.nbytes == 100
-    assert pickle.loads(pickle.dumps(fits)).nbytes == 0

@@ -13,7 +13,7 @@ import xarray as xr
 from helpers import add_noise, forecast, orders
 
 import xtorch_data as xtd
-from xtorch_data.iteration.lookahead import ahead
+from xtorch_data.iteration.lookahead import ahead, fetched_ahead
 
 WINDOW = {"time": 8, "y": -1, "x": -1}
 PATIENCE = 30
@@ -115,6 +115,50 @@ def test_threads_end_with_the_iteration(how, no_new_threads):
     no_new_threads()
 
 
+def followed(items, most=1, failing=()):
+    """What happens while items are begun and finished, and the generator of these."""
+    happened = []
+
+    def begin(item):
+        happened.append(("begin", item))
+        if item in failing:
+            raise ValueError(f"{item} cannot be begun")
+        return item
+
+    def finish(item):
+        happened.append(("finish", item))
+        return item
+
+    return happened, ahead(items, begin, finish, most)
+
+
+@pytest.mark.parametrize("most", range(4))
+def test_the_next_ones_begin_before_one_is_handed_out(most):
+    happened, batches = followed(iter(range(5)), most)
+    for number, batch in enumerate(batches):
+        assert batch == number
+        # never more than asked for ahead of the one in use
+        begun = [n for what, n in happened if what == "begin"]
+        assert begun == list(range(min(number + 1 + most, 5)))
+        assert happened[-1] == ("finish", number)
+
+
+def failing_after(count):
+    yield from range(count)
+    raise ValueError(f"{count} cannot be read")
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_an_error_of_what_is_asked_or_begun_comes_in_its_place(count):
+    _, unread = followed(failing_after(count))
+    _, not_begun = followed(iter(range(9)), failing=[count])
+    for batches in (unread, not_begun):
+        assert [next(batches) for _ in range(count)] == list(range(count))
+        with pytest.raises(ValueError, match=f"{count} cannot be"):
+            next(batches)
+        assert list(batches) == []
+
+
 def test_what_waits_is_not_fetched_after_the_end():
     begun, going_on, fetched = threading.Event(), threading.Event(), []
 
@@ -125,7 +169,7 @@ def test_what_waits_is_not_fetched_after_the_end():
         fetched.append(number)
         return number
 
-    batches = ahead(fetch, itertools.count(), 4)
+    batches = fetched_ahead(fetch, itertools.count(), 4)
     assert next(batches) == 0
     assert begun.wait(PATIENCE)
     batches.close()  # does not wait for what hangs
@@ -138,7 +182,7 @@ def test_what_waits_is_not_fetched_after_the_end():
 
 
 def test_what_was_handed_out_is_not_held():
-    batches = ahead(lambda number: np.full(3, number), iter(range(9)), 2)
+    batches = fetched_ahead(lambda number: np.full(3, number), iter(range(9)), 2)
     first = next(batches)
     alive = threading.Event()
     weakref.finalize(first, alive.set)

@@ -21,8 +21,8 @@ import xtorch_data as xtd
 from xtorch_data.common import retry
 from xtorch_data.common.buffers import Buffers
 from xtorch_data.device.gather import DeviceGather
-from xtorch_data.gathering.stage import Loaded
-from xtorch_data.iteration import read_ahead as flights
+from xtorch_data.gathering.stage import StageInMemory
+from xtorch_data.iteration import stage_reader, substitutes
 from xtorch_data.sources.source import as_source
 from xtorch_data.sources.zarr_grids import StoredChunks
 
@@ -525,7 +525,7 @@ def test_what_stands_in_holds_on_to_no_stage(tmp_path, monkeypatch, how):
 
         return made
 
-    monkeypatch.setattr(flights, "Loaded", tracked(Loaded))
+    monkeypatch.setattr(stage_reader, "StageInMemory", tracked(StageInMemory))
     monkeypatch.setattr(DeviceGather, "send", tracked(DeviceGather.send))
     dataset = xtd.IterableDataset(
         xtd.open_zarr(tmp_path / "d.zarr", consolidated=False),
@@ -631,7 +631,7 @@ def test_of_a_chunk_that_cannot_be_read_one_sample_is_tried_to_stand_in(tmp_path
 
 def test_nothing_is_kept_to_stand_in_where_damage_is_an_error(tmp_path, monkeypatch):
     fields(tmp_path / "d.zarr")
-    monkeypatch.setattr(flights, "StandIn", None)
+    monkeypatch.setattr(substitutes, "Substitute", None)
     lazy = xtd.open_zarr(tmp_path / "d.zarr", consolidated=False)
     assert len(list(xtd.IterableDataset(lazy, {"time": 5, "x": X}, memory="1 kB"))) == 12
 
@@ -651,8 +651,10 @@ def test_a_stage_of_which_nothing_could_be_read_is_searched_once(monkeypatch):
         on_error="skip",
         retries=0,
     )
-    located, locate = [], Loaded.locate
-    monkeypatch.setattr(Loaded, "locate", lambda *args: located.append(args[1:]) or locate(*args))
+    located, locate = [], StageInMemory.locate
+    monkeypatch.setattr(
+        StageInMemory, "locate", lambda *args: located.append(args[1:]) or locate(*args)
+    )
     assert [batch.index.tolist() for batch in dataset][-100:] == 100 * [[0]]
     assert sum(stop - start for start, stop in located) < 3 * 10_000
 
@@ -686,7 +688,7 @@ def test_chunks_read_one_by_one_count_as_others_do(tmp_path):
     while held() > memory and time.monotonic() < until:
         time.sleep(0.001)
     assert 0 < held() <= memory
-    loops = [each for each in set(threading.enumerate()) - before if "fetch" in each.name]
+    loops = [each for each in set(threading.enumerate()) - before if "reader" in each.name]
     assert len(loops) == 1
 
 

@@ -17,7 +17,7 @@ import xtorch_data as xtd
 from xtorch_data.common.buffers import allotted
 from xtorch_data.device.gather import DeviceGather
 from xtorch_data.device.streams import PinnedBuffers, Streams
-from xtorch_data.iteration.jobs import Lookahead
+from xtorch_data.iteration.lookahead import Lookahead
 from xtorch_data.loading import transfer as feed
 
 STEPS, Y, X = 240, 64, 64

@@ -4,10 +4,10 @@ import gc
 import math
 import sys
 import threading
-import time
 import tracemalloc
 import warnings
 from collections import Counter
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ import zarr.storage
 from strategies import MORE
 
 import xtorch_data as xtd
+from xtorch_data.iteration import pipeline
 from xtorch_data.reading import decoders
 from xtorch_data.reading.disk_cache import DiskCache
 
@@ -127,14 +128,28 @@ def dataset_of(case, ds):
     return xtd.IterableDataset(ds, case.input_dims, case.input_overlap, **arguments)
 
 
-def until_quiet(dataset):
-    """Wait until there is nothing left to do before the next batch is asked for."""
-    seen, same = None, 0
-    while same < 8:  # longer than a read of any format takes
-        time.sleep(0.003)
-        stats = dataset.stats()
-        now = stats.read, stats.prepare, stats.bytes_gathered
-        seen, same = now, same + 1 if now == seen else 0
+class Noted(pipeline.ReadAhead):
+    """The latest read-ahead, in the worst order of things.
+
+    Each job gathers at once, while the consumer holds the batch before, and the consumer goes on
+    when all is read that may be.
+    """
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        gather = self._threads.gather
+        self._submit, gather.submit = gather.submit, self._gather
+        Noted.latest = self
+
+    def _gather(self, *job):
+        future = self._submit(*job)
+        wait([future])
+        return future
+
+    def wait(self):
+        with self._lock:
+            begun = [each.loaded for each in self._live if each not in self._unread]
+        wait(begun)
 
 
 def counted(dataset, epochs):
@@ -152,14 +167,21 @@ def counted(dataset, epochs):
         for epoch in range(epochs):
             counting = epoch == 0
             for _batch in dataset:
-                until_quiet(dataset)
+                Noted.latest.wait()
         return tracemalloc.get_traced_memory()[1] - before, dict(opened)
     finally:
         counting = False
         tracemalloc.stop()
 
 
-@pytest.mark.alone  # all that may be read ahead is there after a pause, if nobody else is busy
+@pytest.fixture(autouse=True)
+def noted(monkeypatch):
+    monkeypatch.setattr(pipeline, "ReadAhead", Noted)
+    yield
+    Noted.latest = None
+
+
+@pytest.mark.alone  # what threads hold at the same time is counted
 @pytest.mark.parametrize(
     "name", CASES if MORE > 1 else [name for name in CASES if name not in ALSO]
 )

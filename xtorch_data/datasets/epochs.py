@@ -12,14 +12,16 @@ import torch
 import torch.utils.data
 import xarray as xr
 
-from ..device.gather import DeviceGather
+from ..common.buffers import Buffers
+from ..gathering.destination import Destination
 from ..gathering.first_samples import require_functions_keep_places
-from ..iteration.stream import Stream
+from ..iteration.epoch_reader import EpochReader
 from ..planning.intervals import cut, total
 from ..planning.plan import Plan
 from ..planning.resume import Part, Position, require_no_part
 from ..planning.windows import Windows
 from ..processes.orphans import watch_in_worker
+from ..processes.shared_memory import SharedBuffers
 from ..processes.workers import sent
 from ..reading.disk_cells import OnDisk
 from ..samples.batch import Batch
@@ -45,7 +47,7 @@ class Epochs:
         What the samples are.
     plan : Plan
         What is read in which order; another one after a resumed epoch.
-    reader : Stream
+    reader : EpochReader
         Makes the batches.
     on_disk : OnDisk, optional
         Where decoded chunks are kept.
@@ -116,9 +118,9 @@ class Epochs:
         part._begin_anew()
         return part
 
-    def streaming(self, definition: SampleDefinition, on_disk: OnDisk | None = None) -> Stream:
+    def streaming(self, definition: SampleDefinition, on_disk: OnDisk | None = None) -> EpochReader:
         """Reader of these samples, or of other values of them, with memory of its own."""
-        return Stream(definition, self.plan, on_disk, self.retries, self.skipping)
+        return EpochReader(definition, self.plan, on_disk, self.retries, self.skipping)
 
     @property
     def rank(self) -> int:
@@ -202,7 +204,7 @@ class Epochs:
             epoch = self.begin()
             return self._position.counted(epoch, self._batches(self.reader, epoch))
         watch_in_worker()
-        self.reader.share_batches()
+        self.reader.make_batches_in(SharedBuffers)
         epoch = self._counter.claim_in_worker(info)
         taken, self._taken = self._taken, 0
         self._position.begin(epoch, taken)
@@ -213,9 +215,9 @@ class Epochs:
     def batches(
         self,
         epoch: int,
-        stream: Stream | None = None,
-        gather: DeviceGather | None = None,
-        pinned: bool = False,
+        stream: EpochReader | None = None,
+        destination: Destination | None = None,
+        buffers: type[Buffers] | None = None,
     ) -> Generator[Batch, None, None]:
         """An epoch that was begun, as a loader wants it made; not counted yet.
 
@@ -223,21 +225,21 @@ class Epochs:
         ----------
         epoch : int
             From `begin`.
-        stream : Stream, optional
+        stream : EpochReader, optional
             From `streaming`; `reader` by default.
-        gather : DeviceGather, optional
-            Cuts windows on a device. Then each batch has a mark of when it is there.
-        pinned : bool
-            Whether what is sent to a device lies in page-locked memory: batches, or blocks.
+        destination : Destination, optional
+            Where windows are cut, unless on the host.
+        buffers : type of Buffers, optional
+            Memory from which a device is sent batches, or blocks if windows are cut there.
         """
         stream = stream or self.reader
-        if pinned and gather is not None:
-            stream.pin_blocks()
-        elif pinned:
-            stream.pin_batches()
+        if buffers is not None and destination is not None:
+            stream.read_blocks_into(buffers)
+        elif buffers is not None:
+            stream.make_batches_in(buffers)
         info = torch.utils.data.get_worker_info()
         worker = (0, 1) if info is None else (info.id, info.num_workers)
-        batches = self._batches(stream, epoch, worker, gather=gather)
+        batches = self._batches(stream, epoch, worker, destination=destination)
         self.reader.recorder = stream.recorder
         return batches
 
@@ -247,11 +249,11 @@ class Epochs:
 
     def _batches(
         self,
-        stream: Stream,
+        stream: EpochReader,
         epoch: int,
         worker: tuple[int, int] = (0, 1),
         taken: int = 0,
-        gather: DeviceGather | None = None,
+        destination: Destination | None = None,
     ) -> Generator[Batch, None, None]:
         plan, (rank, world_size) = self.plan, self._topology.current()
         plan.require_shares(world_size)
@@ -261,4 +263,4 @@ class Epochs:
             "epoch %d begins: worker %d of %d on rank %d of %d, %d samples",
             epoch, *worker, rank, world_size, total(intervals),
         )  # fmt: skip
-        return stream.batches(plan, epoch, intervals, gather)
+        return stream.batches(plan, epoch, intervals, destination)

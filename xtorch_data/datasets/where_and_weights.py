@@ -15,7 +15,7 @@ import xarray as xr
 
 from ..common.progress import bar
 from ..common.redact import printable
-from ..iteration.stream import Stream
+from ..iteration.epoch_reader import EpochReader
 from ..planning.plan import Plan
 from ..planning.selection import Table
 from ..planning.windows import Axis, IntArray, Windows
@@ -210,7 +210,7 @@ def answers(
     windows = asked.windows
     size = max(1, min(256, math.isqrt(len(windows))))
     plan = Plan.of(windows, asked.layouts, memory=memory, batch_size=size, warn=False)
-    reader = Stream(asked, plan, on_disk, retries, skipping)
+    reader = EpochReader(asked, plan, on_disk, retries, skipping)
     # What cannot be read, and is skipped, has no answer: it is wanted, and skipped whenever it is
     # read, on every rank.
     kept = np.ones(len(windows), dtype=bool)

@@ -22,12 +22,7 @@ _SIGNED = {1: torch.int8, 2: torch.int16}
 class Unpacker:
     """Makes batches of decoded values from those of packed ones, on a device.
 
-    Parameters
-    ----------
-    packed : Packed
-        What parts are made of.
-    device : torch.device
-        Where.
+    Made by a loader for each device; any thread that gathers there, or copies, may call it.
     """
 
     def __init__(self, packed: Packed, device: torch.device) -> None:
@@ -53,13 +48,7 @@ class Unpacker:
                     streams.uses(tables.begins)
 
     def signed(self, batch: Batch) -> Batch:
-        """A packed batch on the host, looked at as what every device can take.
-
-        Parameters
-        ----------
-        batch : Batch
-            Of groups.
-        """
+        """A packed batch on the host, looked at as what every device can take."""
         packed = {
             group.part.name: batch[group.part.name].view(tables.signed)
             for groups in self._tables.values()
@@ -69,13 +58,7 @@ class Unpacker:
         return batch.replace(**packed)
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with the parts that were asked for.
-
-        Parameters
-        ----------
-        batch : Batch
-            Of groups, on the device.
-        """
+        """The batch with the parts that were asked for, of one with groups on the device."""
         single = batch.index.ndim == 0
         parts = {part.name: self._decoded(part, batch, single) for part in self._recipe.parts}
         return Batch(parts, batch.index, self._labels, self._recipe.labels, batch.skipped)

@@ -17,8 +17,8 @@ from ..common.buffers import Buffers
 from ..common.recorder import Way
 from ..common.text import format_bytes
 from ..gathering.assembly import Assembly
-from ..gathering.located import Located, Offsets
-from ..gathering.stage import Loaded, as_integers
+from ..gathering.sample_indices import Offsets, SampleIndices
+from ..gathering.stage import StageInMemory, as_integers
 from ..gathering.views import Array, View
 from ..planning.windows import IntArray
 from ..samples.batch import Batch
@@ -34,27 +34,19 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class DeviceGather:
-    """Sends what is in memory to a device, and makes batches of it there.
+    """A destination on a device: stages are sent there, and batches made of them.
 
-    Plain operations of torch, the same on every kind of device.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where.
-    memory : int
-        Bytes that stages may take there; a single one may exceed it.
-    then : callable, optional
-        What is made of a batch there.
+    Made by a loader for each device, for all its epochs. Plain operations of torch, the same on
+    every kind of device. `then` is what is made of a batch there.
     """
 
     def __init__(self, device: torch.device, memory: int, then: Then | None = None) -> None:
         self.device, self.memory, self.then = device, memory, then
         self._sending, self.gathering = Streams.of(device), Streams.of(device)
 
-    def send(self, loaded: Loaded) -> Loaded:
+    def send(self, stage: StageInMemory) -> StageInMemory:
         """The pieces of a stage on the device; their memory on the host is not needed any more."""
-        extents = _extents(loaded)
+        extents = _extents(stage)
         # On a thread that may wait. First for windows that are being cut from stages which are
         # counted no more: only then is their memory free.
         self._sending.own_thread()
@@ -63,19 +55,19 @@ class DeviceGather:
             memory = self._room_for(extents.nbytes)
             try:
                 for begin, stop, there in extents:
-                    host = as_integers(loaded, begin, (stop - begin,), (1,), 1)
+                    host = as_integers(stage, begin, (stop - begin,), (1,), 1)
                     memory[there : there + stop - begin].copy_(host, non_blocking=True)
             finally:  # or what is read would be used again
                 self._sending.mark().synchronize()
         self.gathering.uses(memory)
         views = {
             name: [
-                _DeviceView(self, memory, extents, [*map(_as_array, pieces)], loaded.axes)
+                _DeviceView(self, memory, extents, [*map(_as_array, pieces)], stage.axes)
                 for pieces in variables
             ]
-            for name, variables in loaded.views.items()
+            for name, variables in stage.views.items()
         }
-        return loaded.elsewhere(views)
+        return stage.elsewhere(views)
 
     def _room_for(self, nbytes: int) -> torch.Tensor:
         try:
@@ -87,6 +79,10 @@ class DeviceGather:
                 "give the loader less device_memory=, and the dataset less memory="
             )
             raise
+
+    def begin_thread(self) -> None:
+        """Let a thread gather on this device, on a stream of its own."""
+        self.gathering.begin()
 
     def on_device(self, index: IntArray) -> torch.Tensor:
         """Places, as a tensor there; nothing waits for the copy."""
@@ -128,10 +124,10 @@ class _Extents:
         return address - int(self._begins[place]) + int(self._there[place])
 
 
-def _extents(loaded: Loaded) -> _Extents:
+def _extents(stage: StageInMemory) -> _Extents:
     views = [
         _as_array(view)
-        for variables in loaded.views.values()
+        for variables in stage.views.values()
         for pieces in variables
         for view in pieces
     ]
@@ -179,14 +175,14 @@ class _DeviceView:
             rows = integers.numel() - reach if math.prod(shape) else 1
             self._groups.append((places, integers.as_strided((rows, *shape), (1, *inside))))
 
-    def copy(self, key: Hashable, located: Located, out: torch.Tensor) -> Way:
+    def copy(self, key: Hashable, indices: SampleIndices, out: torch.Tensor) -> Way:
         """Copy the windows of some samples into ``out (sample, *dims)``."""
-        offsets = located.offsets(key, self._offsets.of)
+        offsets = indices.offsets(key, self._offsets.of)
         if len(self._groups) == 1:
             torch.index_select(self._groups[0][1], 0, self._gather.on_device(offsets), out=out)
             return Way.SELECTED
         for places, windows in self._groups:
-            rows = np.flatnonzero(np.isin(located.pieces, places))
+            rows = np.flatnonzero(np.isin(indices.pieces, places))
             if len(rows):
                 index, to = self._gather.on_device(offsets[rows]), self._gather.on_device(rows)
                 out.index_copy_(0, to, torch.index_select(windows, 0, index))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from ..common.buffers import Buffers, allotted
+from ..iteration.lookahead import ahead
 from ..samples.batch import Batch
 
 __all__ = [
@@ -18,15 +19,11 @@ __all__ = [
     "Streams",
     "arrived",
     "as_device",
-    "begun_ahead",
     "has_accelerator",
     "of_this_thread",
     "on_device",
 ]
 
-Item = TypeVar("Item")
-Begun = TypeVar("Begun")
-Done = TypeVar("Done")
 Then = Callable[[Batch], Batch]
 
 # Kinds of devices with streams, on which copies go on beside the work.
@@ -97,10 +94,7 @@ class _Reached:
 class Streams:
     """A stream of a device beside the one in use; where there are none, everything is done at once.
 
-    Parameters
-    ----------
-    device : torch.device
-        The device, with its number.
+    Made for each device, with its number, by a loader, for all its epochs.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -216,17 +210,9 @@ def on_device(
     """Batches on a device; some are copied while one is in use.
 
     Memory that a copy reads is let go of when the copy is over, which is asked of the device.
-
-    Parameters
-    ----------
-    batches : iterator of Batch
-        On the host, in page-locked memory where the device has streams.
-    streams : Streams
-        Where copies are given to: a stream of the device, beside the one in use.
-    prefetch : int
-        How many are copied, or have been, ahead of the one in use.
-    then : callable, optional
-        What is made of a batch on the device, on the stream of the copies.
+    `batches` are on the host, in page-locked memory where the device has streams; `prefetch` are
+    copied, or have been, ahead of the one in use. `then` is what is made of a batch on the device,
+    on the stream of the copies.
     """
     under_way: deque[tuple[Mark, Batch]] = deque()
 
@@ -244,7 +230,7 @@ def on_device(
         return copy[0]
 
     try:
-        yield from begun_ahead(batches, begin, finish, prefetch)
+        yield from ahead(batches, begin, finish, prefetch)
     finally:
         for reached, _ in under_way:
             reached.synchronize()
@@ -257,43 +243,3 @@ def arrived(batches: Iterator[Batch], streams: Streams) -> Generator[Batch, None
         streams.hand_over(batch, batch._arrival)
         batch._arrival = None
         yield batch
-
-
-def begun_ahead(
-    items: Iterator[Item],
-    begin: Callable[[Item], Begun],
-    finish: Callable[[Begun], Done],
-    most: int,
-) -> Iterator[Done]:
-    """Yield each item, finished after the next ones were begun.
-
-    An error comes in the place of what could not be had or begun.
-
-    Parameters
-    ----------
-    items : iterator
-        What is begun.
-    begin, finish : callable
-        From an item to what has begun, and from that to what is yielded.
-    most : int
-        How many are begun ahead of the one in use.
-    """
-    begun: deque[Begun] = deque()
-    failed: Exception | None = None
-    while True:
-        try:
-            begun.append(begin(next(items)))
-        except StopIteration:
-            break
-        except Exception as error:
-            failed = error
-            break
-        if len(begun) > most:
-            yield finish(begun.popleft())
-    while begun:
-        yield finish(begun.popleft())
-    if failed is not None:
-        try:
-            raise failed
-        finally:
-            failed = None  # its traceback has this frame

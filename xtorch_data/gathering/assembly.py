@@ -23,26 +23,17 @@ from ..samples.recipe import Recipe
 from ..samples.select import Part, common_dtype
 from ..samples.transforms import Transform
 from ..samples.trials import labels_of, require_labels_kept
-from .located import Located
-from .stage import Loaded
+from .sample_indices import SampleIndices
+from .stage import StageInMemory
 from .views import labelled_sample, to_array
 
 __all__ = ["Assembly"]
 
 
 class Assembly:
-    """A batch in the making.
+    """A batch in the making, in memory of `buffers`; random transforms depend on the epoch.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        What to do.
-    buffers : Buffers
-        Where the memory comes from.
-    samples : int
-        Samples of the batch.
-    epoch : int
-        What random transforms depend on.
+    Made for each batch by its destination; one thread at a time fills it.
     """
 
     def __init__(self, recipe: Recipe, buffers: Buffers, samples: int, epoch: int) -> None:
@@ -53,7 +44,9 @@ class Assembly:
         self.ways: Counter[Way] = Counter()
         self._numbers = np.empty(samples, dtype=np.int64)
         self._filled = 0  # rows; fewer than there are where samples could not be read
-        self._arrays: dict[str, Any] = {}  # that `Loaded.gather` fills: the memory of the tensors
+        self._arrays: dict[
+            str, Any
+        ] = {}  # that `StageInMemory.gather` fills: the memory of the tensors
         self._tensors: dict[str, torch.Tensor] = {}
         self._labels: dict[str, PartLabels] = {}
         for part in recipe.parts:
@@ -67,23 +60,25 @@ class Assembly:
         array = self._buffers.take((len(self._numbers), *shape), dtype)
         self._arrays[name], self._tensors[name] = array, torch.from_numpy(array)
 
-    def add(self, row: int, loaded: Loaded, located: Located) -> None:
+    def add(self, row: int, stage: StageInMemory, indices: SampleIndices) -> None:
         """Fill rows, from a certain one on, with samples of a stage."""
         recipe = self._recipe
-        rows = slice(row, row + len(located.numbers))
+        rows = slice(row, row + len(indices.numbers))
         self._filled = max(self._filled, rows.stop)
-        self._numbers[rows] = located.numbers
-        self._fill(rows, loaded, located)
+        self._numbers[rows] = indices.numbers
+        self._fill(rows, stage, indices)
         if recipe.transforms:
             begun = time.perf_counter()
-            self._add_transformed(row, loaded, located)
+            self._add_transformed(row, stage, indices)
             self.transform_seconds += time.perf_counter() - begun
 
-    def alone(self, loaded: Loaded, located: Located) -> Loaded:
+    def alone(self, stage: StageInMemory, indices: SampleIndices) -> StageInMemory:
         """A sample without its stage, in the memory of this batch, which nobody else uses."""
-        return loaded.alone(located, self._fill(slice(1), loaded, located))
+        return stage.alone(indices, self._fill(slice(1), stage, indices))
 
-    def _fill(self, rows: slice, loaded: Loaded, located: Located) -> dict[str, list[Any]]:
+    def _fill(
+        self, rows: slice, stage: StageInMemory, indices: SampleIndices
+    ) -> dict[str, list[Any]]:
         """Fill rows of the parts without a transform; each variable's share of the memory."""
         filled: dict[str, list[Any]] = {}
         for part in self._recipe.parts:
@@ -93,18 +88,18 @@ class Assembly:
             filled[part.name] = []
             for place in range(len(part.variables)):
                 target = out[:, place] if part.stacked else out
-                way = loaded.gather(part.name, place, located, target)
+                way = stage.gather(part.name, place, indices, target)
                 self.ways[way] += len(out)
                 filled[part.name].append(target)
         return filled
 
-    def _add_transformed(self, first: int, loaded: Loaded, located: Located) -> None:
+    def _add_transformed(self, first: int, stage: StageInMemory, indices: SampleIndices) -> None:
         recipe = self._recipe
-        for place, number in enumerate(located.numbers.tolist()):
+        for place, number in enumerate(indices.numbers.tolist()):
             row = first + place
-            starts = [int(at[place]) for at in located.places]
-            memory = loaded.pieces[located.pieces[place]]
-            sample = labelled_sample(recipe.windows, memory, int(located.local[place]), starts)
+            starts = [int(at[place]) for at in indices.places]
+            memory = stage.pieces[indices.pieces[place]]
+            sample = labelled_sample(recipe.windows, memory, int(indices.local[place]), starts)
 
             def rng(number: int = number) -> np.random.Generator:
                 return generator(recipe.seed, self._epoch, SAMPLE_TRANSFORM, number)

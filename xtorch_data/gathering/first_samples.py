@@ -14,7 +14,7 @@ from ..samples.transforms import Transform
 from ..samples.trials import require_places_kept
 from ..sources.lazy_arrays import in_memory
 from .assembly import Assembly
-from .stage import Loaded
+from .stage import StageInMemory
 from .views import PieceInMemory, window_views
 
 __all__ = ["require_functions_keep_places"]
@@ -26,17 +26,9 @@ SLOW_CALL = 1.0
 
 
 def require_functions_keep_places(samples: Samples) -> None:
-    """Try the functions for samples and batches, and raise if one moves values.
+    """Try the functions for samples and batches, and raise ValueError if one moves values.
 
-    Parameters
-    ----------
-    samples : Samples
-        The samples. Nothing of their data is read but coordinates that functions use.
-
-    Raises
-    ------
-    ValueError
-        If values move along a dim.
+    Nothing of the data is read but coordinates that functions use.
     """
     for function, given in _given_to_functions(samples):
         require_places_kept(function, given)
@@ -108,9 +100,11 @@ def _given_to_functions(samples: Samples) -> list[tuple[Transform, Any]]:
             names = {name for part in recipe.parts for name in part.variables}
             labeled = block[[name for name in block.data_vars if name in names]]
             piece = Piece(tuple(box), windows.frame)
-            loaded = Loaded(windows, [PieceInMemory(piece, views, labeled)], range(piece.samples))
+            stage = StageInMemory(
+                windows, [PieceInMemory(piece, views, labeled)], range(piece.samples)
+            )
             assembly = Assembly(recipe, Buffers(0), piece.samples, epoch=0)
-            assembly.add(0, loaded, loaded.locate(0, piece.samples))
+            assembly.add(0, stage, stage.locate(0, piece.samples))
             assembly.finish(single=False)
     except Exception:
         # It shows when samples are made; or values are such that they are not made up.

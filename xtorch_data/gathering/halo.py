@@ -21,31 +21,33 @@ from .views import (
     window_views,
 )
 
-__all__ = ["Preparer", "Tail", "joins"]
+__all__ = ["HaloJoiner", "Halo", "joins"]
 
 
 @dataclass(frozen=True, eq=False)
-class Segment:
+class HaloPart:
     """Data between two positions on the axis along which loads follow each other."""
 
     data: xr.Dataset
     start: int
     stop: int
 
-    def cut(self, dim: Hashable, start: int, stop: int) -> Segment:
+    def cut(self, dim: Hashable, start: int, stop: int) -> HaloPart:
         """What of it lies between two positions; without a copy."""
         start, stop = max(start, self.start), min(stop, self.stop)
         along = {dim: slice(start - self.start, stop - self.start)}
-        return Segment(self.data.isel(along, missing_dims="ignore"), start, stop)
+        return HaloPart(self.data.isel(along, missing_dims="ignore"), start, stop)
 
 
 # Steps at the end of a load that the next one needs too.
-Tail = tuple[Segment, ...]
+Halo = tuple[HaloPart, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Preparer:
-    """Makes the windows of a region ready to be gathered.
+class HaloJoiner:
+    """Makes windows ready to be gathered, with the steps that the load before has read.
+
+    Made for one iteration; used on threads for work, loads one after the other.
 
     Attributes
     ----------
@@ -80,24 +82,17 @@ class Preparer:
     def _splits(self, part: Part, dim: Hashable) -> bool:
         return not self.lasting and part.name not in self.transformed and can_split(part, dim)
 
-    def pieces(self, load: Load, block: xr.Dataset, tail: Tail) -> tuple[list[PieceInMemory], Tail]:
+    def pieces(self, load: Load, block: xr.Dataset, tail: Halo) -> tuple[list[PieceInMemory], Halo]:
         """The pieces of a load, and the steps that the next load needs.
 
-        Parameters
-        ----------
-        load : Load
-            The load.
-        block : xarray.Dataset
-            Its region, read and preprocessed.
-        tail : tuple of Segment
-            What the load before has handed on, if this one carries it.
+        `block` is its region, read and preprocessed; `halo` what the load before has handed on.
         """
         if self.sent:
             block = _dense(block, self.buffers)
         if not self.windows.axes:
-            return [self._piece(piece, (Segment(block, 0, 1),), None) for piece in load.pieces], ()
+            return [self._piece(piece, (HaloPart(block, 0, 1),), None) for piece in load.pieces], ()
         dim = self.windows.axes[load.axis].dim
-        segments = (*tail, Segment(block, *load.region[load.axis]))
+        segments = (*tail, HaloPart(block, *load.region[load.axis]))
         pieces = []
         for piece in load.pieces:
             # A piece reaches over the whole region along the other axes, or is cut there.
@@ -109,7 +104,7 @@ class Preparer:
                 if axis.dim != dim
             }
             found = [
-                Segment(each.data.isel(indexers, missing_dims="ignore"), each.start, each.stop)
+                HaloPart(each.data.isel(indexers, missing_dims="ignore"), each.start, each.stop)
                 for each in _between(segments, dim, *piece.region[load.axis])
             ]
             pieces.append(self._piece(piece, tuple(found), dim))
@@ -118,7 +113,7 @@ class Preparer:
         return pieces, _between(segments, dim, load.keep, load.region[load.axis][1])
 
     def _piece(
-        self, piece: Piece, segments: tuple[Segment, ...], dim: Hashable | None
+        self, piece: Piece, segments: tuple[HaloPart, ...], dim: Hashable | None
     ) -> PieceInMemory:
         split = [part for part in self.parts if len(segments) > 1 and self._splits(part, dim)]
         whole = [
@@ -154,7 +149,7 @@ class Preparer:
         )
 
     def _split_views(
-        self, parts: Sequence[Part], segments: tuple[Segment, ...], dim: Hashable
+        self, parts: Sequence[Part], segments: tuple[HaloPart, ...], dim: Hashable
     ) -> dict[str, Sequence[View]]:
         axis = next(place for place, axis in enumerate(self.windows.axes) if axis.dim == dim)
         size = self.windows.axes[axis].size
@@ -220,7 +215,7 @@ def _dense(block: xr.Dataset, buffers: Buffers) -> xr.Dataset:
     return block.assign(copies)
 
 
-def _between(segments: Sequence[Segment], dim: Hashable, start: int, stop: int) -> Tail:
+def _between(segments: Sequence[HaloPart], dim: Hashable, start: int, stop: int) -> Halo:
     """What of neighboring segments lies between two positions."""
     return tuple(
         each.cut(dim, start, stop) for each in segments if each.start < stop and start < each.stop
@@ -228,7 +223,7 @@ def _between(segments: Sequence[Segment], dim: Hashable, start: int, stop: int) 
 
 
 def _joined(
-    segments: Sequence[Segment], dim: Hashable | None, names: Container[Hashable], buffers: Buffers
+    segments: Sequence[HaloPart], dim: Hashable | None, names: Container[Hashable], buffers: Buffers
 ) -> xr.Dataset:
     """Neighboring segments as one; variables without the dim are those of the last one."""
     chosen = [

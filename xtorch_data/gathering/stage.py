@@ -15,28 +15,19 @@ from ..common.recorder import Way
 from ..planning.line import Piece, as_indices
 from ..planning.windows import IntArray, Windows
 from ..reading.failures import Failure, hit
-from .located import Located, Offsets, of_piece
+from .sample_indices import Offsets, SampleIndices, of_piece
 from .views import Array, PieceInMemory, SplitView, View, is_small
 
-__all__ = ["Gatherer", "Loaded", "as_integers"]
+__all__ = ["Gatherer", "StageInMemory", "as_integers"]
 
 # Torch starts threads of its own for more values than these, which would be in the way of ours.
 SERIAL_VALUES = 2**15
 
 
-class Loaded:
-    """The pieces of a stage, as one.
+class StageInMemory:
+    """The pieces of a stage, as one; lives until its last sample is gathered.
 
-    Parameters
-    ----------
-    windows : Windows
-        The sample space.
-    pieces : sequence of PieceInMemory
-        What is in memory.
-    order : ndarray of int64 or range
-        Number, among the samples of all pieces one after the other, of each sample in turn.
-    failures : sequence of Failure
-        What could not be read.
+    `order` has, for each sample in turn, its number among those of all pieces one after the other.
     """
 
     def __init__(
@@ -75,14 +66,14 @@ class Loaded:
             for name, views in self.pieces[0].views.items()
         }
 
-    def elsewhere(self, views: Mapping[str, Sequence[Gatherer]]) -> Loaded:
+    def elsewhere(self, views: Mapping[str, Sequence[Gatherer]]) -> StageInMemory:
         """The same samples, gathered from other memory; without the memory of this one."""
         found = copy.copy(self)
         found.pieces = [PieceInMemory(each.piece, {}) for each in self.pieces]
         found._views = views
         return found
 
-    def locate(self, start: int, stop: int) -> Located:
+    def locate(self, start: int, stop: int) -> SampleIndices:
         """Where the samples from one place of the order to another lie."""
         order = as_indices(self._order[start:stop])
         pieces = self._pieces_of(order)
@@ -106,9 +97,9 @@ class Loaded:
             flat *= size
             flat += number
         missing = hit(self._failures, windows, starts[::-1]) if self._failures else None
-        return Located(flat, pieces, local, tuple(reversed(places)), missing)
+        return SampleIndices(flat, pieces, local, tuple(reversed(places)), missing)
 
-    def one_that_is_there(self) -> Located | None:
+    def one_that_is_there(self) -> SampleIndices | None:
         """The first sample that could be read."""
         place = self._first_there
         return None if place is None else self.locate(place, place + 1)
@@ -122,52 +113,31 @@ class Loaded:
                 return start if missing is None else start + int(missing.argmin())
         return None
 
-    def alone(self, located: Located, windows: Mapping[str, Sequence[Any]]) -> Loaded:
-        """One sample, without the memory of this stage.
-
-        Parameters
-        ----------
-        located : Located
-            The sample.
-        windows : mapping of str to sequence of ndarray or torch.Tensor
-            By part and variable, what `gather` has filled with its window.
-        """
+    def alone(self, indices: SampleIndices, windows: Mapping[str, Sequence[Any]]) -> StageInMemory:
+        """One sample, of the windows that `gather` has filled; without the memory of this stage."""
         axes = self._windows.axes
-        numbers = np.unravel_index(int(located.numbers[0]), self._windows.shape) if axes else ()
+        numbers = np.unravel_index(int(indices.numbers[0]), self._windows.shape) if axes else ()
         box = tuple((int(number), int(number) + 1) for number in numbers)
-        data = self.pieces[int(located.pieces[0])].data
+        data = self.pieces[int(indices.pieces[0])].data
         if data is not None:
-            begins = [int(at[0]) for at in located.places]
+            begins = [int(at[0]) for at in indices.places]
             cut = {
                 axis.dim: slice(begin, begin + axis.size)
                 for axis, begin in zip(axes, begins, strict=True)
             }
             data = data.isel(cut, missing_dims="ignore").copy(deep=True)
-        piece = Piece(box, self._windows.frame)
-        found = Loaded(self._windows, [PieceInMemory(piece, {}, data)], range(1))
+        found = StageInMemory(
+            self._windows, [PieceInMemory(Piece(box, self._windows.frame), {}, data)], range(1)
+        )
         found._views = {name: [*map(_Alone, each)] for name, each in windows.items()}
         return found
 
-    def gather(self, part: str, variable: int, located: Located, out: Any) -> Way:
-        """Copy the windows of some samples into ``out (sample, *dims)``.
+    def gather(self, part: str, variable: int, indices: SampleIndices, out: Any) -> Way:
+        """Copy windows of a variable of a part without a transform into ``out (sample, *dims)``.
 
-        Parameters
-        ----------
-        part : str
-            A part without a transform.
-        variable : int
-            Which of its variables.
-        located : Located
-            The samples.
-        out : ndarray or torch.Tensor
-            Where they go, one row each; a tensor of integers on a device.
-
-        Returns
-        -------
-        Way
-            The way they went: selected, indexed, copied or split.
+        `out` is a tensor of integers on a device. Returns the way they went.
         """
-        return self._views[part][variable].copy((part, variable), located, out)
+        return self._views[part][variable].copy((part, variable), indices, out)
 
     def _pieces_of(self, order: IntArray) -> IntArray:
         begins = self._begins
@@ -183,8 +153,8 @@ class Loaded:
 class Gatherer(Protocol):
     """The windows of one variable in all pieces."""
 
-    def copy(self, key: Hashable, located: Located, out: Any) -> Way:
-        """Copy those of some samples, as `Loaded.gather` does."""
+    def copy(self, key: Hashable, indices: SampleIndices, out: Any) -> Way:
+        """Copy those of some samples, as `StageInMemory.gather` does."""
         ...
 
 
@@ -194,7 +164,7 @@ class _Alone:
     def __init__(self, window: Any) -> None:
         self._window = window
 
-    def copy(self, key: Hashable, located: Located, out: Any) -> Way:
+    def copy(self, key: Hashable, indices: SampleIndices, out: Any) -> Way:
         out[...] = self._window
         return Way.COPIED
 
@@ -205,19 +175,19 @@ class _View:
     def __init__(self, views: Sequence[View]) -> None:
         self._views = views
 
-    def copy(self, key: Hashable, located: Located, out: Array) -> Way:
-        views, places = self._views, located.places
+    def copy(self, key: Hashable, indices: SampleIndices, out: Array) -> Way:
+        views, places = self._views, indices.places
         if not places:
             out[...] = views[0]
             return Way.INDEXED
         if is_small(out.shape[1:], out.dtype) and not isinstance(views[0], SplitView):
-            for piece in np.unique(located.pieces).tolist():
-                rows = np.flatnonzero(located.pieces == piece)
+            for piece in np.unique(indices.pieces).tolist():
+                rows = np.flatnonzero(indices.pieces == piece)
                 out[rows] = views[piece][tuple(at[rows] for at in places)]
             return Way.INDEXED
         # One wide copy for each window; it releases the GIL.
         way = Way.COPIED
-        where = zip(located.pieces.tolist(), *(at.tolist() for at in places), strict=True)
+        where = zip(indices.pieces.tolist(), *(at.tolist() for at in places), strict=True)
         for row, (piece, *place) in enumerate(where):
             view = views[piece]
             if isinstance(view, SplitView):
@@ -269,10 +239,10 @@ class _Small(_View):
             and len({view.__array_interface__["data"][0] % itemsize for view in views}) == 1
         )
 
-    def copy(self, key: Hashable, located: Located, out: Array) -> Way:
+    def copy(self, key: Hashable, indices: SampleIndices, out: Array) -> Way:
         if out.dtype != self._dtype:  # values are cast
-            return super().copy(key, located, out)
-        index = torch.from_numpy(located.offsets(key, self._offsets.of))
+            return super().copy(key, indices, out)
+        index = torch.from_numpy(indices.offsets(key, self._offsets.of))
         address = out.__array_interface__["data"][0]
         target = as_integers(out, address, out.shape, out.strides, out.itemsize)
         for start in range(0, len(index), self._at_once):
@@ -291,18 +261,9 @@ def _view(views: Sequence[View], axes: int) -> _View:
 def as_integers(
     owner: Any, address: int, shape: Sequence[int], strides: Sequence[int], itemsize: int
 ) -> torch.Tensor:
-    """Memory as a tensor of integers, whatever values it holds; it may be written.
+    """Memory from an address on as a tensor of integers, whatever it holds; it may be written.
 
-    Parameters
-    ----------
-    owner : Any
-        What holds the memory; held as long as the tensor is.
-    address : int
-        Where it begins.
-    shape, strides : sequence of int
-        What the tensor looks like; strides in bytes.
-    itemsize : int
-        Bytes of an integer.
+    Strides are in bytes. The tensor holds on to `owner`, whose memory it is.
     """
     return torch.from_numpy(np.asarray(_Memory(owner, address, shape, strides, itemsize)))
 

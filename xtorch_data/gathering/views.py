@@ -112,24 +112,11 @@ def window_views(
     whole: Hashable = None,
     buffers: Buffers | None = None,
 ) -> dict[str, list[Array]]:
-    """Every window of a block, as views, by part and variable.
+    """Every window of a block in memory, as views, by part and variable.
 
-    Parameters
-    ----------
-    windows : Windows
-        The sample space.
-    sample_dims : sequence of Hashable
-        Windowed dims in the order of the tensors.
-    parts : sequence of Part
-        Parts to gather, each with the dtype that its values become.
-    variables : mapping of Hashable to xarray.Variable
-        The block, in memory.
-    whole : Hashable, optional
-        A dim of which all steps are in the view, instead of every window.
-    buffers : Buffers, optional
-        Where memory comes from for values that are cast, or lie in another order than samples.
-        Without, they stay as they are and lie, to be cast as they are copied: where few of the
-        windows will be.
+    With `whole`, all steps along that dim are in the view, instead of every window. Values that are
+    cast, or lie in another order than samples, are copied into memory of `buffers`; without, they
+    stay, to be cast as they are copied: where few of the windows will be.
     """
     cast: dict[tuple[Hashable, np.dtype[Any]], Array] = {}
     views: dict[str, list[Array]] = {}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Coroutine, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,11 +20,10 @@ from ..common.buffers import Buffers
 from ..common.recorder import Recorder
 from ..common.retry import is_transient
 from ..gathering.assembly import Assembly
-from ..gathering.stage import Loaded
+from ..gathering.stage import StageInMemory
 from ..gathering.views import PieceInMemory, window_views
 from ..planning.line import Piece
 from ..planning.windows import IntArray
-from ..reading.dask_graphs import DaskCompute, threads_for_graphs
 from ..reading.disk_cells import OnDisk
 from ..reading.recycled import mapped, with_recycled_memory
 from ..reading.regions import Reader
@@ -36,8 +34,9 @@ from ..sources.file_maps import maps_of
 from ..sources.lazy_arrays import in_memory
 from ..sources.npy_files import NpyFile, Stamp
 from ..sources.source import layout_of
+from .budget import Budget, Claim
 from .cells import Group, Place, Region, cells_of
-from .threads import leaving_on_interrupt, note_interrupt
+from .threads import Threads, note_interrupt
 
 __all__ = ["Fetched", "Fetcher"]
 
@@ -45,13 +44,22 @@ __all__ = ["Fetched", "Fetcher"]
 CELL_BYTES, PREPROCESSED_BYTES = 2**16, 2**20
 # But so that many cells fit in memory.
 CELLS_IN_MEMORY = 64
-WORK_THREADS = 8
 
 Cell = tuple[int, Place]  # number of a group, and place in its grid
 
 
+@dataclass(eq=False)
+class _HeldCell(Claim):
+    """A cell that is held or being read."""
+
+    read: Future[xr.Dataset] = field(init=False)
+
+
 class Fetcher:
-    """Reads samples by number; any thread of the process may ask, and several at a time.
+    """Reads samples by number.
+
+    Made by a `MapDataset` in each process, for an epoch if its preprocess is random, and as long
+    there. Any thread of the process may ask, and several at a time.
 
     Parameters
     ----------
@@ -80,12 +88,7 @@ class Fetcher:
     ) -> None:
         self._samples, self._memory, self._retries = samples, memory, retries
         self._keep = keep
-        self._loop = asyncio.new_event_loop()
-        self._work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
-        dask = threads_for_graphs()
-        self._graphs = DaskCompute(dask, self._work)
-        self._loop.set_default_executor(self._work)
-        leaving_on_interrupt(self._work, dask)
+        self._threads = Threads()
         self._blocks = Buffers(memory, total=memory)
         # A preprocess works on cells of all variables.
         data, self._maps = samples.data, dict[NpyFile, Stamp]()
@@ -100,13 +103,11 @@ class Fetcher:
         # The same variables, with small chunks read one by one; where it was needed.
         self._apart: Sequence[int] | None = None
         # Cells that are held or being read, the one used last at the end.
-        self._held: OrderedDict[Cell, Future[xr.Dataset]] = OrderedDict()
-        self._nbytes = 0
+        self._held: OrderedDict[Cell, _HeldCell] = OrderedDict()
+        self._budget = Budget(memory)
         self._lock = threading.Lock()
-        weakref.finalize(self, _end, self._loop, dask, os.getpid())
-        threading.Thread(
-            target=_run, args=(self._loop,), name="xtorch_data-fetch", daemon=True
-        ).start()
+        weakref.finalize(self, self._threads.end)
+        self._threads.begin()
 
     @property
     def _dims(self) -> list[Hashable]:
@@ -143,8 +144,8 @@ class Fetcher:
             origin=samples.origin,
             windows=samples.recipe.windows,
             recorder=self.recorder,
-            executor=self._work,
-            graphs=self._graphs,
+            executor=self._threads.work,
+            graphs=self._threads.graphs,
             retries=self._retries,
             timeout=samples.read_timeout,
         )
@@ -152,18 +153,10 @@ class Fetcher:
         return Group(Reader(source, preprocessor, self._disk), grids, nbytes)
 
     def fetch(self, numbers: IntArray, epoch: int, buffers: Buffers) -> Batch:
-        """A batch of samples, in the order that was asked for.
+        """A batch of samples ``numbers (sample,)``, in this order; each chunk read once if it fits.
 
-        Every chunk is read once, as far as `memory` holds them.
-
-        Parameters
-        ----------
-        numbers : ndarray of int64
-            Sample numbers, shape ``(sample,)``.
-        epoch : int
-            What random transforms depend on, besides the sample.
-        buffers : Buffers
-            Where the memory of the batch comes from.
+        Random transforms depend on the epoch, besides the sample. The batch lies in memory of
+        `buffers`.
 
         Raises
         ------
@@ -222,7 +215,7 @@ class Fetcher:
                 before += piece.samples
             chosen = np.concatenate([rows for rows, _ in portion])
             as_asked = np.argsort(chosen, kind="stable")
-            loaded = Loaded(windows, pieces, np.concatenate(order)[as_asked])
+            loaded = StageInMemory(windows, pieces, np.concatenate(order)[as_asked])
             assembly.add(sum(len(rows) for rows in done), loaded, loaded.locate(0, len(chosen)))
             done.append(chosen[as_asked])
             del cells, pieces, loaded  # before the next ones are read
@@ -337,7 +330,9 @@ class Fetcher:
             known = {cell: self._held[cell] for cell in wanted if cell in self._held}
             for cell in known:
                 self._held.move_to_end(cell)
-            futures = {cell: known[cell] if cell in known else self._begin(cell) for cell in wanted}
+            futures = {
+                cell: (known[cell] if cell in known else self._begin(cell)).read for cell in wanted
+            }
         found = {}
         try:
             for cell in wanted:
@@ -353,18 +348,19 @@ class Fetcher:
         finally:  # futures have the error, whose traceback has this frame, and that what was read
             del futures, known
 
-    def _begin(self, cell: Cell) -> Future[xr.Dataset]:
-        nbytes = self._groups[cell[0]].nbytes
-        while self._held and self._nbytes + nbytes > self._memory:
+    def _begin(self, cell: Cell) -> _HeldCell:
+        held = _HeldCell(nbytes=self._groups[cell[0]].nbytes)
+        while not self._budget.fits(held):
             self._drop(next(iter(self._held)))
-        reading: Coroutine[Any, Any, xr.Dataset] = self._read(cell)
-        self._held[cell] = asyncio.run_coroutine_threadsafe(reading, self._loop)
-        self._nbytes += nbytes
-        return self._held[cell]
+        held.read = self._threads.start(self._read(cell))
+        self._budget.begin(held)
+        self._held[cell] = held
+        return held
 
     def _drop(self, cell: Cell) -> None:
-        if self._held.pop(cell, None) is not None:
-            self._nbytes -= self._groups[cell[0]].nbytes
+        held = self._held.pop(cell, None)
+        if held is not None:
+            self._budget.end(held)
 
     async def _read(self, cell: Cell) -> xr.Dataset:
         group = self._groups[cell[0]]
@@ -375,18 +371,6 @@ class Fetcher:
 
 def _failed(future: Future[Any]) -> bool:
     return not future.done() or future.cancelled() or future.exception() is not None
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    loop.run_forever()
-    loop.close()  # and with it the pool of work
-
-
-def _end(loop: asyncio.AbstractEventLoop, dask: ThreadPoolExecutor, process: int) -> None:
-    """Let the threads of a fetcher end, in the process that has them."""
-    if process == os.getpid() and not loop.is_closed():
-        loop.call_soon_threadsafe(loop.stop)
-        dask.shutdown(wait=False)
 
 
 class Fetched(Sequence[tuple[torch.Tensor, ...]]):

@@ -51,14 +51,8 @@ def cells_of(
 class Group:
     """Variables that are stored alike, read in cells: one chunk, or several small ones.
 
-    Attributes
-    ----------
-    reader : Reader
-        Reads them.
-    grids : mapping of Hashable to Chunks
-        The cells along each dim of the sample space that they have.
-    nbytes : int
-        Bytes of the largest cell.
+    `grids` are the cells along each dim of the sample space that they have, the largest of
+    `nbytes`.
     """
 
     reader: Reader

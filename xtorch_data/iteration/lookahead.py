@@ -1,4 +1,4 @@
-"""Batches are fetched on a thread while an earlier one is used; order is kept."""
+"""The look-ahead: what comes next is begun while an earlier one is used, and order is kept."""
 
 from __future__ import annotations
 
@@ -6,51 +6,84 @@ import contextvars
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["ahead"]
+__all__ = ["Lookahead", "ahead", "fetched_ahead"]
 
-Asked = TypeVar("Asked")
-Got = TypeVar("Got")
+Item = TypeVar("Item")
+Begun = TypeVar("Begun")
+Done = TypeVar("Done")
+
+# Of larger batches, fewer are gathered ahead.
+LARGE_BATCH_BYTES = 16 * 2**20
+# Small batches are gathered several at a time: as many as this, or as make so many bytes.
+SMALL_BATCHES, JOB_BYTES = 64, 2**20
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """How far batches are gathered ahead: jobs that are begun, each of some batches together."""
+
+    jobs: int
+    together: int
+
+    @classmethod
+    def of(cls, batch_nbytes: int, functions: bool) -> Lookahead:
+        """For batches of some bytes, and whether functions of the user take part."""
+        small = max(1, min(SMALL_BATCHES, JOB_BYTES // max(1, batch_nbytes)))
+        return cls(2 if batch_nbytes > LARGE_BATCH_BYTES else 4, 1 if functions else small)
 
 
 def ahead(
-    fetch: Callable[[Asked], Got], asked: Iterator[Asked], most: int
-) -> Generator[Got, None, None]:
-    """Yield what is fetched for each of `asked`, in order; the next ones are fetched meanwhile.
+    items: Iterator[Item],
+    begin: Callable[[Item], Begun],
+    finish: Callable[[Begun], Done],
+    most: int,
+) -> Generator[Done, None, None]:
+    """Yield each item, finished after up to `most` behind it were begun.
 
-    An error comes in the place of what could not be fetched. `asked` is walked through by the
-    consumer, so that what it draws from a global generator does not depend on the speed of threads.
+    An error of `items` or `begin` comes in the place of what could not be had or begun. All of it
+    runs on the thread of the consumer, so that what `items` draws from a global generator does not
+    depend on the speed of others. When it is closed, nothing more is begun or finished.
+    """
+    begun: deque[Begun] = deque()
+    failed: Exception | None = None
+    going_on = True
+    while True:
+        while going_on and len(begun) <= most:
+            try:
+                begun.append(begin(next(items)))
+            except StopIteration:
+                going_on = False
+            except Exception as error:
+                failed, going_on = error, False
+        if not begun:
+            break
+        yield finish(begun.popleft())
+    if failed is not None:
+        try:
+            raise failed
+        finally:
+            failed = None  # its traceback has this frame
 
-    Parameters
-    ----------
-    fetch : callable
-        Fetches one, on a thread that does one at a time: what bounds the memory of one fetch
-        bounds it here, too.
-    asked : iterator
-        What to fetch.
-    most : int
-        How many are fetched and wait to be used.
+
+def fetched_ahead(
+    fetch: Callable[[Item], Done], items: Iterator[Item], most: int
+) -> Generator[Done, None, None]:
+    """Yield what is fetched for each item; up to `most` are fetched or wait to be used.
+
+    One thread of its own fetches one at a time: what bounds the memory of one fetch bounds it
+    here, too.
     """
     thread = ThreadPoolExecutor(1, "xtorch_data-ahead")
     context = contextvars.copy_context()  # such as who is the client of dask
-    waiting: deque[Future[Got]] = deque()
-    going_on = True
+
+    def begin(item: Item) -> Future[Done]:
+        return thread.submit(context.run, fetch, item)
+
     try:
-        while True:
-            while going_on and len(waiting) < most:
-                try:
-                    waiting.append(thread.submit(context.run, fetch, next(asked)))
-                except StopIteration:
-                    going_on = False
-                except Exception as error:
-                    failed: Future[Got] = Future()
-                    failed.set_exception(error)
-                    waiting.append(failed)
-                    going_on = False
-            if not waiting:
-                return
-            yield waiting.popleft().result()
+        yield from ahead(items, begin, Future.result, most - 1)
     finally:
         # Not waited for: a read may hang, and the garbage collector may run this anywhere.
         thread.shutdown(wait=False, cancel_futures=True)

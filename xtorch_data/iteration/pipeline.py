@@ -1,98 +1,185 @@
-"""Blocks are read ahead, batches are gathered beside the consumer, order is kept."""
+"""One iteration: blocks are read ahead, batches gathered beside the consumer, order is kept."""
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cached_property
 
+import xarray as xr
+
+from ..common.buffers import Buffers
 from ..common.recorder import Recorder
-from ..device.gather import DeviceGather
 from ..gathering.assembly import Assembly
-from ..gathering.halo import Preparer
+from ..gathering.destination import Destination
+from ..gathering.halo import HaloJoiner
+from ..gathering.sample_indices import SampleIndices
+from ..gathering.stage import StageInMemory
+from ..planning.intervals import Interval
 from ..planning.line import Load, Stage
+from ..planning.plan import Plan
+from ..reading.disk_cells import DiskCells
 from ..reading.regions import Reader
+from ..reading.variables import SourceReader
 from ..samples.batch import Batch
-from .cache import BlockCache
-from .jobs import Gathering, Lookahead, in_jobs
-from .read_ahead import Flights
+from ..samples.definition import Samples
+from .budget import BlockCache, StageBudget
+from .lookahead import Lookahead, ahead
+from .read_ahead import BatchSlice, PendingStage, ReadAhead
+from .stage_reader import StageReader
+from .substitutes import Substitutes
 from .threads import Threads
 
-__all__ = ["run"]
+__all__ = ["Request", "run"]
+
+# Places all over an epoch's line, of which any sample may be a substitute.
+SPREAD = 64
+
+# Slices of the batches that are gathered in one job, batch by batch.
+Job = list[list[BatchSlice]]
 
 
-def run(
-    stages: Iterator[Stage],
-    all_stages: Callable[[], Iterator[Stage]],
-    batches: Iterator[int],
-    make_reader: Callable[[Threads], Reader],
-    preparer: Preparer,
-    assemble: Callable[[int], Assembly],
-    single: bool,
-    lookahead: Lookahead,
-    nbytes: Callable[[Load], int],
-    memory: int,
-    cache: BlockCache | None,
-    recorder: Recorder,
-    gather: DeviceGather | None = None,
-) -> Generator[Batch, None, None]:
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What one iteration reads, and what it makes of it; made by `EpochReader`.
+
+    Attributes
+    ----------
+    samples : Samples
+        What a sample is.
+    plan : Plan
+        The plan of their epochs.
+    epoch : int
+        Number of the epoch.
+    intervals : sequence of Interval
+        Places on its line.
+    data : xarray.Dataset
+        What is read, into memory of `blocks`.
+    disk : mapping of Hashable to DiskCells
+        Variables that are kept on disk.
+    blocks : Buffers
+        Memory for blocks.
+    cache : BlockCache, optional
+        Where blocks are kept for later epochs.
+    destination : Destination
+        Where batches are made.
+    retries : int
+        Attempts after the first to read what fails in passing.
+    skipping : bool
+        Whether to go on without what cannot be read.
+    recorder : Recorder
+        What has been done is noted there.
+    """
+
+    samples: Samples
+    plan: Plan
+    epoch: int
+    intervals: Sequence[Interval]
+    data: xr.Dataset
+    disk: Mapping[Hashable, DiskCells]
+    blocks: Buffers
+    cache: BlockCache | None
+    destination: Destination
+    retries: int
+    skipping: bool
+    recorder: Recorder
+
+    def stages(self) -> Iterator[Stage]:
+        """What is read, in order."""
+        return self.plan.stages(self.epoch, self.intervals)
+
+    def stages_everywhere(self) -> Iterator[Stage]:
+        """The same anew, and some all over the epoch behind them."""
+        samples = self.plan.samples
+        places = sorted({place * samples // SPREAD for place in range(SPREAD)})
+        spread = [(place, place + 1) for place in places if place < samples]
+        return itertools.chain(self.stages(), self.plan.stages(self.epoch, spread))
+
+    @cached_property
+    def joiner(self) -> HaloJoiner:
+        """What makes pieces of blocks."""
+        recipe, sent = self.samples.recipe, self.destination.memory is not None
+        return HaloJoiner(
+            recipe.windows,
+            recipe.sample_dims,
+            recipe.parts,
+            frozenset(recipe.transforms),
+            self.blocks,
+            lasting=self.cache is not None or sent,
+            sent=sent,
+        )
+
+    def reader(self, threads: Threads) -> Reader:
+        """What reads regions, on threads of this iteration."""
+        samples = self.samples
+        source = SourceReader(
+            dataset=self.data,
+            origin=samples.origin,
+            windows=samples.recipe.windows,
+            recorder=self.recorder,
+            executor=threads.work,
+            graphs=threads.graphs,
+            retries=self.retries,
+            skipping=self.skipping,
+            timeout=samples.read_timeout,
+        )
+        return Reader(source, samples.preprocessor(self.data, self.epoch, self.recorder), self.disk)
+
+    def nbytes(self, load: Load) -> int:
+        """Bytes that a load takes in memory."""
+        return self.plan.nbytes(load, self.joiner.joins(load))
+
+    def assemble(self, samples: int) -> Assembly:
+        """A batch of so many samples in the making."""
+        return self.destination.assembly(self.samples.recipe, samples, self.epoch)
+
+    @property
+    def lookahead(self) -> Lookahead:
+        """How far batches are gathered ahead."""
+        nbytes = self.samples.nbytes * (self.plan.batch_size or 1)  # before any transform
+        return Lookahead.of(nbytes, self.samples.transformed)
+
+
+def run(request: Request) -> Generator[Batch, None, None]:
     """Read the stages of a walk along the line and yield their samples in batches.
 
     Threads are there while the generator is: it may be closed at any time.
-
-    Parameters
-    ----------
-    stages : iterator of Stage
-        What to read, in order.
-    all_stages : callable
-        Begins them anew, and others behind them, of which any sample may stand in for those that
-        cannot be read.
-    batches : iterator of int
-        Number of samples of every batch.
-    make_reader : callable
-        Makes the reader from an object with the executors ``work`` and ``dask``.
-    preparer : Preparer
-        Makes what was read ready to be gathered.
-    assemble : callable
-        Begins a batch of so many samples.
-    single : bool
-        Whether batches are single samples without the batch dimension.
-    lookahead : Lookahead
-        How far batches are gathered ahead.
-    nbytes : callable
-        Bytes that a load takes in memory.
-    memory : int
-        Bytes of all stages held or being read, and of the cache, at most; a single stage may
-        exceed it.
-    cache : BlockCache, optional
-        Where blocks are kept for later epochs.
-    recorder : Recorder
-        What has been done is noted here.
-    gather : DeviceGather, optional
-        Where stages are sent to be gathered on a device.
     """
-    threads = Threads(None if gather is None else gather.gathering.begin)
-    reader = make_reader(threads)
-    flights = Flights(
-        stages, nbytes, memory, threads.loop, reader, preparer, cache, recorder, gather, all_stages
-    )
-    threads.begin(flights.close)
-    gathering = Gathering(flights, assemble, single, recorder)
-    jobs = in_jobs(flights.portions(batches), lookahead.together)
-    waiting: deque[Future[list[Batch | Exception]]] = deque()
+    recorder, destination = request.recorder, request.destination
+    threads = Threads(destination.begin_thread)
+    reader = request.reader(threads)
+    budget = StageBudget(request.plan.budget, request.nbytes, request.cache, destination.memory)
+    stages = StageReader(reader, request.joiner, destination, request.cache, budget, recorder)
+    substitutes = None
+    if request.skipping:
+        substitutes = Substitutes(
+            request.assemble,
+            lambda: threads.start(stages.search(request.stages_everywhere)),
+            reader.source.failures,
+        )
+    read_ahead = ReadAhead(request.stages(), budget, stages.read, threads, substitutes)
+    threads.begin(read_ahead.close)
+    gathering = _Gathering(request, reader, read_ahead, substitutes)
+    lookahead = request.lookahead
+    slices = read_ahead.slices(request.plan.batch_sizes(request.intervals))
+
+    def gathered(future: Future[deque[Batch | Exception]]) -> deque[Batch | Exception]:
+        with recorder.timed("wait"):
+            return future.result()
+
     try:
-        while True:
-            while len(waiting) < lookahead.jobs:
-                taken = next(jobs, None)
-                if taken is None:
-                    break
-                waiting.append(threads.gather.submit(gathering.run, taken))
-            if not waiting:
-                return
-            with recorder.timed("wait"):
-                gathered = deque(waiting.popleft().result())
-            while gathered:
-                batch = gathered.popleft()
+        for batches in ahead(
+            _in_jobs(slices, lookahead.together),
+            lambda job: threads.gather.submit(gathering.run, job),
+            gathered,
+            lookahead.jobs - 1,
+        ):
+            while batches:
+                batch = batches.popleft()
                 if isinstance(batch, Exception):
                     raise batch
                 recorder.add(batches=1, samples=batch.index.numel())
@@ -101,3 +188,93 @@ def run(
     finally:
         threads.close()
         recorder.end()
+
+
+def _in_jobs(batches: Iterator[list[BatchSlice]], together: int) -> Iterator[Job]:
+    """Batches that are gathered in one job: several, if what they take from is in memory."""
+    job: Job = []
+    for slices in batches:
+        ready = all(each.pending.loaded.done() for each in slices)
+        if job and (not ready or len(job) == together):
+            yield job
+            job = []
+        job.append(slices)
+        if not ready:
+            yield job
+            job = []
+    if job:
+        yield job
+
+
+@dataclass(frozen=True, eq=False)
+class _Gathering:
+    """Makes the batches of one iteration, on any thread."""
+
+    request: Request
+    reader: Reader
+    read_ahead: ReadAhead
+    substitutes: Substitutes | None
+
+    def run(self, job: Job) -> deque[Batch | Exception]:
+        """The batches of a job; what went wrong comes after those before it."""
+        # Where samples lie is worked out for all of them at once: their stretches of the stages.
+        stretches: dict[PendingStage, tuple[int, int]] = {}
+        for each in itertools.chain.from_iterable(job):
+            start, _ = stretches.get(each.pending, (each.start, 0))
+            stretches[each.pending] = start, each.stop
+        located: dict[PendingStage, SampleIndices] = {}
+
+        def locate(each: BatchSlice, stage: StageInMemory) -> SampleIndices:
+            start, stop = stretches[each.pending]
+            if each.pending not in located:
+                located[each.pending] = stage.locate(start, stop)
+            return located[each.pending].part(each.start - start, each.stop - start)
+
+        found: deque[Batch | Exception] = deque()
+        for slices in job:
+            try:
+                found.append(self._batch(slices, locate))
+            except Exception as error:
+                found.append(error)
+                break
+        return found
+
+    def _batch(
+        self,
+        slices: list[BatchSlice],
+        locate: Callable[[BatchSlice, StageInMemory], SampleIndices],
+    ) -> Batch:
+        """Gather one batch, from one stage after the other."""
+        recorder = self.request.recorder
+        assembly = self.request.assemble(sum(each.stop - each.start for each in slices))
+        row, seconds = 0, 0.0
+        skipped: list[int] = []
+        for each in slices:
+            stage: StageInMemory = each.pending.loaded.result()
+            self.reader.source.require_maps()  # a file that is mapped and gathered from
+            begun = time.perf_counter()
+            wanted = locate(each, stage)
+            found = wanted.there()
+            skipped += wanted.not_there()
+            assembly.add(row, stage, found)
+            row += len(found.numbers)
+            if each is slices[-1] and row == 0:
+                assert self.substitutes is not None
+                assert each.pending.substitute is not None
+                self.substitutes.put(each.pending.substitute, assembly)
+                recorder.add(repeated=1)
+            del stage
+            seconds += time.perf_counter() - begun
+            self.read_ahead.done(each.pending, each.stop - each.start)
+        begun = time.perf_counter()
+        batch = assembly.finish(self.request.plan.batch_size is None, skipped)
+        seconds += time.perf_counter() - begun
+        transform = assembly.transform_seconds
+        recorder.add(
+            gather=seconds - transform,
+            transform=transform,
+            bytes_gathered=sum(tensor.nbytes for tensor in batch),
+            skipped=len(skipped),
+        )
+        recorder.took(assembly.ways)
+        return batch

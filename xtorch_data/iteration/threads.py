@@ -1,4 +1,4 @@
-"""The threads of one iteration, and threads that are not waited for after Ctrl-C."""
+"""The threads that read and gather, and how they end, also after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from ..processes.internals import before_threads_are_awaited, let_nobody_await
-from ..reading.dask_graphs import threads_for_graphs
+from ..reading.dask_graphs import DaskCompute, threads_for_graphs
 from ..sources.zarr_stores import begun_loop
 
-__all__ = ["Threads", "leaving_on_interrupt", "note_interrupt"]
+__all__ = ["Threads", "note_interrupt"]
+
+T = TypeVar("T")
 
 GATHER_THREADS = 2
 # Threads for reads without async, preprocess and preparation.
@@ -26,46 +29,96 @@ INTERRUPTED_SECONDS = 0.5
 
 
 class Threads:
-    """The threads of one iteration: an event loop, and pools for what would block it."""
+    """An event loop, on which reads go on, and pools for what would block it.
 
-    def __init__(self, begin_gathering: Callable[[], None] | None = None) -> None:
+    Made by whoever reads: an iteration and a fit for as long as they go on, samples by number for
+    as long as their dataset. Threads start when they are first needed, and are daemons where they
+    are begun by one. Any thread may call any method.
+
+    Parameters
+    ----------
+    begin_gathering : callable, optional
+        What each thread that gathers calls first.
+    gather_threads : int
+        How many of these there are.
+
+    Attributes
+    ----------
+    loop : asyncio.AbstractEventLoop
+        The event loop.
+    work : ThreadPoolExecutor
+        For reads without async, preprocess and preparation: what blocks the loop.
+    dask : ThreadPoolExecutor
+        For tasks of dask; see `threads_for_graphs`.
+    gather : ThreadPoolExecutor
+        For batches, or what else is made of regions.
+    graphs : Graphs
+        Computes collections of dask.
+    """
+
+    def __init__(
+        self,
+        begin_gathering: Callable[[], None] | None = None,
+        gather_threads: int = GATHER_THREADS,
+    ) -> None:
         self.work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
         self.dask = threads_for_graphs()
-        self.gather = ThreadPoolExecutor(GATHER_THREADS, "xtorch_data-gather", begin_gathering)
+        self.gather = ThreadPoolExecutor(gather_threads, "xtorch_data-gather", begin_gathering)
+        self.graphs = DaskCompute(self.dask, self.work)
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(self.work)
         self._thread = threading.Thread(target=self._run, name="xtorch_data-reader", daemon=True)
         self._process = os.getpid()
-        self._end_reading: Callable[[], None] | None = None
+        self._end_reading: Callable[[], None] = _nothing
+        # The garbage collector may end it in the middle of a locked stretch.
+        self._lock = threading.RLock()
+        self._ended = False  # nothing is started any more
+        self._told = False  # all that goes on was told to end
 
-    def begin(self, end_reading: Callable[[], None]) -> None:
-        """Start the event loop, on which reading goes on until it is told to end."""
-        self._end_reading = end_reading
+    def begin(self, end_reading: Callable[[], None] | None = None) -> None:
+        """Start the event loop; it ends with the interpreter, or when it is closed.
+
+        `end_reading` lets reading end, and wakes whoever waits for it.
+        """
+        self._end_reading = end_reading or self._end_reading
         _open.add(self)
         self._thread.start()
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run something on the event loop; raises CancelledError if that has ended."""
+        with self._lock:
+            if self._ended:
+                coroutine.close()
+                raise CancelledError
+            return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def _run(self) -> None:
         self.loop.run_forever()
         self.loop.close()  # and with it the pool of work
         self.dask.shutdown(wait=False)
 
+    def end(self) -> None:
+        """Let every thread come to its end, without waiting for any; may be called again."""
+        if self._process != os.getpid():
+            return  # a fork has the object, but not the threads
+        with self._lock:
+            self._ended = True
+        if self._told:
+            return
+        self._end_reading()  # which takes a lock that may be held where reads are started
+        self.gather.shutdown(wait=False, cancel_futures=True)
+        asyncio.run_coroutine_threadsafe(_stop(), self.loop)
+        self._told, self._end_reading = True, _nothing  # unless this was interrupted
+
     def close(self, interrupted: bool = False) -> None:
         """Let every thread come to its end, and wait for it; may be called again.
 
-        First all that does not wait, so that threads end also if waiting is interrupted.
-
-        Parameters
-        ----------
-        interrupted : bool
-            Whether to wait no longer than a moment, as where this is called for Ctrl-C.
+        First all that does not wait, so that threads end also if waiting is interrupted. For Ctrl-C
+        (`interrupted`) it waits no longer than a moment.
         """
         if self._process != os.getpid():
-            return  # a fork has the object, but not the threads
-        if self._end_reading is not None:
-            self._end_reading()
-            self._end_reading = None
-            self.gather.shutdown(wait=False, cancel_futures=True)
-            asyncio.run_coroutine_threadsafe(_stop(), self.loop)
+            return
+        self.end()
         if threading.current_thread().name.startswith("xtorch_data-"):
             return  # the garbage collector may run this on one of the threads
         self.gather.shutdown(wait=True)
@@ -79,22 +132,13 @@ class Threads:
 
 
 _open: weakref.WeakSet[Threads] = weakref.WeakSet()
-# Other pools that are left, if need be, when the interpreter ends.
-_pools: weakref.WeakSet[ThreadPoolExecutor] = weakref.WeakSet()
 # Threads that nobody waits for any more.
 _left: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _interrupted = threading.Event()
 
 
-def leaving_on_interrupt(*pools: ThreadPoolExecutor) -> None:
-    """Let the interpreter not wait for the threads of some pools where Ctrl-C ends it.
-
-    Parameters
-    ----------
-    *pools : concurrent.futures.ThreadPoolExecutor
-        Pools that get their work from threads that are daemons, so that theirs are, too.
-    """
-    _pools.update(pools)
+def _nothing() -> None:
+    """End no reading."""
 
 
 def note_interrupt() -> None:
@@ -110,27 +154,29 @@ def _is_interrupted() -> bool:
     )
 
 
-def _leave(pools: Iterable[ThreadPoolExecutor], ending: bool = False) -> None:
-    """Shut pools down, and let nobody wait for those of their threads that do not end soon.
-
-    Where the interpreter ends, what they wait for is ended first: locks that they hold, such as
-    that of HDF5, would never be given back.
-    """
+def _leave(pools: Iterable[ThreadPoolExecutor]) -> None:
+    """Shut pools down, and let nobody wait for those of their threads that do not end soon."""
     # There is no public way to wait for a pool for a while, nor to end before its threads.
     threads = [thread for pool in pools for thread in getattr(pool, "_threads", ())]
     for pool in pools:
         pool.shutdown(wait=False, cancel_futures=True)
-    end = time.monotonic() + INTERRUPTED_SECONDS * (1 + ending)
-    while ending and any(each.is_alive() for each in (*threads, *_left)):
-        _cancel_requests()  # and those that take their turn after others
-        if time.monotonic() > end:
-            break
-        time.sleep(0.01)
+    end = time.monotonic() + INTERRUPTED_SECONDS
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
         if thread.is_alive() and thread.daemon:
             let_nobody_await(thread)
             _left.add(thread)
+
+
+def _end_those_left() -> None:
+    """End what threads wait for that were left, if they do not end soon.
+
+    Locks that they hold, such as that of HDF5, would never be given back.
+    """
+    end = time.monotonic() + 2 * INTERRUPTED_SECONDS
+    while any(each.is_alive() for each in _left) and time.monotonic() < end:
+        _cancel_requests()  # and those that take their turn after others
+        time.sleep(0.01)
 
 
 def _cancel_requests() -> None:
@@ -152,7 +198,7 @@ def _close_all() -> None:
     for threads in list(_open):
         threads.close(interrupted)
     if interrupted:
-        _leave(list(_pools), ending=True)
+        _end_those_left()
 
 
 # As they may wait for what a cluster no longer computes.

@@ -16,8 +16,7 @@ from ..datasets.map import MapDataset
 from ..datasets.page import page
 from ..datasets.topology import current_topology
 from ..device.streams import has_accelerator
-from ..iteration.jobs import Lookahead
-from ..iteration.lookahead import ahead
+from ..iteration.lookahead import Lookahead, fetched_ahead
 from ..planning.resume import Position
 from ..processes.orphans import watch_in_worker
 from ..processes.shared_memory import forget_ended
@@ -288,7 +287,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
 
         nbytes = dataset._inside.definition.nbytes * (self.batch_size or 1)
         most = Lookahead.of(nbytes, functions=True).jobs
-        return ahead(fetch, iter(self._index_sampler), most)
+        return fetched_ahead(fetch, iter(self._index_sampler), most)
 
     def explain(self, world_size: int | None = None) -> Explanation:
         """What the next epoch will do and what that costs, as it is loaded here.

@@ -17,13 +17,14 @@ from ..device.gather import DeviceGather
 from ..device.streams import (
     COPIES_UNDER_WAY,
     WITH_STREAMS,
+    PinnedBuffers,
     Streams,
     arrived,
     as_device,
     of_this_thread,
     on_device,
 )
-from ..iteration.stream import Stream
+from ..iteration.epoch_reader import EpochReader
 from ..planning.intervals import Interval, total
 from ..planning.plan import Plan
 from ..report.device_costs import DeviceCosts, device_costs
@@ -53,7 +54,7 @@ class Transfer:
     prefetch: int  # batches that are there, or on their way, ahead of the one in use
     memory: int | None  # bytes of blocks there; None where windows are cut on the host
     packed: Packed | None  # what is sent instead of decoded values
-    stream: Stream | None  # what reads that
+    stream: EpochReader | None  # what reads that
     memory_format: torch.memory_format | None
     transform: DeviceTransform | None  # of the tensors of a batch
     _devices: dict[torch.device, _There] = field(default_factory=dict)
@@ -131,9 +132,8 @@ class Transfer:
 
         `pinned` says whether what is sent may lie in page-locked memory.
         """
-        return dataset._inside.batches(
-            epoch, self.stream, self._there().gather, pinned and self.pins
-        )
+        buffers = PinnedBuffers if pinned and self.pins else None
+        return dataset._inside.batches(epoch, self.stream, self._there().gather, buffers)
 
     def moved(self, batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
         """Batches on the device. Whatever goes wrong there ends the epoch at once."""

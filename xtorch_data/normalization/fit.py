@@ -6,12 +6,8 @@ is cut into blocks like any other.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import threading
-from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,28 +19,29 @@ from dask.delayed import delayed
 
 from ..common.buffers import Buffers
 from ..common.progress import bar
-from ..common.random import BLOCK_TRANSFORM, generator
 from ..common.recorder import Recorder
+from ..iteration.budget import StageBudget
+from ..iteration.read_ahead import PendingStage, ReadAhead
+from ..iteration.threads import Threads
+from ..planning.blocks import INDEX_BYTES
 from ..planning.coverage import covered, places_covered, wanted_along
-from ..planning.line import Load
+from ..planning.line import Load, Stage
 from ..planning.plan import Plan
 from ..planning.selection import Table
 from ..planning.windows import IntArray, Windows
-from ..reading.dask_graphs import DaskCompute, active_client, threads_for_graphs
+from ..reading.dask_graphs import active_client
 from ..reading.recycled import with_recycled_memory
 from ..reading.regions import Reader
 from ..reading.variables import CONCURRENT_READS, SourceReader
 from ..samples.definition import Samples
-from ..samples.preprocessing import Preprocessor, check_preprocessed
+from ..samples.preprocessing import Preprocessor
 from ..samples.transforms import Transform
-from ..samples.trials import labels_of, require_labels_kept
 from ..sources.lazy_arrays import in_memory
 from ..sources.source import layout_of
 from .moments import Moments
 
 __all__ = ["moments_of"]
 
-WORK_THREADS = 8
 # Blocks in one graph for dask, if the memory allows as many.
 BLOCKS_IN_A_GRAPH = 256
 
@@ -61,29 +58,10 @@ def moments_of(
     retries: int,
     progress: bool | None,
 ) -> dict[Hashable, Moments]:
-    """Moments of variables, over what windows cover.
+    """Moments of variables after preprocess, over what the wanted windows cover.
 
-    Parameters
-    ----------
-    samples : Samples
-        The data, its windows and its preprocess.
-    wanted : Table, optional
-        Which of the windows count; all by default.
-    names : sequence of Hashable
-        Variables of the samples, as they are after preprocess.
-    per : sequence of Hashable
-        Dims that are kept, where variables have them.
-    memory : int
-        Bytes of blocks held and read ahead.
-    retries : int
-        How often a read is tried again.
-    progress : bool, optional
-        Whether to show a bar; None for what `set_options` says.
-
-    Returns
-    -------
-    dict of Hashable to Moments
-        By variable, with the kept dims in the order of `per`, at the places that are covered.
+    Of the dims in `per` that a variable has, all places that are covered are kept, in this order.
+    Blocks held and read ahead take `memory` bytes.
     """
     groups = _groups(samples, names)
     walks = [_Walk.of(group, samples, wanted, names, per, memory) for group in groups]
@@ -218,6 +196,16 @@ class _Walk:
         """Blocks for which there is memory."""
         return int(max(1, self.plan.budget // max(1, self.plan.grid.nbytes)))
 
+    def nbytes(self, load: Load) -> int:
+        """Bytes that a block takes, with room for its values in float64."""
+        return self.plan.nbytes(load) + INDEX_BYTES * load.pieces[0].samples
+
+    def stages(self) -> Iterator[Stage]:
+        """The blocks, each as one sample on a line."""
+        choice = self.plan.line(0).choice
+        for place, load in enumerate(self.loads()):
+            yield Stage((load,), place, place, place + 1, None, choice)
+
     def loads(self) -> Iterator[Load]:
         """What is read, block by block."""
         for block in range(len(self.plan.grid)):
@@ -275,23 +263,20 @@ class _Walk:
             found[name] = at, Moments.of(values, len(reduced))
         return found
 
-    def preprocessed_moments(self, load: Load, block: xr.Dataset) -> Found:
-        """Likewise, of a block as it is before preprocess."""
+    def preprocessor(self, data: xr.Dataset, recorder: Recorder) -> Preprocessor | None:
+        """What applies the user's function to blocks of `data`, if there is one."""
         if self.preprocess is None:
-            return self.moments(load, block)
-        block = block.copy(deep=True)  # it may be the user's, and the function work in place
-        labels = labels_of(block)
-        try:
-            result = self.preprocess(
-                block, lambda: generator(self.seed, 0, BLOCK_TRANSFORM, load.block)
-            )
-            dims = [axis.dim for axis in self.windows.axes]
-            check_preprocessed(result, block, dims, self.dims)
-            require_labels_kept("preprocess", labels, result)
-        except Exception as error:
-            error.add_note(f"in preprocess of block {load.block}")
-            raise
-        return self.moments(load, result)
+            return None
+        return Preprocessor(
+            data,
+            self.windows,
+            self.dims,
+            self.dtypes,
+            self.preprocess,
+            self.seed,
+            0,
+            recorder,
+        )
 
 
 def _compute(walk: _Walk, take: Callable[[Found], None]) -> None:
@@ -299,84 +284,62 @@ def _compute(walk: _Walk, take: Callable[[Found], None]) -> None:
     # It may be sent to other processes, and with it what windows are wanted, but not the data.
     counting = delayed(replace(walk, data=xr.Dataset()), pure=False, traverse=False)
     loads = walk.loads()
-    with (
-        ThreadPoolExecutor(1, "xtorch_data-work") as work,
-        threads_for_graphs() as threads,
-    ):
-        graphs = DaskCompute(threads, work)
-        # A cluster holds blocks in memory of its own.
-        room = walk.room if active_client() is None else BLOCKS_IN_A_GRAPH
+    # A cluster holds blocks in memory of its own.
+    room = walk.room if active_client() is None else BLOCKS_IN_A_GRAPH
+    threads = Threads()
+    threads.begin()
+    try:
         while some := list(itertools.islice(loads, min(room, BLOCKS_IN_A_GRAPH))):
             tasks = []
             for load in some:
                 block = walk.data.isel(load.slices(), missing_dims="ignore")
                 tasks.append(_counted(counting, load, block))
-            found = graphs.on_cluster_now(tasks)
-            for each in graphs.here(tasks) if found is None else found:
+            found = threads.graphs.on_cluster_now(tasks)
+            for each in threads.graphs.here(tasks) if found is None else found:
                 take(each)
+    finally:
+        threads.close()
 
 
 @partial(delayed, pure=False)
 def _counted(walk: _Walk, load: Load, block: xr.Dataset) -> Found:
     """Moments of a block, as a task of dask that gets the walk from another."""
-    return walk.preprocessed_moments(load, block)
+    preprocess = walk.preprocessor(block, Recorder(0))
+    if preprocess is not None:
+        block = preprocess(load, block.copy(deep=False))
+    return walk.moments(load, block)
 
 
 def _read(walk: _Walk, take: Callable[[Found], None], origin: str, retries: int) -> None:
     """Read blocks ahead, and work out their moments beside that."""
     memory = walk.plan.memory
-    stopped = threading.Event()
-    with (
-        ThreadPoolExecutor(1, "xtorch_data-fit") as own,  # there may be an event loop on this one
-        ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work") as work,
-        threads_for_graphs() as threads,
-    ):
+    threads, recorder = Threads(), Recorder(0)
+    data = with_recycled_memory(walk.data, Buffers(memory, total=memory), {})
+    source = SourceReader(
+        dataset=data,
+        origin=origin,
+        windows=walk.windows,
+        recorder=recorder,
+        executor=threads.work,
+        graphs=threads.graphs,
+        retries=retries,
+    )
+    reader = Reader(source, walk.preprocessor(data, recorder))
 
-        async def one(reader: Reader, load: Load) -> Found:
-            region = await reader.read(load)
-            block = await reader.preprocessed(load, region.block)
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(work, walk.moments, load, block)
+    async def moments(pending: PendingStage, before: PendingStage | None) -> Found:
+        (load,) = pending.stage.loads
+        region = await reader.read(load)
+        block = await reader.preprocessed(load, region.block)
+        found: Found = await source.on_thread(walk.moments, load, block)
+        return found
 
-        async def every() -> None:
-            recorder = Recorder(0)
-            source = SourceReader(
-                dataset=with_recycled_memory(walk.data, Buffers(memory, total=memory), {}),
-                origin=origin,
-                windows=walk.windows,
-                recorder=recorder,
-                executor=work,
-                graphs=DaskCompute(threads, work),
-                retries=retries,
-            )
-            preprocess = None
-            if walk.preprocess is not None:
-                preprocess = Preprocessor(
-                    source.dataset,
-                    walk.windows,
-                    walk.dims,
-                    walk.dtypes,
-                    walk.preprocess,
-                    walk.seed,
-                    0,
-                    recorder,
-                )
-            reader = Reader(source, preprocess)
-            loads, ahead = walk.loads(), min(walk.room, CONCURRENT_READS)
-            waiting: deque[asyncio.Task[Found]] = deque()
-            try:
-                while not stopped.is_set():
-                    for load in itertools.islice(loads, ahead - len(waiting)):
-                        waiting.append(asyncio.ensure_future(one(reader, load)))
-                    if not waiting:
-                        return
-                    take(await waiting.popleft())
-            finally:
-                for task in waiting:
-                    task.cancel()
-                await asyncio.gather(*waiting, return_exceptions=True)
-
-        try:
-            own.submit(asyncio.run, every()).result()
-        finally:
-            stopped.set()
+    budget = StageBudget(walk.plan.budget, walk.nbytes, most=CONCURRENT_READS)
+    read_ahead = ReadAhead(walk.stages(), budget, moments, threads)
+    threads.begin(read_ahead.close)
+    try:
+        for pending in read_ahead:
+            found = pending.loaded.result()
+            read_ahead.done(pending, pending.left)
+            take(found)
+    finally:
+        threads.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..common.text import format_bytes
 from ..device.streams import BATCHES_QUEUED
 from ..gathering.halo import joins
-from ..iteration.jobs import Lookahead
+from ..iteration.lookahead import Lookahead
 from ..iteration.threads import GATHER_THREADS
 from ..planning.intervals import Interval, total
 from ..planning.line import Load

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -14,7 +14,8 @@ from dask.system import CPU_COUNT as CORES
 
 from ..common.buffers import LARGER, allotted
 from ..gathering.halo import joins
-from ..iteration.jobs import Lookahead
+from ..iteration.budget import BlockCache, StageBudget, StageClaim
+from ..iteration.lookahead import Lookahead
 from ..planning.chunks import merged
 from ..planning.intervals import Interval, total
 from ..planning.line import Load, Stage, shared_box
@@ -64,7 +65,7 @@ def peak_memory(
     samples: Samples, data: xr.Dataset, plan: Plan, epoch: int, part: Sequence[Interval],
     in_worker: bool = False, waiting: int = 0, on_device: bool = False, pinned: bool = False,
 ) -> PeakMemory:  # fmt: skip
-    """Work out the peak of a walk over part of an epoch's line.
+    """Work out the peak of one process, which walks `part` of an epoch's line.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def peak_memory(
     epoch : int
         Which one.
     part : sequence of Interval
-        What one process walks.
+        What the process walks.
     in_worker : bool
         Whether it is a worker process, of which some batches wait in a queue.
     waiting : int
@@ -120,17 +121,7 @@ def peak_memory(
 
 
 def batch_nbytes(samples: Samples, size: int, pinned: bool) -> int:
-    """Bytes that the tensors of a batch take.
-
-    Parameters
-    ----------
-    samples : Samples
-        What a sample is.
-    size : int
-        How many.
-    pinned : bool
-        Whether in page-locked memory.
-    """
+    """Bytes that the tensors of a batch of `size` samples take, perhaps in page-locked memory."""
     recipe = samples.recipe
     if recipe.cast is None:
         return sum(_tensors(samples, size, pinned))
@@ -158,19 +149,21 @@ def _some(stages: Iterable[Stage], plan: Plan) -> Iterator[Stage]:
 
 
 @dataclass(eq=False)
-class _Flight:
-    """A stage that is being read or held."""
+class _HeldStage(StageClaim):
+    """A stage that would be read or held."""
 
-    stage: Stage
-    nbytes: int  # as the engine counts
-    taken: list[tuple[int, bool]]  # bytes, and whether they are used again
-    boxes: list[tuple[Hashable, object, int]]  # variables that loads share
-    carries: tuple[_Flight, ...] = ()
-    users: int = 1
+    process: _Process = field(kw_only=True)
+    # Bytes, and whether they are used again.
+    taken: list[tuple[int, bool]] = field(default_factory=list)
+    # Variables that loads share.
+    boxes: list[tuple[Hashable, object, int]] = field(default_factory=list)
+
+    def free(self) -> None:
+        self.process.free(self)
 
 
 class _Process:
-    """What the engine does with memory, as `Flights` and `Buffers` do it, without doing it."""
+    """A dry run: asks the engine's own budget what would be read, and counts what that takes."""
 
     def __init__(
         self,
@@ -190,80 +183,57 @@ class _Process:
         self._lent = 0
         self._idle: dict[int, int] = {}  # how many of so many bytes
         self._other = 0
-        self._held = 0
-        self._begun: deque[_Flight] = deque()
-        self._carrying: list[_Flight] = []  # all that need memory
-        self._last: _Flight | None = None
-        self._cached: set[Hashable] = set()
-        self._cached_nbytes = 0
-        self._moments: list[tuple[int, int, int]] = []
+        cache = BlockCache.of(plan) if plan.cached else None
+        self._budget = StageBudget(plan.budget, self._nbytes, cache)
+        self._held: list[_HeldStage] = []  # all that need memory
 
     def moments(self, stages: Iterator[Stage]) -> Iterator[tuple[int, int, int]]:
         """Bytes of blocks and what passes, and samples that have been gathered, in turn."""
         walked = 0
-        flights = map(self._flight, stages)
-        following = next(flights, None)
-        while following is not None or self._begun:
+        begun: deque[_HeldStage] = deque()
+        planned = map(self._planned, stages)
+        following = next(planned, None)
+        while following is not None or begun:
             fresh = []
-            while following is not None and (not self._begun or self._fits(following)):
-                self._held += following.nbytes
-                self._begun.append(following)
-                self._carrying.append(following)
+            while following is not None and self._budget.fits(following):
+                self._budget.begin(following)
                 fresh.append(following)
-                following = next(flights, None)
+                following = next(planned, None)
+            begun.extend(fresh)
+            self._held.extend(fresh)
             for passing in self._read(fresh):
                 yield self._blocks(), passing, walked
-            first = self._begun.popleft()
+            first = begun.popleft()
             walked += first.stage.stop - first.stage.start
             yield self._blocks(), 0, walked
-            for each in (first, *first.carries):
-                each.users -= 1
-                if not each.users:
-                    self._free(each)
-            first.carries = ()
+            self._budget.end(first)
+
+    def _planned(self, stage: Stage) -> _HeldStage:
+        found = _HeldStage(stage, process=self)
+        self._budget.plan(found)
+        return found
 
     def _blocks(self) -> int:
-        shared = {(name, box): size for each in self._carrying for name, box, size in each.boxes}
+        shared = {(name, box): size for each in self._held for name, box, size in each.boxes}
         idle = sum(size * count for size, count in self._idle.items())
         return self._lent + idle + self._other + sum(shared.values())
 
-    def _fits(self, flight: _Flight) -> bool:
-        return self._cached_nbytes + self._held + flight.nbytes <= self._plan.budget
-
-    def _flight(self, stage: Stage) -> _Flight:
-        """A stage, with what the engine thinks that it takes."""
-        nbytes = sum(
-            self._plan.nbytes(load, self._joins(load))
-            for load in stage.loads
-            if load.key not in self._cached
-        )
-        if stage.shuffle:
-            nbytes += 8 * (stage.stop - stage.start)
-        carries: tuple[_Flight, ...] = ()
-        carried = stage.loads[0].carried if len(stage.loads) == 1 else None
-        if carried is not None and self._last is not None:
-            for each in (*self._last.carries, self._last):
-                (load,) = each.stage.loads
-                if each.users and load.region[load.axis][1] > carried:
-                    carries += (each,)
-        for each in carries:
-            each.users += 1
-        self._last = _Flight(stage, nbytes, [], [], carries)
-        return self._last
+    def _nbytes(self, load: Load) -> int:
+        return self._plan.nbytes(load, self._joins(load))
 
     def _joins(self, load: Load) -> bool:
         windows = self._plan.windows
         return joins(self._parts, self._transformed, windows, load, self._lasting)
 
-    def _free(self, flight: _Flight) -> None:
-        self._carrying.remove(flight)
-        self._held -= flight.nbytes
-        for nbytes, recycled in flight.taken:
+    def free(self, held: _HeldStage) -> None:
+        """Give back what a stage has taken."""
+        self._held.remove(held)
+        for nbytes, recycled in held.taken:
             if recycled:
                 self._give(nbytes)
             else:
                 self._other -= nbytes
-        flight.taken, flight.boxes = [], []
+        held.taken, held.boxes = [], []
 
     # As `Buffers`.
 
@@ -289,41 +259,37 @@ class _Process:
         idle = sum(size * count for size, count in self._idle.items())
         return min(self._plan.memory - idle, self._plan.memory - idle - self._lent)
 
-    # As `Reader` and `Preparer`.
+    # As `Reader` and `HaloJoiner`.
 
-    def _read(self, flights: Sequence[_Flight]) -> Iterator[int]:
+    def _read(self, fresh: Sequence[_HeldStage]) -> Iterator[int]:
         """Read what was begun at the same time; bytes of what passes after each step."""
-        for flight in flights:
-            if flight.stage.shuffle:
-                nbytes = 8 * (flight.stage.stop - flight.stage.start)
-                flight.taken.append((nbytes, False))
+        for held in fresh:
+            if held.stage.shuffle:
+                nbytes = 8 * (held.stage.stop - held.stage.start)
+                held.taken.append((nbytes, False))
                 self._other += nbytes
-        loads = deque((flight, load) for flight in flights for load in flight.stage.loads)
-        under_way: deque[tuple[_Flight, Load, list[tuple[int, bool]]]] = deque()
+        loads = deque((held, load) for held in fresh for load in held.stage.loads)
+        under_way: deque[tuple[_HeldStage, Load, list[tuple[int, bool]]]] = deque()
         while loads or under_way:
             while loads and len(under_way) < self._concurrent:
-                flight, load = loads.popleft()
-                if load.key not in self._cached:
-                    under_way.append((flight, load, self._begin(load)))
+                held, load = loads.popleft()
+                if not self._budget.is_cached(load):
+                    under_way.append((held, load, self._begin(load)))
             if not under_way:
                 return
             yield self._passing(under_way)
             # Each core decodes one.
             done = [(*each, self._finish(*each[:2])) for each in islice(under_way, CORES)]
             yield self._passing(under_way)
-            for flight, load, lent, taken in done:
+            for held, load, lent, taken in done:
                 under_way.popleft()
                 for size, recycled in lent:
                     if recycled:
                         self._give(size)
-                if self._keeps(load):
-                    nbytes = self._plan.nbytes(load)
-                    flight.nbytes -= nbytes
-                    self._held -= nbytes
-                else:
-                    flight.taken += taken
+                if not self._budget.offer(held, load, None):
+                    held.taken += taken
 
-    def _passing(self, under_way: Iterable[tuple[_Flight, Load, list[tuple[int, bool]]]]) -> int:
+    def _passing(self, under_way: Iterable[tuple[_HeldStage, Load, list[tuple[int, bool]]]]) -> int:
         """Bytes that are there while loads are read, and those fetched for them and not decoded."""
         passing = fetched = 0
         for _, load, lent in under_way:
@@ -334,19 +300,6 @@ class _Process:
                 if each.fetched
             )
         return passing + min(fetched, max((each.room for each in self._variables), default=0))
-
-    def _keeps(self, load: Load) -> bool:
-        """Whether a cache keeps what was made of a load."""
-        plan = self._plan
-        if not plan.cached or load.key in self._cached:
-            return False
-        everything = plan.block_nbytes * len(plan.grid)
-        kept = self._cached_nbytes + plan.nbytes(load)
-        if kept + min(plan.working_nbytes, everything - kept) > plan.memory:
-            return False
-        self._cached.add(load.key)
-        self._cached_nbytes = kept
-        return True
 
     def _begin(self, load: Load) -> list[tuple[int, bool]]:
         """What it takes until a load is read, beside what stays."""
@@ -363,7 +316,7 @@ class _Process:
                 lent.append((self._take(nbytes) if each.recycled else nbytes, each.recycled))
         return lent
 
-    def _finish(self, flight: _Flight, load: Load) -> list[tuple[int, bool]]:
+    def _finish(self, held: _HeldStage, load: Load) -> list[tuple[int, bool]]:
         """What stays of a load."""
         taken = []
         axes = self._plan.windows.axes
@@ -373,7 +326,7 @@ class _Process:
             nbytes = itemsize * values_in(each.layout, extents)
             if len(each.layout.chunks) < len(axes):
                 box = shared_box(each.layout.chunks, load.slices())
-                flight.boxes.append((each.layout.name, box, nbytes))
+                held.boxes.append((each.layout.name, box, nbytes))
                 continue
             if load.carried is not None and self._joins(load):
                 along = axes[load.axis].dim

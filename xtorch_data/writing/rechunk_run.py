@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,8 @@ import dask
 from dask.delayed import delayed
 from dask.system import CPU_COUNT
 
+from ..iteration.lookahead import ahead
+from ..iteration.threads import Threads
 from ..reading.dask_graphs import active_client
 from .zarr_target import Task
 
@@ -19,22 +20,15 @@ __all__ = ["Call", "Runner"]
 
 # Calls at the same time in this process, at most: what they do uses threads of its own.
 MOST_THREADS = 4
-# Calls on a cluster for each of its threads: one that runs, and one to go on with.
-CALLS_PER_THREAD = 2
+# Calls begun for each thread: one that runs, and some to go on with, because order is kept.
+CALLS_PER_THREAD = 3
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call ``function(task, *arguments)``.
+    """A call ``function(task, *arguments)`` of a function of a module.
 
-    Attributes
-    ----------
-    function : callable
-        A function of a module.
-    task : Task
-        What it is for.
-    arguments : tuple
-        More arguments. A collection of dask is computed for the call.
+    A collection of dask among the arguments is computed for the call.
     """
 
     function: Callable[..., Any]
@@ -49,10 +43,7 @@ class Call:
 class Runner:
     """Where calls run: on the cluster of the active client, if there is one, else here.
 
-    Attributes
-    ----------
-    threads : int
-        Calls at the same time in one process.
+    Made for one copy; `threads` are calls at the same time in one process.
     """
 
     def __init__(self) -> None:
@@ -68,51 +59,48 @@ class Runner:
         return sorted({most, *(power for power in (1, 2, 4) if power < most)}, reverse=True)
 
     def run(self, calls: Iterable[Call]) -> Iterator[tuple[Task, Any]]:
-        """The results of calls as they come, with what they are for.
+        """The results of calls in order, with what they are for; calls are made as they can run.
 
-        Parameters
-        ----------
-        calls : iterable of Call
-            They are asked for as they can run.
+        What is broken off ends: calls that have not begun are given up, others are waited for.
         """
         return self._on_threads(calls) if self._client is None else self._on_cluster(calls)
 
     def _on_threads(self, calls: Iterable[Call]) -> Iterator[tuple[Task, Any]]:
-        calls, running = iter(calls), dict[Future[Any], Task]()
-        with ThreadPoolExecutor(self.threads, "xtorch_data-rechunk") as threads:
-            try:
-                while True:
-                    for call in itertools.islice(calls, self.threads - len(running)):
-                        running[threads.submit(_called, call)] = call.task
-                    if not running:
-                        return
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        yield running.pop(future), future.result()
-            finally:
-                for future in running:
-                    future.cancel()
+        threads = Threads(gather_threads=self.threads)
+
+        def begin(call: Call) -> tuple[Task, Future[Any]]:
+            return call.task, threads.gather.submit(_called, call)
+
+        threads.begin()
+        try:
+            yield from ahead(iter(calls), begin, _result, CALLS_PER_THREAD * self.threads - 1)
+        finally:
+            threads.close()
 
     def _on_cluster(self, calls: Iterable[Call]) -> Iterator[tuple[Task, Any]]:
-        from distributed import as_completed
-
         assert self._client is not None
-        running: dict[Any, Task] = {}
-        workers = self._client.nthreads().values()
-        results: Any = as_completed()  # type: ignore[no-untyped-call]
-        calls = iter(calls)
+        client, running = self._client, set[Any]()
+
+        def begin(call: Call) -> tuple[Task, Any]:
+            future = client.compute(call.delayed())
+            running.add(future)
+            return call.task, future
+
+        def finish(begun: tuple[Task, Any]) -> tuple[Task, Any]:
+            found = _result(begun)
+            running.discard(begun[1])
+            return found
+
+        threads = sum(client.nthreads().values())
         try:
-            while True:
-                room = max(1, CALLS_PER_THREAD * sum(workers)) - len(running)
-                for call in itertools.islice(calls, room):
-                    future = self._client.compute(call.delayed())
-                    running[future] = call.task
-                    results.add(future)
-                if not running:
-                    return
-                future = next(results)
-                yield running.pop(future), future.result()
+            yield from ahead(iter(calls), begin, finish, max(1, CALLS_PER_THREAD * threads) - 1)
         finally:
-            self._client.cancel(list(running))
+            client.cancel(list(running))
+
+
+def _result(begun: tuple[Task, Any]) -> tuple[Task, Any]:
+    task, future = begun
+    return task, future.result()
 
 
 def _called(call: Call) -> Any:

@@ -71,14 +71,7 @@ class VariableCopy:
 class Task:
     """A region of a variable, of whole chunks or shards, that is copied at once.
 
-    Attributes
-    ----------
-    number : int
-        Its place in the record.
-    name : str
-        The variable.
-    region : mapping of Hashable to slice
-        Where it lies, along each dim.
+    `number` is its place in the record.
     """
 
     number: int
@@ -93,15 +86,7 @@ class Task:
 
 
 class Target:
-    """A store that is written to, region by region, and keeps a record of what is done.
-
-    Parameters
-    ----------
-    store : str, path or zarr store
-        Where it is.
-    storage_options : mapping, optional
-        For fsspec, where `store` is a URL.
-    """
+    """A store that is written to, region by region, and keeps a record of what is done."""
 
     def __init__(self, store: Any, storage_options: Mapping[str, Any] | None) -> None:
         if isinstance(store, (str, os.PathLike)) and "://" not in os.fspath(store):
@@ -160,24 +145,10 @@ class Target:
     ) -> tuple[VariableCopy, ...]:
         """Write what there is to begin with, unless that was done before.
 
-        Parameters
-        ----------
-        whole : xarray.Dataset
-            Variables in memory, which are written as a whole.
-        copies : sequence of VariableCopy
-            How the others are copied.
-        ds : xarray.Dataset
-            The data, lazily.
-        encoding : mapping
-            By variable, what the user wants.
-        content : mapping
-            Of the variables that are copied, what tells their values from any others; None for one
-            of which nothing does.
-
-        Returns
-        -------
-        tuple of VariableCopy
-            How they are copied: as was decided when it was begun.
+        `whole` are variables in memory, which are written as a whole, `copies` how the others of
+        `ds` are copied, `encoding` what the user wants by variable, and `content` what tells their
+        values from any others; None where nothing does. Returns how they are copied, as was decided
+        when it was begun.
 
         Raises
         ------

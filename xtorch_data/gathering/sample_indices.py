@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from ..planning.windows import IntArray
 
-__all__ = ["Located", "Offsets", "of_piece"]
+__all__ = ["Offsets", "SampleIndices", "of_piece"]
 
 
 @dataclass(frozen=True, eq=False)
-class Located:
+class SampleIndices:
     """Samples of a stage, and where they lie.
 
     Attributes
@@ -37,14 +37,14 @@ class Located:
     local: IntArray
     places: tuple[IntArray, ...]
     missing: npt.NDArray[np.bool_] | None = None
-    _of: tuple[Located, slice | IntArray] | None = None
+    _of: tuple[SampleIndices, slice | IntArray] | None = None
     _offsets: dict[Hashable, IntArray] = field(default_factory=dict)
 
-    def part(self, start: int, stop: int) -> Located:
+    def part(self, start: int, stop: int) -> SampleIndices:
         """The samples from one place to another."""
         return self._rows(slice(start, stop))
 
-    def there(self) -> Located:
+    def there(self) -> SampleIndices:
         """The samples that could be read."""
         return self if self.missing is None else self._rows(np.flatnonzero(~self.missing))
 
@@ -52,14 +52,14 @@ class Located:
         """Numbers of the others."""
         return [] if self.missing is None else self.numbers[self.missing].tolist()
 
-    def _rows(self, rows: slice | IntArray) -> Located:
+    def _rows(self, rows: slice | IntArray) -> SampleIndices:
         places = tuple(at[rows] for at in self.places)
         missing = None if self.missing is None else self.missing[rows]
-        return Located(
+        return SampleIndices(
             self.numbers[rows], self.pieces[rows], self.local[rows], places, missing, (self, rows)
         )
 
-    def offsets(self, key: Hashable, compute: Callable[[Located], IntArray]) -> IntArray:
+    def offsets(self, key: Hashable, compute: Callable[[SampleIndices], IntArray]) -> IntArray:
         """What is worked out once for all samples of which these are a part."""
         if self._of is not None:
             whole, rows = self._of
@@ -84,12 +84,12 @@ class Offsets:
     begins: IntArray
     steps: IntArray
 
-    def of(self, located: Located) -> IntArray:
+    def of(self, indices: SampleIndices) -> IntArray:
         """Those of some samples."""
-        found = np.zeros(len(located.numbers), dtype=np.int64)
-        found += of_piece(self.begins, located.pieces)
-        for axis, at in enumerate(located.places):
-            found += at * of_piece(self.steps[:, axis], located.pieces)
+        found = np.zeros(len(indices.numbers), dtype=np.int64)
+        found += of_piece(self.begins, indices.pieces)
+        for axis, at in enumerate(indices.places):
+            found += at * of_piece(self.steps[:, axis], indices.pieces)
         return found
 
 
