@@ -5,6 +5,7 @@ import gc
 import glob
 import multiprocessing.process
 import os
+import platform
 import signal
 import subprocess
 import threading
@@ -36,6 +37,8 @@ hypothesis.settings.register_profile(
     "ci", hypothesis.settings.get_profile("default"), derandomize=True, database=None
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+platform.processor()  # starts a process when it is first asked, as libraries do
 
 # The fork server, which is started by whoever needs it first, imports torch once for all tests.
 multiprocessing.set_forkserver_preload(["xtorch_data.loading.fork_server"])

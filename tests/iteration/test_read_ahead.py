@@ -19,9 +19,11 @@ from strategies import EXAMPLES
 from xtorch_data.iteration.budget import StageBudget
 from xtorch_data.iteration.read_ahead import ReadAhead, settle
 from xtorch_data.iteration.threads import Threads
-from xtorch_data.planning.line import Load, Stage
+from xtorch_data.planning.line import Load, Stage, StepsRead
+from xtorch_data.planning.windows import Windows
 
 PATIENCE = 60
+FRAME = Windows.from_sizes({"x": 1000}, {"x": 1}).frame
 
 
 class Memory:
@@ -40,8 +42,9 @@ def line_of(stages):
     found, first, begin, number, furthest = [], 0, 0, itertools.count(), 0
     for samples, loads, steps, behind in stages:
         furthest = max(furthest, begin - behind) if loads == 1 else begin + steps
-        load = ((begin, begin + steps),), (), 0, furthest if furthest < begin else None
-        loads = tuple(Load(next(number), *load) for _ in range(loads))
+        box, end = ((begin, begin + steps),), begin + steps
+        read = StepsRead(begin, end, furthest if furthest < begin else None)
+        loads = tuple(Load(next(number), box, FRAME, (), 0, read) for _ in range(loads))
         found.append(Stage(loads, first, first, first + samples, None, None))
         first, begin = first + samples, begin + steps
     return found
