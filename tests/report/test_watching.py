@@ -42,15 +42,6 @@ def test_a_bar_names_rate_waiting_and_the_stage_that_limits(loader, capsys, monk
             assert text in shown
 
 
-def test_what_other_processes_do_is_not_guessed(capsys):
-    loader = xtd.DataLoader(make(), num_workers=1, multiprocessing_context="fork")
-    assert len(list(xtd.watch(loader, "training"))) == 5
-    shown = capsys.readouterr().err
-    assert "training: 100%" in shown
-    assert "samples/s, waits " in shown
-    assert "limited by" not in shown
-
-
 @pytest.mark.parametrize("kind", [xtd.DataLoader, torch.utils.data.DataLoader])
 def test_samples_by_number_are_watched_too(kind, capsys):
     data = xr.DataArray(np.arange(400.0).reshape(100, 4), dims=("time", "x"), name="v")
