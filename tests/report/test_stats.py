@@ -1,10 +1,17 @@
+"""What an epoch took, as its stages, its consumer and plain counting have it."""
+
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import xtorch_data as xtd
+from xtorch_data.common import recorder as recorders
+from xtorch_data.common.recorder import Recorder
+from xtorch_data.report.stats import stats_of
 
 
 def make(**kwargs):
@@ -28,26 +35,42 @@ def test_an_epoch_is_accounted_for():
     assert dataset.stats().epoch == 1
 
 
-def slow(obj):
-    time.sleep(0.05)
-    return obj
+@pytest.mark.parametrize("argument", ["preprocess", "transform", "batch_transform"])
+def test_the_time_of_a_function_is_that_of_its_stage(argument):
+    spent = []
 
+    def function(obj):
+        begun = time.perf_counter()
+        found = obj + np.sort(np.arange(10_000.0)[::-1])[0]
+        spent.append(time.perf_counter() - begun)
+        return found
 
-@pytest.mark.alone  # of wall times
-@pytest.mark.parametrize("stage", ["preprocess", "transform", "batch_transform"])
-def test_the_stage_that_limits_is_named(stage):
-    dataset = make(**{stage: slow})
+    dataset = make(**{argument: function})
+    spent.clear()  # it has been tried
     list(dataset)
-    assert dataset.stats().limited_by == stage.removeprefix("batch_")
+    assert spent
+    assert getattr(dataset.stats(), argument.removeprefix("batch_")) >= sum(spent)
 
 
-@pytest.mark.alone  # of wall times
-def test_a_slow_consumer_is_the_limit():
+@pytest.mark.parametrize("stage", ["read", "preprocess", "prepare", "transform", "gather"])
+@pytest.mark.parametrize("wait, waits", [(0.4, False), (0.6, True), (9.0, True)])
+def test_the_stage_that_took_most_limits_unless_hardly_anybody_waited(stage, wait, waits):
+    sums = dict.fromkeys(["read", "preprocess", "prepare", "transform", "gather"], 1.0)
+    recorder = Recorder(0)
+    recorder.add(**sums, wait=wait)
+    recorder.add(**{stage: 0.1})
+    stats = replace(stats_of(recorder), seconds=10.0)
+    assert stats.limited_by == (stage if waits else "consumer")
+
+
+def test_time_of_the_consumer_is_no_waiting(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(recorders, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     dataset = make()
     for _ in dataset:
-        time.sleep(0.1)
-    assert dataset.stats().limited_by == "consumer"
-    assert dataset.stats().wait < 0.3
+        clock.now += 1.0
+    assert clock.now == 5.0
+    assert dataset.stats().wait == 0.0
 
 
 def test_bytes_read_are_those_of_the_regions(tmp_path):

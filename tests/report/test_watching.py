@@ -2,8 +2,8 @@
 
 import itertools
 import threading
-import time
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 
 import xtorch_data as xtd
+from xtorch_data.report import watching
 
 
 def ours():
@@ -49,18 +50,18 @@ def test_samples_by_number_are_watched_too(kind, capsys):
     assert "5/5" in capsys.readouterr().err
 
 
-@pytest.mark.alone  # of wall times
-def test_waiting_is_the_share_of_time_in_which_there_was_no_batch(capsys):
-    def slowly():
+def test_waiting_is_the_share_of_time_in_which_there_was_no_batch(capsys, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(watching, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def made():
         for number in range(5):
-            time.sleep(0.05)
+            clock.now += 3.0
             yield number
 
-    assert list(xtd.watch(slowly())) == [0, 1, 2, 3, 4]
-    assert int(capsys.readouterr().err.split("waits ")[-1].split("%")[0]) > 80
-    for _ in xtd.watch(range(5)):
-        time.sleep(0.05)
-    assert int(capsys.readouterr().err.split("waits ")[-1].split("%")[0]) < 20
+    for _ in xtd.watch(made()):
+        clock.now += 1.0
+    assert "waits 75%" in capsys.readouterr().err
 
 
 def test_no_batch_is_held_while_the_next_is_waited_for():

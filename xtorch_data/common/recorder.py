@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 
-__all__ = ["STAGES", "Counts", "Recorder", "Stage", "Way"]
+__all__ = ["STAGES", "Counts", "Recorder", "StageName", "Way"]
 
-Stage = Literal["read", "preprocess", "prepare", "transform", "gather", "wait"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
+StageName = Literal["read", "preprocess", "prepare", "transform", "gather", "wait"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
 
 
 class Way(StrEnum):
@@ -73,7 +73,7 @@ class Recorder:
     _ended: float | None = None
 
     @contextmanager
-    def timed(self, stage: Stage) -> Iterator[None]:
+    def timed(self, stage: StageName) -> Iterator[None]:
         """Add the time of a block of code to a stage."""
         begun = time.perf_counter()
         try:

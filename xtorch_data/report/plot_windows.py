@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from ..common.figures import COLORS, Axes, axes_or_new, ink, label_steps, listed, plain
-from ..planning.chunks import Chunks
+from ..planning.chunks import Chunks, Layout
+from ..planning.intervals import Interval
 from ..planning.plan import Plan
 from ..planning.windows import Axis, Windows
 from ..samples.labels import LabelledWindows
@@ -24,7 +26,34 @@ MAX_LINES = 100
 # A window is at least this part of what is shown of a dim.
 LEAST_PART = 1 / 80
 
-Interval = tuple[int, int]
+
+@dataclass(frozen=True)
+class _Dim:
+    """A dim that is drawn: the steps of each sample, the chunks, and the stretch that is shown."""
+
+    axis: Axis
+    chunks: Chunks | None
+    spans: list[Interval]
+    view: Interval
+
+    @classmethod
+    def of(cls, axis: Axis, chunks: Chunks | None, cuts: Sequence[slice | int]) -> _Dim:
+        spans = [
+            (cut.start, cut.stop) if isinstance(cut, slice) else (cut, cut + 1) for cut in cuts
+        ]
+        return cls(axis, chunks, spans, _view(axis, spans))
+
+    @property
+    def edges(self) -> np.ndarray[Any, Any]:
+        """Places of the lines between chunks, and of the ends."""
+        return chunk_edges(self.chunks, self.view) - 0.5
+
+    def touched(self, span: Interval) -> Interval:
+        """Steps of the chunks that some steps touch."""
+        if self.chunks is None or not self.chunks.in_chunks:
+            return span
+        first, last = (int(number) for number in self.chunks.number([span[0], span[1] - 1]))
+        return self.chunks.bounds(first)[0], self.chunks.bounds(last)[1]
 
 
 def plot_windows(
@@ -43,18 +72,22 @@ def plot_windows(
     whole = [axis for axis in plan.windows.axes if axis.windowed]
     chosen = as_dims(dims, plan.windows, (several or whole or plan.windows.axes)[-2:])
     drawn = numbers[:MAX_SAMPLES]
-    regions = [_region(labels[number]) for number in drawn]
-    high = 1.6 + 0.3 * min(len(drawn), 20) if len(chosen) == 1 else 5.0
-    ax = axes_or_new(ax, high)
-    views = {axis.dim: _view(axis, [region[axis.dim] for region in regions]) for axis in chosen}
-    name, grid = _grid(plan, chosen)
-    if len(chosen) == 1:
-        _draw_bars(ax, chosen[0], drawn, regions, grid, views)
+    windows = [labels[number] for number in drawn]
+    layout = _with_most_lines(plan, [axis.dim for axis in chosen])
+    shown = [
+        _Dim.of(axis, layout.chunks.get(axis.dim), [window[axis.dim] for window in windows])
+        for axis in chosen
+    ]
+    if len(shown) == 1:
+        ax = axes_or_new(ax, 1.6 + 0.3 * min(len(drawn), 20))
+        _draw_bars(ax, shown[0], drawn)
     else:
-        _draw_boxes(ax, chosen, drawn, regions, grid, views)
-    for axis, matplotlib_axis in zip(reversed(chosen), (ax.xaxis, ax.yaxis), strict=False):
-        label_dim(matplotlib_axis, axis, labels, views[axis.dim])
-    ax.set_title(_title(plan, numbers, name, grid, views), fontsize=10)
+        ax = axes_or_new(ax, 5.0)
+        y, x = shown
+        _draw_boxes(ax, y, x, drawn)
+    for dim, matplotlib_axis in zip(reversed(shown), (ax.xaxis, ax.yaxis), strict=False):
+        label_dim(matplotlib_axis, dim.axis, labels, dim.view)
+    ax.set_title(_title(plan, numbers, layout.name, shown), fontsize=10)
     return ax
 
 
@@ -98,138 +131,79 @@ def chunk_edges(chunks: Chunks | None, view: Interval) -> np.ndarray[Any, Any]:
     return np.array([start, *begins, stop])
 
 
-def _region(window: Mapping[Any, slice | int]) -> dict[Hashable, Interval]:
-    return {
-        dim: (cut.start, cut.stop) if isinstance(cut, slice) else (cut, cut + 1)
-        for dim, cut in window.items()
-    }
-
-
-def _view(axis: Axis, intervals: Sequence[Interval]) -> Interval:
+def _view(axis: Axis, spans: Sequence[Interval]) -> Interval:
     """Stretch of a dim that is shown: all of it, unless windows would be too small to see."""
-    least = min(stop - start for start, stop in intervals)
-    low, high = min(start for start, _ in intervals), max(stop for _, stop in intervals)
+    least = min(stop - start for start, stop in spans)
+    low, high = min(start for start, _ in spans), max(stop for _, stop in spans)
     if least >= LEAST_PART * axis.length:
         return 0, axis.length
     around = max(4 * least, (high - low) // 10)
     return max(0, low - around), min(axis.length, high + around)
 
 
-def _grid(plan: Plan, chosen: Sequence[Axis]) -> tuple[Hashable, Mapping[Hashable, Chunks]]:
-    """The variable whose chunks are drawn: the one with the most lines along these dims."""
-    dims = [axis.dim for axis in chosen]
+def _with_most_lines(plan: Plan, dims: Sequence[Hashable]) -> Layout:
+    """The variable whose chunks are drawn: the one with the most of them along some dims."""
 
-    def lines(layout: Any) -> int:
-        return sum(
-            layout.chunks[dim].count
-            for dim in dims
-            if dim in layout.chunks and layout.chunks[dim].in_chunks
-        )
+    def lines(layout: Layout) -> int:
+        grids = (layout.chunks[dim] for dim in dims if dim in layout.chunks)
+        return sum(grid.count for grid in grids if grid.in_chunks)
 
-    layout = max(plan.layouts, key=lines)
-    return layout.name, layout.chunks
+    return max(plan.layouts, key=lines)
 
 
-def _touched(chunks: Chunks | None, interval: Interval) -> Interval:
-    """The steps of the chunks which an interval touches."""
-    start, stop = interval
-    if chunks is None or not chunks.in_chunks:
-        return interval
-    first, last = (int(number) for number in chunks.number([start, stop - 1]))
-    return chunks.bounds(first)[0], chunks.bounds(last)[1]
-
-
-def _draw_bars(
-    ax: Axes,
-    axis: Axis,
-    numbers: Sequence[int],
-    regions: Sequence[Mapping[Hashable, Interval]],
-    grid: Mapping[Hashable, Chunks],
-    views: Mapping[Hashable, Interval],
-) -> None:
-    chunks = grid.get(axis.dim)
-    for row, region in enumerate(regions):
-        start, stop = region[axis.dim]
-        low, high = _touched(chunks, region[axis.dim])
+def _draw_bars(ax: Axes, dim: _Dim, numbers: Sequence[int]) -> None:
+    """A row for each sample."""
+    rows = len(numbers)
+    for row, (start, stop) in enumerate(dim.spans):
+        low, high = dim.touched((start, stop))
         ax.broken_barh([(low - 0.5, high - low)], (row - 0.5, 1), color=ink(0.1), zorder=0)
         color = COLORS[row % len(COLORS)]
         ax.broken_barh([(start - 0.5, stop - start)], (row - 0.3, 0.6), color=color, zorder=2)
-    ax.vlines(
-        chunk_edges(chunks, views[axis.dim]) - 0.5,
-        -0.6,
-        len(regions) - 0.4,
-        ink(0.4),
-        linewidth=0.8,
-    )
-    ax.set_ylim(len(regions) - 0.4, -0.6)
-    every = -(-len(numbers) // 20)
-    places = range(0, len(numbers), every)
+    ax.vlines(dim.edges, -0.6, rows - 0.4, ink(0.4), linewidth=0.8)
+    ax.set_ylim(rows - 0.4, -0.6)
+    places = range(0, rows, -(-rows // 20))
     ax.set_yticks(places, [f"sample {numbers[place]:,}" for place in places])
 
 
-def _draw_boxes(
-    ax: Axes,
-    chosen: Sequence[Axis],
-    numbers: Sequence[int],
-    regions: Sequence[Mapping[Hashable, Interval]],
-    grid: Mapping[Hashable, Chunks],
-    views: Mapping[Hashable, Interval],
-) -> None:
-    patches = import_module("matplotlib.patches")
-    y, x = (axis.dim for axis in chosen)
+def _draw_boxes(ax: Axes, y: _Dim, x: _Dim, numbers: Sequence[int]) -> None:
+    """A rectangle for each sample."""
+    rectangle = import_module("matplotlib.patches").Rectangle
+
+    def box(rows: Interval, columns: Interval, **how: Any) -> None:
+        (low, high), (left, right) = rows, columns
+        ax.add_patch(rectangle((left - 0.5, low - 0.5), right - left, high - low, **how))
+
     # Samples that differ along other dims alone lie on each other.
     together: dict[tuple[Interval, Interval], list[int]] = {}
-    for number, region in zip(numbers, regions, strict=True):
-        together.setdefault((region[y], region[x]), []).append(number)
-    for place, (box, members) in enumerate(together.items()):
-        region = dict(zip((y, x), box, strict=True))
-        (left, right), (low, high) = (
-            _touched(grid.get(x), region[x]),
-            _touched(grid.get(y), region[y]),
-        )
-        shade = (left - 0.5, low - 0.5), right - left, high - low
-        ax.add_patch(patches.Rectangle(*shade, color=ink(0.1), linewidth=0, zorder=0))
-        (left, right), (low, high) = region[x], region[y]
-        color = COLORS[place % len(COLORS)]
-        ax.add_patch(
-            patches.Rectangle(
-                (left - 0.5, low - 0.5),
-                right - left,
-                high - low,
-                facecolor=(color, 0.35),
-                edgecolor=color,
-                linewidth=1.8,
-                zorder=2,
-                label=_names(members, NAMED_TOGETHER) if place < NAMED_SAMPLES else None,
-            )
-        )
-    xs, ys = (chunk_edges(grid.get(dim), views[dim]) - 0.5 for dim in (x, y))
+    for number, place in zip(numbers, zip(y.spans, x.spans, strict=True), strict=True):
+        together.setdefault(place, []).append(number)
+    for at, ((rows, columns), members) in enumerate(together.items()):
+        box(y.touched(rows), x.touched(columns), color=ink(0.1), linewidth=0, zorder=0)
+        color = COLORS[at % len(COLORS)]
+        label = _names(members, NAMED_TOGETHER) if at < NAMED_SAMPLES else None
+        look = {"facecolor": (color, 0.35), "edgecolor": color, "linewidth": 1.8, "zorder": 2}
+        box(rows, columns, label=label, **look)
+    ys, xs = y.edges, x.edges
     ax.vlines(xs, ys[0], ys[-1], ink(0.4), linewidth=0.8, zorder=1)
     ax.hlines(ys, xs[0], xs[-1], ink(0.4), linewidth=0.8, zorder=1)
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small")
 
 
-def _title(
-    plan: Plan,
-    numbers: Sequence[int],
-    name: Hashable,
-    grid: Mapping[Hashable, Chunks],
-    views: Mapping[Hashable, Interval],
-) -> str:
+def _title(plan: Plan, numbers: Sequence[int], name: Hashable, shown: Sequence[_Dim]) -> str:
+    dims = [each.axis.dim for each in shown]
     hidden = [
-        plain(axis.dim, 20) for axis in plan.windows.axes if axis.dim not in views and len(axis) > 1
+        plain(axis.dim, 20) for axis in plan.windows.axes if axis.dim not in dims and len(axis) > 1
     ]
     beside = f"; not shown: {listed(hidden, 4)}" if hidden else ""
-    shown = f"; the first {MAX_SAMPLES} are drawn" if len(numbers) > MAX_SAMPLES else ""
+    cut = f"; the first {MAX_SAMPLES} are drawn" if len(numbers) > MAX_SAMPLES else ""
     sizes = [
-        f"{plain(dim, 20)} {grid[dim].largest:,}"
-        for dim in views
-        if dim in grid and grid[dim].in_chunks
+        f"{plain(each.axis.dim, 20)} {each.chunks.largest:,}"
+        for each in shown
+        if each.chunks is not None and each.chunks.in_chunks
     ]
-    lines = any(len(chunk_edges(grid.get(dim), view)) > 2 for dim, view in views.items())
-    chunks = f"\n{'lines' if lines else 'shaded'}: chunks of {plain(name, 30)}, "
-    chunks = chunks + " × ".join(sizes) if sizes else ""
-    return f"{_names(numbers, NAMED_SAMPLES)} of {len(plan.windows):,}{shown}{beside}{chunks}"
+    drawn_as = "lines" if any(len(each.edges) > 2 for each in shown) else "shaded"
+    chunks = f"\n{drawn_as}: chunks of {plain(name, 30)}, {' × '.join(sizes)}" if sizes else ""
+    return f"{_names(numbers, NAMED_SAMPLES)} of {len(plan.windows):,}{cut}{beside}{chunks}"
 
 
 def _names(numbers: Sequence[int], most: int) -> str:
