@@ -24,8 +24,8 @@ _ARENA_BYTES, _MOST_PLACES = 2**20, 1024
 def has_unnamed_memory(process: int) -> bool:
     """Whether the memory of this process can be opened by its parent: through /proc, on Linux.
 
-    `process` is this one, so that a fork asks anew. OSError if it has too many open files to find
-    out.
+    `process` is this one, so that a fork asks anew. Raises OSError if it has too many open files to
+    find out.
     """
     parent = multiprocessing.parent_process()
     known = process if parent is None else parent.pid
@@ -49,8 +49,8 @@ class UnnamedMemory:
     """Memory in a file without a name: it is gone with the last process that has mapped it.
 
     It takes none of the room in ``/dev/shm``, which containers often have little of. Its `bytes`
-    are a tensor, zeros at first. MemoryError if there is not as much, and OSError if this process
-    has too many open files.
+    are a tensor, zeros at first. Raises MemoryError if there is not as much, and OSError if this
+    process has too many open files.
     """
 
     def __init__(self, nbytes: int) -> None:

@@ -239,7 +239,7 @@ class Shards:
     ) -> tuple[list[Extent], list[Place]]:
         """The bytes of a shard to read for some of its chunks, and the chunks that are not there.
 
-        ValueError if no file can have anything where the index says.
+        Raises ValueError if no file can have anything where the index says.
         """
         places = list(places)
         if index is None or not places:
