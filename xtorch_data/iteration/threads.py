@@ -155,7 +155,7 @@ def _close_all() -> None:
         _leave(list(_pools), ending=True)
 
 
-# As they may wait for what a cluster no longer computes.
+# They may wait for what a cluster no longer computes.
 before_threads_are_awaited(_close_all)
 
 
