@@ -1,6 +1,7 @@
-"""Data of dask, computed on the cluster of the active client."""
+"""Data of dask: graphs computed on the cluster of the active client."""
 
 import asyncio
+import gc
 import logging
 import os
 import runpy
@@ -16,56 +17,15 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from dask_data import CLUSTER, GRAPHS, HERE, WINDOW, assert_windows_of, dataset_of, fields
 from helpers import assert_once, in_a_process, samples_of
 
 import xtorch_data as xtd
 from xtorch_data.reading import dask_graphs as graphs
 from xtorch_data.report.stats import stats_of
 
-WINDOW = {"time": 6, "x": -1}
-
-
-HERE, CLUSTER = "computed by dask", "computed on a dask cluster"
-
-
-def fields(time=60):
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(time, 4)).astype("f4")
-    return xr.Dataset(
-        {"a": (("time", "x"), values), "b": (("time", "x"), values[::-1] ** 2)},
-        {"time": xr.date_range("2000-01-01", periods=time)},
-    )
-
-
-def anomalies(ds):
-    return ds.groupby("time.month").map(lambda month: month - month.mean("time"))
-
-
-# What a user writes before training.
-GRAPHS = {
-    "arithmetic": lambda ds: ds.assign(c=ds["a"] * ds["b"] - ds["a"].mean("x")),
-    "resample": lambda ds: ds.resample(time="2D").mean(),
-    "rechunk": lambda ds: ds.chunk(time=7) if ds.chunks else ds,
-    "map_blocks": lambda ds: ds.map_blocks(np.tanh) if ds.chunks else np.tanh(ds),
-    "anomalies": anomalies,
-    "rolling": lambda ds: ds.rolling(time=5, min_periods=1).mean(),
-}
-
-
-def dataset_of(ds, **options):
-    return xtd.IterableDataset(
-        ds, WINDOW, {"time": 5}, **{"batch_size": 5, "shuffle": True, **options}
-    )
-
-
-def assert_windows_of(plain, batches, names):
-    """Each sample is there once, and is what plain isel gives."""
-    assert_once(samples_of(batches), plain.sizes["time"] - 5)
-    for batch in batches:
-        for number, sample in zip(batch.index.tolist(), batch.x.numpy(), strict=True):
-            for name, found in zip(names, sample, strict=True):
-                expected = plain[name].transpose("time", "x").values[number : number + 6]
-                np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+# ---------------------------------------------------------------------------------------------
+# On a cluster, here one of threads of this process
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +59,10 @@ def slow(time_steps=60):
 
 
 def until(condition):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
+        gc.collect()  # an error may hold, by its frames, what is given up
         time.sleep(0.02)
 
 
@@ -295,6 +256,10 @@ def test_the_interpreter_ends_while_blocks_are_on_a_cluster(tmp_path):
     assert run.returncode == 0 and run.stdout.strip() == "2", run.stderr
 
 
+# ---------------------------------------------------------------------------------------------
+# Worker processes
+
+
 def in_forks(ds):
     return torch.utils.data.DataLoader(
         dataset_of(ds), batch_size=None, num_workers=1, multiprocessing_context="fork", timeout=60
@@ -312,6 +277,10 @@ def test_persisted_data_trains_and_says_where_it_cannot(client):
     assert_windows_of(fields(), list(dataset_of(ds)), "ab")
     with pytest.raises(xtd.ReadError, match="persisted on a cluster"):
         list(in_forks(ds))
+
+
+# ---------------------------------------------------------------------------------------------
+# A cluster of processes
 
 
 @pytest.fixture(scope="module")

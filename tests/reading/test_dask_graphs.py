@@ -1,4 +1,4 @@
-"""Data of dask: graphs computed block by block, here or on the cluster of the active client."""
+"""Data of dask: graphs computed block by block, on threads of this process."""
 
 import collections
 import threading
@@ -9,53 +9,9 @@ import dask.array
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import assert_once, samples_of
+from dask_data import GRAPHS, HERE, assert_windows_of, dataset_of, fields
 
-import xtorch_data as xtd
 from xtorch_data.reading import dask_graphs as graphs
-
-WINDOW = {"time": 6, "x": -1}
-HERE, CLUSTER = "computed by dask", "computed on a dask cluster"
-
-
-def fields(time=60):
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(time, 4)).astype("f4")
-    return xr.Dataset(
-        {"a": (("time", "x"), values), "b": (("time", "x"), values[::-1] ** 2)},
-        {"time": xr.date_range("2000-01-01", periods=time)},
-    )
-
-
-def anomalies(ds):
-    return ds.groupby("time.month").map(lambda month: month - month.mean("time"))
-
-
-# What a user writes before training.
-GRAPHS = {
-    "arithmetic": lambda ds: ds.assign(c=ds["a"] * ds["b"] - ds["a"].mean("x")),
-    "resample": lambda ds: ds.resample(time="2D").mean(),
-    "rechunk": lambda ds: ds.chunk(time=7) if ds.chunks else ds,
-    "map_blocks": lambda ds: ds.map_blocks(np.tanh) if ds.chunks else np.tanh(ds),
-    "anomalies": anomalies,
-    "rolling": lambda ds: ds.rolling(time=5, min_periods=1).mean(),
-}
-
-
-def dataset_of(ds, **options):
-    return xtd.IterableDataset(
-        ds, WINDOW, {"time": 5}, **{"batch_size": 5, "shuffle": True, **options}
-    )
-
-
-def assert_windows_of(plain, batches, names):
-    """Each sample is there once, and is what plain isel gives."""
-    assert_once(samples_of(batches), plain.sizes["time"] - 5)
-    for batch in batches:
-        for number, sample in zip(batch.index.tolist(), batch.x.numpy(), strict=True):
-            for name, found in zip(names, sample, strict=True):
-                expected = plain[name].transpose("time", "x").values[number : number + 6]
-                np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 class Counted:
@@ -72,10 +28,6 @@ class Counted:
             return values
 
         return array.map_blocks(note, dtype=array.dtype, meta=array._meta)
-
-
-# ---------------------------------------------------------------------------------------------
-# On threads
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
@@ -126,15 +78,3 @@ def test_threads_are_as_many_as_dask_was_told():
     with ThreadPoolExecutor(1, "mine") as pool, dask.config.set(pool=pool):
         found = graphs.DaskCompute(None, None).here([dask.delayed(threading.current_thread)()])
     assert found[0].name.startswith("mine")
-
-
-# ---------------------------------------------------------------------------------------------
-# On a cluster, here one of threads of this process
-
-
-# ---------------------------------------------------------------------------------------------
-# Worker processes
-
-
-# ---------------------------------------------------------------------------------------------
-# A cluster of processes

@@ -201,7 +201,7 @@ def _close_all() -> None:
         _end_those_left()
 
 
-# As they may wait for what a cluster no longer computes.
+# They may wait for what a cluster no longer computes.
 before_threads_are_awaited(_close_all)
 
 

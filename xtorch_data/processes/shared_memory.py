@@ -18,7 +18,7 @@ import torch
 
 from ..common.buffers import Buffers
 from .orphans import is_there
-from .unnamed_memory import UnnamedMemory, has_unnamed_memory
+from .unnamed_memory import Address, Memory, new_memory, opened
 
 __all__ = ["SharedBuffers", "forget_ended", "shareable"]
 
@@ -43,14 +43,8 @@ class _Arena:
     """Shared memory for slots of one size: many small ones, or a single one."""
 
     number: int
-    memory: UnnamedMemory | torch.Tensor  # the latter where memory has a name or none can have it
-    slots: int
+    memory: Memory
     known: bool = False  # to the other process
-
-    @property
-    def bytes(self) -> torch.Tensor:
-        """The memory, as it is mapped here."""
-        return self.memory.bytes if isinstance(self.memory, UnnamedMemory) else self.memory
 
 
 @dataclass(eq=False)
@@ -64,7 +58,7 @@ class _Slot:
     sent: bool = False  # since it was lent
 
     def __post_init__(self) -> None:
-        memory = self.arena.bytes.numpy()
+        memory = self.arena.memory.bytes.numpy()
         self.state = memory[self.begin : self.begin + 1]
         self.values = memory[self.begin + HEADER : self.begin + HEADER + self.nbytes].data
         self.state[0] = FREE
@@ -106,13 +100,7 @@ class SharedBuffers(Buffers):
     def _new_slot(self, nbytes: int) -> _Slot:
         step = HEADER + -(-nbytes // HEADER) * HEADER
         count = min(max(1, ARENA_BYTES // step), MOST_SLOTS)
-        memory: UnnamedMemory | torch.Tensor
-        if has_unnamed_memory(os.getpid()):
-            memory = UnnamedMemory(count * step)
-        else:
-            memory = torch.empty(count * step, dtype=torch.uint8, device="cpu")
-            memory.share_memory_()  # type: ignore[no-untyped-call]
-        arena = _Arena(next(self._arenas), memory, count)
+        arena = _Arena(next(self._arenas), new_memory(count * step))
         slot, *others = (_Slot(self, arena, place * step, nbytes) for place in range(count))
         self._slots.setdefault(nbytes, deque()).extend(others)
         return slot
@@ -177,10 +165,7 @@ class _Loan:
         slot, tensor = self.slot, self.tensor
         slot.sent, slot.state[0] = True, WITH_CONSUMER
         arena = slot.arena
-        memory: Any = None
-        if not arena.known:  # else torch sends its file
-            memory = arena.memory
-            memory = memory.address() if isinstance(memory, UnnamedMemory) else memory
+        memory = None if arena.known else arena.memory.address()
         arena.known = True
         return _receive, (
             slot.buffers.sender,
@@ -207,7 +192,7 @@ def _receive(
     sender: Sender,
     forgotten: Sequence[int],
     number: int,
-    memory: tuple[str, int] | torch.Tensor | None,
+    memory: Address | None,
     begin: int,
     nbytes: int,
     layout: tuple[torch.dtype, Sequence[int], Sequence[int], int],
@@ -217,7 +202,7 @@ def _receive(
     for gone in forgotten:
         arenas.pop(gone, None)
     if memory is not None:
-        arenas[number] = UnnamedMemory.opened(memory) if isinstance(memory, tuple) else memory
+        arenas[number] = opened(memory)
     if number not in arenas:
         raise RuntimeError(
             f"a batch of worker process {sender[0]} came to process {os.getpid()}, but its earlier "

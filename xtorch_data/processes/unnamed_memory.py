@@ -10,11 +10,14 @@ from collections import deque
 from functools import cache
 from multiprocessing import reduction
 from multiprocessing.context import get_spawning_popen
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
-__all__ = ["SharedIntegers", "UnnamedMemory", "has_unnamed_memory"]
+__all__ = [
+    "Address", "Memory", "SharedIntegers", "UnnamedMemory", "has_unnamed_memory", "new_memory",
+    "opened",
+]  # fmt: skip
 
 # Integers of many datasets lie side by side: each piece of memory is an open file.
 _ARENA_BYTES, _MOST_PLACES = 2**20, 1024
@@ -24,8 +27,8 @@ _ARENA_BYTES, _MOST_PLACES = 2**20, 1024
 def has_unnamed_memory(process: int) -> bool:
     """Whether the memory of this process can be opened by its parent: through /proc, on Linux.
 
-    `process` is this one, so that a fork asks anew. OSError if it has too many open files to find
-    out.
+    `process` is this one, so that a fork asks anew. Raises OSError if it has too many open files to
+    find out.
     """
     parent = multiprocessing.parent_process()
     known = process if parent is None else parent.pid
@@ -45,12 +48,24 @@ def has_unnamed_memory(process: int) -> bool:
     return True
 
 
+class NamedMemory:
+    """Memory of torch, `bytes`, zeros at first; where there can be none without a name."""
+
+    def __init__(self, nbytes: int) -> None:
+        zeros = torch.zeros(nbytes, dtype=torch.uint8, device="cpu")
+        self.bytes: torch.Tensor = zeros.share_memory_()  # type: ignore[no-untyped-call]
+
+    def address(self) -> NamedMemory:
+        """Itself, which is sent as torch sends tensors."""
+        return self
+
+
 class UnnamedMemory:
     """Memory in a file without a name: it is gone with the last process that has mapped it.
 
     It takes none of the room in ``/dev/shm``, which containers often have little of. Its `bytes`
-    are a tensor, zeros at first. MemoryError if there is not as much, and OSError if this process
-    has too many open files.
+    are a tensor, zeros at first. Raises MemoryError if there is not as much, and OSError if this
+    process has too many open files.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -83,16 +98,25 @@ class UnnamedMemory:
         return memory
 
     def address(self) -> tuple[str, int]:
-        """Path and size by which another process opens it, as long as this one keeps it."""
+        """Path and size by which `opened` finds it elsewhere, as long as this one keeps it."""
         return f"/proc/{os.getpid()}/fd/{self.file}", self.bytes.nbytes
-
-    @staticmethod
-    def opened(address: tuple[str, int]) -> torch.Tensor:
-        """The memory of another process."""
-        return _mapped(*address)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return UnnamedMemory.inherited, (reduction.DupFd(self.file), self.bytes.nbytes)
+
+
+Memory: TypeAlias = UnnamedMemory | NamedMemory
+Address: TypeAlias = tuple[str, int] | NamedMemory
+
+
+def new_memory(nbytes: int) -> Memory:
+    """Memory that processes can share, without a name where that can be."""
+    return UnnamedMemory(nbytes) if has_unnamed_memory(os.getpid()) else NamedMemory(nbytes)
+
+
+def opened(address: Address) -> torch.Tensor:
+    """The memory of another process."""
+    return address.bytes if isinstance(address, NamedMemory) else _mapped(*address)
 
 
 def _mapped(path: str, nbytes: int) -> torch.Tensor:
@@ -140,13 +164,11 @@ class SharedIntegers:
         if has_unnamed_memory(os.getpid()):
             self._share(*_place(nbytes), nbytes)
         else:
-            zeros = torch.zeros(nbytes, dtype=torch.uint8, device="cpu")
-            self._share(zeros.share_memory_(), 0, nbytes)  # type: ignore[no-untyped-call]
+            self._share(NamedMemory(nbytes), 0, nbytes)
 
-    def _share(self, memory: UnnamedMemory | torch.Tensor, begin: int, nbytes: int) -> None:
+    def _share(self, memory: Memory, begin: int, nbytes: int) -> None:
         self._memory, self._begin = memory, begin
-        found = memory.bytes if isinstance(memory, UnnamedMemory) else memory
-        self.values = found[begin : begin + nbytes].view(torch.int64)
+        self.values = memory.bytes[begin : begin + nbytes].view(torch.int64)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if get_spawning_popen() is None:
@@ -154,7 +176,7 @@ class SharedIntegers:
         return _inherited, (self._memory, self._begin, self.values.nbytes)
 
 
-def _inherited(memory: UnnamedMemory | torch.Tensor, begin: int, nbytes: int) -> SharedIntegers:
+def _inherited(memory: Memory, begin: int, nbytes: int) -> SharedIntegers:
     found = SharedIntegers.__new__(SharedIntegers)
     found._share(memory, begin, nbytes)
     return found

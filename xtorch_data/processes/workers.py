@@ -42,8 +42,8 @@ _iterators: weakref.WeakSet[Any] = weakref.WeakSet()
 def started(start: Callable[[], Any], forked: bool) -> Any:
     """An iterator of torch, whose workers begin now.
 
-    An interrupt that comes meanwhile is the main process's alone, and waits. OSError if there is no
-    room for what the processes share, or for their files.
+    An interrupt that comes meanwhile is the main process's alone, and waits. Raises OSError if
+    there is no room for what the processes share, or for their files.
     """
     if not forked and os.name == "posix":
         resource_tracker.ensure_running()  # which would let interrupts through again

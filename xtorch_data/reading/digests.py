@@ -39,7 +39,7 @@ VERSIONED = frozenset({"builtins", "numpy", "xarray", "dask", "zarr", "numcodecs
 def digest(what: Any) -> bytes:
     """A digest of a value.
 
-    Unidentified if there is something in it that has no token.
+    Raises Unidentified if there is something in it that has no token.
     """
     found = hashlib.blake2b(digest_size=20)
     for piece in _pieces(what, ()):

@@ -89,8 +89,8 @@ class DiskCache:
 
     In the folder, all entries, of `size` bytes at most, lie in one named after the format, and
     nothing else is ever touched. At most `waiting` bytes wait until they are written: more are not
-    kept, so that nobody waits for the disk. Any thread may use it. ValueError if the folder is none
-    and cannot become one, or has no entries and takes none.
+    kept, so that nobody waits for the disk. Any thread may use it. Raises ValueError if the folder
+    is none and cannot become one, or has no entries and takes none.
     """
 
     def __init__(self, folder: str, size: int, waiting: int) -> None:

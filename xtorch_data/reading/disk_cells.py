@@ -176,12 +176,11 @@ class DiskCells:
 
 @dataclass(frozen=True, eq=False)
 class OnDisk:
-    """The variables of a dataset that are kept on disk."""
+    """The variables of a dataset that are kept on disk; made with it, and sent where it is."""
 
-    cache: DiskCache  # where they are kept
-    identities: Mapping[Hashable, bytes]  # what tells them from any others
-    # Of those in local chunk files, what tells that these were written anew.
-    stamps: Mapping[Hashable, ChunkStamps]
+    cache: DiskCache
+    identities: Mapping[Hashable, bytes]  # tell them from any others
+    stamps: Mapping[Hashable, ChunkStamps]  # of those in local chunk files
 
     @classmethod
     def of(
@@ -195,7 +194,8 @@ class OnDisk:
     ) -> OnDisk | None:
         """The variables of a dataset that must be read, in a folder; None without a folder.
 
-        ValueError if one of them cannot be told from others surely, or if the folder is a file.
+        Raises ValueError if one of them cannot be told from others surely, or if the folder is a
+        file.
         """
         if folder is None:
             return None

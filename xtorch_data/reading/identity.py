@@ -117,7 +117,7 @@ def identities(
 def identity(variable: xr.Variable) -> bytes:
     """A digest that tells the values of a variable, lazy or of dask, from any others.
 
-    Unidentified if that cannot be told surely.
+    Raises Unidentified if that cannot be told surely.
     """
     return _Identified(_Answers(RETRIES)).variable(variable)
 

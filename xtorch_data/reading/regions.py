@@ -39,13 +39,13 @@ class Region:
 
 @dataclass(eq=False)
 class Reader:
-    """Reads the regions of loads, what neighboring ones share once."""
+    """Reads the regions of loads, what neighboring ones share once.
 
-    # Reads variables: those needed and, for functions in xarray's API, their coordinates.
-    source: SourceReader
-    # Function for every region that is read.
-    preprocess: Callable[[Load, xr.Dataset], xr.Dataset] | None = None
-    # Variables that are kept on disk.
+    Made and used like its `SourceReader`.
+    """
+
+    source: SourceReader  # of variables and, for functions in xarray's API, their coordinates
+    preprocess: Callable[[Load, xr.Dataset], xr.Dataset] | None = None  # of the user
     disk: Mapping[Hashable, DiskCells] = field(default_factory=dict)
     _last: dict[Hashable, _Held] = field(default_factory=dict)
 

@@ -130,10 +130,8 @@ class Shards:
     counts: tuple[int, ...]  # chunks of a shard along every dim
     at_end: bool  # whether an index is at the end of its shard, not at the beginning
     has_checksum: bool  # whether a checksum stands behind an index
-    _known: OrderedDict[Place, Index | None] = field(default_factory=OrderedDict)
-    _of_files: OrderedDict[Place, tuple[tuple[int, ...], Index]] = field(
-        default_factory=OrderedDict
-    )
+    # Indexes, with the stamp of the shard where that is a file.
+    _known: OrderedDict[Place, tuple[Any, Index | None]] = field(default_factory=OrderedDict)
     _asked: dict[tuple[int, Place], asyncio.Future[Index | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -173,7 +171,7 @@ class Shards:
         """
         try:
             self._known.move_to_end(shard)
-            return self._known[shard]
+            return self._known[shard][1]
         except KeyError:  # or forgotten just now by another thread
             pass
         key = id(asyncio.get_running_loop()), shard
@@ -200,10 +198,19 @@ class Shards:
             SuffixByteRequest(nbytes) if self.at_end else RangeByteRequest(0, nbytes)
         )
         index = None if encoded is None else self._decoded(encoded)
-        self._known[shard] = index
-        while len(self._known) * nbytes * len(_alive) > KEPT_BYTES and len(self._known) > 1:
-            self._known.popitem(last=False)
+        self._keep(shard, None, index)
         return index
+
+    def _keep(self, shard: Place, stamp: Any, index: Index | None) -> None:
+        """Keep an index, and forget what was used least recently; on any thread."""
+        self._known[shard] = stamp, index
+        while len(self._known) * self._index_nbytes * len(_alive) > KEPT_BYTES:
+            if len(self._known) == 1:
+                break
+            try:
+                self._known.popitem(last=False)
+            except KeyError:  # another thread was faster
+                break
 
     def _decoded(self, encoded: memoryview) -> Index:
         if len(encoded) != self._index_nbytes:
@@ -220,26 +227,21 @@ class Shards:
         """Likewise of a shard that is a file, on any thread; read again if it is written anew."""
         found = os.fstat(file.fileno())
         stamp = stamp_of(found)
-        known = self._of_files.get(shard)
-        if known is None or known[0] != stamp:
+        known, index = self._known.get(shard, (None, None))
+        if index is None or known != stamp:
             nbytes = self._index_nbytes
             begin = found.st_size - nbytes if self.at_end else 0
             encoded = memoryview(bytearray(nbytes))
-            encoded = encoded[: fill(file, begin, encoded) if begin >= 0 else 0]
-            known = self._of_files[shard] = stamp, self._decoded(encoded)
-            while len(self._of_files) * nbytes * len(_alive) > KEPT_BYTES:
-                try:
-                    self._of_files.popitem(last=False)
-                except KeyError:  # another thread was faster
-                    break
-        return known[1]
+            index = self._decoded(encoded[: fill(file, begin, encoded) if begin >= 0 else 0])
+            self._keep(shard, stamp, index)
+        return index
 
     def extents(
         self, index: Index | None, places: Iterable[Place], in_file: bool = False
     ) -> tuple[list[Extent], list[Place]]:
         """The bytes of a shard to read for some of its chunks, and the chunks that are not there.
 
-        ValueError if no file can have anything where the index says.
+        Raises ValueError if no file can have anything where the index says.
         """
         places = list(places)
         if index is None or not places:

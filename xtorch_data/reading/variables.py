@@ -68,20 +68,23 @@ def require_whole(maps: Iterable[FileMap]) -> None:
 
 @dataclass(eq=False)
 class SourceReader:
-    """Reads variables over their regions, in place."""
+    """Reads variables over their regions, in place.
 
-    dataset: xr.Dataset  # where they are from, lazily
-    origin: str  # where that comes from, for messages
-    windows: Windows  # the sample space
-    recorder: Recorder  # notes what it takes
-    executor: Executor  # where work runs that would block the event loop
-    graphs: DaskCompute  # where dask computes
-    retries: int = RETRIES  # attempts after the first to read what fails in passing
-    # Whether to go on without what cannot be read, which is an error otherwise.
-    skipping: bool = False
+    Made for an iteration, or the fetches of a process, by whoever owns the event loop on which its
+    coroutines run.
+    """
+
+    dataset: xr.Dataset  # lazy
+    origin: str  # of the data, for messages
+    windows: Windows
+    recorder: Recorder
+    executor: Executor  # for work that would block the event loop
+    graphs: DaskCompute
+    retries: int = RETRIES  # attempts after the first, where a read fails in passing
+    skipping: bool = False  # whether to go on without what cannot be read, else an error
     # Seconds until a request counts as failed.
     timeout: float | None = field(default_factory=lambda: options["read_timeout"])
-    failures: list[Failure] = field(default_factory=list)  # what could not be read so far
+    failures: list[Failure] = field(default_factory=list)  # so far
     _blocking: set[Hashable] = field(default_factory=set)
 
     def __post_init__(self) -> None:

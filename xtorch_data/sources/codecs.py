@@ -31,8 +31,8 @@ class FastCodecPipeline(ZarrsCodecPipeline):
     def from_array_metadata_and_store(cls, array_metadata: Any, store: Any) -> Any:
         """The pipeline of zarrs; where that is refused, zarr takes `from_codecs`: its own.
 
-        NotImplementedError if zarrs cannot decode the array, or passes over what tells that it is
-        damaged.
+        Raises NotImplementedError if zarrs cannot decode the array, or passes over what tells that
+        it is damaged.
         """
         if not isinstance(store, LocalStore):
             raise NotImplementedError(

@@ -25,9 +25,9 @@ __all__ = ["FileMap", "maps_of"]
 class FileMap:
     """The map of a file that an array is a view of, and the bytes that it needs of the file."""
 
-    map: mmap.mmap  # the map
+    map: mmap.mmap
     end: int  # bytes that the file must have
-    name: str  # the file, where it is known
+    name: str  # of the file, where it is known
 
     @classmethod
     def of(cls, array: Any) -> FileMap | None:

@@ -19,7 +19,7 @@ Stamp: TypeAlias = tuple[int, int]
 class NpyFile:
     """The place of the values in a ``.npy`` file. It is not open: each look maps it anew.
 
-    ValueError if it is no whole ``.npy`` file, or of a dtype that xarray cannot hold.
+    Raises ValueError if it is no whole ``.npy`` file, or of a dtype that xarray cannot hold.
     """
 
     def __init__(self, path: str) -> None:
@@ -61,7 +61,7 @@ class NpyFile:
     def mapped(self) -> np.memmap[Any, Any]:
         """The array, mapped as long as somebody refers to it.
 
-        ValueError if the file holds another array now.
+        Raises ValueError if the file holds another array now.
         """
         with open(self.path, "rb") as file:
             if file.read(len(self._header)) != self._header:

@@ -34,9 +34,9 @@ MAPPED_FILES = 256
 class Like:
     """Shape and dtypes that all tensors of an entry must have."""
 
-    shape: tuple[int, ...]  # their shape
-    stored: torch.dtype  # their dtype in the files
-    dtype: np.dtype[Any]  # their dtype in memory
+    shape: tuple[int, ...]
+    stored: torch.dtype  # in the files
+    dtype: np.dtype[Any]  # in memory
 
 
 class PtFiles:
@@ -44,7 +44,8 @@ class PtFiles:
 
     Variables are read one by one or side by side. A file is loaded once for all of them, if they do
     not come too far apart. Any number of threads may read. Entries that are `dropped` are left out;
-    `first` are those of the first file. ValueError if that holds anything but tensors and numbers.
+    `first` are those of the first file. Raises ValueError if that holds anything but tensors and
+    numbers.
     """
 
     def __init__(self, paths: Sequence[str], dropped: frozenset[str] = frozenset()) -> None:
@@ -82,8 +83,8 @@ class PtFiles:
     def values(self, place: int, entry: str | None, select: Callable[[Array], Array]) -> Array:
         """Some values of a tensor, copied out of its file.
 
-        `select` takes what is wanted of an array of the tensor's shape. ValueError if the file is
-        unlike the first one; the message names it.
+        `select` takes what is wanted of an array of the tensor's shape. Raises ValueError if the
+        file is unlike the first one; the message names it.
         """
         found, like = self._entries(place), self.first[entry]
         here, first = printable(self.path(place)), printable(self.path(0))

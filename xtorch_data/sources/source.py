@@ -32,9 +32,9 @@ UNFINISHED = "xtorch_data_unfinished"
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """The data of a dataset."""
+    """The data of a dataset, which is made of it; no values but coordinates are read."""
 
-    dataset: xr.Dataset  # every variable, lazily
+    dataset: xr.Dataset  # lazy
     single: Hashable | None = None  # name of the variable where the data was one array
     # Where the data was one, what its items look like.
     generator: xbatcher.BatchGenerator | None = None
