@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from xtorch_data.sources.lazy_arrays import (
     in_memory,
     is_lazy,
-    is_read,
     layers,
     lazily,
+    must_be_read,
     opened_file,
     stored_dtype,
     stored_positions,
@@ -69,12 +69,14 @@ def test_variables_are_read_that_are_neither_in_memory_nor_indexes(tmp_path):
     ds = xr.Dataset({"a": ("x", [1.0, 2, 3])}, {"x": [5, 6, 7]})
     ds.to_netcdf(tmp_path / "a.nc")
     with xr.open_dataset(tmp_path / "a.nc") as opened:
-        assert [is_read(opened.variables[name]) for name in "ax"] == [True, False]
-        assert is_read(opened.chunk()["a"].variable) and not is_lazy(opened.chunk()["a"].variable)
+        assert [must_be_read(opened.variables[name]) for name in "ax"] == [True, False]
+        assert must_be_read(opened.chunk()["a"].variable) and not is_lazy(
+            opened.chunk()["a"].variable
+        )
         assert is_lazy(opened["a"].variable)
         opened.load()
         assert [in_memory(opened.variables[name]) for name in "ax"] == [True, True]
-        assert not is_read(opened["a"].variable)
+        assert not must_be_read(opened["a"].variable)
 
 
 def test_the_array_and_dtype_in_the_store_are_known_below_slices_and_decoders(tmp_path):

@@ -49,7 +49,7 @@ class _Arena:
 
 @dataclass(eq=False)
 class _Slot:
-    """Memory for one tensor."""
+    """Memory for one tensor, as long as its arena; the worker and its parent both see its state."""
 
     buffers: SharedBuffers
     arena: _Arena

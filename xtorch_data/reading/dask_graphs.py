@@ -172,7 +172,7 @@ class DaskCompute:
 
 
 class _Sent:
-    """Collections that a cluster is asked for."""
+    """Collections that a cluster is asked for; made for each block, by whoever waits for it."""
 
     def __init__(
         self, client: Client, collections: Sequence[Any], say: Callable[[str], None]

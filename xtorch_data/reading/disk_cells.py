@@ -24,7 +24,7 @@ import xarray as xr
 from ..common.buffers import Buffers
 from ..common.redact import redacted, without_secrets
 from ..planning.chunks import Chunks
-from ..sources.lazy_arrays import in_memory, is_read
+from ..sources.lazy_arrays import in_memory, must_be_read
 from ..sources.source import layout_of
 from .chunk_stamps import ChunkStamps
 from .digests import Unidentified
@@ -199,7 +199,9 @@ class OnDisk:
         """
         if folder is None:
             return None
-        asked = {name: variable for name, variable in data.variables.items() if is_read(variable)}
+        asked = {
+            name: variable for name, variable in data.variables.items() if must_be_read(variable)
+        }
         every = {name: ChunkStamps.of(variable) for name, variable in asked.items()}
         stamps = {name: each for name, each in every.items() if each is not None}
         told = {}

@@ -11,7 +11,7 @@ import xarray as xr
 from ..common.recorder import Way
 from ..planning.line import Load, shared_box
 from ..planning.windows import Windows
-from ..sources.lazy_arrays import is_read
+from ..sources.lazy_arrays import must_be_read
 from .concurrency import together
 from .disk_cells import DiskCells, Found
 from .variables import ReadError, Regions, SourceReader
@@ -69,7 +69,7 @@ class Reader:
         regions: dict[Hashable, Mapping[Hashable, slice]] = {}
         shared: dict[Hashable, xr.Variable] = {}
         for name, variable in block.variables.items():
-            if not is_read(variable):
+            if not must_be_read(variable):
                 continue
             if name in load.whole_chunks:
                 begin, end = load.whole_chunks[name]

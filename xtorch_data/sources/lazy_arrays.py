@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # engines are asked about any file, and zarr is slow to impor
 
 __all__ = [
     "LIBRARY_LOCKS", "DecodingArray", "OpenedFile", "SlicedArray", "ZarrBacked", "attributes",
-    "forget_open_files", "in_memory", "inside_caches", "is_lazy", "is_read", "keys_of_slices",
+    "forget_open_files", "in_memory", "inside_caches", "is_lazy", "must_be_read", "keys_of_slices",
     "layers", "lazily", "opened_file", "read_through", "state_of", "stored_dtype",
     "stored_positions", "undecoded", "values_of_netcdf3", "with_source", "zarr_array",
 ]  # fmt: skip
@@ -53,8 +53,8 @@ def is_lazy(variable: xr.Variable) -> bool:
     return variable.chunks is None and not in_memory(variable)
 
 
-def is_read(variable: xr.Variable) -> bool:
-    """Whether a block has to read, or compute, a variable; indexes are in memory in a way."""
+def must_be_read(variable: xr.Variable) -> bool:
+    """Whether a variable must be read or computed; indexes need not be, whatever holds them."""
     return not (in_memory(variable) or isinstance(variable, xr.IndexVariable))
 
 

@@ -40,7 +40,7 @@ class Like:
 
 
 class PtFiles:
-    """Files that hold tensors like those of the first one.
+    """Files that hold tensors like those of the first one; made when they are opened.
 
     Variables are read one by one or side by side. A file is loaded once for all of them, if they do
     not come too far apart. Any number of threads may read. Entries that are `dropped` are left out;

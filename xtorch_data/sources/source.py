@@ -16,7 +16,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 from ..common.redact import printable, redacted
 from ..planning.chunks import Chunks, Layout
-from .lazy_arrays import in_memory, is_read, layers, lazily, stored_positions, zarr_array
+from .lazy_arrays import in_memory, layers, lazily, must_be_read, stored_positions, zarr_array
 from .object_arrays import with_plain_arrays
 from .opening import open_zarr
 from .zarr_grids import sizes_of_chunks
@@ -53,7 +53,7 @@ class Source:
     def origin(self) -> str:
         """The place of the data for messages, without secrets."""
         found = self.dataset.encoding.get("source")
-        places = (_place(each) for each in self.dataset.variables.values() if is_read(each))
+        places = (_place(each) for each in self.dataset.variables.values() if must_be_read(each))
         where = found or next(filter(None, places), "data in memory or of a dask graph")
         return printable(redacted(str(where)))
 
