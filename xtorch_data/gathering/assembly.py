@@ -16,9 +16,9 @@ import xarray as xr
 from ..common.buffers import Buffers
 from ..common.random import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
 from ..samples.batch import Batch
+from ..samples.definition import SampleDefinition
 from ..samples.generator_items import Items, arranged, labelled
 from ..samples.labels import PartLabels, renamed
-from ..samples.recipe import Recipe
 from ..samples.select import Part, common_dtype
 from ..samples.transforms import Transform
 from ..samples.trials import labels_of, require_labels_kept
@@ -34,7 +34,7 @@ class Assembly:
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : SampleDefinition
         What to do.
     buffers : Buffers
         Where the memory comes from.
@@ -44,7 +44,9 @@ class Assembly:
         What random transforms depend on.
     """
 
-    def __init__(self, recipe: Recipe, buffers: Buffers, samples: int, epoch: int) -> None:
+    def __init__(
+        self, recipe: SampleDefinition, buffers: Buffers, samples: int, epoch: int
+    ) -> None:
         self._recipe = recipe
         self._buffers = buffers
         self._epoch = epoch

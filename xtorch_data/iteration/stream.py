@@ -23,7 +23,7 @@ from ..reading.lazy_arrays import with_recycled_memory
 from ..reading.regions import Reader
 from ..reading.variables import SourceReader
 from ..samples.batch import Batch
-from ..samples.definition import Samples
+from ..samples.definition import SampleDefinition
 from .cache import BlockCache
 from .jobs import Lookahead
 from .pipeline import run
@@ -45,7 +45,7 @@ class Stream:
 
     Parameters
     ----------
-    samples : Samples
+    samples : SampleDefinition
         What a sample is.
     plan : Plan
         The plan of their epochs.
@@ -65,7 +65,12 @@ class Stream:
     """
 
     def __init__(
-        self, samples: Samples, plan: Plan, on_disk: OnDisk | None, retries: int, skipping: bool
+        self,
+        samples: SampleDefinition,
+        plan: Plan,
+        on_disk: OnDisk | None,
+        retries: int,
+        skipping: bool,
     ) -> None:
         plan = plan.held_as(samples.layouts)
         self._samples, self._on_disk = samples, on_disk
@@ -126,7 +131,7 @@ class Stream:
             self._process = os.getpid()
         let_forks_wait_for_reads()
         plan = plan.held_as(self._samples.layouts)
-        samples, recipe = self._samples, self._samples.recipe
+        recipe = samples = self._samples
         recorder = self.recorder = Recorder(epoch)
         preparer = Preparer(
             recipe.windows,

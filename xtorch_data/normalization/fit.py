@@ -34,7 +34,7 @@ from ..reading.dask_graphs import Graphs, active_client, threads_for_graphs
 from ..reading.lazy_arrays import with_recycled_memory
 from ..reading.regions import Reader
 from ..reading.variables import CONCURRENT_READS, SourceReader
-from ..samples.definition import Samples
+from ..samples.definition import SampleDefinition
 from ..samples.preprocessing import Preprocessor, check_preprocessed
 from ..samples.transforms import Transform
 from ..samples.trials import labels_of, require_labels_kept
@@ -51,7 +51,7 @@ Found = dict[Hashable, tuple[tuple[slice, ...], Moments]]
 
 
 def moments_of(
-    samples: Samples,
+    samples: SampleDefinition,
     wanted: Table | None,
     names: Sequence[Hashable],
     per: Sequence[Hashable],
@@ -64,7 +64,7 @@ def moments_of(
 
     Parameters
     ----------
-    samples : Samples
+    samples : SampleDefinition
         The data, its windows and its preprocess.
     wanted : Table, optional
         Which of the windows count; all by default.
@@ -86,7 +86,7 @@ def moments_of(
     """
     groups = _groups(samples, names)
     walks = [_Walk.of(group, samples, wanted, names, per, memory) for group in groups]
-    axes = {axis.dim: covered(axis) for axis in samples.recipe.windows.axes}
+    axes = {axis.dim: covered(axis) for axis in samples.windows.axes}
     found = {
         name: Moments.none([len(axes[dim]) for dim in walk.kept[name]])
         for walk in walks
@@ -111,11 +111,11 @@ def moments_of(
     return found
 
 
-def _groups(samples: Samples, names: Sequence[Hashable]) -> list[list[Hashable]]:
+def _groups(samples: SampleDefinition, names: Sequence[Hashable]) -> list[list[Hashable]]:
     """Variables that are read together: those stored alike, or with a preprocess all."""
     if samples.preprocess is not None:
         return [list(samples.data.data_vars)]
-    dims = [axis.dim for axis in samples.recipe.windows.axes]
+    dims = [axis.dim for axis in samples.windows.axes]
     alike: dict[Hashable, list[Hashable]] = {}
     for name in names:
         variable = samples.data.variables[name]
@@ -165,7 +165,7 @@ class _Walk:
     def of(
         cls,
         group: Sequence[Hashable],
-        samples: Samples,
+        samples: SampleDefinition,
         wanted: Table | None,
         names: Sequence[Hashable],
         per: Sequence[Hashable],
@@ -179,25 +179,25 @@ class _Walk:
         used = {dim for name in group for dim in data.variables[name].dims}.union(*dims.values())
         axes = [  # a preprocess may take means and the like along dims that samples have whole
             axis if axis.whole and samples.preprocess is not None else covered(axis)
-            for axis in samples.recipe.windows.axes
+            for axis in samples.windows.axes
             if axis.dim in used
         ]
         order = [axis.dim for axis in axes]
         layouts = [layout_of(data.variables[name], name, order) for name in group]
         tables = {}  # a table may be large: once for all variables of the same dims
         if wanted is not None:
-            windows = samples.recipe.windows
+            windows = samples.windows
             tables = {own: wanted_along(wanted, windows, own) for own in set(dims.values())}
         return cls(
             data=data,
             # Places are counted as eight bytes each: the room for their values in float64.
             plan=Plan.of(Windows(tuple(axes)), layouts, memory=memory, shuffle=True),
             preprocess=samples.preprocess,
-            seed=samples.recipe.seed,
+            seed=samples.seed,
             dims=dims,
             dtypes={name: samples.variable_dtypes[name] for name in counted},
             kept={name: tuple(dim for dim in per if dim in dims[name]) for name in counted},
-            samples=samples.recipe.windows,
+            samples=samples.windows,
             wanted={name: tables[dims[name]] for name in counted if tables},
         )
 

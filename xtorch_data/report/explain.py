@@ -20,7 +20,7 @@ from ..planning.plan import ENOUGH_AMPLIFICATION, Plan
 from ..reading.disk_cells import OnDisk
 from ..reading.lazy_arrays import codec_pipeline, is_lazy, read_path
 from ..samples.arguments import as_bytes
-from ..samples.definition import Samples
+from ..samples.definition import SampleDefinition
 from ..sources.codecs import is_decoded_fast
 from ..sources.layers import layers
 from .explanation import Explanation, VariableReads
@@ -41,7 +41,7 @@ ENOUGH_MIXING = 0.8
 
 
 def explain(
-    samples: Samples,
+    samples: SampleDefinition,
     data: xr.Dataset,
     plan: Plan,
     epoch: int,
@@ -55,7 +55,7 @@ def explain(
 
     Parameters
     ----------
-    samples : Samples
+    samples : SampleDefinition
         What a sample is.
     data : xarray.Dataset
         What is read, as it is read.
