@@ -252,7 +252,7 @@ def test_a_state_knows_the_labels_of_its_samples(kind, windowed):
             labeled(other).load_state_dict(state)
         labeled(other).load_state_dict(state, strict=False)
     without = labeled(labels)
-    without._plan = dataclasses.replace(without.plan, labels=None)  # as states were before
+    without._inside.plan = dataclasses.replace(without.plan, labels=None)  # as states were before
     assert "labels" not in without.state_dict()["dataset"]
     labeled(others[0]).load_state_dict(without.state_dict())
 

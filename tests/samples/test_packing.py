@@ -181,7 +181,7 @@ def test_a_loader_can_be_copied_and_sent(gather):
         assert_same(made, expected)
     assert_same(loader, expected)
     again = pickle.loads(pickle.dumps(loader))  # without the streams of this process
-    assert not again._feed._devices
+    assert not again._transfer._devices
     assert_same(again, expected)
 
 

@@ -26,7 +26,7 @@ class Unpacker:
     """
 
     def __init__(self, packed: Packed, device: torch.device) -> None:
-        self._recipe = packed.decoded.recipe
+        self._recipe = packed.decoded
         self._tables = {
             part.name: [
                 (group, _Tables(group, part, self._recipe.cast, device) if group.packings else None)

@@ -22,7 +22,7 @@ from ..gathering.stage import StageInMemory, as_integers
 from ..gathering.views import Array, View
 from ..planning.windows import IntArray
 from ..samples.batch import Batch
-from ..samples.recipe import Recipe
+from ..samples.definition import SampleDefinition
 from .streams import WITH_STREAMS, Streams, Then
 
 __all__ = ["DeviceGather"]
@@ -91,7 +91,7 @@ class DeviceGather:
             return tensor.to(self.device)
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
-    def assembly(self, recipe: Recipe, samples: int, epoch: int) -> Assembly:
+    def assembly(self, recipe: SampleDefinition, samples: int, epoch: int) -> Assembly:
         """A batch in the making, on the device."""
         return _DeviceAssembly(recipe, self, samples, epoch)
 
@@ -192,7 +192,9 @@ class _DeviceView:
 class _DeviceAssembly(Assembly):
     """A batch in the making, whose tensors are on the device."""
 
-    def __init__(self, recipe: Recipe, gather: DeviceGather, samples: int, epoch: int) -> None:
+    def __init__(
+        self, recipe: SampleDefinition, gather: DeviceGather, samples: int, epoch: int
+    ) -> None:
         self._gather = gather
         super().__init__(recipe, Buffers(0), samples, epoch)
 

@@ -17,9 +17,9 @@ from ..common.buffers import Buffers
 from ..common.random import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
 from ..common.recorder import Way
 from ..samples.batch import Batch
+from ..samples.definition import SampleDefinition
 from ..samples.generator_items import Items, arranged, labelled
 from ..samples.labels import PartLabels, renamed
-from ..samples.recipe import Recipe
 from ..samples.select import Part, common_dtype
 from ..samples.transforms import Transform
 from ..samples.trials import labels_of, require_labels_kept
@@ -36,7 +36,9 @@ class Assembly:
     Made for each batch by its destination; one thread at a time fills it.
     """
 
-    def __init__(self, recipe: Recipe, buffers: Buffers, samples: int, epoch: int) -> None:
+    def __init__(
+        self, recipe: SampleDefinition, buffers: Buffers, samples: int, epoch: int
+    ) -> None:
         self._recipe = recipe
         self._buffers = buffers
         self._epoch = epoch

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..common.buffers import Buffers
-from ..samples.recipe import Recipe
+from ..samples.definition import SampleDefinition
 from .assembly import Assembly
 from .stage import StageInMemory
 
@@ -36,7 +36,7 @@ class Destination(Protocol):
         """A stage there; its memory on the host is not needed any more. A blocking call."""
         ...
 
-    def assembly(self, recipe: Recipe, samples: int, epoch: int) -> Assembly:
+    def assembly(self, recipe: SampleDefinition, samples: int, epoch: int) -> Assembly:
         """A batch in the making."""
         ...
 
@@ -55,6 +55,6 @@ class Host:
         """The stage, which is there."""
         return stage
 
-    def assembly(self, recipe: Recipe, samples: int, epoch: int) -> Assembly:
+    def assembly(self, recipe: SampleDefinition, samples: int, epoch: int) -> Assembly:
         """A batch in the making."""
         return Assembly(recipe, self.buffers, samples, epoch)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..common.buffers import Buffers
 from ..planning.line import Piece
-from ..samples.definition import Samples
+from ..samples.definition import SampleDefinition
 from ..samples.labels import Labels
 from ..samples.made_up import Budget, numbered, on_trial, unnoticed
 from ..samples.transforms import Transform
@@ -25,7 +25,7 @@ MOST_BYTES = 2**27
 SLOW_CALL = 1.0
 
 
-def require_functions_keep_places(samples: Samples) -> None:
+def require_functions_keep_places(samples: SampleDefinition) -> None:
     """Try the functions for samples and batches, and raise ValueError if one moves values.
 
     Nothing of the data is read but coordinates that functions use.
@@ -34,13 +34,13 @@ def require_functions_keep_places(samples: Samples) -> None:
         require_places_kept(function, given)
 
 
-def _given_to_functions(samples: Samples) -> list[tuple[Transform, Any]]:
+def _given_to_functions(samples: SampleDefinition) -> list[tuple[Transform, Any]]:
     """The functions for samples and batches, each with something that it may get.
 
     A batch has two samples, where there are as many. Functions that do not work on made-up values
     are left out, with those that come after them, and slow ones.
     """
-    recipe, windows = samples.recipe, samples.recipe.windows
+    recipe, windows = samples, samples.windows
     given = [*recipe.transforms.values(), recipe.batch_transform]
     if (
         not any(each is not None and each.is_tried for each in given)

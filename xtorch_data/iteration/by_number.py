@@ -29,7 +29,7 @@ from ..reading.recycled import mapped, with_recycled_memory
 from ..reading.regions import Reader
 from ..reading.variables import ReadError, SourceReader, require_whole
 from ..samples.batch import Batch
-from ..samples.definition import Samples
+from ..samples.definition import SampleDefinition
 from ..sources.file_maps import maps_of
 from ..sources.lazy_arrays import in_memory
 from ..sources.npy_files import NpyFile, Stamp
@@ -63,7 +63,7 @@ class Fetcher:
 
     Parameters
     ----------
-    samples : Samples
+    samples : SampleDefinition
         What samples are made of.
     memory : int
         Bytes of decoded chunks that are kept and read.
@@ -79,7 +79,7 @@ class Fetcher:
 
     def __init__(
         self,
-        samples: Samples,
+        samples: SampleDefinition,
         memory: int,
         epoch: int,
         retries: int,
@@ -111,7 +111,7 @@ class Fetcher:
 
     @property
     def _dims(self) -> list[Hashable]:
-        return [axis.dim for axis in self._samples.recipe.windows.axes]
+        return [axis.dim for axis in self._samples.windows.axes]
 
     def _stored_alike(self) -> list[list[Hashable]]:
         """Variables that must be read, grouped by how they are stored.
@@ -135,14 +135,14 @@ class Fetcher:
         small = CELL_BYTES if samples.preprocess is None else PREPROCESSED_BYTES
         small = min(small, self._memory // CELLS_IN_MEMORY) if together else 0
         # A preprocess may take means and the like along dims that samples have whole.
-        axes = samples.recipe.windows.axes if samples.preprocess is not None else ()
+        axes = samples.windows.axes if samples.preprocess is not None else ()
         grids, nbytes = cells_of(layouts, dims, small, {axis.dim for axis in axes if axis.whole})
         if samples.preprocess is None:
             data = xr.Dataset({name: data.variables[name] for name in names})
         source = SourceReader(
             dataset=data,
             origin=samples.origin,
-            windows=samples.recipe.windows,
+            windows=samples.windows,
             recorder=self.recorder,
             executor=self._threads.work,
             graphs=self._threads.graphs,
@@ -198,7 +198,7 @@ class Fetcher:
         for file, stamp in self._maps.items():
             file.require_unchanged(stamp)
         require_whole(self._whole_maps)
-        recipe = self._samples.recipe
+        recipe = self._samples
         windows = recipe.windows
         assembly = Assembly(recipe, buffers, len(numbers), epoch)
         places = np.unravel_index(numbers, windows.shape) if windows.axes else ()
@@ -236,7 +236,7 @@ class Fetcher:
         self, starts: IntArray, groups: Sequence[int]
     ) -> Iterator[list[tuple[IntArray, list[Cell]]]]:
         """Samples that lie in the same cells, with these; as many as memory holds at a time."""
-        axes = self._samples.recipe.windows.axes
+        axes = self._samples.windows.axes
         columns, spans = [], []
         for number in groups:
             grids = self._groups[number].grids
@@ -283,7 +283,7 @@ class Fetcher:
         self, piece: Piece, cells: Mapping[Cell, xr.Dataset], groups: Sequence[int]
     ) -> PieceInMemory:
         """A piece of the sample space with its data, from the cells around it."""
-        recipe = self._samples.recipe
+        recipe = self._samples
         region = {
             axis.dim: slice(*each)
             for axis, each in zip(recipe.windows.axes, piece.region, strict=True)

@@ -15,7 +15,7 @@ from ..reading.disk_cells import OnDisk
 from ..reading.forks import let_forks_wait_for_reads, make_safe
 from ..reading.recycled import with_recycled_memory
 from ..samples.batch import Batch
-from ..samples.definition import Samples
+from ..samples.definition import SampleDefinition
 from .budget import BlockCache
 from .pipeline import Request, run
 
@@ -37,7 +37,12 @@ class EpochReader:
     """
 
     def __init__(
-        self, samples: Samples, plan: Plan, on_disk: OnDisk | None, retries: int, skipping: bool
+        self,
+        samples: SampleDefinition,
+        plan: Plan,
+        on_disk: OnDisk | None,
+        retries: int,
+        skipping: bool,
     ) -> None:
         plan = plan.held_as(samples.layouts)
         self._samples, self._on_disk = samples, on_disk

@@ -26,7 +26,7 @@ from ..reading.disk_cells import DiskCells
 from ..reading.regions import Reader
 from ..reading.variables import SourceReader
 from ..samples.batch import Batch
-from ..samples.definition import Samples
+from ..samples.definition import SampleDefinition
 from .budget import BlockCache, StageBudget
 from .lookahead import Lookahead, ahead
 from .read_ahead import BatchSlice, PendingStage, ReadAhead
@@ -49,7 +49,7 @@ class Request:
 
     Attributes
     ----------
-    samples : Samples
+    samples : SampleDefinition
         What a sample is.
     plan : Plan
         The plan of their epochs.
@@ -75,7 +75,7 @@ class Request:
         What has been done is noted there.
     """
 
-    samples: Samples
+    samples: SampleDefinition
     plan: Plan
     epoch: int
     intervals: Sequence[Interval]
@@ -102,7 +102,7 @@ class Request:
     @cached_property
     def joiner(self) -> HaloJoiner:
         """What makes pieces of blocks."""
-        recipe, sent = self.samples.recipe, self.destination.memory is not None
+        recipe, sent = self.samples, self.destination.memory is not None
         return HaloJoiner(
             recipe.windows,
             recipe.sample_dims,
@@ -119,7 +119,7 @@ class Request:
         source = SourceReader(
             dataset=self.data,
             origin=samples.origin,
-            windows=samples.recipe.windows,
+            windows=samples.windows,
             recorder=self.recorder,
             executor=threads.work,
             graphs=threads.graphs,
@@ -135,7 +135,7 @@ class Request:
 
     def assemble(self, samples: int) -> Assembly:
         """A batch of so many samples in the making."""
-        return self.destination.assembly(self.samples.recipe, samples, self.epoch)
+        return self.destination.assembly(self.samples, samples, self.epoch)
 
     @property
     def lookahead(self) -> Lookahead:

@@ -33,7 +33,7 @@ from ..reading.dask_graphs import active_client
 from ..reading.recycled import with_recycled_memory
 from ..reading.regions import Reader
 from ..reading.variables import CONCURRENT_READS, SourceReader
-from ..samples.definition import Samples
+from ..samples.definition import SampleDefinition
 from ..samples.preprocessing import Preprocessor
 from ..samples.transforms import Transform
 from ..sources.lazy_arrays import in_memory
@@ -49,7 +49,7 @@ Found = dict[Hashable, tuple[tuple[slice, ...], Moments]]
 
 
 def moments_of(
-    samples: Samples,
+    samples: SampleDefinition,
     wanted: Table | None,
     names: Sequence[Hashable],
     per: Sequence[Hashable],
@@ -65,7 +65,7 @@ def moments_of(
     """
     groups = _groups(samples, names)
     walks = [_Walk.of(group, samples, wanted, names, per, memory) for group in groups]
-    axes = {axis.dim: covered(axis) for axis in samples.recipe.windows.axes}
+    axes = {axis.dim: covered(axis) for axis in samples.windows.axes}
     found = {
         name: Moments.none([len(axes[dim]) for dim in walk.kept[name]])
         for walk in walks
@@ -90,11 +90,11 @@ def moments_of(
     return found
 
 
-def _groups(samples: Samples, names: Sequence[Hashable]) -> list[list[Hashable]]:
+def _groups(samples: SampleDefinition, names: Sequence[Hashable]) -> list[list[Hashable]]:
     """Variables that are read together: those stored alike, or with a preprocess all."""
     if samples.preprocess is not None:
         return [list(samples.data.data_vars)]
-    dims = [axis.dim for axis in samples.recipe.windows.axes]
+    dims = [axis.dim for axis in samples.windows.axes]
     alike: dict[Hashable, list[Hashable]] = {}
     for name in names:
         variable = samples.data.variables[name]
@@ -144,7 +144,7 @@ class _Walk:
     def of(
         cls,
         group: Sequence[Hashable],
-        samples: Samples,
+        samples: SampleDefinition,
         wanted: Table | None,
         names: Sequence[Hashable],
         per: Sequence[Hashable],
@@ -158,25 +158,25 @@ class _Walk:
         used = {dim for name in group for dim in data.variables[name].dims}.union(*dims.values())
         axes = [  # a preprocess may take means and the like along dims that samples have whole
             axis if axis.whole and samples.preprocess is not None else covered(axis)
-            for axis in samples.recipe.windows.axes
+            for axis in samples.windows.axes
             if axis.dim in used
         ]
         order = [axis.dim for axis in axes]
         layouts = [layout_of(data.variables[name], name, order) for name in group]
         tables = {}  # a table may be large: once for all variables of the same dims
         if wanted is not None:
-            windows = samples.recipe.windows
+            windows = samples.windows
             tables = {own: wanted_along(wanted, windows, own) for own in set(dims.values())}
         return cls(
             data=data,
             # Places are counted as eight bytes each: the room for their values in float64.
             plan=Plan.of(Windows.of(axes), layouts, memory=memory, shuffle=True),
             preprocess=samples.preprocess,
-            seed=samples.recipe.seed,
+            seed=samples.seed,
             dims=dims,
             dtypes={name: samples.variable_dtypes[name] for name in counted},
             kept={name: tuple(dim for dim in per if dim in dims[name]) for name in counted},
-            samples=samples.recipe.windows,
+            samples=samples.windows,
             wanted={name: tables[dims[name]] for name in counted if tables},
         )
 

@@ -14,7 +14,7 @@ from ..iteration.threads import GATHER_THREADS
 from ..planning.intervals import Interval, total
 from ..planning.line import Load
 from ..planning.plan import Plan
-from ..samples.definition import Samples
+from ..samples.definition import SampleDefinition
 from ..samples.packing import Group, Packed
 from ..samples.select import Part
 
@@ -74,7 +74,7 @@ class DeviceCosts:
 
 def device_costs(
     device: str,
-    samples: Samples,
+    samples: SampleDefinition,
     packed: Packed | None,
     plan: Plan,
     epoch: int,
@@ -99,7 +99,7 @@ def device_costs(
     if packed is not None:
         decoded = max(
             _passing(samples, part, group, apart=len(packed.groups[part.name]) > 1)
-            for part in samples.recipe.parts
+            for part in samples.parts
             for group in packed.groups[part.name]
         )
         passing = min(size, count) * (as_sent + decoded)
@@ -113,7 +113,7 @@ def device_costs(
     )
 
 
-def _passing(samples: Samples, part: Part, group: Group, apart: bool) -> int:
+def _passing(samples: SampleDefinition, part: Part, group: Group, apart: bool) -> int:
     """Bytes beside input and result while a group of variables of one sample is decoded.
 
     Of several groups, each is decoded by itself.
@@ -124,25 +124,23 @@ def _passing(samples: Samples, part: Part, group: Group, apart: bool) -> int:
     return math.prod(group.part.sample_shape) * nbytes
 
 
-def _itemsize(samples: Samples, part: Part) -> int:
-    cast = samples.recipe.cast
+def _itemsize(samples: SampleDefinition, part: Part) -> int:
+    cast = samples.cast
     return (cast if cast is not None and part.dtype.kind == "f" else part.dtype).itemsize
 
 
-def _nbytes(samples: Samples) -> int:
+def _nbytes(samples: SampleDefinition) -> int:
     """Bytes of the tensors of one sample, as they are handed out."""
-    return sum(
-        math.prod(samples.shape(part)) * _itemsize(samples, part) for part in samples.recipe.parts
-    )
+    return sum(math.prod(samples.shape(part)) * _itemsize(samples, part) for part in samples.parts)
 
 
 def _blocks(
-    samples: Samples, plan: Plan, epoch: int, part: Sequence[Interval], memory: int
+    samples: SampleDefinition, plan: Plan, epoch: int, part: Sequence[Interval], memory: int
 ) -> tuple[int, int]:
     """Bytes of blocks that are on the device at a time, and that are sent there."""
 
     def nbytes_of(load: Load) -> int:
-        joined = joins(samples.recipe.parts, (), plan.windows, load, lasting=True)
+        joined = joins(samples.parts, (), plan.windows, load, lasting=True)
         return plan.nbytes(load, joined)
 
     sent = largest = walked = loads = 0

@@ -18,7 +18,7 @@ from ..planning.intervals import Interval, share_total, total
 from ..planning.plan import Plan
 from ..reading.disk_cells import OnDisk
 from ..reading.recycled import read_path
-from ..samples.definition import Samples
+from ..samples.definition import SampleDefinition
 from ..sources.lazy_arrays import is_lazy
 from .advice import advice, notes
 from .explanation import Explanation, VariableReads
@@ -32,7 +32,7 @@ COUNTED_LOADS = 20_000
 
 
 def explain(
-    samples: Samples,
+    samples: SampleDefinition,
     data: xr.Dataset,
     plan: Plan,
     epoch: int,

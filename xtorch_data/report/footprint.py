@@ -16,7 +16,7 @@ from ..planning.windows import Windows
 from ..reading.concurrency import FETCHED_BYTES, FEWEST_FETCHED
 from ..reading.recycled import is_fetched, read_path
 from ..reading.shards import MOST_BYTES
-from ..samples.definition import Samples
+from ..samples.definition import SampleDefinition
 from ..sources.lazy_arrays import in_memory, is_lazy, stored_dtype
 
 __all__ = ["Footprint", "alike", "values_in"]
@@ -62,12 +62,14 @@ class Footprint:
     room: int = 0
 
     @classmethod
-    def of(cls, layout: Layout, variable: xr.Variable, samples: Samples, plan: Plan) -> Footprint:
+    def of(
+        cls, layout: Layout, variable: xr.Variable, samples: SampleDefinition, plan: Plan
+    ) -> Footprint:
         """What a variable takes."""
         outside = math.prod(
             size for dim, size in variable.sizes.items() if dim not in layout.chunks
         )
-        recipe = samples.recipe
+        recipe = samples
         wanted = [part for part in recipe.parts if layout.name in part.variables]
         labelled = any(part.name in recipe.transforms for part in wanted)
         dtypes = {part.dtype for part in wanted if part.name not in recipe.transforms}

@@ -21,7 +21,7 @@ from ..planning.intervals import Interval, total
 from ..planning.line import Load, Stage, shared_box
 from ..planning.plan import Plan
 from ..reading.variables import concurrent_reads
-from ..samples.definition import Samples
+from ..samples.definition import SampleDefinition
 from .footprint import Footprint, alike, values_in
 
 __all__ = ["PeakMemory", "batch_nbytes", "peak_memory"]
@@ -62,14 +62,14 @@ class PeakMemory:
 
 
 def peak_memory(
-    samples: Samples, data: xr.Dataset, plan: Plan, epoch: int, part: Sequence[Interval],
+    samples: SampleDefinition, data: xr.Dataset, plan: Plan, epoch: int, part: Sequence[Interval],
     in_worker: bool = False, waiting: int = 0, on_device: bool = False, pinned: bool = False,
 ) -> PeakMemory:  # fmt: skip
     """Work out the peak of one process, which walks `part` of an epoch's line.
 
     Parameters
     ----------
-    samples : Samples
+    samples : SampleDefinition
         What a sample is.
     data : xarray.Dataset
         What is read, as it is read.
@@ -89,7 +89,7 @@ def peak_memory(
         Whether what is sent, blocks or else batches, lies in page-locked memory.
     """
     size = plan.batch_size or 1
-    recipe = samples.recipe
+    recipe = samples
     batch = samples.nbytes * size
     lookahead = Lookahead.of(batch, samples.transformed)
     most = 0 if on_device else lookahead.jobs * lookahead.together + 1 + PREFETCHED * in_worker
@@ -120,9 +120,9 @@ def peak_memory(
     return worst
 
 
-def batch_nbytes(samples: Samples, size: int, pinned: bool) -> int:
+def batch_nbytes(samples: SampleDefinition, size: int, pinned: bool) -> int:
     """Bytes that the tensors of a batch of `size` samples take, perhaps in page-locked memory."""
-    recipe = samples.recipe
+    recipe = samples
     if recipe.cast is None:
         return sum(_tensors(samples, size, pinned))
     plain = _tensors(samples, size * recipe.cast.itemsize, False)
@@ -130,10 +130,10 @@ def batch_nbytes(samples: Samples, size: int, pinned: bool) -> int:
     return sum(map(allotted, tensors)) if pinned else sum(tensors)
 
 
-def _tensors(samples: Samples, size: int, pinned: bool) -> list[int]:
+def _tensors(samples: SampleDefinition, size: int, pinned: bool) -> list[int]:
     """Bytes that each tensor of a batch takes before it is cast."""
     tensors = [
-        math.prod(samples.shape(part)) * part.dtype.itemsize * size for part in samples.recipe.parts
+        math.prod(samples.shape(part)) * part.dtype.itemsize * size for part in samples.parts
     ]
     return [allotted(nbytes) for nbytes in tensors] if pinned else tensors
 
@@ -168,7 +168,7 @@ class _Process:
     def __init__(
         self,
         plan: Plan,
-        samples: Samples,
+        samples: SampleDefinition,
         variables: Sequence[Footprint],
         concurrent: int,
         lasting: bool,
@@ -178,8 +178,8 @@ class _Process:
         self._plan = replace(plan, layouts=tuple(merged(plan.layouts)))
         self._variables = variables
         self._concurrent, self._lasting, self._pinned = concurrent, lasting, pinned
-        self._parts = samples.recipe.parts
-        self._transformed = frozenset(samples.recipe.transforms)
+        self._parts = samples.parts
+        self._transformed = frozenset(samples.transforms)
         self._lent = 0
         self._idle: dict[int, int] = {}  # how many of so many bytes
         self._other = 0

@@ -143,11 +143,6 @@ class SampleDefinition:
             seed=seed,
         )
 
-    @property
-    def recipe(self) -> SampleDefinition:
-        """The same."""
-        return self
-
     # Where samples lie.
 
     @property
@@ -320,6 +315,3 @@ class SampleDefinition:
             f"\n  repeated at each place of {dim!r}, which they lack: {names}"
             for dim, names in self._repeated().items()
         )
-
-
-Samples = SampleDefinition
