@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..common.buffers import Buffers
-from ..planning.line import Piece
+from ..planning.stages import Piece
 from ..samples.definition import Samples
 from ..samples.labels import Labels
 from ..samples.made_up import Budget, numbered, on_trial, unnoticed

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..common.buffers import Buffers
-from ..planning.line import Load, Piece
+from ..planning.stages import Load, Piece
 from ..planning.windows import Windows
 from ..samples.select import Part
 from .views import (

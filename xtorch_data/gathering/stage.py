@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..planning.line import Piece, as_indices
+from ..planning.stages import Piece, as_indices
 from ..planning.windows import IntArray, Windows
 from ..reading.failures import Failure, hit
 from .located import Located, Offsets, of_piece

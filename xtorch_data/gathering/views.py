@@ -14,7 +14,7 @@ import xbatcher
 
 from ..common.buffers import Buffers
 from ..planning.index_maps import Regular
-from ..planning.line import Piece
+from ..planning.stages import Piece
 from ..planning.windows import Windows
 from ..samples.select import Part, common_dtype
 

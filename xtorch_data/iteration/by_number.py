@@ -23,7 +23,7 @@ from ..common.retry import is_transient
 from ..gathering.assembly import Assembly
 from ..gathering.stage import Loaded
 from ..gathering.views import PieceInMemory, window_views
-from ..planning.line import Piece
+from ..planning.stages import Piece
 from ..planning.windows import IntArray
 from ..reading.dask_graphs import Graphs, threads_for_graphs
 from ..reading.disk_cells import OnDisk

@@ -11,7 +11,7 @@ import xarray as xr
 
 from ..common.buffers import Buffers
 from ..planning.chunks import Chunks, Layout
-from ..planning.line import Load
+from ..planning.stages import Load
 from ..reading.regions import Reader
 
 __all__ = ["Group", "Place", "Region", "cells_of"]

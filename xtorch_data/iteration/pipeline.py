@@ -10,7 +10,7 @@ from ..common.recorder import Recorder
 from ..device.gather import DeviceGather
 from ..gathering.assembly import Assembly
 from ..gathering.halo import Preparer
-from ..planning.line import Load, Stage
+from ..planning.stages import Load, Stage
 from ..reading.regions import Reader
 from ..samples.batch import Batch
 from .cache import BlockCache

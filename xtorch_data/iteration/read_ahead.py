@@ -23,7 +23,7 @@ from ..gathering.located import Located
 from ..gathering.stage import Loaded
 from ..gathering.views import PieceInMemory
 from ..planning.blocks import INDEX_BYTES
-from ..planning.line import Load, Stage
+from ..planning.stages import Load, Stage
 from ..reading.failures import reaching
 from ..reading.regions import Reader, Rest
 from ..reading.variables import ReadError

@@ -11,7 +11,7 @@ from ..common.recorder import Recorder
 from ..gathering.halo import Preparer
 from ..gathering.located import Located
 from ..gathering.stage import Loaded
-from ..planning.line import Load, Stage
+from ..planning.stages import Load, Stage
 from ..planning.windows import IntArray, Windows
 from ..reading.failures import Failure, hit
 from ..reading.regions import Reader

@@ -26,9 +26,9 @@ from ..common.progress import bar
 from ..common.random import BLOCK_TRANSFORM, generator
 from ..common.recorder import Recorder
 from ..planning.coverage import covered, places_covered, wanted_along
-from ..planning.line import Load
 from ..planning.plan import Plan
 from ..planning.selection import Table
+from ..planning.stages import Load
 from ..planning.windows import IntArray, Windows
 from ..reading.dask_graphs import Graphs, active_client, threads_for_graphs
 from ..reading.lazy_arrays import with_recycled_memory

@@ -15,16 +15,16 @@ from ..common import html
 from ..common.redact import printable
 from ..common.text import format_bytes, number_of
 from . import intervals as stretches
-from . import line as epochs
 from . import resume
 from .blocks import BlockGrid, plan_blocks
 from .chunks import Layout
 from .frames import Frame
 from .index_maps import IntArray
 from .intervals import Interval, Uneven, total
-from .line import Line, Load, Stage, run_length
+from .line import Line, run_length
 from .resume import DimLabels, Part, Walk
 from .selection import BlockSums, Drawn, Kept, Table, factors
+from .stages import Load, Stage, reads
 from .tables import chunks_table, windows_table
 from .windows import Windows
 
@@ -358,13 +358,16 @@ class Plan:
         """What to load, in order, to walk over intervals of an epoch's line."""
         return self.line(epoch).stages(intervals, self.independent)
 
+    def decoded(self, epoch: int, intervals: Iterable[Interval]) -> tuple[list[int], list[int]]:
+        """Chunks, and bytes of them, decoded for intervals of a line, for each variable."""
+        return reads(self.stages(epoch, intervals), self.frame)
+
     def chunk_reads(self, epoch: int, intervals: Iterable[Interval]) -> dict[Hashable, int]:
         """Chunks of each variable that are read to walk over intervals of an epoch's line.
 
         0 for a variable that is not chunked.
         """
-        stages = self.stages(epoch, intervals)
-        counts, _ = epochs.reads(stages, self.frame)
+        counts, _ = self.decoded(epoch, intervals)
         return {
             layout.name: int(count) if layout.in_chunks else 0
             for layout, count in zip(self.layouts, counts, strict=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import xarray as xr
 
-from ..planning.line import Load, shared_box
+from ..planning.stages import Load, shared_box
 from ..planning.windows import Windows
 from .concurrency import together
 from .disk_cells import DiskCells, Found

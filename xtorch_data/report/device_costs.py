@@ -12,8 +12,8 @@ from ..gathering.halo import joins
 from ..iteration.jobs import Lookahead
 from ..iteration.threads import GATHER_THREADS
 from ..planning.intervals import Interval, total
-from ..planning.line import Load
 from ..planning.plan import Plan
+from ..planning.stages import Load
 from ..samples.definition import Samples
 from ..samples.packing import Group, Packed
 from ..samples.select import Part

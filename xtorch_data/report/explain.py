@@ -10,7 +10,6 @@ import xarray as xr
 
 from ..common.redact import printable
 from ..common.text import format_bytes, number_of
-from ..planning import line as epochs
 from ..planning.blocks import ENOUGH_AMPLIFICATION
 from ..planning.chunk_fitting import DEFAULT_MEMORY, fitted
 from ..planning.chunks import Layout
@@ -163,7 +162,7 @@ def _counted(
     """Chunks and bytes of each variable that are decoded to walk over some parts of the line."""
     sums = np.zeros((2, len(plan.layouts)), dtype=np.int64)
     for part in parts:
-        sums += epochs.reads(plan.stages(epoch, part), plan.frame)
+        sums += plan.decoded(epoch, part)
     chunks, nbytes = sums.tolist()
     return chunks, nbytes
 

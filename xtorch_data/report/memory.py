@@ -17,8 +17,8 @@ from ..gathering.halo import joins
 from ..iteration.jobs import Lookahead
 from ..planning.chunks import merged
 from ..planning.intervals import Interval, total
-from ..planning.line import Load, Stage, shared_box
 from ..planning.plan import Plan
+from ..planning.stages import Load, Stage, shared_box
 from ..reading.variables import concurrent_reads
 from ..samples.definition import Samples
 from .footprint import Footprint, alike, values_in

@@ -24,8 +24,8 @@ from ..common.figures import (
 from ..common.text import number_of
 from ..planning.chunks import Layout, merged
 from ..planning.intervals import Interval
-from ..planning.line import Load, Stage
 from ..planning.plan import Plan
+from ..planning.stages import Load, Stage
 from ..planning.windows import Axis
 from ..samples.labels import LabelledWindows
 from .plot_windows import as_dims, chunk_edges, label_dim

@@ -11,7 +11,7 @@ import xarray as xr
 
 from ..common.random import BLOCK_TRANSFORM, generator
 from ..common.recorder import Recorder
-from ..planning.line import Load
+from ..planning.stages import Load
 from ..planning.windows import Windows
 from ..sources.declared_dtypes import keeps_values
 from .transforms import Transform
