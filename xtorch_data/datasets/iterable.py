@@ -21,7 +21,7 @@ from ..gathering.first_samples import require_functions_keep_places
 from ..iteration.stream import Stream
 from ..planning.intervals import Uneven, cut, total
 from ..planning.plan import Plan
-from ..planning.resume import Part, Position, require_no_part
+from ..planning.resume import Position, WorkerProgress, require_no_part
 from ..planning.windows import Windows
 from ..processes.orphans import watch_in_worker
 from ..processes.workers import sent
@@ -565,7 +565,7 @@ class IterableDataset(Shown, torch.utils.data.IterableDataset[Batch]):
         batches = sent(self._iterate(epoch, info.id, info.num_workers, taken))
         return self._position.counted(epoch, batches, taken)
 
-    def _part(self) -> Part | None:
+    def _part(self) -> WorkerProgress | None:
         """Which loader worker this process is, if it is one."""
         info = torch.utils.data.get_worker_info()
         if info is None:

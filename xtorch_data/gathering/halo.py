@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..common.buffers import Buffers
-from ..planning.stages import Load, Piece
+from ..planning.stages import BlockRead, WindowBox
 from ..planning.windows import Windows
 from ..samples.select import Part
 from .views import (
@@ -73,19 +73,21 @@ class Preparer:
     lasting: bool
     sent: bool = False
 
-    def joins(self, load: Load) -> bool:
+    def joins(self, load: BlockRead) -> bool:
         """Whether steps of a load are copied next to those that the load before has handed on."""
         return joins(self.parts, self.transformed, self.windows, load, self.lasting)
 
     def _splits(self, part: Part, dim: Hashable) -> bool:
         return not self.lasting and part.name not in self.transformed and can_split(part, dim)
 
-    def pieces(self, load: Load, block: xr.Dataset, tail: Tail) -> tuple[list[PieceInMemory], Tail]:
+    def pieces(
+        self, load: BlockRead, block: xr.Dataset, tail: Tail
+    ) -> tuple[list[PieceInMemory], Tail]:
         """The pieces of a load, and the steps that the next load needs.
 
         Parameters
         ----------
-        load : Load
+        load : BlockRead
             The load.
         block : xarray.Dataset
             Its region, read and preprocessed.
@@ -118,7 +120,7 @@ class Preparer:
         return pieces, _between(segments, dim, load.keep, load.region[load.axis][1])
 
     def _piece(
-        self, piece: Piece, segments: tuple[Segment, ...], dim: Hashable | None
+        self, piece: WindowBox, segments: tuple[Segment, ...], dim: Hashable | None
     ) -> PieceInMemory:
         split = [part for part in self.parts if len(segments) > 1 and self._splits(part, dim)]
         whole = [
@@ -185,7 +187,7 @@ def joins(
     parts: Sequence[Part],
     transformed: Container[str],
     windows: Windows,
-    load: Load,
+    load: BlockRead,
     lasting: bool,
 ) -> bool:
     """Whether a preparer copies steps of a load next to those that were handed on."""

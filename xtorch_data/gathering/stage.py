@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..planning.stages import Piece, as_indices
+from ..planning.stages import WindowBox, as_indices
 from ..planning.windows import IntArray, Windows
 from ..reading.failures import Failure, hit
 from .located import Located, Offsets, of_piece
@@ -142,7 +142,7 @@ class Loaded:
                 for axis, begin in zip(axes, begins, strict=True)
             }
             data = data.isel(cut, missing_dims="ignore").copy(deep=True)
-        piece = Piece(box, self._windows.frame)
+        piece = WindowBox(box, self._windows.frame)
         found = Loaded(self._windows, [PieceInMemory(piece, {}, data)], range(1))
         found._views = {name: [*map(_Alone, each)] for name, each in windows.items()}
         return found

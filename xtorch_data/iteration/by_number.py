@@ -23,7 +23,7 @@ from ..common.retry import is_transient
 from ..gathering.assembly import Assembly
 from ..gathering.stage import Loaded
 from ..gathering.views import PieceInMemory, window_views
-from ..planning.stages import Piece
+from ..planning.stages import WindowBox
 from ..planning.windows import IntArray
 from ..reading.dask_graphs import Graphs, threads_for_graphs
 from ..reading.disk_cells import OnDisk
@@ -216,7 +216,7 @@ class Fetcher:
             before = 0
             for rows, _ in portion:
                 box = tuple((int(at[rows].min()), int(at[rows].max()) + 1) for at in places)
-                piece = Piece(box, windows.frame)
+                piece = WindowBox(box, windows.frame)
                 pieces.append(self._in_memory(piece, cells, groups))
                 order.append(before + piece.place(tuple(at[rows] for at in places), len(rows)))
                 before += piece.samples
@@ -287,7 +287,7 @@ class Fetcher:
     # From cells to the windows in them.
 
     def _in_memory(
-        self, piece: Piece, cells: Mapping[Cell, xr.Dataset], groups: Sequence[int]
+        self, piece: WindowBox, cells: Mapping[Cell, xr.Dataset], groups: Sequence[int]
     ) -> PieceInMemory:
         """A piece of the sample space with its data, from the cells around it."""
         recipe = self._samples.recipe

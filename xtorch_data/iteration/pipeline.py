@@ -10,7 +10,7 @@ from ..common.recorder import Recorder
 from ..device.gather import DeviceGather
 from ..gathering.assembly import Assembly
 from ..gathering.halo import Preparer
-from ..planning.stages import Load, Stage
+from ..planning.stages import BlockRead, Stage
 from ..reading.regions import Reader
 from ..samples.batch import Batch
 from .cache import BlockCache
@@ -30,7 +30,7 @@ def run(
     assemble: Callable[[int], Assembly],
     single: bool,
     lookahead: Lookahead,
-    nbytes: Callable[[Load], int],
+    nbytes: Callable[[BlockRead], int],
     memory: int,
     cache: BlockCache | None,
     recorder: Recorder,

@@ -23,7 +23,7 @@ from ..gathering.located import Located
 from ..gathering.stage import Loaded
 from ..gathering.views import PieceInMemory
 from ..planning.blocks import INDEX_BYTES
-from ..planning.stages import Load, Stage
+from ..planning.stages import BlockRead, Stage
 from ..reading.failures import reaching
 from ..reading.regions import Reader, Rest
 from ..reading.variables import ReadError
@@ -92,7 +92,7 @@ class Flights:
     def __init__(
         self,
         stages: Iterator[Stage],
-        nbytes: Callable[[Load], int],
+        nbytes: Callable[[BlockRead], int],
         memory: int,
         loop: asyncio.AbstractEventLoop,
         reader: Reader,
@@ -298,7 +298,7 @@ class Flights:
                 raise
 
     async def _pieces(
-        self, load: Load, flight: Flight, before: Flight | None
+        self, load: BlockRead, flight: Flight, before: Flight | None
     ) -> list[PieceInMemory]:
         kept = None if self._cache is None else self._cache.get(load.key)
         if kept is not None:
@@ -318,7 +318,7 @@ class Flights:
             _settle(flight.tail, kept.tail)
         return kept.pieces
 
-    async def _read(self, load: Load, before: Flight | None) -> _Block:
+    async def _read(self, load: BlockRead, before: Flight | None) -> _Block:
         reader = self._reader
         found = await reader.read(load)
         self._recorder.add(**{"blocks_cached" if found.on_disk else "blocks_read": 1})
@@ -334,7 +334,7 @@ class Flights:
         return _Block(*await prepared, rest)
 
     def _prepare(
-        self, load: Load, block: xr.Dataset, tail: Tail
+        self, load: BlockRead, block: xr.Dataset, tail: Tail
     ) -> tuple[list[PieceInMemory], Tail]:
         self._reader.source.require_maps()
         with self._recorder.timed("prepare"):

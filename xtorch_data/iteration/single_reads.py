@@ -11,7 +11,7 @@ from ..common.recorder import Recorder
 from ..gathering.halo import Preparer
 from ..gathering.located import Located
 from ..gathering.stage import Loaded
-from ..planning.stages import Load, Stage
+from ..planning.stages import BlockRead, Stage
 from ..planning.windows import IntArray, Windows
 from ..reading.failures import Failure, hit
 from ..reading.regions import Reader
@@ -80,7 +80,7 @@ async def _loaded(number: int, reader: Reader, preparer: Preparer) -> Loaded:
     windows = reader.windows
     places = np.unravel_index(number, windows.shape) if windows.axes else ()
     box = tuple((int(place), int(place) + 1) for place in places)
-    load = Load.whole(number, box, windows.frame)
+    load = BlockRead.whole(number, box, windows.frame)
     found = await reader.read(load)
     block = await reader.preprocessed(load, found.block)
     pieces, _ = await reader.source.on_thread(preparer.pieces, load, block, ())

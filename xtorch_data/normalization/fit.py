@@ -27,8 +27,8 @@ from ..common.random import BLOCK_TRANSFORM, generator
 from ..common.recorder import Recorder
 from ..planning.coverage import covered, places_covered, wanted_along
 from ..planning.plan import Plan
-from ..planning.selection import Table
-from ..planning.stages import Load
+from ..planning.selection import SampleTable
+from ..planning.stages import BlockRead
 from ..planning.windows import IntArray, Windows
 from ..reading.dask_graphs import Graphs, active_client, threads_for_graphs
 from ..reading.lazy_arrays import with_recycled_memory
@@ -52,7 +52,7 @@ Found = dict[Hashable, tuple[tuple[slice, ...], Moments]]
 
 def moments_of(
     samples: Samples,
-    wanted: Table | None,
+    wanted: SampleTable | None,
     names: Sequence[Hashable],
     per: Sequence[Hashable],
     *,
@@ -66,7 +66,7 @@ def moments_of(
     ----------
     samples : Samples
         The data, its windows and its preprocess.
-    wanted : Table, optional
+    wanted : SampleTable, optional
         Which of the windows count; all by default.
     names : sequence of Hashable
         Variables of the samples, as they are after preprocess.
@@ -147,7 +147,7 @@ class _Walk:
         Which of these are kept.
     samples : Windows
         The sample space.
-    wanted : mapping of Hashable to Table
+    wanted : mapping of Hashable to SampleTable
         By variable, which windows count along its dims; empty where all do.
     """
 
@@ -159,14 +159,14 @@ class _Walk:
     dtypes: Mapping[Hashable, np.dtype[Any]]
     kept: Mapping[Hashable, tuple[Hashable, ...]]
     samples: Windows
-    wanted: Mapping[Hashable, Table]
+    wanted: Mapping[Hashable, SampleTable]
 
     @classmethod
     def of(
         cls,
         group: Sequence[Hashable],
         samples: Samples,
-        wanted: Table | None,
+        wanted: SampleTable | None,
         names: Sequence[Hashable],
         per: Sequence[Hashable],
         memory: int,
@@ -217,14 +217,14 @@ class _Walk:
         """Blocks for which there is memory."""
         return int(max(1, self.plan.budget // max(1, self.plan.grid.nbytes)))
 
-    def loads(self) -> Iterator[Load]:
+    def loads(self) -> Iterator[BlockRead]:
         """What is read, block by block."""
         for block in range(len(self.plan.grid)):
-            load = Load.whole(block, self.plan.grid.box(block), self.plan.frame)
+            load = BlockRead.whole(block, self.plan.grid.box(block), self.plan.frame)
             if any(self._counts(name, load) for name in self.kept):
                 yield load
 
-    def _positions(self, load: Load) -> dict[Hashable, IntArray]:
+    def _positions(self, load: BlockRead) -> dict[Hashable, IntArray]:
         """Data positions of the covered places of a block."""
         box = load.pieces[0].box
         return {
@@ -232,19 +232,21 @@ class _Walk:
             for axis, numbers in zip(self.windows.axes, box, strict=True)
         }
 
-    def _mask(self, name: Hashable, load: Load) -> tuple[list[Hashable], npt.NDArray[np.bool_]]:
+    def _mask(
+        self, name: Hashable, load: BlockRead
+    ) -> tuple[list[Hashable], npt.NDArray[np.bool_]]:
         """Which places of a variable count, where not all of a block do."""
         positions = self._positions(load)
         return places_covered(self.wanted[name], self.samples, positions)
 
-    def _counts(self, name: Hashable, load: Load) -> bool:
+    def _counts(self, name: Hashable, load: BlockRead) -> bool:
         """Whether any value of a variable in a block counts, and has not been counted before."""
         numbers = zip(self.windows.axes, load.pieces[0].box, strict=True)
         if any(first for axis, (first, _) in numbers if axis.dim not in self.dims[name]):
             return False  # it lacks a dim, and comes with every block along it
         return name not in self.wanted or bool(self._mask(name, load)[1].any())
 
-    def moments(self, load: Load, block: xr.Dataset) -> Found:
+    def moments(self, load: BlockRead, block: xr.Dataset) -> Found:
         """Moments of the variables of a block, and their place among all that are kept."""
         starts = {
             axis.dim: start for axis, (start, _) in zip(self.windows.axes, load.region, strict=True)
@@ -274,7 +276,7 @@ class _Walk:
             found[name] = at, Moments.of(values, len(reduced))
         return found
 
-    def preprocessed_moments(self, load: Load, block: xr.Dataset) -> Found:
+    def preprocessed_moments(self, load: BlockRead, block: xr.Dataset) -> Found:
         """Likewise, of a block as it is before preprocess."""
         if self.preprocess is None:
             return self.moments(load, block)
@@ -316,7 +318,7 @@ def _compute(walk: _Walk, take: Callable[[Found], None]) -> None:
 
 
 @partial(delayed, pure=False)
-def _counted(walk: _Walk, load: Load, block: xr.Dataset) -> Found:
+def _counted(walk: _Walk, load: BlockRead, block: xr.Dataset) -> Found:
     """Moments of a block, as a task of dask that gets the walk from another."""
     return walk.preprocessed_moments(load, block)
 
@@ -331,7 +333,7 @@ def _read(walk: _Walk, take: Callable[[Found], None], origin: str, retries: int)
         threads_for_graphs() as threads,
     ):
 
-        async def one(reader: Reader, load: Load) -> Found:
+        async def one(reader: Reader, load: BlockRead) -> Found:
             region = await reader.read(load)
             block = await reader.preprocessed(load, region.block)
             loop = asyncio.get_running_loop()

@@ -16,7 +16,7 @@ from ..datasets.iterable import IterableDataset
 from ..datasets.map import MapDataset
 from ..planning.coverage import covered
 from ..planning.plan import Plan
-from ..planning.selection import Table, product
+from ..planning.selection import SampleTable, product
 from ..report.unfit_chunks import chunks_unsaid
 from ..sources.source import as_source
 from .fit import moments_of
@@ -91,11 +91,11 @@ def _as_dataset(data: Any, variables: Iterable[Hashable] | None) -> Any:
         return IterableDataset(ds, input_dims={}, inputs=inputs)
 
 
-def _wanted(plan: Plan) -> Table | None:
+def _wanted(plan: Plan) -> SampleTable | None:
     """Which samples there are; None for all."""
     if plan.weights is None:
         return plan.where
-    drawn = Table(plan.weights.axes, plan.weights.values > 0)
+    drawn = SampleTable(plan.weights.axes, plan.weights.values > 0)
     return drawn if plan.where is None else product(drawn, plan.where, plan.windows.shape)
 
 

@@ -15,8 +15,8 @@ from ..common.random import BLOCKS, RUNS, generator
 from .blocks import BlockGrid
 from .cuts import interval_of
 from .intervals import Box, Interval
-from .selection import Choice, Everything
-from .stages import Load, Piece, Stage, StepsRead
+from .selection import All, Selection
+from .stages import BlockRead, Stage, StepsRead, WindowBox
 
 __all__ = ["Line", "run_length"]
 
@@ -39,11 +39,11 @@ class Line:
     seed: int
     epoch: int
     pool_blocks: int = 1
-    chosen: InitVar[Choice | None] = None
-    choice: Choice = field(init=False)
+    chosen: InitVar[Selection | None] = None
+    choice: Selection = field(init=False)
 
-    def __post_init__(self, chosen: Choice | None) -> None:
-        object.__setattr__(self, "choice", chosen or Everything(self.grid))
+    def __post_init__(self, chosen: Selection | None) -> None:
+        object.__setattr__(self, "choice", chosen or All(self.grid))
 
     def __len__(self) -> int:
         return self.choice.total
@@ -100,8 +100,8 @@ class Line:
                 )
             group += 1
 
-    def _whole(self, block: int) -> Load:
-        return Load.whole(block, self.grid.box(block), self.grid.windows.frame)
+    def _whole(self, block: int) -> BlockRead:
+        return BlockRead.whole(block, self.grid.box(block), self.grid.windows.frame)
 
     # In order: blocks one after the other, steps shared by neighbors handed on.
 
@@ -109,7 +109,7 @@ class Line:
         # The axis that is cut is the last with several intervals or, if none is, the first.
         axis = max((place for place, count in enumerate(self.grid.shape) if count > 1), default=0)
         below = math.prod(self.grid.windows.shape[axis + 1 :])
-        before: Load | None = None  # the load before, if the next block adjoins it
+        before: BlockRead | None = None  # the load before, if the next block adjoins it
         # From here on, numbers of samples instead of positions on the line.
         upto = self.choice.sample(stop - 1) + 1
         following = self.choice.sample(start)  # the next sample that is on the line
@@ -162,9 +162,9 @@ class Line:
         axis: int,
         positions: tuple[int, int, int, int],
         below: int,
-        before: Load | None,
+        before: BlockRead | None,
         goes_on: bool,
-    ) -> Load:
+    ) -> BlockRead:
         """The load for samples of one block, which reads what the load before has not read."""
         first, start, end, last = positions
         low, high = box[axis]
@@ -178,12 +178,12 @@ class Line:
         middle = min(max(begins_in, low), high)
         frame = self.grid.windows.frame
         pieces = tuple(
-            Piece((*box[:axis], cut, *box[axis + 1 :]), frame)
+            WindowBox((*box[:axis], cut, *box[axis + 1 :]), frame)
             for cut in ((low, middle), (middle, high))
             if cut[0] < cut[1]
         )
         read = (*box[:axis], (low, high), *box[axis + 1 :])
-        return Load(block, read, frame, pieces, axis, steps)
+        return BlockRead(block, read, frame, pieces, axis, steps)
 
     def _steps(
         self,

@@ -17,14 +17,14 @@ from ..common.random import SAMPLES, generator
 from .frames import Frame
 from .index_maps import IntArray
 from .intervals import Box, Interval
-from .selection import Choice
+from .selection import Selection
 from .windows import Windows
 
-__all__ = ["Load", "Piece", "Stage", "StepsRead", "as_indices", "reads", "shared_box"]
+__all__ = ["BlockRead", "Stage", "StepsRead", "WindowBox", "as_indices", "reads", "shared_box"]
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class WindowBox:
     """Samples that lie in one array in memory: a box of window numbers in a frame."""
 
     box: Box
@@ -81,7 +81,7 @@ class StepsRead:
 
 
 @dataclass(frozen=True, eq=False)
-class Load:
+class BlockRead:
     """A box of windows that is read from the store, and the pieces it gives.
 
     Made as a line is walked, and dropped with its stage. `axis` is that along which blocks follow
@@ -91,14 +91,14 @@ class Load:
     block: int
     box: Box
     frame: Frame
-    pieces: tuple[Piece, ...]
+    pieces: tuple[WindowBox, ...]
     axis: int = 0
     steps: StepsRead | None = None
 
     @classmethod
-    def whole(cls, block: int, box: Box, frame: Frame) -> Load:
+    def whole(cls, block: int, box: Box, frame: Frame) -> BlockRead:
         """A box that is read on its own, as one piece."""
-        return cls(block, box, frame, (Piece(box, frame),))
+        return cls(block, box, frame, (WindowBox(box, frame),))
 
     @cached_property
     def region(self) -> Box:
@@ -141,7 +141,7 @@ class Stage:
 
     Attributes
     ----------
-    loads : tuple of Load
+    loads : tuple of BlockRead
         What is read for it.
     first : int
         Position on the line of its first sample.
@@ -149,16 +149,16 @@ class Stage:
         The positions of the line that are wanted, ``first <= start < stop``.
     shuffle : tuple of int, optional
         Seed, epoch and number of the pool whose samples are shuffled; None for C order.
-    choice : Choice
+    choice : Selection
         Which of the samples that lie in the blocks are on the line, and how often.
     """
 
-    loads: tuple[Load, ...]
+    loads: tuple[BlockRead, ...]
     first: int
     start: int
     stop: int
     shuffle: tuple[int, int, int] | None
-    choice: Choice
+    choice: Selection
 
     def order(self) -> IntArray | range:
         """Number, among the samples of all pieces, of the sample at each wanted position."""

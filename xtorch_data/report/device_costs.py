@@ -13,7 +13,7 @@ from ..iteration.jobs import Lookahead
 from ..iteration.threads import GATHER_THREADS
 from ..planning.intervals import Interval, total
 from ..planning.plan import Plan
-from ..planning.stages import Load
+from ..planning.stages import BlockRead
 from ..samples.definition import Samples
 from ..samples.packing import Group, Packed
 from ..samples.select import Part
@@ -157,7 +157,7 @@ def _blocks(
 ) -> tuple[int, int]:
     """Bytes of blocks that are on the device at a time, and that are sent there."""
 
-    def nbytes_of(load: Load) -> int:
+    def nbytes_of(load: BlockRead) -> int:
         joined = joins(samples.recipe.parts, (), plan.windows, load, lasting=True)
         return plan.nbytes(load, joined)
 

@@ -18,7 +18,7 @@ from ..iteration.jobs import Lookahead
 from ..planning.chunks import merged
 from ..planning.intervals import Interval, total
 from ..planning.plan import Plan
-from ..planning.stages import Load, Stage, shared_box
+from ..planning.stages import BlockRead, Stage, shared_box
 from ..reading.variables import concurrent_reads
 from ..samples.definition import Samples
 from .footprint import Footprint, alike, values_in
@@ -251,7 +251,7 @@ class _Process:
         self._last = _Flight(stage, nbytes, [], [], carries)
         return self._last
 
-    def _joins(self, load: Load) -> bool:
+    def _joins(self, load: BlockRead) -> bool:
         windows = self._plan.windows
         return joins(self._parts, self._transformed, windows, load, self._lasting)
 
@@ -299,7 +299,7 @@ class _Process:
                 flight.taken.append((nbytes, False))
                 self._other += nbytes
         loads = deque((flight, load) for flight in flights for load in flight.stage.loads)
-        under_way: deque[tuple[_Flight, Load, list[tuple[int, bool]]]] = deque()
+        under_way: deque[tuple[_Flight, BlockRead, list[tuple[int, bool]]]] = deque()
         while loads or under_way:
             while loads and len(under_way) < self._concurrent:
                 flight, load = loads.popleft()
@@ -323,7 +323,9 @@ class _Process:
                 else:
                     flight.taken += taken
 
-    def _passing(self, under_way: Iterable[tuple[_Flight, Load, list[tuple[int, bool]]]]) -> int:
+    def _passing(
+        self, under_way: Iterable[tuple[_Flight, BlockRead, list[tuple[int, bool]]]]
+    ) -> int:
         """Bytes that are there while loads are read, and those fetched for them and not decoded."""
         passing = fetched = 0
         for _, load, lent in under_way:
@@ -335,7 +337,7 @@ class _Process:
             )
         return passing + min(fetched, max((each.room for each in self._variables), default=0))
 
-    def _keeps(self, load: Load) -> bool:
+    def _keeps(self, load: BlockRead) -> bool:
         """Whether a cache keeps what was made of a load."""
         plan = self._plan
         if not plan.cached or load.key in self._cached:
@@ -348,7 +350,7 @@ class _Process:
         self._cached_nbytes = kept
         return True
 
-    def _begin(self, load: Load) -> list[tuple[int, bool]]:
+    def _begin(self, load: BlockRead) -> list[tuple[int, bool]]:
         """What it takes until a load is read, beside what stays."""
         lent = []
         for each in self._variables:
@@ -363,7 +365,7 @@ class _Process:
                 lent.append((self._take(nbytes) if each.recycled else nbytes, each.recycled))
         return lent
 
-    def _finish(self, flight: _Flight, load: Load) -> list[tuple[int, bool]]:
+    def _finish(self, flight: _Flight, load: BlockRead) -> list[tuple[int, bool]]:
         """What stays of a load."""
         taken = []
         axes = self._plan.windows.axes
@@ -387,7 +389,7 @@ class _Process:
                 taken.append((size, recycled))
         return taken
 
-    def _extents(self, load: Load, each: Footprint) -> Mapping[Hashable, Interval]:
+    def _extents(self, load: BlockRead, each: Footprint) -> Mapping[Hashable, Interval]:
         """Positions of a variable that are read for a load, or handed on and put next to it."""
         axes = self._plan.windows.axes
         extents = {axis.dim: box for axis, box in zip(axes, load.region, strict=True)}

@@ -25,7 +25,7 @@ from ..common.text import number_of
 from ..planning.chunks import Layout, merged
 from ..planning.intervals import Interval
 from ..planning.plan import Plan
-from ..planning.stages import Load, Stage
+from ..planning.stages import BlockRead, Stage
 from ..planning.windows import Axis
 from ..samples.labels import LabelledWindows
 from .plot_windows import as_dims, chunk_edges, label_dim
@@ -58,7 +58,7 @@ class Read:
     box: tuple[Interval, ...]
 
     @classmethod
-    def of(cls, stage: Stage, load: Load) -> Read:
+    def of(cls, stage: Stage, load: BlockRead) -> Read:
         """What is read by one load."""
         along = zip(*(piece.box for piece in load.pieces), strict=True)
         box = tuple(
