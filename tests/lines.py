@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from xtorch_data.planning import line as epochs
 from xtorch_data.planning.blocks import plan_in_order, plan_shuffled
 from xtorch_data.planning.chunks import Chunks, Layout
 from xtorch_data.planning.line import Line
+from xtorch_data.planning.stages import as_indices
 from xtorch_data.planning.windows import Windows
 
 
@@ -68,7 +68,7 @@ def samples_of(stage, windows):
             for piece in pieces
         ]
     )
-    expected = numbers[epochs.as_indices(stage.order())].tolist()
+    expected = numbers[as_indices(stage.order())].tolist()
     assert stage.numbers(windows).tolist() == expected
     return expected
 

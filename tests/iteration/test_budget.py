@@ -3,7 +3,7 @@
 import pickle
 
 from xtorch_data.iteration.budget import BlockCache, Budget, Claim, StageBudget, StageClaim
-from xtorch_data.planning.line import Load, Stage
+from xtorch_data.planning.stages import BlockRead, Stage
 from xtorch_data.planning.windows import Windows
 
 SIZE = 10
@@ -12,7 +12,7 @@ FRAME = Windows.from_sizes({"x": SIZE}, {"x": 1}).frame
 
 def stage(number, loads=1, shuffle=None):
     """A stage of four samples."""
-    each = [Load.whole(number + place, ((0, SIZE),), FRAME) for place in range(loads)]
+    each = [BlockRead.whole(number + place, ((0, SIZE),), FRAME) for place in range(loads)]
     return Stage(tuple(each), 0, 0, 4, shuffle, None)
 
 

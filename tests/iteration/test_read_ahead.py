@@ -19,7 +19,7 @@ from strategies import EXAMPLES
 from xtorch_data.iteration.budget import StageBudget
 from xtorch_data.iteration.read_ahead import ReadAhead, settle
 from xtorch_data.iteration.threads import Threads
-from xtorch_data.planning.line import Load, Stage, StepsRead
+from xtorch_data.planning.stages import BlockRead, Stage, StepsRead
 from xtorch_data.planning.windows import Windows
 
 PATIENCE = 60
@@ -44,7 +44,7 @@ def line_of(stages):
         furthest = max(furthest, begin - behind) if loads == 1 else begin + steps
         box, end = ((begin, begin + steps),), begin + steps
         read = StepsRead(begin, end, furthest if furthest < begin else None)
-        loads = tuple(Load(next(number), box, FRAME, (), 0, read) for _ in range(loads))
+        loads = tuple(BlockRead(next(number), box, FRAME, (), 0, read) for _ in range(loads))
         found.append(Stage(loads, first, first, first + samples, None, None))
         first, begin = first + samples, begin + steps
     return found

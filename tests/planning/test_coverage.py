@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xtorch_data.planning.coverage import places_covered, wanted_along
-from xtorch_data.planning.selection import Table
+from xtorch_data.planning.selection import SampleTable
 from xtorch_data.planning.windows import Windows
 
 
@@ -30,7 +30,7 @@ def test_places_are_those_in_a_window_that_is_wanted(data):
             counts[tuple(window[dim] if dim in own else 0 for dim in sizes)] = True
 
     positions = {dim: np.arange(sizes[dim]) for dim in sizes if dim in own}
-    table = wanted_along(Table(axes, wanted), windows, own)
+    table = wanted_along(SampleTable(axes, wanted), windows, own)
     dims, found = places_covered(table, windows, positions)
 
     assert dims == [dim for place, dim in enumerate(sizes) if place in axes and dim in own]
@@ -48,7 +48,7 @@ def test_places_are_those_in_a_window_that_is_wanted(data):
 
 def test_a_large_table_is_not_copied_for_a_few_places():
     windows = Windows.from_sizes({"time": 10**7}, {"time": 5}, {"time": 4})
-    table = Table((0,), np.arange(len(windows)) % 100 == 0)
+    table = SampleTable((0,), np.arange(len(windows)) % 100 == 0)
     few = wanted_along(table, windows, {"time"})
     tracemalloc.start()
     try:

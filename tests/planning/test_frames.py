@@ -1,16 +1,20 @@
 """Regions, cells and shortened axes, each compared with a loop over samples."""
 
 import dataclasses
+import hashlib
 import itertools
 import math
+import struct
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from lines import chunk_of, plans
 
+from xtorch_data.planning.chunks import Layout
 from xtorch_data.planning.frames import Frame, SampleAxis, SampleSpace
 from xtorch_data.planning.index_maps import IndexMap, runs_of, term_of
+from xtorch_data.planning.plan import Plan
 from xtorch_data.planning.windows import Windows
 
 
@@ -113,3 +117,46 @@ def test_an_axis_of_a_trillion_windows_is_restricted_at_once():
     windows = Windows.from_sizes({"time": 10**12, "x": 3}, {"time": 8}, {"time": 7})
     numbers = runs_of(np.array([7, 10**11]), np.array([10, 10**11]), 1)
     assert len(windows.space.restrict(1, numbers)) == 3 * (10**11 + 10)
+
+
+def packed(numbers):
+    return struct.pack(f"<{len(numbers)}q", *numbers)
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(-3, 8), st.data())
+def test_the_fingerprint_of_windows_has_the_bytes_that_states_have_always_had(
+    extra, size, overlap, data
+):
+    """Of each dim its name and sizes, and of starts the numbers of a range or of runs."""
+    length, stride = size + extra, max(1, size - overlap)
+    windows = Windows.from_sizes({"x": 3, "time": length}, {"time": size}, {"time": size - stride})
+    begins = range(0, length - size + 1, stride)
+    numbers = [begins.start, begins.stop, begins.step]
+    if data.draw(st.booleans()):
+        edges = sorted(data.draw(st.sets(st.integers(0, length), min_size=2, max_size=8)))
+        intervals = list(zip(edges[::2], edges[1::2], strict=False))
+        windows = windows.within("time", intervals)
+        inside = [
+            begin
+            for begin in begins
+            if any(start <= begin and begin + size <= stop for start, stop in intervals)
+        ]
+        runs = []
+        for begin in inside:
+            if runs and begin == runs[-1][-1] + stride:
+                runs[-1].append(begin)
+            else:
+                runs.append([begin])
+        numbers = [run[0] for run in runs]
+        numbers += itertools.accumulate(map(len, runs))
+        numbers += [stride]
+        if len(runs) < 2:
+            numbers = [runs[0][0], runs[0][-1] + stride, stride] if runs else [0, 0, 1]
+    expected = hashlib.sha256()
+    expected.update(repr(("x", 3, 1, False)).encode() + packed([0, 3, 1]))
+    expected.update(repr(("time", length, size, True)).encode() + packed(numbers))
+    found = hashlib.sha256(b"".join(each.digest() for each in windows.frame.maps))
+    assert found.hexdigest() == expected.hexdigest()
+    if len(windows):
+        plan = Plan.of(windows, [Layout("v", 4, {})], memory=1000)
+        assert plan.fingerprint()["windows"] == expected.hexdigest()[:16]

@@ -12,13 +12,14 @@ from xtorch_data.planning import line as epochs
 from xtorch_data.planning.blocks import plan_in_order, plan_shuffled
 from xtorch_data.planning.chunks import Chunks, Layout
 from xtorch_data.planning.line import Line
+from xtorch_data.planning.stages import reads
 from xtorch_data.planning.windows import Windows
 
 
 def counted(line, variables):
     """Chunks and bytes that are decoded for all of a line."""
     frame = dataclasses.replace(line.grid.windows.frame, layouts=tuple(variables))
-    return epochs.reads(line.stages([(0, len(line))]), frame)
+    return reads(line.stages([(0, len(line))]), frame)
 
 
 @given(plans(), st.booleans(), st.integers(1, 5), st.data())

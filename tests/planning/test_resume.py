@@ -13,7 +13,7 @@ from strategies import MORE
 
 import xtorch_data as xtd
 from xtorch_data.planning.intervals import cut, share, share_total, total
-from xtorch_data.planning.resume import Walk, _round_robin, remaining
+from xtorch_data.planning.resume import Progress, _round_robin, remaining
 
 
 def positions(intervals):
@@ -42,7 +42,7 @@ def yielded(walk, left):
 
 @st.composite
 def walks(draw):
-    return Walk(
+    return Progress(
         world_size=draw(st.integers(1, 4)),
         num_workers=draw(st.integers(1, 4)),
         batch_size=draw(st.integers(1, 7)),
@@ -64,7 +64,7 @@ def test_walks_on_any_topologies_one_after_the_other_hold_every_sample_once(samp
 
 @given(st.integers(1, 100), walks())
 def test_padded_ranks_leave_what_was_not_yielded(samples, walk):
-    walk = Walk(**{**walk.__dict__, "uneven": "pad"})
+    walk = Progress(**{**walk.__dict__, "uneven": "pad"})
     done = set(yielded(walk, [(0, samples)]))
     assert positions(remaining(samples, (walk,))) == sorted(set(range(samples)) - done)
 
@@ -147,8 +147,8 @@ def test_what_is_left_is_computed_once_for_the_states_of_all_batches(monkeypatch
     """With thousands of workers it takes a tenth of a second."""
     first = make(rank=0, world_size=3, batch_size=1, seed=99)
     state = first.plan.state_after(0, 5, 3, 4)
-    done, calls = Walk.done, []
-    monkeypatch.setattr(Walk, "done", lambda *args: calls.append(args) or done(*args))
+    done, calls = Progress.done, []
+    monkeypatch.setattr(Progress, "done", lambda *args: calls.append(args) or done(*args))
     dataset = make(rank=0, world_size=3, batch_size=1, seed=99)
     dataset.load_state_dict(state)
     for _ in dataset:

@@ -16,7 +16,7 @@ from strategies import cases, examples
 
 import xtorch_data as xtd
 from xtorch_data.planning.line import Line, run_length
-from xtorch_data.planning.selection import BlockSums, Drawn, Kept, Table
+from xtorch_data.planning.selection import BlockSums, Masked, SampleTable, Weighted
 
 
 @st.composite
@@ -33,7 +33,7 @@ def tables(draw, windows, kind="where"):
     own = [size if place in axes else 1 for place, size in enumerate(windows.shape)]
     full = np.broadcast_to(values.reshape(own), windows.shape).ravel()
     assume(full.any())
-    return Table(axes, values), full
+    return SampleTable(axes, values), full
 
 
 def walk(line, start=0, stop=None):
@@ -46,7 +46,7 @@ def test_a_filtered_line_is_the_line_less_what_is_left_out(plan, shuffle, pool, 
     windows = plan[0]
     table, full = data.draw(tables(windows))
     grid = make_line(plan, shuffle).grid
-    kept = Kept(BlockSums([table], grid))
+    kept = Masked(BlockSums([table], grid))
     line = Line(grid, shuffle, 3, 1, pool, kept)
     expected = np.flatnonzero(full).tolist()
     whole = walk(line)
@@ -66,7 +66,7 @@ def test_no_block_is_read_of_which_nothing_is_wanted(plan, shuffle, data):
     windows = plan[0]
     table, full = data.draw(tables(windows))
     grid = make_line(plan, shuffle).grid
-    line = Line(grid, shuffle, 0, 0, 2, Kept(BlockSums([table], grid)))
+    line = Line(grid, shuffle, 0, 0, 2, Masked(BlockSums([table], grid)))
     numbers = np.arange(len(windows)).reshape(windows.shape)
     blocks = []
     held = None
@@ -90,7 +90,7 @@ def test_a_draw_holds_as_many_samples_and_none_of_weight_zero(plan, pool, data):
     grid = make_line(plan, True).grid
 
     def line(epoch):
-        drawn = Drawn(BlockSums([table], grid), len(windows), 5, epoch, run_length(grid))
+        drawn = Weighted(BlockSums([table], grid), len(windows), 5, epoch, run_length(grid))
         return Line(grid, True, 5, epoch, pool, drawn)
 
     whole = walk(line(0))

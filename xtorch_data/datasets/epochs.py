@@ -18,7 +18,7 @@ from ..gathering.first_samples import require_functions_keep_places
 from ..iteration.epoch_reader import EpochReader
 from ..planning.intervals import cut, total
 from ..planning.plan import Plan
-from ..planning.resume import Part, Position, require_no_part
+from ..planning.resume import Position, WorkerProgress, require_no_part
 from ..planning.windows import Windows
 from ..processes.orphans import watch_in_worker
 from ..processes.shared_memory import SharedBuffers
@@ -165,7 +165,7 @@ class Epochs:
 
     # Where an epoch is.
 
-    def _part(self) -> Part | None:
+    def _part(self) -> WorkerProgress | None:
         """The loader worker that this process is, if it is one."""
         info = torch.utils.data.get_worker_info()
         if info is None:

@@ -17,7 +17,7 @@ from ..common.progress import bar
 from ..common.redact import printable
 from ..iteration.epoch_reader import EpochReader
 from ..planning.plan import Plan
-from ..planning.selection import Table
+from ..planning.selection import SampleTable
 from ..planning.windows import Axis, IntArray, Windows
 from ..reading.disk_cells import OnDisk
 from ..samples.definition import SampleDefinition
@@ -29,7 +29,7 @@ __all__ = ["answers", "as_weights", "as_where", "labeled"]
 logger = logging.getLogger(__name__)
 
 
-def as_where(where: Any, windows: Windows, labels: LabelledWindows) -> Table | None:
+def as_where(where: Any, windows: Windows, labels: LabelledWindows) -> SampleTable | None:
     """A table of booleans from what a user gives: which samples are wanted.
 
     Raises
@@ -50,7 +50,7 @@ def as_where(where: Any, windows: Windows, labels: LabelledWindows) -> Table | N
     return table
 
 
-def as_weights(weights: Any, windows: Windows, labels: LabelledWindows) -> Table | None:
+def as_weights(weights: Any, windows: Windows, labels: LabelledWindows) -> SampleTable | None:
     """A table of floats from what a user gives: how much samples weigh.
 
     Raises
@@ -73,10 +73,10 @@ def as_weights(weights: Any, windows: Windows, labels: LabelledWindows) -> Table
         raise ValueError(f"weights must not be negative; the least is {values.min()}")
     if not values.any():
         raise ValueError("the weights of all samples are 0: there is none to draw")
-    return Table(table.axes, values / values.max())
+    return SampleTable(table.axes, values / values.max())
 
 
-def _as_table(given: Any, argument: str, windows: Windows, labels: LabelledWindows) -> Table:
+def _as_table(given: Any, argument: str, windows: Windows, labels: LabelledWindows) -> SampleTable:
     if isinstance(given, xr.Dataset):
         raise TypeError(f"{argument} must be a DataArray, not a Dataset: select a variable of it")
     if not isinstance(given, xr.DataArray):
@@ -97,17 +97,17 @@ def _as_table(given: Any, argument: str, windows: Windows, labels: LabelledWindo
         rows = _rows(given, argument, axis, labels)
         if rows is not None:
             values = values.take(rows, axis=number)
-    return Table(tuple(places[dim] for dim in dims), values)
+    return SampleTable(tuple(places[dim] for dim in dims), values)
 
 
-def _per_sample(values: npt.NDArray[Any], argument: str, windows: Windows) -> Table:
+def _per_sample(values: npt.NDArray[Any], argument: str, windows: Windows) -> SampleTable:
     if values.shape != (len(windows),):
         raise ValueError(
             f"{argument} has shape {values.shape}; it needs a value for each of the "
             f"{len(windows)} samples, or is a DataArray along dims of the samples: "
             f"{dict(_sizes(windows))}"
         )
-    return Table(tuple(range(len(windows.axes))), values.reshape(windows.shape))
+    return SampleTable(tuple(range(len(windows.axes))), values.reshape(windows.shape))
 
 
 def _sizes(windows: Windows) -> Iterable[tuple[Hashable, int]]:
@@ -152,7 +152,7 @@ def _rows(
     return rows
 
 
-def labeled(table: Table, windows: Windows, labels: LabelledWindows) -> xr.DataArray:
+def labeled(table: SampleTable, windows: Windows, labels: LabelledWindows) -> xr.DataArray:
     """A table as a DataArray, labeled with the first step of each window."""
     axes = [windows.axes[place] for place in table.axes]
     coords = {}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..common.buffers import Buffers
-from ..planning.line import Piece
+from ..planning.stages import WindowBox
 from ..samples.definition import SampleDefinition
 from ..samples.labels import Labels
 from ..samples.made_up import Budget, numbered, on_trial, unnoticed
@@ -99,7 +99,7 @@ def _given_to_functions(samples: SampleDefinition) -> list[tuple[Transform, Any]
             views = window_views(windows, recipe.sample_dims, parts, block.variables)
             names = {name for part in recipe.parts for name in part.variables}
             labeled = block[[name for name in block.data_vars if name in names]]
-            piece = Piece(tuple(box), windows.frame)
+            piece = WindowBox(tuple(box), windows.frame)
             stage = StageInMemory(
                 windows, [PieceInMemory(piece, views, labeled)], range(piece.samples)
             )

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..common.buffers import Buffers
-from ..planning.line import Load, Piece
+from ..planning.stages import BlockRead, WindowBox
 from ..planning.windows import Windows
 from ..samples.select import Part
 from .views import (
@@ -75,14 +75,16 @@ class HaloJoiner:
     lasting: bool
     sent: bool = False
 
-    def joins(self, load: Load) -> bool:
+    def joins(self, load: BlockRead) -> bool:
         """Whether steps of a load are copied next to those that the load before has handed on."""
         return joins(self.parts, self.transformed, self.windows, load, self.lasting)
 
     def _splits(self, part: Part, dim: Hashable) -> bool:
         return not self.lasting and part.name not in self.transformed and can_split(part, dim)
 
-    def pieces(self, load: Load, block: xr.Dataset, tail: Halo) -> tuple[list[PieceInMemory], Halo]:
+    def pieces(
+        self, load: BlockRead, block: xr.Dataset, tail: Halo
+    ) -> tuple[list[PieceInMemory], Halo]:
         """The pieces of a load, and the steps that the next load needs.
 
         `block` is its region, read and preprocessed; `halo` what the load before has handed on.
@@ -113,7 +115,7 @@ class HaloJoiner:
         return pieces, _between(segments, dim, load.keep, load.region[load.axis][1])
 
     def _piece(
-        self, piece: Piece, segments: tuple[HaloPart, ...], dim: Hashable | None
+        self, piece: WindowBox, segments: tuple[HaloPart, ...], dim: Hashable | None
     ) -> PieceInMemory:
         split = [part for part in self.parts if len(segments) > 1 and self._splits(part, dim)]
         whole = [
@@ -180,7 +182,7 @@ def joins(
     parts: Sequence[Part],
     transformed: Container[str],
     windows: Windows,
-    load: Load,
+    load: BlockRead,
     lasting: bool,
 ) -> bool:
     """Whether a preparer copies steps of a load next to those that were handed on."""

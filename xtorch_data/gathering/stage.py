@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..common.recorder import Way
-from ..planning.line import Piece, as_indices
+from ..planning.stages import WindowBox, as_indices
 from ..planning.windows import IntArray, Windows
 from ..reading.failures import Failure, hit
 from .sample_indices import Offsets, SampleIndices, of_piece
@@ -127,7 +127,7 @@ class StageInMemory:
             }
             data = data.isel(cut, missing_dims="ignore").copy(deep=True)
         found = StageInMemory(
-            self._windows, [PieceInMemory(Piece(box, self._windows.frame), {}, data)], range(1)
+            self._windows, [PieceInMemory(WindowBox(box, self._windows.frame), {}, data)], range(1)
         )
         found._views = {name: [*map(_Alone, each)] for name, each in windows.items()}
         return found

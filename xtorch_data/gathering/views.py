@@ -14,7 +14,7 @@ import xbatcher
 
 from ..common.buffers import Buffers
 from ..planning.index_maps import Regular
-from ..planning.line import Piece
+from ..planning.stages import WindowBox
 from ..planning.windows import Windows
 from ..samples.select import Part, common_dtype
 
@@ -86,7 +86,7 @@ class PieceInMemory:
 
     Attributes
     ----------
-    piece : Piece
+    piece : WindowBox
         Which samples.
     views : mapping of str to sequence of ndarray or SplitView
         For each part without a transform, per variable an array of shape ``(*position of the
@@ -98,7 +98,7 @@ class PieceInMemory:
         Cuts the labeled windows, where they are just xbatcher's.
     """
 
-    piece: Piece
+    piece: WindowBox
     views: Mapping[str, Sequence[View]]
     data: xr.Dataset | None = None
     generator: xbatcher.BatchGenerator | None = None
@@ -179,7 +179,7 @@ def _window_view(
 
 
 def labelled_generator(
-    windows: Windows, piece: Piece, data: xr.Dataset
+    windows: Windows, piece: WindowBox, data: xr.Dataset
 ) -> xbatcher.BatchGenerator | None:
     """An xbatcher generator over a labeled piece, where its windows are those of the piece."""
     regular = all(

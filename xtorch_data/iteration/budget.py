@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..planning.blocks import INDEX_BYTES
-from ..planning.line import Load, Stage
 from ..planning.plan import Plan
+from ..planning.stages import BlockRead, Stage
 
 __all__ = ["BlockCache", "Budget", "Claim", "StageBudget", "StageClaim"]
 
@@ -153,7 +153,7 @@ class StageBudget(Budget):
     def __init__(
         self,
         memory: int,
-        nbytes: Callable[[Load], int],
+        nbytes: Callable[[BlockRead], int],
         cache: BlockCache | None = None,
         device_memory: int | None = None,
         most: int | None = None,
@@ -191,11 +191,11 @@ class StageBudget(Budget):
                 found += (each,)
         return found
 
-    def is_cached(self, load: Load) -> bool:
+    def is_cached(self, load: BlockRead) -> bool:
         """Whether the cache has what is made of a load."""
         return self._cache is not None and load.key in self._cache
 
-    def offer(self, claim: Claim, load: Load, block: Any) -> bool:
+    def offer(self, claim: Claim, load: BlockRead, block: Any) -> bool:
         """Let the cache keep a block of a stage, and count it from now on; whether it does."""
         nbytes = self._nbytes(load)
         if self._cache is None or not self._cache.offer(load.key, block, nbytes):

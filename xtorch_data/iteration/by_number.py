@@ -22,7 +22,7 @@ from ..common.retry import is_transient
 from ..gathering.assembly import Assembly
 from ..gathering.stage import StageInMemory
 from ..gathering.views import PieceInMemory, window_views
-from ..planning.line import Piece
+from ..planning.stages import WindowBox
 from ..planning.windows import IntArray
 from ..reading.disk_cells import OnDisk
 from ..reading.recycled import mapped, with_recycled_memory
@@ -209,7 +209,7 @@ class Fetcher:
             before = 0
             for rows, _ in portion:
                 box = tuple((int(at[rows].min()), int(at[rows].max()) + 1) for at in places)
-                piece = Piece(box, windows.frame)
+                piece = WindowBox(box, windows.frame)
                 pieces.append(self._in_memory(piece, cells, groups))
                 order.append(before + piece.place(tuple(at[rows] for at in places), len(rows)))
                 before += piece.samples
@@ -280,7 +280,7 @@ class Fetcher:
     # From cells to the windows in them.
 
     def _in_memory(
-        self, piece: Piece, cells: Mapping[Cell, xr.Dataset], groups: Sequence[int]
+        self, piece: WindowBox, cells: Mapping[Cell, xr.Dataset], groups: Sequence[int]
     ) -> PieceInMemory:
         """A piece of the sample space with its data, from the cells around it."""
         recipe = self._samples

@@ -11,7 +11,7 @@ import xarray as xr
 
 from ..common.buffers import Buffers
 from ..planning.chunks import Chunks, Layout
-from ..planning.line import Load
+from ..planning.stages import BlockRead
 from ..reading.regions import Reader
 
 __all__ = ["Group", "Place", "Region", "cells_of"]
@@ -71,7 +71,7 @@ class Group:
             for (dim, grid), number in zip(self.grids.items(), place, strict=True)
         }
 
-    def load(self, place: Sequence[int]) -> Load:
+    def load(self, place: Sequence[int]) -> BlockRead:
         """What is read for a cell."""
         region = self.region(place)
         box = tuple(
@@ -82,7 +82,7 @@ class Group:
         )
         shape = [grid.number(grid.length - 1) + 1 for grid in self.grids.values()]
         number = int(np.ravel_multi_index(tuple(place), shape)) if place else 0
-        return Load(number, box, self.reader.windows.frame.places, ())
+        return BlockRead(number, box, self.reader.windows.frame.places, ())
 
     def around(self, region: Region) -> dict[Hashable, range]:
         """Numbers of the cells which a region touches, along each dim."""

@@ -20,8 +20,8 @@ from ..gathering.halo import HaloJoiner
 from ..gathering.sample_indices import SampleIndices
 from ..gathering.stage import StageInMemory
 from ..planning.intervals import Interval
-from ..planning.line import Load, Stage
 from ..planning.plan import Plan
+from ..planning.stages import BlockRead, Stage
 from ..reading.disk_cells import DiskCells
 from ..reading.regions import Reader
 from ..reading.variables import SourceReader
@@ -129,7 +129,7 @@ class Request:
         )
         return Reader(source, samples.preprocessor(self.data, self.epoch, self.recorder), self.disk)
 
-    def nbytes(self, load: Load) -> int:
+    def nbytes(self, load: BlockRead) -> int:
         """Bytes that a load takes in memory."""
         return self.plan.nbytes(load, self.joiner.joins(load))
 

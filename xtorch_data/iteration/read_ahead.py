@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..gathering.halo import Halo
-from ..planning.line import Stage
+from ..planning.stages import Stage
 from ..reading.regions import Rest
 from .budget import StageBudget, StageClaim
 from .substitutes import Substitute, Substitutes

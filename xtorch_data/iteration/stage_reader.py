@@ -14,7 +14,7 @@ from ..gathering.destination import Destination
 from ..gathering.halo import Halo, HaloJoiner
 from ..gathering.stage import StageInMemory
 from ..gathering.views import PieceInMemory
-from ..planning.line import Load, Stage
+from ..planning.stages import BlockRead, Stage
 from ..reading.failures import reaching
 from ..reading.regions import Reader, Rest
 from .budget import BlockCache, StageBudget
@@ -69,7 +69,7 @@ class StageReader:
         return await asyncio.get_running_loop().run_in_executor(None, self.destination.send, stage)
 
     async def _pieces(
-        self, load: Load, pending: PendingStage, before: PendingStage | None
+        self, load: BlockRead, pending: PendingStage, before: PendingStage | None
     ) -> list[PieceInMemory]:
         block: _Block | None = None if self.cache is None else self.cache.get(load.key)
         if block is not None:
@@ -85,7 +85,7 @@ class StageReader:
             settle(pending.halo, block.halo)
         return block.pieces
 
-    async def _read(self, load: Load, before: PendingStage | None) -> _Block:
+    async def _read(self, load: BlockRead, before: PendingStage | None) -> _Block:
         found = await self.reader.read(load)
         if found.on_disk:
             self.recorder.add(blocks_cached=1)
@@ -103,7 +103,7 @@ class StageReader:
         return _Block(*await prepared, rest)
 
     def _prepare(
-        self, load: Load, block: xr.Dataset, halo: Halo
+        self, load: BlockRead, block: xr.Dataset, halo: Halo
     ) -> tuple[list[PieceInMemory], Halo]:
         self.reader.source.require_maps()
         with self.recorder.timed("prepare"):

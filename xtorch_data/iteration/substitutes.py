@@ -18,7 +18,7 @@ from ..gathering.assembly import Assembly
 from ..gathering.halo import HaloJoiner
 from ..gathering.sample_indices import SampleIndices
 from ..gathering.stage import StageInMemory
-from ..planning.line import Load, Stage
+from ..planning.stages import BlockRead, Stage
 from ..planning.windows import IntArray, Windows
 from ..reading.failures import Failure, hit
 from ..reading.regions import Reader
@@ -176,7 +176,7 @@ async def _in_memory(number: int, reader: Reader, joiner: HaloJoiner) -> StageIn
     windows = reader.windows
     places = np.unravel_index(number, windows.shape) if windows.axes else ()
     box = tuple((int(place), int(place) + 1) for place in places)
-    load = Load.whole(number, box, windows.frame)
+    load = BlockRead.whole(number, box, windows.frame)
     found = await reader.read(load)
     block = await reader.preprocessed(load, found.block)
     pieces, _ = await reader.source.on_thread(joiner.pieces, load, block, ())

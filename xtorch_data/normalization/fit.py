@@ -25,9 +25,9 @@ from ..iteration.read_ahead import PendingStage, ReadAhead
 from ..iteration.threads import Threads
 from ..planning.blocks import INDEX_BYTES
 from ..planning.coverage import covered, places_covered, wanted_along
-from ..planning.line import Load, Stage
 from ..planning.plan import Plan
-from ..planning.selection import Table
+from ..planning.selection import SampleTable
+from ..planning.stages import BlockRead, Stage
 from ..planning.windows import IntArray, Windows
 from ..reading.dask_graphs import active_client
 from ..reading.recycled import with_recycled_memory
@@ -50,7 +50,7 @@ Found = dict[Hashable, tuple[tuple[slice, ...], Moments]]
 
 def moments_of(
     samples: SampleDefinition,
-    wanted: Table | None,
+    wanted: SampleTable | None,
     names: Sequence[Hashable],
     per: Sequence[Hashable],
     *,
@@ -126,7 +126,7 @@ class _Walk:
         Which of these are kept.
     samples : Windows
         The sample space.
-    wanted : mapping of Hashable to Table
+    wanted : mapping of Hashable to SampleTable
         By variable, which windows count along its dims; empty where all do.
     """
 
@@ -138,14 +138,14 @@ class _Walk:
     dtypes: Mapping[Hashable, np.dtype[Any]]
     kept: Mapping[Hashable, tuple[Hashable, ...]]
     samples: Windows
-    wanted: Mapping[Hashable, Table]
+    wanted: Mapping[Hashable, SampleTable]
 
     @classmethod
     def of(
         cls,
         group: Sequence[Hashable],
         samples: SampleDefinition,
-        wanted: Table | None,
+        wanted: SampleTable | None,
         names: Sequence[Hashable],
         per: Sequence[Hashable],
         memory: int,
@@ -196,7 +196,7 @@ class _Walk:
         """Blocks for which there is memory."""
         return int(max(1, self.plan.budget // max(1, self.plan.grid.nbytes)))
 
-    def nbytes(self, load: Load) -> int:
+    def nbytes(self, load: BlockRead) -> int:
         """Bytes that a block takes, with room for its values in float64."""
         return self.plan.nbytes(load) + INDEX_BYTES * load.pieces[0].samples
 
@@ -206,14 +206,14 @@ class _Walk:
         for place, load in enumerate(self.loads()):
             yield Stage((load,), place, place, place + 1, None, choice)
 
-    def loads(self) -> Iterator[Load]:
+    def loads(self) -> Iterator[BlockRead]:
         """What is read, block by block."""
         for block in range(len(self.plan.grid)):
-            load = Load.whole(block, self.plan.grid.box(block), self.plan.frame)
+            load = BlockRead.whole(block, self.plan.grid.box(block), self.plan.frame)
             if any(self._counts(name, load) for name in self.kept):
                 yield load
 
-    def _positions(self, load: Load) -> dict[Hashable, IntArray]:
+    def _positions(self, load: BlockRead) -> dict[Hashable, IntArray]:
         """Data positions of the covered places of a block."""
         box = load.pieces[0].box
         return {
@@ -221,19 +221,21 @@ class _Walk:
             for axis, numbers in zip(self.windows.axes, box, strict=True)
         }
 
-    def _mask(self, name: Hashable, load: Load) -> tuple[list[Hashable], npt.NDArray[np.bool_]]:
+    def _mask(
+        self, name: Hashable, load: BlockRead
+    ) -> tuple[list[Hashable], npt.NDArray[np.bool_]]:
         """Which places of a variable count, where not all of a block do."""
         positions = self._positions(load)
         return places_covered(self.wanted[name], self.samples, positions)
 
-    def _counts(self, name: Hashable, load: Load) -> bool:
+    def _counts(self, name: Hashable, load: BlockRead) -> bool:
         """Whether any value of a variable in a block counts, and has not been counted before."""
         numbers = zip(self.windows.axes, load.pieces[0].box, strict=True)
         if any(first for axis, (first, _) in numbers if axis.dim not in self.dims[name]):
             return False  # it lacks a dim, and comes with every block along it
         return name not in self.wanted or bool(self._mask(name, load)[1].any())
 
-    def moments(self, load: Load, block: xr.Dataset) -> Found:
+    def moments(self, load: BlockRead, block: xr.Dataset) -> Found:
         """Moments of the variables of a block, and their place among all that are kept."""
         starts = {
             axis.dim: start for axis, (start, _) in zip(self.windows.axes, load.region, strict=True)
@@ -302,7 +304,7 @@ def _compute(walk: _Walk, take: Callable[[Found], None]) -> None:
 
 
 @partial(delayed, pure=False)
-def _counted(walk: _Walk, load: Load, block: xr.Dataset) -> Found:
+def _counted(walk: _Walk, load: BlockRead, block: xr.Dataset) -> Found:
     """Moments of a block, as a task of dask that gets the walk from another."""
     preprocess = walk.preprocessor(block, Recorder(0))
     if preprocess is not None:

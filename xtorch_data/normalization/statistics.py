@@ -17,7 +17,7 @@ from ..datasets.map import MapDataset
 from ..planning.chunk_fitting import DEFAULT_MEMORY
 from ..planning.coverage import covered
 from ..planning.plan import Plan
-from ..planning.selection import Table, product
+from ..planning.selection import SampleTable, product
 from ..samples.arguments import as_bytes
 from ..samples.definition import SampleDefinition
 from ..sources.source import as_source
@@ -94,11 +94,11 @@ def _defined(data: Any, variables: Iterable[Hashable] | None) -> tuple[SampleDef
     return samples, Plan.of(samples.windows, samples.layouts, memory=memory, warn=False), RETRIES
 
 
-def _wanted(plan: Plan) -> Table | None:
+def _wanted(plan: Plan) -> SampleTable | None:
     """Which samples there are; None for all."""
     if plan.weights is None:
         return plan.where
-    drawn = Table(plan.weights.axes, plan.weights.values > 0)
+    drawn = SampleTable(plan.weights.axes, plan.weights.values > 0)
     return drawn if plan.where is None else product(drawn, plan.where, plan.windows.shape)
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .chunks import Layout
 from .index_maps import IntArray, runs_of
 from .plan import Plan
-from .selection import Table
+from .selection import SampleTable
 from .windows import Axis, Windows
 
 __all__ = ["amplification_of", "covered", "places_covered", "used_nbytes", "wanted_along"]
@@ -27,17 +27,17 @@ def covered(axis: Axis) -> Axis:
     return Axis(axis.dim, axis.length, 1, starts, windowed=False)
 
 
-def wanted_along(table: Table, windows: Windows, dims: Container[Hashable]) -> Table:
+def wanted_along(table: SampleTable, windows: Windows, dims: Container[Hashable]) -> SampleTable:
     """Which windows along some dims are wanted with any window along the others."""
     others = [place for place, axis in enumerate(table.axes) if windows.axes[axis].dim not in dims]
     if not others:
         return table
     axes = tuple(axis for place, axis in enumerate(table.axes) if place not in others)
-    return Table(axes, np.asarray(table.values.any(axis=tuple(others))))
+    return SampleTable(axes, np.asarray(table.values.any(axis=tuple(others))))
 
 
 def places_covered(
-    table: Table, windows: Windows, positions: Mapping[Hashable, IntArray]
+    table: SampleTable, windows: Windows, positions: Mapping[Hashable, IntArray]
 ) -> tuple[list[Hashable], npt.NDArray[np.bool_]]:
     """Which places lie in a window that is wanted.
 
@@ -61,7 +61,7 @@ def places_covered(
     return [axis.dim for axis in axes], np.asarray(counts > 0)
 
 
-def used_nbytes(layout: Layout, windows: Windows, where: Table | None = None) -> int:
+def used_nbytes(layout: Layout, windows: Windows, where: SampleTable | None = None) -> int:
     """Bytes of a variable that are in a window, or one that `where` wants, each counted once."""
     axes = {axis.dim: axis for axis in windows.axes if axis.dim in layout.chunks}
     places = 1

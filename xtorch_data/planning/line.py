@@ -1,217 +1,28 @@
 """An epoch is one line: its samples in an order that (seed, epoch) alone decides.
 
-Walking along the line means loading one region after the other. Pure arithmetic, no IO.
+Walking along the line means loading one box of windows after the other. Pure arithmetic, no IO.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import InitVar, dataclass, field
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from ..common.random import BLOCKS, RUNS, SAMPLES, generator
+from ..common.random import BLOCKS, RUNS, generator
 from .blocks import BlockGrid
 from .cuts import interval_of
-from .frames import Frame
-from .index_maps import IntArray
 from .intervals import Box, Interval
-from .selection import Choice, Everything
-from .windows import Windows
+from .selection import All, Selection
+from .stages import BlockRead, Stage, StepsRead, WindowBox
 
-__all__ = [
-    "Line",
-    "Load",
-    "Piece",
-    "Stage",
-    "as_indices",
-    "reads",
-    "run_length",
-    "shared_box",
-]
+__all__ = ["Line", "run_length"]
 
 # A full permutation of this many blocks is cheap; beyond it, runs of blocks are shuffled first.
 GROUP_BLOCKS = 2**18
 MAX_RUNS = 2**20
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """Samples that lie in one array in memory: a box of window numbers in a frame."""
-
-    box: Box
-    frame: Frame
-    samples: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "samples", math.prod(last - first for first, last in self.box))
-
-    @cached_property
-    def region(self) -> Box:
-        """Data positions ``[start, stop)`` along every dim, from first begin to last end."""
-        return self.frame.region(self.box)
-
-    def place(self, numbers: Sequence[IntArray], count: int) -> IntArray:
-        """Numbers inside the piece of `count` samples, from their window numbers per axis."""
-        local = np.zeros(count, dtype=np.int64)
-        for number, (first, last) in zip(numbers, self.box, strict=True):
-            local = local * (last - first) + number - first
-        return local
-
-    def numbers(self, windows: Windows, local: IntArray) -> IntArray:
-        """Sample numbers of samples that are numbered inside the piece."""
-        if not windows.axes:
-            return np.zeros_like(local)
-        inside = np.unravel_index(local, [last - first for first, last in self.box])
-        places = tuple(place + first for place, (first, _) in zip(inside, self.box, strict=True))
-        return np.ravel_multi_index(places, windows.shape).astype(np.int64)
-
-
-@dataclass(frozen=True)
-class StepsRead:
-    """Positions along the dim of the axis that is cut, where blocks hand on steps in order.
-
-    Attributes
-    ----------
-    start, stop : int
-        What is read.
-    carried : int, optional
-        Where steps begin that the load before hands on, up to `start`; None if none are needed.
-    keep : int, optional
-        Where steps begin that the next load needs; None if it needs none.
-    whole_chunks : mapping of Hashable to (int, int)
-        Variables of which other positions are read: from where the load before has ended, perhaps
-        beyond `stop`, to the end of a chunk, perhaps beyond it, too. What lies before or behind
-        comes from the load before or is kept for the next one.
-    """
-
-    start: int
-    stop: int
-    carried: int | None = None
-    keep: int | None = None
-    whole_chunks: Mapping[Hashable, Interval] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Load:
-    """A box of windows that is read from the store, and the pieces it gives.
-
-    Made as a line is walked, and dropped with its stage. `axis` is that along which blocks follow
-    each other, `steps` what is read along it where steps are handed on.
-    """
-
-    block: int
-    box: Box
-    frame: Frame
-    pieces: tuple[Piece, ...]
-    axis: int = 0
-    steps: StepsRead | None = None
-
-    @classmethod
-    def whole(cls, block: int, box: Box, frame: Frame) -> Load:
-        """A box that is read on its own, as one piece."""
-        return cls(block, box, frame, (Piece(box, frame),))
-
-    @cached_property
-    def region(self) -> Box:
-        """Data positions to read along every dim."""
-        region = self.frame.region(self.box)
-        if self.steps is None:
-            return region
-        along = (self.steps.start, self.steps.stop)
-        return (*region[: self.axis], along, *region[self.axis + 1 :])
-
-    @property
-    def carried(self) -> int | None:
-        """Where steps begin that the load before hands on; see `StepsRead`."""
-        return None if self.steps is None else self.steps.carried
-
-    @property
-    def keep(self) -> int | None:
-        """Where steps begin that the next load needs; see `StepsRead`."""
-        return None if self.steps is None else self.steps.keep
-
-    @property
-    def whole_chunks(self) -> Mapping[Hashable, Interval]:
-        """Variables of which other positions are read; see `StepsRead`."""
-        return self.steps.whole_chunks if self.steps else {}
-
-    @property
-    def key(self) -> Hashable:
-        """The same for loads of which the same is made."""
-        whole = tuple(self.whole_chunks.values())
-        return self.block, self.region, self.carried, self.keep, whole, len(self.pieces)
-
-    def slices(self) -> dict[Hashable, slice]:
-        """The region as ``isel`` takes it."""
-        return {dim: slice(*along) for dim, along in self.frame.named(self.region).items()}
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """A stretch of the line whose samples are all in memory at the same time.
-
-    Attributes
-    ----------
-    loads : tuple of Load
-        What is read for it.
-    first : int
-        Position on the line of its first sample.
-    start, stop : int
-        The positions of the line that are wanted, ``first <= start < stop``.
-    shuffle : tuple of int, optional
-        Seed, epoch and number of the pool whose samples are shuffled; None for C order.
-    choice : Choice
-        Which of the samples that lie in the blocks are on the line, and how often.
-    """
-
-    loads: tuple[Load, ...]
-    first: int
-    start: int
-    stop: int
-    shuffle: tuple[int, int, int] | None
-    choice: Choice
-
-    def order(self) -> IntArray | range:
-        """Number, among the samples of all pieces, of the sample at each wanted position."""
-        start, stop = self.start - self.first, self.stop - self.first
-        chosen = self._chosen()
-        if self.shuffle is None:
-            return range(start, stop) if chosen is None else chosen[start:stop]
-        seed, epoch, pool = self.shuffle
-        if chosen is None:
-            chosen = sum(piece.samples for load in self.loads for piece in load.pieces)
-        order: IntArray = generator(seed, epoch, SAMPLES, pool).permutation(chosen)
-        return order[start:stop]
-
-    def _chosen(self) -> Any:
-        """Numbers, among the samples of all pieces, of those on the line; None if all are once."""
-        found, passed = [], 0
-        for load in self.loads:
-            for piece in load.pieces:
-                inside = self.choice.inside(load.block, piece.box)
-                if inside is None:
-                    return None
-                found.append(inside + passed)
-                passed += piece.samples
-        return np.concatenate(found)
-
-    def numbers(self, windows: Windows) -> IntArray:
-        """Sample number at each wanted position."""
-        pieces = [piece for load in self.loads for piece in load.pieces]
-        ends = np.cumsum([piece.samples for piece in pieces])
-        order = as_indices(self.order())
-        of_piece = np.searchsorted(ends, order, side="right")
-        by_piece = np.argsort(of_piece, kind="stable")
-        numbers = np.empty_like(order)
-        counts = np.bincount(of_piece, minlength=len(pieces))
-        groups = np.split(by_piece, np.cumsum(counts)[:-1])
-        for piece, end, group in zip(pieces, ends.tolist(), groups, strict=True):
-            numbers[group] = piece.numbers(windows, order[group] - (end - piece.samples))
-        return numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,11 +39,11 @@ class Line:
     seed: int
     epoch: int
     pool_blocks: int = 1
-    chosen: InitVar[Choice | None] = None
-    choice: Choice = field(init=False)
+    chosen: InitVar[Selection | None] = None
+    choice: Selection = field(init=False)
 
-    def __post_init__(self, chosen: Choice | None) -> None:
-        object.__setattr__(self, "choice", chosen or Everything(self.grid))
+    def __post_init__(self, chosen: Selection | None) -> None:
+        object.__setattr__(self, "choice", chosen or All(self.grid))
 
     def __len__(self) -> int:
         return self.choice.total
@@ -289,8 +100,8 @@ class Line:
                 )
             group += 1
 
-    def _whole(self, block: int) -> Load:
-        return Load.whole(block, self.grid.box(block), self.grid.windows.frame)
+    def _whole(self, block: int) -> BlockRead:
+        return BlockRead.whole(block, self.grid.box(block), self.grid.windows.frame)
 
     # In order: blocks one after the other, steps shared by neighbors handed on.
 
@@ -298,7 +109,7 @@ class Line:
         # The axis that is cut is the last with several intervals or, if none is, the first.
         axis = max((place for place, count in enumerate(self.grid.shape) if count > 1), default=0)
         below = math.prod(self.grid.windows.shape[axis + 1 :])
-        before: Load | None = None  # the load before, if the next block adjoins it
+        before: BlockRead | None = None  # the load before, if the next block adjoins it
         # From here on, numbers of samples instead of positions on the line.
         upto = self.choice.sample(stop - 1) + 1
         following = self.choice.sample(start)  # the next sample that is on the line
@@ -351,9 +162,9 @@ class Line:
         axis: int,
         positions: tuple[int, int, int, int],
         below: int,
-        before: Load | None,
+        before: BlockRead | None,
         goes_on: bool,
-    ) -> Load:
+    ) -> BlockRead:
         """The load for samples of one block, which reads what the load before has not read."""
         first, start, end, last = positions
         low, high = box[axis]
@@ -367,12 +178,12 @@ class Line:
         middle = min(max(begins_in, low), high)
         frame = self.grid.windows.frame
         pieces = tuple(
-            Piece((*box[:axis], cut, *box[axis + 1 :]), frame)
+            WindowBox((*box[:axis], cut, *box[axis + 1 :]), frame)
             for cut in ((low, middle), (middle, high))
             if cut[0] < cut[1]
         )
         read = (*box[:axis], (low, high), *box[axis + 1 :])
-        return Load(block, read, frame, pieces, axis, steps)
+        return BlockRead(block, read, frame, pieces, axis, steps)
 
     def _steps(
         self,
@@ -409,41 +220,3 @@ class Line:
 def run_length(grid: BlockGrid) -> int:
     """Blocks that follow each other and are shuffled as one, where there are very many."""
     return -(-len(grid) // MAX_RUNS)
-
-
-def as_indices(order: IntArray | range) -> IntArray:
-    """An order, or a slice of one, as an array."""
-    return np.arange(order.start, order.stop) if isinstance(order, range) else order
-
-
-def shared_box(dims: Iterable[Hashable], region: Mapping[Hashable, slice]) -> tuple[Interval, ...]:
-    """The part of a region that matters to a variable; neighbors with the same one share a read."""
-    return tuple((region[dim].start, region[dim].stop) for dim in dims if dim in region)
-
-
-def reads(stages: Iterable[Stage], frame: Frame) -> tuple[list[int], list[int]]:
-    """Chunks, and bytes of them, that are decoded to walk over some stages, for each variable.
-
-    A variable that lacks a dim of the sample space is not read again while blocks that follow each
-    other want the same of it.
-    """
-    counts, nbytes = [0] * len(frame.layouts), [0] * len(frame.layouts)
-    last: dict[Hashable, list[Interval]] = {}
-    for load in (load for stage in stages for load in stage.loads):
-        region = frame.named(load.region)
-        for place, layout in enumerate(frame.layouts):
-            found = region
-            if layout.name in load.whole_chunks:
-                start, stop = load.whole_chunks[layout.name]
-                if start == stop:
-                    continue
-                found = {**region, frame.maps[load.axis].dim: (start, stop)}
-            elif len(layout.chunks) < len(frame.maps):
-                wanted = [region[dim] for dim in layout.chunks]
-                if last.get(layout.name) == wanted:
-                    continue
-                last[layout.name] = wanted
-            chunks, steps = frame.decoded(layout, found)
-            counts[place] += chunks
-            nbytes[place] += layout.itemsize * steps
-    return counts, nbytes

@@ -15,16 +15,16 @@ from ..common import html
 from ..common.redact import printable
 from ..common.text import format_bytes, number_of
 from . import intervals as stretches
-from . import line as epochs
 from . import resume
 from .blocks import BlockGrid, plan_blocks
 from .chunks import Layout
 from .frames import Frame
 from .index_maps import IntArray
 from .intervals import Interval, Uneven, total
-from .line import Line, Load, Stage, run_length
-from .resume import DimLabels, Part, Walk
-from .selection import BlockSums, Drawn, Kept, Table, factors
+from .line import Line, run_length
+from .resume import DimLabels, Progress, WorkerProgress
+from .selection import BlockSums, Masked, SampleTable, Weighted, factors
+from .stages import BlockRead, Stage, reads
 from .tables import chunks_table, windows_table
 from .windows import Windows
 
@@ -70,13 +70,13 @@ class Plan:
         Blocks whose samples are shuffled together.
     budget : int
         Bytes of blocks that are held or read ahead.
-    where : Table, optional
+    where : SampleTable, optional
         Which samples there are; every one by default.
-    weights : Table, optional
+    weights : SampleTable, optional
         By which as many samples as there are are drawn in each epoch, with replacement.
     labels : DimLabels, optional
         What states tell by that data has other labels.
-    resumed : tuple of (int, tuple of Walk)
+    resumed : tuple of (int, tuple of Progress)
         An epoch, and what all ranks have walked of its line before.
     """
 
@@ -92,10 +92,10 @@ class Plan:
     cached: bool
     pool_blocks: int
     budget: int
-    where: Table | None = None
-    weights: Table | None = None
+    where: SampleTable | None = None
+    weights: SampleTable | None = None
     labels: DimLabels | None = None
-    resumed: tuple[int, tuple[Walk, ...]] = field(default=(0, ()))
+    resumed: tuple[int, tuple[Progress, ...]] = field(default=(0, ()))
 
     @classmethod
     def of(
@@ -111,8 +111,8 @@ class Plan:
         uneven: Uneven = "keep",
         independent: bool = False,
         cached: bool = False,
-        where: Table | None = None,
-        weights: Table | None = None,
+        where: SampleTable | None = None,
+        weights: SampleTable | None = None,
         labels: DimLabels | None = None,
         warn: bool = True,
         stacklevel: int = 3,
@@ -240,7 +240,7 @@ class Plan:
         """Bytes of blocks in use at the same time: one pool that is gathered, one that is read."""
         return 2 * self.stage_nbytes
 
-    def nbytes(self, load: Load, joins: bool = False) -> int:
+    def nbytes(self, load: BlockRead, joins: bool = False) -> int:
         """Bytes that a load takes in memory; with what is joined of it with the one before."""
         if not load.region:
             return self.frame.nbytes(())
@@ -274,14 +274,14 @@ class Plan:
         """What is still to be walked of an epoch's line."""
         return resume.remaining(self.samples, self._walked(epoch))
 
-    def _walked(self, epoch: int) -> tuple[Walk, ...]:
+    def _walked(self, epoch: int) -> tuple[Progress, ...]:
         """What was walked of an epoch's line before it was resumed."""
         return self.resumed[1] if self.resumed[0] == epoch else ()
 
-    def _walk(self, world_size: int, num_workers: int, batches: int = 0) -> Walk:
+    def _walk(self, world_size: int, num_workers: int, batches: int = 0) -> Progress:
         """A walk on a topology, after so many batches."""
         size = self.batch_size or 1
-        return Walk(world_size, num_workers, size, self.uneven, self.drop_last, batches)
+        return Progress(world_size, num_workers, size, self.uneven, self.drop_last, batches)
 
     def intervals(
         self, epoch: int, rank: int, world_size: int, worker: int = 0, num_workers: int = 1
@@ -336,14 +336,14 @@ class Plan:
 
     def line(self, epoch: int) -> Line:
         """The order of an epoch."""
-        choice: Kept | Drawn | None = self._kept
+        choice: Masked | Weighted | None = self._kept
         if self._weights is not None:
-            choice = Drawn(self._weights, self.samples, self.seed, epoch, run_length(self.grid))
+            choice = Weighted(self._weights, self.samples, self.seed, epoch, run_length(self.grid))
         return Line(self.grid, self.shuffle, self.seed, epoch, self.pool_blocks, choice)
 
     @cached_property
-    def _kept(self) -> Kept | None:
-        return None if self.where is None else Kept(BlockSums([self.where], self.grid))
+    def _kept(self) -> Masked | None:
+        return None if self.where is None else Masked(BlockSums([self.where], self.grid))
 
     @cached_property
     def _weights(self) -> BlockSums | None:
@@ -359,13 +359,16 @@ class Plan:
         """What to load, in order, to walk over intervals of an epoch's line."""
         return self.line(epoch).stages(intervals, self.independent)
 
+    def decoded(self, epoch: int, intervals: Iterable[Interval]) -> tuple[list[int], list[int]]:
+        """Chunks, and bytes of them, decoded for intervals of a line, for each variable."""
+        return reads(self.stages(epoch, intervals), self.frame)
+
     def chunk_reads(self, epoch: int, intervals: Iterable[Interval]) -> dict[Hashable, int]:
         """Chunks of each variable that are read to walk over intervals of an epoch's line.
 
         0 for a variable that is not chunked.
         """
-        stages = self.stages(epoch, intervals)
-        counts, _ = epochs.reads(stages, self.frame)
+        counts, _ = self.decoded(epoch, intervals)
         return {
             layout.name: int(count) if layout.in_chunks else 0
             for layout, count in zip(self.layouts, counts, strict=True)
@@ -430,12 +433,14 @@ class Plan:
             walked = (*walked, walk)
         return resume.as_state(epoch, walked, self.fingerprint())
 
-    def part(self, rank: int, world_size: int, worker: int, num_workers: int) -> Part:
+    def part(self, rank: int, world_size: int, worker: int, num_workers: int) -> WorkerProgress:
         """One worker of one rank, which has yielded nothing yet."""
         size = self.batch_size or 1
-        return Part(rank, world_size, worker, num_workers, size, self.uneven, self.drop_last)
+        return WorkerProgress(
+            rank, world_size, worker, num_workers, size, self.uneven, self.drop_last
+        )
 
-    def state_of_part(self, epoch: int, part: Part) -> dict[str, Any]:
+    def state_of_part(self, epoch: int, part: WorkerProgress) -> dict[str, Any]:
         """A JSON-able state of one worker alone."""
         state = resume.as_state(epoch, self._walked(epoch), self.fingerprint())
         return {**state, "part": list(astuple(part))}
@@ -451,7 +456,7 @@ class Plan:
             resume.require_possible(self.samples, walks)
         return replace(self, resumed=(epoch, tuple(walks)))
 
-    def require_part(self, epoch: int, part: Part) -> None:
+    def require_part(self, epoch: int, part: WorkerProgress) -> None:
         """Raise ValueError if a worker has yielded more batches than it has."""
         mine = self.intervals(epoch, part.rank, part.world_size, part.worker, part.num_workers)
         resume.require_batches(total(mine), part)

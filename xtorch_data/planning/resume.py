@@ -19,9 +19,9 @@ from .line import Line
 
 __all__ = [
     "DimLabels",
-    "Part",
     "Position",
-    "Walk",
+    "Progress",
+    "WorkerProgress",
     "as_number",
     "as_state",
     "entries",
@@ -76,7 +76,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Walk:
+class Progress:
     """How far all ranks together have walked along what was left of an epoch.
 
     `num_workers` is 1 for none; `batches` is how many every rank has yielded.
@@ -114,7 +114,7 @@ class Walk:
         turn = self.batches % self.num_workers
         return parts[turn:] + parts[:turn]
 
-    def goes_on(self, other: Walk) -> bool:
+    def goes_on(self, other: Progress) -> bool:
         """Whether another walk is on the same topology, with the same batches."""
         return replace(self, batches=0) == replace(other, batches=0)
 
@@ -127,7 +127,7 @@ class Walk:
 
 
 @dataclass(frozen=True)
-class Part:
+class WorkerProgress:
     """How far one loader worker of one rank has come, for a loader that asks each of its workers.
 
     `batches` is how many this worker has yielded.
@@ -142,14 +142,14 @@ class Part:
     drop_last: bool
     batches: int = 0
 
-    def of_state(self, state: Mapping[str, Any]) -> Part:
+    def of_state(self, state: Mapping[str, Any]) -> WorkerProgress:
         """The part of a worker's state; ValueError if it is of another worker, or of none."""
         if "part" not in state:
             raise ValueError(
                 "this state is not of a loader worker; xtorch_data.DataLoader takes it, or the "
                 "dataset itself, before workers begin"
             )
-        found = _from_list(state["part"], Part)
+        found = _from_list(state["part"], WorkerProgress)
         different = [
             f"{name} {value} in the state, {getattr(self, name)} here"
             for name, value in asdict(replace(found, batches=self.batches)).items()
@@ -192,7 +192,7 @@ def _round_robin(counts: Sequence[int], taken: int) -> list[int]:
 
 # Kept: states are taken at every batch, and thousands of workers leave thousands of intervals.
 @lru_cache(maxsize=8)
-def remaining(samples: int, walks: tuple[Walk, ...]) -> tuple[Interval, ...]:
+def remaining(samples: int, walks: tuple[Progress, ...]) -> tuple[Interval, ...]:
     """Stretches of the line that are left after some walks, one after the other."""
     left: tuple[Interval, ...] = ((0, samples),)
     for walk in walks:
@@ -201,7 +201,7 @@ def remaining(samples: int, walks: tuple[Walk, ...]) -> tuple[Interval, ...]:
 
 
 @lru_cache(maxsize=8)
-def samples_left(samples: int, walks: tuple[Walk, ...]) -> int:
+def samples_left(samples: int, walks: tuple[Progress, ...]) -> int:
     """Number of samples that are left after some walks."""
     return total(remaining(samples, walks))
 
@@ -283,7 +283,9 @@ def _other_labels(found: Any, expected: Mapping[str, Sequence[str]]) -> Iterator
             yield f"the labels of dim {dim!r}: {ends}{inside}"
 
 
-def as_state(epoch: int, walks: Iterable[Walk], fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+def as_state(
+    epoch: int, walks: Iterable[Progress], fingerprint: Mapping[str, Any]
+) -> dict[str, Any]:
     """A JSON-able state."""
     return {
         "version": 1,
@@ -295,7 +297,7 @@ def as_state(epoch: int, walks: Iterable[Walk], fingerprint: Mapping[str, Any]) 
 
 def from_state(
     state: Mapping[str, Any], fingerprint: Mapping[str, Any], strict: bool
-) -> tuple[int, list[Walk]]:
+) -> tuple[int, list[Progress]]:
     """Epoch and walks of a state; ValueError if it is none, or, if `strict`, of another dataset."""
     keys = "version", "epoch", "walks", "dataset"
     version, epoch, walks, found = entries(state, keys, "an xtorch_data dataset")
@@ -331,9 +333,9 @@ def as_number(value: Any, name: str, least: int = 0, most: int = LARGEST) -> int
     return number
 
 
-def _walk(values: Any) -> Walk:
+def _walk(values: Any) -> Progress:
     """A walk from the list of its values."""
-    walk = _from_list(values, Walk)
+    walk = _from_list(values, Progress)
     if walk.world_size * walk.num_workers > MOST_READERS:
         raise ValueError(
             f"the state is of {walk.world_size} ranks with {walk.num_workers} workers each, more "
@@ -365,7 +367,7 @@ def _checked(name: str, value: Any) -> Any:
     return as_number(value, name, least=int(name in AT_LEAST_ONE))
 
 
-def require_batches(samples: int, part: Part) -> None:
+def require_batches(samples: int, part: WorkerProgress) -> None:
     """Raise ValueError if a worker has yielded more batches than so many samples make."""
     most = count_batches(samples, part.batch_size, part.drop_last)
     if part.batches > most:
@@ -375,9 +377,9 @@ def require_batches(samples: int, part: Part) -> None:
         )
 
 
-def require_possible(samples: int, walks: Iterable[Walk]) -> None:
+def require_possible(samples: int, walks: Iterable[Progress]) -> None:
     """Raise ValueError if more batches were walked than there were."""
-    before: list[Walk] = []
+    before: list[Progress] = []
     for walk in walks:
         left = samples_left(samples, tuple(before))
         most = max(

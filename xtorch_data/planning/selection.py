@@ -22,14 +22,23 @@ from .index_maps import IntArray
 from .intervals import Interval
 from .windows import Windows
 
-__all__ = ["BlockSums", "Choice", "Drawn", "Everything", "Kept", "Table", "factors", "product"]
+__all__ = [
+    "All",
+    "BlockSums",
+    "Masked",
+    "SampleTable",
+    "Selection",
+    "Weighted",
+    "factors",
+    "product",
+]
 
 # Blocks whose sums are worked out at a time.
 SLAB = 2**20
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class SampleTable:
     """A value for every sample, the same along the axes that it lacks.
 
     `axes` are places among those of the sample space, ascending; `values` has one, bool or float64,
@@ -41,7 +50,7 @@ class Table:
 
     def inside(self, box: Sequence[Interval]) -> npt.NDArray[Any]:
         """The values of the samples in a box of windows, in C order."""
-        part = Table(self.axes, self.values[tuple(slice(*box[place]) for place in self.axes)])
+        part = SampleTable(self.axes, self.values[tuple(slice(*box[place]) for place in self.axes)])
         return part.full(range(len(box)), [last - first for first, last in box]).ravel()
 
     def full(self, axes: Sequence[int], shape: Sequence[int]) -> npt.NDArray[Any]:
@@ -49,14 +58,14 @@ class Table:
         own = [size if place in self.axes else 1 for place, size in zip(axes, shape, strict=True)]
         return np.broadcast_to(self.values.reshape(own), tuple(shape))
 
-    def over(self, windows: Windows, some: Windows) -> Table:
+    def over(self, windows: Windows, some: Windows) -> SampleTable:
         """The table of some of the windows."""
         values = self.values
         for place, axis in enumerate(self.axes):
             old, new = windows.axes[axis], some.axes[axis]
             numbers = old.first_from(new.start(np.arange(len(new))))
             values = values.take(numbers, axis=place)
-        return Table(self.axes, values)
+        return SampleTable(self.axes, values)
 
     def digest(self) -> str:
         """What tells it from others."""
@@ -71,7 +80,7 @@ class BlockSums:
     No two tables have an axis in common; True counts as 1.
     """
 
-    def __init__(self, tables: Sequence[Table], grid: BlockGrid) -> None:
+    def __init__(self, tables: Sequence[SampleTable], grid: BlockGrid) -> None:
         self.tables, self.grid = tuple(tables), grid
         self._sums = [_summed(table, grid) for table in tables]
         self._axes = {axis for table in tables for axis in table.axes}
@@ -112,7 +121,7 @@ class BlockSums:
         return values
 
 
-def _summed(table: Table, grid: BlockGrid) -> npt.NDArray[Any]:
+def _summed(table: SampleTable, grid: BlockGrid) -> npt.NDArray[Any]:
     """The values of a table, summed over each block along its axes."""
     dtype: Any = np.int64 if table.values.dtype == bool else np.float64
     sums = table.values.view(np.uint8) if table.values.dtype == bool else table.values
@@ -123,14 +132,16 @@ def _summed(table: Table, grid: BlockGrid) -> npt.NDArray[Any]:
     return sums.astype(dtype, copy=False)
 
 
-def product(one: Table, other: Table, shape: Sequence[int]) -> Table:
+def product(one: SampleTable, other: SampleTable, shape: Sequence[int]) -> SampleTable:
     """The product of two tables; of booleans, where both are True."""
     axes = tuple(sorted({*one.axes, *other.axes}))
     sizes = [shape[place] for place in axes]
-    return Table(axes, one.full(axes, sizes) * other.full(axes, sizes))
+    return SampleTable(axes, one.full(axes, sizes) * other.full(axes, sizes))
 
 
-def factors(weights: Table, kept: Table | None, shape: Sequence[int]) -> tuple[Table, ...]:
+def factors(
+    weights: SampleTable, kept: SampleTable | None, shape: Sequence[int]
+) -> tuple[SampleTable, ...]:
     """Tables whose product is the weights, but 0 where another table is False.
 
     They have no axis in common, so that nothing is multiplied out that need not be.
@@ -142,7 +153,7 @@ def factors(weights: Table, kept: Table | None, shape: Sequence[int]) -> tuple[T
     return (product(weights, kept, shape),)
 
 
-class Choice(Protocol):
+class Selection(Protocol):
     """Which samples a line holds, and how often."""
 
     @property
@@ -166,7 +177,7 @@ class Choice(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Everything:
+class All:
     """Each sample once."""
 
     grid: BlockGrid
@@ -194,7 +205,7 @@ class Everything:
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class Masked:
     """The samples for which a table says True, each once."""
 
     sums: BlockSums
@@ -263,7 +274,7 @@ class _Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class Weighted:
     """As many samples as there are, drawn with replacement by weights: another draw each epoch.
 
     How many come from each block is drawn first, then which: the same as one draw over all. Of very

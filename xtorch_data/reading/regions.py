@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import xarray as xr
 
 from ..common.recorder import Way
-from ..planning.line import Load, shared_box
+from ..planning.stages import BlockRead, shared_box
 from ..planning.windows import Windows
 from ..sources.lazy_arrays import must_be_read
 from .concurrency import together
@@ -45,7 +45,7 @@ class Reader:
     """
 
     source: SourceReader  # of variables and, for functions in xarray's API, their coordinates
-    preprocess: Callable[[Load, xr.Dataset], xr.Dataset] | None = None  # of the user
+    preprocess: Callable[[BlockRead, xr.Dataset], xr.Dataset] | None = None  # of the user
     disk: Mapping[Hashable, DiskCells] = field(default_factory=dict)
     _last: dict[Hashable, _Held] = field(default_factory=dict)
 
@@ -59,7 +59,7 @@ class Reader:
         """The sample space."""
         return self.source.windows
 
-    async def read(self, load: Load) -> Region:
+    async def read(self, load: BlockRead) -> Region:
         """Read the region of a load."""
         region = load.slices()
         block = self.dataset.isel(region, missing_dims="ignore").copy(deep=False)
@@ -89,11 +89,13 @@ class Reader:
         *_, read = await together([*computing, *jobs, self._read_own(others, regions)])
         return Region(block, whole, on_disk=bool(own) and len(others) == len(own) and not read)
 
-    async def aligned(self, load: Load, found: Region, earlier: Rest) -> tuple[xr.Dataset, Rest]:
+    async def aligned(
+        self, load: BlockRead, found: Region, earlier: Rest
+    ) -> tuple[xr.Dataset, Rest]:
         """The block of a load, from what it has read and what the load before has left over."""
         return await self.source.on_thread(self._aligned, load, found, earlier)  # type: ignore[no-any-return]
 
-    def _aligned(self, load: Load, found: Region, earlier: Rest) -> tuple[xr.Dataset, Rest]:
+    def _aligned(self, load: BlockRead, found: Region, earlier: Rest) -> tuple[xr.Dataset, Rest]:
         dim = self.windows.axes[load.axis].dim
         start, stop = load.region[load.axis]
         block, rest = found.block, Rest()
@@ -112,7 +114,7 @@ class Reader:
             rest[name] = stop, values.isel({dim: slice(stop - start, None)})
         return block, rest
 
-    async def preprocessed(self, load: Load, block: xr.Dataset) -> xr.Dataset:
+    async def preprocessed(self, load: BlockRead, block: xr.Dataset) -> xr.Dataset:
         """A block after the user's function."""
         if self.preprocess is None:
             return block

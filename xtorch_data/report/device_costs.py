@@ -12,8 +12,8 @@ from ..gathering.halo import joins
 from ..iteration.lookahead import Lookahead
 from ..iteration.threads import GATHER_THREADS
 from ..planning.intervals import Interval, total
-from ..planning.line import Load
 from ..planning.plan import Plan
+from ..planning.stages import BlockRead
 from ..samples.definition import SampleDefinition
 from ..samples.packing import Group, Packed
 from ..samples.select import Part
@@ -139,7 +139,7 @@ def _blocks(
 ) -> tuple[int, int]:
     """Bytes of blocks that are on the device at a time, and that are sent there."""
 
-    def nbytes_of(load: Load) -> int:
+    def nbytes_of(load: BlockRead) -> int:
         joined = joins(samples.parts, (), plan.windows, load, lasting=True)
         return plan.nbytes(load, joined)
 

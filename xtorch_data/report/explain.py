@@ -11,11 +11,11 @@ import xarray as xr
 
 from ..common.redact import printable
 from ..common.text import format_bytes
-from ..planning import line as epochs
 from ..planning.chunks import Layout
 from ..planning.coverage import used_nbytes
 from ..planning.intervals import Interval, share_total, total
 from ..planning.plan import Plan
+from ..planning.stages import reads as reads_of
 from ..reading.disk_cells import OnDisk
 from ..reading.recycled import read_path
 from ..samples.definition import SampleDefinition
@@ -138,7 +138,7 @@ def _counted(
     """Chunks and bytes of each variable that are decoded to walk over some parts of the line."""
     sums = np.zeros((2, len(plan.layouts)), dtype=np.int64)
     for part in parts:
-        sums += epochs.reads(plan.stages(epoch, part), plan.frame)
+        sums += reads_of(plan.stages(epoch, part), plan.frame)
     chunks, nbytes = sums.tolist()
     return chunks, nbytes
 

@@ -18,8 +18,8 @@ from ..iteration.budget import BlockCache, StageBudget, StageClaim
 from ..iteration.lookahead import Lookahead
 from ..planning.chunks import merged
 from ..planning.intervals import Interval, total
-from ..planning.line import Load, Stage, shared_box
 from ..planning.plan import Plan
+from ..planning.stages import BlockRead, Stage, shared_box
 from ..reading.variables import concurrent_reads
 from ..samples.definition import SampleDefinition
 from .footprint import Footprint, alike, values_in
@@ -218,10 +218,10 @@ class _Process:
         idle = sum(size * count for size, count in self._idle.items())
         return self._lent + idle + self._other + sum(shared.values())
 
-    def _nbytes(self, load: Load) -> int:
+    def _nbytes(self, load: BlockRead) -> int:
         return self._plan.nbytes(load, self._joins(load))
 
-    def _joins(self, load: Load) -> bool:
+    def _joins(self, load: BlockRead) -> bool:
         windows = self._plan.windows
         return joins(self._parts, self._transformed, windows, load, self._lasting)
 
@@ -269,7 +269,7 @@ class _Process:
                 held.taken.append((nbytes, False))
                 self._other += nbytes
         loads = deque((held, load) for held in fresh for load in held.stage.loads)
-        under_way: deque[tuple[_HeldStage, Load, list[tuple[int, bool]]]] = deque()
+        under_way: deque[tuple[_HeldStage, BlockRead, list[tuple[int, bool]]]] = deque()
         while loads or under_way:
             while loads and len(under_way) < self._concurrent:
                 held, load = loads.popleft()
@@ -289,7 +289,9 @@ class _Process:
                 if not self._budget.offer(held, load, None):
                     held.taken += taken
 
-    def _passing(self, under_way: Iterable[tuple[_HeldStage, Load, list[tuple[int, bool]]]]) -> int:
+    def _passing(
+        self, under_way: Iterable[tuple[_HeldStage, BlockRead, list[tuple[int, bool]]]]
+    ) -> int:
         """Bytes that are there while loads are read, and those fetched for them and not decoded."""
         passing = fetched = 0
         for _, load, lent in under_way:
@@ -301,7 +303,7 @@ class _Process:
             )
         return passing + min(fetched, max((each.room for each in self._variables), default=0))
 
-    def _begin(self, load: Load) -> list[tuple[int, bool]]:
+    def _begin(self, load: BlockRead) -> list[tuple[int, bool]]:
         """What it takes until a load is read, beside what stays."""
         lent = []
         for each in self._variables:
@@ -316,7 +318,7 @@ class _Process:
                 lent.append((self._take(nbytes) if each.recycled else nbytes, each.recycled))
         return lent
 
-    def _finish(self, held: _HeldStage, load: Load) -> list[tuple[int, bool]]:
+    def _finish(self, held: _HeldStage, load: BlockRead) -> list[tuple[int, bool]]:
         """What stays of a load."""
         taken = []
         axes = self._plan.windows.axes
@@ -340,7 +342,7 @@ class _Process:
                 taken.append((size, recycled))
         return taken
 
-    def _extents(self, load: Load, each: Footprint) -> Mapping[Hashable, Interval]:
+    def _extents(self, load: BlockRead, each: Footprint) -> Mapping[Hashable, Interval]:
         """Positions of a variable that are read for a load, or handed on and put next to it."""
         axes = self._plan.windows.axes
         extents = {axis.dim: box for axis, box in zip(axes, load.region, strict=True)}

@@ -24,8 +24,8 @@ from ..common.figures import (
 from ..common.text import number_of
 from ..planning.chunks import Layout, merged
 from ..planning.intervals import Interval
-from ..planning.line import Load, Stage
 from ..planning.plan import Plan
+from ..planning.stages import BlockRead, Stage
 from ..planning.windows import Axis
 from ..samples.labels import LabelledWindows
 from .plot_windows import as_dims, chunk_edges, label_dim
@@ -53,7 +53,7 @@ class _Read:
     box: Box
 
     @classmethod
-    def of(cls, stage: Stage, load: Load) -> _Read:
+    def of(cls, stage: Stage, load: BlockRead) -> _Read:
         along = zip(*(piece.box for piece in load.pieces), strict=True)
         box = tuple(
             (min(firsts), max(lasts)) for firsts, lasts in (zip(*p, strict=True) for p in along)

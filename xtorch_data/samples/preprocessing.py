@@ -11,7 +11,7 @@ import xarray as xr
 
 from ..common.random import BLOCK_TRANSFORM, generator
 from ..common.recorder import Recorder
-from ..planning.line import Load
+from ..planning.stages import BlockRead
 from ..planning.windows import Windows
 from ..sources.declared_dtypes import keeps_values
 from ..sources.lazy_arrays import in_memory
@@ -38,7 +38,7 @@ class Preprocessor:
     epoch: int
     recorder: Recorder  # notes what it takes
 
-    def __call__(self, load: Load, block: xr.Dataset) -> xr.Dataset:
+    def __call__(self, load: BlockRead, block: xr.Dataset) -> xr.Dataset:
         """Apply the function to the block of a load."""
         for name, variable in block.data_vars.items():
             source = self.dataset.variables[name]
