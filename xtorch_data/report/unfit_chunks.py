@@ -12,7 +12,6 @@ from ..common.redact import printable
 from ..common.text import format_bytes
 from ..planning.amplification import amplification_of, used_nbytes
 from ..planning.plan import Plan
-from ..sources.conventions import UnfitWarning
 from ..sources.lazy_arrays import in_memory
 
 __all__ = ["chunks_unsaid", "warn_of_chunks"]
@@ -55,7 +54,6 @@ def warn_of_chunks(plan: Plan, data: xr.Dataset, stacklevel: int = 3) -> None:
         f"{chunks.name!r}, {sizes}, do not fit these windows with memory="
         f"{format_bytes(plan.memory)!r}. More memory, other windows, or a copy of the data by "
         "xtorch_data.rechunk(ds, dataset, path) read less; dataset.explain() says how much",
-        UnfitWarning,
         stacklevel=stacklevel,
     )
 
@@ -64,5 +62,6 @@ def warn_of_chunks(plan: Plan, data: xr.Dataset, stacklevel: int = 3) -> None:
 def chunks_unsaid() -> Iterator[None]:
     """Nothing is said of chunks and bounds: of datasets that are made for something else."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnfitWarning)
+        for message in ("an epoch decodes", "there are .* samples of each window"):
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
         yield

@@ -14,7 +14,6 @@ from ..common.redact import printable
 from ..planning.windows import Windows
 
 __all__ = [
-    "UnfitWarning",
     "descriptive",
     "fields",
     "is_east",
@@ -32,10 +31,6 @@ _COMPASS = {**dict.fromkeys(_NORTH, ("°N", "°S")), **dict.fromkeys(_EAST, ("°
 # Attributes that name the variables in which cells, or the grid, are described.
 BOUNDS = ("bounds", "climatology")
 GRIDS = ("grid_mapping",)
-
-
-class UnfitWarning(UserWarning):
-    """Chunks, or dims, do not fit the windows; where that is nobody's fault, it is silenced."""
 
 
 def descriptive(data: xr.Dataset, attributes: Iterable[str] = (*BOUNDS, *GRIDS)) -> set[Hashable]:
@@ -89,7 +84,6 @@ def warn_of_bounds(
                 f"there are {len(axis)} samples of each window, one for each place of the dim "
                 f"{axis.dim!r}, which is only that of bounds: {', '.join(map(repr, having))}. "
                 + (f"Leave them out: inputs={kept}" if kept else "Leave them out"),
-                UnfitWarning,
                 stacklevel=stacklevel,
             )
 
