@@ -17,7 +17,7 @@ from devices import SlowStream
 from helpers import Script, assert_once, numbered, samples_of
 
 import xtorch_data as xtd
-from xtorch_data.loading import transfer as feed
+from xtorch_data.loading import transfer
 
 pytestmark = pytest.mark.integration
 
@@ -254,7 +254,7 @@ def late(monkeypatch):
         made.append(SlowStream(len(made)))
         return made[-1]
 
-    monkeypatch.setattr(feed.Streams, "of", staticmethod(of))
+    monkeypatch.setattr(transfer.Streams, "of", staticmethod(of))
     return made
 
 
