@@ -17,7 +17,7 @@ from devices import SlowStream
 from helpers import Script, assert_once, numbered, samples_of
 
 import xtorch_data as xtd
-from xtorch_data.loading import transfer as feed
+from xtorch_data.loading import transfer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # Years of the file, of which nine in a row make a sample.
@@ -252,7 +252,7 @@ def late(monkeypatch):
         made.append(SlowStream(len(made)))
         return made[-1]
 
-    monkeypatch.setattr(feed.Streams, "of", staticmethod(of))
+    monkeypatch.setattr(transfer.Streams, "of", staticmethod(of))
     return made
 
 

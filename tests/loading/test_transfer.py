@@ -17,7 +17,7 @@ from xtorch_data.device import gather as device_gather
 from xtorch_data.device import streams as device_module
 from xtorch_data.device.gather import DeviceGather
 from xtorch_data.device.streams import PinnedBuffers, Streams, of_this_thread, on_device
-from xtorch_data.loading import transfer as feed
+from xtorch_data.loading import transfer
 
 WINDOW = {"time": 3, "y": -1, "x": -1}
 
@@ -291,7 +291,7 @@ def fake(monkeypatch):
     monkeypatch.setattr(torch, "empty", unpinned)
     monkeypatch.setattr(torch.Tensor, "record_stream", record_stream)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-    for each in (device_module, device_gather, feed):
+    for each in (device_module, device_gather, transfer):
         monkeypatch.setattr(each, "WITH_STREAMS", ("cpu",))
     return module
 
@@ -375,7 +375,7 @@ def test_copies_are_waited_for_where_there_are_no_streams(monkeypatch):
 
 
 def test_what_mps_lacks_is_refused(monkeypatch):
-    monkeypatch.setattr(feed, "as_device", torch.device)
+    monkeypatch.setattr(transfer, "as_device", torch.device)
     with pytest.raises(TypeError, match="part 'x' has values of dtype float64, which MPS"):
         xtd.DataLoader(windows(dtype=torch.float64), device="mps")
     with pytest.raises(ValueError, match="MPS is that of the host"):

@@ -18,7 +18,7 @@ from xtorch_data.common.buffers import allotted
 from xtorch_data.device.gather import DeviceGather
 from xtorch_data.device.streams import PinnedBuffers, Streams
 from xtorch_data.iteration.lookahead import Lookahead
-from xtorch_data.loading import transfer as feed
+from xtorch_data.loading import transfer
 
 STEPS, Y, X = 240, 64, 64
 
@@ -169,7 +169,7 @@ def test_page_locked_memory_is_predicted_as_torch_allots_it(ds, gather, memory, 
         return array.data
 
     monkeypatch.setattr(PinnedBuffers, "_fresh", fresh)
-    monkeypatch.setattr(feed, "WITH_STREAMS", ("cpu",))
+    monkeypatch.setattr(transfer, "WITH_STREAMS", ("cpu",))
     dataset = xtd.IterableDataset(
         ds, {"time": 5, "y": -1, "x": -1}, batch_size=3, shuffle=True, memory=memory
     )

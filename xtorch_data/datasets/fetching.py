@@ -98,8 +98,7 @@ class Fetching:
             labels=definition.label_digests,
             stacklevel=4,
         )
-        data, origin = definition.data, definition.origin
-        on_disk = OnDisk.of(folder, size, plan.memory, data, origin, retries)
+        on_disk = OnDisk.of(folder, size, plan.memory, definition.data, definition.origin, retries)
         return cls(definition, plan, on_disk, retries, keep or folder is not None)
 
     def over(self, windows: Windows) -> Self:

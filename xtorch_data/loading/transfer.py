@@ -162,36 +162,37 @@ class Transfer:
 
     def explained(self, dataset: IterableDataset, found: Explanation, pinned: bool) -> Explanation:
         """Explanation of the next epoch, `found` without a device, with its costs on the device."""
+        inside, plan = dataset._inside, dataset.plan
         pinned = pinned and self.pins and not found.num_workers
         ranks, epoch = len(found.batches_per_rank), dataset.epoch
-        samples = dataset._inside.definition if self.packed is None else self.packed.samples
+        sent = inside.definition if self.packed is None else self.packed.samples
         if self.memory is not None or self.stream is not None or pinned:
-            stream = self.stream or dataset._inside.reader
+            stream = self.stream or inside.reader
             found = explain(
-                samples,
+                sent,
                 stream.data,
-                dataset.plan.held_as(samples.layouts),
+                plan.held_as(sent.layouts),
                 epoch,
                 ranks,
                 found.num_workers,
-                None if self.stream else dataset._inside.on_disk,
+                None if self.stream else inside.on_disk,
                 on_device=self.memory is not None,
                 pinned=pinned,
             )
-        shares = dataset.plan.shares(epoch, ranks, found.num_workers)
+        largest = max(plan.shares(epoch, ranks, found.num_workers), key=_total)
         costs = device_costs(
             str(self.device),
-            dataset._inside.definition,
+            inside.definition,
             self.packed,
-            dataset.plan,
+            plan,
             epoch,
-            [interval for part in max(shares, key=_total) for interval in part],
+            [interval for part in largest for interval in part],
             self.prefetch,
             self.memory,
         )
-        batch = batch_nbytes(samples, dataset.plan.batch_size or 1, pinned)
-        peak = self._host_peak(found.peak_memory, dataset.plan, costs, batch)
-        nbytes = dataset._inside.definition.nbytes
+        batch = batch_nbytes(sent, plan.batch_size or 1, pinned)
+        peak = self._host_peak(found.peak_memory, plan, costs, batch)
+        nbytes = inside.definition.nbytes
         return replace(found, sample_nbytes=nbytes, peak_memory=peak, device=costs)
 
     def _host_peak(
