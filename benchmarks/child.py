@@ -53,10 +53,11 @@ class Child:
     def __init__(self, maker: str, *arguments: Any, python: str = "", tree: bool = False) -> None:
         self._errors = tempfile.TemporaryFile("w+")
         self._tree = tree
+        paths = [] if python else filter(None, [os.environ.get("PYTHONPATH")])
         self._popen = subprocess.Popen(
             [python or sys.executable, "-m", "benchmarks.serve", json.dumps([maker, *arguments])],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *paths])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
