@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# The many interpreters of a run compile each module once, also where the environment forbids it.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test test-fast compat check docs bench format clean
@@ -22,7 +25,7 @@ else
 endif
 
 test-fast: $(VENV)/test.installed ## Run the tests that start no process, server, cluster or framework
-	$(BIN)/python -m pytest -n $$(getconf _NPROCESSORS_ONLN) --dist worksteal -m "not (integration or alone)"
+	$(BIN)/python -m pytest -n $$(getconf _NPROCESSORS_ONLN) --dist worksteal -m "not alone" --ignore=tests/integration
 
 compat: ## Run the tests with the oldest versions, and with the newest on newer Pythons (ENV=oldest, newest)
 	$(PYTHON) .ci/compat.py $(ENV)

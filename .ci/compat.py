@@ -230,14 +230,14 @@ def environments() -> list[Environment]:
     oldest = interpreter_of(OLDEST)
     if oldest is None:
         raise SystemExit("compat: no Python {}.{}, the oldest promised, is here".format(*OLDEST))
-    found = [Environment("oldest", oldest, pins(), (*BROAD, *OLD), 2000)]
+    found = [Environment("oldest", oldest, pins(), (*BROAD, *OLD), 2400)]
     newer = [(version, interpreter_of(version)) for version in NEWER]
     there = [(version, python) for version, python in newer if python is not None]
     for place, ((major, minor), python) in enumerate(there):
         if not place:
-            found.append(Environment("newest", python, (), tuple(BROAD), 2000))
+            found.append(Environment("newest", python, (), tuple(BROAD), 2400))
         else:
-            found.append(Environment(f"python{major}.{minor}", python, (), tuple(CORE), 200))
+            found.append(Environment(f"python{major}.{minor}", python, (), tuple(CORE), 700))
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import select
@@ -54,10 +53,11 @@ class Child:
     def __init__(self, maker: str, *arguments: Any, python: str = "", tree: bool = False) -> None:
         self._errors = tempfile.TemporaryFile("w+")
         self._tree = tree
+        paths = [] if python else filter(None, [os.environ.get("PYTHONPATH")])
         self._popen = subprocess.Popen(
-            [python or sys.executable, "-m", "benchmarks.child", json.dumps([maker, *arguments])],
+            [python or sys.executable, "-m", "benchmarks.serve", json.dumps([maker, *arguments])],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *paths])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -143,20 +143,3 @@ class Child:
                 if hasattr(member, "io_counters"):
                     read += member.io_counters()[READ_CHARS]
         return user, system, read
-
-
-def main() -> None:
-    """Answer until standard input ends."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever prints does not disturb the answers
-    maker, *arguments = json.loads(sys.argv[1])
-    module, _, name = maker.partition(":")
-    made = getattr(importlib.import_module(f"benchmarks.{module}"), name)(*arguments)
-    print("null", file=answers, flush=True)
-    for line in sys.stdin:
-        name, *arguments = json.loads(line)
-        print(json.dumps(getattr(made, name)(*arguments)), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()

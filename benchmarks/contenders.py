@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import math
 import sys
 import time
 import warnings
@@ -124,23 +123,10 @@ class Ours(Contender):
             **{stage: getattr(stats, stage) for stage in STAGES},
             "decoded": stats.bytes_read,
             "opening": self.opening,
-            "pool": self._pool_nbytes(),
+            "pool": self.dataset.explain().pool_nbytes,
             "retries": stats.retries,
             "paths": dict(stats.paths),
         }
-
-    def _pool_nbytes(self) -> int:
-        """Bytes that the first pool reads, as planned."""
-        plan = self.dataset.plan
-        found = 0
-        for load in next(plan.stages(0, plan.intervals(0, 0, 1, 0, 1))).loads:
-            for name in self.workload.store.names:
-                region = [stop - start for start, stop in load.region]
-                if name in load.whole_chunks:
-                    begin, end = load.whole_chunks[name]
-                    region[load.axis] = end - begin
-                found += 4 * math.prod(region)
-        return found
 
 
 def torch_loader(dataset: Any, workers: int, **how: Any) -> Any:

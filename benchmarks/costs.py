@@ -85,10 +85,8 @@ class Explained:
         if "dtype" in how:
             how["dtype"] = getattr(torch, how["dtype"])
         self.how = {"memory": EXPLAIN_MEMORY, **how}
-        some = work.dataset(**self.how)
-        some = some.with_windows(some.plan.windows.within("time", [(0, work.size("time"))]))
-        next(iter(some))  # what is imported late, and the stacks of threads
-        del some
+        few = work.opened().isel(time=slice(0, work.size("time")))
+        next(iter(work.dataset(few, **self.how)))  # what is imported late, and stacks of threads
         self.dataset = work.dataset(**self.how)
 
     def predicted(self) -> dict[str, int]:

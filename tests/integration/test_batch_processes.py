@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 import xarray as xr
-from helpers import forecast, in_a_process
+from helpers import Script, forecast
 
 import xtorch_data as xtd
 
@@ -29,13 +29,14 @@ def batch(dataset):
 
 def test_a_pickled_batch_has_its_labels_in_another_process_too(tmp_path, batch):
     (tmp_path / "batch.pickle").write_bytes(pickle.dumps(batch))
-    script = """
-        import pickle, sys
-        with open(sys.argv[1], "rb") as file:
-            batch = pickle.load(file)
-        batch.to_xarray().to_netcdf(sys.argv[2])
-    """
-    run = in_a_process(script, tmp_path / "batch.pickle", tmp_path / "labels.nc")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pickle\n"
+        'with open("batch.pickle", "rb") as file:\n'
+        "    batch = pickle.load(file)\n"
+        'batch.to_xarray().to_netcdf("labels.nc")\n'
+    )
+    run = Script(script, folder=tmp_path).wait()
     assert run.returncode == 0, run.stderr
     with xr.open_dataset(tmp_path / "labels.nc") as labels:
         xr.testing.assert_equal(labels.load(), batch.to_xarray())

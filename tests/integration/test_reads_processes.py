@@ -92,17 +92,26 @@ def test_a_read_error_in_a_worker_process_reaches_the_loop(broken):
         list(xtd.DataLoader(dataset, num_workers=1))
 
 
-def test_the_interpreter_ends_while_an_iterator_is_open(tmp_path):
+def test_the_interpreter_ends_while_iterations_are_open(tmp_path):
+    """One of blocks, and one of samples by number whose transform is slow."""
     fields(160).to_zarr(tmp_path / "a.zarr", consolidated=False)
     script = """
-        import sys
+        import sys, time
         import xtorch_data as xtd
+
+        def slowly(sample):
+            time.sleep(0.05)
+            return sample
+
         ds = xtd.open_zarr(sys.argv[1], consolidated=False)
         dataset = xtd.IterableDataset(ds, {"time": 8}, batch_size=4, memory="60 KiB")
         iterator = iter(dataset)
         print(len(next(iterator)))
+        samples = xtd.MapDataset(ds, {"time": 1}, transform=slowly)
+        batches = iter(xtd.DataLoader(samples, batch_size=2))
+        print(len(next(batches)))
     """
-    run = in_a_process(script, tmp_path / "a.zarr", timeout=30)
+    run = in_a_process(script, tmp_path / "a.zarr", timeout=60)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == "4"
+    assert run.stdout.split() == ["4", "2"]
     assert not run.stderr

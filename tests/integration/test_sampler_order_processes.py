@@ -1,13 +1,10 @@
-"""Orders of samplers where workers live on."""
+"""Orders of samplers where workers are processes."""
 
 import itertools
 
+import pytest
 import torch
 from helpers import add_noise, forecast
-from torch.utils.data import (
-    BatchSampler,
-    DistributedSampler,
-)
 
 import xtorch_data as xtd
 
@@ -18,29 +15,16 @@ def make():
     return xtd.MapDataset(forecast(), WINDOW, {"time": 7}, inputs="a", transform=add_noise)
 
 
-def distributed(dataset, epoch=0):
-    sampler = DistributedSampler(dataset, num_replicas=2, rank=1, seed=2)
-    sampler.set_epoch(epoch)
-    return sampler
-
-
 ORDERS = {
     "in order": lambda dataset: {},
     "shuffled": lambda dataset: {"shuffle": True},
     "chunks": lambda dataset: {"sampler": xtd.ChunkSampler(dataset, seed=3)},
-    "a rank's": lambda dataset: {"sampler": distributed(dataset)},
-    "batches": lambda dataset: {
-        "batch_sampler": BatchSampler(xtd.ChunkSampler(dataset, seed=3), 8, drop_last=True)
-    },
 }
 
 
 def loader_of(name, workers=0):
     dataset = make()
-    how = ORDERS[name](dataset)
-    if "batch_sampler" not in how:
-        how["batch_size"] = 8
-    return xtd.DataLoader(dataset, workers, **how)
+    return xtd.DataLoader(dataset, workers, batch_size=8, **ORDERS[name](dataset))
 
 
 def epochs(loader, count):
@@ -66,3 +50,18 @@ def test_workers_that_live_on_go_on_too():
     loader.load_state_dict(other.state_dict())
     assert_same(epochs(loader, 1)[0], wanted[0][3:])
     assert_same(epochs(loader, 1)[0], wanted[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"), [("shuffled", (0, 1)), ("chunks", (2, 0)), ("in order", (2, 1))]
+)
+def test_workers_do_not_matter(name, workers):
+    torch.manual_seed(1)
+    wanted = epochs(loader_of(name), 1)[0][3:]
+    torch.manual_seed(1)
+    loader = loader_of(name, workers[0])
+    for _ in itertools.islice(loader, 3):
+        pass
+    again = loader_of(name, workers[1])
+    again.load_state_dict(loader.state_dict())
+    assert_same(epochs(again, 1)[0], wanted)

@@ -139,7 +139,7 @@ def test_ctrl_c_ends_a_process_that_waits_for_a_server(folder, how, kind):
             assert server.asked.wait(60)
             process.send_signal(signal.SIGINT)
             # Two seconds where nothing else runs; the client would wait for minutes.
-            _, said = process.communicate(timeout=20)
+            _, said = process.communicate(timeout=100)
         finally:
             process.kill()
             process.communicate()

@@ -93,21 +93,6 @@ def test_a_loader_goes_on_with_the_next_batch_wherever_it_was(name):
         assert len(fresh) == len(whole[epoch])
 
 
-@pytest.mark.parametrize(
-    ("name", "workers"), [("shuffled", (0, 1)), ("chunks", (2, 0)), ("in order", (2, 1))]
-)
-def test_workers_do_not_matter(name, workers):
-    torch.manual_seed(1)
-    wanted = epochs(loader_of(name), 1)[0][3:]
-    torch.manual_seed(1)
-    loader = loader_of(name, workers[0])
-    for _ in itertools.islice(loader, 3):
-        pass
-    again = loader_of(name, workers[1])
-    again.load_state_dict(loader.state_dict())
-    assert_same(epochs(again, 1)[0], wanted)
-
-
 def test_epochs_that_follow_are_as_if_nothing_had_happened():
     whole = epochs(loader_of("chunks"), 3)
     loader = loader_of("chunks")
