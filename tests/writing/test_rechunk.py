@@ -408,13 +408,13 @@ def test_two_copies_into_one_path_do_not_mix(source, tmp_path, monkeypatch):
 
 def test_verify_finds_what_has_changed_and_the_next_call_mends_it(source, tmp_path, monkeypatch):
     target, ds = tmp_path / "copy.zarr", source[["t2m"]]
-    verify = rechunking._verify
+    verify = rechunking._Copying.verify
 
     def change_and_verify(*arguments):
         zarr.open_group(target)["t2m"][100, 3, 5] = 0.25
         verify(*arguments)
 
-    monkeypatch.setattr(rechunking, "_verify", change_and_verify)
+    monkeypatch.setattr(rechunking._Copying, "verify", change_and_verify)
     with pytest.raises(RuntimeError, match=r"1 of \d+ regions .* 't2m' at isel\(time="):
         xtd.rechunk(ds, dataset_over(ds), target, memory="1 MiB")
     assert UNFINISHED in zarr.open_group(target).attrs
@@ -424,7 +424,7 @@ def test_verify_finds_what_has_changed_and_the_next_call_mends_it(source, tmp_pa
         file.write_bytes(file.read_bytes()[:-9])
         verify(*arguments)
 
-    monkeypatch.setattr(rechunking, "_verify", damage_and_verify)
+    monkeypatch.setattr(rechunking._Copying, "verify", damage_and_verify)
     with pytest.raises(RuntimeError, match="not what was written"):
         xtd.rechunk(ds, dataset_over(ds), target, memory="1 MiB")
     monkeypatch.undo()

@@ -185,7 +185,7 @@ def joins(
     load: BlockRead,
     lasting: bool,
 ) -> bool:
-    """Whether a preparer copies steps of a load next to those that were handed on."""
+    """Whether steps of a load are copied next to those that the load before has handed on."""
     if load.carried is None:
         return False
     dim = windows.axes[load.axis].dim

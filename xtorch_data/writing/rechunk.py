@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -136,15 +137,15 @@ def rechunk(
         copies = target.begin(whole, planned, data, encoding, content)
         if verify:
             _verify_whole(target, whole)
-        every = list(tasks(copies, data))
         begun = target.content()
         unsure = {
             each for each in names if content[each] is None or content[each] != begun.get(str(each))
         }
-        _require_same(runner, target, data, every, unsure, progress)
-        _copy(runner, target, data, every, verify, progress)
+        copying = _Copying(runner, target, data, list(tasks(copies, data)), progress)
+        copying.require_same(unsure)
+        copying.copy(check=verify)
         if verify:
-            _verify(runner, target, data, every, progress)
+            copying.verify()
         opened = target.finish()
     return (
         opened if source.single is None else opened[source.single].rename(getattr(ds, "name", None))
@@ -276,63 +277,87 @@ def _content(data: xr.Dataset, names: Sequence[Any]) -> dict[Any, str | None]:
     return found
 
 
-def _require_same(
-    runner: Runner,
-    target: Target,
-    data: xr.Dataset,
-    every: Sequence[Task],
-    names: Set[Any],
-    progress: bool | None,
-) -> None:
-    """Raise FileExistsError if what was copied of some variables is not what their values are."""
-    record = target.done[:]
-    left = [task for task in every if record[task.number] and task.name in names]
-    if not left:
-        return
-    with bar(len(left), "region", "comparing", progress) as shown:
-        calls = (
-            Call(_checksum_of, task, (data.variables[task.name].isel(task.region),))
-            for task in left
-        )
-        for task, found in runner.run(calls):
+@dataclass(frozen=True, eq=False)
+class _Copying:
+    """A copy that has begun; made by `rechunk`, and used on its thread."""
+
+    runner: Runner
+    target: Target
+    data: xr.Dataset
+    tasks: Sequence[Task]
+    progress: bool | None
+
+    def require_same(self, names: Set[Any]) -> None:
+        """Raise FileExistsError if what was copied of some variables is not what they are now."""
+        record = self.target.done[:]
+        left = [task for task in self.tasks if record[task.number] and task.name in names]
+
+        def call(task: Task) -> Call:
+            return Call(_checksum_of, task, (self._part(task),))
+
+        for task, found in self._run("comparing", left, call) if left else ():
             if found + 1 != record[task.number]:
                 raise FileExistsError(
-                    f"{target} is the unfinished copy of other values: the data has changed since "
-                    f"it was begun, as {task} shows. Remove it, or give another path"
+                    f"{self.target} is the unfinished copy of other values: the data has changed "
+                    f"since it was begun, as {task} shows. Remove it, or give another path"
                 )
-            shown(1)
+
+    def copy(self, check: bool) -> None:
+        """Copy the regions that are not in the record, and record them.
+
+        With `check`, the first region of each variable is compared at once.
+        """
+        record = self.target.done
+        done = record[:]
+        left = [task for task in self.tasks if not done[task.number]]
+        first = {task.name: task.number for task in reversed(left)} if check else {}
+
+        def call(task: Task) -> Call:
+            compare = first.get(task.name) == task.number
+            return Call(_copied, task, (self.target, self._part(task), compare))
+
+        for task, found in self._run("rechunking", left, call, len(self.tasks) - len(left)):
+            record[task.number] = found + 1
+
+    def verify(self) -> None:
+        """Read everything back; RuntimeError where it differs, which is copied again then."""
+        record, opened = self.target.done, self.target.open()
+        expected = record[:]
+        wrong = []
+
+        def call(task: Task) -> Call:
+            written = opened.variables[task.name].isel(task.region)
+            return Call(_read_back, task, (written, self.data.variables[task.name].dtype))
+
+        for task, found in self._run("verifying", self.tasks, call):
+            if found is None or found + 1 != expected[task.number]:
+                record[task.number] = 0
+                wrong.append(task)
+        if wrong:
+            raise RuntimeError(
+                f"{len(wrong)} of {len(self.tasks)} regions in {self.target} are not what was "
+                f"written, the first of them {min(wrong, key=lambda task: task.number)}; the same "
+                "call writes them again"
+            )
+
+    def _part(self, task: Task) -> xr.Variable:
+        return self.data.variables[task.name].isel(task.region)
+
+    def _run(
+        self, doing: str, tasks: Sequence[Task], call: Callable[[Task], Call], done: int = 0
+    ) -> Iterator[tuple[Task, Any]]:
+        """What calls for some tasks return, as they come, with a bar."""
+        with bar(done + len(tasks), "region", doing, self.progress) as shown:
+            shown(done)
+            for task, found in self.runner.run(map(call, tasks)):
+                yield task, found
+                shown(1)
 
 
 def _checksum_of(task: Task, part: xr.Variable) -> int:
     """The checksum of a region of the source."""
     with hiding_secrets():
         return checksum(part.copy(deep=False).load())
-
-
-def _copy(
-    runner: Runner,
-    target: Target,
-    data: xr.Dataset,
-    every: Sequence[Task],
-    check: bool,
-    progress: bool | None,
-) -> None:
-    """Copy the regions that are not in the record, and record them."""
-    record = target.done
-    done = record[:]
-    left = [task for task in every if not done[task.number]]
-    first = {task.name: task.number for task in reversed(left)} if check else {}
-
-    def calls() -> Iterator[Call]:
-        for task in left:
-            part = data.variables[task.name].isel(task.region)
-            yield Call(_copied, task, (target, part, first.get(task.name) == task.number))
-
-    with bar(len(every), "region", "rechunking", progress) as shown:
-        shown(len(every) - len(left))
-        for task, found in runner.run(calls()):
-            record[task.number] = found + 1
-            shown(1)
 
 
 def _copied(task: Task, target: Target, part: xr.Variable, check: bool) -> int:
@@ -367,38 +392,6 @@ def _verify_whole(target: Target, whole: xr.Dataset) -> None:
     for name, variable in whole.variables.items():
         if checksum(variable) != checksum(opened.variables[name], variable.dtype):
             raise ValueError(_lossy(repr(name), variable))
-
-
-def _verify(
-    runner: Runner,
-    target: Target,
-    data: xr.Dataset,
-    every: Sequence[Task],
-    progress: bool | None,
-) -> None:
-    """Read everything back; raise RuntimeError and forget that it was copied where it differs."""
-    record, opened = target.done, target.open()
-    expected = record[:]
-    wrong = []
-    with bar(len(every), "region", "verifying", progress) as shown:
-        parts = (
-            Call(
-                _read_back,
-                task,
-                (opened.variables[task.name].isel(task.region), data.variables[task.name].dtype),
-            )
-            for task in every
-        )
-        for task, found in runner.run(parts):
-            if found is None or found + 1 != expected[task.number]:
-                record[task.number] = 0
-                wrong.append(task)
-            shown(1)
-    if wrong:
-        raise RuntimeError(
-            f"{len(wrong)} of {len(every)} regions in {target} are not what was written, the first "
-            f"of them {min(wrong, key=lambda task: task.number)}; the same call writes them again"
-        )
 
 
 def _read_back(task: Task, part: xr.Variable, dtype: np.dtype[Any]) -> int | None:

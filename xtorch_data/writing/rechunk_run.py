@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ __all__ = ["Call", "Runner"]
 
 # Calls at the same time in this process, at most: what they do uses threads of its own.
 MOST_THREADS = 4
-# Calls begun for each thread: one that runs, and some to go on with, because order is kept.
-CALLS_PER_THREAD = 3
+# Calls on a cluster for each of its threads: one that runs, and one to go on with.
+CALLS_PER_THREAD = 2
 
 
 @dataclass(frozen=True)
@@ -59,48 +59,49 @@ class Runner:
         return sorted({most, *(power for power in (1, 2, 4) if power < most)}, reverse=True)
 
     def run(self, calls: Iterable[Call]) -> Iterator[tuple[Task, Any]]:
-        """The results of calls in order, with what they are for; calls are made as they can run.
+        """The results of calls as they come, with what they are for; made as they can run.
 
-        What is broken off ends: calls that have not begun are given up, others are waited for.
+        When it is closed, calls that have not begun are given up, and others waited for.
         """
         return self._on_threads(calls) if self._client is None else self._on_cluster(calls)
 
     def _on_threads(self, calls: Iterable[Call]) -> Iterator[tuple[Task, Any]]:
-        threads = Threads(gather_threads=self.threads)
+        threads, running = Threads(gather_threads=self.threads), dict[Future[Any], Task]()
 
-        def begin(call: Call) -> tuple[Task, Future[Any]]:
-            return call.task, threads.gather.submit(_called, call)
+        def begin(call: Call) -> None:
+            running[threads.gather.submit(_called, call)] = call.task
+
+        def finish_any(_: None) -> tuple[Task, Any]:
+            future = next(iter(wait(running, return_when=FIRST_COMPLETED).done))
+            return running.pop(future), future.result()
 
         threads.begin()
         try:
-            yield from ahead(iter(calls), begin, _result, CALLS_PER_THREAD * self.threads - 1)
+            yield from ahead(iter(calls), begin, finish_any, self.threads - 1)
         finally:
             threads.close()
 
     def _on_cluster(self, calls: Iterable[Call]) -> Iterator[tuple[Task, Any]]:
+        from distributed import as_completed
+
         assert self._client is not None
-        client, running = self._client, set[Any]()
+        client, running = self._client, dict[Any, Task]()
+        results: Any = as_completed()  # type: ignore[no-untyped-call]
 
-        def begin(call: Call) -> tuple[Task, Any]:
+        def begin(call: Call) -> None:
             future = client.compute(call.delayed())
-            running.add(future)
-            return call.task, future
+            running[future] = call.task
+            results.add(future)
 
-        def finish(begun: tuple[Task, Any]) -> tuple[Task, Any]:
-            found = _result(begun)
-            running.discard(begun[1])
-            return found
+        def finish_any(_: None) -> tuple[Task, Any]:
+            future = next(results)
+            return running.pop(future), future.result()
 
-        threads = sum(client.nthreads().values())
+        most = max(1, CALLS_PER_THREAD * sum(client.nthreads().values()))
         try:
-            yield from ahead(iter(calls), begin, finish, max(1, CALLS_PER_THREAD * threads) - 1)
+            yield from ahead(iter(calls), begin, finish_any, most - 1)
         finally:
             client.cancel(list(running))
-
-
-def _result(begun: tuple[Task, Any]) -> tuple[Task, Any]:
-    task, future = begun
-    return task, future.result()
 
 
 def _called(call: Call) -> Any:
