@@ -41,6 +41,7 @@ T = TypeVar("T")
 LARGEST = 2**62
 # Each of them is looked at when a state is taken up.
 MOST_READERS = 2**24
+# Their other numbers may be 0.
 AT_LEAST_ONE = {"world_size", "num_workers", "batch_size"}
 
 
