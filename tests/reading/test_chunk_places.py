@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtorch_data.reading.chunk_places import along_dim, chunks_of, shards_of
+from xtorch_data.reading.shards import chunks_along, chunks_of, shards_of
 
 
 @st.composite
@@ -37,7 +37,7 @@ def put_together(chunks, shape, sizes, starts, stops):
 @given(regions())
 def test_chunks_hold_every_value_of_a_region_once(region):
     shape, sizes, starts, stops, _ = region
-    along = list(map(along_dim, starts, stops, sizes))
+    along = list(map(chunks_along, starts, stops, sizes))
     found, expected = put_together(chunks_of(along), shape, sizes, starts, stops)
     np.testing.assert_array_equal(found, expected)
 
@@ -45,7 +45,7 @@ def test_chunks_hold_every_value_of_a_region_once(region):
 @given(regions(), st.data())
 def test_shards_hold_the_same_chunks_and_may_be_cut_anywhere(region, data):
     shape, sizes, starts, stops, counts = region
-    along = list(map(along_dim, starts, stops, sizes))
+    along = list(map(chunks_along, starts, stops, sizes))
     whole = [chunk for shard in shards_of(along, counts) for chunk in shard.chunks()]
     found, expected = put_together(whole, shape, sizes, starts, stops)
     np.testing.assert_array_equal(found, expected)

@@ -49,22 +49,9 @@ class HaloJoiner:
 
     Made for one iteration; used on threads for work, loads one after the other.
 
-    Attributes
-    ----------
-    windows : Windows
-        The sample space.
-    sample_dims : tuple of Hashable
-        Windowed dims in the order of the tensors.
-    parts : tuple of Part
-        What a sample consists of.
-    transformed : frozenset of str
-        Parts that are cut as labeled samples.
-    buffers : Buffers
-        Where memory for joined steps comes from.
-    lasting : bool
-        Whether pieces are kept for later epochs. Then they hold no memory of the load before.
-    sent : bool
-        Whether their memory is sent elsewhere, so that it holds nothing but them.
+    Parts in `transformed` are cut as labeled samples. Pieces that are `lasting`, kept for later
+    epochs, hold no memory of the load before; those whose memory is `sent` elsewhere hold nothing
+    but their own.
     """
 
     windows: Windows

@@ -227,30 +227,12 @@ def to_array(
     sample_dims: Sequence[Hashable],
     floating: np.dtype[Any],
 ) -> tuple[Array, tuple[Hashable, ...], tuple[Hashable, ...], bool]:
-    """What a transform returned, as an array.
+    """What a transform returned, as an array ``(*lead, [variable,] *dims)``.
 
-    Parameters
-    ----------
-    result : xarray.Dataset or xarray.DataArray
-        A Dataset is stacked on a ``variable`` axis, in its order.
-    part : Part
-        The part it belongs to; dims that its variables lacked from the start are broadcast over.
-    lead : tuple of Hashable
-        Dims that come first: none, or ``sample``.
-    sample_dims : sequence of Hashable
-        Windowed dims in the order of the tensors. If the result has other dims, its own order
-        stays.
-    floating : numpy.dtype
-        What floating data becomes.
-
-    Returns
-    -------
-    array : ndarray
-        Shape ``(*lead, [variable,] *dims)``.
-    variables, dims : tuple of Hashable
-        What its axes are.
-    stacked : bool
-        Whether there is a ``variable`` axis.
+    A Dataset is stacked on a ``variable`` axis, in its order. Dims that the variables of the part
+    lacked from the start are broadcast over. If the result has other dims than the windowed ones in
+    `sample_dims`, its own order stays. Returns the array, its variables and dims, and whether there
+    is a ``variable`` axis.
     """
     if isinstance(result, xr.DataArray):
         if part.stacked and "variable" in result.dims and "variable" not in sample_dims:

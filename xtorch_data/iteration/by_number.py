@@ -61,20 +61,8 @@ class Fetcher:
     Made by a `MapDataset` in each process, for an epoch if its preprocess is random, and as long
     there. Any thread of the process may ask, and several at a time.
 
-    Parameters
-    ----------
-    samples : SampleDefinition
-        What samples are made of.
-    memory : int
-        Bytes of decoded chunks that are kept and read.
-    epoch : int
-        What a random preprocess depends on, besides the chunk.
-    retries : int
-        How often a read that fails in passing is tried again.
-    keep : bool
-        Whether chunks are kept for later samples.
-    on_disk : OnDisk, optional
-        Where they are kept beyond that.
+    Decoded chunks that are kept and read take `memory` bytes. Without `keep` none are kept for
+    later samples; `on_disk` says where they are kept beyond that.
     """
 
     def __init__(

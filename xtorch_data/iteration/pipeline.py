@@ -47,32 +47,9 @@ Job = list[list[BatchSlice]]
 class Request:
     """What one iteration reads, and what it makes of it; made by `EpochReader`.
 
-    Attributes
-    ----------
-    samples : SampleDefinition
-        What a sample is.
-    plan : Plan
-        The plan of their epochs.
-    epoch : int
-        Number of the epoch.
-    intervals : sequence of Interval
-        Places on its line.
-    data : xarray.Dataset
-        What is read, into memory of `blocks`.
-    disk : mapping of Hashable to DiskCells
-        Variables that are kept on disk.
-    blocks : Buffers
-        Memory for blocks.
-    cache : BlockCache, optional
-        Where blocks are kept for later epochs.
-    destination : Destination
-        Where batches are made.
-    retries : int
-        Attempts after the first to read what fails in passing.
-    skipping : bool
-        Whether to go on without what cannot be read.
-    recorder : Recorder
-        What has been done is noted there.
+    The data is read into memory of `blocks`; `disk` has the variables that are kept on disk, and
+    the cache blocks for later epochs. A read that fails in passing is tried again `retries` times;
+    then, with `skipping`, the iteration goes on without what cannot be read.
     """
 
     samples: SampleDefinition

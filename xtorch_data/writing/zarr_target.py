@@ -47,18 +47,10 @@ RELATED = (
 
 @dataclass(frozen=True)
 class VariableCopy:
-    """How one variable is copied.
+    """How one variable is copied: steps of a chunk and of a shard along each dim.
 
-    Attributes
-    ----------
-    name : str
-        Its name.
-    chunks : mapping of Hashable to int
-        Steps of a chunk that is written, along each dim.
-    shards : mapping of Hashable to int, optional
-        Steps of a shard.
-    cuts : tuple of tuple of int
-        Along each dim, where the regions begin that are copied at once, and the last one ends.
+    `cuts` are, along each dim, where the regions begin that are copied at once, and the last one
+    ends.
     """
 
     name: str

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import zarr
 
-from xtorch_data.reading.presence import require_array, require_local_array
+from xtorch_data.reading.chunk_errors import require_array, require_local_array
 
 
 def array_in(store, name="v", zarr_format=3):
