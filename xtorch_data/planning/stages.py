@@ -103,6 +103,8 @@ class BlockRead:
     @cached_property
     def region(self) -> Box:
         """Data positions to read along every dim."""
+        if self.steps is None and self.pieces:  # one piece, the same box
+            return self.pieces[0].region
         region = self.frame.region(self.box)
         if self.steps is None:
             return region
