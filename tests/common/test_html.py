@@ -188,7 +188,7 @@ def test_nothing_is_read(tmp_path):
     dataset = xtd.IterableDataset(lazy, {"time": 4, "y": -1, "x": -1}, batch_size=2)
     page_of(next(iter(dataset)))
     page_of(dataset)
-    assert not dataset.windows._coords["mask"].variable._in_memory
+    assert not dataset.windows._labels.coords["mask"].variable._in_memory
 
 
 def test_a_petabyte_has_a_page_at_once():

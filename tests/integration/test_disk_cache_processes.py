@@ -60,7 +60,7 @@ def epoch_of(dataset):
         for batch in dataset
         for number, *tensors in zip(batch.index.tolist(), *(t.clone() for t in batch), strict=True)
     }
-    dataset._on_disk.cache.wait()
+    dataset._inside.on_disk.cache.wait()
     return found
 
 
@@ -126,8 +126,8 @@ AS_NOBODY = """
         dataset = xtd.IterableDataset(ds, {"time": 120, "x": -1}, inputs=name, cache=cache)
         (batch,) = dataset
         assert np.array_equal(batch.x[0], ds[name].astype("f4"), equal_nan=True)
-        if dataset._on_disk is not None:
-            dataset._on_disk.cache.wait()
+        if dataset._inside.on_disk is not None:
+            dataset._inside.on_disk.cache.wait()
         return dataset.stats().bytes_read
 
     epoch("a", False)

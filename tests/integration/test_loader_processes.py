@@ -189,7 +189,9 @@ def test_an_error_that_cannot_be_sent_is_told_and_the_loader_goes_on(kind, how):
     if how == "stream":
         loader = xtd.DataLoader(make(transform=_fail_with(kind)), **options)
     else:
-        samples = xtd.MapDataset(make().data, {"time": 4}, transform=_fail_with(kind))
+        samples = xtd.MapDataset(
+            make()._inside.definition.data, {"time": 4}, transform=_fail_with(kind)
+        )
         loader = (torch.utils.data if how == "plain" else xtd).DataLoader(samples, **options)
     for _ in range(2):
         with pytest.raises(RuntimeError, match=r"(?s)in DataLoader worker.*in fail.*broken"):

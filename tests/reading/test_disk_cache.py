@@ -66,7 +66,7 @@ def epoch_of(dataset):
         for batch in dataset
         for number, *tensors in zip(batch.index.tolist(), *(t.clone() for t in batch), strict=True)
     }
-    dataset._on_disk.cache.wait()
+    dataset._inside.on_disk.cache.wait()
     return found
 
 
@@ -366,7 +366,7 @@ def test_where_nothing_can_be_written_it_is_said_once(tmp_path, monkeypatch, cap
     assert not list(tmp_path.glob("*/*/*"))  # no temporary file is left
     monkeypatch.undo()
     small_cells(monkeypatch)
-    dataset._on_disk.cache._writes_from = 0.0  # as after a while
+    dataset._inside.on_disk.cache._writes_from = 0.0  # as after a while
     epoch_of(dataset)
     epoch_of(dataset)
     assert Counting.reads == 0
@@ -479,7 +479,7 @@ def test_a_folder_that_vanishes_stops_nobody(tmp_path, monkeypatch, store):
         for batch in dataset:
             found[int(batch.index[0])] = batch.x[0].numpy()
             if len(found) == 4:
-                dataset._on_disk.cache.wait()
+                dataset._inside.on_disk.cache.wait()
                 shutil.rmtree(folder)
                 if after == "a file":
                     folder.write_text("")
@@ -691,6 +691,6 @@ def test_what_can_be_read_is_kept_beside_what_cannot(tmp_path, on_error, kind):
                 next(iter(dataset))
         else:
             assert [list(batch.skipped) for batch in dataset] == [[1]]
-        dataset._on_disk.cache.wait()
+        dataset._inside.on_disk.cache.wait()
         found = {name: Counting.keys.count(f"{name}/c/0/0") for name in "ac"}
         assert {name: count for name, count in found.items() if count} == expected
