@@ -52,7 +52,7 @@ class Threads:
         For tasks of dask; see `threads_for_graphs`.
     gather : ThreadPoolExecutor
         For batches, or what else is made of regions.
-    graphs : Graphs
+    graphs : DaskCompute
         Computes collections of dask.
     """
 
