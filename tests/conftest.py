@@ -5,9 +5,9 @@ import gc
 import glob
 import multiprocessing.process
 import os
-import platform
 import signal
 import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -38,8 +38,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-platform.processor()  # starts a process when it is first asked, as libraries do
-
 # The fork server, which is started by whoever needs it first, imports torch once for all tests.
 multiprocessing.set_forkserver_preload(["xtorch_data.loading.fork_server"])
 
@@ -68,8 +66,16 @@ def no_processes(request, monkeypatch):
     def refuse(*args, **kwargs):
         pytest.fail("starts a process: it belongs to tests/integration/")
 
+    begin = subprocess.Popen.__init__
+
+    def unless_python(self, command, *args, **kwargs):  # libraries ask the system for a while
+        first = command if isinstance(command, str | bytes) else [*command][0]
+        if os.fsdecode(first) == sys.executable:
+            refuse()
+        begin(self, command, *args, **kwargs)
+
     monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)
-    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(subprocess.Popen, "__init__", unless_python)
     monkeypatch.setattr(os, "fork", refuse, raising=False)
 
 

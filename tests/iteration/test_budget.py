@@ -34,6 +34,19 @@ def test_room_for_work_is_left():
     assert pickle.loads(pickle.dumps(fits)).nbytes == 0
 
 
+def test_ending_what_was_not_begun_changes_nothing():
+    budget, held = Budget(5), Claim(nbytes=4)
+    budget.begin(held)
+    budget.end(Claim(nbytes=4))
+    assert not budget.fits(Claim(nbytes=4))
+    budget.end(held)
+    budget.end(held)
+    assert budget.fits(Claim(nbytes=4))
+    budget.begin(other := Claim(nbytes=4))
+    assert not budget.fits(Claim(nbytes=4))
+    budget.end(other)
+
+
 def test_one_that_is_alone_may_exceed_the_memory():
     budget, large, small = Budget(5), Claim(nbytes=9), Claim(nbytes=0)
     assert budget.fits(large)

@@ -80,3 +80,25 @@ def test_small_batches_gathered_together_are_handed_out_one_by_one(dataset, batc
         values = batch.x if batch_size else batch.x[None]
         starts = np.atleast_1d(batch.index.numpy()) * 10
         np.testing.assert_array_equal(values.numpy(), starts[:, None] + np.arange(10))
+
+
+class Closing:
+    """Garbage in a cycle, which closes threads when it is collected."""
+
+    def __init__(self, threads):
+        self.threads, self.own = threads, self
+
+    def __del__(self):
+        self.threads.close()
+
+
+def test_the_garbage_collector_waits_for_no_thread():
+    """It may run under a lock that one of them needs, such as that of the pools of Python."""
+    go_on, threads = threading.Event(), open_threads.Threads()
+    threads.begin()
+    work = threads.work.submit(go_on.wait, 60)
+    Closing(threads)
+    gc.collect()
+    assert not work.done()
+    go_on.set()
+    assert ended()

@@ -694,3 +694,11 @@ def test_what_can_be_read_is_kept_beside_what_cannot(tmp_path, on_error, kind):
         dataset._inside.on_disk.cache.wait()
         found = {name: Counting.keys.count(f"{name}/c/0/0") for name in "ac"}
         assert {name: count for name, count in found.items() if count} == expected
+
+
+@pytest.mark.parametrize("kind", [xtd.IterableDataset, xtd.MapDataset])
+def test_where_nothing_is_kept_is_said_of_the_line_of_the_user(kind, tmp_path):
+    ds = xr.Dataset({"a": ("time", np.arange(20.0))})
+    with pytest.warns(UserWarning, match="nothing is kept in cache") as caught:
+        kind(ds, {"time": 4}, cache=tmp_path / "cache")
+    assert [each.filename for each in caught] == [__file__]

@@ -74,7 +74,7 @@ class HaloJoiner:
     ) -> tuple[list[PieceInMemory], Halo]:
         """The pieces of a load, and the steps that the next load needs.
 
-        `block` is its region, read and preprocessed; `halo` what the load before has handed on.
+        `block` is its region, read and preprocessed; `tail` what the load before has handed on.
         """
         if self.sent:
             block = _dense(block, self.buffers)

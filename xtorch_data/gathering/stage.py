@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from ..common.cached import cached_property
 from ..common.recorder import Way
 from ..planning.stages import WindowBox, as_indices
 from ..planning.windows import IntArray, Windows

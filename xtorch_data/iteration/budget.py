@@ -73,6 +73,7 @@ class Claim:
     on_device: int = field(default=0, kw_only=True)
     halo_of: tuple[StageClaim, ...] = field(default=(), kw_only=True)
     users: int = field(default=1, kw_only=True)
+    counts: bool = field(default=False, kw_only=True)  # it was begun and has not ended
 
     def free(self) -> None:
         """Let go of the memory."""
@@ -124,14 +125,18 @@ class Budget:
     def begin(self, claim: Claim) -> None:
         """Count what is read from now on."""
         with self._lock:
+            claim.counts = True
             self._begun += 1
             self._held += claim.nbytes
             self._on_device += claim.on_device
 
     def end(self, claim: Claim) -> None:
-        """Note that a claim is needed no more, and free what nobody needs."""
+        """Note that a claim is needed no more, and free what nobody needs; again, nothing."""
         free: list[Claim] = []
         with self._lock:
+            if not claim.counts:
+                return
+            claim.counts = False
             self._begun -= 1
             self._on_device -= claim.on_device
             for each in (claim, *claim.halo_of):

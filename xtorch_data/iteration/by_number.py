@@ -7,9 +7,8 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 import xarray as xr
 
 from ..common.buffers import Buffers
+from ..common.cached import cached_property
 from ..common.recorder import Recorder
 from ..common.retry import is_transient
 from ..gathering.assembly import Assembly
@@ -44,6 +44,8 @@ __all__ = ["Fetched", "Fetcher"]
 CELL_BYTES, PREPROCESSED_BYTES = 2**16, 2**20
 # But so that many cells fit in memory.
 CELLS_IN_MEMORY = 64
+
+ENDED = "nothing can be read any more, because the interpreter ends"
 
 Cell = tuple[int, Place]  # number of a group, and place in its grid
 
@@ -332,17 +334,22 @@ class Fetcher:
             with self._lock:
                 for cell in [cell for cell, future in futures.items() if _failed(future)]:
                     self._drop(cell)
+            if isinstance(error, CancelledError):
+                raise RuntimeError(ENDED) from error
             raise
         finally:  # futures have the error, whose traceback has this frame, and that what was read
             del futures, known
 
     def _begin(self, cell: Cell) -> _HeldCell:
         held = _HeldCell(nbytes=self._groups[cell[0]].nbytes)
-        while not self._budget.fits(held):
+        while self._held and not self._budget.fits(held):
             self._drop(next(iter(self._held)))
-        held.read = self._threads.start(self._read(cell))
+        try:
+            held.read = self._threads.start(self._read(cell))
+        except CancelledError as error:
+            raise RuntimeError(ENDED) from error
+        self._held[cell] = held  # before it counts, as an interrupt may come between
         self._budget.begin(held)
-        self._held[cell] = held
         return held
 
     def _drop(self, cell: Cell) -> None:

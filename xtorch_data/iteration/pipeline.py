@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property
 
 import xarray as xr
 
 from ..common.buffers import Buffers
+from ..common.cached import cached_property
 from ..common.recorder import Recorder
 from ..gathering.assembly import Assembly
 from ..gathering.destination import Destination

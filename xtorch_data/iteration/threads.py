@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import threading
@@ -107,7 +108,11 @@ class Threads:
             return
         self._end_reading()  # which takes a lock that may be held where reads are started
         self.gather.shutdown(wait=False, cancel_futures=True)
-        asyncio.run_coroutine_threadsafe(_stop(), self.loop)
+        stop = _stop()
+        try:
+            asyncio.run_coroutine_threadsafe(stop, self.loop)
+        except RuntimeError:  # it has ended: this was interrupted before
+            stop.close()
         self._told, self._end_reading = True, _nothing  # unless this was interrupted
 
     def close(self, interrupted: bool = False) -> None:
@@ -119,8 +124,8 @@ class Threads:
         if self._process != os.getpid():
             return
         self.end()
-        if threading.current_thread().name.startswith("xtorch_data-"):
-            return  # the garbage collector may run this on one of the threads
+        if _collecting.here or threading.current_thread().name.startswith("xtorch_data-"):
+            return  # the garbage collector runs this wherever it was called, under any lock
         self.gather.shutdown(wait=True)
         self._thread.join()
         if interrupted or _is_interrupted():
@@ -130,6 +135,19 @@ class Threads:
             self.dask.shutdown(wait=True, cancel_futures=True)
         _open.discard(self)
 
+
+class _Collecting(threading.local):
+    here = False  # whether the garbage collector runs on this thread
+
+
+_collecting = _Collecting()
+
+
+def _note_collecting(phase: str, _: Any) -> None:
+    _collecting.here = phase == "start"
+
+
+gc.callbacks.append(_note_collecting)
 
 _open: weakref.WeakSet[Threads] = weakref.WeakSet()
 # Threads that nobody waits for any more.

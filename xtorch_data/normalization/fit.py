@@ -25,6 +25,7 @@ from ..iteration.read_ahead import PendingStage, ReadAhead
 from ..iteration.threads import Threads
 from ..planning.blocks import INDEX_BYTES
 from ..planning.coverage import covered, places_covered, wanted_along
+from ..planning.intervals import Box
 from ..planning.plan import Plan
 from ..planning.selection import SampleTable
 from ..planning.stages import BlockRead, Stage
@@ -295,7 +296,7 @@ def _compute(walk: _Walk, take: Callable[[Found], None]) -> None:
             tasks = []
             for load in some:
                 block = walk.data.isel(load.slices(), missing_dims="ignore")
-                tasks.append(_counted(counting, load, block))
+                tasks.append(_counted(counting, load.block, load.box, block))
             found = threads.graphs.on_cluster_now(tasks)
             for each in threads.graphs.here(tasks) if found is None else found:
                 take(each)
@@ -304,8 +305,9 @@ def _compute(walk: _Walk, take: Callable[[Found], None]) -> None:
 
 
 @partial(delayed, pure=False)
-def _counted(walk: _Walk, load: BlockRead, block: xr.Dataset) -> Found:
+def _counted(walk: _Walk, number: int, box: Box, block: xr.Dataset) -> Found:
     """Moments of a block, as a task of dask that gets the walk from another."""
+    load = BlockRead.whole(number, box, walk.plan.frame)  # tasks are sent without the frame
     preprocess = walk.preprocessor(block, Recorder(0))
     if preprocess is not None:
         block = preprocess(load, block.copy(deep=False))

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy.typing as npt
 
+from ..common.cached import cached_property
 from .chunks import Chunks, Layout
 from .index_maps import IndexMap, Regular, Term
 from .intervals import Box, Interval

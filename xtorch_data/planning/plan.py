@@ -6,12 +6,12 @@ import math
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..common import html
+from ..common.cached import cached_property
 from ..common.redact import printable
 from ..common.text import format_bytes, number_of
 from . import intervals as stretches

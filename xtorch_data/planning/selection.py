@@ -9,12 +9,12 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ..common.cached import cached_property
 from ..common.random import DRAWS, DRAWS_OF_BLOCKS, DRAWS_OF_RUNS, generator
 from .blocks import BlockGrid
 from .cuts import EachWindow

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ..common.cached import cached_property
 from ..common.random import SAMPLES, generator
 from .frames import Frame
 from .index_maps import IntArray

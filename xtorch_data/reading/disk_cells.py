@@ -216,7 +216,7 @@ class OnDisk:
         if not told:
             warnings.warn(
                 f"nothing is kept in cache={folder!r}: all variables are in memory",
-                stacklevel=3,
+                stacklevel=4,
             )
             return None
         return cls(DiskCache(folder, size, max(WAITING, memory // WAITING_PART)), told, stamps)

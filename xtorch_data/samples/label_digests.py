@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from ..common.cached import cached_property
 from ..planning.windows import Windows
 from ..sources.conventions import text_of
 from ..sources.lazy_arrays import in_memory
