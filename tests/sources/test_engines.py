@@ -60,8 +60,14 @@ def test_no_module_hides_a_public_name():
 # .npy
 
 
+# Of a lazy slice that runs backwards, xarray 2025.8 takes steps in an array from the wrong places.
+BACKWARDS = tuple(map(int, xr.__version__.split(".")[:2])) > (2025, 8)
+
+
 def indexers(size):
     bound = st.integers(-size, size) | st.none()
+    if not BACKWARDS:
+        return st.integers(0, size - 1) | st.builds(slice, bound, bound, st.sampled_from([None, 2]))
     return st.one_of(
         st.integers(-size, size - 1),
         st.slices(size),
