@@ -40,16 +40,8 @@ def openers(path):
     }
 
 
-# A worker has ended by a segmentation fault in HDF5 in some runs, for a reason that is not known.
-HDF5 = pytest.mark.xfail(strict=False, reason="a worker of HDF5 may end by a segmentation fault")
-
-
 @pytest.mark.parametrize(
-    "kind",
-    [
-        *("memory", "zarr", "zarrs", "dask", "dask over zarrs"),
-        *(pytest.param(kind, marks=HDF5) for kind in ("netcdf4", "h5netcdf")),
-    ],
+    "kind", ["memory", "zarr", "zarrs", "dask", "dask over zarrs", "netcdf4", "h5netcdf"]
 )
 def test_forked_workers_read_though_their_parent_has_read_before(kind, tmp_path):
     ds = openers(tmp_path)[kind]()

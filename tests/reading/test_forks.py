@@ -2,8 +2,10 @@ import threading
 
 import fsspec.asyn
 import numpy as np
+import pytest
 import xarray as xr
 import zarr
+from xarray.backends.file_manager import FILE_CACHE
 
 import xtorch_data as xtd
 from xtorch_data.reading import forks as forked
@@ -72,3 +74,24 @@ def test_a_fork_that_cannot_wait_any_longer_says_so(monkeypatch, caplog):
         forked._wait_for_reads()
     assert "may hang in the child" in caplog.text
     assert not free.locked() and not taken.locked()
+
+
+@pytest.mark.parametrize("engine", ["netcdf4", "h5netcdf", "scipy"])
+def test_what_a_fork_inherits_open_is_closed_at_once_and_opened_again(engine, tmp_path):
+    """Left to the garbage collector, HDF5 would be entered while another thread reads."""
+    fields().to_netcdf(tmp_path / "v.nc", engine=engine)
+    ds = xr.open_dataset(tmp_path / "v.nc", engine=engine)
+    ds["v"][0].load()
+    inherited = [file for file in FILE_CACHE.values() if str(tmp_path) in str(name_of(file))]
+    assert len(inherited) == 1
+    forked.make_safe(ds)
+    assert not FILE_CACHE
+    if engine != "scipy":  # mapped, and closed with the last array over it
+        with pytest.raises((RuntimeError, ValueError)):
+            inherited[0].variables["v"][0]
+    np.testing.assert_array_equal(ds["v"].values, fields()["v"].values)
+    ds.close()
+
+
+def name_of(file):
+    return file.filepath() if hasattr(file, "filepath") else file.filename

@@ -166,7 +166,11 @@ def opened_file(source: Any) -> OpenedFile | None:
 def forget_open_files() -> None:
     """Let xarray open files again that it has open, as a fork must."""
     for key in list(FILE_CACHE):
-        FILE_CACHE.pop(key, None)
+        file = FILE_CACHE.pop(key, None)
+        # In a cycle, it would be closed by the garbage collector, while other threads read. One
+        # that is mapped says by itself when it can be.
+        if file is not None and not getattr(file, "use_mmap", False):
+            file.close()
 
 
 def state_of(layer: Any) -> dict[str, Any]:
