@@ -28,6 +28,7 @@ from helpers import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from map_data import WINDOW, expected, make
 from strategies import cases, examples
 from torch.utils.data import (
     BatchSampler,
@@ -44,14 +45,6 @@ from torch.utils.data.distributed import DistributedSampler
 
 import xtorch_data as xtd
 
-WINDOW = {"time": 8, "y": -1, "x": -1}
-
-
-def make(ds=None, **options):
-    """Windows of ``a`` and ``b`` along time, 53 of them, to predict ``b``."""
-    arguments = {"input_overlap": {"time": 7}, "inputs": ["a", "b"], "targets": "b"} | options
-    return xtd.MapDataset(forecast() if ds is None else ds, WINDOW, **arguments)
-
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
@@ -59,13 +52,6 @@ def store(tmp_path_factory):
     encoding = {"a": {"chunks": (16, 4, 5)}, "b": {"chunks": (10, 2, 5)}}
     forecast().to_zarr(path, consolidated=False, encoding=encoding)
     return path
-
-
-def expected(numbers, dataset, ds=None):
-    oracle = Oracle(forecast() if ds is None else ds)
-    windows = [dataset.windows[int(number)] for number in numbers]
-    x = [oracle.part(["a", "b"], window, ("time", "y", "x")) for window in windows]
-    return np.stack(x), np.stack([each[1] for each in x])
 
 
 # ---------------------------------------------------------------------------------------------

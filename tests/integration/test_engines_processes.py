@@ -3,30 +3,11 @@
 import numpy as np
 import psutil
 import pytest
-import torch
-import torch.utils.data
-import xarray as xr
-from helpers import assert_once, in_a_process
+from engines_data import assert_samples, made, open_npy
+from helpers import in_a_process
 from strategies import MORE
 
 import xtorch_data as xtd
-from xtorch_data.sources.engines import NpyBackendEntrypoint, PtBackendEntrypoint
-
-
-def open_npy(path, **kwargs):
-    return xr.open_dataset(path, engine=NpyBackendEntrypoint, **kwargs)
-
-
-def open_pt(path, **kwargs):
-    return xr.open_dataset(path, engine=PtBackendEntrypoint, **kwargs)
-
-
-def saved(folder, samples, name="s{:03d}.pt"):
-    """Save samples in a folder of their own."""
-    folder.mkdir(exist_ok=True)
-    for number, sample in enumerate(samples):
-        torch.save(sample, folder / name.format(number))
-    return folder
 
 
 def test_xarray_finds_the_engines_without_importing_torch():
@@ -48,24 +29,6 @@ def test_xarray_finds_the_engines_without_importing_torch():
         "verify True",
         "module 'xtorch_data' has no attribute 'nothing'",
     ], done.stderr
-
-
-def made(folder):
-    """Features in an .npy file, labels in .pt files, and what each sample should be."""
-    values = np.random.default_rng(0).normal(size=(60, 4)).astype(">f4")
-    np.save(folder / "features.npy", values)
-    saved(folder / "labels", [torch.tensor([n, -n]) for n in range(60)])
-    ds = open_npy(folder / "features.npy", dims=("sample", "feature"))
-    return ds.merge(open_pt(folder / "labels", dims=["which"])), values
-
-
-def assert_samples(batches, values):
-    numbers = []
-    for x, y, index in batches:
-        numbers += index.tolist()
-        np.testing.assert_array_equal(x.numpy(), values[index.numpy()].astype("f4"))
-        assert (y[:, 0] == index).all() and (y[:, 1] == -index).all()
-    assert_once(numbers, 60)
 
 
 @pytest.mark.parametrize("context", ["fork", "forkserver"] + ["spawn"] * (MORE > 1))

@@ -9,18 +9,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers import Oracle, add_noise, forecast
+from helpers import add_noise, forecast
+from map_data import WINDOW, expected, make
 from torch.utils.data import DataLoader
 
 import xtorch_data as xtd
-
-WINDOW = {"time": 8, "y": -1, "x": -1}
-
-
-def make(ds=None, **options):
-    """Windows of ``a`` and ``b`` along time, 53 of them, to predict ``b``."""
-    arguments = {"input_overlap": {"time": 7}, "inputs": ["a", "b"], "targets": "b"} | options
-    return xtd.MapDataset(forecast() if ds is None else ds, WINDOW, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +22,6 @@ def store(tmp_path_factory):
     encoding = {"a": {"chunks": (16, 4, 5)}, "b": {"chunks": (10, 2, 5)}}
     forecast().to_zarr(path, consolidated=False, encoding=encoding)
     return path
-
-
-def expected(numbers, dataset, ds=None):
-    oracle = Oracle(forecast() if ds is None else ds)
-    windows = [dataset.windows[int(number)] for number in numbers]
-    x = [oracle.part(["a", "b"], window, ("time", "y", "x")) for window in windows]
-    return np.stack(x), np.stack([each[1] for each in x])
 
 
 # What is sent to a spawned worker is sent to one of the fork server as well, which starts faster.

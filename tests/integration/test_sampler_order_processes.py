@@ -4,16 +4,9 @@ import itertools
 
 import pytest
 import torch
-from helpers import add_noise, forecast
+from sampler_order_data import assert_same, epochs, make
 
 import xtorch_data as xtd
-
-WINDOW = {"time": 8, "y": -1, "x": -1}
-
-
-def make():
-    return xtd.MapDataset(forecast(), WINDOW, {"time": 7}, inputs="a", transform=add_noise)
-
 
 ORDERS = {
     "in order": lambda dataset: {},
@@ -25,17 +18,6 @@ ORDERS = {
 def loader_of(name, workers=0):
     dataset = make()
     return xtd.DataLoader(dataset, workers, batch_size=8, **ORDERS[name](dataset))
-
-
-def epochs(loader, count):
-    """Sample numbers and values of some epochs."""
-    return [[(batch.index.tolist(), batch.x) for batch in loader] for _ in range(count)]
-
-
-def assert_same(found, wanted):
-    assert [numbers for numbers, _ in found] == [numbers for numbers, _ in wanted]
-    for (_, ours), (_, theirs) in zip(found, wanted, strict=True):
-        assert torch.equal(ours, theirs)
 
 
 def test_workers_that_live_on_go_on_too():

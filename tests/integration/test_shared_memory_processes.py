@@ -2,35 +2,15 @@
 
 import gc
 import os
-from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
 import torch
-import xarray as xr
+from shared_memory_data import LARGE, STEPS, filled, sent, series, stream
 
 import xtorch_data as xtd
 from xtorch_data.processes import shared_memory as shared
-from xtorch_data.processes.shared_memory import SharedBuffers, shareable
-
-F4 = np.dtype("f4")
-
-
-LARGE = (3, 2**18)  # a slot by itself
-
-
-def filled(buffers, shape, value):
-    array = buffers.take(shape, F4)
-    array.fill(value)
-    return torch.from_numpy(array)
-
-
-def send(tensor):
-    return bytes(ForkingPickler.dumps(shareable(tensor)))
-
-
-def sent(tensor):
-    return ForkingPickler.loads(send(tensor))
+from xtorch_data.processes.shared_memory import SharedBuffers
 
 
 def test_a_fork_of_the_receiver_gives_nothing_back():
@@ -44,20 +24,6 @@ def test_a_fork_of_the_receiver_gives_nothing_back():
     os.waitpid(child, 0)
     filled(buffers, LARGE, 2)
     assert (held[0] == 1).all()
-
-
-STEPS = 240
-
-
-def series():
-    values = np.random.default_rng(0).normal(size=(STEPS, 3, 5)).astype("f4")
-    return xr.Dataset({"t": (("time", "y", "x"), values)})
-
-
-def stream(ds, **options):
-    return xtd.IterableDataset(
-        ds, {"time": 4, "y": -1, "x": -1}, {"time": 3}, inputs="t", shuffle=True, **options
-    )
 
 
 def held_of_workers():

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import add_noise, forecast, orders
+from helpers import forecast, orders
+from sampler_order_data import WINDOW, assert_same, epochs, make
 from strategies import MORE
 from torch.utils.data import (
     BatchSampler,
@@ -18,12 +19,6 @@ from torch.utils.data import (
 
 import xtorch_data as xtd
 from xtorch_data.loading.sampler_order import Shuffled
-
-WINDOW = {"time": 8, "y": -1, "x": -1}
-
-
-def make():
-    return xtd.MapDataset(forecast(), WINDOW, {"time": 7}, inputs="a", transform=add_noise)
 
 
 def distributed(dataset, epoch=0):
@@ -49,17 +44,6 @@ def loader_of(name, workers=0):
     if "batch_sampler" not in how:
         how["batch_size"] = 8
     return xtd.DataLoader(dataset, workers, **how)
-
-
-def epochs(loader, count):
-    """Sample numbers and values of some epochs."""
-    return [[(batch.index.tolist(), batch.x) for batch in loader] for _ in range(count)]
-
-
-def assert_same(found, wanted):
-    assert [numbers for numbers, _ in found] == [numbers for numbers, _ in wanted]
-    for (_, ours), (_, theirs) in zip(found, wanted, strict=True):
-        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("name", ORDERS)

@@ -13,6 +13,7 @@ import pytest
 import torch
 import xarray as xr
 import zarr
+from disk_cache_data import Counting, entries, epoch_of, filled, kept, opened, values_of
 from helpers import numbered
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,35 +40,6 @@ def store(tmp_path_factory):
     encoding = {"a": {"chunks": (10, 6)}, "b": {"chunks": (16, 3)}}
     ds.to_zarr(path, encoding=encoding, consolidated=False)
     return path, ds
-
-
-class Counting(zarr.storage.WrapperStore):
-    """Counts the chunks that are asked for."""
-
-    reads = 0
-    keys: ClassVar[list[str]] = []
-
-    async def get(self, key, *args, **kwargs):
-        if "/c/" in key:
-            type(self).reads += 1
-            type(self).keys.append(key)
-        return await super().get(key, *args, **kwargs)
-
-
-def opened(path):
-    return xr.open_zarr(Counting(zarr.storage.LocalStore(path)), chunks=None, consolidated=False)
-
-
-def epoch_of(dataset):
-    """Sample numbers and tensors of an epoch; when it ends, all is written."""
-    Counting.reads = 0
-    found = {
-        number: tensors
-        for batch in dataset
-        for number, *tensors in zip(batch.index.tolist(), *(t.clone() for t in batch), strict=True)
-    }
-    dataset._inside.on_disk.cache.wait()
-    return found
 
 
 def small_cells(monkeypatch, nbytes=1):
@@ -236,28 +208,6 @@ def test_a_file_is_no_folder_and_data_in_memory_is_not_kept(tmp_path, store):
 
 
 # The folder itself.
-
-
-def entries(folder):
-    return sorted(folder.glob("*/*/*.cell"))
-
-
-def values_of(number, nbytes=1000):
-    return np.full(nbytes, number, "u1")
-
-
-def kept(cache, number, nbytes=1000):
-    out = np.empty(nbytes, "u1")
-    found = cache.read(entry_name(b"%d" % number), out)
-    assert not found or (out == number).all()
-    return found
-
-
-def filled(cache, numbers, nbytes=1000):
-    for number in numbers:
-        cache.offer(entry_name(b"%d" % number), values_of(number, nbytes))
-        cache.wait()
-    return cache
 
 
 @given(

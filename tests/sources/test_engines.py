@@ -15,27 +15,11 @@ import pytest
 import torch
 import torch.utils.data
 import xarray as xr
-from helpers import assert_once
+from engines_data import assert_samples, made, open_npy, open_pt, saved
 
 import xtorch_data as xtd
 from xtorch_data.report.stats import stats_of
 from xtorch_data.sources.engines import NpyBackendEntrypoint, PtBackendEntrypoint
-
-
-def open_npy(path, **kwargs):
-    return xr.open_dataset(path, engine=NpyBackendEntrypoint, **kwargs)
-
-
-def open_pt(path, **kwargs):
-    return xr.open_dataset(path, engine=PtBackendEntrypoint, **kwargs)
-
-
-def saved(folder, samples, name="s{:03d}.pt"):
-    """Save samples in a folder of their own."""
-    folder.mkdir(exist_ok=True)
-    for number, sample in enumerate(samples):
-        torch.save(sample, folder / name.format(number))
-    return folder
 
 
 def test_an_installed_package_gives_xarray_its_engines(tmp_path):
@@ -440,24 +424,6 @@ def test_a_file_is_loaded_once_an_epoch_for_all_its_entries(tmp_path, monkeypatc
         assert len(loaded) <= 40
     ds.load()
     assert len(set(loaded)) == len(loaded)
-
-
-def made(folder):
-    """Features in an .npy file, labels in .pt files, and what each sample should be."""
-    values = np.random.default_rng(0).normal(size=(60, 4)).astype(">f4")
-    np.save(folder / "features.npy", values)
-    saved(folder / "labels", [torch.tensor([n, -n]) for n in range(60)])
-    ds = open_npy(folder / "features.npy", dims=("sample", "feature"))
-    return ds.merge(open_pt(folder / "labels", dims=["which"])), values
-
-
-def assert_samples(batches, values):
-    numbers = []
-    for x, y, index in batches:
-        numbers += index.tolist()
-        np.testing.assert_array_equal(x.numpy(), values[index.numpy()].astype("f4"))
-        assert (y[:, 0] == index).all() and (y[:, 1] == -index).all()
-    assert_once(numbers, 60)
 
 
 def test_both_engines_serve_samples_by_number(tmp_path):
