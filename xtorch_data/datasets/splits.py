@@ -10,12 +10,13 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from ..common import html
+from ..common.integers import as_integer
 from ..common.random import SPLIT, generator
 from ..common.redact import printable
 from ..common.text import number_of
 from ..planning.intervals import Interval
 from ..planning.windows import Axis, Windows
-from ..samples.arguments import as_integer, as_seed
+from ..samples.arguments import as_seed
 from ..sources.coordinates import Gap, SplitDim
 from .iterable import IterableDataset
 from .map import MapDataset

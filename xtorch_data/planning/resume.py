@@ -1,9 +1,8 @@
-"""Where an epoch was left: a few integers, valid on any other topology."""
+"""The place where an epoch was left: a few integers, valid on any other topology."""
 
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -12,6 +11,7 @@ from typing import Any, Protocol, TypeVar, get_args
 
 import numpy as np
 
+from ..common.integers import as_integer
 from ..common.redact import printable
 from .intervals import Interval, Uneven, cut, share, share_total, total, worker_share
 from .intervals import batches as count_batches
@@ -54,7 +54,7 @@ class DimLabels(Protocol):
 
 
 class Position:
-    """How many batches of which epoch the latest iteration in this process has handed out."""
+    """Number of batches of an epoch that the latest iteration in this process has handed out."""
 
     def __init__(self) -> None:
         self.reached: tuple[int, int] | None = None
@@ -78,7 +78,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far all ranks together have walked along what was left of an epoch.
+    """The way that all ranks together have walked along what was left of an epoch.
 
     `num_workers` is 1 for none; `batches` is how many every rank has yielded.
     """
@@ -129,7 +129,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class WorkerProgress:
-    """How far one loader worker of one rank has come, for a loader that asks each of its workers.
+    """The progress of one loader worker of one rank, for a loader that asks each of its workers.
 
     `batches` is how many this worker has yielded.
     """
@@ -324,9 +324,7 @@ def entries(state: Any, keys: Sequence[str], what: str) -> list[Any]:
 def as_number(value: Any, name: str, least: int = 0, most: int = LARGEST) -> int:
     """A number of a state, which a file may have changed: ValueError if it cannot be one."""
     try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
+        number = as_integer(value, name)
     except TypeError:
         raise ValueError(f"{name} is {value!r} in the state; it must be an integer") from None
     if not least <= number <= most:

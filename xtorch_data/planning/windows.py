@@ -1,4 +1,4 @@
-"""What a sample is: windows over some dims at every place of the others.
+"""Samples as windows over some dims at every place of the others.
 
 Pure arithmetic over integers. Nothing here reads data or lists samples: a sample space of 10**12
 samples is a handful of numbers per dim.
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..common.integers import as_integer
 from ..common.spelling import spelled
 from .frames import Frame, SampleAxis, SampleSpace
 from .index_maps import IndexMap, IntArray, Regular, Term, apart, runs_of
@@ -173,7 +174,7 @@ class Windows:
         ]
         for dim, requested in input_dims.items():
             length = sizes[dim]
-            size = _integer(requested, spelled("input_dims", dim))
+            size = as_integer(requested, spelled("input_dims", dim))
             size = length if size == -1 else size
             if size < 1:
                 raise ValueError(
@@ -185,7 +186,7 @@ class Windows:
                     f"{spelled('input_dims', dim)} is {size}, larger than the dim, which has "
                     f"{length} steps: there is no sample"
                 )
-            shared = _integer(overlap.get(dim, 0), spelled("input_overlap", dim))
+            shared = as_integer(overlap.get(dim, 0), spelled("input_overlap", dim))
             if shared >= size:
                 raise ValueError(
                     f"{spelled('input_overlap', dim)} is {shared}; it must be less than the "
@@ -262,12 +263,3 @@ class Windows:
         kept = first < last
         numbers = runs_of(first[kept], (last - first)[kept], 1)
         return Windows(self.space.restrict(self.axes.index(axis), numbers))
-
-
-def _integer(value: Any, name: str) -> int:
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {value!r}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from typing import Any, cast, get_args
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..common.integers import as_integer
 from ..common.spelling import spelled
 from ..planning.intervals import Uneven
 
@@ -20,7 +20,6 @@ __all__ = [
     "as_cache",
     "as_epoch",
     "as_flag",
-    "as_integer",
     "as_num_workers",
     "as_numbers",
     "as_on_error",
@@ -35,16 +34,6 @@ __all__ = [
 
 # Bytes of a cache on disk, unless the user says otherwise.
 CACHE_SIZE = "64 GiB"
-
-
-def as_integer(value: Any, name: str, or_none: str = "") -> int:
-    """An integer of Python or numpy; TypeError for a bool and whatever else."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer{or_none}, not {value!r}") from None
 
 
 def as_batch_size(batch_size: int | None) -> int | None:
