@@ -1,4 +1,4 @@
-"""What a `MapDataset` fetches with: one reader in each process, and the epoch that is told it."""
+"""The inside of a `MapDataset`: one reader in each process, and the epoch that is told it."""
 
 from __future__ import annotations
 

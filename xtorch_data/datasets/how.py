@@ -1,4 +1,4 @@
-"""How an epoch of samples goes, whatever the samples are."""
+"""The arguments of an epoch, whatever its samples are."""
 
 from __future__ import annotations
 

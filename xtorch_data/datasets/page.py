@@ -1,4 +1,4 @@
-"""What both kinds of datasets have: the inside that other rooms ask, and a page in notebooks."""
+"""Common parts of both kinds of datasets: the inside that other rooms ask, a page in notebooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rank and which worker this is, and which epoch its siblings are in."""
+"""The rank and the worker of this process, and the epoch that its siblings are in."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ COUNTED_SAMPLES = 2**26
 
 @dataclass(frozen=True, repr=False)
 class Verification:
-    """What one epoch holds, over all ranks and workers.
+    """Count of what one epoch holds, over all ranks and workers.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Which samples are wanted and how much they weigh, as a user says it."""
+"""Filters and weights of samples, as a user gives them."""
 
 from __future__ import annotations
 

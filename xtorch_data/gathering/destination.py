@@ -1,4 +1,4 @@
-"""Where batches are made: in memory of the host here; a device is in the room of devices."""
+"""Destinations of batches: memory of the host here; a device is in the room of devices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Destination", "Host"]
 
 
 class Destination(Protocol):
-    """Where batches are made of stages; lasts for several iterations.
+    """Place in which batches are made of stages; lasts for several iterations.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What the user's functions get, of the first samples and made-up values: for trials."""
+"""Trials of the user's functions on the first samples, with made-up values."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ def to_array(
     sample_dims: Sequence[Hashable],
     floating: np.dtype[Any],
 ) -> tuple[Array, tuple[Hashable, ...], tuple[Hashable, ...], bool]:
-    """What a transform returned, as an array ``(*lead, [variable,] *dims)``.
+    """Result of a transform as an array ``(*lead, [variable,] *dims)``.
 
     A Dataset is stacked on a ``variable`` axis, in its order. Dims that the variables of the part
     lacked from the start are broadcast over. If the result has other dims than the windowed ones in

@@ -40,7 +40,7 @@ class BlockCache:
         return cls(plan.memory, plan.working_nbytes, plan.block_nbytes * len(plan.grid))
 
     def get(self, key: Hashable) -> Any:
-        """What was kept under a key, or None."""
+        """Value that was kept under a key, or None."""
         return self._kept.get(key)
 
     def offer(self, key: Hashable, value: Any, nbytes: int) -> bool:

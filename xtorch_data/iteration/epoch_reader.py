@@ -1,4 +1,4 @@
-"""What the iterations of a dataset read with, and the memory that they use again."""
+"""The reader of a dataset's iterations, and the memory that they use again."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ SMALL_BATCHES, JOB_BYTES = 64, 2**20
 
 @dataclass(frozen=True)
 class Lookahead:
-    """How far batches are gathered ahead: jobs that are begun, each of some batches together."""
+    """Number of batches to gather ahead: jobs that are begun, each of some batches together."""
 
     jobs: int
     together: int

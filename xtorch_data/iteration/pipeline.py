@@ -45,7 +45,7 @@ Job = list[list[BatchSlice]]
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What one iteration reads, and what it makes of it; made by `EpochReader`.
+    """Request for one iteration: what it reads and makes; made by `EpochReader`.
 
     The data is read into memory of `blocks`; `disk` has the variables that are kept on disk, and
     the cache blocks for later epochs. A read that fails in passing is tried again `retries` times;

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """What was made of a load: its pieces, and what the next load needs of it."""
+    """Result of a load: its pieces, and what the next load needs of it."""
 
     pieces: list[PieceInMemory]
     halo: Halo

@@ -1,4 +1,4 @@
-"""Which datasets a loader takes, and the arguments of torch's loader for each kind."""
+"""The datasets that a loader takes, and the arguments of torch's loader for each kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fork server imports: this package, once for all workers, and what cleans up after it."""
+"""Imports of a fork server: this package, once for all workers, and what cleans up after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many worker processes a dataset needs: measured, and said why."""
+"""The number of worker processes that a dataset needs: measured, and said why."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def suggest_num_workers(
     batch_size: int = 32,
     seconds: float = 2.0,
 ) -> NumWorkers:
-    """How many worker processes to load a dataset with, from a short run of it.
+    """The number of worker processes to load a dataset with, from a short run of it.
 
     Threads read, decode and copy beside the training step, and they use all cores: for that no
     worker is needed. Functions in Python hold its lock, so where they take most of the time, each

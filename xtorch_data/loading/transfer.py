@@ -1,4 +1,4 @@
-"""How batches come to the device that a loader was asked for."""
+"""The way of batches to the device that a loader was asked for."""
 
 from __future__ import annotations
 

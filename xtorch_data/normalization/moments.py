@@ -21,7 +21,7 @@ ROWS = 16
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """How many values there are, their mean, and the sum of squared distances from it.
+    """Number of values, their mean, and the sum of squared distances from it.
 
     Values that are NaN do not count. Moments of two blocks make those of both, as in `Chan, Golub
     and LeVeque (1983) <https://doi.org/10.1080/00031305.1983.10483115>`_, and the mean is kept as

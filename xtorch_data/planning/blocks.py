@@ -1,4 +1,4 @@
-"""Which chunks hold the samples: the sample space cut into blocks along the chunk grid.
+"""Blocks: the sample space, cut along the chunk grid.
 
 A block is read once and decoded once; every sample in it is then a slice of memory. Pure integer
 planning, no IO.

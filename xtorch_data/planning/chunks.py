@@ -1,4 +1,4 @@
-"""How variables are stored: the chunk grid along every dim. Pure integers, no IO."""
+"""Chunk grids of variables along every dim. Pure integers, no IO."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Chunks:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """How one variable is stored, as far as planning needs to know.
+    """The storage of one variable, as far as planning needs to know.
 
     `itemsize` is the bytes of one value in memory, times the places along dims outside the sample
     space; `chunks` has the grid along each dim of the sample space that the variable has.

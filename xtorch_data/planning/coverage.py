@@ -1,4 +1,4 @@
-"""Which places of the data lie in a window, and how much more an epoch decodes than that."""
+"""The places of the data that lie in a window, and what an epoch decodes for one of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def covered(axis: Axis) -> Axis:
 
 
 def wanted_along(table: SampleTable, windows: Windows, dims: Container[Hashable]) -> SampleTable:
-    """Which windows along some dims are wanted with any window along the others."""
+    """The windows along some dims that are wanted with any window along the others."""
     others = [place for place, axis in enumerate(table.axes) if windows.axes[axis].dim not in dims]
     if not others:
         return table
@@ -39,7 +39,7 @@ def wanted_along(table: SampleTable, windows: Windows, dims: Container[Hashable]
 def places_covered(
     table: SampleTable, windows: Windows, positions: Mapping[Hashable, IntArray]
 ) -> tuple[list[Hashable], npt.NDArray[np.bool_]]:
-    """Which places lie in a window that is wanted.
+    """The places that lie in a window that is wanted.
 
     `table` says which windows are wanted, along dims for which there are positions; see
     `wanted_along`. Found are the dims of the table, and the answer for every combination of

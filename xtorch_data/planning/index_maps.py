@@ -291,7 +291,7 @@ def term_of(values: npt.ArrayLike) -> Term:
 
 @dataclass(frozen=True)
 class IndexMap:
-    """Where windows lie along one dim of one source.
+    """The places of windows along one dim of one source.
 
     Attributes
     ----------

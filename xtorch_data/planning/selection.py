@@ -1,4 +1,4 @@
-"""Which samples an epoch holds, and how often: each once, only some, or as often as drawn.
+"""The samples that an epoch holds, and how often: each once, only some, or as often as drawn.
 
 Counted by blocks, so that the line can be laid without looking at each sample. Pure numpy, no IO.
 """
@@ -154,7 +154,7 @@ def factors(
 
 
 class Selection(Protocol):
-    """Which samples a line holds, and how often."""
+    """The samples that a line holds, and how often."""
 
     @property
     def total(self) -> int:
@@ -259,7 +259,7 @@ class Masked:
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Which windows are kept, row by row, and how many up to the end of each row."""
+    """The windows that are kept, row by row, with their numbers up to the end of each row."""
 
     kept: npt.NDArray[np.bool_]
     ends: IntArray

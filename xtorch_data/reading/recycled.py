@@ -233,7 +233,7 @@ def is_fetched(variable: xr.Variable) -> bool:
 
 
 def read_path(variable: xr.Variable) -> str:
-    """How a lazy variable is read: ``"directly"``, ``"by zarr"`` or ``"by its backend"``."""
+    """Way of reading a lazy variable: ``"directly"``, ``"by zarr"`` or ``"by its backend"``."""
     *lazy, data = layers(variable)
     if not isinstance(data, _RecycledArray):
         return "by its backend"

@@ -44,7 +44,7 @@ CONCURRENT_FETCHES = 32
 
 
 def concurrent_reads(dataset: xr.Dataset) -> int:
-    """How many regions of a dataset are read at the same time."""
+    """Number of regions of a dataset that are read at the same time."""
     fetched = any(map(is_fetched, dataset.variables.values()))
     return CONCURRENT_FETCHES if fetched else CONCURRENT_READS
 

@@ -163,7 +163,7 @@ class DirectReader:
         return out.reshape(shape)
 
     def _chunks_of_a_task(self, count: int) -> int:
-        """How many chunks of a region are decoded in one go: a share for each core, if they can."""
+        """Number of chunks of a region to decode in one go: a share for each core, if they can."""
         least, most = (
             max(1, nbytes // max(1, self._chunk_nbytes)) for nbytes in (TASK_BYTES, MOST_TASK_BYTES)
         )
@@ -408,6 +408,6 @@ def _note_missing(chunks: int) -> None:
 
 
 def _whole(store: Store) -> OffsetByteRequest | None:
-    """How to ask for a whole object: s3fs would ask for its size first, in a request of its own."""
+    """Byte range of a whole object: s3fs would ask for its size first, in a request of its own."""
     is_s3fs = type(getattr(innermost(store), "fs", None)).__module__.partition(".")[0] == "s3fs"
     return OffsetByteRequest(0) if is_s3fs else None

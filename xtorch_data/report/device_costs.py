@@ -28,7 +28,7 @@ PLACE_BYTES = 4
 
 @dataclass(frozen=True)
 class DeviceCosts:
-    """What the epoch of one process takes on its device.
+    """Memory and transfers of an epoch of one process on its device.
 
     Memory that torch keeps for later, and what `device_transform` allots, are not counted.
 

@@ -19,7 +19,7 @@ NOT_CHUNKED = "not chunked"
 
 @dataclass(frozen=True)
 class VariableReads:
-    """How one variable is stored, and what an epoch reads of it.
+    """The storage of one variable, and what an epoch reads of it.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class VariableReads:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the next epoch of a dataset will do, and what that costs.
+    """Forecast of the next epoch of a dataset: what it will do, and what that costs.
 
     Attributes
     ----------

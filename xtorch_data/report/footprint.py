@@ -1,4 +1,4 @@
-"""What a variable takes in memory, from the chunk as it is stored to the copies that stay."""
+"""Memory that a variable takes, from the chunk as it is stored to the copies that stay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Footprint", "alike", "values_in"]
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a variable takes, in bytes of one value, or of all places outside the sample space.
+    """Memory of a variable, in bytes of one value, or of all places outside the sample space.
 
     Attributes
     ----------

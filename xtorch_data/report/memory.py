@@ -1,4 +1,4 @@
-"""How much memory an epoch will take, from its plan: what is allotted and let go, in turn."""
+"""Memory that an epoch will take, from its plan: what is allotted and let go, in turn."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ __all__ = ["Stats", "stats_of"]
 
 @dataclass(frozen=True, repr=False)
 class Stats:
-    """What one iteration in this process has done so far, and what it took.
+    """Account of one iteration in this process: what it has done so far, and what it took.
 
     Seconds are summed over threads that work side by side, so that they may exceed `seconds`; a
     stage that several threads share limits the epoch only when all of them are busy.

@@ -1,4 +1,4 @@
-"""What samples are, whatever their order: the data, its windows, parts and functions."""
+"""The definition of samples, whatever their order: data, windows, parts and functions."""
 
 from __future__ import annotations
 

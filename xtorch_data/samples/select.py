@@ -1,4 +1,4 @@
-"""Which variables, and which steps of the window, make up one part of a sample."""
+"""Variables, and steps of the window, that make up one part of a sample."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Call:
 
 
 class Runner:
-    """Where calls run: on the cluster of the active client, if there is one, else here.
+    """Runner of calls: on the cluster of the active client, if there is one, else here.
 
     Made for one copy; `threads` are calls at the same time in one process.
     """

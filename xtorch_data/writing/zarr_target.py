@@ -47,7 +47,7 @@ RELATED = (
 
 @dataclass(frozen=True)
 class VariableCopy:
-    """How one variable is copied: steps of a chunk and of a shard along each dim.
+    """Layout of the copy of a variable: steps of a chunk and of a shard along each dim.
 
     `cuts` are, along each dim, where the regions begin that are copied at once, and the last one
     ends.
