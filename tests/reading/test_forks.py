@@ -65,7 +65,8 @@ def test_what_a_fork_inherits_open_is_closed_at_once_and_opened_again(engine, tm
     forked.make_safe(ds)
     assert not FILE_CACHE
     if engine != "scipy":  # mapped, and closed with the last array over it
-        with pytest.raises((RuntimeError, ValueError)):
+        # What each library, old or new, says of a closed file.
+        with pytest.raises((RuntimeError, ValueError, TypeError)):
             inherited[0].variables["v"][0]
     np.testing.assert_array_equal(ds["v"].values, fields()["v"].values)
     ds.close()

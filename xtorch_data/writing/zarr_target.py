@@ -360,9 +360,11 @@ def checksum(variable: xr.Variable, dtype: np.dtype[Any] | None = None) -> int:
     dtype of numbers, if it is of which the values were.
     """
     values = np.asarray(variable.values)
-    if dtype is not None and dtype.kind in "fciu" and values.dtype.kind in "fciu":
+    native = values.dtype.newbyteorder("=") if dtype is None else dtype.newbyteorder("=")
+    # Copies of a region are made only for another dtype: they count as memory.
+    if native != values.dtype and native.kind in "fciu" and values.dtype.kind in "fciu":
         with np.errstate(all="ignore"):
-            before = values.astype(dtype.newbyteorder("="))
+            before = values.astype(native)
             if np.array_equal(before.astype(values.dtype), values, equal_nan=True):
                 values = before
     kind = values.dtype.kind
