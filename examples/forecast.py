@@ -16,20 +16,17 @@ from tqdm import tqdm
 import xtorch_data as xtd
 
 NAME, PAST = "air_temperature", 8  # the variable, and how many years the network sees
-SPLITS = (None, "2029"), ("2030", "2059"), ("2060", None)  # training, validation, test
+BEGINS = ["2030-01-01", "2060-01-01"]  # of the validation years and of the test years
 
 
-def forecasts(ds, normalize, shuffle=False):
-    """Every nine consecutive years of `ds`: eight in, the next one out, as normalized anomalies."""
-    return xtd.IterableDataset(
+def forecasts(ds):
+    """Every nine consecutive years of `ds`: eight in, the next one out."""
+    return xtd.MapDataset(
         ds,
         input_dims={"time": PAST + 1, "latitude": -1, "longitude": -1},  # -1: the whole dim
         input_overlap={"time": PAST},  # so that a window begins every year
         inputs=xtd.Select(NAME, time=slice(0, PAST)),
         targets=xtd.Select(NAME, time=PAST),
-        preprocess=normalize,  # once for each block read
-        batch_size=8,
-        shuffle=shuffle,
     )
 
 
@@ -89,11 +86,11 @@ def main(output=Path("demo_output"), epochs=15):
         source[[NAME]].chunk(time=16).to_zarr(output / "data.zarr", mode="w", consolidated=False)
     ds = xtd.open_zarr(output / "data.zarr")
 
-    # Split by label, before windows are cut: then no window reaches into another part.
-    past, near, far = (ds.sel(time=slice(*years)) for years in SPLITS)
-    normalize = xtd.Normalize.fit(past, per=("latitude", "longitude"))
-    training = xtd.DataLoader(forecasts(past, normalize, shuffle=True))
-    validation, test = (xtd.DataLoader(forecasts(part, normalize)) for part in (near, far))
+    parts = xtd.split(forecasts(ds), "time", at=BEGINS)  # no window reaches into another part
+    normalize = xtd.Normalize.fit(parts[0], per=("latitude", "longitude"))
+    past, near, far = (part.replace(preprocess=normalize) for part in parts)
+    training = xtd.DataLoader(past, batch_size=8, shuffle=True)
+    validation, test = (xtd.DataLoader(part, batch_size=8) for part in (near, far))
 
     model = Forecaster()
     train(model, training, validation, epochs)
@@ -102,11 +99,11 @@ def main(output=Path("demo_output"), epochs=15):
     forecast = xr.concat(parts, "sample").assign_coords(ds[["latitude", "longitude"]].coords)
     forecast = normalize.inverse(forecast.swap_dims(sample="time").drop_vars("sample"))
     forecast.to_zarr(output / "forecast.zarr", mode="w", consolidated=False)
-    truth = far[NAME].sel(time=forecast.time)
+    truth = ds[NAME].sel(time=forecast.time)
     draw(truth[-1], forecast[NAME][-1], output / "forecast.png")
 
-    guesses = {"this model": forecast, "persistence (last year)": far.shift(time=1)}
-    guesses["mean of the eight years"] = far.rolling(time=PAST).mean().shift(time=1)
+    guesses = {"this model": forecast, "persistence (last year)": ds.shift(time=1)}
+    guesses["mean of the eight years"] = ds.rolling(time=PAST).mean().shift(time=1)
     guesses["climatology (training years)"] = normalize.mean
     errors = {key: ((ds[NAME] - truth) ** 2).mean().item() ** 0.5 for key, ds in guesses.items()}
     print(f"Root-mean-square error, {len(truth)} test years that no training saw:")

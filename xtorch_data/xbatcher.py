@@ -294,7 +294,7 @@ class _Side:
             parts={f"part{number}": name for number, name in enumerate(names)},
             **arguments,
         )
-        return part_of(regions, windows)
+        return part_of(regions, regions._inside.what.over(windows))
 
     # From what they read to tensors.
 

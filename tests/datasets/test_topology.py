@@ -306,9 +306,11 @@ def test_shares_are_what_each_worker_of_each_rank_yields(ranks, workers):
         assert sum(sizes) == plan.batches(1, rank, ranks)
 
 
-def test_verify_of_what_makes_no_batches_says_so():
-    with pytest.raises(TypeError, match="xtorch_data.IterableDataset.*not MapDataset"):
-        xtd.verify(xtd.MapDataset(numbered(8), {"time": 2}))
+def test_verify_takes_either_kind_of_dataset_and_nothing_else():
+    counts = xtd.verify(xtd.MapDataset(numbered(8), {"time": 2}))
+    assert (counts.samples, counts.repeated, counts.missing) == (4, 0, 0)
+    with pytest.raises(TypeError, match="IterableDataset or MapDataset, not list"):
+        xtd.verify([1, 2])
 
 
 def test_verify_counts_draws_as_draws():

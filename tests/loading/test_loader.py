@@ -72,10 +72,11 @@ def test_only_our_datasets_are_taken():
 @pytest.mark.parametrize(
     ("given", "instead"),
     [
-        ({"batch_size": 4, "shuffle": True}, "batch_size, shuffle.*give it to IterableDataset"),
+        ({"batch_size": 5, "shuffle": True}, r"batch_size, shuffle.*replace\(batch_size=…\)"),
         ({"sampler": range(3)}, "sampler.*MapDataset"),
         ({"collate_fn": list}, "collate_fn.*batch_transform"),
-        ({"generator": None}, "generator.*seed"),
+        ({"generator": torch.Generator()}, "generator.*seed"),
+        ({"seed": 3, "memory": 9}, r"memory, seed.*replace\(memory=…\)"),
     ],
 )
 def test_what_is_for_other_datasets_is_refused_with_what_serves_instead(given, instead):

@@ -13,6 +13,7 @@ from torch.utils.data import (
     BatchSampler,
     DistributedSampler,
     RandomSampler,
+    SequentialSampler,
     Subset,
     WeightedRandomSampler,
 )
@@ -28,8 +29,8 @@ def distributed(dataset, epoch=0):
 
 
 ORDERS = {
-    "in order": lambda dataset: {},
-    "shuffled": lambda dataset: {"shuffle": True},
+    "in order": lambda dataset: {"sampler": SequentialSampler(dataset)},
+    "shuffled": lambda dataset: {"sampler": Shuffled(dataset, None)},
     "chunks": lambda dataset: {"sampler": xtd.ChunkSampler(dataset, seed=3)},
     "a rank's": lambda dataset: {"sampler": distributed(dataset)},
     "batches": lambda dataset: {
@@ -177,7 +178,10 @@ def test_an_order_that_cannot_be_made_again_is_gone_on_with_between_epochs_alone
     [
         (lambda d: {"batch_size": 9, "sampler": xtd.ChunkSampler(d)}, "batch_size: 8 .* 9 here"),
         (lambda d: {"batch_size": 8, "sampler": xtd.ChunkSampler(d, seed=1)}, "seed: 0 .* 1 here"),
-        (lambda d: {"batch_size": 8, "shuffle": True}, "sampler: ChunkSampler .* Shuffled here"),
+        (
+            lambda d: {"batch_size": 8, "sampler": Shuffled(d, None)},
+            "ChunkSampler .* Shuffled here",
+        ),
         (
             lambda d: {"batch_size": 8, "sampler": xtd.ChunkSampler(d, rank=0, world_size=2)},
             "world_size: 1 .* 2 here",
@@ -227,7 +231,7 @@ def subset(*indices):
         ([list(range(10))], [[0, 1, 2, 3, 4, 5, 6, 7, 9, 8]]),
         ([range(20), range(10)], [range(20), range(10, 20)]),
         ([range(20), range(10)], [range(10, 30), range(10)]),
-        ([range(53)], []),
+        ([range(53)], [range(53), range(53)]),
     ],
 )
 def test_the_state_of_a_subset_is_refused_by_another(one, other):
@@ -298,7 +302,8 @@ def test_the_shuffled_order_is_torchs():
 
 def test_ranks_with_equal_generators_have_equal_orders():
     """Accelerate gives samplers a generator late, and sets it to that of the first rank."""
-    samplers = [xtd.DataLoader(make(), batch_size=8, shuffle=True).sampler for _ in range(2)]
+    every = Subset(make(), range(53))
+    samplers = [xtd.DataLoader(every, batch_size=8, shuffle=True).sampler for _ in range(2)]
     for sampler in samplers:
         assert isinstance(sampler, RandomSampler)
         sampler.generator = torch.Generator().manual_seed(3)

@@ -136,7 +136,7 @@ def test_a_loader_without_a_device_explains_as_its_dataset_does(ds):
     assert "device" in there._repr_html_()
     samples = xtd.MapDataset(ds, {"time": 8, "y": -1, "x": -1})
     with pytest.raises(TypeError, match="a sampler decides what is read"):
-        xtd.DataLoader(samples, batch_size=4).explain()
+        xtd.DataLoader(samples, batch_size=4, sampler=range(3)).explain()
 
 
 @pytest.mark.parametrize("gather", ["host", "device"])

@@ -293,7 +293,7 @@ def test_what_cannot_be_decoded_there_is_refused_when_the_loader_is_made(tmp_pat
     with pytest.raises(ValueError, match="num_workers=0"):
         loader(num_workers=2)
     with pytest.raises(ValueError, match="decode='device'.*MapDataset"):
-        loader(made=xtd.MapDataset)
+        loader(made=xtd.MapDataset, sampler=[0, 1])
     with pytest.raises(ValueError, match="decode='device'.*folder"):
         loader(options={"cache": tmp_path})
     with pytest.raises(ValueError, match="give device=, too"):

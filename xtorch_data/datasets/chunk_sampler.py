@@ -8,6 +8,7 @@ from typing import Any
 
 import torch.utils.data
 
+from ..planning.index_maps import IntArray
 from ..planning.intervals import Uneven, total
 from ..samples.arguments import as_epoch, as_seed, as_uneven
 from .map import MapDataset
@@ -99,4 +100,7 @@ class ChunkSampler(torch.utils.data.Sampler[int]):
         rank, world_size = self._topology.current()
         plan.require_shares(world_size)
         stages = plan.stages(epoch, plan.intervals(epoch, rank, world_size))
-        return (number for stage in stages for number in stage.numbers(plan.windows).tolist())
+        found: Iterator[IntArray] = (stage.numbers(plan.windows) for stage in stages)
+        if plan.kept is not None:  # the dataset counts those alone
+            found = map(plan.kept.positions, found)
+        return (position for some in found for position in some.tolist())

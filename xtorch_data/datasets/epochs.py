@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.utils.data
-import xarray as xr
 
 from ..common.buffers import Buffers
 from ..gathering.destination import Destination
@@ -19,16 +17,17 @@ from ..iteration.epoch_reader import EpochReader
 from ..planning.intervals import cut, total
 from ..planning.plan import Plan
 from ..planning.resume import Position, WorkerProgress, require_no_part
-from ..planning.windows import Windows
 from ..processes.orphans import watch_in_worker
 from ..processes.shared_memory import SharedBuffers
 from ..processes.workers import sent
 from ..reading.disk_cells import OnDisk
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
-from .how import How
-from .topology import EpochCounter, Topology
-from .where_and_weights import answers, as_weights, as_where
+from .fetching import Fetching
+from .how import HOW_ARGUMENTS, How
+from .topology import EpochCounter
+from .what import What, parted, require_same_windows
+from .where_and_weights import answers, as_weights
 
 __all__ = ["Epochs"]
 
@@ -43,44 +42,40 @@ class Epochs:
 
     Attributes
     ----------
+    what : What
+        The samples, as those of a `MapDataset` may be.
+    how : How
+        The arguments of the epochs.
     definition : SampleDefinition
-        What the samples are.
+        What is made of the samples here: with the function of batches, and the seed.
     plan : Plan
         What is read in which order; another one after a resumed epoch.
     reader : EpochReader
         Makes the batches.
     on_disk : OnDisk, optional
         Where decoded chunks are kept.
+    times_set : int
+        How often a user has set the epoch, by which loaders notice.
     """
 
-    def __init__(
-        self,
-        definition: SampleDefinition,
-        plan: Plan,
-        topology: Topology,
-        on_disk: OnDisk | None,
-        retries: int,
-        skipping: bool,
-    ) -> None:
-        self.definition, self.plan, self.on_disk = definition, plan, on_disk
-        self.retries, self.skipping, self._topology = retries, skipping, topology
-        self._begin_anew()
-
-    def _begin_anew(self) -> None:
+    def __init__(self, what: What, how: How, plan: Plan, on_disk: OnDisk | None) -> None:
+        self.what, self.how, self.plan, self.on_disk = what, how, plan, on_disk
+        self.retries, self.skipping, self._topology = how.retries, how.skipping, how.topology
+        self.definition = _definition(what, how)
         if self._topology.explicit is not None:
             self.plan.require_shares(self._topology.explicit[1])
+        self._followed: Fetching | None = None
+        self._followed_times = 0
+        self.times_set = 0
         self._counter = EpochCounter()
         self._position = Position()
         self._taken = 0  # batches that the next iteration in a worker passes over
         self.reader = self.streaming(self.definition, self.on_disk)
 
     @classmethod
-    def of(cls, definition: SampleDefinition, how: How) -> Epochs:
-        """Plan the epochs of some samples; that reads only if `where` is a function.
-
-        Called by constructors alone: warnings name the line two calls above.
-        """
-        definition = replace(definition, batch_transform=how.batch_transform, seed=how.seed)
+    def of(cls, what: What, how: How) -> Epochs:
+        """Plan the epochs of some samples; that reads only if `where` is a function."""
+        definition = _definition(what, how)
         require_functions_keep_places(definition)
         definition.require_batches(how.batch_size)
         windows, labels = definition.windows, definition.labelled
@@ -88,11 +83,12 @@ class Epochs:
         on_disk = OnDisk.of(
             folder, nbytes, how.memory, definition.data, definition.origin, how.retries
         )
-        if how.weights is not None and not how.shuffle:
-            raise ValueError("weights draw samples at random, which needs shuffle=True")
-        weights, where = as_weights(how.weights, windows, labels), how.where
-        if callable(where) and not isinstance(where, xr.DataArray):
-            where = answers(where, definition, how.memory, on_disk, how.retries, how.skipping)
+        weights = as_weights(how.weights, windows, labels)
+        what = what.answered(
+            lambda where, samples: answers(
+                where, samples, how.memory, on_disk, how.retries, how.skipping
+            )
+        )
         plan = Plan.of(
             windows,
             definition.layouts,
@@ -104,19 +100,24 @@ class Epochs:
             uneven=how.uneven,
             independent=definition.random_blocks,
             cached=cached and not definition.random_blocks,
-            where=as_where(where, windows, labels),
+            where=what.table,
             weights=weights,
             labels=definition.label_digests,
-            stacklevel=4,
         )
-        return cls(definition, plan, how.topology, on_disk, how.retries, how.skipping)
+        return cls(what, replace(how, weights=None), plan, on_disk)
 
-    def over(self, windows: Windows) -> Self:
-        """Inside of a dataset of some of the windows, numbered anew, with epochs from 0 on."""
-        part = copy.copy(self)
-        part.definition, part.plan = self.definition.over(windows), self.plan.over(windows)
-        part._begin_anew()
-        return part
+    def part(self, what: What) -> Epochs:
+        """Inside of a dataset of some of the samples, or all, with epochs from 0 on."""
+        return Epochs(what, self.how, self.plan.over(what.definition.windows), self.on_disk)
+
+    def replaced(self, options: Mapping[str, Any]) -> Epochs:
+        """Inside of a dataset with other arguments, with epochs from 0 on."""
+        samples, own = parted(options, HOW_ARGUMENTS, "IterableDataset")
+        what = self.what.replaced(samples) if samples else self.what
+        weights = self.plan.weights
+        if weights is not None and "weights" not in own and samples:
+            require_same_windows("weights", self.definition, what.definition)
+        return self.of(what, self.how.replaced(own, weights))
 
     def streaming(self, definition: SampleDefinition, on_disk: OnDisk | None = None) -> EpochReader:
         """Reader of these samples, or of other values of them, with memory of its own."""
@@ -134,20 +135,32 @@ class Epochs:
 
     # Which epoch it is.
 
+    def follow(self, samples: Fetching) -> None:
+        """Take over the epochs that a user sets of the `MapDataset` of these samples."""
+        self._followed, self._followed_times = samples, samples.times_set
+
+    def _catch_up(self) -> None:
+        if self._followed is not None and self._followed_times != self._followed.times_set:
+            self._followed_times = self._followed.times_set
+            self.set(self._followed.epoch)
+
     @property
     def next(self) -> int:
         """Number of the epoch that the next iteration will be."""
+        self._catch_up()
         return self._counter.next
 
     def set(self, epoch: int) -> None:
         """Make the next iteration a certain epoch, a whole one if one has begun since."""
         if self._position.reached:
             self.plan = self.plan.afresh()
+        self.times_set += 1
         self._counter.next = epoch
         self._position = Position()
 
     def begin(self) -> int:
         """Take the next epoch; what was resumed is over with the epochs that follow."""
+        self._catch_up()
         info = torch.utils.data.get_worker_info()
         epoch = self._counter.claim() if info is None else self._counter.claim_in_worker(info)
         self._position.begin(epoch)
@@ -174,7 +187,8 @@ class Epochs:
 
     def state(self) -> dict[str, Any]:
         """State of the latest iteration in this process."""
-        epoch, batches = self._position.reached or (self.next, 0)
+        self._catch_up()
+        epoch, batches = self._position.reached or (self._counter.next, 0)
         part = self._part()
         if part is not None:
             return self.plan.state_of_part(epoch, replace(part, batches=batches))
@@ -194,6 +208,11 @@ class Epochs:
             self._counter.go_on(plan.resumed[0])
         self.plan = plan
         self._position = Position()
+        if self._followed is not None:
+            self.follow(self._followed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_followed": None}  # in this process alone
 
     # Its batches.
 
@@ -264,3 +283,8 @@ class Epochs:
             epoch, *worker, rank, world_size, total(intervals),
         )  # fmt: skip
         return stream.batches(plan, epoch, intervals, destination)
+
+
+def _definition(what: What, how: How) -> SampleDefinition:
+    """Definition of samples in batches: with a function of these, and a seed."""
+    return replace(what.definition, batch_transform=how.batch_transform, seed=how.seed)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from ..common.buffers import Buffers
 from ..common.recorder import Recorder
+from ..common.retry import RETRIES
 from ..gathering.first_samples import require_functions_keep_places
 from ..iteration.by_number import Fetcher
 from ..planning.plan import Plan
-from ..planning.windows import Windows
 from ..processes.orphans import Watch, watch_in_worker
 from ..processes.shared_memory import SharedBuffers
 from ..processes.unnamed_memory import SharedIntegers
@@ -22,15 +24,47 @@ from ..reading.disk_cells import OnDisk
 from ..reading.forks import let_forks_wait_for_reads, make_safe
 from ..samples.arguments import as_bytes, as_cache, as_numbers, as_retries
 from ..samples.batch import Batch
-from ..samples.definition import SampleDefinition
+from .what import What, parted
+from .where_and_weights import answers
 
-__all__ = ["Fetching"]
+__all__ = ["ACCESS_ARGUMENTS", "Access", "Fetching"]
 
 # Memory of batches that is kept while nobody uses it.
 IDLE_BYTES = 2**28
 
 # Threads of a parent process, which are not here; to end them would wait for them.
 _inherited: list[Any] = []
+
+
+@dataclass(frozen=True, eq=False)
+class Access:
+    """The arguments of a `MapDataset` that do not say what its samples are, checked."""
+
+    memory: int
+    cache: tuple[bool, str | None, int]  # in memory; in which folder, and up to so many bytes
+    retries: int
+    arguments: Mapping[str, Any]  # as they were given
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        memory: int | str = "1 GiB",
+        cache: bool | str | os.PathLike[str] = True,
+        cache_size: int | str | None = None,
+        retries: int = RETRIES,
+    ) -> Access:
+        """Check the arguments of those names."""
+        arguments = {name: value for name, value in locals().items() if name in ACCESS_ARGUMENTS}
+        cached = as_cache(cache, cache_size)
+        return cls(as_bytes(memory), cached, as_retries(retries), arguments)
+
+    def replaced(self, options: Mapping[str, Any]) -> Access:
+        """The arguments with some changed."""
+        return self.of(**{**self.arguments, **options})
+
+
+ACCESS_ARGUMENTS = frozenset(inspect.signature(Access.of).parameters)
 
 
 class Fetching:
@@ -41,28 +75,21 @@ class Fetching:
 
     Attributes
     ----------
-    definition : SampleDefinition
-        What the samples are.
+    what : What
+        The samples.
+    access : Access
+        The other arguments of the dataset.
     plan : Plan
         The order of a `ChunkSampler`.
     on_disk : OnDisk, optional
         Where decoded chunks are kept.
-    keeps : bool
-        Whether decoded chunks are kept for later samples.
     times_set : int
         How often a user has set the epoch, by which loaders notice.
     """
 
-    def __init__(
-        self,
-        definition: SampleDefinition,
-        plan: Plan,
-        on_disk: OnDisk | None,
-        retries: int,
-        keeps: bool,
-    ) -> None:
-        self.definition, self.plan, self.on_disk = definition, plan, on_disk
-        self.retries, self.keeps = retries, keeps
+    def __init__(self, what: What, access: Access, plan: Plan, on_disk: OnDisk | None) -> None:
+        self.what, self.access, self.plan, self.on_disk = what, access, plan, on_disk
+        self.definition, self.retries = what.definition, access.retries
         self.times_set = 0
         self._shared = SharedIntegers(1)  # with workers of torch's loader, also such as live on
         self._epoch: int | torch.Tensor = self._shared.values
@@ -73,43 +100,41 @@ class Fetching:
         self._lock = threading.Lock()
 
     @classmethod
-    def of(
-        cls,
-        definition: SampleDefinition,
-        *,
-        memory: int | str,
-        cache: bool | str | os.PathLike[str],
-        cache_size: int | str | None,
-        retries: int,
-    ) -> Fetching:
-        """Check the arguments of a `MapDataset` that do not say what its samples are.
-
-        Called by constructors alone: warnings name the line two calls above.
-        """
-        retries = as_retries(retries)
-        keep, folder, size = as_cache(cache, cache_size)
+    def of(cls, what: What, access: Access) -> Fetching:
+        """Plan the access to some samples; that reads only if `where` is a function."""
+        definition, memory, retries = what.definition, access.memory, access.retries
         require_functions_keep_places(definition)
+        _, folder, size = access.cache
+        on_disk = OnDisk.of(folder, size, memory, definition.data, definition.origin, retries)
+        what = what.answered(
+            lambda where, samples: answers(where, samples, memory, on_disk, retries)
+        )
         plan = Plan.of(
             definition.windows,
             definition.layouts,
-            memory=as_bytes(memory),
+            memory=memory,
             shuffle=True,
             batch_size=None,
+            where=what.table,
             labels=definition.label_digests,
-            stacklevel=4,
         )
-        on_disk = OnDisk.of(folder, size, plan.memory, definition.data, definition.origin, retries)
-        return cls(definition, plan, on_disk, retries, keep or folder is not None)
+        return cls(what, access, plan, on_disk)
 
-    def over(self, windows: Windows) -> Self:
-        """Inside of a dataset of some of the windows, numbered anew."""
-        return type(self)(
-            self.definition.over(windows),
-            self.plan.over(windows),
-            self.on_disk,
-            self.retries,
-            self.keeps,
-        )
+    def part(self, what: What) -> Fetching:
+        """Inside of a dataset of some of the samples, or all, with a reader and an epoch anew."""
+        return Fetching(what, self.access, self.plan.over(what.definition.windows), self.on_disk)
+
+    def replaced(self, options: Mapping[str, Any]) -> Fetching:
+        """Inside of a dataset with other arguments."""
+        samples, own = parted(options, ACCESS_ARGUMENTS, "MapDataset")
+        what = self.what.replaced(samples) if samples else self.what
+        return self.of(what, self.access.replaced(own))
+
+    @property
+    def keeps(self) -> bool:
+        """Whether decoded chunks are kept for later samples."""
+        in_memory, folder, _ = self.access.cache
+        return in_memory or folder is not None
 
     @property
     def epoch(self) -> int:
@@ -131,9 +156,11 @@ class Fetching:
 
     def fetch(self, indices: Sequence[int], epoch: int | None) -> Batch:
         """Some samples as a batch; see `MapDataset.fetch`."""
-        numbers = as_numbers(indices, len(self.definition.windows))
+        numbers = as_numbers(indices, self.plan.samples)
         if not len(numbers):
             raise ValueError("a batch has one sample or more; no index was given")
+        if self.plan.kept is not None:
+            numbers = self.plan.kept.samples(numbers)
         epoch = self.epoch if epoch is None else epoch
         fetcher, buffers = self._fetch_with(epoch)
         return fetcher.fetch(numbers, epoch, buffers)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, Unpack
 
 import torch
 import torch.utils.data
@@ -19,27 +19,13 @@ from ..report.explain import explain
 from ..report.explanation import Explanation
 from ..report.plots import PlanPlots
 from ..report.stats import Stats, stats_of
-from ..samples.arguments import (
-    as_batch_size,
-    as_bytes,
-    as_cache,
-    as_epoch,
-    as_flag,
-    as_on_error,
-    as_ranks_and_workers,
-    as_retries,
-    as_seed,
-    as_uneven,
-)
+from ..samples.arguments import as_epoch, as_ranks_and_workers
 from ..samples.batch import Batch
-from ..samples.definition import SampleDefinition
-from ..samples.labels import LabelledWindows
-from ..samples.transforms import Transform
 from .epochs import Epochs
 from .how import How
+from .map import MapDataset
 from .page import Dataset
-from .topology import Topology
-from .where_and_weights import labeled
+from .what import SampleArguments, What, parted, show_all
 
 __all__ = ["IterableDataset"]
 
@@ -50,12 +36,15 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):
     Iterating yields `Batch` objects. Every sample of the epoch comes exactly once, over all ranks
     and workers, and every iteration is the next epoch with an order of its own.
 
+    The arguments from `batch_size` to `world_size` say how an epoch goes. All others say what the
+    samples are; a `MapDataset` that is given has them, and then they are left out.
+
     Parameters
     ----------
-    ds : xarray.Dataset, DataArray or DataTree, zarr.Array, zarr.Group or xbatcher.BatchGenerator
-        The data, however opened; of a ``DataTree``, the node that is given. A ``BatchGenerator``
-        brings its own ``input_dims`` and ``input_overlap``, and every item it would yield is a
-        sample.
+    ds : MapDataset, xarray object, zarr.Array, zarr.Group or xbatcher.BatchGenerator
+        The samples; or the data, however opened: a ``Dataset``, ``DataArray`` or, of a
+        ``DataTree``, the node that is given. A ``BatchGenerator`` brings its own ``input_dims`` and
+        ``input_overlap``, and every item it would yield is a sample.
     input_dims : mapping of Hashable to int
         Size of one sample along each windowed dim, -1 for the whole dim. These dims are kept, in
         this order; each place along every other dim is a sample of its own.
@@ -158,6 +147,12 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):
     >>> batch = next(iter(dataset))
     >>> batch.x.shape, batch.x.dtype, batch.index
     (torch.Size([3, 4, 2]), torch.float32, tensor([0, 1, 2]))
+
+    The same of samples that are defined once, for training and for validation:
+
+    >>> samples = MapDataset(t2m, input_dims={"time": 4, "x": -1}, input_overlap={"time": 3})
+    >>> len(IterableDataset(samples, batch_size=3, shuffle=True))
+    3
     """
 
     _inside: Epochs
@@ -168,19 +163,12 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):
         input_dims: Mapping[Any, int] | None = None,
         input_overlap: Mapping[Any, int] | None = None,
         *,
-        inputs: Any = None,
-        targets: Any = None,
-        parts: Mapping[str, Any] | None = None,
-        preprocess: Callable[..., xr.Dataset] | None = None,
-        transform: Callable[..., Any] | None = None,
-        target_transform: Callable[..., Any] | None = None,
-        batch_transform: Callable[..., xr.Dataset] | None = None,
         batch_size: int | None = 1,
         shuffle: bool = False,
         seed: int = 0,
         drop_last: bool = False,
         weights: Any = None,
-        where: Any = None,
+        batch_transform: Callable[..., xr.Dataset] | None = None,
         memory: int | str = "1 GiB",
         cache: bool | str | os.PathLike[str] = False,
         cache_size: int | str | None = None,
@@ -189,58 +177,36 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):
         uneven: Uneven | None = None,
         rank: int | None = None,
         world_size: int | None = None,
-        dtype: Any = None,
-        dims: Sequence[Hashable] | None = None,
+        **samples: Unpack[SampleArguments],
     ) -> None:
         super().__init__()
-        shuffle = as_flag(shuffle, "shuffle")
-        how = How(
-            batch_transform=Transform.of(batch_transform, "batch_transform"),
-            batch_size=as_batch_size(batch_size),
+        how = How.of(
+            batch_size=batch_size,
             shuffle=shuffle,
-            seed=as_seed(seed),
-            drop_last=as_flag(drop_last, "drop_last"),
-            uneven=as_uneven(uneven, shuffle),
+            seed=seed,
+            drop_last=drop_last,
             weights=weights,
-            where=where,
-            memory=as_bytes(memory),
-            cache=as_cache(cache, cache_size),
-            skipping=as_on_error(on_error) == "skip",
-            retries=as_retries(retries),
-            topology=Topology(rank, world_size),
+            batch_transform=batch_transform,
+            memory=memory,
+            cache=cache,
+            cache_size=cache_size,
+            on_error=on_error,
+            retries=retries,
+            uneven=uneven,
+            rank=rank,
+            world_size=world_size,
         )
-        what = SampleDefinition.of(
-            ds,
-            input_dims,
-            input_overlap,
-            inputs=inputs,
-            targets=targets,
-            parts=parts,
-            preprocess=preprocess,
-            transform=transform,
-            target_transform=target_transform,
-            dtype=dtype,
-            dims=dims,
-        )
-        self._inside = Epochs.of(what, how)
-        self.retries, self.on_error = how.retries, on_error
+        given = {"input_dims": input_dims, "input_overlap": input_overlap, **samples}
+        if isinstance(ds, MapDataset):
+            _require_none(given)
+            self._inside = Epochs.of(ds._inside.what, how)
+            self._inside.follow(ds._inside)
+            return  # what there is to warn of was said of the samples
+        given, _ = parted(given, (), "IterableDataset")
+        self._inside = Epochs.of(What.of(ds=ds, **given), how)
         self._warn()
 
     # What there is.
-
-    @property
-    def windows(self) -> LabelledWindows:
-        """The samples: ``len(windows)``, ``windows[i]`` for ``isel``, ``windows.coords(i)``."""
-        return self._inside.definition.labelled
-
-    @property
-    def where(self) -> xr.DataArray | None:
-        """Which samples there are, labeled with their first steps; None if all are.
-
-        What a function has answered can be saved and given to other datasets of the same samples.
-        """
-        table = self.plan.where
-        return None if table is None else labeled(table, self.plan.windows, self.windows)
 
     @property
     def plan(self) -> Plan:
@@ -256,6 +222,16 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):
     def shuffle(self) -> bool:
         """Whether the order is random."""
         return self.plan.shuffle
+
+    @property
+    def on_error(self) -> Literal["raise", "skip"]:
+        """What happens to samples that touch a chunk which cannot be read."""
+        return "skip" if self._inside.skipping else "raise"
+
+    @property
+    def retries(self) -> int:
+        """How often a read is tried again that fails in passing."""
+        return self._inside.retries
 
     @property
     def rank(self) -> int:
@@ -421,3 +397,16 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self._inside)
+
+
+def _require_none(given: Mapping[str, Any]) -> None:
+    """Raise TypeError if arguments that belong to a MapDataset are given with one."""
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise TypeError(
+            f"a MapDataset says itself what its samples are: {', '.join(names)} cannot be given "
+            f"with one; its replace({names[0]}=…) can"
+        )
+
+
+show_all(IterableDataset.__init__)

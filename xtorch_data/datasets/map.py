@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import operator
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -21,40 +19,26 @@ from ..processes.workers import sendable_errors
 from ..report.plots import WindowPlots
 from ..samples.arguments import as_epoch
 from ..samples.batch import Batch
-from ..samples.definition import SampleDefinition
-from ..samples.labels import LabelledWindows
-from .fetching import Fetching
+from .fetching import ACCESS_ARGUMENTS, Access, Fetching
+from .how import HOW_ARGUMENTS
 from .page import Dataset
+from .what import What, parted
 
 __all__ = ["MapDataset"]
 
-_OF_LOADER = "give it to the DataLoader, whose sampler decides the order"
-# What takes the place of arguments that only an IterableDataset has.
-_ELSEWHERE = {
-    "where": "take torch.utils.data.Subset(dataset, indices)",
-    "weights": "give the DataLoader a torch.utils.data.WeightedRandomSampler",
-    "batch_size": _OF_LOADER,
-    "shuffle": _OF_LOADER,
-    "drop_last": _OF_LOADER,
-    "batch_transform": "give the dataset a transform, or torch's DataLoader a collate_fn",
-    "seed": "give the DataLoader a ChunkSampler(dataset, seed=…)",
-    "uneven": "give the DataLoader a ChunkSampler(dataset, uneven=…)",
-    "rank": "give the DataLoader a ChunkSampler(dataset, rank=…, world_size=…)",
-    "world_size": "give the DataLoader a ChunkSampler(dataset, rank=…, world_size=…)",
-    "on_error": "catch ReadError where a sample is asked for; an IterableDataset can skip samples",
-}
-
 
 class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
-    """Samples of labeled arrays by number, for samplers that decide on the order.
+    """Samples of labeled arrays: what they are, and each of them by number.
+
+    It is defined once, then split, normalized, and gone through in epochs: `DataLoader` and
+    `IterableDataset` take it, read it chunk by chunk and shuffle it. `split`, `kfold` and
+    `random_split` make parts of it, and `replace` the same samples with another option.
 
     ``dataset[i]`` is a tuple of tensors without the batch dimension, ``(x, y)`` or ``(x,)``. It
     works with torch's samplers, ``Subset``, ``random_split`` and ``DataLoader``, and with
     scikit-learn's splitters. Samples of a batch are fetched together: each chunk is read once for
-    all of them, and kept for later ones while `memory` lasts.
-
-    Where the order is the dataset's to decide, `IterableDataset` reads far less: a random sample
-    costs all the chunks that it lies in. `ChunkSampler` makes a random order that does not.
+    all of them, and kept for later ones while `memory` lasts. In the order of such a sampler a
+    sample costs all the chunks that it lies in; `ChunkSampler` makes a random order that does not.
 
     Parameters
     ----------
@@ -74,8 +58,12 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         ``Dataset → Dataset``, once for every chunk (or some small ones) that is read.
     transform, target_transform : callable, optional
         xarray object → xarray object, for every sample of the part ``x`` or ``y``.
+    where : xarray.DataArray, array_like of bool or callable, optional
+        Which samples there are, as for `IterableDataset`. `len` and ``dataset[i]`` count those that
+        are left; `windows` and `Batch.index` have the numbers that all samples have without it.
     memory : int or str
-        Bytes, or text such as ``"1 GiB"``, that decoded chunks may take, per process.
+        Bytes, or text such as ``"1 GiB"``, that decoded chunks may take, per process. Like `cache`
+        and `retries`, it holds for access by number; a stream of the samples has its own.
     cache : bool or path
         Whether decoded chunks are kept for later samples while they fit in `memory`. If not, they
         serve those alone that are asked for together. With the path of a local folder, they are
@@ -89,8 +77,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     dims : sequence of Hashable, optional
         Names of the dims of a ``zarr.Array`` that does not name them.
     **others : Never
-        None. For arguments that only an `IterableDataset` has, such as ``where``, the error says
-        what takes their place.
+        None. For arguments of epochs, such as ``batch_size``, the error says where they belong.
 
     Raises
     ------
@@ -131,6 +118,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         preprocess: Callable[..., xr.Dataset] | None = None,
         transform: Callable[..., Any] | None = None,
         target_transform: Callable[..., Any] | None = None,
+        where: Any = None,
         memory: int | str = "1 GiB",
         cache: bool | str | os.PathLike[str] = True,
         cache_size: int | str | None = None,
@@ -140,23 +128,22 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         **others: Never,
     ) -> None:
         _refuse(others)
-        what = SampleDefinition.of(
-            ds,
-            input_dims,
-            input_overlap,
+        access = Access.of(memory=memory, cache=cache, cache_size=cache_size, retries=retries)
+        what = What.of(
+            ds=ds,
+            input_dims=input_dims,
+            input_overlap=input_overlap,
             inputs=inputs,
             targets=targets,
             parts=parts,
             preprocess=preprocess,
             transform=transform,
             target_transform=target_transform,
+            where=where,
             dtype=dtype,
             dims=dims,
         )
-        self._inside = Fetching.of(
-            what, memory=memory, cache=cache, cache_size=cache_size, retries=retries
-        )
-        self.retries, self.cache = self._inside.retries, self._inside.keeps
+        self._inside = Fetching.of(what, access)
         self._warn()  # of a ChunkSampler; other orders read more
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -170,11 +157,6 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     # What there is.
 
     @property
-    def windows(self) -> LabelledWindows:
-        """The samples: ``len(windows)``, ``windows[i]`` for ``isel``, ``windows.coords(i)``."""
-        return self._inside.definition.labelled
-
-    @property
     def plan(self) -> Plan:
         """The blocks and the random order in which `ChunkSampler` walks through the samples."""
         return self._inside.plan
@@ -184,8 +166,19 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         """Pictures: ``plot.windows(i)``, where samples lie on the data."""
         return WindowPlots(self.windows, self.plan)
 
+    @property
+    def cache(self) -> bool:
+        """Whether decoded chunks are kept for later samples."""
+        return self._inside.keeps
+
+    @property
+    def retries(self) -> int:
+        """How often a read is tried again that fails in passing."""
+        return self._inside.retries
+
     def __len__(self) -> int:
-        return len(self.plan.windows)
+        """Number of samples, of those that ``where`` keeps."""
+        return self.plan.samples
 
     def __repr__(self) -> str:
         return (
@@ -269,8 +262,9 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 def _refuse(others: Mapping[str, Any]) -> None:
     """Raise TypeError, naming the alternative, if there are other arguments."""
     for name in others:
-        if name in _ELSEWHERE:
-            raise TypeError(f"MapDataset does not take {name}: {_ELSEWHERE[name]}")
-        near = difflib.get_close_matches(name, inspect.signature(MapDataset).parameters, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
-        raise TypeError(f"MapDataset got an unexpected keyword argument {name!r}{hint}")
+        if name in HOW_ARGUMENTS:
+            raise TypeError(
+                f"MapDataset does not take {name}, which belongs to epochs of its samples: give "
+                "it to the xtorch_data.DataLoader or IterableDataset that takes the dataset"
+            )
+        parted({name: None}, ACCESS_ARGUMENTS, "MapDataset")

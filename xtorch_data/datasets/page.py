@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from typing import Any, Protocol, Self
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import torch
 import torch.utils.data
@@ -15,20 +15,29 @@ from ..common.redact import printable, printable_lines
 from ..common.text import format_bytes, number_of
 from ..planning.plan import Plan
 from ..planning.tables import windows_table
-from ..planning.windows import Windows
 from ..reading.disk_cells import OnDisk
 from ..report.unfit_chunks import warn_of_chunks
 from ..samples.definition import SampleDefinition
+from ..samples.labels import LabelledWindows
+from .what import What
+from .where_and_weights import labeled
 
 __all__ = ["Dataset", "Inside", "page", "part_of"]
+
+D = TypeVar("D")
 
 # Of more variables, or longer HTML, a notebook shows xarray's text.
 SHOWN_VARIABLES, SHOWN_CHARACTERS = 40, 48_000
 
 
+# Arguments by which chunks may fit the windows no more.
+_CHUNK_ARGUMENTS = {"ds", "input_dims", "input_overlap", "inputs", "targets", "parts", "memory"}
+
+
 class Inside(Protocol):
     """The attribute ``_inside`` of both kinds of datasets, for loaders, splits and other rooms."""
 
+    what: What
     definition: SampleDefinition
     plan: Plan
     on_disk: OnDisk | None
@@ -37,8 +46,11 @@ class Inside(Protocol):
     def tell(self, epoch: torch.Tensor | int) -> None:
         """Tell the copy in a worker which epoch it is."""
 
-    def over(self, windows: Windows) -> Self:
-        """Inside of a dataset of some of the windows, numbered anew."""
+    def part(self, what: What) -> Self:
+        """Inside of a dataset of some of the samples, or all, of which nothing was read yet."""
+
+    def replaced(self, options: Mapping[str, Any]) -> Self:
+        """Inside of a dataset with other arguments."""
 
 
 class Dataset:
@@ -46,20 +58,60 @@ class Dataset:
 
     _inside: Inside
 
-    def _warn(self) -> None:
-        """Warn of samples and chunks that are hardly what was meant, at the end of a constructor.
+    @property
+    def windows(self) -> LabelledWindows:
+        """The samples: ``len(windows)``, ``windows[i]`` for ``isel``, ``windows.coords(i)``."""
+        return self._inside.definition.labelled
 
-        The line that is to blame is two calls above.
+    @property
+    def where(self) -> xr.DataArray | None:
+        """Which samples there are, labeled with their first steps; None if all are.
+
+        What a function has answered can be saved and given to other datasets of the same samples.
         """
+        table, windows = self._inside.plan.where, self._inside.plan.windows
+        return None if table is None else labeled(table, windows, self.windows)
+
+    def _warn(self) -> None:
+        """Warn of samples and chunks that are hardly what was meant; constructors end so."""
         info = torch.utils.data.get_worker_info()
         if info is None or not info.id:  # one of a loader's workers speaks for all
-            self._inside.definition.warn_of_bounds(stacklevel=5)
-            warn_of_chunks(self._inside.plan, self._inside.definition.data, stacklevel=4)
+            self._inside.definition.warn_of_bounds()
+            warn_of_chunks(self._inside.plan, self._inside.definition.data)
 
     def __copy__(self) -> Self:
-        made = object.__new__(type(self))
-        made.__dict__.update(self.__dict__, _inside=copy.copy(self._inside))
+        return with_inside(self, copy.copy(self._inside))
+
+    def replace(self, **options: Any) -> Self:
+        """The same dataset with other arguments, at epoch 0; `copy.replace` calls it, too.
+
+        What is not given stays as it is. A part of a split stays one: of the same labels, also
+        where ``ds`` is other data. ``where`` and ``weights`` that are not given hold for the same
+        windows; a function as ``where`` is not asked again.
+
+        Parameters
+        ----------
+        **options
+            Arguments of the class by name, such as ``preprocess`` or ``batch_size``; the data is
+            ``ds``.
+
+        Returns
+        -------
+        dataset
+            Of the same class, with the attributes of this one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As the class does when it is called, and if ``where``, ``weights`` or the labels of a
+            part do not fit the new windows or data.
+        """
+        made = with_inside(self, self._inside.replaced(options))
+        if not _CHUNK_ARGUMENTS.isdisjoint(options):
+            made._warn()
         return made
+
+    __replace__ = replace
 
     def _facts(self) -> list[tuple[str, Any]]:
         """Facts of the dataset, beside those of its samples."""
@@ -73,11 +125,16 @@ class Dataset:
         return page(self, type(self).__name__, repr(self))
 
 
-def part_of(dataset: Any, windows: Windows) -> Any:
-    """A dataset of the same kind and arguments for some windows of another, from epoch 0 on."""
-    part = copy.copy(dataset)
-    part._inside = dataset._inside.over(windows)
-    return part
+def part_of(dataset: D, what: What) -> D:
+    """A dataset of some of the samples of another, or of all, with its arguments, at epoch 0."""
+    return with_inside(dataset, cast(Any, dataset)._inside.part(what))
+
+
+def with_inside(dataset: D, inside: Any) -> D:
+    """A dataset of the same class and attributes, with another inside."""
+    made = object.__new__(type(dataset))
+    made.__dict__.update(dataset.__dict__, _inside=inside)
+    return made
 
 
 def page(dataset: Any, kind: str, text: str, facts: Iterable[tuple[str, Any]] = ()) -> str:

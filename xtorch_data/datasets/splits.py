@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -304,12 +304,12 @@ def _made(dataset: D, along: SplitDim, parts: Sequence[Sequence[Interval]]) -> S
         left_out,
     )
     found = []
-    for number, part in enumerate(windows):
+    for number, part in enumerate(parts):
         try:
-            found.append(cast(D, part_of(dataset, part)))
+            found.append(part_of(dataset, dataset._inside.what.within(along.axis.dim, part)))
         except ValueError as error:  # where leaves nothing of it
             raise ValueError(
-                f"part {number} of {len(windows)} along {along.axis.dim!r}: {error}"
+                f"part {number} of {len(parts)} along {along.axis.dim!r}: {error}"
             ) from error
     return Split(found, left_out)
 

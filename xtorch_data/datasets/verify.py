@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch.utils.data
 
 from ..common import html
 from ..common.text import number_of
@@ -12,6 +14,7 @@ from ..planning.intervals import Interval, total
 from ..planning.plan import Plan
 from ..samples.arguments import as_ranks_and_workers
 from .iterable import IterableDataset
+from .map import MapDataset
 
 __all__ = ["Verification", "verify"]
 
@@ -76,7 +79,9 @@ class Verification:
 
 
 def verify(
-    dataset: IterableDataset, world_size: int | None = None, num_workers: int = 0
+    dataset: IterableDataset | MapDataset | torch.utils.data.DataLoader[Any],
+    world_size: int | None = None,
+    num_workers: int | None = None,
 ) -> Verification:
     """Plan the next epoch on a topology, and count.
 
@@ -86,12 +91,12 @@ def verify(
 
     Parameters
     ----------
-    dataset : IterableDataset
-        The dataset.
+    dataset : IterableDataset, MapDataset or DataLoader
+        The dataset; of a MapDataset, a stream in order, of single samples.
     world_size : int, optional
         Number of ranks; by default the dataset's own.
-    num_workers : int
-        Worker processes of each rank.
+    num_workers : int, optional
+        Worker processes of each rank; by default those of a loader, and none of a dataset.
 
     Returns
     -------
@@ -101,7 +106,7 @@ def verify(
     Raises
     ------
     TypeError, ValueError
-        If `dataset` is none that makes batches, or there are no such numbers of ranks and workers.
+        If `dataset` is none of ours, or there are no such numbers of ranks and workers.
 
     Examples
     --------
@@ -111,14 +116,20 @@ def verify(
     >>> counts = verify(dataset, world_size=4, num_workers=2)
     129 samples: 0 repeated, 0 missing; 32 to 33 batches on each of 4 ranks
     """
+    if isinstance(dataset, torch.utils.data.DataLoader):
+        if num_workers is None:
+            num_workers = dataset.num_workers
+        dataset = dataset.dataset
+    if isinstance(dataset, MapDataset):
+        dataset = IterableDataset(dataset)
     if not isinstance(dataset, IterableDataset):
         raise TypeError(
-            "dataset must be an xtorch_data.IterableDataset, which decides on an epoch, not "
+            "dataset must be an xtorch_data.IterableDataset or MapDataset, not "
             f"{type(dataset).__name__}"
         )
     if world_size is None:
         world_size = dataset.world_size
-    found = counted(dataset, world_size, num_workers)
+    found = counted(dataset, world_size, num_workers or 0)
     print(found)
     return found
 

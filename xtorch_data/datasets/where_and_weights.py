@@ -61,8 +61,8 @@ def as_weights(weights: Any, windows: Windows, labels: LabelledWindows) -> Sampl
         If their dims, sizes or labels are not those of the samples, one is negative or not finite,
         or all are 0.
     """
-    if weights is None:
-        return None
+    if weights is None or isinstance(weights, SampleTable):  # that of a dataset of these samples
+        return weights
     table = _as_table(weights, "weights", windows, labels)
     if table.values.dtype.kind not in "biuf":
         raise TypeError(f"weights are numbers, not of dtype {table.values.dtype}")
@@ -187,7 +187,7 @@ def answers(
     memory: int,
     on_disk: OnDisk | None,
     retries: int,
-    skipping: bool,
+    skipping: bool = False,
 ) -> npt.NDArray[np.bool_]:
     """For each sample, whether a function wants it: one pass over the data.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch.utils.data
 
+from ..datasets.how import HOW_ARGUMENTS
 from ..datasets.iterable import IterableDataset
 from ..datasets.map import MapDataset
 from ..iteration.by_number import Fetched
@@ -13,7 +15,17 @@ from ..samples.arguments import as_batch_size
 from ..samples.batch import Batch
 from .sampler_order import Shuffled, require_there
 
-__all__ = ["for_samples", "for_stream", "ours"]
+__all__ = ["for_samples", "for_stream", "ours", "streamed"]
+
+# Arguments of torch's loader among those of a stream.
+_OF_TORCH = {"batch_size", "shuffle", "drop_last"}
+_OWN_ORDER = "which has an order of its own: give a MapDataset with it"
+_NOT_OF_STREAMS = {
+    "sampler": _OWN_ORDER,
+    "batch_sampler": _OWN_ORDER,
+    "collate_fn": "which makes batches itself: its batch_transform changes them",
+    "generator": "whose order depends on its seed and the epoch",
+}
 
 
 def ours(dataset: Any) -> IterableDataset | MapDataset:
@@ -41,31 +53,64 @@ def _is_iterated_as(kind: Any, dataset: Any) -> bool:
     return isinstance(dataset, kind) and type(dataset).__iter__ is kind.__iter__
 
 
-def for_stream(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments for torch's loader of an IterableDataset."""
-    given = sorted({"batch_size", "shuffle", "drop_last"} & set(kwargs))
+def streamed(dataset: Any, kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A stream of a MapDataset whose order no sampler decides, or else the dataset; the rest.
+
+    Raises
+    ------
+    TypeError
+        If the dataset is none of ours, or arguments of a stream are given where there is none, or
+        where they belong to the dataset.
+    """
+    ours(dataset)
+    sampled = kwargs.get("sampler") is not None or kwargs.get("batch_sampler") is not None
+    if isinstance(dataset, MapDataset) and not sampled:
+        if kwargs.get("generator") is not None:
+            raise TypeError(
+                "DataLoader does not take generator without a sampler: the order depends on seed= "
+                "and the epoch"
+            )
+        own = {name: kwargs[name] for name in kwargs if name in HOW_ARGUMENTS}
+        if own.get("shuffle", False) is None:  # torch's default
+            del own["shuffle"]
+        rest = {name: kwargs[name] for name in kwargs if name not in HOW_ARGUMENTS}
+        return IterableDataset(dataset, **own), rest
+    given = sorted((HOW_ARGUMENTS - _OF_TORCH) & set(kwargs))
+    if given and isinstance(dataset, IterableDataset):
+        raise TypeError(
+            f"DataLoader does not take {', '.join(given)} with an IterableDataset, which has its "
+            f"own: dataset.replace({given[0]}=…)"
+        )
     if given:
         raise TypeError(
-            f"DataLoader does not take {', '.join(given)}: batches and their order come from "
-            "the dataset; give it to IterableDataset"
+            f"DataLoader does not take {', '.join(given)} where indices come from a sampler or a "
+            "Subset: these belong to a stream of a MapDataset"
         )
-    given = sorted({"sampler", "batch_sampler"} & set(kwargs))
+    return dataset, dict(kwargs)
+
+
+def for_stream(dataset: IterableDataset, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for torch's loader of an IterableDataset.
+
+    Trainers make loaders again with all that torch's have: what changes nothing is let pass.
+    """
+    plan = dataset.plan
+    same = {
+        "batch_size": (None, plan.batch_size),
+        "shuffle": (None, False, plan.shuffle),
+        "drop_last": (False, plan.drop_last),
+    }
+    rest = dict(kwargs)
+    given = [name for name in same if name in rest and rest.pop(name) not in same[name]]
     if given:
         raise TypeError(
-            f"DataLoader does not take {', '.join(given)} with an IterableDataset, which has an "
-            "order of its own: a MapDataset gives what a sampler asks for"
+            f"DataLoader does not take {', '.join(given)} with an IterableDataset, which has its "
+            f"own: dataset.replace({given[0]}=…)"
         )
-    if "collate_fn" in kwargs:
-        raise TypeError(
-            "DataLoader does not take collate_fn: an IterableDataset makes batches itself; its "
-            "batch_transform changes them"
-        )
-    if "generator" in kwargs:
-        raise TypeError(
-            "DataLoader does not take generator with an IterableDataset, whose order depends on "
-            "its seed and the epoch"
-        )
-    return {**kwargs, "batch_size": None, "collate_fn": _as_is}
+    for name, why in _NOT_OF_STREAMS.items():
+        if rest.pop(name, None) not in (None, _as_is):
+            raise TypeError(f"DataLoader does not take {name} with an IterableDataset, {why}")
+    return {**rest, "batch_size": None, "collate_fn": _as_is}
 
 
 def for_samples(dataset: Any, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from ..processes.workers import (
 from ..report.explanation import Explanation
 from ..samples.arguments import as_num_workers
 from ..samples.batch import Batch
-from .arguments import for_samples, for_stream, ours
+from .arguments import for_samples, for_stream, ours, streamed
 from .sampler_order import Order, OwnOrder, numbers_behind
 from .sendable import require_sendable
 from .transfer import DeviceTransform, Transfer
@@ -70,8 +70,10 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
     Without workers, the dataset reads and gathers ahead on threads, which is the fastest way for
     data that needs no slow Python. Workers are for slow transforms.
 
-    Of a `MapDataset`, or a ``torch.utils.data.Subset`` of one, a sampler decides the order. Batches
-    are the same: fetched together, with labels, and ahead.
+    ``DataLoader(samples, batch_size=16, shuffle=True, …)`` of a `MapDataset` is the short form of
+    ``DataLoader(IterableDataset(samples, batch_size=16, shuffle=True, …))``. With a sampler, or
+    of a ``torch.utils.data.Subset``, that decides the order: batches are fetched ahead, too, but a
+    sample costs all the chunks that it lies in.
 
     Parameters
     ----------
@@ -113,15 +115,18 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
     worker_init_fn : callable, optional
         Called in each worker with its number.
     **kwargs
-        Passed on to `torch.utils.data.DataLoader`: ``prefetch_factor``, ``persistent_workers``,
-        ``timeout``, ``pin_memory`` and, for a `MapDataset`, ``batch_size``, ``shuffle``,
-        ``sampler``, ``batch_sampler``, ``drop_last`` and the ``generator`` of ``shuffle``.
+        Of a `MapDataset`, the arguments of `IterableDataset` that say how an epoch goes, such as
+        ``batch_size``, ``shuffle``, ``seed``, ``weights``, ``memory``, ``cache``, ``uneven``; or
+        ``sampler`` or ``batch_sampler``, and with these or a ``Subset`` ``batch_size``,
+        ``drop_last`` and, of a ``Subset``, ``shuffle`` and its ``generator``. Of any dataset, what
+        `torch.utils.data.DataLoader` takes besides: ``prefetch_factor``, ``persistent_workers``,
+        ``timeout``, ``pin_memory``.
 
     Raises
     ------
     TypeError
-        If `dataset` is neither of ours, or an argument that belongs to an `IterableDataset`
-        (``batch_size``, ``shuffle``, ``sampler``, ``drop_last``, …) is given with one, or a
+        If `dataset` is neither of ours, or an argument that an `IterableDataset` has itself
+        (``batch_size``, ``shuffle``, …) is given with one and differs, or a ``sampler`` or
         ``collate_fn``.
     IndexError
         If a sampler or ``Subset`` has indices of samples that are not there.
@@ -137,6 +142,9 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
     >>> t2m = xr.DataArray(np.arange(10.0), dims="time", name="t2m")
     >>> dataset = IterableDataset(t2m, input_dims={"time": 5}, batch_size=2)
     >>> [batch.x.shape for batch in DataLoader(dataset)]
+    [torch.Size([2, 5])]
+    >>> samples = MapDataset(t2m, input_dims={"time": 5})
+    >>> [batch.x.shape for batch in DataLoader(samples, batch_size=2, shuffle=True)]
     [torch.Size([2, 5])]
     """
 
@@ -156,8 +164,9 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         worker_init_fn: Any = None,
         **kwargs: Any,
     ) -> None:
+        dataset, kwargs = streamed(dataset, kwargs)
         if isinstance(ours(dataset), IterableDataset):
-            kwargs = for_stream(kwargs)
+            kwargs = for_stream(dataset, kwargs)
         else:
             kwargs = for_samples(dataset, kwargs)
         if as_num_workers(num_workers) and multiprocessing_context is None:

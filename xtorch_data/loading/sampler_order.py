@@ -222,7 +222,7 @@ class Order:
             for start in range(0, len(indices), AT_ONCE):
                 digest.update(np.asarray(indices[start : start + AT_ONCE], np.int64).tobytes())
         whole = dataset.plan.fingerprint()
-        found = {name: whole[name] for name in ("windows", "labels") if name in whole}
+        found = {name: whole[name] for name in ("windows", "labels", "where") if name in whole}
         if dataset is not self._dataset:
             found["subset"] = digest.hexdigest()[:16]
         return found
@@ -235,15 +235,20 @@ class OwnOrder:
     """
 
     def __init__(self, dataset: IterableDataset) -> None:
-        self._dataset = dataset
+        self._dataset, self._times_set = dataset, 0
 
     def begin(self, reached: Reached) -> tuple[int, int]:
         """Begin the next epoch; no batch is over of what it yields."""
-        return self._dataset._inside.begin(), 0
+        epoch = self._dataset._inside.begin()
+        self._times_set = self._dataset._inside.times_set
+        return epoch, 0
 
     def state(self, reached: Reached, num_workers: int) -> dict[str, Any]:
         """A JSON-able state after so many batches of an epoch, as so many workers yield it."""
-        dataset, (epoch, batches) = self._dataset, reached or (self._dataset.epoch, 0)
+        dataset, upcoming = self._dataset, self._dataset.epoch
+        if reached is None or self._times_set != dataset._inside.times_set:
+            reached = upcoming, 0  # another epoch was set since that one had begun
+        epoch, batches = reached
         workers = max(1, num_workers)
         return dataset.plan.state_after(epoch, batches, dataset.world_size, workers)
 

@@ -190,7 +190,7 @@ def _costs_of_stream(dataset: IterableDataset, seconds: float) -> Costs:
     """
     if not len(dataset):
         raise ValueError("there is nothing to measure: this rank has no batch")
-    copy: Any = part_of(dataset, dataset.plan.windows)
+    copy: Any = part_of(dataset, dataset._inside.what)
     deadline, count, nbytes = time.perf_counter() + seconds, 0, 0
     batches: Any = iter(copy)
     try:
@@ -213,7 +213,7 @@ def _costs_of_stream(dataset: IterableDataset, seconds: float) -> Costs:
 
 def _costs_of_samples(dataset: MapDataset, batch_size: int, seconds: float) -> Costs:
     """Costs of a batch of samples from anywhere."""
-    copy: Any = part_of(dataset, dataset.plan.windows)
+    copy: Any = part_of(dataset, dataset._inside.what)
     draw = np.random.default_rng(0)
     begun = time.perf_counter()
     for count in itertools.count(1):

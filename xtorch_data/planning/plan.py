@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from typing import Any
@@ -14,6 +13,7 @@ from ..common import html
 from ..common.cached import cached_property
 from ..common.redact import printable
 from ..common.text import format_bytes, number_of
+from ..common.user_warnings import warn_user
 from . import intervals as stretches
 from . import resume
 from .blocks import BlockGrid, plan_blocks
@@ -115,7 +115,6 @@ class Plan:
         weights: SampleTable | None = None,
         labels: DimLabels | None = None,
         warn: bool = True,
-        stacklevel: int = 3,
     ) -> Plan:
         """Decide how the samples of some windows are read, and warn if that exceeds `memory`.
 
@@ -124,11 +123,10 @@ class Plan:
         layouts = tuple(layouts)
         grid, share = plan_blocks(windows, layouts, memory, shuffle)
         if warn and len(windows) and grid.nbytes > memory:
-            warnings.warn(
+            warn_user(
                 f"one sample takes {format_bytes(grid.nbytes)}, more than memory="
                 f"{format_bytes(memory)}: blocks of one window are read, one at a "
-                "time, and the memory is exceeded",
-                stacklevel=stacklevel,
+                "time, and the memory is exceeded"
             )
         nbytes = max(1, grid.nbytes)
         # Memory that blocks have left, until the next ones are read; what is kept is not left.
@@ -213,7 +211,7 @@ class Plan:
     @property
     def samples(self) -> int:
         """Number of samples in an epoch."""
-        return len(self.windows) if self._kept is None else self._kept.total
+        return len(self.windows) if self.kept is None else self.kept.total
 
     @property
     def left_out(self) -> int:
@@ -336,13 +334,14 @@ class Plan:
 
     def line(self, epoch: int) -> Line:
         """The order of an epoch."""
-        choice: Masked | Weighted | None = self._kept
+        choice: Masked | Weighted | None = self.kept
         if self._weights is not None:
             choice = Weighted(self._weights, self.samples, self.seed, epoch, run_length(self.grid))
         return Line(self.grid, self.shuffle, self.seed, epoch, self.pool_blocks, choice)
 
     @cached_property
-    def _kept(self) -> Masked | None:
+    def kept(self) -> Masked | None:
+        """The samples that `where` keeps; None if that is every one."""
         return None if self.where is None else Masked(BlockSums([self.where], self.grid))
 
     @cached_property

@@ -256,6 +256,38 @@ class Masked:
         before += int(np.count_nonzero(values[:inside]))
         return before * rows.below + (rest if values[inside] else 0)
 
+    # The same for many at a time, in any order.
+
+    def samples(self, positions: IntArray) -> IntArray:
+        """Numbers of the samples at some positions."""
+        rows = self._rows
+        windows, rest = np.divmod(positions, rows.below)
+        laps, windows = np.divmod(windows, int(rows.ends[-1]))
+        of = np.searchsorted(rows.ends, windows, side="right")
+        found = np.empty_like(positions)
+        for row, here in _by_row(of):
+            found[here] = np.flatnonzero(rows.row(row))[windows[here] - rows.before(row)]
+        found += laps * rows.kept.size + of * rows.kept.shape[-1]
+        return found * rows.below + rest
+
+    def positions(self, samples: IntArray) -> IntArray:
+        """Positions of some samples that there are, given their numbers."""
+        rows = self._rows
+        windows, rest = np.divmod(samples, rows.below)
+        laps, windows = np.divmod(windows, rows.kept.size)
+        of, inside = np.divmod(windows, rows.kept.shape[-1])
+        found = np.empty_like(samples)
+        for row, here in _by_row(of):
+            found[here] = np.cumsum(rows.row(row))[inside[here]] - 1 + rows.before(row)
+        return (laps * int(rows.ends[-1]) + found) * rows.below + rest
+
+
+def _by_row(rows: IntArray) -> Iterator[tuple[int, IntArray]]:
+    """Each row among some, with its places among them."""
+    order = np.argsort(rows, kind="stable")
+    found, begins = np.unique(rows[order], return_index=True)
+    return zip(found.tolist(), np.split(order, begins[1:]), strict=True)
+
 
 @dataclass(frozen=True, eq=False)
 class _Rows:

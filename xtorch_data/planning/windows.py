@@ -201,6 +201,12 @@ class Windows:
             )
         return windows
 
+    def same_as(self, other: Windows) -> bool:
+        """Whether the samples of both lie at the same places, under the same numbers."""
+        return [
+            (each.dim, each.length, each.size, each.windowed, each.starts) for each in self.axes
+        ] == [(each.dim, each.length, each.size, each.windowed, each.starts) for each in other.axes]
+
     @property
     def frame(self) -> Frame:
         """Where windows lie in the data."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +22,7 @@ import xarray as xr
 
 from ..common.buffers import Buffers
 from ..common.redact import redacted, without_secrets
+from ..common.user_warnings import warn_user
 from ..planning.chunks import Chunks
 from ..sources.lazy_arrays import in_memory, must_be_read
 from ..sources.source import layout_of
@@ -214,10 +214,7 @@ class OnDisk:
                     f"something else in the folder could be taken for it: {redacted(str(error))}"
                 ) from without_secrets(error)
         if not told:
-            warnings.warn(
-                f"nothing is kept in cache={folder!r}: all variables are in memory",
-                stacklevel=4,
-            )
+            warn_user(f"nothing is kept in cache={folder!r}: all variables are in memory")
             return None
         return cls(DiskCache(folder, size, max(WAITING, memory // WAITING_PART)), told, stamps)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import xarray as xr
 
 from ..common.text import format_bytes, sizes_of
+from ..common.user_warnings import warn_user
 from ..planning.chunks import Layout
 from ..planning.coverage import amplification_of, used_nbytes
 from ..planning.plan import Plan
@@ -26,10 +25,10 @@ def stored(plan: Plan, data: xr.Dataset) -> list[Layout]:
     return [each for each in layouts if not in_memory(data[each.name].variable)]
 
 
-def warn_of_chunks(plan: Plan, data: xr.Dataset, stacklevel: int = 3) -> None:
+def warn_of_chunks(plan: Plan, data: xr.Dataset) -> None:
     """Warn if the chunks of a store make an epoch decode many times what it uses.
 
-    Data in memory, or not chunked, does not count. `stacklevel` is as for `warnings.warn`.
+    Data in memory, or not chunked, does not count.
     """
     layouts = stored(plan, data)
     if not layouts or not len(plan.windows):
@@ -43,11 +42,10 @@ def warn_of_chunks(plan: Plan, data: xr.Dataset, stacklevel: int = 3) -> None:
     chunks = max(layouts, key=lambda layout: layout.itemsize)
     dims = [dim for dim in data[chunks.name].dims if dim in chunks.chunks]
     sizes = sizes_of((dim, chunks.chunks[dim].largest) for dim in dims)
-    warnings.warn(
+    warn_user(
         f"an epoch decodes {format_bytes(int(times * used))} of the store to use "
         f"{format_bytes(used)}, {times:.1f} times as much: chunks such as those of "
         f"{chunks.name!r}, {sizes}, do not fit these windows with memory="
         f"{format_bytes(plan.memory)!r}. More memory, other windows, or a copy of the data by "
-        "xtorch_data.rechunk(ds, dataset, path) read less; dataset.explain() says how much",
-        stacklevel=stacklevel,
+        "xtorch_data.rechunk(ds, dataset, path) read less; dataset.explain() says how much"
     )

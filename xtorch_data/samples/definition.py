@@ -221,12 +221,12 @@ class SampleDefinition:
                 f"come one at a time, with batch_size=None, not {batch_size} in a batch"
             )
 
-    def warn_of_bounds(self, stacklevel: int) -> None:
+    def warn_of_bounds(self) -> None:
         """Warn if bounds of cells, which describe coordinates, make samples; see there."""
         if self.items is None:  # an item of a generator holds all of such dims
             described = (self.data, self.labels.coords)
             parts = [part.variables for part in self.parts]
-            warn_of_bounds(self.variable_dims, self.windows, parts, described, stacklevel)
+            warn_of_bounds(self.variable_dims, self.windows, parts, described)
 
     # The functions of the user.
 

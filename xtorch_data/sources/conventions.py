@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from ..common.redact import printable
+from ..common.user_warnings import warn_user
 from ..planning.windows import Windows
 
 __all__ = [
@@ -62,7 +62,6 @@ def warn_of_bounds(
     windows: Windows,
     parts: Iterable[Iterable[Hashable]],
     descriptions: Iterable[xr.Dataset],
-    stacklevel: int = 3,
 ) -> None:
     """Warn if a dim that only bounds of cells have makes several samples of each.
 
@@ -80,11 +79,10 @@ def warn_of_bounds(
         if bounds.issuperset(having):
             part = next(part for part in map(list, parts) if not bounds.isdisjoint(part))
             kept = [name for name in part if name not in described]
-            warnings.warn(
+            warn_user(
                 f"there are {len(axis)} samples of each window, one for each place of the dim "
                 f"{axis.dim!r}, which is only that of bounds: {', '.join(map(repr, having))}. "
-                + (f"Leave them out: inputs={kept}" if kept else "Leave them out"),
-                stacklevel=stacklevel,
+                + (f"Leave them out: inputs={kept}" if kept else "Leave them out")
             )
 
 
