@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch.utils.data
@@ -119,7 +119,7 @@ def verify(
     if isinstance(dataset, torch.utils.data.DataLoader):
         if num_workers is None:
             num_workers = dataset.num_workers
-        dataset = dataset.dataset
+        dataset = cast(Any, dataset.dataset)
     if isinstance(dataset, MapDataset):
         dataset = IterableDataset(dataset)
     if not isinstance(dataset, IterableDataset):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+import torch
 import torch.utils.data
 
 from ..datasets.how import HOW_ARGUMENTS
@@ -15,7 +16,7 @@ from ..samples.arguments import as_batch_size
 from ..samples.batch import Batch
 from .sampler_order import Shuffled, require_there
 
-__all__ = ["for_samples", "for_stream", "ours", "streamed"]
+__all__ = ["OwnGenerator", "for_samples", "for_stream", "ours", "streamed"]
 
 # Arguments of torch's loader among those of a stream.
 _OF_TORCH = {"batch_size", "shuffle", "drop_last"}
@@ -26,6 +27,13 @@ _NOT_OF_STREAMS = {
     "collate_fn": "which makes batches itself: its batch_transform changes them",
     "generator": "whose order depends on its seed and the epoch",
 }
+
+
+class OwnGenerator(torch.Generator):
+    """The generator of a loader: torch draws seeds of workers from it, and no order depends on it.
+
+    Trainers pass it on when they make a loader again.
+    """
 
 
 def ours(dataset: Any) -> IterableDataset | MapDataset:
@@ -65,7 +73,7 @@ def streamed(dataset: Any, kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, An
     ours(dataset)
     sampled = kwargs.get("sampler") is not None or kwargs.get("batch_sampler") is not None
     if isinstance(dataset, MapDataset) and not sampled:
-        if kwargs.get("generator") is not None:
+        if not isinstance(kwargs.get("generator"), OwnGenerator | None):
             raise TypeError(
                 "DataLoader does not take generator without a sampler: the order depends on seed= "
                 "and the epoch"
@@ -97,8 +105,8 @@ def for_stream(dataset: IterableDataset, kwargs: Mapping[str, Any]) -> dict[str,
     plan = dataset.plan
     same = {
         "batch_size": (None, plan.batch_size),
-        "shuffle": (None, False, plan.shuffle),
-        "drop_last": (False, plan.drop_last),
+        "shuffle": (None, plan.shuffle),
+        "drop_last": (plan.drop_last,),
     }
     rest = dict(kwargs)
     given = [name for name in same if name in rest and rest.pop(name) not in same[name]]
@@ -108,20 +116,23 @@ def for_stream(dataset: IterableDataset, kwargs: Mapping[str, Any]) -> dict[str,
             f"own: dataset.replace({given[0]}=…)"
         )
     for name, why in _NOT_OF_STREAMS.items():
-        if rest.pop(name, None) not in (None, _as_is):
+        value = rest.pop(name, None)
+        if value not in (None, _as_is) and not isinstance(value, OwnGenerator):
             raise TypeError(f"DataLoader does not take {name} with an IterableDataset, {why}")
     return {**rest, "batch_size": None, "collate_fn": _as_is}
 
 
 def for_samples(dataset: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments for torch's loader of a MapDataset."""
-    if "collate_fn" in kwargs:
+    if kwargs.get("collate_fn") not in (None, _fetched):
         raise TypeError(
             "DataLoader does not take collate_fn: samples are fetched as a Batch, with labels; "
             "torch.utils.data.DataLoader takes a MapDataset and a collate_fn"
         )
     kwargs = {**kwargs, "collate_fn": _fetched}
     generator = kwargs.pop("generator", None)
+    if isinstance(generator, OwnGenerator):
+        generator = None
     require_there(dataset, kwargs.get("sampler"), kwargs.get("batch_sampler"))
     if kwargs.get("batch_sampler") is not None:
         return kwargs

@@ -30,7 +30,7 @@ from ..processes.workers import (
 from ..report.explanation import Explanation
 from ..samples.arguments import as_num_workers
 from ..samples.batch import Batch
-from .arguments import for_samples, for_stream, ours, streamed
+from .arguments import OwnGenerator, for_samples, for_stream, ours, streamed
 from .sampler_order import Order, OwnOrder, numbers_behind
 from .sendable import require_sendable
 from .transfer import DeviceTransform, Transfer
@@ -201,7 +201,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             multiprocessing_context=multiprocessing_context,
             worker_init_fn=worker_init_fn,
             # Of its own, so that making an iterator does not draw from the global one.
-            generator=torch.Generator(),
+            generator=OwnGenerator(),
             **kwargs,
         )
         stream = isinstance(dataset, IterableDataset)
