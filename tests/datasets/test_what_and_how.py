@@ -384,6 +384,49 @@ def test_masks_of_a_part_are_of_its_own_numbers(ds):
         assert torch.equal(found[position][0], train[int(number)][0])
 
 
+# Functions.
+
+
+def test_a_function_for_any_part(ds):
+    parts = {"x": ["a", "b"], "mask": xtd.Select("a", time=0), "y": "b"}
+    functions = {"mask": lambda sample: sample > 0, "y": doubled}
+    samples = xtd.MapDataset(ds, {"time": 8, "y": -1, "x": -1}, parts=parts, transform=functions)
+    plain = xtd.MapDataset(ds, {"time": 8, "y": -1, "x": -1}, parts=parts)
+    for number in (0, 3):
+        x, mask, y = samples[number]
+        assert torch.equal(x, plain[number][0])
+        assert torch.equal(mask, plain[number][1] > 0) and mask.dtype == torch.bool
+        assert torch.equal(y, 2 * plain[number][2])
+    [batch] = xtd.DataLoader(samples, batch_size=99)
+    assert batch["mask"].dtype == torch.bool
+
+
+def test_functions_for_parts_that_there_are_not_are_refused(ds):
+    def made(**given_):
+        return xtd.MapDataset(ds, {"time": 8}, inputs="a", targets="b", **given_)
+
+    with pytest.raises(ValueError, match=r"transform\['z'\] works on part 'z', but.*'x', 'y'"):
+        made(transform={"z": doubled})
+    with pytest.raises(ValueError, match="'y' has two functions"):
+        made(transform={"y": doubled}, target_transform=doubled)
+    with pytest.raises(TypeError, match=r"transform\['x'\] must be a function"):
+        made(transform={"x": 3})
+    both = made(transform={"x": doubled}, target_transform=doubled)
+    assert torch.equal(both[0][1], 2 * made()[0][1])
+
+
+def east(block):
+    return block.assign_coords(x=block.x + 180.0)
+
+
+def test_labels_that_preprocess_changes_are_told(ds):
+    message = "preprocess changes the coordinate 'x'.*labels of the data.*'x': …"
+    with pytest.warns(UserWarning, match=message) as told:
+        xtd.MapDataset(ds, **WHAT, preprocess=east)
+    assert told[0].filename == __file__
+    xtd.MapDataset(east(ds), **WHAT, preprocess=doubled)
+
+
 # Epochs.
 
 

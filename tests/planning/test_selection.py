@@ -135,7 +135,9 @@ def test_samples_come_as_often_as_they_weigh(memory):
 
 def test_weights_are_given_for_each_sample_or_along_dims():
     ds = forecast(time=12, y=2, x=3)
+    first = xtd.Select("a", time=0)
     arguments = {"input_dims": {"time": 4}, "input_overlap": {"time": 3}, "shuffle": True}
+    arguments |= {"inputs": "b", "targets": first}
     rng = np.random.default_rng(0)
     of_steps = xr.DataArray(rng.random(12), dims="time")
     of_windows = of_steps.isel(time=slice(9))
@@ -156,6 +158,34 @@ def test_weights_are_given_for_each_sample_or_along_dims():
     assert samples_of(xtd.IterableDataset(ds, weights=labeled, **arguments)) == samples_of(
         xtd.IterableDataset(ds, weights=of_steps, **arguments)
     )
+
+
+@given(
+    target=st.one_of(
+        st.none(),
+        st.integers(-4, 3),
+        st.sampled_from([slice(2, 4), slice(0, 4, 2), slice(3, None)]),
+    ),
+    stride=st.integers(1, 5),
+    bad=st.sets(st.integers(0, 29), max_size=20),
+)
+@examples(60)
+def test_weights_of_steps_are_means_over_the_steps_of_the_targets(target, stride, bad):
+    """Compared with the mean of isel."""
+    ds = forecast(time=30, y=2, x=3)
+    steps = xr.DataArray([0.0 if n in bad else 1.0 + n for n in range(30)], dims="time")
+    arguments = {"input_dims": {"time": 4, "y": -1, "x": -1}, "inputs": "b"}
+    arguments["input_overlap"] = {"time": max(0, 4 - stride)}
+    if target is not None:
+        arguments["targets"] = xtd.Select("a", time=target)
+    samples = xtd.MapDataset(ds, **arguments)
+    windows = (samples.windows[number]["time"] for number in range(len(samples)))
+    cut = slice(None) if target is None else target
+    wanted = [float(steps[window].values[cut].mean()) for window in windows]
+    if not any(wanted):
+        return
+    found = xtd.IterableDataset(samples, shuffle=True, weights=steps).plan.weights.values
+    np.testing.assert_allclose(found, np.array(wanted) / max(wanted), rtol=1e-12)
 
 
 @examples(8, 200)

@@ -78,19 +78,18 @@ class Epochs:
         definition = _definition(what, how)
         require_functions_keep_places(definition)
         definition.require_batches(how.batch_size)
-        windows, labels = definition.windows, definition.labelled
         cached, folder, nbytes = how.cache
         on_disk = OnDisk.of(
             folder, nbytes, how.memory, definition.data, definition.origin, how.retries
         )
-        weights = as_weights(how.weights, windows, labels)
+        weights = as_weights(how.weights, definition)
         what = what.answered(
             lambda where, samples: answers(
                 where, samples, how.memory, on_disk, how.retries, how.skipping
             )
         )
         plan = Plan.of(
-            windows,
+            definition.windows,
             definition.layouts,
             memory=how.memory,
             shuffle=how.shuffle,

@@ -65,7 +65,8 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):
         a result depends on other steps along a dim of which samples have a part.
     transform, target_transform : callable, optional
         xarray object → xarray object, for every sample of the part ``x`` or ``y``: a ``Dataset``
-        where variables are stacked, else a ``DataArray``.
+        where variables are stacked, else a ``DataArray``. As `transform`, a mapping of names of
+        parts to such functions serves any part.
     batch_transform : callable, optional
         ``Dataset → Dataset``, for every batch, labeled as by `Batch.to_xarray`. None of these
         functions may put values, or their labels, in another order along a dim.
@@ -81,8 +82,9 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):
         Samples are drawn by these, with replacement, instead of taken once each: an epoch has as
         many as there are, and in the mean each comes in proportion to its weight. One for each
         sample in the order of their numbers, or a DataArray along dims of the sample space, with
-        one for each window or for each step of the data, where that of a window's first step
-        counts. Needs ``shuffle=True``.
+        one for each window, or one for each step of the data: then a sample's weight is the mean
+        over the steps of its targets (the part ``y``; of its window if there is none). Needs
+        ``shuffle=True``.
     where : xarray.DataArray, array_like of bool or callable, optional
         Which samples there are; others are neither yielded nor counted by `len`, and blocks that
         hold only such are not read. A boolean for each sample in the order of their numbers, a

@@ -57,7 +57,8 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     preprocess : callable, optional
         ``Dataset → Dataset``, once for every chunk (or some small ones) that is read.
     transform, target_transform : callable, optional
-        xarray object → xarray object, for every sample of the part ``x`` or ``y``.
+        xarray object → xarray object, for every sample of the part ``x`` or ``y``. As `transform`,
+        a mapping of names of parts to such functions serves any part.
     where : xarray.DataArray, array_like of bool or callable, optional
         Which samples there are, as for `IterableDataset`. `len` and ``dataset[i]`` count those that
         are left; `windows` and `Batch.index` have the numbers that all samples have without it.
@@ -116,7 +117,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         targets: Any = None,
         parts: Mapping[str, Any] | None = None,
         preprocess: Callable[..., xr.Dataset] | None = None,
-        transform: Callable[..., Any] | None = None,
+        transform: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None,
         target_transform: Callable[..., Any] | None = None,
         where: Any = None,
         memory: int | str = "1 GiB",

@@ -43,7 +43,7 @@ class SampleArguments(TypedDict, total=False):
     targets: Any
     parts: Mapping[str, Any] | None
     preprocess: Callable[..., xr.Dataset] | None
-    transform: Callable[..., Any] | None
+    transform: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None
     target_transform: Callable[..., Any] | None
     where: Any
     dtype: Any
@@ -215,4 +215,4 @@ def _where(given: Any, definition: SampleDefinition) -> Any:
     """A table of what a user gives, or a function as it is."""
     if callable(given) and not isinstance(given, xr.DataArray):
         return given
-    return as_where(given, definition.windows, definition.labelled)
+    return as_where(given, definition)

@@ -29,7 +29,7 @@ __all__ = ["answers", "as_weights", "as_where", "labeled"]
 logger = logging.getLogger(__name__)
 
 
-def as_where(where: Any, windows: Windows, labels: LabelledWindows) -> SampleTable | None:
+def as_where(where: Any, samples: SampleDefinition) -> SampleTable | None:
     """A table of booleans from what a user gives: which samples are wanted.
 
     Raises
@@ -41,7 +41,7 @@ def as_where(where: Any, windows: Windows, labels: LabelledWindows) -> SampleTab
     """
     if where is None:
         return None
-    table = _as_table(where, "where", windows, labels)
+    table = _as_table(where, "where", samples)
     if table.values.dtype != bool:
         raise TypeError(
             f"where has dtype {table.values.dtype}; it says True for each sample that is wanted, "
@@ -50,8 +50,11 @@ def as_where(where: Any, windows: Windows, labels: LabelledWindows) -> SampleTab
     return table
 
 
-def as_weights(weights: Any, windows: Windows, labels: LabelledWindows) -> SampleTable | None:
+def as_weights(weights: Any, samples: SampleDefinition) -> SampleTable | None:
     """A table of floats from what a user gives: how much samples weigh.
+
+    Along dims with a value for each step of the data, that is the mean over the steps of the part
+    ``y``, or of the window where there is none.
 
     Raises
     ------
@@ -63,9 +66,8 @@ def as_weights(weights: Any, windows: Windows, labels: LabelledWindows) -> Sampl
     """
     if weights is None or isinstance(weights, SampleTable):  # that of a dataset of these samples
         return weights
-    table = _as_table(weights, "weights", windows, labels)
-    if table.values.dtype.kind not in "biuf":
-        raise TypeError(f"weights are numbers, not of dtype {table.values.dtype}")
+    table = _as_table(weights, "weights", samples)
+    _require_numbers(table.values.dtype)
     values = table.values.astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("weights must be finite; some are NaN or infinite")
@@ -76,7 +78,13 @@ def as_weights(weights: Any, windows: Windows, labels: LabelledWindows) -> Sampl
     return SampleTable(table.axes, values / values.max())
 
 
-def _as_table(given: Any, argument: str, windows: Windows, labels: LabelledWindows) -> SampleTable:
+def _require_numbers(dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "biuf":
+        raise TypeError(f"weights are numbers, not of dtype {dtype}")
+
+
+def _as_table(given: Any, argument: str, samples: SampleDefinition) -> SampleTable:
+    windows = samples.windows
     if isinstance(given, xr.Dataset):
         raise TypeError(f"{argument} must be a DataArray, not a Dataset: select a variable of it")
     if not isinstance(given, xr.DataArray):
@@ -94,9 +102,10 @@ def _as_table(given: Any, argument: str, windows: Windows, labels: LabelledWindo
     values = given.transpose(*dims).values
     for number, dim in enumerate(dims):
         axis = windows.axes[places[dim]]
-        rows = _rows(given, argument, axis, labels)
-        if rows is not None:
-            values = values.take(rows, axis=number)
+        if _has_steps(given, argument, axis, samples.labelled):
+            _require_numbers(values.dtype)
+            starts = axis.start(np.arange(len(axis)))
+            values = _mean(values, number, starts, _targets(axis, samples))
     return SampleTable(tuple(places[dim] for dim in dims), values)
 
 
@@ -114,13 +123,10 @@ def _sizes(windows: Windows) -> Iterable[tuple[Hashable, int]]:
     return ((axis.dim, len(axis)) for axis in windows.axes)
 
 
-def _rows(
-    given: xr.DataArray, argument: str, axis: Axis, labels: LabelledWindows
-) -> IntArray | None:
-    """Places along a dim of the values that belong to its windows; None if it is each in turn.
+def _has_steps(given: xr.DataArray, argument: str, axis: Axis, labels: LabelledWindows) -> bool:
+    """Whether there is a value for each step of a dim, as weights may have, not for each window.
 
-    There is a value for each window, or, for weights, for each step of the data: then that of a
-    window's first step counts.
+    Raises ValueError if it is neither, or for other labels.
     """
     dim, size = axis.dim, given.sizes[axis.dim]
     starts = axis.start(np.arange(len(axis)))
@@ -137,11 +143,10 @@ def _rows(
             f"{argument} has {size} values along {dim!r}; it needs one for each of the "
             f"{len(axis)} windows{more}"
         )
-    rows = starts if size != len(axis) else None
     ours = labels.index(dim)
     if ours is not None and dim in given.indexes:
         theirs = given.indexes[dim]
-        fitting = [ours] if rows is not None else [ours[starts], ours[starts + axis.size - 1]]
+        fitting = [ours] if steps else [ours[starts], ours[starts + axis.size - 1]]
         if not any(theirs.equals(labels) for labels in fitting):
             raise ValueError(
                 f"{argument} is labeled along {dim!r} from {printable(theirs[0])} to "
@@ -149,7 +154,24 @@ def _rows(
                 f"{printable(fitting[0][0])} to {printable(fitting[0][-1])}; it must have the "
                 "labels of their first or last steps, or none"
             )
-    return rows
+    return steps
+
+
+def _targets(axis: Axis, samples: SampleDefinition) -> IntArray:
+    """Steps inside a window that its target has, counted from the first; all without a target."""
+    steps = np.arange(axis.size)
+    part = next((part for part in samples.parts if part.name == "y"), None)
+    return steps if part is None else np.atleast_1d(steps[part.indexers.get(axis.dim, slice(None))])
+
+
+def _mean(
+    values: npt.NDArray[Any], along: int, starts: IntArray, steps: IntArray
+) -> npt.NDArray[np.float64]:
+    """Mean along an axis over some steps from each start on."""
+    total = np.zeros((*values.shape[:along], len(starts), *values.shape[along + 1 :]))
+    for step in steps.tolist():
+        total += values.take(starts + step, axis=along)
+    return total / len(steps)
 
 
 def labeled(table: SampleTable, windows: Windows, labels: LabelledWindows) -> xr.DataArray:

@@ -9,16 +9,17 @@ import numpy as np
 import xarray as xr
 
 from ..common.redact import printable_lines
+from ..common.user_warnings import warn_user
 from ..planning.chunks import Layout
 from ..planning.windows import Windows
-from ..sources.lazy_arrays import is_lazy
+from ..sources.lazy_arrays import in_memory, is_lazy
 from ..sources.source import Source, layout_of
 from .generator_items import Items
 from .preprocessing import check_preprocessed
 from .select import Part, names_of
 from .transforms import Transform
 
-__all__ = ["checked_space", "coords_of", "dtypes_of", "layouts_of"]
+__all__ = ["checked_space", "coords_of", "dtypes_of", "layouts_of", "warn_of_relabelled"]
 
 
 class CheckedSpace(NamedTuple):
@@ -193,6 +194,28 @@ def _tried(
         if new:
             raise ValueError(f"preprocess gave variable {name!r} the new dims {new}")
     return cast(xr.Dataset, result)
+
+
+def warn_of_relabelled(template: xr.Dataset, data: xr.Dataset, windows: Windows) -> None:
+    """Warn if a preprocess gives other labels along dims of samples, which keep those of the data.
+
+    `template` is what it has made of the first places of the data.
+    """
+    dims = {axis.dim for axis in windows.axes}
+    for name, coord in template.coords.items():
+        before = data.coords.variables.get(name)
+        if before is None or not coord.dims or not dims.issuperset(coord.dims):
+            continue
+        first = {dim: slice(0, size) for dim, size in coord.sizes.items()}
+        before = before.isel(first, missing_dims="ignore")
+        if not in_memory(before) or not in_memory(coord.variable):
+            continue
+        if not before.equals(coord.variable):
+            warn_user(
+                f"preprocess changes the coordinate {name!r}, but samples and predictions have the "
+                "labels of the data: do that to the data before the dataset is made, such as by "
+                f"ds.assign_coords({{{name!r}: …}})"
+            )
 
 
 def _ones(array: xr.DataArray) -> np.ndarray[Any, Any]:

@@ -21,7 +21,7 @@ from ..sources.conventions import warn_of_bounds
 from ..sources.source import as_source
 from .arguments import numpy_dtype
 from .batch import ATTRIBUTES, Batch
-from .checks import checked_space, coords_of, dtypes_of, layouts_of
+from .checks import checked_space, coords_of, dtypes_of, layouts_of, warn_of_relabelled
 from .generator_items import Items
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
@@ -77,7 +77,7 @@ class SampleDefinition:
         targets: Any = None,
         parts: Mapping[str, Any] | None = None,
         preprocess: Callable[..., xr.Dataset] | None = None,
-        transform: Callable[..., Any] | None = None,
+        transform: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None,
         target_transform: Callable[..., Any] | None = None,
         batch_transform: Callable[..., xr.Dataset] | None = None,
         seed: int = 0,
@@ -95,17 +95,7 @@ class SampleDefinition:
             reserved={*ATTRIBUTES, *dir(Batch)},
         )
         prepare = Transform.of(preprocess, "preprocess")
-        transforms = {
-            "x": Transform.of(transform, "transform"),
-            "y": Transform.of(target_transform, "target_transform"),
-        }
-        given = {name: each for name, each in transforms.items() if each is not None}
-        for part, function in given.items():
-            if part not in selections:
-                raise ValueError(
-                    f"{function.argument} works on part {part!r}, but the parts are "
-                    f"{list(selections)}"
-                )
+        given = _transforms(transform, target_transform, list(selections))
         floating, cast_to = numpy_dtype(dtype)
         space = checked_space(source, input_dims, input_overlap, selections, prepare)
         windows, template = space.windows, space.template
@@ -124,6 +114,7 @@ class SampleDefinition:
         of_batches = Transform.of(batch_transform, "batch_transform")
         if prepare is not None:
             require_blocks_independent(prepare, read, windows, variables, space.constants)
+            warn_of_relabelled(template, source.dataset, windows)
         return cls(
             data=data,
             origin=source.origin,
@@ -315,3 +306,27 @@ class SampleDefinition:
             f"\n  repeated at each place of {dim!r}, which they lack: {names}"
             for dim, names in self._repeated().items()
         )
+
+
+def _transforms(
+    transform: Any, target_transform: Any, parts: Sequence[str]
+) -> dict[str, Transform]:
+    """The functions of the user for samples, by the part that each works on."""
+    if isinstance(transform, Mapping):
+        if target_transform is not None and "y" in transform:
+            raise ValueError("part 'y' has two functions: that of transform, and target_transform")
+        functions = {
+            part: Transform.of(function, f"transform[{part!r}]")
+            for part, function in transform.items()
+        }
+    else:
+        functions = {"x": Transform.of(transform, "transform")}
+    if target_transform is not None:
+        functions["y"] = Transform.of(target_transform, "target_transform")
+    given = {part: each for part, each in functions.items() if each is not None}
+    for part, function in given.items():
+        if part not in parts:
+            raise ValueError(
+                f"{function.argument} works on part {part!r}, but the parts are {list(parts)}"
+            )
+    return given
