@@ -210,7 +210,7 @@ def warn_of_relabelled(template: xr.Dataset, data: xr.Dataset, windows: Windows)
         before = before.isel(first, missing_dims="ignore")
         if not in_memory(before) or not in_memory(coord.variable):
             continue
-        if not before.equals(coord.variable):
+        if not before.equals(coord.variable):  # type: ignore[no-untyped-call]
             warn_user(
                 f"preprocess changes the coordinate {name!r}, but samples and predictions have the "
                 "labels of the data: do that to the data before the dataset is made, such as by "
