@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 import xtorch_data as xtd
+from xtorch_data.lightning import AnyTopology
 
 NAME, PAST = "air_temperature", 8  # the variable, and how many years the network sees
 
@@ -27,26 +28,30 @@ class Climate(L.LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
 
     def setup(self, stage):
-        self.ds = xr.open_dataset(Path(iris_sample_data.path) / "A1B_north_america.nc")
-
-    def loader(self, ds, **options):
-        dataset = xtd.IterableDataset(
-            ds,
+        samples = xtd.MapDataset(
+            xr.open_dataset(Path(iris_sample_data.path) / "A1B_north_america.nc"),
             input_dims={"time": PAST + 1, "latitude": -1, "longitude": -1},
             input_overlap={"time": PAST},
             inputs=xtd.Select(NAME, time=slice(0, PAST)),
             targets=xtd.Select(NAME, time=slice(PAST, PAST + 1)),
+        )
+        self.train, self.val = xtd.split(samples, "time", at="2030-01-01")
+
+    def loader(self, samples, **options):
+        device = self.trainer.strategy.root_device  # to copy batches ahead
+        return xtd.DataLoader(
+            samples,
             batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            device=device,
             **options,
         )
-        device = self.trainer.strategy.root_device  # to copy batches ahead
-        return xtd.DataLoader(dataset, num_workers=self.num_workers, device=device)
 
     def train_dataloader(self):
-        return self.loader(self.ds.sel(time=slice(None, "2029")), shuffle=True, seed=1)
+        return self.loader(self.train, shuffle=True, seed=1)
 
-    def val_dataloader(self):  # "pad": ranks wait for each other, so all need as many batches
-        return self.loader(self.ds.sel(time=slice("2030", None)), uneven="pad")
+    def val_dataloader(self):  # in order, and as many batches on each rank
+        return self.loader(self.val, uneven="pad")
 
 
 class Forecaster(L.LightningModule):
@@ -67,24 +72,6 @@ class Forecaster(L.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters())
-
-
-class AnyTopology(L.Callback):
-    """Lets an epoch go on with another number of ranks or batch size than it was begun with.
-
-    Lightning ends an epoch when its count of batches reaches the length of the loader; where both
-    are as they were, it needs no help.
-    """
-
-    def on_load_checkpoint(self, trainer, module, checkpoint):
-        progress = checkpoint["loops"]["fit_loop"]
-        loader = trainer.datamodule.train_dataloader()
-        whole = len(loader)
-        loader.load_state_dict(progress["state_dict"]["combined_loader"][0])
-        done = whole - len(loader) or whole  # an epoch's end is the beginning of the next
-        counts = progress["epoch_loop.batch_progress"]["current"]
-        more = done - counts["ready"]
-        counts.update({key: count + more for key, count in counts.items()})
 
 
 def main(folder, epochs, devices=1, resume=None, **options):

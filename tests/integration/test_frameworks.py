@@ -206,6 +206,153 @@ def test_lightning_goes_on_from_the_checkpoint_of_every_batch(fit, validate, tmp
         assert fit(validate, tmp_path / f"step={step}.ckpt") == whole[step:], step
 
 
+def trained(kind, by_module, run, **options):
+    """What a trainer hands out of a loader: (stage, numbers of the samples of the batch)."""
+    import lightning as L
+
+    def loader():
+        samples = xtd.MapDataset(numbered(26), {"time": 1})
+        if kind == "stream":
+            return xtd.DataLoader(xtd.IterableDataset(samples, batch_size=4))
+        if kind == "sampler":
+            return xtd.DataLoader(samples, batch_size=4, sampler=torch.arange(26))
+        if kind == "device":
+            return xtd.DataLoader(samples, batch_size=4, device="cpu")
+        return xtd.DataLoader(samples, batch_size=4)
+
+    class Data(L.LightningDataModule):
+        def made(self):
+            return loader()
+
+        train_dataloader = val_dataloader = test_dataloader = predict_dataloader = made
+
+    class Model(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.seen = torch.nn.Linear(1, 1), []
+
+        def step(self, batch, batch_idx):
+            self.seen.append(batch.index.tolist())
+            return self.layer(batch.x[:, None].float()).square().mean()
+
+        training_step = test_step = predict_step = step
+
+        def validation_step(self, batch, batch_idx):
+            if run == "validate":
+                self.step(batch, batch_idx)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 1e-9)
+
+    trainer = L.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, **options,
+    )  # fmt: skip
+    model = Model()
+    name = "datamodule" if by_module else "train_dataloaders" if run == "fit" else "dataloaders"
+    getattr(trainer, run)(model, **{name: Data() if by_module else loader()})
+    return model.seen
+
+
+EVERY = [list(range(start, min(start + 4, 26))) for start in range(0, 26, 4)]
+
+
+@IN_LIGHTNING
+@pytest.mark.parametrize("by_module", [True, False], ids=["data module", "loader"])
+@pytest.mark.parametrize("kind", ["stream", "samples", "sampler", "device"])
+def test_lightning_does_all_it_can_with_every_kind_of_loader(kind, by_module):
+    """It makes loaders again, with what it finds among their attributes or arguments."""
+
+    def seen(run, **options):
+        return trained(kind, by_module, run, **options)
+
+    for run in ("validate", "test", "predict"):
+        assert seen(run) == EVERY
+    assert seen("fit") == 2 * EVERY
+    assert seen("fit", overfit_batches=2) == 2 * EVERY[:2]
+    assert seen("fit", overfit_batches=0.5) == 2 * EVERY[:3]
+    assert seen("fit", limit_train_batches=3, limit_val_batches=1) == 2 * EVERY[:3]
+    assert seen("fit", use_distributed_sampler=False, fast_dev_run=True) == EVERY[:1]
+
+
+@IN_LIGHTNING
+def test_the_batch_size_finder_works_with_a_data_module(tmp_path):
+    import lightning as L
+    from lightning.pytorch.tuner import Tuner
+
+    sizes = []
+
+    class Data(L.LightningDataModule):
+        batch_size = 2
+
+        def train_dataloader(self):
+            samples = xtd.MapDataset(numbered(26), {"time": 1})
+            return xtd.DataLoader(samples, batch_size=self.batch_size, shuffle=True)
+
+    class Model(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+
+        def training_step(self, batch, batch_idx):
+            sizes.append(len(batch))
+            return self.layer(batch.x[:, None].float()).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 1e-9)
+
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, max_epochs=1,
+        enable_model_summary=False, limit_val_batches=0, default_root_dir=tmp_path,
+    )  # fmt: skip
+    data = Data()
+    found = Tuner(trainer).scale_batch_size(Model(), datamodule=data, max_trials=2, init_val=3)
+    assert found == data.batch_size == 6, sizes
+    assert 6 in sizes
+
+
+@IN_LIGHTNING
+@pytest.mark.parametrize("given", [True, False])
+def test_another_batch_size_goes_on_where_the_loader_was_given_to_the_trainer(tmp_path, given):
+    """Without the loader the callback cannot know how many batches there are, and says so."""
+    import lightning as L
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    from xtorch_data.lightning import AnyTopology
+
+    class Model(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.seen = torch.nn.Linear(1, 1), []
+
+        def training_step(self, batch, batch_idx):
+            self.seen.append(batch.index.tolist())
+            return self.layer(batch.x[:, None].float()).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 1e-9)
+
+    def fitted(batch_size, callbacks, resume=None, **options):
+        samples = xtd.MapDataset(numbered(26), {"time": 1})
+        loader = xtd.DataLoader(samples, batch_size=batch_size, shuffle=True)
+        trainer = L.Trainer(
+            max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=callbacks(loader), **options,
+        )  # fmt: skip
+        model = Model()
+        trainer.fit(model, loader, ckpt_path=resume)
+        return flat(model.seen)
+
+    every = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    before = fitted(4, lambda loader: [every])[:12]
+    again = {"resume": tmp_path / "step=3.ckpt", "enable_checkpointing": False}
+    if not given:
+        with pytest.raises(TypeError, match="give it to AnyTopology, too"):
+            fitted(2, lambda loader: [AnyTopology()], **again)
+        return
+    assert_once(before + fitted(2, lambda loader: [AnyTopology(loader)], **again), 26)
+
+
 # ---------------------------------------------------------------------------------------------
 # Accelerate
 
@@ -230,8 +377,10 @@ def test_prepare_leaves_the_loader_as_it_is():
     assert accelerator.prepare(loader) is loader
     assert accelerator.prepare(loader) is loader
     assert [len(batch) for batch in loader] == [4, 4, 1]
-    # Nobody else shares out a MapDataset.
-    loader = xtd.DataLoader(xtd.MapDataset(numbered(9), {"time": 1}), batch_size=4)
+    # Nobody else shares out samples by number.
+    samples = xtd.MapDataset(numbered(9), {"time": 1})
+    assert accelerator.prepare(stream := xtd.DataLoader(samples, batch_size=4)) is stream
+    loader = xtd.DataLoader(samples, batch_size=4, sampler=torch.arange(9))
     prepared = accelerator.prepare(loader)
     assert prepared is not loader
     assert [batch.index.tolist() for batch in prepared] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
