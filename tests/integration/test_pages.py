@@ -45,7 +45,7 @@ def script_of(page: Path) -> str:
     lines, inside = [], False
     for line in page.read_text().splitlines():
         if line.startswith("```"):
-            inside = line == "```python"
+            inside = re.match(r"```(python|\{\.python \.[\w-]+\})$", line) is not None
             lines.append("")
         else:
             lines.append(line if inside else "")
@@ -108,3 +108,18 @@ def test_forecast_example_writes_labeled_predictions_of_the_test_years(tmp_path)
         xr.testing.assert_equal(written[dim], truth[dim])
     error = float(((written - truth) ** 2).mean() ** 0.5)
     assert error == pytest.approx(errors["this model"], rel=1e-5)
+
+
+@pytest.mark.parametrize("page", ["winds.md", "gauges.md"])
+def test_lines_of_code_are_as_many_as_a_page_says(page):
+    """Of each way to do the job: lines that are neither empty nor a comment."""
+    text = (ROOT / "docs" / "tutorials" / page).read_text()
+    blocks = dict(re.findall(r"```\{\.python \.([\w-]+)\}\n(.*?)```", text, re.DOTALL))
+    counted = {
+        {"ours": "xtorch_data"}.get(name, name.replace("-", " ")): sum(
+            bool(line.strip()) and not line.strip().startswith("#") for line in code.splitlines()
+        )
+        for name, code in blocks.items()
+    }
+    told = re.findall(r"^\| ([\w ]+?) \| (\d+) \|$", text, re.MULTILINE)
+    assert {name: int(lines) for name, lines in told} == counted
