@@ -110,8 +110,8 @@ def test_ranks_default_to_the_environment(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert current_topology() == (1, 3)
     dataset = make()
-    assert len(dataset) == 2  # 17 samples: 5 or 6 for each of 3 ranks
-    assert [n for batch in dataset for n in batch.index.tolist()] == [5, 6, 7, 8, 9, 10]
+    assert len(dataset) == 2  # 17 samples, and one again: 6 for each of 3 ranks
+    assert [n for batch in dataset for n in batch.index.tolist()] == [6, 7, 8, 9, 10, 11]
     assert as_topology(None, None) is None
 
 
