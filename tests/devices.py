@@ -41,6 +41,7 @@ def assert_same(ours, theirs):
     ours, theirs = list(ours), list(theirs)
     for one, other in zip(ours, theirs, strict=True):
         assert torch.equal(one.index, other.index)
+        assert torch.equal(one.repeated, other.repeated)
         assert one.keys() == other.keys() and one.skipped == other.skipped
         for left, right in zip(one, other, strict=True):
             assert left.dtype == right.dtype and left.shape == right.shape

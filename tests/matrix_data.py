@@ -18,6 +18,12 @@ def plan_of(total, state=None, **options):
 
 def play(plan, epoch, ranks, workers):
     """What each rank's loader yields in an epoch: lists of sample numbers, batch after batch."""
+    found = play_marked(plan, epoch, ranks, workers)
+    return [[[number for number, _ in batch] for batch in batches] for batches in found]
+
+
+def play_marked(plan, epoch, ranks, workers):
+    """The same, each number with whether it is marked as repeated."""
     found = []
     for rank in range(ranks):
         queues = []
@@ -27,6 +33,10 @@ def play(plan, epoch, ranks, workers):
                 [stage.numbers(plan.windows) for stage in plan.stages(epoch, mine)]
                 or [np.zeros(0, int)]
             ).tolist()
+            last = plan.repeated(epoch, rank, ranks, worker, max(1, workers))
+            assert 0 <= last <= len(numbers)
+            marks = [place >= len(numbers) - last for place in range(len(numbers))]
+            numbers = list(zip(numbers, marks, strict=True))
             sizes = list(plan.batch_sizes(mine))
             ends = list(itertools.accumulate(sizes))
             queues.append(

@@ -74,19 +74,30 @@ def test_verify_says_by_its_exit_code_whether_all_is_there(store):
     )
     output = run("verify", path, *WINDOWS, *more, "--ranks", 2, "--uneven", "keep", "--json")
     assert json.loads(output) == {
+        "ok": True,
         "samples": 93,
         "repeated": 0,
         "missing": 0,
         "batches_per_rank": [2, 2],
         "drawn_from": None,
+        "padding": 0,
+        "left_out": 0,
     }
+    keep = ["--ranks", 2, "--uneven", "keep", "--batch-size", 46]
+    output = run("verify", path, *WINDOWS, *more, *keep, code=1)
+    assert "\nnot ok: rank 0 has 1 batch, rank 1 has 2 batches: " in output
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
         (["--uneven", "pad"], "3 repeated because 4 ranks cannot share 93 equally; --uneven drop "),
+        (["--in-order"], "3 repeated because 4 ranks cannot share 93 equally; --uneven drop or "),
         (["--drop-last", "--batch-size", 10], "12 left out in batches of fewer than 10, by --drop"),
+        (
+            ["--in-order", "--drop-last", "--batch-size", 10],
+            "13 missing; 2 batches on each of 4 ranks\n13 left out in batches of fewer than 10",
+        ),
     ],
 )
 def test_what_was_asked_for_is_said_and_no_failure(store, options, told):

@@ -116,7 +116,8 @@ OPTIONS = [
     click.option("--seed", type=int, default=0, show_default=True),
     click.option("--drop-last", is_flag=True, help="Leave out a last batch that is smaller."),
     click.option("--uneven", type=click.Choice(["drop", "pad", "keep"]), default=None,
-                 help="How samples are shared that ranks cannot share equally."),
+                 help="How samples are shared that ranks cannot share equally; by default drop "
+                 "if shuffled, and pad in order."),
     click.option("--memory", default="1 GiB", show_default=True,
                  help="What blocks may take in each process."),
     click.option("--engine", default=None, help="Engine of xarray.open_dataset."),
@@ -227,28 +228,25 @@ def explain(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
 def verify(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
     """Count what all ranks and workers would get; exit with 1 if that is not what was asked for."""
     from .datasets.verify import counted
-    from .planning.intervals import share_total
 
     dataset = _dataset(**options)
     with _refusing_arguments():
         dataset.plan.require_shares(ranks)
     found = counted(dataset, ranks, workers)
-    plan, size = dataset.plan, dataset.batch_size
-    shares = [share_total(found.samples, rank, ranks, plan.uneven) for rank in range(ranks)]
-    uneven = sum(shares) - found.samples  # less if some are left out, more if some are repeated
-    short = sum(share % size for share in shares) if plan.drop_last else 0
+    uneven = found.samples % ranks if dataset.plan.uneven == "drop" else 0
+    short = found.left_out - uneven  # by --drop-last
     text = str(found)
-    if uneven:
-        what = "left out" if uneven < 0 else "repeated"
-        other = " or ".join(["pad" if uneven < 0 else "drop", "keep"])
-        text += (
-            f"\n{abs(uneven)} {what} because {ranks} ranks cannot share {found.samples} equally; "
-            f"--uneven {other}"
-        )
-    if short:
+    for count, what, other in ((uneven, "left out", "pad"), (found.padding, "repeated", "drop")):
+        if count:
+            text += (
+                f"\n{count} {what} because {ranks} ranks cannot share {found.samples} equally; "
+                f"--uneven {other} or keep"
+            )
+    if short > 0:
+        size = dataset.batch_size
         text += f"\n{short} left out in batches of fewer than {size}, by --drop-last"
-    _print(text, asdict(found), as_json)
-    if found.repeated > max(uneven, 0) or found.missing > max(-uneven, 0) + short:
+    _print(text, {"ok": found.ok, **asdict(found)}, as_json)
+    if not found:
         raise SystemExit(1)
 
 

@@ -156,9 +156,9 @@ class IterableDataset(torch.utils.data.IterableDataset[Item]):
         default.
     memory : int or str
         Bytes, or text such as ``"1 GiB"``, that blocks held and read ahead may take, per process.
-    uneven : {"keep", "drop", "pad"}
+    uneven : {"pad", "drop", "keep"}
         What happens to items that ranks cannot share equally, as for
-        `xtorch_data.IterableDataset`.
+        `xtorch_data.IterableDataset`: by default some come on two ranks, so that all have as many.
     rank, world_size : int, optional
         Which share this process gets. By default those of ``torch.distributed``, else of
         torchrun's environment, else 0 of 1.
@@ -187,7 +187,7 @@ class IterableDataset(torch.utils.data.IterableDataset[Item]):
         target_transform: XarrayToTensor | None = to_tensor,
         *,
         memory: int | str = "1 GiB",
-        uneven: Uneven = "keep",
+        uneven: Uneven = "pad",
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:

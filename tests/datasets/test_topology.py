@@ -27,6 +27,7 @@ from helpers import (
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import MORE, examples
+from torch.utils.data.distributed import DistributedSampler
 
 import xtorch_data as xtd
 
@@ -72,6 +73,17 @@ def assert_promise(everywhere, total, size, uneven, drop_last):
     numbers = [samples_of(batches) for batches in everywhere]
     everything = list(itertools.chain(*numbers))
     sizes = [[len(batch) for batch in batches] for batches in everywhere]
+    # What is not repeated is each sample once.
+    own = []
+    for batch in itertools.chain(*everywhere):
+        assert (batch.repeated.dtype, batch.repeated.shape) == (torch.bool, batch.index.shape)
+        own += batch.index[~batch.repeated].tolist()
+    assert len(own) == len(set(own))
+    assert set(own) == set(everything)
+    if uneven != "pad" or ranks == 1:
+        assert own == everything
+    elif len(own) < len(everything):
+        assert_once(own, total)
     if uneven in ("drop", "pad"):
         assert len({len(batches) for batches in everywhere}) == 1
         assert len({tuple(sorted(lengths)) for lengths in sizes}) == 1
@@ -108,6 +120,8 @@ def assert_verified(everywhere, total, size, uneven, workers, **arguments):
     assert report.repeated == len(numbers) - len(set(numbers))
     assert report.missing == total - len(set(numbers))
     assert report.batches_per_rank == tuple(len(batches) for batches in everywhere)
+    assert report.ok == bool(report) == (len(set(report.batches_per_rank)) == 1)
+    assert ("not ok" in str(report)) != report.ok
 
 
 @pytest.mark.parametrize("uneven", ["drop", "pad", "keep"])
@@ -183,11 +197,39 @@ def test_ranks_laid_end_to_end_are_the_epoch_of_one(as_worker, shuffle, ranks):
         assert line == list(range(50))
 
 
-@pytest.mark.parametrize(("shuffle", "expected"), [(True, "drop"), (False, "keep")])
-def test_uneven_is_drop_when_shuffled_and_keep_otherwise(as_worker, shuffle, expected):
+@pytest.mark.parametrize(("shuffle", "expected"), [(True, "drop"), (False, "pad")])
+def test_uneven_is_drop_when_shuffled_and_pad_in_order(as_worker, shuffle, expected):
     default = epoch_everywhere(as_worker, 23, 4, None, 4, 0, shuffle=shuffle)
     named = epoch_everywhere(as_worker, 23, 4, expected, 4, 0, shuffle=shuffle)
     assert [orders(batches) for batches in default] == [orders(batches) for batches in named]
+
+
+@pytest.mark.parametrize("total", [1, 2, 5, 6, 23])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+def test_in_order_ranks_have_as_many_samples_as_with_torchs_sampler(total, ranks):
+    """Also where there are fewer than ranks."""
+    everything = []
+    for rank in range(ranks):
+        theirs = DistributedSampler(range(total), ranks, rank, shuffle=False)
+        (whole,) = one_rank(total, total, None, rank, ranks)
+        assert len(whole) == len(theirs)
+        everything += list(zip(whole.index.tolist(), whole.repeated.tolist(), strict=True))
+    assert sorted(number for number, repeated in everything if not repeated) == [*range(total)]
+    assert sum(repeated for _, repeated in everything) == -total % ranks
+
+
+def test_what_is_left_of_a_padded_epoch_is_counted_without_what_is_repeated():
+    """The padded sample is over on one rank, and still to come on the other."""
+    dataset = one_rank(7, 1, "pad", 0, 2)
+    batches = iter(dataset)
+    next(batches)
+    batches.close()
+    dataset = one_rank(7, 1, "pad", None, None)
+    dataset.load_state_dict(dataset.plan.state_after(0, 1, 2))
+    found = xtd.verify(dataset, world_size=2)
+    assert (found.samples, found.repeated, found.missing) == (5, 1, 0)  # 1, 2, 3, 5, 6; and 0
+    assert found.batches_per_rank == (3, 3)
+    assert found
 
 
 def test_what_drop_leaves_out_is_not_always_the_same_samples(as_worker):

@@ -45,6 +45,7 @@ OPTIONS = [
     {"batch_size": 7, "shuffle": True, "memory": "6 kB"},
     {"batch_size": None, "shuffle": True},
     {"batch_size": 5, "cache": True, "drop_last": True},
+    {"batch_size": 5, "shuffle": True, "uneven": "pad", "rank": 6, "world_size": 7},
 ]
 
 

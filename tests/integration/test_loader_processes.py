@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -92,9 +93,11 @@ def _rank(rank, dataset, store, results):
         "gloo", init_method=f"file://{store}", rank=rank, world_size=2
     )
     found = []
-    for _ in range(2):
-        found.append([n for batch in dataset for n in batch.index.tolist()])
-    results.put((rank, found, dataset.epoch))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            found.append([n for batch in dataset for n in batch.index.tolist()])
+    results.put((rank, found, [str(each.message) for each in warned]))
     torch.distributed.destroy_process_group()
 
 
@@ -110,10 +113,14 @@ def test_ranks_that_are_given_one_dataset_share_each_epoch(context, tmp_path):
     ]
     for rank in ranks:
         rank.start()
-    found = dict(results.get(timeout=90)[:2] for _ in ranks)
+    found, told = {}, {}
+    for _ in ranks:
+        rank, found[rank], told[rank] = results.get(timeout=90)
     for rank in ranks:
         rank.join(30)
         assert rank.exitcode == 0
+    for messages in told.values():  # once, and of both epochs
+        assert len([each for each in messages if "rank 1 has 3 batches" in each]) == 1
     for epoch in range(2):
         assert sorted(found[0][epoch] + found[1][epoch]) == list(range(17))
     assert found[0][0] != found[0][1]

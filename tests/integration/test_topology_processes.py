@@ -151,6 +151,22 @@ def test_our_loader_with_two_workers_over_several_epochs(on_disk):
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_workers_tell_which_samples_are_repeated(on_disk, ours):
+    """57 × 5 samples on 4 ranks: 72 each, of which the last rank has 3 again."""
+    dataset = through_workers(on_disk, rank=3, world_size=4)
+    if ours:
+        loader = xtd.DataLoader(dataset, num_workers=2)
+    else:
+        loader = torch.utils.data.DataLoader(
+            dataset, batch_size=None, num_workers=2, multiprocessing_context="forkserver"
+        )
+    marked = {}
+    for batch in loader:
+        marked |= dict(zip(batch.index.tolist(), batch.repeated.tolist(), strict=True))
+    assert marked == {number: number < 3 for number in [*range(216, 285), 0, 1, 2]}
+
+
 def test_our_loader_with_workers_keeps_to_its_rank_and_transforms_alike(on_disk):
     arguments = {"shuffle": True, "transform": add_noise, "rank": 1, "world_size": 2}
     plain = {batch.index[0].item(): batch for batch in through_workers(on_disk, **arguments)}

@@ -110,9 +110,68 @@ def test_ranks_default_to_the_environment(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert current_topology() == (1, 3)
     dataset = make()
-    assert len(dataset) == 2  # 17 samples: 5 or 6 for each of 3 ranks
-    assert [n for batch in dataset for n in batch.index.tolist()] == [5, 6, 7, 8, 9, 10]
+    assert len(dataset) == 2  # 17 samples, and one again: 6 for each of 3 ranks
+    assert [n for batch in dataset for n in batch.index.tolist()] == [6, 7, 8, 9, 10, 11]
     assert as_topology(None, None) is None
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"device": "cpu"},
+        {"device": "cpu", "gather": "device"},
+        {"device": "cpu", "decode": "device"},
+        {"device": "cpu", "gather": "device", "decode": "device"},
+        {"device": "cpu", "memory_format": torch.channels_last},
+        {"device": "cpu", "device_transform": lambda x: x + 1},
+    ],
+)
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_what_is_repeated_is_known_however_batches_are_loaded(how, shuffle):
+    raw = xr.Dataset({"a": (("time", "y"), np.arange(66, dtype="i2").reshape(11, 6))})
+    raw["a"].attrs["scale_factor"] = 0.5
+    numbers = []
+    for rank in range(5):  # 3 samples each: of the last ones 1 and 3 are repeated
+        dataset = xtd.IterableDataset(
+            xr.decode_cf(raw), {"time": 1, "y": -1}, batch_size=2, shuffle=shuffle,
+            uneven="pad", memory="1 kB", rank=rank, world_size=5,
+        )  # fmt: skip
+        batches = list(xtd.DataLoader(dataset, **how))
+        assert [batch.repeated.tolist() for batch in batches] == (
+            [[False, False], [rank == 3]] if rank < 4 else [[True, True], [True]]
+        )
+        numbers += [n for batch in batches for n in batch.index[~batch.repeated].tolist()]
+    assert sorted(numbers) == list(range(11))
+
+
+@pytest.fixture
+def two_ranks(monkeypatch):
+    """This process as the first of two ranks of torch.distributed."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+
+
+@pytest.mark.parametrize("of", [iter, lambda dataset: iter(xtd.DataLoader(dataset))])
+def test_ranks_that_would_wait_for_each_other_are_warned_of_once(two_ranks, of):
+    dataset = make(uneven="keep")  # 17 samples, 4 in a batch: 8 and 9
+    told = r"uneven='keep': rank 0 has 2 batches, rank 1 has 3 batches: .* uneven='pad' gives"
+    with pytest.warns(UserWarning, match=told) as warned:
+        list(of(dataset))
+    assert [each.filename for each in warned] == [__file__]
+    list(of(dataset))  # warnings are errors
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"uneven": "drop"}, {"uneven": "keep", "drop_last": True}, {"shuffle": True}]
+)
+def test_ranks_with_as_many_batches_are_not_warned_of(two_ranks, options):
+    list(make(**options))
+
+
+def test_ranks_of_no_process_group_are_not_warned_of():
+    list(make(uneven="keep", rank=0, world_size=2))
 
 
 def test_ranks_default_to_torch_distributed(tmp_path):

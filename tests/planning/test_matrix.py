@@ -10,7 +10,8 @@ import pytest
 from helpers import assert_once
 from hypothesis import given
 from hypothesis import strategies as st
-from matrix_data import plan_of, play
+from matrix_data import plan_of, play, play_marked
+from strategies import examples
 
 RANKS = (1, 2, 3)
 WORKERS = (0, 1, 2, 4)
@@ -49,6 +50,19 @@ def test_left_at_every_batch_and_gone_on_with_on_every_topology(ranks, workers):
             assert len(set(before + after)) == len(before) + len(after)
 
 
+@pytest.mark.parametrize(("ranks", "workers"), TOPOLOGIES)
+@pytest.mark.parametrize("total", [2, 13, 29])
+def test_padded_ranks_that_go_on_have_the_same_samples_marked(ranks, workers, total):
+    options = {"batch_size": 2, "uneven": "pad", "memory": "200 B"}
+    plan, epoch = plan_of(total, **options)
+    whole = play_marked(plan, epoch, ranks, workers)
+    for taken in range(1, len(whole[0])):
+        state = plan.state_after(epoch, taken, ranks, max(1, workers))
+        again, where = plan_of(total, state, **options)
+        rest = play_marked(again, where, ranks, workers)
+        assert rest == [batches[taken:] for batches in whole]
+
+
 @given(
     total=st.integers(1, 70),
     history=st.lists(
@@ -79,6 +93,53 @@ def test_interrupted_any_number_of_times_no_sample_is_lost(total, history, uneve
     assert set(seen) == set(range(total))
     if uneven == "keep":
         assert_once(seen, total)
+
+
+@examples(50, 1000)
+@given(
+    total=st.integers(1, 40),
+    history=st.lists(
+        st.tuples(
+            st.integers(1, 9), st.sampled_from(WORKERS), st.integers(1, 6), st.booleans(),
+            st.integers(0, 9),
+        ),
+        max_size=3,
+    ),
+    last=st.tuples(
+        st.integers(1, 9), st.sampled_from(WORKERS), st.integers(1, 6), st.booleans(), st.just(99)
+    ),
+    shuffle=st.booleans(),
+)  # fmt: skip
+def test_however_often_interrupted_what_is_not_marked_as_repeated_is_each_sample_once(
+    total, history, last, shuffle
+):
+    """On ranks that are padded; what is marked is the least that lets all have as many."""
+    own, state = [], None
+    for ranks, workers, size, drop_last, steps in [*history, last]:
+        options = {"batch_size": size, "drop_last": drop_last, "shuffle": shuffle}
+        plan, epoch = plan_of(total, state, uneven="pad", memory="200 B", **options)
+        if epoch:
+            break
+        left = total - len(own)
+        found = play_marked(plan, epoch, ranks, workers)
+        assert len({len(batches) for batches in found}) == 1
+        goes_on = plan.walk(epoch, ranks, max(1, workers))[0].batches
+        marks = sum(mark for batches in found for batch in batches for _, mark in batch)
+        if drop_last and -(-left // ranks) % size and not goes_on:
+            assert marks == 0
+        elif not goes_on:
+            assert marks == -left % ranks
+        steps = min(steps, len(found[0]))
+        for number, mark in flat(itertools.chain(*(batches[:steps] for batches in found))):
+            own += [] if mark else [number]
+        assert len(set(own)) == len(own)
+        if steps == len(found[0]) and not goes_on:
+            least = left // ranks // size * size * ranks
+            whole = not drop_last or -(-left // ranks) % size == 0
+            assert len(own) == (total if whole else total - left + least)
+        state = plan.state_after(epoch, steps, ranks, max(1, workers))
+        if steps == len(found[0]) and not steps:
+            break  # nothing is left, or too little for a batch
 
 
 @given(

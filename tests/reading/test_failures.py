@@ -557,7 +557,7 @@ def test_a_later_sample_stands_in_where_there_is_none_before(tmp_path, how):
         )
 
     values = np.stack([ds[name].values for name in ("a", "b")])
-    seen, counts = set(), []
+    seen, counts, own = set(), [], []
     for rank in range(2):
         epochs = []
         for _ in range(2):
@@ -565,12 +565,14 @@ def test_a_later_sample_stands_in_where_there_is_none_before(tmp_path, how):
             counts.append(len(batches))
             epochs.append([batch.index.tolist() for batch in batches])
             for batch in batches:
+                own += batch.index[~batch.repeated].tolist() if not epochs[1:] else []
                 for number, part in zip(batch.index.tolist(), batch.x.numpy(), strict=True):
                     seen.add(number)
                     window = slice(5 * number, 5 * number + 5)
                     np.testing.assert_array_equal(part, factor * values[:, window])
         assert epochs[0] == epochs[1]  # what stands in depends on the data alone
     assert seen == set(range(7, 12))
+    assert sorted(own) == sorted(seen)  # in its own place, each is not marked as repeated
     assert len(set(counts)) == 1
     if how != "shuffled":
         first = dataset(1)

@@ -69,7 +69,7 @@ def test_length_is_the_number_of_samples_and_index_their_numbers(batch):
 
 
 def test_a_part_cannot_take_the_name_of_something_else_that_a_batch_has():
-    for name in ("index", "skipped", "to", "to_xarray", "pin_memory", "replace"):
+    for name in ("index", "skipped", "repeated", "to", "to_xarray", "pin_memory", "replace"):
         with pytest.raises(ValueError, match=name):
             xtd.IterableDataset(numbered(8), {"time": 2}, parts={name: "a"})
     dataset = xtd.IterableDataset(numbered(8), {"time": 2}, parts={"arrival": "a"})
@@ -223,6 +223,58 @@ def test_a_batch_shows_its_parts_in_its_repr(batch):
     assert "x" in text
     assert "y" in text
     assert len(text) < 2000
+
+
+# ---------------------------------------------------------------------------------------------
+# Repeated samples
+
+
+def padded(**options):
+    """The last of 4 ranks, of 10 samples: it has the last one, and two that the first has."""
+    options = {"batch_size": 3} | options
+    return xtd.IterableDataset(numbered(10), {"time": 1}, rank=3, world_size=4, **options)
+
+
+def test_on_one_rank_no_sample_is_repeated(batch):
+    assert (batch.repeated.dtype, batch.repeated.shape) == (torch.bool, (6,))
+    assert not batch.repeated.any()
+    assert batch.repeated.device.type == "cpu"
+
+
+@pytest.mark.parametrize("size", [3, None])
+def test_which_samples_are_repeated_goes_wherever_a_batch_goes(size):
+    batches = list(padded(batch_size=size))
+    for again in (
+        lambda batch: batch,
+        copy.copy,
+        copy.deepcopy,
+        lambda batch: pickle.loads(pickle.dumps(batch)),
+        lambda batch: ForkingPickler.loads(ForkingPickler.dumps(batch)),
+        lambda batch: batch.to("meta"),
+        lambda batch: batch.replace(x=batch.x + 1),
+    ):
+        found = list(map(again, batches))
+        assert [n for batch in found for n in batch.index.reshape(-1).tolist()] == [9, 0, 1]
+        marks = [mark for batch in found for mark in batch.repeated.reshape(-1).tolist()]
+        assert marks == [False, True, True]
+        assert all(batch.repeated.shape == batch.index.shape for batch in found)
+        assert {batch.repeated.device.type for batch in found} == {"cpu"}
+
+
+def test_single_samples_are_stacked_with_what_is_repeated():
+    for batches in (
+        [default_collate(list(padded(batch_size=None)))],
+        list(torch.utils.data.DataLoader(padded(batch_size=None), batch_size=3)),
+    ):
+        [batch] = batches
+        assert batch.repeated.tolist() == [False, True, True]
+
+
+def test_labels_of_repeated_samples_are_those_of_any_samples():
+    [batch] = padded()
+    labels = batch.to_xarray()
+    assert set(labels.variables) == {"a", "sample"}
+    assert labels["sample"].values.tolist() == [9, 0, 1]
 
 
 # ---------------------------------------------------------------------------------------------

@@ -36,7 +36,8 @@ class ChunkSampler(torch.utils.data.Sampler[int]):
         torchrun's environment, else 0 of 1.
     uneven : {"drop", "pad", "keep"}, optional
         What happens to samples that cannot be shared equally, as for `IterableDataset`; "drop" by
-        default.
+        default. With "pad", `Batch.repeated` does not tell which are repeated: a loader gets their
+        numbers alone.
 
     Examples
     --------

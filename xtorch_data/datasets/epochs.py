@@ -11,6 +11,7 @@ import torch
 import torch.utils.data
 
 from ..common.buffers import Buffers
+from ..common.user_warnings import warn_user
 from ..gathering.destination import Destination
 from ..gathering.first_samples import require_functions_keep_places
 from ..iteration.epoch_reader import EpochReader
@@ -25,7 +26,7 @@ from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
 from .fetching import Fetching
 from .how import HOW_ARGUMENTS, How
-from .topology import EpochCounter
+from .topology import EpochCounter, different_batches, ranks_wait
 from .what import What, parted, require_same_windows
 from .where_and_weights import answers, as_weights
 
@@ -70,6 +71,7 @@ class Epochs:
         self._counter = EpochCounter()
         self._position = Position()
         self._taken = 0  # batches that the next iteration in a worker passes over
+        self._warned = False  # that ranks would wait for each other
         self.reader = self.streaming(self.definition, self.on_disk)
 
     @classmethod
@@ -166,7 +168,18 @@ class Epochs:
         if self.plan.resumed[0] != epoch:
             self.plan = self.plan.afresh()
         self.reader.recorder = None
+        self._warn_of_waiting(epoch)
         return epoch
+
+    def _warn_of_waiting(self, epoch: int) -> None:
+        """Warn, once, if ranks that wait for each other have different numbers of batches."""
+        if self._warned or self.plan.uneven != "keep" or not ranks_wait():
+            return
+        ranks = range(self.world_size)
+        found = different_batches([self.plan.batches(epoch, rank, len(ranks)) for rank in ranks])
+        if found is not None:
+            self._warned = True
+            warn_user(f"uneven='keep': {found}")
 
     def tell(self, epoch: torch.Tensor | int) -> None:
         """Tell the copy in a worker which epoch to yield: its number, or memory that will hold it.
@@ -277,11 +290,12 @@ class Epochs:
         plan.require_shares(world_size)
         intervals = plan.intervals(epoch, rank, world_size, *worker)
         intervals = cut(intervals, taken * (plan.batch_size or 1), total(intervals))
+        repeated = min(plan.repeated(epoch, rank, world_size, *worker), total(intervals))
         logger.debug(
             "epoch %d begins: worker %d of %d on rank %d of %d, %d samples",
             epoch, *worker, rank, world_size, total(intervals),
         )  # fmt: skip
-        return stream.batches(plan, epoch, intervals, destination)
+        return stream.batches(plan, epoch, intervals, destination, repeated)
 
 
 def _definition(what: What, how: How) -> SampleDefinition:

@@ -112,8 +112,9 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):
         off, after pauses that grow from half a second to half a minute.
     uneven : {"drop", "pad", "keep"}, optional
         What happens to the ``samples % world_size`` samples that cannot be shared equally: they
-        are left out, some are repeated, or some ranks get one more. "drop" when shuffled, "keep"
-        otherwise.
+        are left out; the first are repeated until all ranks have as many (`Batch.repeated`); or
+        some ranks get one more. "drop" when shuffled, "pad" in order. With `drop_last`, "pad"
+        repeats samples only where that completes a batch on every rank.
     rank, world_size : int, optional
         Which share of the epoch this process gets. By default those of ``torch.distributed``, else
         of torchrun's environment, else 0 of 1.

@@ -6,6 +6,7 @@ import multiprocessing
 import operator
 import os
 import time
+from collections.abc import Sequence
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
@@ -13,12 +14,22 @@ import torch
 import torch.distributed
 import torch.utils.data
 
+from ..common.text import number_of
 from ..processes.orphans import Watch
 from ..processes.unnamed_memory import SharedIntegers
 
-__all__ = ["EpochCounter", "Topology", "as_topology", "current_topology"]
+__all__ = [
+    "EpochCounter",
+    "Topology",
+    "as_topology",
+    "current_topology",
+    "different_batches",
+    "ranks_wait",
+]
 
 _PATIENCE_SECONDS = 60.0
+# Ranks that are listed.
+SHOWN_RANKS = 8
 
 
 def as_topology(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
@@ -46,6 +57,43 @@ def current_topology() -> tuple[int, int]:
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return _told_by_torchrun(os.environ["RANK"], os.environ["WORLD_SIZE"])
     return 0, 1
+
+
+def ranks_wait() -> bool:
+    """Whether this process is one of several that torch.distributed lets wait for each other."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return False
+    return distributed.get_world_size() > 1
+
+
+def different_batches(batches_per_rank: Sequence[int]) -> str | None:
+    """Which ranks have how many batches, and what would help; None if all have as many."""
+    ranks: dict[int, list[int]] = {}
+    for rank, count in enumerate(batches_per_rank):
+        ranks.setdefault(count, []).append(rank)
+    if len(ranks) < 2:
+        return None
+    each = (
+        f"{_listed(some)} {'has' if len(some) == 1 else 'have'} "
+        f"{number_of(count, 'batch', 'batches')}"
+        for count, some in sorted(ranks.items())
+    )
+    return (
+        f"{', '.join(each)}: ranks that wait for each other at every batch, as with "
+        "DistributedDataParallel, would wait forever. uneven='pad' gives all as many, with some "
+        "samples repeated, 'drop' with some left out; or wrap the loop in the model's join()"
+    )
+
+
+def _listed(ranks: Sequence[int]) -> str:
+    """Ranks in words, not all of very many."""
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    *names, last = map(str, ranks[:SHOWN_RANKS])
+    if len(ranks) > SHOWN_RANKS:
+        names, last = [*names, last], f"{len(ranks) - SHOWN_RANKS:,} more"
+    return f"ranks {', '.join(names)} and {last}"
 
 
 def _told_by_torchrun(rank: str, world_size: str) -> tuple[int, int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -10,11 +12,12 @@ import torch.utils.data
 
 from ..common import html
 from ..common.text import number_of
-from ..planning.intervals import Interval, total
+from ..planning.intervals import Interval, cut, total
 from ..planning.plan import Plan
 from ..samples.arguments import as_ranks_and_workers
 from .iterable import IterableDataset
 from .map import MapDataset
+from .topology import different_batches
 
 __all__ = ["Verification", "verify"]
 
@@ -26,20 +29,27 @@ COUNTED_SAMPLES = 2**26
 class Verification:
     """Count of what one epoch holds, over all ranks and workers.
 
+    It is true, as `ok` is, if the epoch is as it was asked for and no rank waits for another.
+
     Attributes
     ----------
     samples : int
         Samples of the epoch, or what is left of it if it is resumed: those that ``where`` keeps,
         and with ``weights`` those that are drawn, each draw counted as one.
     repeated : int
-        Samples yielded beyond the first time, over all ranks; with ``weights``, draws: that
-        different draws are of the same sample does not count.
+        Samples yielded beyond the first time, over all ranks: those that ``uneven="pad"`` repeats,
+        and of which `Batch.repeated` is True. With ``weights``, draws: that different draws are of
+        the same sample does not count.
     missing : int
         Samples that no rank yields: those that ``uneven="drop"`` or ``drop_last`` leave out.
     batches_per_rank : tuple of int
         Number of batches of each rank.
     drawn_from : int or None
         With ``weights``, the number of samples that are drawn from.
+    padding : int
+        How many samples ``uneven="pad"`` repeats, by arithmetic alone.
+    left_out : int
+        How many ``uneven="drop"`` and ``drop_last`` leave out, by arithmetic alone.
     """
 
     samples: int
@@ -47,6 +57,26 @@ class Verification:
     missing: int
     batches_per_rank: tuple[int, ...]
     drawn_from: int | None = None
+    padding: int = 0
+    left_out: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether ranks have equally many batches, and no sample is repeated or missing unasked."""
+        return not any(self._reasons())
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def _reasons(self) -> Iterator[str]:
+        """What is not as it should be."""
+        if self.repeated != self.padding:
+            yield f"{self.repeated:,} repeated, but {self.padding:,} asked for"
+        if self.missing != self.left_out:
+            yield f"{self.missing:,} missing, but {self.left_out:,} asked for"
+        difference = different_batches(self.batches_per_rank)
+        if difference is not None:
+            yield difference
 
     def _facts(self) -> list[tuple[str, str]]:
         """The counts in words, by what they are of."""
@@ -64,11 +94,13 @@ class Verification:
             ("samples", what),
             ("counts", f"{self.repeated:,} repeated, {self.missing:,} missing"),
             ("batches", f"{each} on {'each of ' if ranks > 1 else ''}{number_of(ranks, 'rank')}"),
+            *(("not ok", reason) for reason in self._reasons()),
         ]
 
     def __str__(self) -> str:
-        samples, counts, batches = (value for _, value in self._facts())
-        return f"{samples}: {counts}; {batches}"
+        (_, samples), (_, counts), (_, batches), *others = self._facts()
+        reasons = "".join(f"\n{name}: {reason}" for name, reason in others)
+        return f"{samples}: {counts}; {batches}{reasons}"
 
     __repr__ = __str__
 
@@ -101,7 +133,8 @@ def verify(
     Returns
     -------
     Verification
-        The counts, which are also printed.
+        The counts, which are also printed, with what is not as it should be: its attribute `ok`
+        is False where ranks differ in batches, or samples are repeated or missing unasked.
 
     Raises
     ------
@@ -114,7 +147,8 @@ def verify(
     >>> t2m = xr.DataArray(np.zeros((50, 3)), dims=("time", "x"), name="t2m")
     >>> dataset = IterableDataset(t2m, input_dims={"time": 8}, input_overlap={"time": 7})
     >>> counts = verify(dataset, world_size=4, num_workers=2)
-    129 samples: 0 repeated, 0 missing; 32 to 33 batches on each of 4 ranks
+    129 samples: 3 repeated, 0 missing; 33 batches on each of 4 ranks
+    >>> assert counts, "ranks would wait for each other"
     """
     if isinstance(dataset, torch.utils.data.DataLoader):
         if num_workers is None:
@@ -140,15 +174,22 @@ def counted(dataset: IterableDataset, world_size: int, num_workers: int) -> Veri
     plan, epoch = dataset.plan, dataset.epoch
     samples = total(plan.left(epoch))
     shares = plan.shares(epoch, world_size, num_workers)
-    intervals = [interval for rank in shares for worker in rank for interval in worker]
+    walk, begun = plan.walk(epoch, world_size, max(1, num_workers))
+    repeated = [walk.repeated(begun, rank) for rank in range(world_size)]
+    # What is not marked as repeated is to be each sample once.
+    own: list[Interval] = []
+    for worker, last in zip(chain(*shares), chain(*repeated), strict=True):
+        own += cut(worker, 0, total(worker) - last)
     each = plan.weights is None and len(plan.windows) <= COUNTED_SAMPLES
-    covered = _counted(plan, epoch, intervals) if each else _union(intervals)
+    covered = _counted(plan, epoch, own) if each else _union(own)
     return Verification(
         samples=samples,
-        repeated=total(intervals) - covered,
+        repeated=sum(total(worker) for rank in shares for worker in rank) - covered,
         missing=samples - covered,
         batches_per_rank=plan.batches_per_rank(shares),
         drawn_from=None if plan.weights is None else plan.samples,
+        padding=sum(map(sum, repeated)),
+        left_out=walk.left_out(total(begun)),
     )
 
 

@@ -45,6 +45,7 @@ class Assembly:
         self.transform_seconds = 0.0
         self.ways: Counter[Way] = Counter()
         self._numbers = np.empty(samples, dtype=np.int64)
+        self._repeated: npt.NDArray[np.bool_] | None = None  # samples; None where none is
         self._filled = 0  # rows; fewer than there are where samples could not be read
         self._arrays: dict[
             str, Any
@@ -62,10 +63,16 @@ class Assembly:
         array = self._buffers.take((len(self._numbers), *shape), dtype)
         self._arrays[name], self._tensors[name] = array, torch.from_numpy(array)
 
-    def add(self, row: int, stage: StageInMemory, indices: SampleIndices) -> None:
-        """Fill rows, from a certain one on, with samples of a stage."""
+    def add(
+        self, row: int, stage: StageInMemory, indices: SampleIndices, repeated: bool = False
+    ) -> None:
+        """Fill rows, from a certain one on, with samples of a stage, all repeated or none."""
         recipe = self._recipe
         rows = slice(row, row + len(indices.numbers))
+        if repeated:
+            if self._repeated is None:
+                self._repeated = np.zeros(len(self._numbers), dtype=bool)
+            self._repeated[rows] = True
         self._filled = max(self._filled, rows.stop)
         self._numbers[rows] = indices.numbers
         self._fill(rows, stage, indices)
@@ -194,15 +201,20 @@ class Assembly:
                     recipe.items.stacked, tensors[part.name], labels[part.name]
                 )
         index = torch.from_numpy(self._numbers)
+        repeated = None
+        if self._repeated is not None:
+            repeated = torch.from_numpy(self._repeated[: self._filled])
         if single:
             tensors = {name: tensor[0] for name, tensor in tensors.items()}
             index = index[0]
+            repeated = None if repeated is None else repeated[0]
         return Batch(
             {part.name: tensors[part.name] for part in recipe.parts},
             index,
             {part.name: labels[part.name] for part in recipe.parts},
             recipe.labels,
             skipped,
+            repeated,
         )
 
     def _cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

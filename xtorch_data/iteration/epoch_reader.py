@@ -76,11 +76,12 @@ class EpochReader:
         epoch: int,
         intervals: Sequence[Interval],
         destination: Destination | None = None,
+        repeated: int = 0,
     ) -> Generator[Batch, None, None]:
         """The samples of some intervals of an epoch's line, in batches.
 
         The plan may have been resumed since the dataset was made. Batches are made on the host,
-        unless there is another destination.
+        unless there is another destination. So many of the last samples are marked as repeated.
         """
         if self._process != os.getpid():  # inherited by a fork, not sent to this process
             make_safe(self.data)
@@ -92,6 +93,7 @@ class EpochReader:
             plan=plan.held_as(self._samples.layouts),
             epoch=epoch,
             intervals=intervals,
+            repeated=repeated,
             data=self.data,
             disk=self._disk,
             blocks=self._block_buffers,

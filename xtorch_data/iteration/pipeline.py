@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import xarray as xr
 
@@ -19,7 +19,7 @@ from ..gathering.destination import Destination
 from ..gathering.halo import HaloJoiner
 from ..gathering.sample_indices import SampleIndices
 from ..gathering.stage import StageInMemory
-from ..planning.intervals import Interval
+from ..planning.intervals import Interval, cut, total
 from ..planning.plan import Plan
 from ..planning.stages import BlockRead, Stage
 from ..reading.disk_cells import DiskCells
@@ -47,8 +47,9 @@ Job = list[list[BatchSlice]]
 class Request:
     """Request for one iteration: what it reads and makes; made by `EpochReader`.
 
-    The data is read into memory of `blocks`; `disk` has the variables that are kept on disk, and
-    the cache blocks for later epochs. A read that fails in passing is tried again `retries` times;
+    The last samples of the intervals may be `repeated`, so many of them. The data is read into
+    memory of `blocks`; `disk` has the variables that are kept on disk, and the cache blocks for
+    later epochs. A read that fails in passing is tried again `retries` times;
     then, with `skipping`, the iteration goes on without what cannot be read.
     """
 
@@ -56,6 +57,7 @@ class Request:
     plan: Plan
     epoch: int
     intervals: Sequence[Interval]
+    repeated: int
     data: xr.Dataset
     disk: Mapping[Hashable, DiskCells]
     blocks: Buffers
@@ -67,7 +69,13 @@ class Request:
 
     def stages(self) -> Iterator[Stage]:
         """What is read, in order."""
-        return self.plan.stages(self.epoch, self.intervals)
+        if not self.repeated:
+            return self.plan.stages(self.epoch, self.intervals)
+        samples = total(self.intervals)
+        own = cut(self.intervals, 0, samples - self.repeated)
+        others = cut(self.intervals, samples - self.repeated, samples)
+        marked = (replace(each, repeated=True) for each in self.plan.stages(self.epoch, others))
+        return itertools.chain(self.plan.stages(self.epoch, own), marked)
 
     def stages_everywhere(self) -> Iterator[Stage]:
         """The same anew, and some all over the epoch behind them."""
@@ -233,7 +241,7 @@ class _Gathering:
             wanted = locate(each, stage)
             found = wanted.there()
             skipped += wanted.not_there()
-            assembly.add(row, stage, found)
+            assembly.add(row, stage, found, each.pending.stage.repeated)
             row += len(found.numbers)
             if each is slices[-1] and row == 0:
                 assert self.substitutes is not None

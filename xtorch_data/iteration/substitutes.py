@@ -69,7 +69,7 @@ class Substitutes:
         if found is None:
             what = "; ".join(map(str, self._failures[:3]))
             raise ReadError(f"no sample of a whole batch could be read, nor any other: {what}")
-        assembly.add(0, *found)
+        assembly.add(0, *found, repeated=True)  # it comes in its own place, too
         number = int(found[1].numbers[0])
         logger.warning("sample %d stands in for a batch of which nothing could be read", number)
 

@@ -14,8 +14,10 @@ __all__ = [
     "Uneven",
     "batches",
     "cut",
+    "repeated",
     "share",
     "share_total",
+    "sharing",
     "total",
     "worker_share",
 ]
@@ -47,7 +49,8 @@ def share(
     """The contiguous part of the line that one rank gets.
 
     ``"drop"`` leaves out the last samples that cannot be shared equally, ``"pad"`` goes on from
-    the beginning until all ranks have as many, with ``"keep"`` ranks may differ by one sample.
+    the beginning until all ranks have as many (see `repeated`), with ``"keep"`` ranks may differ
+    by one sample.
     """
     count = total(intervals)
     if uneven == "keep":
@@ -65,6 +68,29 @@ def share_total(count: int, rank: int, world_size: int, uneven: Uneven) -> int:
     if uneven == "keep":
         return (rank + 1) * count // world_size - rank * count // world_size
     return count // world_size if uneven == "drop" else -(-count // world_size)
+
+
+def repeated(count: int, rank: int, world_size: int, uneven: Uneven) -> int:
+    """Number of positions, the last ones of a rank's share, that other ranks have, too.
+
+    Or that a rank has again, where there are fewer positions than ranks.
+    """
+    if uneven != "pad":
+        return 0
+    each = share_total(count, rank, world_size, uneven)
+    return min(each, max(0, (rank + 1) * each - count))
+
+
+def sharing(
+    count: int, world_size: int, uneven: Uneven, batch_size: int, drop_last: bool
+) -> Uneven:
+    """How so many samples are shared in fact.
+
+    Where `drop_last` leaves out the last samples of every rank, there are as many batches without
+    padding, which would only put repeated samples in the place of others.
+    """
+    most = -(-count // world_size)
+    return "drop" if uneven == "pad" and drop_last and most % batch_size else uneven
 
 
 def batches(count: int, batch_size: int, drop_last: bool) -> int:

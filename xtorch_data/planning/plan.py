@@ -285,12 +285,25 @@ class Plan:
         self, epoch: int, rank: int, world_size: int, worker: int = 0, num_workers: int = 1
     ) -> list[Interval]:
         """What one worker of one rank yields of an epoch's line."""
+        walk, left = self.walk(epoch, world_size, num_workers)
+        return walk.rest(left, rank)[worker]
+
+    def repeated(
+        self, epoch: int, rank: int, world_size: int, worker: int = 0, num_workers: int = 1
+    ) -> int:
+        """How many samples, the last ones of `intervals`, come for the sake of equal shares."""
+        walk, left = self.walk(epoch, world_size, num_workers)
+        return walk.repeated(left, rank)[worker]
+
+    def walk(
+        self, epoch: int, world_size: int, num_workers: int
+    ) -> tuple[Progress, Sequence[Interval]]:
+        """The walk along an epoch's line on a topology, and what was left where it began."""
         walk = self._walk(world_size, num_workers)
         *before, latest = self._walked(epoch) or [walk]
-        left = resume.remaining(self.samples, tuple(before))
         if latest.goes_on(walk):  # exactly the batches that would have come next
-            return latest.rest(left, rank)[worker]
-        return walk.parts(self.left(epoch), rank)[worker]
+            return latest, resume.remaining(self.samples, tuple(before))
+        return walk, self.left(epoch)
 
     def shares(self, epoch: int, world_size: int, num_workers: int) -> list[list[list[Interval]]]:
         """What each worker of each rank yields of an epoch's line: ``[rank][worker]``.

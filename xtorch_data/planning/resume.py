@@ -13,8 +13,9 @@ import numpy as np
 
 from ..common.integers import as_integer
 from ..common.redact import printable
-from .intervals import Interval, Uneven, cut, share, share_total, total, worker_share
+from .intervals import Interval, Uneven, cut, share, share_total, sharing, total, worker_share
 from .intervals import batches as count_batches
+from .intervals import repeated as count_repeated
 from .line import Line
 
 __all__ = [
@@ -92,18 +93,31 @@ class Progress:
 
     def parts(self, left: Sequence[Interval], rank: int) -> list[list[Interval]]:
         """What each worker of a rank gets of what is left."""
-        mine = share(left, rank, self.world_size, self.uneven)
+        return self._cut(share(left, rank, self.world_size, self.sharing(total(left))))
+
+    def _cut(self, mine: Sequence[Interval]) -> list[list[Interval]]:
+        """What each worker gets of its rank's share."""
         return [
             worker_share(mine, worker, self.num_workers, self.batch_size, self.drop_last)
             for worker in range(self.num_workers)
         ]
 
+    def sharing(self, count: int) -> Uneven:
+        """How ranks share so many samples in fact."""
+        return sharing(count, self.world_size, self.uneven, self.batch_size, self.drop_last)
+
     def done(self, left: Sequence[Interval]) -> list[Interval]:
-        """What all ranks have yielded of what was left."""
+        """What all ranks have yielded of what was left.
+
+        Without what was marked as repeated: the rank that has it as its own may not have come to
+        it, and it is to come once without that mark.
+        """
         found: list[Interval] = []
+        count = total(left)
         for rank in range(self.world_size):
-            for part, taken in self._taken(left, rank):
-                found += cut(part, 0, taken)
+            repeated = self._repeated(count, rank)
+            for (part, taken), last in zip(self._taken(left, rank), repeated, strict=True):
+                found += cut(part, 0, min(taken, total(part) - last))
         return found
 
     def rest(self, left: Sequence[Interval], rank: int) -> list[list[Interval]]:
@@ -111,9 +125,42 @@ class Progress:
 
         The worker whose turn it is comes first, because a loader begins with the first.
         """
-        parts = [cut(part, taken, total(part)) for part, taken in self._taken(left, rank)]
+        return self._in_turn(
+            [cut(part, taken, total(part)) for part, taken in self._taken(left, rank)]
+        )
+
+    def repeated(self, left: Sequence[Interval], rank: int) -> list[int]:
+        """How many samples, the last ones, are repeated of what `rest` gives each worker."""
+        rest = [max(0, total(part) - taken) for part, taken in self._taken(left, rank)]
+        return self._in_turn(list(map(min, rest, self._repeated(total(left), rank))))
+
+    def _repeated(self, count: int, rank: int) -> list[int]:
+        """How many samples, the last ones, are repeated of what each worker of a rank gets."""
+        uneven = self.sharing(count)
+        last = count_repeated(count, rank, self.world_size, uneven)
+        if not last:
+            return [0] * self.num_workers
+        mine = share_total(count, rank, self.world_size, uneven)
+        own = mine - last
+        return [
+            sum(max(0, stop - max(start, own)) for start, stop in part)
+            for part in self._cut([(0, mine)])
+        ]
+
+    def left_out(self, count: int) -> int:
+        """How many of so many samples no rank gets as its own."""
+        uneven, own = self.sharing(count), 0
+        for rank in range(self.world_size):
+            mine = share_total(count, rank, self.world_size, uneven)
+            if self.drop_last:
+                mine = mine // self.batch_size * self.batch_size
+            own += max(0, mine - count_repeated(count, rank, self.world_size, uneven))
+        return count - own
+
+    def _in_turn(self, of_workers: list[T]) -> list[T]:
+        """What is for each worker, in the order of their turns."""
         turn = self.batches % self.num_workers
-        return parts[turn:] + parts[:turn]
+        return of_workers[turn:] + of_workers[:turn]
 
     def goes_on(self, other: Progress) -> bool:
         """Whether another walk is on the same topology, with the same batches."""

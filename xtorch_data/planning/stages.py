@@ -153,6 +153,8 @@ class Stage:
         Seed, epoch and number of the pool whose samples are shuffled; None for C order.
     choice : Selection
         Which of the samples that lie in the blocks are on the line, and how often.
+    repeated : bool
+        Whether the wanted positions are walked for the sake of equal shares, on another rank, too.
     """
 
     loads: tuple[BlockRead, ...]
@@ -161,6 +163,7 @@ class Stage:
     stop: int
     shuffle: tuple[int, int, int] | None
     choice: Selection
+    repeated: bool = False
 
     def order(self) -> IntArray | range:
         """Number, among the samples of all pieces, of the sample at each wanted position."""

@@ -60,7 +60,8 @@ def explain(
         chunk_reads, nbytes, alone = _estimated(plan, world_size * workers)
     count, batches = total(left), plan.batches_per_rank(parts)
     yielded = sum(total(part) for rank in parts for part in rank)
-    shared = sum(share_total(count, rank, world_size, plan.uneven) for rank in range(world_size))
+    uneven = plan.walk(epoch, world_size, workers)[0].sharing(count)
+    shared = sum(share_total(count, rank, world_size, uneven) for rank in range(world_size))
     decoded, walked = sum(nbytes), sum(alone)
     factors = {
         "chunks": once / used if used else 1.0,
@@ -74,7 +75,7 @@ def explain(
         left_out={
             "where": plan.left_out,
             "uneven": max(0, count - shared),
-            "drop_last": max(0, shared - yielded),
+            "drop_last": max(0, min(count, shared) - yielded),
         },
         shuffle=plan.shuffle,
         beyond={

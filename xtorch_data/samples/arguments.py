@@ -172,7 +172,7 @@ def as_bytes(memory: int | str, name: str = "memory") -> int:
 def as_uneven(uneven: str | None, shuffle: bool) -> Uneven:
     """Rule for samples that cannot be shared equally; the default depends on `shuffle`."""
     if uneven is None:
-        return "drop" if shuffle else "keep"
+        return "drop" if shuffle else "pad"
     if uneven not in get_args(Uneven):
         raise ValueError(f"uneven must be one of {list(get_args(Uneven))}, not {uneven!r}")
     return cast(Uneven, uneven)

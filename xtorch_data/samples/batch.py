@@ -45,6 +45,8 @@ class Batch:
         the batch dimension it is 0-d.
     skipped : tuple of int
         Numbers of samples that belong here but could not be read, with ``on_error="skip"``.
+    repeated : torch.Tensor
+        Which samples metrics leave out, bool, shape ``(sample,)``, always on the CPU.
     """
 
     # Neither a Sequence nor a tuple: torch would take those apart and rebuild them without labels.
@@ -56,12 +58,14 @@ class Batch:
         part_labels: Mapping[str, PartLabels],
         labels: Labels | None,
         skipped: Sequence[int] = (),
+        repeated: torch.Tensor | None = None,
     ) -> None:
         self._parts = dict(parts)
         self._part_labels = dict(part_labels)
         self._labels = labels
         self.index = index
         self.skipped = tuple(skipped)
+        self._repeated = repeated  # None where no sample is
         # Of a batch that is made on a device: what to wait for before it is used.
         self._arrival: Any = None
 
@@ -153,6 +157,30 @@ class Batch:
         what = "one sample" if self.index.ndim == 0 else number_of(len(self), "sample")
         return html.page("xtorch_data.Batch", what, parts, repr(self))
 
+    @property
+    def repeated(self) -> torch.Tensor:
+        """Samples that come in another place of the epoch as well, which metrics leave out.
+
+        Bool, shape ``(sample,)``, 0-d for a single sample, always on the CPU: those that
+        ``uneven="pad"`` gives a rank so that all have as many, and with ``on_error="skip"`` the
+        one that stands in for a batch of which nothing could be read. All ranks together have each
+        sample of the epoch once where this is False. On one rank no sample is padded; that
+        `weights` draw a sample twice is no repetition; and what a sampler repeats, nobody knows.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr
+        >>> from xtorch_data import IterableDataset
+        >>> t2m = xr.DataArray(np.arange(3.0), dims="time", name="t2m")
+        >>> last = IterableDataset(t2m, {"time": 1}, batch_size=2, rank=1, world_size=2)
+        >>> for batch in last:
+        ...     batch.index, batch.repeated, batch.x[~batch.repeated]
+        (tensor([2, 0]), tensor([False,  True]), tensor([[2.]]))
+        """
+        if self._repeated is None:
+            self._repeated = torch.zeros(self.index.shape, dtype=torch.bool, device="cpu")
+        return self._repeated
+
     def keys(self) -> list[str]:
         """Names of the parts."""
         return list(self._parts)
@@ -225,7 +253,8 @@ class Batch:
 
     def _with(self, parts: Mapping[str, torch.Tensor]) -> Batch:
         """The same samples and labels with other tensors."""
-        return Batch(parts, self.index, self._part_labels, self._labels, self.skipped)
+        known = self._part_labels, self._labels, self.skipped, self._repeated
+        return Batch(parts, self.index, *known)
 
     def to_xarray(self, part: str | None = None) -> xr.Dataset:
         """The batch with its labels.
@@ -397,7 +426,10 @@ def _collate(samples: list[Batch], *, collate_fn_map: Any = None) -> Batch:
     parts = {name: torch.stack([sample[name] for sample in samples]) for name in first.keys()}
     index = torch.stack([sample.index for sample in samples])
     skipped = [number for sample in samples for number in sample.skipped]
-    return Batch(parts, index, first._part_labels, first._labels, skipped)
+    repeated = None
+    if any(sample._repeated is not None for sample in samples):
+        repeated = torch.stack([sample.repeated for sample in samples])
+    return Batch(parts, index, first._part_labels, first._labels, skipped, repeated)
 
 
 def _rebuild(
@@ -406,16 +438,19 @@ def _rebuild(
     part_labels: dict[str, PartLabels],
     token: str | None,
     skipped: Sequence[int],
+    repeated: np.ndarray[Any, Any] | None,
 ) -> Batch:
     labels = Labels.find(token) if token is not None else None
-    return Batch(parts, torch.from_numpy(index), part_labels, labels, skipped)
+    marks = None if repeated is None else torch.from_numpy(repeated)
+    return Batch(parts, torch.from_numpy(index), part_labels, labels, skipped, marks)
 
 
 def _reduce(batch: Batch) -> tuple[Any, ...]:
     token = None if batch._labels is None else batch._labels.token
     parts = {name: shareable(tensor) for name, tensor in batch._parts.items()}
     index = batch.index.numpy()
-    return _rebuild, (parts, index, batch._part_labels, token, batch.skipped)
+    repeated = None if batch._repeated is None else batch._repeated.numpy()
+    return _rebuild, (parts, index, batch._part_labels, token, batch.skipped, repeated)
 
 
 collate_with(Batch, _collate)
