@@ -7,17 +7,16 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from . import costs, report
+from . import chunks, costs, report
 from .formats import table_formats
 from .gpu import table_gpu
-from .graphs import table_dask
-from .race import say, table
-from .rechunking import table_rechunk
-from .workloads import GROUPS
+from .race import say
+from .speed import table_speed
+from .workloads import NAMES
 
 RESULTS = Path(__file__).parent / "results.md"  # not kept; docs/benchmarks.md has the last ones
 TABLES = {
-    **{name: partial(table, name) for group in GROUPS.values() for name in group},
+    **{name: partial(table_speed, name) for name in NAMES},
     "planning": costs.table_planning,
     "explain": costs.table_explain,
     "memory": costs.table_memory,
@@ -25,8 +24,8 @@ TABLES = {
     "state": costs.table_state,
     "disk": costs.table_disk,
     "gpu": table_gpu,
-    "rechunk": table_rechunk,
-    "dask": table_dask,
+    "rechunk": chunks.table_rechunk,
+    "dask": chunks.table_dask,
     "formats": table_formats,
 }
 
@@ -34,9 +33,9 @@ TABLES = {
 def main() -> None:
     """Run what WORKLOAD names, everything by default; print the tables, and keep them."""
     quick, wanted = bool(os.environ.get("QUICK")), os.environ.get("WORKLOAD") or ""
-    chosen = GROUPS.get(wanted) or [name for name in TABLES if wanted in ("", name)]
+    chosen = [name for name in TABLES if wanted in ("", name, name.split("-")[0])]
     if not chosen:
-        raise SystemExit(f"no workload {wanted!r}; there are {[*GROUPS, *TABLES]}")
+        raise SystemExit(f"no workload {wanted!r}; there are {[*TABLES]}")
     found: list[report.Target] = []
     with RESULTS.open("w") as file:
 

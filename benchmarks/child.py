@@ -1,20 +1,22 @@
-"""A process of its own for what is measured: calls in, answers out, and what its tree takes."""
+"""A process of its own for a contender: calls in, answers out, and what its tree takes."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import pickle
 import select
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from .contenders import Contender
+from .workloads import Workload
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 900  # seconds that an answer may take; the longest check takes a minute or two
@@ -24,72 +26,42 @@ POLL_TREE = 0.1  # and of a tree, which costs more to look at
 READ_CHARS = 4  # in Linux's counters: bytes of every read, from the page cache or not
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a call returned, and what it took."""
-
-    value: Any
-    peak: int  # highest resident memory during the call, bytes
-    user: float  # CPU seconds
-    system: float
-    read: int  # bytes
-
-
 class Child:
-    """A process that makes an object and calls its methods, one at a time.
+    """The process of a contender, which does one thing at a time.
 
-    Parameters
-    ----------
-    maker : str
-        ``"module:function"`` of this package; what it returns has the methods.
-    *arguments
-        Of the function, as JSON has them.
-    python : str
-        Another interpreter.
-    tree : bool
-        Whether processes that it starts count as well; memory they share counts once.
+    Processes that a contender with workers starts count as well; memory they share counts once.
     """
 
-    def __init__(self, maker: str, *arguments: Any, python: str = "", tree: bool = False) -> None:
+    def __init__(self, contender: Contender, work: Workload, python: str = "") -> None:
         self._errors = tempfile.TemporaryFile("w+")
-        self._tree = tree
+        self._tree = contender.workers > 0
         paths = [] if python else filter(None, [os.environ.get("PYTHONPATH")])
         self._popen = subprocess.Popen(
-            [python or sys.executable, "-m", "benchmarks.serve", json.dumps([maker, *arguments])],
+            [python or sys.executable, "-m", "benchmarks.serve"],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *paths])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            text=True,
         )
         self._process = psutil.Process(self._popen.pid)
         try:
-            self._answer()
+            self._ask((contender, work))
         except RuntimeError:
             self.close()
             raise
-        self.begun = self.resident()  # after what the maker has imported
+        self._begun = self._resident()  # after its imports
 
-    def call(self, method: str, *arguments: Any) -> Answer:
-        """Call a method; raises RuntimeError with the last words of a process that died."""
+    def check(self) -> None:
+        """Compare its samples with plain `isel`; RuntimeError has the last words of a process."""
+        self._ask("check")
+
+    def epoch(self) -> dict[str, Any]:
+        """An epoch, and what it took: CPU seconds, bytes read, bytes of memory above imports."""
         before = self._used()
-        with contextlib.suppress(BrokenPipeError):
-            print(json.dumps([method, *arguments]), file=self._popen.stdin, flush=True)
-        value, peak = self._answer()
-        user, system, read = (b - a for a, b in zip(before, self._used(), strict=True))
-        return Answer(value, peak, user, system, int(read))
-
-    def resident(self) -> int:
-        """Resident memory of the process or the tree."""
-        total = 0
-        for member in self._members():
-            with contextlib.suppress(psutil.Error):  # has ended meanwhile
-                if self._tree and hasattr(member, "memory_maps"):
-                    total += member.memory_full_info().pss
-                else:
-                    total += member.memory_info().rss
-        return total
+        value, peak = self._ask("epoch")
+        took = {name: then - before[name] for name, then in self._used().items()}
+        return {**value, **took, "peak": peak - self._begun, "begun": self._begun}
 
     def close(self) -> None:
         """End the process."""
@@ -102,26 +74,25 @@ class Child:
         self._popen.stdout.close()
         self._errors.close()
 
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _answer(self) -> tuple[Any, int]:
+    def _ask(self, question: Any) -> tuple[Any, int]:
+        """The answer, and the highest resident memory meanwhile."""
+        with contextlib.suppress(BrokenPipeError):
+            pickle.dump(question, self._popen.stdin, protocol=4)
+            self._popen.stdin.flush()
         peak, deadline = 0, time.monotonic() + PATIENCE
         poll = POLL_TREE if self._tree else POLL
         while not select.select([self._popen.stdout], [], [], poll)[0]:
-            peak = max(peak, self.resident())
+            peak = max(peak, self._resident())
             if time.monotonic() > deadline:
                 self._kill()
                 raise RuntimeError(f"no answer within {PATIENCE} s")
-        line = self._popen.stdout.readline()
-        if not line:
+        try:
+            value = pickle.load(self._popen.stdout)
+        except EOFError:
             self._errors.seek(0)
             last = (self._errors.read().strip() or "no message").splitlines()[-1]
-            raise RuntimeError(last if len(last) < WORDS else last[:WORDS] + " …")
-        return json.loads(line), max(peak, self.resident())
+            raise RuntimeError(last if len(last) < WORDS else last[:WORDS] + " …") from None
+        return value, max(peak, self._resident())
 
     def _kill(self) -> None:
         for member in (*self._process.children(recursive=True), self._process):
@@ -132,14 +103,24 @@ class Child:
     def _members(self) -> list[psutil.Process]:
         return [self._process, *(self._process.children(recursive=True) if self._tree else ())]
 
-    def _used(self) -> tuple[float, float, float]:
-        """CPU seconds (user, system) and bytes read, by the tree and what has ended of it."""
-        user, system, read = 0.0, 0.0, 0.0
+    def _resident(self) -> int:
+        total = 0
+        for member in self._members():
+            with contextlib.suppress(psutil.Error):  # has ended meanwhile
+                if self._tree and hasattr(member, "memory_maps"):
+                    total += member.memory_full_info().pss
+                else:
+                    total += member.memory_info().rss
+        return total
+
+    def _used(self) -> dict[str, float]:
+        """CPU seconds and bytes read, by the tree and what has ended of it."""
+        used = {"user": 0.0, "system": 0.0, "fetched": 0.0}
         for member in self._members():
             with contextlib.suppress(psutil.Error):
                 times = member.cpu_times()
-                user += times.user + times.children_user
-                system += times.system + times.children_system
+                used["user"] += times.user + times.children_user
+                used["system"] += times.system + times.children_system
                 if hasattr(member, "io_counters"):
-                    read += member.io_counters()[READ_CHARS]
-        return user, system, read
+                    used["fetched"] += member.io_counters()[READ_CHARS]
+        return used

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import sys
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from importlib import metadata
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from s3_server import Faults
@@ -18,56 +16,66 @@ from s3_server import Faults
 from . import remote
 from .limit import Limit
 from .stores import OPEN
-from .workloads import Workload, make_workload
+from .workloads import Workload
 
 # In the environment of insitubatch there is neither torch nor xtorch_data: contenders import what
 # they race with when they are opened.
 
 STAGES = ("read", "prepare", "gather", "wait")  # of `dataset.stats()`
-FILES = ("forecast", "patches", "stations", "giant", "packed")  # workloads without a server
-# Samples, and bytes of samples, compared in a check, spread over the epoch; counted is every one.
-COMPARED = {True: 2_000, False: 64}
-COMPARED_BYTES = 2**31
-PACKAGES = ("zarr", "zarrs", "xarray", "numpy", "torch", "xbatcher", "numcodecs", "obstore", "s3fs")
+FILES = ("forecast", "patches", "stations", "giant", "packed", "long", "chunks", "many")
 
 
 @dataclass
 class Contender:
-    """One way from the store to batches."""
+    """One way from the store to batches: made here, sent to a process of its own, used there."""
 
     title: str
     groups: tuple[str, ...] = FILES  # the workloads it takes part in, or kinds of them
-    modules: tuple[str, ...] = ()  # imported before memory is counted
     workers: int = 0
-    firsts: bool = False  # whether several first epochs are worth their time
-    slow: bool = False  # pays for every sample: timed over `Workload.slow_samples`
-    other_python: bool = False
+    firsts: bool = False  # whether first epochs, in fresh processes, are worth their time
     faults: Faults | None = None  # what goes wrong on the way to its store
     loading: dict[str, Any] = field(default_factory=dict)  # arguments of the loader
+    enough: float = float("inf")  # seconds after which an epoch is cut short
 
-    def of(self, workload: Workload) -> Workload:
+    modules: ClassVar[tuple[str, ...]] = ()  # imported before memory is counted
+    slow: ClassVar[bool] = False  # pays for every sample: timed over `Workload.slow_samples`
+    other_python: ClassVar[bool] = False
+    checked: ClassVar[bool] = True  # whether its samples are compared with those of `isel`
+    tolerance: ClassVar[float] = 0.0  # relative, of that
+
+    def of(self, work: Workload) -> Workload:
         """What it reads."""
-        return workload
+        return work
 
-    def open(self, workload: Workload) -> None:
+    def ready(self, work: Workload) -> None:
+        """What is done before memory is counted."""
+        for module in self.modules:
+            importlib.import_module(module)
+
+    def open(self, work: Workload) -> None:
         """Open the store and make the loader."""
-        self.workload = workload
+        self.work = work
 
     def epoch(self) -> Iterator[Any]:
         """The batches of one epoch."""
         return iter(self.loader)
 
-    def look(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Sample numbers and values of a batch, for the check."""
-        raise NotImplementedError
+    def parts(self, batch: Any) -> tuple[Any, Any]:
+        """Sample numbers and values of a batch."""
+        return batch.index, batch.x
 
     def count(self, batch: Any) -> int:
         """Number of samples in a batch."""
         return len(batch)
 
-    def expected(self, workload: Workload) -> int:
-        """Samples in an epoch."""
-        return min(workload.slow_samples, workload.samples) if self.slow else workload.samples
+    def expected(self) -> int | None:
+        """Samples in an epoch, if that is known."""
+        every = self.work.samples
+        return min(self.work.slow_samples, every) if self.slow else every
+
+    def truth(self, data: Any) -> Any:
+        """What plain `isel` cuts samples from that its own must equal, given the store's data."""
+        return data
 
     def details(self) -> dict[str, Any]:
         """What it says itself of the epoch that has ended."""
@@ -76,57 +84,64 @@ class Contender:
 
 @dataclass
 class Ours(Contender):
-    modules: tuple[str, ...] = ("torch", "xtorch_data")
     how: dict[str, Any] = field(default_factory=lambda: {"shuffle": True})  # of the dataset
     store_memory: float = 0.0  # `memory` in sizes of the store, instead of the workload's
     s3fs: bool = False  # as one types it: `s3://` with `storage_options`
     unpacked: bool = False
 
-    def of(self, workload: Workload) -> Workload:
-        return workload.unpacked if self.unpacked else workload
+    modules = ("torch", "xtorch_data")
+    loads: ClassVar[bool] = False  # whether it goes through a DataLoader in any case
 
-    def open(self, workload: Workload) -> None:
-        super().open(workload)
-        memory = int(self.store_memory * workload.store.nbytes) or workload.memory
-        self.how = {"memory": memory, **self.how}
+    def of(self, work: Workload) -> Workload:
+        if not self.unpacked:
+            return work
+        return replace(work, store=replace(work.store, name="forecast-16", packed=False))
+
+    def open(self, work: Workload) -> None:
+        super().open(work)
+        memory = int(self.store_memory * work.store.nbytes) or work.memory
         begin = time.perf_counter()
-        data = self._opened()[workload.store.names]
+        self.data = self._opened()
         self.opening = time.perf_counter() - begin
-        self.loader = self._loader(data)
+        self.loader = self._loader({"memory": memory, **self.how})
 
     def _opened(self) -> Any:
+        if not self.s3fs:
+            return self.work.opened(remote.source(self.work))
+        options = {"anon": True, "endpoint_url": self.work.endpoint}
+        return self.work.opened(remote.url(self.work), storage_options=options)
+
+    def _loader(self, how: dict[str, Any]) -> Any:
         import xtorch_data as xtd
 
-        work = self.workload
-        if self.s3fs:
-            options = {"anon": True, "endpoint_url": work.endpoint}
-            return xtd.open_zarr(remote.url(work), consolidated=False, storage_options=options)
-        return xtd.open_zarr(remote.source(work), consolidated=False)
-
-    def _loader(self, data: Any) -> Any:
-        import xtorch_data as xtd
-
-        self.dataset = self.workload.dataset(data, **self.how)
-        loading = self.loading
-        if self.workers:
-            loading = {"num_workers": self.workers, "persistent_workers": True, **loading}
-        return xtd.DataLoader(self.dataset, **loading) if loading else self.dataset
-
-    def look(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
-        return batch.index.numpy(), batch.x.numpy()
+        self.dataset = self.work.dataset(self.data, **how)
+        if not (self.loads or self.workers or self.loading):
+            return self.dataset
+        lasting = bool(self.workers)
+        return xtd.DataLoader(
+            self.dataset, self.workers, persistent_workers=lasting, **self.loading
+        )
 
     def details(self) -> dict[str, Any]:
         if self.workers:  # each accounts for itself
             return {}
-        stats = self.dataset.stats()
+        stats, told = self.dataset.stats(), self.dataset.explain()
         return {
             **{stage: getattr(stats, stage) for stage in STAGES},
             "decoded": stats.bytes_read,
             "opening": self.opening,
-            "pool": self.dataset.explain().pool_nbytes,
+            "pool": told.pool_nbytes,
+            "amplification": told.amplification,
             "retries": stats.retries,
-            "paths": dict(stats.paths),
+            "paths": ", ".join(f"{way} {count}" for way, count in stats.paths.items()),
         }
+
+
+@dataclass
+class Loader(Ours):
+    """Through a DataLoader, workers or not."""
+
+    loads = True
 
 
 def torch_loader(dataset: Any, workers: int, **how: Any) -> Any:
@@ -138,24 +153,25 @@ def torch_loader(dataset: Any, workers: int, **how: Any) -> Any:
     return torch.utils.data.DataLoader(dataset, num_workers=workers, **how)
 
 
+def as_tensors(batch: Any) -> tuple[Any, ...]:
+    """A batch as what torch's loader knows: workers send it in fresh shared memory."""
+    return batch.index, *batch
+
+
 @dataclass
 class Plain(Ours):
-    """Behind torch's own loader; by default workers send tensors in fresh shared memory."""
+    """Behind torch's own loader."""
 
-    def _loader(self, data: Any) -> Any:
-        dataset = self.workload.dataset(data, **self.how)
-        how = {"batch_size": None, "collate_fn": _as_tensors, **self.loading}
-        return torch_loader(dataset, self.workers, **how)
+    def _loader(self, how: dict[str, Any]) -> Any:
+        self.dataset = self.work.dataset(self.data, **how)
+        loading = {"batch_size": None, "collate_fn": as_tensors, **self.loading}
+        return torch_loader(self.dataset, self.workers, **loading)
 
-    def look(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
-        return batch[0].numpy(), batch[1].numpy()
+    def parts(self, batch: Any) -> tuple[Any, Any]:
+        return batch
 
     def count(self, batch: Any) -> int:
         return len(batch[0])
-
-
-def _as_tensors(batch: Any) -> tuple[Any, ...]:
-    return batch.index, *batch
 
 
 @dataclass
@@ -165,14 +181,16 @@ class Map(Ours):
     groups: tuple[str, ...] = ("forecast-16",)
     by_chunks: bool = False
 
-    def _loader(self, data: Any) -> Any:
+    def _loader(self, how: dict[str, Any]) -> Any:
+        import torch.utils.data
+
         import xtorch_data as xtd
 
-        work = self.workload
-        dims, names = (work.input_dims, work.input_overlap), work.store.names
-        dataset = xtd.MapDataset(data, *dims, inputs=names, memory=self.how["memory"])
-        order = {"sampler": xtd.ChunkSampler(dataset)} if self.by_chunks else {"shuffle": True}
-        return xtd.DataLoader(dataset, batch_size=work.batch_size, **order)
+        work = self.work
+        dims, memory = (work.input_dims, work.input_overlap), how["memory"]
+        dataset = xtd.MapDataset(self.data, *dims, inputs=work.store.names, memory=memory)
+        sampler = xtd.ChunkSampler if self.by_chunks else torch.utils.data.RandomSampler
+        return xtd.DataLoader(dataset, batch_size=work.batch_size, sampler=sampler(dataset))
 
     def details(self) -> dict[str, Any]:
         return {}
@@ -182,15 +200,14 @@ class Map(Ours):
 class PerSample(Contender):
     """A dataset with `__getitem__` behind torch's loader, over a few samples spread out."""
 
-    modules: tuple[str, ...] = ("torch", "xarray", "xbatcher.loaders.torch")
-    slow: bool = True
+    slow = True
 
-    def open(self, workload: Workload) -> None:
-        super().open(workload)
+    def open(self, work: Workload) -> None:
+        super().open(work)
         dataset = self._dataset()
-        rng, within = np.random.default_rng(0), min(len(dataset), workload.samples)
-        self.order = rng.choice(within, self.expected(workload), replace=False)
-        how = {"batch_size": workload.batch_size, "sampler": self.order.tolist(), **self.loading}
+        rng, within = np.random.default_rng(0), min(len(dataset), work.samples)
+        self.order = rng.choice(within, self.expected(), replace=False)
+        how = {"batch_size": work.batch_size, "sampler": self.order.tolist(), **self.loading}
         self.loader = torch_loader(dataset, self.workers, **how)
 
     def _dataset(self) -> Any:
@@ -200,10 +217,10 @@ class PerSample(Contender):
         self.looked = 0
         return iter(self.loader)
 
-    def look(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+    def parts(self, batch: Any) -> tuple[Any, Any]:
         numbers = self.order[self.looked : self.looked + len(batch)]
         self.looked += len(batch)
-        return numbers, batch.numpy()
+        return numbers, batch
 
 
 @dataclass
@@ -212,14 +229,15 @@ class Xbatcher(PerSample):
     chunks: dict[str, int] | None = None
     zarrs: bool = False
 
+    modules = ("torch", "xarray", "xbatcher.loaders.torch", "xtorch_data")
+
     def _dataset(self) -> Any:
         import xarray as xr
-        import xbatcher
         import xbatcher.loaders.torch
 
         import xtorch_data as xtd
 
-        work = self.workload
+        work = self.work
         opener = xtd.open_zarr if self.zarrs else xr.open_zarr
         data = opener(remote.source(work), **{**OPEN, "chunks": self.chunks})[work.store.names]
         alone = [dim for dim in work.dims if dim not in work.input_dims]
@@ -245,30 +263,29 @@ class _Stacked:
 
 @dataclass
 class Tutorial(PerSample):
-    modules: tuple[str, ...] = ("torch", "zarr")
+    """The Dataset of many a tutorial."""
+
+    modules = ("torch", "zarr")
 
     def _dataset(self) -> Any:
-        return _Sliced(self.workload)
+        return _Sliced(self.work)
 
 
 class _Sliced:
-    """The Dataset of many a tutorial."""
-
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, work: Workload) -> None:
         import zarr
 
-        group = zarr.open_group(workload.store.path, mode="r")
-        self.arrays = [group[name] for name in workload.store.names]
-        self.workload = workload
+        group = zarr.open_group(work.store.path, mode="r")
+        self.work, self.arrays = work, [group[name] for name in work.store.names]
 
     def __len__(self) -> int:
-        return self.workload.samples
+        return self.work.samples
 
     def __getitem__(self, number: int) -> Any:
         import torch
 
-        indexers = self.workload.indexers(number)
-        key = tuple(indexers[dim] for dim in self.workload.store.sizes)
+        indexers = self.work.indexers(number)
+        key = tuple(indexers[dim] for dim in self.work.store.sizes)
         return torch.from_numpy(np.stack([array[key] for array in self.arrays]))
 
 
@@ -280,14 +297,16 @@ class InSituBatch(Contender):
     is one copy less than the others make.
     """
 
-    def open(self, workload: Workload) -> None:
+    modules = ("insitubatch", "xarray")
+    other_python = True
+
+    def open(self, work: Workload) -> None:
         import insitubatch
 
-        super().open(workload)
-        names, steps = workload.store.names, range(workload.input_dims["time"])
-        where = (remote.url(workload) if workload.endpoint else f"file://{workload.store.path}",)
-        options = remote.options(workload) if workload.endpoint else {}
-        store = insitubatch.obstore_store(*where, **options)
+        super().open(work)
+        names, steps = work.store.names, range(work.input_dims["time"])
+        where = remote.url(work) if work.endpoint else f"file://{work.store.path}"
+        store = insitubatch.obstore_store(where, **(remote.options(work) if work.endpoint else {}))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             arrays = insitubatch.open_geometries(store, variables=names)
@@ -295,7 +314,7 @@ class InSituBatch(Contender):
             store,
             insitubatch.split_by_chunk(arrays[names[0]], fractions=(1.0, 0.0, 0.0)),
             {f"{name} {step}": arrays[name].shift(step) for name in names for step in steps},
-            batch_size=workload.batch_size,
+            batch_size=work.batch_size,
         )
         self.labels = [[f"{name} {step}" for step in steps] for name in names]
         self.epochs = itertools.count()
@@ -304,134 +323,75 @@ class InSituBatch(Contender):
         self.dataset.set_epoch(next(self.epochs))
         return iter(self.dataset.train)
 
-    def look(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+    def parts(self, batch: Any) -> tuple[Any, Any]:
         stacked = np.stack([batch.stack(labels) for labels in self.labels], axis=1)
         return batch.sample_indices, stacked
 
 
 @dataclass
 class TheLimit(Contender):
-    groups: tuple[str, ...] = (*FILES, "remote")
-    modules: tuple[str, ...] = ("zarr", "zarrs", "numcodecs.blosc")
-    firsts: bool = True
+    """No contender: what none can pass."""
 
-    def open(self, workload: Workload) -> None:
-        super().open(workload)
-        self.limit = Limit(workload)
+    modules = ("zarr", "zarrs", "numcodecs.blosc")
+    checked = False
+
+    def open(self, work: Workload) -> None:
+        super().open(work)
+        self.limit = Limit(work)
 
     def epoch(self) -> Iterator[Any]:
-        return self.limit.epoch()
+        self.took = self.limit.seconds()
+        yield self.took
 
     def count(self, batch: Any) -> int:
-        return self.workload.samples
+        return self.work.samples
+
+    def details(self) -> dict[str, Any]:
+        return self.took
 
 
 # The promise of object stores, broken: for each of the 500 objects of an epoch.
 FAULTS = Faults(failing=0.01, slow=0.01, seconds=1.0)
-SHUFFLED, EVERYWHERE, IN_ORDER = "xtorch_data, shuffled", (*FILES, "remote"), {"shuffle": False}
-CACHED = {"shuffle": True, "cache": True}
-FORECAST, PACKED, REMOTE = ("forecast",), ("packed",), ("remote",)
-S3FS = {"modules": ("torch", "xtorch_data", "s3fs"), "groups": REMOTE, "s3fs": True}
-FAULTY = {"groups": REMOTE, "faults": FAULTS}
+SHUFFLED, IN_ORDER, MAP = "xtorch_data, shuffled", "xtorch_data, in order", "xtorch_data.MapDataset"
+EVERYWHERE, FORECAST, REMOTE = (*FILES, "remote"), ("forecast",), ("remote",)
+ORDERED, CACHED = {"shuffle": False}, {"shuffle": True, "cache": True}
+UNPACKED = {"groups": ("packed",), "unpacked": True}
 AN_EIGHTH = "memory for an eighth of the store"
 
 CONTENDERS: dict[str, Contender] = {
     "shuffled": Ours(SHUFFLED, EVERYWHERE, firsts=True),
-    "in order": Ours("xtorch_data, in order", EVERYWHERE, firsts=True, how=IN_ORDER),
+    "in order": Ours(IN_ORDER, EVERYWHERE, firsts=True, how=ORDERED),
     "cached": Ours(f"{SHUFFLED}, cache=True", FORECAST, how=CACHED, store_memory=3),
     "workers": Ours(f"{SHUFFLED}, 2 workers", workers=2),
     "plain workers": Plain(
         f"{SHUFFLED}, 2 workers of a plain torch loader, as tensors", FORECAST, workers=2
     ),
-    "map": Map("xtorch_data.MapDataset, shuffle=True"),
-    "map, chunks": Map("xtorch_data.MapDataset, ChunkSampler", by_chunks=True),
-    "map, beyond": Map(f"xtorch_data.MapDataset, shuffle=True, {AN_EIGHTH}", store_memory=1 / 8),
+    "map": Map(f"{MAP}, RandomSampler"),
+    "map, chunks": Map(f"{MAP}, ChunkSampler", by_chunks=True),
+    "map, beyond": Map(f"{MAP}, RandomSampler, {AN_EIGHTH}", store_memory=1 / 8),
     "map, chunks, beyond": Map(
-        f"xtorch_data.MapDataset, ChunkSampler, {AN_EIGHTH}", by_chunks=True, store_memory=1 / 8
+        f"{MAP}, ChunkSampler, {AN_EIGHTH}", by_chunks=True, store_memory=1 / 8
     ),
-    "s3fs": Ours(f"{SHUFFLED}, s3:// through s3fs", firsts=True, **S3FS),
-    "faults": Ours(f"{SHUFFLED}, 1 % of requests failing once, 1 % taking a second", **FAULTY),
+    "s3fs": Ours(f"{SHUFFLED}, s3:// through s3fs", REMOTE, firsts=True, s3fs=True),
+    "faults": Ours(
+        f"{SHUFFLED}, 1 % of requests failing once, 1 % taking a second", REMOTE, faults=FAULTS
+    ),
     "s3fs, faults": Ours(
-        f"{SHUFFLED}, s3:// through s3fs, with the same faults", **{**S3FS, **FAULTY}
+        f"{SHUFFLED}, s3:// through s3fs, with the same faults", REMOTE, faults=FAULTS, s3fs=True
     ),
-    "shuffled, unpacked": Ours(f"{SHUFFLED}, the same data unpacked", PACKED, unpacked=True),
-    "in order, unpacked": Ours(
-        "xtorch_data, in order, the same data unpacked", PACKED, how=IN_ORDER, unpacked=True
-    ),
+    "shuffled, unpacked": Ours(f"{SHUFFLED}, the same data unpacked", **UNPACKED),
+    "in order, unpacked": Ours(f"{IN_ORDER}, the same data unpacked", how=ORDERED, **UNPACKED),
     "xbatcher": Xbatcher("xbatcher, lazy Zarr"),
     "xbatcher, zarrs": Xbatcher("xbatcher, lazy Zarr read by zarrs", FILES, zarrs=True),
     "xbatcher, dask": Xbatcher("xbatcher, dask", chunks={}),
     "xbatcher, workers": Xbatcher("xbatcher, lazy Zarr, 2 workers", FILES, workers=2),
-    "tutorial": Tutorial("Dataset that slices zarr.Array", ("forecast", "patches", "stations", "giant")),  # noqa: E501
-    "insitubatch": InSituBatch(
-        "insitubatch (later epochs from its cache)", ("forecast", "giant", "remote"),
-        modules=("insitubatch", "xarray"), firsts=True, other_python=True,
+    "tutorial": Tutorial(
+        "Dataset that slices zarr.Array", tuple(kind for kind in FILES if kind != "packed")
     ),
-    "limit": TheLimit("the limit"),
-}  # fmt: skip
-
-
-class Entry:
-    """A contender over a workload, in a process of its own."""
-
-    def __init__(self, key: str, workload: str, quick: bool, endpoint: str, given: Any) -> None:
-        self.contender = replace(CONTENDERS[key], **given)
-        self.workload = self.contender.of(make_workload(workload, quick, endpoint))
-        self.opened = False
-        for module in self.contender.modules:
-            importlib.import_module(module)
-
-    def versions(self) -> dict[str, str]:
-        """Versions of the packages that it has imported."""
-        names = [module.split(".")[0] for module in self.contender.modules]
-        return {
-            name: metadata.version(name)
-            for name in dict.fromkeys([*names, *PACKAGES])
-            if name in sys.modules
-        }
-
-    def check(self) -> None:
-        """Compare the samples of an epoch with plain `isel`; raise if one differs or is missing."""
-        import xarray as xr
-
-        contender, work = self.contender, self.workload
-        data = xr.open_zarr(work.store.path, **OPEN)[work.store.names]
-        if contender.firsts:  # its process is thrown away then, so that it may hold all the data
-            data.load()
-        contender.open(work)
-        self.opened = True
-        most = min(COMPARED[contender.firsts], COMPARED_BYTES // work.sample_nbytes)
-        share = most / contender.expected(work)
-        rng = np.random.default_rng(0)
-        seen, compared = [], 0
-        for batch in contender.epoch():
-            numbers, values = contender.look(batch)
-            seen.append(np.array(numbers))
-            assert values.shape[1:] == work.sample_shape and values.dtype == np.float32, values
-            for row in np.flatnonzero(rng.random(len(numbers)) < share).tolist():
-                cut = data.isel(work.indexers(int(numbers[row])))
-                expected = cut.to_array().transpose("variable", *work.input_dims).to_numpy()
-                np.testing.assert_array_equal(values[row], expected.astype(np.float32))
-                compared += 1
-        found, wanted = np.concatenate(seen), contender.expected(work)
-        different = len(np.unique(found))
-        assert len(found) == different == wanted, f"{len(found)}, {different} of {wanted} samples"
-        assert compared, "no sample was compared"
-
-    def epoch(self) -> dict[str, Any]:
-        """Run one epoch and time it."""
-        contender, begin = self.contender, time.perf_counter()
-        if not self.opened:
-            contender.open(self.workload)
-        self.opened = True
-        samples, first_batch, batch = 0, 0.0, None
-        for batch in contender.epoch():
-            first_batch = first_batch or time.perf_counter() - begin
-            samples += contender.count(batch)
-        seconds = time.perf_counter() - begin
-        wanted = contender.expected(self.workload)
-        assert samples == wanted, f"{samples} of {wanted} samples"
-        # The limit times itself.
-        details = batch if isinstance(batch, dict) else contender.details()
-        found = {"seconds": seconds, "first_batch": first_batch, **details}
-        return {**found, "rate": samples / found["seconds"]}
+    "insitubatch": InSituBatch(
+        "insitubatch (later epochs from its cache)",
+        ("forecast", "giant", "remote", "chunks", "many"),
+        firsts=True,
+    ),
+    "limit": TheLimit("the limit", EVERYWHERE),
+}

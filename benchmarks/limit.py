@@ -6,7 +6,7 @@ import importlib.util
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import local
@@ -20,59 +20,52 @@ from .workloads import Workload
 
 SLAB_BYTES = 64 * 2**20
 COPY_BYTES = 2**20
+ALONE = "_alone"  # what fetches without decoding
 
 
 class Limit:
     """The fastest reader that there is here, and a copy by all cores into warm memory."""
 
-    def __init__(self, workload: Workload) -> None:
-        self.workload = workload
+    def __init__(self, work: Workload) -> None:
+        self.work = work
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
         self.threads = ThreadPoolExecutor(self.cores)
-        codec = BareCodec(workload, self.threads)
+        codec = BareCodec(work, self.threads)
         self.readers: dict[str, Callable[[], None]] = {}
-        if workload.endpoint:
-            fetch = remote.Fetch(workload, self.threads)
-            for name in ("sockets", "obstore"):
-                by = getattr(fetch, name)
+        if work.endpoint:
+            fetch = remote.Fetch(work, self.threads)
+            for name, by in (("sockets", fetch.sockets), ("obstore", fetch.obstore)):
                 self.readers[name] = lambda by=by: by(codec.decode)
-                self.readers[f"{name} alone"] = lambda by=by: by(len)
+                self.readers[name + ALONE] = lambda by=by: by(len)
         else:
-            self.readers = {"zarrs": _zarrs(workload), "bare codec": codec.read}
+            self.readers = {"zarrs": _zarrs(work), "bare_codec": codec.read}
             if importlib.util.find_spec("tensorstore") is not None:
-                self.readers["tensorstore"] = _tensorstore(workload)
+                self.readers["tensorstore"] = _tensorstore(work)
         # As large as a batch, but so large that starting the threads costs nothing.
-        size = max(workload.sample_nbytes * workload.batch_size, SLAB_BYTES)
-        self.source = np.ones(size, np.uint8)
-        self.target = np.ones(size, np.uint8)
+        self.source, self.target = np.ones((2, max(work.batch_nbytes, SLAB_BYTES)), np.uint8)
 
-    def epoch(self) -> Iterator[dict[str, float]]:
+    def seconds(self) -> dict[str, Any]:
         """Seconds of the limit, and of everything that was tried for it."""
-        took = {name: _seconds(reader) for name, reader in self.readers.items()}
-        copy = _seconds(self.copy)
-        read = min(took[name] for name in took if not name.endswith(" alone"))
-        fetched = [took[name] for name in took if name.endswith(" alone")]
-        if fetched:
-            took["fetch"] = min(fetched)
-        yield {**took, "read": read, "copy": copy, "seconds": read + copy}
+        took = {}
+        for name, part in {**self.readers, "copy": self.copy}.items():
+            begin = time.perf_counter()
+            part()
+            took[name] = time.perf_counter() - begin
+        fetched = [took[name] for name in self.readers if name.endswith(ALONE)]
+        read = min(took[name] for name in self.readers if not name.endswith(ALONE))
+        fetch = min(fetched, default=0.0)
+        sums = {"fetch": fetch, "read": read, "seconds": read + took["copy"]}
+        return {**took, **sums, "tried": " ".join(self.readers)}
 
     def copy(self) -> None:
         """Copy as many bytes as an epoch yields, a batch or more at a time."""
-        total = self.workload.samples * self.workload.sample_nbytes
+        total = self.work.samples * self.work.sample_nbytes
         while total > 0:
             size = min(total, len(self.source))
             part = max(COPY_BYTES, -(-size // self.cores))
-            list(self.threads.map(self._copy, range(0, size, part), [min(part, size)] * self.cores))
+            cuts = [slice(at, min(at + part, size)) for at in range(0, size, part)]
+            list(self.threads.map(lambda cut: np.copyto(self.target[cut], self.source[cut]), cuts))
             total -= size
-
-    def _copy(self, start: int, size: int) -> None:
-        np.copyto(self.target[start : start + size], self.source[start : start + size])
-
-
-def _seconds(function: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def _slabs(arrays: list[Any], along: int, dtype: Any, read: Callable[..., None]) -> Any:
@@ -91,32 +84,31 @@ def _slabs(arrays: list[Any], along: int, dtype: Any, read: Callable[..., None])
     return every
 
 
-def _zarrs(workload: Workload) -> Callable[[], None]:
+def _zarrs(work: Workload) -> Callable[[], None]:
     """Slabs through zarr's arrays with the `zarrs` pipeline."""
     import zarr
     from zarr.core.buffer.cpu import NDBuffer
 
     with zarr.config.set(ZARRS):
-        group = zarr.open_group(workload.store.path, mode="r")
-        arrays = [group[name] for name in workload.store.names]
-    first = arrays[0]
+        group = zarr.open_group(work.store.path, mode="r")
+        arrays = [group[name] for name in work.store.names]
     return _slabs(
-        arrays, (first.shards or first.chunks)[0], first.dtype,
+        arrays, (work.store.shards or work.store.chunks)[0], arrays[0].dtype,
         lambda array, cut, out: array.get_basic_selection(cut, out=NDBuffer(out)),
     )  # fmt: skip
 
 
-def _tensorstore(workload: Workload) -> Callable[[], None]:
+def _tensorstore(work: Workload) -> Callable[[], None]:
     """The same slabs through tensorstore."""
     import tensorstore
 
     def opened(name: str) -> Any:
-        kvstore = {"driver": "file", "path": f"{workload.store.path}/{name}/"}
+        kvstore = {"driver": "file", "path": f"{work.store.path}/{name}/"}
         return tensorstore.open({"driver": "zarr3", "kvstore": kvstore}, read=True).result()
 
-    arrays = list(map(opened, workload.store.names))
+    arrays = list(map(opened, work.store.names))
     return _slabs(
-        arrays, arrays[0].chunk_layout.write_chunk.shape[0], arrays[0].dtype.numpy_dtype,
+        arrays, (work.store.shards or work.store.chunks)[0], arrays[0].dtype.numpy_dtype,
         lambda array, cut, out: tensorstore.array(out).write(array[cut]).result(),
     )  # fmt: skip
 
@@ -124,21 +116,21 @@ def _tensorstore(workload: Workload) -> Callable[[], None]:
 class BareCodec:
     """Files read whole and decoded by blosc alone, each thread into warm memory of its own."""
 
-    def __init__(self, workload: Workload, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, work: Workload, threads: ThreadPoolExecutor) -> None:
         from numcodecs import blosc
 
-        store = workload.store
-        self.decompress = blosc.decompress
+        store = work.store
+        self.decompress, self.compressed = blosc.decompress, store.compressed
         self.nbytes = math.prod(store.chunks) * (2 if store.packed else 4)
-        self.compressed = store.compressed
         self.inner = math.prod(store.shards) // math.prod(store.chunks) if store.shards else 0
         self.files, self.threads, self.own = store.files(), threads, local()
 
     def read(self) -> None:
+        """Read and decode all."""
         # A task of several files: a small chunk takes less time than a task costs.
         share = max(1, len(self.files) // 64)
         parts = [self.files[at : at + share] for at in range(0, len(self.files), share)]
-        list(self.threads.map(self._read, parts))
+        list(self.threads.map(lambda files: list(map(self._read, files)), parts))
 
     def decode(self, encoded: Any) -> None:
         """Decode one chunk into warm memory of this thread."""
@@ -149,18 +141,15 @@ class BareCodec:
             self.own.memory = np.ones(self.nbytes, np.uint8)
         return self.own.memory
 
-    def _read(self, files: list[Path]) -> None:
-        for path in files:
-            if not self.compressed:
-                with open(path, "rb", buffering=0) as file:
-                    file.readinto(self._memory())
-                continue
-            encoded = path.read_bytes()
-            if not self.inner:
-                self.decode(encoded)
-                continue
-            # A shard ends with offset and length of each chunk, and a checksum of these.
-            index = np.frombuffer(encoded[-16 * self.inner - 4 : -4], "<u8").reshape(-1, 2)
-            whole = memoryview(encoded)
-            for offset, length in index[index[:, 0] != 2**64 - 1].tolist():
-                self.decode(whole[offset : offset + length])
+    def _read(self, path: Path) -> None:
+        if not self.compressed:
+            with open(path, "rb", buffering=0) as file:
+                file.readinto(self._memory())
+            return
+        encoded = path.read_bytes()
+        if not self.inner:
+            return self.decode(encoded)
+        # A shard ends with offset and length of each chunk, and a checksum of these.
+        index = np.frombuffer(encoded[-16 * self.inner - 4 : -4], "<u8").reshape(-1, 2)
+        for offset, length in index[index[:, 0] != 2**64 - 1].tolist():
+            self.decode(memoryview(encoded)[offset : offset + length])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import importlib.util
-import selectors
-import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -16,54 +15,48 @@ from s3_server import BUCKET
 
 from .workloads import Workload
 
-HEAD_BYTES = 1024  # more than the head of an answer takes
+INSTALLED = all(map(importlib.util.find_spec, ("obstore", "s3fs")))
 MISSING = (
-    ""
-    if all(map(importlib.util.find_spec, ("obstore", "s3fs")))
-    else "obstore and s3fs are not installed (the extra `bench` has them)"
+    "\n### {}\n\nNot measured: obstore and s3fs are not installed (the extra `bench` has them).\n"
 )
 
 
-def options(workload: Workload) -> dict[str, Any]:
+def options(work: Workload) -> dict[str, Any]:
     """What obstore needs to know of the server."""
-    return {
-        "endpoint": workload.endpoint,
-        "region": "us-east-1",
-        "skip_signature": True,
-        "client_options": {"allow_http": True},
-    }
+    client = {"client_options": {"allow_http": True}}
+    return {"endpoint": work.endpoint, "region": "us-east-1", "skip_signature": True, **client}
 
 
-def url(workload: Workload) -> str:
+def url(work: Workload) -> str:
     """Where the store is."""
-    return f"s3://{BUCKET}/{workload.store.path.name}"
+    return f"s3://{BUCKET}/{work.store.path.name}"
 
 
-def source(workload: Workload) -> Any:
+def source(work: Workload) -> Any:
     """What xarray or zarr opens: the store's folder or, behind a server, obstore's view of it."""
-    if not workload.endpoint:
-        return workload.store.path
+    if not work.endpoint:
+        return work.store.path
     import obstore.store
     from zarr.storage import ObjectStore
 
-    found = obstore.store.from_url(url(workload), **options(workload))
-    return ObjectStore(found, read_only=True)
+    return ObjectStore(obstore.store.from_url(url(work), **options(work)), read_only=True)
 
 
 class Fetch:
     """Every chunk of a store asked for at once; each is handed to a thread as it comes."""
 
-    def __init__(self, workload: Workload, threads: ThreadPoolExecutor) -> None:
-        self.workload, self.threads = workload, threads
-        store = workload.store
-        self.keys = [path.relative_to(store.path).as_posix() for path in store.files()]
-        self.connections: list[_Connection] = []
+    def __init__(self, work: Workload, threads: ThreadPoolExecutor) -> None:
+        self.work, self.threads = work, threads
+        files = work.store.files()
+        self.keys = [path.relative_to(work.store.path).as_posix() for path in files]
+        self.asking = ThreadPoolExecutor(len(files))
+        self.objects: list[_Object] = []
 
     def obstore(self, then: Callable[[Any], Any]) -> None:
         """All requests through obstore."""
         import obstore.store
 
-        store = obstore.store.from_url(url(self.workload), **options(self.workload))
+        store = obstore.store.from_url(url(self.work), **options(self.work))
 
         async def one(key: str) -> Future[Any]:
             answer = await obstore.get_async(store, key)
@@ -76,52 +69,25 @@ class Fetch:
             future.result()
 
     def sockets(self, then: Callable[[Any], Any]) -> None:
-        """A connection for each object, kept open, and warm memory for each: no client at all."""
-        if not self.connections:
-            self.connections = [_Connection(self.workload, key) for key in self.keys]
-        futures = []
-        with selectors.DefaultSelector() as selector:
-            for connection in self.connections:
-                connection.ask()
-                selector.register(connection.socket, selectors.EVENT_READ, connection)
-            while selector.get_map():
-                for ready, _ in selector.select():
-                    body = ready.data.receive()
-                    if body is not None:
-                        selector.unregister(ready.fileobj)
-                        futures.append(self.threads.submit(then, body))
-        for future in futures:
+        """A thread, a connection that stays open and warm memory for each object."""
+        self.objects = self.objects or [_Object(self.work, key) for key in self.keys]
+        asked = self.asking.map(lambda each: self.threads.submit(then, each.body()), self.objects)
+        for future in list(asked):
             future.result()
 
 
-class _Connection:
+class _Object:
     """One object, asked for again and again over one connection."""
 
-    def __init__(self, workload: Workload, key: str) -> None:
-        store, address = workload.store.path, urlsplit(workload.endpoint)
-        self.socket = socket.create_connection((address.hostname, address.port))
-        first = f"GET /{BUCKET}/{store.name}/{key} HTTP/1.1"
-        self.request = f"{first}\r\nHost: {address.netloc}\r\n\r\n".encode()
-        self.nbytes = (store / key).stat().st_size
-        self.memory = memoryview(np.ones(self.nbytes + HEAD_BYTES, np.uint8))
+    def __init__(self, work: Workload, key: str) -> None:
+        path = work.store.path
+        self.connection = http.client.HTTPConnection(urlsplit(work.endpoint).netloc)
+        self.place = f"/{BUCKET}/{path.name}/{key}"
+        self.memory = np.ones((path / key).stat().st_size, np.uint8)
 
-    def ask(self) -> None:
-        """Send the request."""
-        self.socket.setblocking(True)
-        self.socket.sendall(self.request)
-        self.socket.setblocking(False)
-        self.filled, self.start = 0, 0
-
-    def receive(self) -> memoryview | None:
-        """Take what has come; the body once it is complete."""
-        got = self.socket.recv_into(self.memory[self.filled :])
-        self.filled += got
-        if not self.start:
-            head, end, _ = bytes(self.memory[: min(self.filled, HEAD_BYTES)]).partition(b"\r\n\r\n")
-            self.start = len(head) + 4 if end else 0
-            if end and b" 200 " not in head.partition(b"\r\n")[0]:
-                raise ConnectionError(f"the server answered {head.decode('latin-1')}")
-        if not got:
-            raise ConnectionError("the server has closed a connection")
-        complete = self.start and self.filled >= self.start + self.nbytes
-        return self.memory[self.start : self.filled] if complete else None
+    def body(self) -> memoryview:
+        self.connection.request("GET", self.place)
+        answer = self.connection.getresponse()
+        if answer.status != 200 or answer.readinto(self.memory) < len(self.memory):
+            raise ConnectionError(f"the server answered {answer.status} for {self.place}")
+        return memoryview(self.memory)

@@ -59,6 +59,7 @@ class Store:
     shards: tuple[int, ...] | None = None
     compressed: bool = True
     packed: bool = False  # int16 with scale_factor, add_offset and _FillValue
+    empty: bool = False  # no chunk is written
 
     @property
     def names(self) -> list[str]:
@@ -112,6 +113,8 @@ class Store:
             fill_value=-32768 if self.packed else float("nan"),
             attributes=packing if self.packed else {},
         )
+        if self.empty:
+            return
         steps = max(64, self.chunks[0], (self.shards or (0,))[0])
         for start in range(0, self.shape[0], steps):
             values = self._values(place, start, min(start + steps, self.shape[0]))
@@ -124,30 +127,26 @@ class Store:
         hours = np.arange(time[1]) * np.timedelta64(1, "h")
         coords = {time[0]: np.datetime64("2000-01-01", "ns") + hours}
         for dim, size in others:
-            coords[dim] = np.arange(size) if dim == "station" else np.linspace(0, 180, size)
+            degrees = dim in ("latitude", "longitude")
+            coords[dim] = np.linspace(0, 180, size) if degrees else np.arange(size)
         return xr.Dataset(coords=coords)
 
     def _values(self, variable: int, start: int, stop: int) -> np.ndarray:
         """Values of some steps; the same for every layout of the same sizes."""
         waves = np.random.default_rng([SEED, variable]).uniform(0, 1, (WAVES, 4))
-        inner = self.shape[1:]
-        along = [np.linspace(0, 2 * np.pi, size, dtype=np.float32) for size in inner]
+        along = [np.linspace(0, 2 * np.pi, size, dtype=np.float32) for size in self.shape[1:]]
         grids = np.meshgrid(*along, indexing="ij")
-        # cos(place + time) in two products, so that a step costs no cosine of a whole field.
-        place = [sum(round(1 + 5 * w) * g for w, g in zip(wave, grids)) for wave in waves]  # noqa: B905
-        cosines, sines = [np.cos(each) for each in place], [np.sin(each) for each in place]
-        out = np.empty((stop - start, *inner), np.float32)
+        places = [sum(round(1 + 5 * w) * g for w, g in zip(wave, grids)) for wave in waves]  # noqa: B905
+        out = np.empty((stop - start, *self.shape[1:]), np.float32)
 
         def fill(row: int) -> None:
             step, field = start + row, out[row]
             rng = np.random.default_rng([SEED, variable, step])
             rng.standard_normal(out=field, dtype=np.float32)
             field *= 0.5
-            part = np.empty_like(field)
-            for cosine, sine, wave in zip(cosines, sines, waves, strict=True):
-                phase = 0.02 * step * (0.5 + wave[2]) + 6 * wave[3]
-                field += np.multiply(cosine, np.float32(5 * np.cos(phase)), out=part)
-                field -= np.multiply(sine, np.float32(5 * np.sin(phase)), out=part)
+            for place, wave in zip(places, waves, strict=True):
+                phase = np.float32(0.02 * step * (0.5 + wave[2]) + 6 * wave[3])
+                field += 5 * np.cos(place + phase)
             np.rint(field / np.float32(QUANTUM), out=field)
             field *= np.float32(QUANTUM)
             field += np.float32(OFFSET)

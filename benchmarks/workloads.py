@@ -11,6 +11,12 @@ import numpy as np
 
 from .stores import OPEN, Store
 
+NAMES = (
+    *(f"forecast-{layout}" for layout in ("1", "16", "64", "64-raw", "sharded")),
+    *("patches-field", "patches-tiles", "stations", "giant", "packed", "remote"),
+    *("long", "chunks-2", "chunks-4", "chunks-8", "chunks-32", "many-2", "many-30"),
+)
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -33,9 +39,8 @@ class Workload:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Number of windows along each of `dims`."""
-        return tuple(
-            (self.store.sizes[dim] - self.size(dim)) // self.stride(dim) + 1 for dim in self.dims
-        )
+        sizes = self.store.sizes
+        return tuple((sizes[dim] - self.size(dim)) // self.stride(dim) + 1 for dim in self.dims)
 
     def size(self, dim: str) -> int:
         return self.input_dims.get(dim, 1)
@@ -56,71 +61,65 @@ class Workload:
         return math.prod(self.sample_shape) * 4
 
     @property
-    def unpacked(self) -> Workload:
-        """The same windows over the same data, not packed."""
-        return replace(self, store=replace(self.store, name="forecast-16", packed=False))
+    def batch_nbytes(self) -> int:
+        return self.batch_size * self.sample_nbytes
 
     def indexers(self, number: int) -> dict[str, slice | int]:
         """What plain `isel` takes to cut a sample; independent of every contender."""
         places = np.unravel_index(number, self.shape)
-        starts = {
-            d: int(place) * self.stride(d) for d, place in zip(self.dims, places, strict=True)
-        }
+        starts = {d: int(at) * self.stride(d) for d, at in zip(self.dims, places, strict=True)}
         return {
             d: slice(start, start + self.size(d)) if d in self.input_dims else start
             for d, start in starts.items()
         }
 
-    def opened(self) -> Any:
-        """The store's variables, opened by xtorch_data."""
+    def opened(self, source: Any = None, **options: Any) -> Any:
+        """The store's variables, opened by xtorch_data; by default from its folder."""
         import xtorch_data as xtd
 
-        return xtd.open_zarr(self.store.path, **OPEN)[self.store.names]
+        source = self.store.path if source is None else source
+        return xtd.open_zarr(source, **{**OPEN, **options})[self.store.names]
 
-    def dataset(self, data: Any = None, **how: Any) -> Any:
+    def dataset(self, data: Any, **how: Any) -> Any:
         """The windows as an `xtorch_data.IterableDataset`."""
         import xtorch_data as xtd
 
-        return xtd.IterableDataset(
-            self.opened() if data is None else data,
-            self.input_dims,
-            self.input_overlap,
-            **{"inputs": self.store.names, "batch_size": self.batch_size, **how},
-        )
+        default = {"inputs": list(data.data_vars), "batch_size": self.batch_size}
+        return xtd.IterableDataset(data, self.input_dims, self.input_overlap, **{**default, **how})
 
 
-GROUPS = {
-    "forecast": [f"forecast-{layout}" for layout in ("1", "16", "64", "64-raw", "sharded")],
-    "patches": ["patches-field", "patches-tiles"],
-    "stations": ["stations"],
-    "giant": ["giant"],
-    "packed": ["packed"],
-    "remote": ["remote"],
-}
-
-
-def make_workload(name: str, quick: bool, endpoint: str = "") -> Workload:
+def make_workload(name: str, quick: bool) -> Workload:
     """One workload by name; `quick` makes smaller stores."""
-    if name == "remote":  # until the server runs, `endpoint` is not known
-        return replace(make_workload("forecast-16", quick), name=name, endpoint=endpoint)
+    kind, _, layout = name.partition("-")
+    globe = {"latitude": 721, "longitude": 1440}
+    if name == "remote":
+        return replace(make_workload("forecast-16", quick), name=name)
+    if name == "long":
+        work = make_workload("forecast-16", quick)
+        return replace(work, name=name, memory=work.store.nbytes // 10)
     if name == "stations":
         sizes = {"time": 2_000 if quick else 20_000, "station": 500}
         store = Store(name, sizes, (2_000, 50), variables=1)
         return Workload(name, store, {"time": 30}, {"time": 29}, 1024, slow_samples=1024)
-    globe = {"latitude": 721, "longitude": 1440}
     if name == "giant":
         store = Store(name, {"time": 12 if quick else 40, **globe}, (1, 721, 1440), variables=20)
         return Workload(name, store, {"time": 2, **globe}, {"time": 1}, 1, slow_samples=6)
-    if name.startswith("patches"):
-        chunks = (1, 721, 1440) if name == "patches-field" else (1, 181, 360)
+    if kind == "many":
+        degrees, steps = {"latitude": 181, "longitude": 360}, int(layout)
+        store = Store(kind, {"time": 64 if quick else 256, **degrees}, (1, 181, 360), variables=51)
+        windows, overlap = {"time": steps, **degrees}, {"time": steps - 1}
+        return Workload(name, store, windows, overlap, 1, slow_samples=6)
+    if kind == "patches":
+        chunks = (1, 721, 1440) if layout == "field" else (1, 181, 360)
         store = Store(name, {"time": 16 if quick else 64, **globe}, chunks, variables=2)
         windows, overlap = {"latitude": 64, "longitude": 64}, {"latitude": 32, "longitude": 32}
         return Workload(name, store, {"time": 2, **windows}, overlap, 64, slow_samples=128)
-    layout, field = name.removeprefix("forecast-"), {"latitude": 121, "longitude": 240}
+    field = {"latitude": 121, "longitude": 240}
+    steps = {"": 16, "sharded": 1, "64-raw": 64}.get(layout) or int(layout)
     store = Store(
-        name,
+        f"forecast-{layout}" if layout else name,
         {"time": 512 if quick else 2048, **field},
-        ({"1": 1, "sharded": 1, "64": 64, "64-raw": 64}.get(layout, 16), *field.values()),
+        (steps, *field.values()),
         variables=4,
         shards=(64, *field.values()) if layout == "sharded" else None,
         compressed=layout != "64-raw",

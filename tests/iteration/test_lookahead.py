@@ -28,18 +28,20 @@ class Counting:
 
     def __init__(self, failing=()):
         self.count, self.failing = 0, failing
+        self.counted = threading.Condition()
 
     def __call__(self, sample):
-        self.count += 1
+        with self.counted:
+            self.count += 1
+            self.counted.notify_all()
         if sample.values.flat[0] in self.failing:
             raise ValueError("not this one")
         return sample
 
     def wait_for(self, count):
-        end = time.monotonic() + PATIENCE
-        while self.count < count:
-            assert time.monotonic() < end, f"{self.count} of {count} came"
-            time.sleep(0.005)
+        with self.counted:
+            came = self.counted.wait_for(lambda: self.count >= count, PATIENCE)
+        assert came, f"{self.count} of {count} came"
 
 
 def test_batches_are_fetched_while_one_is_used_and_no_more_than_a_few(no_new_threads):
@@ -160,13 +162,15 @@ def test_an_error_of_what_is_asked_or_begun_comes_in_its_place(count):
 
 
 def test_what_waits_is_not_fetched_after_the_end():
-    begun, going_on, fetched = threading.Event(), threading.Event(), []
+    begun, going_on, ended, fetched = *(threading.Event() for _ in range(3)), []
 
     def fetch(number):
         if number == 1:
             begun.set()
             assert going_on.wait(PATIENCE)
         fetched.append(number)
+        if number == 1:
+            ended.set()
         return number
 
     batches = fetched_ahead(fetch, itertools.count(), 4)
@@ -174,9 +178,7 @@ def test_what_waits_is_not_fetched_after_the_end():
     assert begun.wait(PATIENCE)
     batches.close()  # does not wait for what hangs
     going_on.set()
-    end = time.monotonic() + PATIENCE
-    while fetched != [0, 1] and time.monotonic() < end:
-        time.sleep(0.005)
+    assert ended.wait(PATIENCE)
     time.sleep(0.02)
     assert fetched == [0, 1]
 

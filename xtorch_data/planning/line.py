@@ -14,6 +14,7 @@ import numpy as np
 from ..common.random import BLOCKS, RUNS, generator
 from .blocks import BlockGrid
 from .cuts import interval_of
+from .index_maps import IntArray
 from .intervals import Box, Interval
 from .selection import All, Selection
 from .stages import BlockRead, Stage, StepsRead, WindowBox
@@ -23,6 +24,8 @@ __all__ = ["Line", "run_length"]
 # A full permutation of this many blocks is cheap; beyond it, runs of blocks are shuffled first.
 GROUP_BLOCKS = 2**18
 MAX_RUNS = 2**20
+# Blocks that are looked at to tell how many there are samples of.
+LOOKED_AT = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,19 @@ class Line:
                     yield from self._pools(start, stop)
                 else:
                     yield from self._blocks_in_order(start, stop, independent)
+
+    def filled_blocks(self) -> tuple[int, IntArray]:
+        """How many blocks there are samples of, and how many samples in some of them, or in all.
+
+        Of very many blocks some are looked at, and the number is an estimate.
+        """
+        count = len(self.grid)
+        some = np.linspace(0, count - 1, min(count, LOOKED_AT)).round().astype(np.int64)
+        samples = self.choice.of_blocks(some)
+        filled = samples[samples > 0]
+        if not len(filled):
+            return 1, np.array([max(1, len(self))])
+        return max(1, round(count * len(filled) / len(some))), filled
 
     # Shuffled: runs of blocks → groups → pools.
 

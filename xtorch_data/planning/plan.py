@@ -7,8 +7,6 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from typing import Any
 
-import numpy as np
-
 from ..common import html
 from ..common.cached import cached_property
 from ..common.redact import printable
@@ -25,15 +23,13 @@ from .line import Line, run_length
 from .resume import DimLabels, Progress, WorkerProgress
 from .selection import BlockSums, Masked, SampleTable, Weighted, factors
 from .stages import BlockRead, Stage, reads
-from .tables import chunks_table, windows_table
+from .tables import chunks_table, plan_facts, windows_table
 from .windows import Windows
 
 __all__ = ["Plan"]
 
 # In order, blocks held and read ahead at most, if the memory allows more.
 BLOCKS_AHEAD = 8
-# Blocks that are looked at to tell how many there are samples of.
-LOOKED_AT = 2**16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -258,13 +254,7 @@ class Plan:
         Of very many blocks some are looked at, and the number is an estimate. With weights, it is
         that of the draw of epoch 0.
         """
-        count = len(self.grid)
-        some = np.linspace(0, count - 1, min(count, LOOKED_AT)).round().astype(np.int64)
-        samples = self.line(0).choice.of_blocks(some)
-        filled = samples[samples > 0]
-        if not len(filled):
-            return 1, np.array([max(1, self.samples)])
-        return max(1, round(count * len(filled) / len(some))), filled
+        return self.line(0).filled_blocks()
 
     # Who gets what: the line, cut for ranks and workers.
 
@@ -390,16 +380,7 @@ class Plan:
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """What is read, as far as it takes no time to know."""
-        along = zip(self.windows.axes, self.grid.shape, strict=False)
-        shape = " × ".join(f"{printable(axis.dim)} {count:,}" for axis, count in along)
-        yield "blocks", f"{len(self.grid):,}" + (f" ({shape})" if shape else "")
-        yield "a block", f"{format_bytes(self.block_nbytes)} at most"
-        if self.shuffle:
-            together = min(self.pool_blocks, len(self.grid))
-            yield "a pool", f"{number_of(together, 'block')}, shuffled together"
-        in_chunks = any(layout.in_chunks for layout in self.layouts)
-        what = "decoded" if in_chunks else "not chunked: steps are read"
-        yield "chunks", f"{what} about {self.amplification:.2f} times; explain() counts"
+        return plan_facts(self.grid, self.layouts, self.pool_blocks if self.shuffle else 0)
 
     def _repr_html_(self) -> str:
         names = ", ".join(printable(each.name) for each in self.layouts)

@@ -1,15 +1,33 @@
-"""Windows and chunks as tables in HTML."""
+"""What readers see of a plan: its facts, and windows and chunks as tables in HTML."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 
 from ..common import html
 from ..common.redact import printable
+from ..common.text import format_bytes, number_of
+from .blocks import BlockGrid
 from .chunks import Chunks, Layout
 from .windows import Windows
 
-__all__ = ["chunks_table", "windows_table"]
+__all__ = ["chunks_table", "plan_facts", "windows_table"]
+
+
+def plan_facts(
+    grid: BlockGrid, layouts: Iterable[Layout], pool_blocks: int
+) -> Iterator[tuple[str, str]]:
+    """How blocks are read; `pool_blocks` of them are shuffled together, 0 for no shuffling."""
+    along = zip(grid.windows.axes, grid.shape, strict=False)
+    shape = " × ".join(f"{printable(axis.dim)} {count:,}" for axis, count in along)
+    yield "blocks", f"{len(grid):,}" + (f" ({shape})" if shape else "")
+    yield "a block", f"{format_bytes(max(1, grid.nbytes))} at most"
+    if pool_blocks:
+        together = min(pool_blocks, len(grid))
+        yield "a pool", f"{number_of(together, 'block')}, shuffled together"
+    in_chunks = any(layout.in_chunks for layout in layouts)
+    what = "decoded" if in_chunks else "not chunked: steps are read"
+    yield "chunks", f"{what} about {grid.amplification:.2f} times; explain() counts"
 
 
 def windows_table(windows: Windows, labels: Mapping[Hashable, str] | None = None) -> str:
