@@ -218,6 +218,17 @@ def test_in_order_ranks_have_as_many_samples_as_with_torchs_sampler(total, ranks
     assert sum(repeated for _, repeated in everything) == -total % ranks
 
 
+def test_verify_says_which_ranks_differ_and_what_would_help(capsys):
+    found = xtd.verify(one_rank(29, 1, "keep", None, None), world_size=20)  # 9 of them have 2
+    assert not found.ok and not found
+    more = [rank for rank in range(20) if (rank + 1) * 29 // 20 - rank * 29 // 20 == 2]
+    told = f"ranks {', '.join(map(str, more[:8]))} and 1 more have 2 batches: "
+    assert told in capsys.readouterr().out
+    page = found._repr_html_()
+    assert told in page
+    assert all(word in page for word in ("not ok", "pad", "drop"))
+
+
 def test_what_is_left_of_a_padded_epoch_is_counted_without_what_is_repeated():
     """The padded sample is over on one rank, and still to come on the other."""
     dataset = one_rank(7, 1, "pad", 0, 2)

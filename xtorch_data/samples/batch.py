@@ -46,7 +46,8 @@ class Batch:
     skipped : tuple of int
         Numbers of samples that belong here but could not be read, with ``on_error="skip"``.
     repeated : torch.Tensor
-        Which samples metrics leave out, bool, shape ``(sample,)``, always on the CPU.
+        Whether each sample comes in another place as well, so that metrics leave it out: bool,
+        shape ``(sample,)``, always on the CPU.
     """
 
     # Neither a Sequence nor a tuple: torch would take those apart and rebuild them without labels.
