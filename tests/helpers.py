@@ -355,3 +355,12 @@ WINDOW = {"time": 8, "y": 8, "x": 8}
 
 def fields(steps, names=("a", "b")):
     return forecast(time=steps, names=names, **FIELDS)
+
+
+def chunk_reads(plan, epoch, intervals):
+    """Chunks of each variable that a plan reads for intervals of a line; 0 if it has no chunks."""
+    counts, _ = plan.decoded(epoch, intervals)
+    return {
+        layout.name: int(count) if layout.in_chunks else 0
+        for layout, count in zip(plan.layouts, counts, strict=True)
+    }

@@ -157,10 +157,8 @@ def test_numbers_have_the_form_that_they_need():
 
 def test_tab_completion_has_what_is_for_users():
     datasets = xtd.IterableDataset, xtd.MapDataset
-    both = {"epoch", "plan", "plot", "retries", "set_epoch", "windows"}
-    stream = (
-        "batch_size explain load_state_dict on_error rank shuffle state_dict stats where world_size"
-    )
+    both = {"epoch", "plan", "plot", "replace", "retries", "set_epoch", "where", "windows"}
+    stream = "batch_size explain load_state_dict on_error rank shuffle state_dict stats world_size"
     own = {*stream.split()}, {"cache", "fetch"}
     for kind, expected in zip(datasets, own, strict=True):
         dataset = kind(forecast(), {"time": 8})

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import sklearn.model_selection
 import xarray as xr
-from helpers import Oracle, assert_once, forecast, numbered, samples_of
+from helpers import Oracle, assert_once, chunk_reads, forecast, numbered, samples_of
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from strategies import examples
@@ -389,7 +389,7 @@ def test_blocks_are_whole_chunks_and_parts_read_no_chunk_of_another():
     parts = xtd.random_split(dataset, "time", (0.7, 0.3), seed=3)
     chunks = []
     for part in parts:
-        read = part.plan.chunk_reads(0, part.plan.intervals(0, 0, 1))
+        read = chunk_reads(part.plan, 0, part.plan.intervals(0, 0, 1))
         chunks.append({step // 25 for begin in begins(part) for step in (begin, begin + 3)})
         assert read["a"] <= 1.3 * len(chunks[-1])
     assert len(chunks[0] | chunks[1]) == 80
@@ -470,7 +470,7 @@ def test_a_hole_is_neither_read_nor_held(store, shuffle):
         start, stop = load.region[0]
         assert stop <= 40 or start >= 80
     if not shuffle:
-        assert plan.chunk_reads(0, intervals) == {"b": 2 * 8}
+        assert chunk_reads(plan, 0, intervals) == {"b": 2 * 8}
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

@@ -187,7 +187,7 @@ def test_what_cannot_be_cut_there_is_refused_when_the_loader_is_made():
     with pytest.raises(ValueError, match="num_workers=0"):
         loader(num_workers=2)
     with pytest.raises(ValueError, match="sampler"):
-        loader(xtd.MapDataset(ds, window))
+        loader(xtd.MapDataset(ds, window), sampler=[0, 1])
     with pytest.raises(ValueError, match="give device="):
         loader(device=None)
     with pytest.raises(ValueError, match="gather must be"):

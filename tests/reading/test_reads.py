@@ -15,6 +15,7 @@ import zarr
 from helpers import (
     WINDOW,
     assert_once,
+    chunk_reads,
     chunks_of,
     counted,
     fields,
@@ -490,7 +491,7 @@ def test_chunks_read_are_as_many_as_the_plan_predicts(shuffle, memory, start, ra
         batch_size=16, shuffle=shuffle, memory=memory, rank=rank, world_size=world_size,
     )  # fmt: skip
     plan = dataset.plan
-    predicted = plan.chunk_reads(0, plan.intervals(0, rank, world_size))
+    predicted = chunk_reads(plan, 0, plan.intervals(0, rank, world_size))
     assert_each_of(dataset, rank, world_size)
     assert set(predicted) == {"a", "b", "static"}
     for name, expected in predicted.items():

@@ -4,7 +4,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from helpers import Oracle, assert_batch, samples_of, tiny_memory_allowed, xbatcher_windows
+from helpers import (
+    Oracle,
+    assert_batch,
+    chunk_reads,
+    samples_of,
+    tiny_memory_allowed,
+    xbatcher_windows,
+)
 from hypothesis import event, given
 from strategies import any_stores, cases, examples
 
@@ -47,7 +54,7 @@ def test_samples_of_any_store_are_those_of_isel_and_reads_those_that_were_predic
                 assert found.numpy().dtype == expected.dtype
                 np.testing.assert_array_equal(found.numpy(), expected)
         assert read or stored.opener != "counted" or not numbers
-        predicted = dataset.plan.chunk_reads(0, dataset.plan.intervals(0, 0, 1))
+        predicted = chunk_reads(dataset.plan, 0, dataset.plan.intervals(0, 0, 1))
         for name in case.names(ds):
             of_variable = sum(n for key, n in read.items() if key.split("/")[0] == name)
             assert of_variable <= predicted[name], (name, read)

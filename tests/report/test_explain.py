@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from helpers import counted, fields, forecast, reads, tiny_memory_allowed
+from helpers import chunk_reads, counted, fields, forecast, reads, tiny_memory_allowed
 from hypothesis import given, settings
 from pages import page_of
 from strategies import cases
@@ -234,7 +234,7 @@ def test_what_is_not_chunked_has_no_chunks(tmp_path, way):
             assert not re.search(r"chunks of|requests|\d chunk", text)
             assert ">not chunked<" in explained._repr_html_()
             assert ">not chunked<" in dataset.plan._repr_html_()
-            assert dataset.plan.chunk_reads(0, [(0, len(dataset.windows))]) == {"a": 0}
+            assert chunk_reads(dataset.plan, 0, [(0, len(dataset.windows))]) == {"a": 0}
 
 
 def test_chunks_of_one_step_are_chunks(tmp_path):

@@ -30,7 +30,7 @@ from .what import SampleArguments, What, parted, show_all
 __all__ = ["IterableDataset"]
 
 
-class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):
+class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # numpydoc ignore=PR02
     """Batches of windows over labeled arrays, read chunk by chunk.
 
     Iterating yields `Batch` objects. Every sample of the epoch comes exactly once, over all ranks

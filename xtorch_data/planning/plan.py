@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from typing import Any
 
@@ -364,17 +364,6 @@ class Plan:
     def decoded(self, epoch: int, intervals: Iterable[Interval]) -> tuple[list[int], list[int]]:
         """Chunks, and bytes of them, decoded for intervals of a line, for each variable."""
         return reads(self.stages(epoch, intervals), self.frame)
-
-    def chunk_reads(self, epoch: int, intervals: Iterable[Interval]) -> dict[Hashable, int]:
-        """Chunks of each variable that are read to walk over intervals of an epoch's line.
-
-        0 for a variable that is not chunked.
-        """
-        counts, _ = self.decoded(epoch, intervals)
-        return {
-            layout.name: int(count) if layout.in_chunks else 0
-            for layout, count in zip(self.layouts, counts, strict=True)
-        }
 
     # As a reader sees it.
 
