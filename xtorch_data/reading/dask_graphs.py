@@ -57,7 +57,8 @@ def active_client() -> Client | None:
     stands still while the user waits for a batch.
     """
     distributed, told = sys.modules.get("distributed"), dask.config.get("scheduler", None)
-    if not hasattr(distributed, "Client") or not _is_cluster(told):
+    # While another thread imports it, it has some of its names only.
+    if not hasattr(distributed, "get_worker") or not _is_cluster(told):
         return None
     assert distributed is not None
     try:
