@@ -18,6 +18,7 @@ from ..common.random import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
 from ..common.recorder import Way
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
+from ..samples.draws import Draws
 from ..samples.generator_items import Items, arranged, labelled
 from ..samples.labels import PartLabels, renamed
 from ..samples.select import Part, common_dtype
@@ -203,6 +204,7 @@ class Assembly:
             {part.name: labels[part.name] for part in recipe.parts},
             recipe.labels,
             skipped,
+            Draws(recipe.seed, self._epoch),
         )
 
     def _cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
