@@ -96,8 +96,8 @@ def _moves(argument: str, dim: Hashable, name: Hashable = None, random: bool = F
         remedy = "keep the samples of a batch in their order, which shuffle=True makes random"
     elif random:
         remedy = (
-            "turn tensors at random instead, in the training loop or in device_transform of "
-            "xtorch_data.DataLoader, such as x.flip(-1)"
+            "move values at random in tensors instead, as augment=xtorch_data.RandomFlip"
+            f"({dim!r}) of xtorch_data.DataLoader does, with labels that go along"
         )
     else:
         remedy = (
