@@ -453,3 +453,14 @@ def test_a_flip_can_be_copied_and_sent():
     for other in (pickle.loads(pickle.dumps(flip)), copy.deepcopy(flip)):
         assert torch.equal(other(copy.deepcopy(batch)).x, expected.x)
         assert repr(other) == "RandomFlip('y', p=0.25, signs={'v': ['y']}, odd=['v'])"
+
+
+def test_a_flipped_sample_is_drawn_where_it_lies():
+    pytest.importorskip("matplotlib")
+    ds = winds().isel(level=0, y=0, drop=True)[["t"]]
+    batch = xtd.MapDataset(ds, {"x": 5}, inputs="t").fetch([3])
+    found = xtd.RandomFlip("x", p=1)(batch)
+    (line,) = found.plot(0)[0, 0].lines
+    (plain,) = batch.plot(0)[0, 0].lines
+    drawn, expected = (sorted(zip(*each.get_data(), strict=True)) for each in (line, plain))
+    assert drawn == expected

@@ -96,8 +96,8 @@ def _moves(argument: str, dim: Hashable, name: Hashable = None, random: bool = F
         remedy = "keep the samples of a batch in their order, which shuffle=True makes random"
     elif random:
         remedy = (
-            "move values at random in tensors instead, as augment=xtorch_data.RandomFlip"
-            f"({dim!r}) of xtorch_data.DataLoader does, with labels that go along"
+            "flip or move tensors at random instead, as xtorch_data.DataLoader does with "
+            f"augment=xtorch_data.RandomFlip({dim!r}), where labels go along"
         )
     else:
         remedy = (
