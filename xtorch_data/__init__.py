@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .report.memory import PeakMemory
     from .report.stats import Stats
     from .report.watching import watch
+    from .samples.augment import RandomFlip
     from .samples.batch import Batch
     from .samples.select import Select
     from .samples.transforms import Compose
@@ -41,6 +42,7 @@ __all__ = [
     "MapDataset",
     "Normalize",
     "PeakMemory",
+    "RandomFlip",
     "ReadError",
     "Select",
     "Split",
@@ -72,6 +74,7 @@ _HOMES = {
     "MapDataset": "datasets.map",
     "Normalize": "normalization.normalize",
     "PeakMemory": "report.memory",
+    "RandomFlip": "samples.augment",
     "ReadError": "reading.variables",
     "Select": "samples.select",
     "Split": "datasets.splits",

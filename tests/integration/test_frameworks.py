@@ -389,7 +389,7 @@ def test_prepare_leaves_the_loader_as_it_is():
 # ---------------------------------------------------------------------------------------------
 # Batches that are on the device already
 
-ON_DEVICE = [{}, {"gather": "device"}, {"prefetch": 3, "device_transform": lambda x: x}]
+ON_DEVICE = [{}, {"gather": "device"}, {"prefetch": 3, "augment": lambda batch: batch}]
 
 
 @pytest.fixture

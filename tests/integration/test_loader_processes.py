@@ -253,3 +253,41 @@ def test_other_processes_of_the_fork_server_hear_interrupts(tmp_path):
         [sys.executable, script], env=environment, capture_output=True, text=True, timeout=120
     )
     assert run.stdout == "3 False True\n", run.stderr
+
+
+# ---------------------------------------------------------------------------------------------
+# Functions of batches, which the main process calls
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("kind", ["stream", "samples"])
+def test_batches_of_workers_are_flipped_as_those_of_none(kind, persistent):
+    """By number of the sample: workers have the batches of a stream in an order of their own."""
+    rng = np.random.default_rng(0)
+    ds = xr.Dataset(
+        {"v": (("time", "x"), rng.normal(3, 2, (20, 6)).astype("f4"))},
+        coords={"time": np.arange(20), "x": np.arange(6) * 0.5},
+    )
+    samples = xtd.MapDataset(ds, {"x": 3}, preprocess=xtd.Normalize.fit(ds))
+    flip = xtd.RandomFlip("x", signs={"v": "x"})
+    order = {"sampler": range(40)} if kind == "samples" else {"shuffle": True}
+
+    def epochs(**workers):
+        loader = xtd.DataLoader(samples, batch_size=4, augment=flip, **order, **workers)
+        for _ in range(2):
+            found = {}
+            for batch in loader:
+                labels = batch.to_xarray()["x"].values
+                rows = zip(batch.index.tolist(), batch.x, labels, strict=True)
+                found.update((number, each) for number, *each in rows)
+            yield found
+
+    workers = epochs(num_workers=2, persistent_workers=persistent)
+    turned = []
+    for ours, theirs in zip(workers, epochs(), strict=True):
+        assert ours.keys() == theirs.keys() == set(range(40))
+        for number, (values, labels) in ours.items():
+            assert torch.equal(values, theirs[number][0])
+            assert np.array_equal(labels, theirs[number][1])
+        turned.append([labels[0] > labels[1] for _, (_, labels) in sorted(ours.items())])
+    assert turned[0] != turned[1] and 0 < sum(turned[0]) < 40

@@ -1,4 +1,4 @@
-"""What a loader is asked to do on a device, and functions of the tensors there."""
+"""What a loader is asked to do on a device."""
 
 import inspect
 import itertools
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from devices import DEVICES, on_cuda
+from devices import on_cuda
 from helpers import forecast
 
 import xtorch_data as xtd
@@ -27,89 +27,8 @@ def windows(**options):
     return xtd.IterableDataset(forecast(), WINDOW, **options)
 
 
-class Normalize(torch.nn.Module):
-    """What a model's own first layer would do; its numbers live where the tensors do."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("mean", torch.tensor([3.0, -2.0])[:, None, None, None])
-
-    def forward(self, x, y):
-        return (x - self.mean) * 0.5, y
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("gather", ["host", "device"])
-@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
-def test_a_compiled_transform_is_compiled_once_for_batches_of_one_size(device, gather):
-    torch._dynamo.reset()
-    compiled = []
-
-    def backend(graph, inputs):
-        compiled.append(graph)
-        return graph.forward
-
-    module = Normalize().to(device)
-    transform = torch.compile(module, fullgraph=True, backend=backend)
-    loader = xtd.DataLoader(
-        windows(drop_last=True, shuffle=True),
-        device=device,
-        gather=gather,
-        device_transform=transform,
-    )
-    found = [*loader, *loader]
-    expected = windows(drop_last=True, shuffle=True)
-    for batch, plain in zip(found, [*expected, *expected], strict=True):
-        assert batch.x.device.type == device
-        x, y = module(plain.x.to(device), plain.y.to(device))
-        assert torch.equal(batch.x, x) and torch.equal(batch.y, y)
-        assert torch.equal(batch.index, plain.index)  # with its labels
-        assert batch.to_xarray().coords.equals(plain.to_xarray().coords)
-    assert len(compiled) == 1
-
-
-def test_a_transform_takes_batches_wherever_they_come_from():
-    def doubled(x):
-        return 2 * x
-
-    for dataset, options in [
-        (xtd.MapDataset(forecast(), WINDOW, inputs="a"), {"batch_size": 8}),
-        (windows(inputs="a", targets=None, batch_size=None), {}),
-        (windows(inputs="a", targets=None), {"prefetch": 3}),
-    ]:
-        plain = xtd.DataLoader(dataset, **options)
-        found = xtd.DataLoader(dataset, device="cpu", device_transform=doubled, **options)
-        for batch, expected in zip(found, plain, strict=True):
-            assert torch.equal(batch.x, 2 * expected.x)
-    # Compiled functions see tensors as they lie in the end.
-    seen = []
-    loader = xtd.DataLoader(
-        windows(inputs="a", targets=None),
-        device="cpu",
-        memory_format=torch.channels_last,
-        device_transform=lambda x: seen.append(x.stride()) or x,
-    )
-    assert len([*loader]) == len(seen)
-    assert seen[0] == torch.empty(8, 3, 4, 5).to(memory_format=torch.channels_last).stride()
-
-
-def test_a_transform_returns_as_many_tensors_of_as_many_samples():
-    def loader(transform):
-        return iter(xtd.DataLoader(windows(), device="cpu", device_transform=transform))
-
-    with pytest.raises(ValueError, match=r"each of the parts \['x', 'y'\].* returned 1"):
-        next(loader(lambda x, y: x))
-    with pytest.raises(ValueError, match=r"part 'y' the shape \(7, .* in a batch of 8 samples"):
-        next(loader(lambda x, y: (x, y[1:])))
-    with pytest.raises(ValueError, match="part 'x' the shape"):
-        next(loader(lambda x, y: (x.sum(), y)))
-    for wrong in (None, {"x": 1}, (1, 2)):
-        with pytest.raises(TypeError, match="must return a tensor for each part"):
-            next(loader(lambda x, y, wrong=wrong: wrong))
-    with pytest.raises(TypeError, match="device_transform must be a function"):
-        loader("normalize")
-    with pytest.raises(ValueError, match="device_transform works on a device: give device="):
-        xtd.DataLoader(windows(), device_transform=Normalize())
+def doubled(batch):
+    return batch.replace(**{name: 2 * batch[name] for name in batch.keys()})
 
 
 def test_what_a_loader_is_asked_for_is_in_its_repr():
@@ -122,7 +41,7 @@ def test_what_a_loader_is_asked_for_is_in_its_repr():
 
 def test_a_loader_can_be_made_again_from_its_attributes():
     """As Lightning does, for loaders of a `MapDataset` on several ranks."""
-    given = {"prefetch": 2, "memory_format": torch.channels_last, "device_transform": torch.abs}
+    given = {"prefetch": 2, "memory_format": torch.channels_last, "augment": doubled}
     loader = xtd.DataLoader(xtd.MapDataset(forecast(), WINDOW, inputs="a"), device="cpu", **given)
     names = set(inspect.signature(xtd.DataLoader.__init__).parameters)
     names -= {"self", "kwargs", "multiprocessing_context"}  # the last one is a property of torch's
@@ -147,28 +66,6 @@ def test_a_dataset_knows_what_its_loader_has_handed_out(how):
     rest = windows(**options)
     rest.load_state_dict(dataset.state_dict())
     assert seen + [batch.index.tolist() for batch in rest] == whole
-
-
-@pytest.mark.parametrize("how", [{}, {"prefetch": 3}, {"gather": "device"}])
-def test_an_error_on_the_device_ends_the_epoch_though_it_is_held(how):
-    ended = []
-
-    def noted(batches):
-        try:
-            yield from batches
-        finally:
-            ended.append(True)
-
-    def wrong(x, y):
-        raise RuntimeError("out of memory")
-
-    dataset = windows(batch_size=2)
-    loader = xtd.DataLoader(dataset, device="cpu", device_transform=wrong, **how)
-    batches = noted(loader._transfer.made(dataset, dataset._inside.begin(), False))
-    with pytest.raises(RuntimeError, match="out of memory") as held:
-        next(loader._transfer.moved(batches))
-    assert ended
-    del held
 
 
 @pytest.mark.parametrize("gather", ["host", "device"])

@@ -310,3 +310,104 @@ def test_a_sample_alone_goes_back_to_xarray(ds):
         plain = ds.isel(dataset.windows[sample.index.item()])
         np.testing.assert_array_equal(labels["a"].values.reshape(8, 5), plain["a"].values)
         np.testing.assert_array_equal(np.ravel(labels["time"].values), plain["time"].values)
+
+
+# ---------------------------------------------------------------------------------------------
+# Random numbers and names of dims
+
+
+def test_random_numbers_are_those_of_the_samples(ds):
+    """In every batch size and order, alone or together; every call and epoch has others."""
+
+    def numbers(dataset, calls=2):
+        found = {}
+        for batch in dataset:
+            for call in range(calls):
+                drawn = batch.uniform(3).reshape(-1, 3)
+                assert drawn.dtype == torch.float32
+                for number, row in zip(batch.index.reshape(-1).tolist(), drawn, strict=True):
+                    found[number, call] = tuple(row.tolist())
+        return found
+
+    def make(**options):
+        return xtd.IterableDataset(ds, {"time": 8}, **{"batch_size": 4, "seed": 5} | options)
+
+    first = numbers(make())
+    assert len({value for row in first.values() for value in row}) == len(first) * 3
+    assert numbers(make(batch_size=7, shuffle=True)) == first
+    assert numbers(make(batch_size=None)) == first
+    assert numbers(make(seed=6)) != first
+    dataset = make()
+    dataset.set_epoch(2)
+    second = numbers(dataset)
+    assert not set(second.values()) & set(first.values())
+    # A MapDataset has the seed 0, and the epoch that is asked for.
+    samples = xtd.MapDataset(ds, {"time": 8})
+    expected = numbers(make(seed=0))
+    assert numbers([samples.fetch([2, -1, 0])]).items() <= expected.items()
+    dataset = make(seed=0)
+    dataset.set_epoch(3)
+    assert numbers([samples.fetch([5], epoch=3)]).items() <= numbers(dataset).items()
+
+
+def test_a_single_sample_has_a_row_of_random_numbers(ds):
+    batch = next(iter(xtd.IterableDataset(ds, {"time": 8}, batch_size=None)))
+    assert batch.uniform(3).shape == (3,)
+
+
+def test_batches_made_of_a_batch_never_draw_its_numbers_again(dataset, batch):
+    other = next(iter(xtd.IterableDataset(forecast(time=30), {"time": 8, "x": 5}, {"time": 6},
+        inputs=["a", "b"], targets="a", batch_size=6, shuffle=True)))  # fmt: skip
+    expected = [other.uniform(2) for _ in range(4)]
+    found = [batch.uniform(2), batch.replace(x=batch.x + 1).uniform(2)]
+    found += [batch.to("cpu").uniform(2), batch.uniform(2)]
+    for one, another in zip(found, expected, strict=True):
+        assert torch.equal(one, another)
+
+
+def test_random_numbers_travel_with_a_batch(dataset, batch):
+    batch.uniform(1)
+    copies = [copy.deepcopy(batch), pickle.loads(pickle.dumps(batch))]
+    copies.append(pickle.loads(bytes(ForkingPickler.dumps(batch))))
+    expected = batch.uniform(2)
+    for other in copies:
+        assert torch.equal(other.uniform(2), expected)
+
+
+def test_random_numbers_are_where_the_tensors_are(batch):
+    assert batch.to("meta").uniform(2).device.type == "meta"
+    for wrong, error in [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)]:
+        with pytest.raises(error, match="n must be"):
+            batch.uniform(wrong)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_random_numbers_on_a_gpu_are_the_same_bits(batch):
+    other = copy.deepcopy(batch).to("cuda").uniform(5)
+    assert other.device.type == "cuda" and torch.equal(other.cpu(), batch.uniform(5))
+
+
+def test_dims_are_those_of_to_xarray(ds, batch):
+    assert batch.dims("x") == ("sample", "variable", "time", "x")
+    assert batch.dims("y") == ("sample", "time", "x")
+    for part in batch.keys():
+        own = batch.to_xarray(part)["a"].dims
+        assert tuple(dim for dim in batch.dims(part) if dim != "variable") == own
+        assert len(batch.dims(part)) == batch[part].ndim
+    single = next(iter(xtd.IterableDataset(ds, {"time": 8, "x": -1}, batch_size=None)))
+    assert single.dims("x") == ("variable", "time", "x")
+    cut = xtd.Select("a", x=2)
+    batch = next(iter(xtd.IterableDataset(ds, {"x": -1, "time": 8}, parts={"point": cut})))
+    assert batch.dims("point") == ("sample", "time")
+    with pytest.raises(KeyError, match="no part 'y'"):
+        batch.dims("y")
+    with pytest.raises(ValueError, match=r"part 'point' has shape \(1,\).*\(sample, time\)"):
+        batch.replace(point=batch.point[:, 0]).dims("point")
+
+
+def test_a_transform_names_its_own_dims(ds):
+    dataset = xtd.IterableDataset(
+        ds, {"time": 8, "x": 5}, inputs="a", transform=lambda s: s.mean("x").expand_dims("member")
+    )
+    assert next(iter(dataset)).dims("x") == ("sample", "member", "time")

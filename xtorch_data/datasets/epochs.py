@@ -300,4 +300,4 @@ class Epochs:
 
 def _definition(what: What, how: How) -> SampleDefinition:
     """Definition of samples in batches: with a function of these, and a seed."""
-    return replace(what.definition, batch_transform=how.batch_transform, seed=how.seed)
+    return what.definition.in_batches(how.batch_transform, how.seed)

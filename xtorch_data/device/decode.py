@@ -61,8 +61,7 @@ class Unpacker:
         """The batch with the parts that were asked for, of one with groups on the device."""
         single = batch.index.ndim == 0
         parts = {part.name: self._decoded(part, batch, single) for part in self._recipe.parts}
-        known = batch.index, self._labels, self._recipe.labels, batch.skipped, batch._repeated
-        return Batch(parts, *known)
+        return batch._with(parts, self._labels)
 
     def _decoded(self, part: Part, batch: Batch, single: bool) -> torch.Tensor:
         groups = self._tables[part.name]

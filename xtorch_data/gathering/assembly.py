@@ -18,6 +18,7 @@ from ..common.random import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
 from ..common.recorder import Way
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
+from ..samples.draws import Draws
 from ..samples.generator_items import Items, arranged, labelled
 from ..samples.labels import PartLabels, renamed
 from ..samples.select import Part, common_dtype
@@ -215,6 +216,7 @@ class Assembly:
             recipe.labels,
             skipped,
             repeated,
+            Draws(recipe.seed, self._epoch),
         )
 
     def _cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -31,9 +31,10 @@ from ..report.explanation import Explanation
 from ..samples.arguments import as_num_workers
 from ..samples.batch import Batch
 from .arguments import OwnGenerator, for_samples, for_stream, ours, streamed
+from .augmenting import Augment, augmented, require_augment, require_no_device_transform
 from .sampler_order import Order, OwnOrder, numbers_behind
 from .sendable import require_sendable
-from .transfer import DeviceTransform, Transfer
+from .transfer import Transfer
 
 __all__ = ["DataLoader"]
 
@@ -104,11 +105,13 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
     memory_format : torch.memory_format, optional
         How tensors lie on the device, such as ``torch.channels_last``; tensors with another number
         of dims than that asks for stay as they are.
-    device_transform : callable, optional
-        Called with the tensors of each batch, in the order of its parts, on the device and on the
-        stream in use, just before the batch is handed out. Returns as many, of as many samples;
-        a single one need not be in a tuple. It may be compiled, such as a ``torch.nn.Module``
-        given to ``torch.compile``. Labels and `Batch.index` are kept.
+    augment : callable, optional
+        ``Batch → Batch``, such as `RandomFlip` or ``lambda batch: batch.replace(x=f(batch.x))``:
+        called with each batch in the process that iterates, just before the batch is handed out,
+        with or without workers and a device. There it works on the device, on the stream in use.
+        It keeps the samples and their order. Random numbers that depend on the sample, and neither
+        on the order nor on where an epoch is resumed, are those of `Batch.uniform`. `augment` is
+        not called where the dataset itself is iterated.
     multiprocessing_context : str or context, optional
         How workers start; ``"forkserver"`` by default. Forking a process in which threads have
         run can hang.
@@ -125,16 +128,16 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
     Raises
     ------
     TypeError
-        If `dataset` is neither of ours, or an argument that an `IterableDataset` has itself
-        (``batch_size``, ``shuffle``, …) is given with one and differs, or a ``sampler`` or
-        ``collate_fn``.
+        If `dataset` is neither of ours, or `augment` no function of a batch, or an argument that an
+        `IterableDataset` has itself (``batch_size``, ``shuffle``, …) is given with one and differs,
+        or a ``sampler`` or ``collate_fn``.
     IndexError
         If a sampler or ``Subset`` has indices of samples that are not there.
     RuntimeError
         If `device` is not there.
     ValueError
         If windows cannot be cut, or values not be decoded on the device, or `device_memory` is too
-        small for a pool, or `device_transform` does not return a tensor for each part.
+        small for a pool, or samples cannot be flipped as `augment` wants it.
 
     Examples
     --------
@@ -159,11 +162,12 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         decode: Literal["host", "device"] = "host",
         device_memory: int | str | None = None,
         memory_format: torch.memory_format | None = None,
-        device_transform: DeviceTransform | None = None,
+        augment: Augment | None = None,
         multiprocessing_context: Any = None,
         worker_init_fn: Any = None,
         **kwargs: Any,
     ) -> None:
+        require_no_device_transform(kwargs)
         dataset, kwargs = streamed(dataset, kwargs)
         if isinstance(ours(dataset), IterableDataset):
             kwargs = for_stream(dataset, kwargs)
@@ -180,13 +184,13 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             device_memory=device_memory,
             decode=decode,
             memory_format=memory_format,
-            transform=device_transform,
         )
+        require_augment(augment, ours(dataset)._inside.definition)
         # Lightning makes loaders again from attributes that are named as arguments.
         self.device = None if self._transfer is None else self._transfer.device
         self.prefetch, self.gather, self.decode = prefetch, gather, decode
         self.device_memory = device_memory
-        self.memory_format, self.device_transform = memory_format, device_transform
+        self.memory_format, self.augment = memory_format, augment
         if self._transfer is not None and self._transfer.pins:
             kwargs.setdefault("pin_memory", True)
         self._epoch: SharedIntegers | None = None  # of persistent workers
@@ -277,7 +281,11 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             batches = dataset._inside.batches(epoch)
             if self._pins():
                 batches = _pinned(batches)
-        return batches if self._transfer is None else self._transfer.moved(batches)
+        if self._transfer is not None:
+            batches = self._transfer.moved(batches)
+        if self.augment is None:
+            return batches
+        return augmented(self.augment, batches, self._pins() and self._transfer is None)
 
     def _forks(self) -> bool:
         context = self.multiprocessing_context

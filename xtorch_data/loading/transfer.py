@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
-from ..common.text import format_bytes, number_of
+from ..common.text import format_bytes
 from ..datasets.iterable import IterableDataset
 from ..device.decode import Unpacker
 from ..device.gather import DeviceGather
@@ -36,10 +36,7 @@ from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
 from ..samples.packing import Packed, packed
 
-__all__ = ["DeviceTransform", "Transfer"]
-
-# Takes the tensors of a batch, in the order of its parts, and returns as many.
-DeviceTransform: TypeAlias = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
+__all__ = ["Transfer"]
 
 
 @dataclass(eq=False)
@@ -56,7 +53,6 @@ class Transfer:
     packed: Packed | None  # what is sent instead of decoded values
     stream: EpochReader | None  # what reads that
     memory_format: torch.memory_format | None
-    transform: DeviceTransform | None  # of the tensors of a batch
     _devices: dict[torch.device, _There] = field(default_factory=dict)
 
     @classmethod
@@ -71,7 +67,6 @@ class Transfer:
         device_memory: int | str | None,
         decode: str,
         memory_format: torch.memory_format | None,
-        transform: DeviceTransform | None,
     ) -> Transfer | None:
         """Check what a loader is asked for; None where no device is.
 
@@ -88,14 +83,11 @@ class Transfer:
                 "memory_format must be a torch.memory_format, such as torch.channels_last, not "
                 f"{memory_format!r}"
             )
-        if transform is not None and not callable(transform):
-            raise TypeError(f"device_transform must be a function of tensors, not {transform!r}")
         if device is None:
             asked = {
                 "gather='device' cuts windows on a device": gather == "device",
                 "decode='device' decodes on a device": decode == "device",
                 "memory_format says how tensors lie on a device": memory_format is not None,
-                "device_transform works on a device": transform is not None,
             }
             for what in (what for what, given in asked.items() if given):
                 raise ValueError(f"{what}: give device=, too")
@@ -110,7 +102,7 @@ class Transfer:
             _require_cuts(dataset, num_workers, found)
             layouts = (samples if known is None else known.samples).layouts
             nbytes = _device_memory(dataset.plan.held_as(layouts), device_memory)
-        return cls(found, prefetch, nbytes, known, stream, memory_format, transform)
+        return cls(found, prefetch, nbytes, known, stream, memory_format)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_devices": {}}  # streams are those of this process
@@ -139,12 +131,10 @@ class Transfer:
         """Batches on the device. Whatever goes wrong there ends the epoch at once."""
         there = self._there()
         with closing(batches), closing(self._arriving(batches, there)) as arriving:
-            changed: Iterator[Batch] = arriving
-            if self.memory_format is not None:
-                changed = map(partial(_laid_out, there.device, self.memory_format), changed)
-            if self.transform is not None:
-                changed = map(partial(_transformed, self.transform), changed)
-            yield from changed
+            if self.memory_format is None:
+                yield from arriving
+            else:
+                yield from map(partial(_laid_out, there.device, self.memory_format), arriving)
 
     def _arriving(self, batches: Iterator[Batch], there: _There) -> Generator[Batch, None, None]:
         if there.gather is not None:
@@ -292,28 +282,3 @@ def _require_dtypes(samples: SampleDefinition, device: torch.device) -> None:
 
 def _laid_out(device: torch.device, memory_format: torch.memory_format, batch: Batch) -> Batch:
     return batch.to(device, memory_format=memory_format)
-
-
-def _transformed(transform: DeviceTransform, batch: Batch) -> Batch:
-    """A batch with the tensors that a function makes of its own."""
-    made = transform(*batch)
-    tensors = (made,) if isinstance(made, torch.Tensor) else made
-    names = batch.keys()
-    if not isinstance(tensors, tuple | list) or not all(map(torch.is_tensor, tensors)):
-        raise TypeError(
-            "device_transform must return a tensor for each part of the batch, "
-            f"not {type(made).__name__}"
-        )
-    if len(tensors) != len(names):
-        raise ValueError(
-            f"device_transform must return a tensor for each of the parts {names}, in this order, "
-            f"but it returned {len(tensors)}"
-        )
-    for name, tensor in zip(names, tensors, strict=True):
-        if batch.index.ndim and tensor.shape[:1] != batch.index.shape:
-            raise ValueError(
-                f"device_transform must keep the samples, the first dim of each tensor: it gave "
-                f"part {name!r} the shape {tuple(tensor.shape)} in a batch of "
-                f"{number_of(len(batch), 'sample')}"
-            )
-    return batch.replace(**dict(zip(names, tensors, strict=True)))

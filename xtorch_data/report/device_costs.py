@@ -30,7 +30,7 @@ PLACE_BYTES = 4
 class DeviceCosts:
     """Memory and transfers of an epoch of one process on its device.
 
-    Memory that torch keeps for later, and what `device_transform` allots, are not counted.
+    Memory that torch keeps for later, and what `augment` allots, are not counted.
 
     Attributes
     ----------

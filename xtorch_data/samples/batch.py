@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -13,12 +12,14 @@ import xarray as xr
 
 from ..common import html
 from ..common.redact import printable
-from ..common.text import format_bytes, number_of, shape_of
-from ..planning.windows import Windows
+from ..common.text import number_of
 from ..processes.internals import collate_with
 from ..processes.shared_memory import shareable
-from .labels import Labels, PartLabels
-from .plot_batch import SampleArray, plot_samples
+from .batch_page import batch_sections
+from .draws import Draws
+from .labels import BoolArray, Labels, PartLabels
+from .plot_batch import plot_samples, sample_arrays
+from .tensors import UNSIGNED, as_numpy, sent
 
 __all__ = ["Batch"]
 
@@ -26,10 +27,6 @@ __all__ = ["Batch"]
 ATTRIBUTES = ("index", "skipped")
 # Dims of the tensors that these are for.
 DIMS_OF_FORMAT = {torch.channels_last: 4, torch.channels_last_3d: 5}
-# Of these, torch's tensors cannot be pickled (2.13): they go as integers of the same size.
-UNSIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
-# Sample numbers that are listed.
-SHOWN_NUMBERS = 12
 
 
 class Batch:
@@ -60,6 +57,8 @@ class Batch:
         labels: Labels | None,
         skipped: Sequence[int] = (),
         repeated: torch.Tensor | None = None,
+        draws: Draws | None = None,
+        flipped: Mapping[Hashable, BoolArray] | None = None,
     ) -> None:
         self._parts = dict(parts)
         self._part_labels = dict(part_labels)
@@ -67,6 +66,9 @@ class Batch:
         self.index = index
         self.skipped = tuple(skipped)
         self._repeated = repeated  # None where no sample is
+        self._draws = Draws() if draws is None else draws
+        # By dim: for each sample, whether its tensors run backwards along it.
+        self._flipped = dict(flipped or {})
         # Of a batch that is made on a device: what to wait for before it is used.
         self._arrival: Any = None
 
@@ -121,42 +123,11 @@ class Batch:
         return f"<Batch of {what} ({parts})>"
 
     def _repr_html_(self) -> str:
-        # Where CUDA is not in use there is no pinned memory, and to ask would begin to use it.
-        begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        rows = []
-        for name, tensor in self._parts.items():
-            labels = self._part_labels[name]
-            dims = ["sample"] * self.index.ndim + ["variable"] * labels.stacked + [*labels.dims]
-            pinned = begun and tensor.is_pinned()
-            rows.append(
-                (
-                    name,
-                    ", ".join(map(printable, labels.variables)),
-                    shape_of(tensor.shape, dims),
-                    str(tensor.dtype).removeprefix("torch."),
-                    f"{tensor.device}{', pinned' * pinned}",
-                    format_bytes(tensor.nbytes),
-                )
-            )
-        names = ("part", "variables", "shape", "dtype", "device", "bytes")
-        numbers = self.index.reshape(-1)
-        shown = ", ".join(map(str, numbers[:SHOWN_NUMBERS].tolist()))
-        facts = [("samples", shown + ", …" * (len(numbers) > SHOWN_NUMBERS))]
-        if self.skipped:
-            skipped = ", ".join(map(str, self.skipped[:SHOWN_NUMBERS]))
-            facts.append(("skipped", skipped + ", …" * (len(self.skipped) > SHOWN_NUMBERS)))
-        parts = [
-            html.facts(facts),
-            html.section("Parts", ", ".join(self._parts), html.table(names, rows), opened=True),
-        ]
-        if self._labels is not None and len(numbers):
-            windows, ends = self._labels.labelled, {"first sample": 0, "last sample": -1}
-            found = [windows.ranges(int(numbers[place])) for place in ends.values()]
-            coords = [(name, *(each[name] for each in found)) for name in found[0]]
-            table = html.table(("coordinate", *ends), coords)
-            parts.append(html.section("Coordinates", f"{len(coords):,}", table, opened=True))
         what = "one sample" if self.index.ndim == 0 else number_of(len(self), "sample")
-        return html.page("xtorch_data.Batch", what, parts, repr(self))
+        sections = batch_sections(
+            self._parts, self._part_labels, self.index, self.skipped, self._labels
+        )
+        return html.page("xtorch_data.Batch", what, sections, repr(self))
 
     @property
     def repeated(self) -> torch.Tensor:
@@ -217,6 +188,79 @@ class Batch:
                 )
         return self._with({**self._parts, **parts})
 
+    def dims(self, part: str) -> tuple[Hashable, ...]:
+        """Names of the dims of a part's tensor, in their order.
+
+        Parameters
+        ----------
+        part : str
+            Name of the part.
+
+        Returns
+        -------
+        tuple of Hashable
+            ``"sample"``, ``"variable"`` where variables are stacked, then the dims of a sample, as
+            ``to_xarray(part)`` has them. Of a dim that is made of several, as an item of an
+            ``xbatcher.BatchGenerator`` may have, a tuple of their names.
+
+        Raises
+        ------
+        KeyError
+            If there is no such part.
+        ValueError
+            If a tensor given to `replace` has another number of dims.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xtorch_data as xtd
+        >>> t2m = xr.DataArray(np.zeros((10, 4)), dims=("time", "x"), name="t2m")
+        >>> samples = xtd.MapDataset(t2m, {"time": 5, "x": 2}, inputs=["t2m"])
+        >>> samples.fetch([0, 1]).dims("x")
+        ('sample', 'variable', 'time', 'x')
+        """
+        tensor, names = self[part], self._part_labels[part].names(self.index.ndim)
+        if len(names) != tensor.ndim:
+            raise ValueError(
+                f"part {part!r} has shape {tuple(tensor.shape)}, which does not fit its dims "
+                f"({', '.join(map(printable, names))})"
+            )
+        return names
+
+    def uniform(self, n: int) -> torch.Tensor:
+        """Random numbers for each sample, such as to augment it by.
+
+        They depend on the seed of the dataset, the epoch, the number of the sample (`index`) and on
+        how often it was asked for some before: in the first call, for this batch and those made of
+        it, others come than in the second. The batch size, the order, workers, ranks and the device
+        make no difference. A sample that is in a batch twice gets the same numbers twice. A batch
+        from `MapDataset.fetch` has the seed 0.
+
+        Parameters
+        ----------
+        n : int
+            How many for each sample, 1 or more. With more, the first ones are the same.
+
+        Returns
+        -------
+        torch.Tensor
+            Float32 numbers in [0, 1), multiples of 2**-24, of shape ``(sample, n)``, or ``(n,)``
+            for a single sample without the batch dimension; on the device of the first part.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `n` is not an integer, or less than 1.
+
+        Examples
+        --------
+        Each sample a little brighter or darker::
+
+            def brighten(batch):
+                factor = 0.9 + 0.2 * batch.uniform(1)
+                return batch.replace(x=batch.x * factor[:, :, None, None])
+        """
+        return sent(self._draws.uniform(self.index.numpy(), n), next(iter(self)).device)
+
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, from which copies to a GPU need not be waited for."""
         return self._with({name: tensor.pin_memory() for name, tensor in self._parts.items()})
@@ -252,10 +296,23 @@ class Batch:
         }
         return self._with(moved)
 
-    def _with(self, parts: Mapping[str, torch.Tensor]) -> Batch:
-        """The same samples and labels with other tensors."""
-        known = self._part_labels, self._labels, self.skipped, self._repeated
-        return Batch(parts, self.index, *known)
+    def _with(
+        self,
+        parts: Mapping[str, torch.Tensor],
+        part_labels: Mapping[str, PartLabels] | None = None,
+        flipped: Mapping[Hashable, BoolArray] | None = None,
+    ) -> Batch:
+        """The same samples with other tensors; labels stay as they are if none are given."""
+        return Batch(
+            parts,
+            self.index,
+            self._part_labels if part_labels is None else part_labels,
+            self._labels,
+            self.skipped,
+            self._repeated,
+            self._draws,
+            self._flipped if flipped is None else flipped,
+        )
 
     def to_xarray(self, part: str | None = None) -> xr.Dataset:
         """The batch with its labels.
@@ -292,23 +349,12 @@ class Batch:
         names = list(self._parts) if part is None else [part]
         arrays = {}
         for name in names:
-            array = as_numpy(self[name])
-            labels = self._part_labels[name]
-            lead = self.index.ndim + labels.stacked
-            if (
-                array.ndim != lead + labels.axes
-                or array.shape[: self.index.ndim] != tuple(self.index.shape)
-                or (labels.stacked and array.shape[lead - 1] != len(labels.variables))
-            ):
-                sizes = ["sample"] * self.index.ndim
-                sizes += [f"{len(labels.variables)} variables"] * labels.stacked
-                expected = ", ".join([*sizes, *map(printable, labels.dims)])
-                raise ValueError(
-                    f"part {name!r} has shape {array.shape}, which does not fit its labels "
-                    f"({expected})"
-                )
+            array, labels = as_numpy(self[name]), self._part_labels[name]
+            labels.require_fit(name, array.shape, self.index.shape)
             arrays[name] = (array, labels)
-        return self._labels.to_dataset(arrays, self.index.numpy(), suffixes=len(names) > 1)
+        return self._labels.to_dataset(
+            arrays, self.index.numpy(), suffixes=len(names) > 1, flipped=self._flipped
+        )
 
     def plot(
         self,
@@ -365,7 +411,13 @@ class Batch:
         for place in [sample] if isinstance(sample, int | np.integer) else sample:
             if not -len(numbers) <= place < len(numbers):
                 raise IndexError(f"there is no sample {place} in a batch of {len(numbers)}")
-            rows.append(self._sample_arrays(int(place) % len(numbers)))
+            at = int(place) % len(numbers)
+            arrays = {
+                name: (as_numpy(tensor[at] if self.index.ndim else tensor), self._part_labels[name])
+                for name, tensor in self._parts.items()
+            }
+            flipped = {dim: flags.reshape(-1)[at] for dim, flags in self._flipped.items()}
+            rows.append(sample_arrays(arrays, self._labels, numbers[at], flipped))
         if not rows:
             raise ValueError("sample is empty: there is nothing to draw")
         return plot_samples(
@@ -378,42 +430,6 @@ class Batch:
             figsize=figsize,
             kwargs=kwargs,
         )
-
-    def _sample_arrays(self, place: int) -> list[SampleArray]:
-        """The variables of one sample, with as many labels as there are."""
-        number, where = int(self.index.reshape(-1)[place]), {}
-        if self._labels is not None:
-            region = self._labels.labelled[number]
-            where = {dim: at for dim, at in region.items() if not isinstance(at, slice)}
-        found = []
-        for part, tensor in self._parts.items():
-            array = as_numpy(tensor[place] if self.index.ndim else tensor)
-            dataset = self._labeled(part, array, number)
-            found += [SampleArray(part, each, number, where) for each in dataset.data_vars.values()]
-        return found
-
-    def _labeled(self, part: str, array: np.ndarray[Any, Any], number: int) -> xr.Dataset:
-        """A part of one sample; where its shape is not that of its labels, without these."""
-        labels = self._part_labels[part]
-        if (
-            array.ndim != labels.stacked + labels.axes
-            or (labels.stacked and len(array) != len(labels.variables))
-            or (
-                labels.unflattened
-                and math.prod(labels.unflattened) != math.prod(array.shape[labels.stacked :])
-            )
-        ):
-            return xr.Dataset({part: ([f"dim_{place}" for place in range(array.ndim)], array)})
-        known = self._labels or Labels(Windows.of(()), xr.Dataset(), {})
-        return known.to_dataset({part: (array, labels)}, np.array(number), suffixes=False)
-
-
-def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-    """A tensor as an array, from wherever it is; bfloat16 becomes float32."""
-    tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:
-        tensor = tensor.float()
-    return tensor.numpy()
 
 
 def _collate(samples: list[Batch], *, collate_fn_map: Any = None) -> Batch:
@@ -430,7 +446,13 @@ def _collate(samples: list[Batch], *, collate_fn_map: Any = None) -> Batch:
     repeated = None
     if any(sample._repeated is not None for sample in samples):
         repeated = torch.stack([sample.repeated for sample in samples])
-    return Batch(parts, index, first._part_labels, first._labels, skipped, repeated)
+    draws = Draws(first._draws.seed, first._draws.epoch, max(each._draws.calls for each in samples))
+    flipped = {
+        dim: np.stack([each._flipped.get(dim, np.False_) for each in samples])
+        for dim in dict.fromkeys(dim for each in samples for dim in each._flipped)
+    }
+    known = first._part_labels, first._labels, skipped, repeated, draws, flipped
+    return Batch(parts, index, *known)
 
 
 def _rebuild(
@@ -440,10 +462,13 @@ def _rebuild(
     token: str | None,
     skipped: Sequence[int],
     repeated: np.ndarray[Any, Any] | None,
+    draws: Draws,
+    flipped: Mapping[Hashable, BoolArray],
 ) -> Batch:
     labels = Labels.find(token) if token is not None else None
     marks = None if repeated is None else torch.from_numpy(repeated)
-    return Batch(parts, torch.from_numpy(index), part_labels, labels, skipped, marks)
+    known = part_labels, labels, skipped, marks, draws, flipped
+    return Batch(parts, torch.from_numpy(index), *known)
 
 
 def _reduce(batch: Batch) -> tuple[Any, ...]:
@@ -451,7 +476,8 @@ def _reduce(batch: Batch) -> tuple[Any, ...]:
     parts = {name: shareable(tensor) for name, tensor in batch._parts.items()}
     index = batch.index.numpy()
     repeated = None if batch._repeated is None else batch._repeated.numpy()
-    return _rebuild, (parts, index, batch._part_labels, token, batch.skipped, repeated)
+    rest = token, batch.skipped, repeated, batch._draws, batch._flipped
+    return _rebuild, (parts, index, batch._part_labels, *rest)
 
 
 collate_with(Batch, _collate)

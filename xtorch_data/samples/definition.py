@@ -21,6 +21,7 @@ from ..sources.conventions import warn_of_bounds
 from ..sources.source import as_source
 from .arguments import numpy_dtype
 from .batch import ATTRIBUTES, Batch
+from .changes import changes_of
 from .checks import checked_space, coords_of, dtypes_of, layouts_of, warn_of_relabelled
 from .generator_items import Items
 from .label_digests import LabelDigests
@@ -123,7 +124,9 @@ class SampleDefinition:
             variable_dims={name: frozenset(each.dims) for name, each in variables.items()},
             variable_dtypes={name: each.dtype for name, each in variables.items()},
             constants=space.constants,
-            labels=Labels(windows, coords, attrs, space.items),
+            labels=Labels(
+                windows, coords, attrs, space.items, changes_of(prepare, given, of_batches)
+            ),
             parts=made,
             sample_dims=space.sample_dims,
             floating=floating,
@@ -159,6 +162,14 @@ class SampleDefinition:
     def over(self, windows: Windows) -> SampleDefinition:
         """Definition of other windows of the same data, numbered anew."""
         return replace(self, labels=replace(self.labels, windows=windows))
+
+    def in_batches(self, batch_transform: Transform | None, seed: int) -> SampleDefinition:
+        """Definition of the same samples with a function of batches, and a seed."""
+        labels = self.labels
+        if batch_transform is not None:
+            changes = changes_of(self.preprocess, self.transforms, batch_transform)
+            labels = replace(labels, changes=changes)
+        return replace(self, labels=labels, batch_transform=batch_transform, seed=seed)
 
     def whole_windows(self, function: Transform) -> SampleDefinition:
         """Definition of one part: the scalar that a function makes of all variables of a window."""

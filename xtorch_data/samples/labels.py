@@ -19,14 +19,18 @@ from ..common.text import number_of
 from ..planning.windows import IntArray, Windows
 from ..sources.conventions import text_of
 from ..sources.lazy_arrays import in_memory
+from .changes import Change
 from .generator_items import INPUT_BATCH, Items, Patches
 
 __all__ = [
+    "BoolArray",
     "LabelledWindows",
     "Labels",
     "PartLabels",
     "renamed",
 ]
+
+BoolArray = npt.NDArray[np.bool_]
 
 # Steps of a dim that are looked at to tell how far they are apart.
 LOOKED_AT = 10_000
@@ -125,6 +129,36 @@ class PartLabels:
         """Axes of the tensor of one sample, but for ``variable``."""
         return len(self.dims) - max(0, self.flattened - 1)
 
+    def names(self, lead: int) -> tuple[Hashable, ...]:
+        """Name of each axis of a tensor: of one that several dims share, a tuple of theirs.
+
+        `lead` is 1 for tensors with the axis ``sample``, else 0.
+        """
+        before = ("sample",) * lead + ("variable",) * self.stacked
+        if self.flattened < 2:
+            return (*before, *self.dims)
+        return (*before, self.dims[: self.flattened], *self.dims[self.flattened :])
+
+    def fit(self, shape: Sequence[int], index: Sequence[int]) -> bool:
+        """Whether a tensor of a shape has these axes, with `index` the shape of its samples."""
+        lead = len(index)
+        axes = shape[lead + self.stacked :]
+        return (
+            len(axes) == self.axes
+            and tuple(shape[:lead]) == tuple(index)
+            and (not self.stacked or shape[lead] == len(self.variables))
+            and (self.unflattened is None or math.prod(self.unflattened) == math.prod(axes))
+        )
+
+    def require_fit(self, part: str, shape: Sequence[int], index: Sequence[int]) -> None:
+        """Raise ValueError if the tensor of a part does not `fit`."""
+        if not self.fit(shape, index):
+            sizes = ["sample"] * len(index) + [f"{len(self.variables)} variables"] * self.stacked
+            raise ValueError(
+                f"part {part!r} has shape {tuple(shape)}, which does not fit its labels "
+                f"({', '.join([*sizes, *map(printable, self.dims)])})"
+            )
+
 
 @dataclass(eq=False)
 class Labels:
@@ -138,6 +172,7 @@ class Labels:
     coords: xr.Dataset
     attrs: dict[Hashable, dict[Any, Any]]
     items: Items | None = None
+    changes: tuple[Change, ...] = ()  # of values, in this order
     # Of these labels alone: others made of them, by `dataclasses.replace`, get another.
     token: str = field(init=False, default_factory=lambda: uuid.uuid4().hex)
 
@@ -166,11 +201,13 @@ class Labels:
         parts: Mapping[str, tuple[npt.NDArray[Any], PartLabels]],
         samples: IntArray,
         suffixes: bool,
+        flipped: Mapping[Hashable, BoolArray],
     ) -> xr.Dataset:
         """Label arrays of shape ``(sample, [variable,] *dims)`` of some samples.
 
         `samples` are their numbers, 0-d for one sample without the ``sample`` axis; `suffixes` says
-        whether several parts share the result, so that names may have to be told apart.
+        whether several parts share the result, so that names may have to be told apart. `flipped`
+        has, by dim, the samples whose windows run backwards.
         """
         starts = self.windows.starts(samples)
         names = [name for _, labels in parts.values() for name in labels.variables]
@@ -222,7 +259,7 @@ class Labels:
                 key = suffixed(name) if cut_differently & set(variable.dims) else name
                 if key in coords:
                     continue
-                found = self._of_samples(variable, labels, starts, lead)
+                found = self.of_samples(variable, labels, starts, lead, flipped)
                 coords[key] = renamed(found, dims)
         coords.setdefault("sample", xr.Variable(lead, samples))
         return xr.Dataset(data, coords)
@@ -262,14 +299,15 @@ class Labels:
             return {}
         return self.items.patches
 
-    def _of_samples(
+    def of_samples(
         self,
         variable: xr.Variable,
         labels: PartLabels,
         starts: IntArray,
         lead: Sequence[Hashable],
+        flipped: Mapping[Hashable, BoolArray],
     ) -> xr.Variable:
-        """A coordinate at the places of some samples."""
+        """What there is along the dims of the data, such as a coordinate, at places of samples."""
         indexers: dict[Hashable, xr.Variable] = {}
         patched = self._patched(labels)
         offsets: Mapping[Hashable, IntArray] = {}
@@ -281,17 +319,26 @@ class Labels:
             if axis.dim in patched:
                 of_windows = start[..., None, None] + offsets[axis.dim][:, None]
                 place = of_windows + np.arange(patched[axis.dim].size)
+                place = _turned(place, flipped.get(axis.dim), within=2)
                 indexers[axis.dim] = xr.Variable((*lead, INPUT_BATCH, axis.dim), place)
                 continue
             indexer = labels.indexers.get(axis.dim, slice(None))
             steps = np.arange(axis.size)[indexer] if axis.windowed else np.int64(0)
             if np.ndim(steps):
-                place = xr.Variable((*lead, axis.dim), start[..., None] + steps)
+                steps = _turned(start[..., None] + steps, flipped.get(axis.dim), within=1)
+                place = xr.Variable((*lead, axis.dim), steps)
             else:
                 place = xr.Variable(lead, start + steps)
             indexers[axis.dim] = place
         found = variable.to_base_variable().isel(indexers)
         return found.transpose(*lead, ...) if set(lead) <= set(found.dims) else found
+
+
+def _turned(places: IntArray, flipped: BoolArray | None, within: int) -> IntArray:
+    """Places along the last axis, backwards for samples of which the last `within` axes are."""
+    if flipped is None:
+        return places
+    return np.where(np.expand_dims(flipped, (*range(-within, 0),)), places[..., ::-1], places)
 
 
 def renamed(variable: xr.Variable, names: Mapping[Any, Hashable]) -> xr.Variable:

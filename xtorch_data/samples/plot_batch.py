@@ -21,9 +21,11 @@ from ..common.figures import (
     open_frame,
     plain,
 )
+from ..planning.windows import Windows
 from ..sources.conventions import is_east, is_north, is_time, text_of
+from .labels import BoolArray, Labels, PartLabels
 
-__all__ = ["SampleArray", "plot_samples"]
+__all__ = ["SampleArray", "plot_samples", "sample_arrays"]
 
 # Panels of a sample that are drawn if nobody says which.
 MAX_PANELS = 12
@@ -44,6 +46,31 @@ class SampleArray:
     array: xr.DataArray
     number: int  # of the sample
     place: Mapping[Hashable, int]  # where it lies along dims that are not windowed
+
+
+def sample_arrays(
+    parts: Mapping[str, tuple[npt.NDArray[Any], PartLabels]],
+    labels: Labels | None,
+    number: int,
+    flipped: Mapping[Hashable, BoolArray],
+) -> list[SampleArray]:
+    """The variables of one sample, with as many labels as there are.
+
+    A part whose shape is not that of its labels has none.
+    """
+    where = {}
+    if labels is not None:
+        region = labels.labelled[number]
+        where = {dim: at for dim, at in region.items() if not isinstance(at, slice)}
+    known = labels or Labels(Windows.of(()), xr.Dataset(), {})
+    found = []
+    for part, (array, own) in parts.items():
+        dims = [f"dim_{place}" for place in range(array.ndim)]
+        dataset = xr.Dataset({part: (dims, array)})
+        if own.fit(array.shape, ()):
+            dataset = known.to_dataset({part: (array, own)}, np.array(number), False, flipped)
+        found += [SampleArray(part, each, number, where) for each in dataset.data_vars.values()]
+    return found
 
 
 @dataclass(frozen=True)

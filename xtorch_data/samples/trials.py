@@ -96,8 +96,8 @@ def _moves(argument: str, dim: Hashable, name: Hashable = None, random: bool = F
         remedy = "keep the samples of a batch in their order, which shuffle=True makes random"
     elif random:
         remedy = (
-            "turn tensors at random instead, in the training loop or in device_transform of "
-            "xtorch_data.DataLoader, such as x.flip(-1)"
+            "flip or move tensors at random instead, as xtorch_data.DataLoader does with "
+            f"augment=xtorch_data.RandomFlip({dim!r}), where labels go along"
         )
     else:
         remedy = (

@@ -1,0 +1,32 @@
+"""Tensors from arrays and arrays from tensors, on whatever device these are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["UNSIGNED", "as_numpy", "sent"]
+
+# Dtypes of which torch's tensors cannot be pickled, nor flipped (2.13): they are looked at as
+# integers of the same size.
+UNSIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+# Kinds of devices whose copies from page-locked memory the host need not wait for.
+COPIED_MEANWHILE = ("cuda", "xpu")
+
+
+def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """A tensor as an array, from wherever it is; bfloat16 becomes float32."""
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    return tensor.numpy()
+
+
+def sent(array: np.ndarray[Any, Any], device: torch.device) -> torch.Tensor:
+    """A small array as a tensor on a device; the host waits for no work that goes on there."""
+    tensor = torch.from_numpy(array)
+    if device.type in COPIED_MEANWHILE:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
