@@ -339,6 +339,7 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):
             world_size,
             num_workers,
             inside.on_disk,
+            stretches=inside.what.stretches(),
         )
 
     def __len__(self) -> int:

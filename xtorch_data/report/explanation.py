@@ -68,7 +68,9 @@ class Explanation:
     shuffle : bool
         Whether the order is random.
     beyond : mapping of Hashable to int
-        Steps of windowed dims behind the last window, which are in no sample.
+        Steps of windowed dims that are in no sample because no more window fits: behind the last
+        window or, in a part of a split, at the ends of what it has of the dim. Steps of other
+        parts, and of gaps, do not count.
     batches_per_rank : tuple of int
         Batches of each rank.
     num_workers : int
