@@ -15,6 +15,7 @@ from pages import page_of
 from strategies import cases
 
 import xtorch_data as xtd
+from xtorch_data.report.explanation import GLOSSARY
 
 
 @pytest.mark.parametrize(
@@ -307,6 +308,15 @@ def test_parts_in_stretches_count_the_steps_at_the_ends_of_each():
     assert train.explain().beyond == {"time": 15 - 12 + 30 - 28}
     assert val.explain().beyond == {"time": 15 - 12}
     assert xtd.DataLoader(train).explain().beyond == train.explain().beyond
+
+
+def test_the_page_explains_its_words():
+    explained = xtd.IterableDataset(forecast(), {"time": 4}, {"time": 3}).explain()
+    words = dict(GLOSSARY)
+    assert list(words) == ["block", "pool", "halo", "cuts", "mixing", "passing"]
+    assert {*words, *words.values()} <= set(page_of(explained).cells)
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "explain.md"
+    assert all(f"| {word} | {meaning} |" in page.read_text() for word, meaning in GLOSSARY)
 
 
 def test_the_page_has_all_that_the_text_has():
