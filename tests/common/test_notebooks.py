@@ -10,6 +10,7 @@ import xarray as xr
 
 import xtorch_data as xtd
 from xtorch_data.common.notebooks import in_notebook
+from xtorch_data.common.progress import bar
 
 
 class Shell:
@@ -62,3 +63,30 @@ def test_elsewhere_a_proof_is_printed(monkeypatch, capsys):
         found = xtd.verify(dataset())
         assert capsys.readouterr().out == f"{found}\n"
         assert Shell().is_left_to_show(found)
+
+
+def test_bars_are_text_in_a_notebook_and_leave_one_line(shell, capsys):
+    with bar(3, "chunk", "copying", wanted=True) as done:
+        done(1)
+        done(2)
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.endswith("\n")
+    assert out.count("\n") == 1
+    assert out.rpartition("\r")[2].startswith("copying: 100%")
+    list(xtd.watch(xtd.DataLoader(dataset(), batch_size=5)))
+    out, err = capsys.readouterr()
+    assert "2/2" in out.rpartition("\r")[2]
+    assert err == ""
+
+
+def test_a_bar_that_nobody_asked_for_is_shown_in_a_notebook_if_it_takes_long(
+    shell, capsys, monkeypatch
+):
+    with bar(1, "chunk", "copying") as done:
+        done(1)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr("xtorch_data.common.progress.DELAY", 0)
+    with bar(1, "chunk", "copying") as done:
+        done(1)
+    assert "copying: 100%" in capsys.readouterr().out
