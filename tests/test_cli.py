@@ -227,6 +227,50 @@ def test_what_fails_beyond_the_options_is_said_without_a_traceback(store, tmp_pa
     assert output == "Error: Odd: no credentials\n"
 
 
+@pytest.mark.parametrize("spelled", ["false", "False"])
+def test_arguments_of_opening_are_passed_on_as_json(store, spelled):
+    path, more = store
+    few = ["--input-dims", "time=8", *more]
+    variables = json.loads(run("explain", path, *few, "--json"))["variables"]
+    assert {each["dtype"] for each in variables} == {"float32"}
+    arguments = [*few, "--open", f"mask_and_scale={spelled}", "--open", 'drop_variables=["b"]']
+    variables = json.loads(run("explain", path, *arguments, "--json"))["variables"]
+    assert [each["name"] for each in variables] == ["a"]
+
+
+def test_packed_values_stay_as_they_are_stored_if_opening_is_told_so(tmp_path):
+    ds = xr.Dataset({"a": ("time", np.arange(20.0))})
+    packed = {"a": {"dtype": "int16", "scale_factor": 0.5, "_FillValue": -1}}
+    ds.to_netcdf(tmp_path / "a.nc", encoding=packed)
+    ds.to_zarr(tmp_path / "a.zarr", encoding=packed, consolidated=False)
+    for path in (tmp_path / "a.nc", tmp_path / "a.zarr"):
+        found = []
+        for more in ([], ["--open", "mask_and_scale=false"]):
+            output = run("explain", path, "--input-dims", "time=8", "--json", *more)
+            found += [json.loads(output)["variables"][0]["dtype"]]
+        assert found[0].startswith("float")
+        assert found[1] == "int16"
+    engine = ["--input-dims", "time=8", "--open", "engine=h5netcdf"]
+    assert run("explain", tmp_path / "a.nc", *engine).startswith("2 of 2 samples")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--open", "decode_tims=false"], "decode_tims"),
+        (["--open", "decode_times"], "give KEY=VALUE, not 'decode_times'"),
+        (["--open", "=3"], "give KEY=VALUE, not '=3'"),
+        (["--open", "a=1", "--open", "a=2"], "a is given twice"),
+        (["--engine", "zarr", "--open", "engine=h5netcdf"], "--engine zarr and --open engine=h5"),
+    ],
+)
+def test_arguments_that_opening_does_not_take_are_named(store, given, message):
+    path, more = store
+    output = run("explain", path, *WINDOWS, *more, *given, code=2)
+    assert message in output
+    assert "Traceback" not in output
+
+
 def test_a_warning_is_a_note_without_code(tmp_path, capsys):
     ds = xr.Dataset({"a": (("time", "x"), np.zeros((4000, 160 * 128), "float32"))})
     chunks = {"a": {"chunks": (4000, 128)}}

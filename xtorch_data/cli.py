@@ -26,6 +26,8 @@ PACKAGES = (
     "torch", "xarray", "xbatcher", "zarr", "zarrs", "dask", "numpy", "netCDF4", "h5netcdf", "s3fs",
     "obstore", "tqdm",
 )  # fmt: skip
+# Values that are hardly meant as text.
+PYTHON_SPELLS = {"True": "true", "False": "false", "None": "null"}
 # Shared memory that a few workers take for batches of some megabytes.
 ENOUGH_SHARED_MEMORY = 2**30
 
@@ -97,6 +99,23 @@ def _items(given: tuple[str, ...]) -> Iterator[str]:
     return (item.strip() for each in given for item in each.split(",") if item.strip())
 
 
+def _opening(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Any:
+    """``KEY=VALUE`` in each option, as a mapping; values as JSON, or as Python spells them."""
+    found: dict[str, Any] = {}
+    for each in given:
+        key, equals, text = each.partition("=")
+        key = key.strip()
+        if not equals or not key.isidentifier():
+            raise click.BadParameter(f"give KEY=VALUE, not {each!r}")
+        if key in found:
+            raise click.BadParameter(f"{key} is given twice")
+        try:
+            found[key] = json.loads(PYTHON_SPELLS.get(text, text))
+        except ValueError:
+            found[key] = text
+    return found
+
+
 OPTIONS = [
     click.argument("store"),
     click.option(
@@ -122,6 +141,9 @@ OPTIONS = [
                  help="What blocks may take in each process."),
     click.option("--engine", default=None, help="Engine of xarray.open_dataset."),
     click.option("--group", default=None, help="Group of a Zarr store or of a NetCDF file."),
+    click.option("--open", "opening", multiple=True, callback=_opening, metavar="KEY=VALUE",
+                 help="Another argument of xarray.open_zarr or open_dataset, as JSON or text, such "
+                 "as decode_times=false; may be repeated."),
 ]  # fmt: skip
 
 TOPOLOGY = [
@@ -142,14 +164,16 @@ def _with(*options: Any) -> Callable[[Any], Any]:
     return decorated
 
 
-def _dataset(store: str, engine: str | None, group: str | None, **arguments: Any) -> Any:
+def _dataset(
+    store: str, engine: str | None, group: str | None, opening: Mapping[str, Any], **arguments: Any
+) -> Any:
     """The dataset that the options describe."""
     import xtorch_data as xtd
 
     from .samples.select import NoTensorsError
 
     with _refusing():
-        ds = _opened(store, engine, group)
+        ds = _opened(store, engine, group, opening)
     try:
         with _refusing_arguments(), _telling():
             return xtd.IterableDataset(ds, rank=0, world_size=1, **arguments)
@@ -193,16 +217,22 @@ def _refusing() -> Iterator[None]:
     """Say what went wrong with a store in a message, whatever its client raises."""
     try:
         yield
+    except click.ClickException:
+        raise
     except Exception as error:
         raise Refused(words_of(error)) from error
 
 
-def _opened(store: str, engine: str | None, group: str | None) -> Any:
+def _opened(store: str, engine: str | None, group: str | None, opening: Mapping[str, Any]) -> Any:
     import xarray as xr
 
     import xtorch_data as xtd
 
-    some = {} if group is None else {"group": group}
+    some = dict(opening)
+    for name, value in ("engine", engine), ("group", group):
+        if value is not None and some.setdefault(name, value) != value:
+            raise Refused(f"--{name} {value} and --open {name}={some[name]} differ")
+    engine = some.pop("engine", None)
     is_zarr = engine is None and (
         "://" in store or os.path.isdir(store) or store.rstrip("/").endswith(".zarr")
     )
@@ -210,7 +240,7 @@ def _opened(store: str, engine: str | None, group: str | None) -> Any:
         if "://" not in store and not os.path.exists(store):
             raise FileNotFoundError(f"there is no {printable(redacted(store))}")
         return xtd.open_zarr(store, **some)
-    return xr.open_dataset(store, engine=engine, **some)  # type: ignore[arg-type]
+    return xr.open_dataset(store, engine=engine, **some)
 
 
 @main.command()
@@ -302,7 +332,7 @@ def rechunk(
 
     dataset = _dataset(**options)
     with _refusing():
-        ds = _opened(options["store"], options["engine"], options["group"])
+        ds = _opened(*(options[name] for name in ("store", "engine", "group", "opening")))
         copy = xtd.rechunk(ds, dataset, target, chunks=chunks, verify=verify, memory=copy_memory)
     found = {
         name: dict(zip(variable.dims, variable.encoding["chunks"], strict=True))

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-import tqdm.auto
+import tqdm
 
 import xtorch_data as xtd
 from xtorch_data.common.progress import bar
@@ -18,12 +18,12 @@ def shown(monkeypatch):
     """The bars that are made."""
     bars = []
 
-    class Bar(tqdm.auto.tqdm):
+    class Bar(tqdm.tqdm):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             bars.append(self)
 
-    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
     return bars
 
 
@@ -50,7 +50,7 @@ def test_nobody_asked_and_no_terminal_is_there(shown, capsys):
 
 
 def test_without_tqdm_only_who_wants_a_bar_is_told(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
     with bar(3, "chunks", "copying") as done:
         done(1)
     with pytest.raises(ImportError, match="pip install tqdm"), bar(3, "", "", wanted=True):

@@ -13,6 +13,7 @@ import xarray as xr
 from helpers import Oracle, assert_once, chunk_reads, forecast, numbered, samples_of
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from pages import page_of
 from strategies import examples
 
 import xtorch_data as xtd
@@ -131,11 +132,59 @@ def test_a_split_is_a_tuple_and_says_what_it_leaves_out(caplog):
     train, val, test = parts
     assert [len(part.windows) for part in parts] == [51, 11, 13]
     assert parts.left_out == 93 - 75
-    assert repr(parts) == "<Split into 51, 11, 13 samples, 18 left out>"
+    assert repr(parts).splitlines() == [
+        "<xtorch_data.Split into 3 parts along 'time'; samples left out: "
+        "18 at boundaries and in gaps",
+        "  51 samples: step 0 to step 57",
+        "  11 samples: step 60 to step 77",
+        "  13 samples: step 80 to step 99>",
+    ]
     assert "of 93 samples, 18 are in no part" in caplog.text
     again = pickle.loads(pickle.dumps(parts))
-    assert (again.left_out, len(again[1].windows)) == (18, 11)
+    assert (again.left_out, again.dim, len(again[1].windows)) == (18, "time", 11)
+    assert repr(again) == repr(parts)
     assert type(train) is type(val) is type(test) is xtd.IterableDataset
+
+
+@pytest.mark.parametrize("kind", [xtd.IterableDataset, xtd.MapDataset])
+def test_a_split_shows_from_which_label_to_which_its_samples_reach_after_where(kind):
+    time = xr.date_range("2020-01-01", periods=366)
+    data = xr.DataArray(np.arange(366.0), dims="time", coords={"time": time}, name="a")
+    wanted = np.ones(362, dtype=bool)
+    wanted[:10] = wanted[355:] = wanted[100] = False
+    dataset = kind(data, {"time": 5}, {"time": 4}, where=wanted)
+
+    parts = xtd.split(dataset, "time", at="2020-07-01")
+
+    reach = []
+    for part in parts:
+        labels = [part.windows.coords(int(i))["time"].values for i in np.flatnonzero(part.where)]
+        ends = min(map(min, labels)), max(map(max, labels))
+        reach.append([str(end.astype("datetime64[D]")) for end in ends])
+    assert reach == [["2020-01-11", "2020-06-30"], ["2020-07-01", "2020-12-24"]]
+    kept = [int(part.where.sum()) for part in parts]
+    assert parts.left_out == int(wanted.sum()) - sum(kept) == 4
+    assert repr(parts).splitlines() == [
+        "<xtorch_data.Split into 2 parts along 'time'; samples left out: "
+        "4 at boundaries and in gaps, 18 by where",
+        f"  {kept[0]} samples: 2020-01-11 to 2020-06-30",
+        f"  {kept[1]} samples: 2020-07-01 to 2020-12-24>",
+    ]
+    cells = page_of(parts).cells
+    assert cells == ["0", str(kept[0]), "2020-01-11 to 2020-06-30"] + [
+        "1", str(kept[1]), "2020-07-01 to 2020-12-24",
+    ]  # fmt: skip
+
+
+def test_a_split_shows_labels_of_any_kind_and_how_many_stretches_there_are():
+    lat = xr.DataArray(np.linspace(60, -39, 100), dims="lat", attrs={"units": "degrees_north"})
+    data = xr.DataArray(np.zeros((4, 100)), dims=("time", "lat"), coords={"lat": lat}, name="a")
+    dataset = xtd.MapDataset(data, {"lat": 5}, {"lat": 4})
+    assert "60°N to 11°N" in repr(xtd.split(dataset, "lat", fractions=(0.5, 0.5)))
+    folds = list(xtd.kfold(dataset, "lat", n_splits=4))
+    assert "in 2 stretches" in repr(folds[1]).splitlines()[1]
+    assert "stretches" not in repr(folds[0])
+    assert "left out: none\n" in repr(xtd.split(dataset, "time", fractions=(0.5, 0.5)))
 
 
 DAILY = xr.date_range("2014-12-01", periods=90)

@@ -464,7 +464,7 @@ def test_a_bar_shows_blocks_and_is_missed_with_a_clear_error(capsys, monkeypatch
     assert not capsys.readouterr().err
     xtd.Normalize.fit(dataset, progress=True)
     assert "fitting: 100%" in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
     with pytest.raises(ImportError, match="pip install tqdm"):
         xtd.Normalize.fit(dataset, progress=True)
 

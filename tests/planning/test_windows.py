@@ -186,3 +186,19 @@ def test_intervals_that_overlap_and_dims_that_are_not_there_are_refused():
 def test_a_sample_out_of_range_is_refused(index):
     with pytest.raises(IndexError, match="out of range for 3"):
         Windows.from_sizes({"x": 9}, {"x": 3})[index]
+
+
+@given(st.integers(1, 40), st.data())
+def test_steps_that_are_left_over_lie_outside_the_first_and_the_last_window(length, data):
+    size = data.draw(st.integers(1, length))
+    stride = data.draw(st.integers(1, size))
+    cuts = sorted(data.draw(st.sets(st.integers(0, length), min_size=2)) | {0})
+    intervals = list(zip(cuts[::2], cuts[1::2], strict=False))
+    axis = Windows.from_sizes({"x": length}, {"x": size}, {"x": size - stride}).axis("x")
+    begins = range(0, length - size + 1, stride)
+    expected = 0
+    for start, stop in intervals:
+        inside = [begin for begin in begins if start <= begin and begin + size <= stop]
+        covered = {step for begin in inside for step in range(begin, begin + size)}
+        expected += len(set(range(start, stop)) - covered)
+    assert axis.left_over(intervals) == expected

@@ -10,10 +10,12 @@ import pytest
 import xarray as xr
 from helpers import chunk_reads, counted, fields, forecast, reads, tiny_memory_allowed
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from pages import page_of
 from strategies import cases
 
 import xtorch_data as xtd
+from xtorch_data.report.explanation import GLOSSARY
 
 
 @pytest.mark.parametrize(
@@ -271,6 +273,51 @@ def test_blocks_of_which_nothing_is_wanted_are_no_pools():
     assert sparse.nbytes_used == 5 * 4
     assert not any("mixing" in text for text in sparse.advice)
     assert sparse.amplification >= 1
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(1, 6),
+    st.integers(1, 8),
+    st.lists(st.integers(8, 52), min_size=1, max_size=3, unique=True).map(sorted),
+    st.integers(0, 3),
+)
+def test_a_part_of_a_split_leaves_out_no_other_part(size, stride, cuts, gap):
+    """What it leaves out are its own steps, at the ends, that are in none of its samples."""
+    data = xr.DataArray(np.zeros(60), dims="time", coords={"time": np.arange(60)}, name="a")
+    dataset = xtd.IterableDataset(data, {"time": size}, {"time": size - stride})
+    try:
+        parts = xtd.split(dataset, "time", at=cuts, gap=gap)
+    except ValueError as error:
+        assert "has no sample" in str(error)
+        return
+    ends = [*(cut - gap for cut in cuts), 60]
+    for part, begin, end in zip(parts, [0, *cuts], ends, strict=True):
+        steps = [part.windows[number]["time"] for number in range(len(part.windows))]
+        outside = steps[0].start - begin + end - steps[-1].stop
+        explained = part.explain()
+        assert explained.beyond == {"time": outside}
+        assert ("left out" in str(explained)) == bool(outside)
+        assert explained.windows == explained.samples == len(steps)
+
+
+def test_parts_in_stretches_count_the_steps_at_the_ends_of_each():
+    data = xr.DataArray(np.zeros(60), dims="time", name="a")
+    dataset = xtd.IterableDataset(data, {"time": 4}, {"time": 0})
+    (train, val), *_ = list(xtd.kfold(dataset, "time", n_splits=4))[1:]
+    # 15 steps before the fold and 30 behind it, of which 12 and 28 are in samples.
+    assert train.explain().beyond == {"time": 15 - 12 + 30 - 28}
+    assert val.explain().beyond == {"time": 15 - 12}
+    assert xtd.DataLoader(train).explain().beyond == train.explain().beyond
+
+
+def test_the_page_explains_its_words():
+    explained = xtd.IterableDataset(forecast(), {"time": 4}, {"time": 3}).explain()
+    words = dict(GLOSSARY)
+    assert list(words) == ["block", "pool", "halo", "cuts", "mixing", "passing"]
+    assert {*words, *words.values()} <= set(page_of(explained).cells)
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "explain.md"
+    assert all(f"| {word} | {meaning} |" in page.read_text() for word, meaning in GLOSSARY)
 
 
 def test_the_page_has_all_that_the_text_has():

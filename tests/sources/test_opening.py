@@ -311,3 +311,10 @@ def test_malformed_metadata_is_refused_by_store_and_variable(tmp_path):
                 xtd.IterableDataset(xtd.open_zarr(given) if opens is str else given, {"time": 2})
             assert type(info.value) is ValueError, name
             assert "a.zarr" in str(info.value) or name == "no dims"
+
+
+def test_an_argument_that_xarray_does_not_take_is_named_before_the_store_is_looked_at():
+    with pytest.raises(TypeError, match="'decode_tims': did you mean 'decode_times'"):
+        xtd.open_zarr("/nowhere.zarr", decode_tims=False)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'zzz'$"):
+        xtd.open_zarr("/nowhere.zarr", zzz=1)

@@ -1,6 +1,11 @@
+import re
+from pathlib import Path
+
 import dask.array
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 import xarray as xr
 import zarr
 from hypothesis import given
@@ -253,3 +258,72 @@ def test_dask_data_of_unknown_size_is_refused_in_clear_words():
     data = xr.DataArray(array[array > 3], dims="time")
     with pytest.raises(ValueError, match="'time' is unknown.*compute_chunk_sizes"):
         xtd.IterableDataset(data, {"time": 2})
+
+
+TIMES = xr.date_range("2020-01-01", periods=6)
+
+
+@pytest.mark.parametrize(
+    ("data", "written", "as_given"),
+    [
+        (
+            pd.DataFrame({"time": TIMES, "a": range(6)}),
+            r"df\.set_index\(\['time', …\]\)\.to_xarray\(\)",
+            lambda df: df.set_index(["time"]).to_xarray(),
+        ),
+        (
+            pd.Series(range(6), index=TIMES, name="a"),
+            r"series\.rename_axis\('time'\)\.to_xarray\(\)",
+            lambda series: series.rename_axis("time").to_xarray(),
+        ),
+        (
+            np.zeros((6, 3)),
+            r"xarray\.DataArray\(array, dims=\['y', 'x'\]\)",
+            lambda array: xr.DataArray(array, dims=["y", "x"]),
+        ),
+        (
+            np.zeros((1,) * 4),
+            r"xarray\.DataArray\(array, dims=\[4 names\]\)",
+            lambda array: xr.DataArray(array, dims=list("abcd")),
+        ),
+        (
+            torch.zeros(6),
+            r"a torch tensor .* xarray\.DataArray\(tensor\.numpy\(\), dims=\['x'\]\)",
+            lambda tensor: xr.DataArray(tensor.numpy(), dims=["x"]),
+        ),
+        (
+            [xr.Dataset({"a": ("time", [1.0])}), xr.Dataset({"a": ("time", [2.0])})],
+            r"xarray\.concat\(datasets, dim='time'\), and .* a dataset and a loader each",
+            lambda datasets: xr.concat(datasets, dim="time"),
+        ),
+    ],
+)
+def test_data_of_another_kind_is_refused_with_what_makes_it_one_that_serves(
+    data, written, as_given
+):
+    with pytest.raises(TypeError, match=f"not {type(data).__name__}: .*{written}") as raised:
+        xtd.MapDataset(data, {"time": 2})
+    assert "\n" not in str(raised.value)
+    assert as_source(as_given(data)).dataset.sizes
+
+
+@pytest.mark.parametrize(
+    ("path", "call"),
+    [
+        ("era5.nc", "xarray.open_dataset('era5.nc')"),
+        (Path("folder/era5.GRIB"), "xarray.open_dataset('folder/era5.GRIB')"),
+        ("s3://bucket/era5.zarr/", "xtorch_data.open_zarr('s3://bucket/era5.zarr/')"),
+        ("era5", "xtorch_data.open_zarr('era5') if it is Zarr, xarray.open_dataset('era5') if"),
+        (["a.nc", Path("b.nc")], "xarray.open_mfdataset(paths)"),
+        (("a.zarr", "b.zarr"), "concat([xtorch_data.open_zarr(path) for path in paths], dim="),
+    ],
+)
+def test_paths_are_opened_as_their_ending_tells(path, call):
+    with pytest.raises(TypeError, match=re.escape(call)):
+        xtd.IterableDataset(path, {"time": 2})
+
+
+def test_what_is_no_data_at_all_is_told_what_is():
+    for data in ([], [1, "a.nc"], {"a": 1}, None):
+        with pytest.raises(TypeError, match="data must be an xarray Dataset, DataArray or"):
+            as_source(data)

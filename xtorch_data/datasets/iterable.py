@@ -340,6 +340,7 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
             world_size,
             num_workers,
             inside.on_disk,
+            stretches=inside.what.stretches(),
         )
 
     def __len__(self) -> int:

@@ -36,32 +36,51 @@ WINDOWS_IN_A_BLOCK = 8
 class Split(tuple[D, ...]):
     """The datasets of a split, in order; it unpacks like the tuple that it is.
 
+    Shown, it says how many samples each part has, of those that ``where`` keeps, and from which
+    label to which they reach.
+
     Attributes
     ----------
     left_out : int
-        Samples that are in none of them: their windows cross a boundary or lie in a gap.
+        Samples that are in none of them: their windows cross a boundary or lie in a gap. Those that
+        ``where`` leaves out are not counted.
+    dim : Hashable
+        The dim that was cut.
     """
 
     left_out: int
+    dim: Hashable
 
-    def __new__(cls, datasets: Iterable[D], left_out: int) -> Split[D]:
+    def __new__(cls, datasets: Iterable[D], left_out: int, dim: Hashable) -> Split[D]:
         """Take the datasets."""
         made = super().__new__(cls, datasets)
-        made.left_out = left_out
+        made.left_out, made.dim = left_out, dim
         return made
 
     def __getnewargs__(self) -> tuple[Any, ...]:
-        return tuple(self), self.left_out
+        return tuple(self), self.left_out, self.dim
+
+    def _head(self) -> str:
+        head = f"{number_of(len(self), 'part')} along {self.dim!r}"
+        out = [f"{self.left_out:,} at boundaries and in gaps"] if self.left_out else []
+        by_where = sum(dataset.plan.left_out for dataset in self)
+        out += [f"{by_where:,} by where"] if by_where else []
+        return f"{head}; samples left out: {', '.join(out) or 'none'}"
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """Samples of each part, and from where to where they reach."""
+        return [(f"{dataset.plan.samples:,}", _reach(dataset, self.dim)) for dataset in self]
 
     def __repr__(self) -> str:
-        counts = ", ".join(str(len(dataset.windows)) for dataset in self)
-        return f"<Split into {counts} samples, {self.left_out} left out>"
+        rows = self._rows()
+        width = max((len(samples) for samples, _ in rows), default=0)
+        lines = [f"  {samples:>{width}} samples: {reach}" for samples, reach in rows]
+        return "\n".join([f"<xtorch_data.Split into {self._head()}", *lines]) + ">"
 
     def _repr_html_(self) -> str:
-        rows = [(place, repr(dataset.windows)) for place, dataset in enumerate(self)]
-        parts = [html.table(("part", "samples"), rows)]
-        head = f"{number_of(len(self), 'part')}, {number_of(self.left_out, 'sample')} left out"
-        return html.page("xtorch_data.Split", head, parts, repr(self))
+        rows = [(str(place), *row) for place, row in enumerate(self._rows())]
+        parts = [html.table(("part", "samples", printable(self.dim)), rows)]
+        return html.page("xtorch_data.Split", self._head(), parts, repr(self))
 
 
 def split(
@@ -294,16 +313,8 @@ def _block(dataset: Either, axis: Axis) -> int:
 
 def _made(dataset: D, along: SplitDim, parts: Sequence[Sequence[Interval]]) -> Split[D]:
     """The datasets of some parts of the data."""
-    windows = _windows(dataset, along, parts)
-    left_out = len(dataset.windows) - sum(map(len, windows))
-    logger.info(
-        "split along %r: of %d samples, %d are in no part, for their windows cross a boundary or "
-        "lie in a gap",
-        along.axis.dim,
-        len(dataset.windows),
-        left_out,
-    )
-    found = []
+    _windows(dataset, along, parts)
+    found: list[D] = []
     for number, part in enumerate(parts):
         try:
             found.append(part_of(dataset, dataset._inside.what.within(along.axis.dim, part)))
@@ -311,7 +322,33 @@ def _made(dataset: D, along: SplitDim, parts: Sequence[Sequence[Interval]]) -> S
             raise ValueError(
                 f"part {number} of {len(parts)} along {along.axis.dim!r}: {error}"
             ) from error
-    return Split(found, left_out)
+    left_out = dataset.plan.samples - sum(part.plan.samples for part in found)
+    logger.info(
+        "split along %r: of %d samples, %d are in no part, for their windows cross a boundary or "
+        "lie in a gap",
+        along.axis.dim,
+        dataset.plan.samples,
+        left_out,
+    )
+    return Split(found, left_out, along.axis.dim)
+
+
+def _reach(dataset: Either, dim: Hashable) -> str:
+    """The first and the last label along a dim of the samples there are; steps without labels."""
+    windows, where = dataset.plan.windows, dataset.plan.where
+    axis = windows.axis(dim)
+    place = windows.axes.index(axis)
+    numbers = np.arange(len(axis)) if where is None else where.along(place, len(axis))
+    if not len(numbers):
+        return "none"
+    first, last = axis.span(int(numbers[0]), int(numbers[-1]) + 1)
+    text = dataset.windows.texts(dim)
+    ends = [f"step {first:,}", f"step {last - 1:,}"]
+    if text is not None:
+        ends = [text(first), text(last - 1)]
+    stretches = len(axis.stretches[0])
+    holes = f", in {stretches:,} stretches" if stretches > 1 and where is None else ""
+    return " to ".join(dict.fromkeys(ends)) + holes
 
 
 def _windows(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch.utils.data
 
-from ..common import html
+from ..common import html, notebooks
 from ..common.text import number_of
 from ..planning.intervals import Interval, cut, total
 from ..planning.plan import Plan
@@ -78,6 +78,8 @@ class Verification:
         if difference is not None:
             yield difference
 
+    _shown_in: ClassVar[tuple[int, int] | None] = None  # cell of a notebook
+
     def _facts(self) -> list[tuple[str, str]]:
         """The counts in words, by what they are of."""
         ranks = len(self.batches_per_rank)
@@ -103,6 +105,11 @@ class Verification:
         return f"{samples}: {counts}; {batches}{reasons}"
 
     __repr__ = __str__
+
+    def _ipython_display_(self) -> None:
+        """Show nothing in the cell in which `verify` has shown it."""
+        if self._shown_in is None or self._shown_in != notebooks.cell():
+            raise NotImplementedError  # IPython shows it as it shows any other object
 
     def _repr_html_(self) -> str:
         return html.page(
@@ -133,8 +140,9 @@ def verify(
     Returns
     -------
     Verification
-        The counts, which are also printed, with what is not as it should be: its attribute `ok`
-        is False where ranks differ in batches, or samples are repeated or missing unasked.
+        The counts, which are also printed, or shown in a notebook, with what is not as it should
+        be: its attribute `ok` is False where ranks differ in batches, or samples are repeated or
+        missing unasked.
 
     Raises
     ------
@@ -164,8 +172,17 @@ def verify(
     if world_size is None:
         world_size = dataset.world_size
     found = counted(dataset, world_size, num_workers or 0)
-    print(found)
+    _show(found)
     return found
+
+
+def _show(found: Verification) -> None:
+    """Print the counts; in a notebook, show their page."""
+    if notebooks.cell() is None:
+        print(found)
+        return
+    notebooks.display(found._repr_html_(), str(found))
+    object.__setattr__(found, "_shown_in", notebooks.cell())
 
 
 def counted(dataset: IterableDataset, world_size: int, num_workers: int) -> Verification:

@@ -150,6 +150,14 @@ class What:
         found = self.over(before.windows.within(dim, intervals))
         return replace(found, parts=(*self.parts, part))
 
+    def stretches(self) -> dict[Hashable, list[Interval]]:
+        """Data positions that the latest split along each dim that was split has left."""
+        windows, labelled = self.definition.windows, self.definition.labelled
+        return {
+            part.dim: part.found(windows.axis(part.dim), labelled.index(part.dim))
+            for part in self.parts
+        }
+
     def replaced(self, options: Mapping[str, Any]) -> What:
         """Samples with some arguments changed: of the same part of the data, if it is a part.
 

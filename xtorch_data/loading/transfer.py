@@ -168,6 +168,7 @@ class Transfer:
                 None if self.stream else inside.on_disk,
                 on_device=self.memory is not None,
                 pinned=pinned,
+                stretches=inside.what.stretches(),
             )
         largest = max(plan.shares(epoch, ranks, found.num_workers), key=_total)
         costs = device_costs(

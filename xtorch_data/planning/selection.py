@@ -67,6 +67,13 @@ class SampleTable:
             values = values.take(numbers, axis=place)
         return SampleTable(self.axes, values)
 
+    def along(self, place: int, count: int) -> IntArray:
+        """Places along one axis of `count` at which any value is not 0, ascending."""
+        if place not in self.axes:
+            return np.arange(count if self.values.any() else 0)
+        others = tuple(each for each, axis in enumerate(self.axes) if axis != place)
+        return np.flatnonzero(self.values.any(axis=others))
+
     def digest(self) -> str:
         """What tells it from others."""
         found = hashlib.sha256(repr((self.axes, self.values.shape)).encode())

@@ -84,6 +84,19 @@ class Axis:
         """Number of windows that begin before each of some positions."""
         return self.starts.first_from(positions)
 
+    def inside(self, start: IntArray, stop: IntArray) -> tuple[IntArray, IntArray]:
+        """Windows ``[first, last)`` that lie wholly inside each interval ``[start, stop)``."""
+        first = self.first_from(start)
+        return first, np.maximum(self.first_from(stop - self.size + 1), first)
+
+    def left_over(self, intervals: npt.ArrayLike) -> int:
+        """Steps at the ends of intervals of the data, before and behind the windows inside them."""
+        start, stop = np.asarray(intervals, dtype=np.int64).reshape(-1, 2).T
+        first, last = self.inside(start, stop)
+        some = first < last
+        covered = self.start(last[some] - 1) + self.size - self.start(first[some])
+        return int((stop - start).sum() - covered.sum())
+
 
 @dataclass(frozen=True, eq=False)
 class Windows:
@@ -264,8 +277,7 @@ class Windows:
         start, stop = np.asarray(intervals, dtype=np.int64).reshape(-1, 2).T
         if (start > stop).any() or (start[1:] < stop[:-1]).any():
             raise ValueError(f"the intervals along {dim!r} must be ascending and apart")
-        first = axis.first_from(start)
-        last = np.maximum(axis.first_from(stop - axis.size + 1), first)
+        first, last = axis.inside(start, stop)
         kept = first < last
         numbers = runs_of(first[kept], (last - first)[kept], 1)
         return Windows(self.space.restrict(self.axes.index(axis), numbers))

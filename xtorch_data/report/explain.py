@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -41,11 +41,13 @@ def explain(
     on_disk: OnDisk | None = None,
     on_device: bool = False,
     pinned: bool = False,
+    stretches: Mapping[Hashable, Sequence[Interval]] | None = None,
 ) -> Explanation:
     """Costs of an epoch of a plan on a topology.
 
     `data` is what is read, as it is read; `on_disk` what of it is kept there. With `on_device`,
     batches are made of blocks that are sent to a device; `pinned` if through page-locked memory.
+    `stretches` are the data positions of a part of a split, along the dims that were split.
     """
     windows, workers = plan.windows, max(1, num_workers)
     parts = plan.shares(epoch, world_size, num_workers)
@@ -79,7 +81,7 @@ def explain(
         },
         shuffle=plan.shuffle,
         beyond={
-            axis.dim: axis.length - int(axis.stretches[1][-1])
+            axis.dim: axis.left_over((stretches or {}).get(axis.dim, [(0, axis.length)]))
             for axis in windows.axes
             if axis.windowed and len(axis)
         },

@@ -16,6 +16,16 @@ __all__ = ["Explanation", "VariableReads"]
 
 NOT_CHUNKED = "not chunked"
 
+# Words of the page, in the order in which a reader meets them.
+GLOSSARY = (
+    ("block", "neighboring windows whose data is read together, and each chunk of it once"),
+    ("pool", "blocks that are in memory together; their samples are shuffled with each other"),
+    ("halo", "what is decoded again because windows of one block reach into the next"),
+    ("cuts", "what is read again because ranks and workers divide a pool"),
+    ("mixing", "how well batches are shuffled: 0 is in order, 1 a full shuffle"),
+    ("passing", "memory for short: chunks as stored, values before they are cast, positions"),
+)
+
 
 @dataclass(frozen=True)
 class VariableReads:
@@ -68,7 +78,9 @@ class Explanation:
     shuffle : bool
         Whether the order is random.
     beyond : mapping of Hashable to int
-        Steps of windowed dims behind the last window, which are in no sample.
+        Steps of windowed dims that are in no sample because no more window fits: behind the last
+        window or, in a part of a split, at the ends of what it has of the dim. Steps of other
+        parts, and of gaps, do not count.
     batches_per_rank : tuple of int
         Batches of each rank.
     num_workers : int
@@ -169,6 +181,8 @@ class Explanation:
             parts.append(html.section("Advice", f"{len(self.advice)}", advice, opened=True))
         if self.notes:
             parts.append(html.section("Notes", f"{len(self.notes)}", html.bullets(self.notes)))
+        words = ", ".join(word for word, _ in GLOSSARY)
+        parts.append(html.section("Words", words, html.table(("word", "meaning"), GLOSSARY)))
         return html.page("xtorch_data.Explanation", self._head(), parts, str(self))
 
     def _head(self) -> str:

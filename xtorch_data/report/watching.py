@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from ..common.options import options
+from ..common.progress import text_bar
 from ..common.redact import printable
 from .stats import Stats
 
@@ -21,8 +23,9 @@ EVERY = 0.5
 def watch(batches: Iterable[Item], title: str = "") -> Iterator[Item]:
     """The batches, with a bar of tqdm that shows how fast they come and what limits them.
 
-    In a terminal or notebook. Where this process loads, without workers, the bar also names the
-    stage that limits, and the bytes that are read in a second: see `Stats`.
+    The bar is text in notebooks, too, and its last line stays when one is saved. Where this process
+    loads, without workers, it also names the stage that limits, and the bytes that are read in a
+    second: see `Stats`.
 
     Parameters
     ----------
@@ -54,14 +57,12 @@ def watch(batches: Iterable[Item], title: str = "") -> Iterator[Item]:
         raise TypeError(f"batches must be iterable, not {type(batches).__name__}")
     if options["progress"] is False:
         return iter(batches)
-    try:
-        import tqdm.auto
-    except ImportError as error:
-        raise ImportError("watch shows a bar of tqdm: pip install tqdm") from error
-    return _watched(batches, title, tqdm.auto.tqdm)
+    if find_spec("tqdm") is None:
+        raise ImportError("watch shows a bar of tqdm: pip install tqdm")
+    return _watched(batches, title)
 
 
-def _watched(batches: Iterable[Item], title: str, tqdm: Any) -> Iterator[Item]:
+def _watched(batches: Iterable[Item], title: str) -> Iterator[Item]:
     dataset = getattr(batches, "dataset", batches)
     epoch = getattr(dataset, "epoch", None)
     if not title and isinstance(epoch, int):
@@ -69,7 +70,7 @@ def _watched(batches: Iterable[Item], title: str, tqdm: Any) -> Iterator[Item]:
     begun, waited, samples, shown = time.perf_counter(), 0.0, 0, 0.0
     iterator = iter(batches)
     try:
-        with tqdm(total=_length(batches), unit="batch", desc=printable(title)) as bar:
+        with text_bar(total=_length(batches), unit="batch", desc=printable(title)) as bar:
             while True:
                 asked = time.perf_counter()
                 try:

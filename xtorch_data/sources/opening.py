@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 import threading
 import unicodedata
@@ -53,6 +55,8 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
 
     Raises
     ------
+    TypeError
+        If `xarray.open_zarr` has no such argument.
     ValueError
         If there is a file of another format, or the metadata of the store says what cannot be; the
         message names the variable.
@@ -65,6 +69,7 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
     >>> open_zarr(path).sizes["time"]
     4
     """
+    _require_known(kwargs)
     kwargs.setdefault("chunks", None)
     if isinstance(store, str) and store.startswith(("s3://", "s3a://")):
         kwargs["storage_options"] = _with_connections(kwargs.get("storage_options") or {})
@@ -86,6 +91,17 @@ def open_zarr(store: Any, **kwargs: Any) -> xr.Dataset:
         return opened
     require_all(opened, store, kwargs)
     return _in_order(opened)
+
+
+def _require_known(kwargs: Mapping[str, Any]) -> None:
+    """Raise TypeError for an argument that xarray does not take, before the store is looked at."""
+    parameters = inspect.signature(xr.open_zarr).parameters.values()
+    known = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD][1:]
+    for name in kwargs:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"open_zarr got an unexpected keyword argument {name!r}{hint}")
 
 
 def _opened(store: Any, kwargs: Mapping[str, Any]) -> tuple[xr.Dataset, bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from ..planning.chunks import Chunks, Layout
 from .lazy_arrays import in_memory, layers, lazily, must_be_read, stored_positions, zarr_array
 from .object_arrays import with_plain_arrays
 from .opening import open_zarr
+from .wrong_kinds import remedy
 from .zarr_grids import sizes_of_chunks
 from .zarr_metadata import require_sound
 
@@ -86,11 +86,9 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
         return _from_zarr_array(data, dims)
     if isinstance(data, zarr.Group):
         return as_source(_opened(data))
-    if isinstance(data, (str, os.PathLike)):
-        raise TypeError(
-            f"data must be opened first: xarray.open_dataset({redacted(str(data))!r}) for NetCDF, "
-            f"xtorch_data.open_zarr({redacted(str(data))!r}) for Zarr"
-        )
+    instead = remedy(data)
+    if instead is not None:
+        raise TypeError(f"data must be an xarray object, not {type(data).__name__}: {instead}")
     raise TypeError(
         "data must be an xarray Dataset, DataArray or DataTree, a zarr Array or Group, or an "
         f"xbatcher.BatchGenerator, not {type(data).__name__}"
