@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..planning.windows import IntArray
 
-__all__ = ["Offsets", "SampleIndices", "of_piece"]
+__all__ = ["SampleIndices", "of_piece"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,30 +67,6 @@ class SampleIndices:
         if key not in self._offsets:
             self._offsets[key] = compute(self)
         return self._offsets[key]
-
-
-@dataclass(frozen=True, eq=False)
-class Offsets:
-    """Where in a stretch of memory windows begin, counted in values.
-
-    Attributes
-    ----------
-    begins : ndarray of int64
-        Where the first window of each piece does, shape ``(piece,)``.
-    steps : ndarray of int64
-        How far it is to the next one along every axis, shape ``(piece, axis)``.
-    """
-
-    begins: IntArray
-    steps: IntArray
-
-    def of(self, indices: SampleIndices) -> IntArray:
-        """Those of some samples."""
-        found = np.zeros(len(indices.numbers), dtype=np.int64)
-        found += of_piece(self.begins, indices.pieces)
-        for axis, at in enumerate(indices.places):
-            found += at * of_piece(self.steps[:, axis], indices.pieces)
-        return found
 
 
 def of_piece(table: IntArray, pieces: IntArray) -> Any:
