@@ -66,7 +66,7 @@ def test_windows_are_those_that_slicing_gives(case, cast, small):
     target = np.dtype("f8") if cast and given.kind in "if" else native
     pieces, *places = np.array(samples).T
     nothing = np.zeros(len(samples), dtype=np.int64)
-    indices = SampleIndices(nothing, pieces, nothing, tuple(places))
+    indices = SampleIndices(nothing, pieces, tuple(places))
     out = np.zeros((len(samples), 2, *window), target)
     before, sizes.SMALL_WINDOW_BYTES = sizes.SMALL_WINDOW_BYTES, 10**9 if small else 0
     try:
@@ -89,7 +89,7 @@ def test_bits_stay_those_that_they_were():
     values.view("u4")[0, :] = 0x7FA00001  # a signaling NaN, which arithmetic would make quiet
     nothing, rows = np.zeros(3, dtype=np.int64), np.arange(3)
     out = np.zeros((3, 2, 5), "f4")
-    indices = SampleIndices(nothing, nothing, nothing, (rows, nothing))
+    indices = SampleIndices(nothing, nothing, (rows, nothing))
     gatherer_of([sliding_window_view(values, (2, 5))], 2).copy("v", indices, out)
     expected = [values.view("u4")[row : row + 2] for row in rows]
     np.testing.assert_array_equal(out.view("u4"), expected)
@@ -100,6 +100,6 @@ def test_many_small_windows_are_selected_in_several_calls():
     rng, nothing = np.random.default_rng(0), np.zeros(5_000, dtype=np.int64)
     begins = rng.integers(0, len(values) - 29, 5_000)
     out = np.zeros((5_000, 30))
-    indices = SampleIndices(nothing, nothing, nothing, (begins,))
+    indices = SampleIndices(nothing, nothing, (begins,))
     gatherer_of([sliding_window_view(values, 30)], 1).copy("v", indices, out)
     np.testing.assert_array_equal(out, begins[:, None] + np.arange(30))

@@ -24,8 +24,6 @@ class SampleIndices:
         Their numbers in the sample space.
     pieces : ndarray of int64
         The piece that holds each.
-    local : ndarray of int64
-        Their numbers inside it.
     places : tuple of ndarray of int64
         Per axis, where they begin in the arrays of the piece.
     missing : ndarray of bool, optional
@@ -34,7 +32,6 @@ class SampleIndices:
 
     numbers: IntArray
     pieces: IntArray
-    local: IntArray
     places: tuple[IntArray, ...]
     missing: npt.NDArray[np.bool_] | None = None
     _of: tuple[SampleIndices, slice | IntArray] | None = None
@@ -55,9 +52,7 @@ class SampleIndices:
     def _rows(self, rows: slice | IntArray) -> SampleIndices:
         places = tuple(at[rows] for at in self.places)
         missing = None if self.missing is None else self.missing[rows]
-        return SampleIndices(
-            self.numbers[rows], self.pieces[rows], self.local[rows], places, missing, (self, rows)
-        )
+        return SampleIndices(self.numbers[rows], self.pieces[rows], places, missing, (self, rows))
 
     def offsets(self, key: Hashable, compute: Callable[[SampleIndices], IntArray]) -> IntArray:
         """What is worked out once for all samples of which these are a part."""

@@ -73,10 +73,9 @@ class StageInMemory:
         """Where the samples from one place of the order to another lie."""
         order = as_indices(self._order[start:stop])
         pieces = self._pieces_of(order)
-        local = order - of_piece(self._begins, pieces)
         windows = self._windows
         numbers, places, starts = [], [], []
-        left = local
+        left = order - of_piece(self._begins, pieces)  # numbers inside the pieces
         for axis in reversed(range(len(windows.axes))):
             if axis and windows.shape[axis] > 1:
                 left, inside = np.divmod(left, of_piece(self._shape[:, axis], pieces))
@@ -88,12 +87,12 @@ class StageInMemory:
             numbers.append(number)
             starts.append(windows.axes[axis].start(number))
             places.append(starts[-1] - of_piece(self._origin[:, axis], pieces))
-        flat = np.zeros_like(local)
+        flat = np.zeros_like(order)
         for number, size in zip(reversed(numbers), windows.shape, strict=True):
             flat *= size
             flat += number
         missing = hit(self._failures, windows, starts[::-1]) if self._failures else None
-        return SampleIndices(flat, pieces, local, tuple(reversed(places)), missing)
+        return SampleIndices(flat, pieces, tuple(reversed(places)), missing)
 
     def one_that_is_there(self) -> SampleIndices | None:
         """The first sample that could be read."""
