@@ -32,7 +32,6 @@ from hypothesis import strategies as st
 from strategies import cases, examples, window_arguments
 
 import xtorch_data as xtd
-from xtorch_data.gathering import stage as loaded
 from xtorch_data.gathering import views as gather
 
 
@@ -63,10 +62,6 @@ def test_every_sample_once_and_equal_to_isel_for_any_data_windows_and_memory(cas
 # Each way that windows go from blocks to batches; which one is taken depends on sizes and strides.
 WAYS = {
     "windows selected": lambda patch: patch.setattr(gather, "SMALL_WINDOW_BYTES", 10**9),
-    "windows indexed": lambda patch: (
-        patch.setattr(gather, "SMALL_WINDOW_BYTES", 10**9),
-        patch.setattr(loaded._Small, "can_hold", lambda views, axes: False),
-    ),
     "windows copied": lambda patch: patch.setattr(gather, "SMALL_WINDOW_BYTES", 0),
 }
 # Copied, some may lie in two blocks.
@@ -82,8 +77,7 @@ def test_so_it_is_whichever_way_windows_go(way, case, monkeypatch):
         dataset = every_sample_once_and_equal_to_isel(case)
     if len(dataset):
         taken = {path for path in dataset.stats().paths if path.startswith("windows")}
-        # Variables of 16 bytes a value are indexed.
-        assert taken and taken <= TAKEN[way] | {"windows indexed"}
+        assert taken and taken <= TAKEN[way]
 
 
 @examples(10, 250)

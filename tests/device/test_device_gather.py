@@ -81,18 +81,22 @@ def test_floating_data_is_cast_behind_the_bus(device):
 def test_values_that_lie_backwards_or_between_others_are_cut_as_well():
     record = np.zeros(30, [("pad", "i1"), ("v", "f4")])
     record["v"] = np.arange(30)
+    behind = np.frombuffer(bytearray(4 + 8 * 30), "c8", offset=4)  # aligned to four bytes
+    behind[:] = np.arange(30) * (1 + 2j)
     ds = xr.Dataset({"v": ("time", record["v"]), "w": ("time", np.arange(30.0)[::-1])})
+    ds["z"] = "time", behind
 
     def backwards(block):
         """The same values, last ones first in memory."""
         return block.map(lambda each: each.copy(data=each.values[::-1].copy()[::-1]))
 
-    for turn in (None, backwards):
+    for turn, names in itertools.product((None, backwards), (["v", "w"], "z")):
         options = {"input_dims": {"time": 4}, "input_overlap": {"time": 3}, "preprocess": turn}
-        loader = xtd.DataLoader(
-            xtd.IterableDataset(ds, batch_size=4, **options), device="cpu", gather="device"
-        )
-        assert_same(loader, xtd.IterableDataset(ds, batch_size=4, **options))
+        options |= {"inputs": names, "batch_size": 4}
+        loader = xtd.DataLoader(xtd.IterableDataset(ds, **options), device="cpu", gather="device")
+        assert_same(loader, xtd.IterableDataset(ds, **options))
+        values = ds[[*names]].to_array().values if isinstance(names, list) else ds[names].values
+        assert np.array_equal(next(iter(loader)).x[3], values[..., 3:7])
 
 
 def test_each_value_is_sent_once(monkeypatch):

@@ -124,7 +124,7 @@ def test_ranks_default_to_the_environment(monkeypatch):
         {"device": "cpu", "decode": "device"},
         {"device": "cpu", "gather": "device", "decode": "device"},
         {"device": "cpu", "memory_format": torch.channels_last},
-        {"device": "cpu", "device_transform": lambda x: x + 1},
+        {"device": "cpu", "augment": lambda batch: batch.replace(x=batch.x + 1)},
     ],
 )
 @pytest.mark.parametrize("shuffle", [False, True])

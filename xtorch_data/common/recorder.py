@@ -27,7 +27,6 @@ class Way(StrEnum):
     COMPUTED_ON_CLUSTER = "computed on a dask cluster"
     FROM_DISK = "taken from disk"
     SELECTED = "windows selected"
-    INDEXED = "windows indexed"
     COPIED = "windows copied"
     SPLIT = "windows split"
     TRANSFORMED = "windows transformed"

@@ -6,7 +6,6 @@ host, each of them crosses the bus; here a block does, once, and its windows are
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -17,8 +16,9 @@ from ..common.buffers import Buffers
 from ..common.recorder import Way
 from ..common.text import format_bytes
 from ..gathering.assembly import Assembly
-from ..gathering.sample_indices import Offsets, SampleIndices
-from ..gathering.stage import StageInMemory, as_integers
+from ..gathering.gatherers import WindowRows, bytes_between
+from ..gathering.sample_indices import SampleIndices
+from ..gathering.stage import StageInMemory
 from ..gathering.views import Array, View
 from ..planning.windows import IntArray
 from ..samples.batch import Batch
@@ -29,8 +29,6 @@ __all__ = ["DeviceGather"]
 
 # Where the bytes of different blocks begin, so that values of any dtype are aligned.
 ALIGNMENT = 16
-# What values are moved as: every dtype goes this way bit for bit.
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class DeviceGather:
@@ -55,14 +53,14 @@ class DeviceGather:
             memory = self._room_for(extents.nbytes)
             try:
                 for begin, stop, there in extents:
-                    host = as_integers(stage, begin, (stop - begin,), (1,), 1)
-                    memory[there : there + stop - begin].copy_(host, non_blocking=True)
+                    host = bytes_between(stage, begin, stop)
+                    memory[there : there + len(host)].copy_(host, non_blocking=True)
             finally:  # or what is read would be used again
                 self._sending.mark().synchronize()
         self.gathering.uses(memory)
         views = {
             name: [
-                _DeviceView(self, memory, extents, [*map(_as_array, pieces)], stage.axes)
+                _DeviceWindows(self, [*map(_as_array, pieces)], stage.axes, memory, extents.of)
                 for pieces in variables
             ]
             for name, variables in stage.views.items()
@@ -139,53 +137,25 @@ def _as_array(view: View) -> Array:
     return view
 
 
-class _DeviceView:
-    """The windows of one variable in all pieces, on the device.
-
-    Windows that step through memory alike, mostly those of all pieces, are one strided tensor of
-    which torch selects rows.
-    """
+class _DeviceWindows(WindowRows):
+    """The windows of one variable in all pieces, on the device."""
 
     def __init__(
-        self,
-        gather: DeviceGather,
-        memory: torch.Tensor,
-        extents: _Extents,
-        views: Sequence[Array],
-        axes: int,
+        self, gather: DeviceGather, views: Sequence[Array], axes: int, *there: Any
     ) -> None:
-        self._gather, first = gather, views[0]
-        self._size = min(first.itemsize, 8)
-        integers = memory.view(_INTEGERS[self._size])
-        begins, steps = np.zeros((len(views), 1), np.int64), np.zeros((len(views), axes), np.int64)
-        alike: dict[tuple[int, ...], list[int]] = {}
-        for place, view in enumerate(views):
-            if view.size:
-                begins[place] = extents.of(view.__array_interface__["data"][0]) // self._size
-            steps[place] = [step // self._size for step in view.strides[:axes]]
-            alike.setdefault(view.strides[axes:], []).append(place)
-        self._offsets = Offsets(begins[:, 0], steps)
-        self._groups: list[tuple[list[int], torch.Tensor]] = []
-        for strides, places in alike.items():
-            shape = first.shape[axes:]
-            inside = [step // self._size for step in strides]
-            if first.itemsize > self._size:
-                shape, inside = (*shape, first.itemsize // self._size), [*inside, 1]
-            reach = sum((size - 1) * step for size, step in zip(shape, inside, strict=True))
-            rows = integers.numel() - reach if math.prod(shape) else 1
-            self._groups.append((places, integers.as_strided((rows, *shape), (1, *inside))))
+        super().__init__(views, axes, *there)
+        self._gather = gather
 
     def copy(self, key: Hashable, indices: SampleIndices, out: torch.Tensor) -> Way:
         """Copy the windows of some samples into ``out (sample, *dims)``."""
-        offsets = indices.offsets(key, self._offsets.of)
-        if len(self._groups) == 1:
-            torch.index_select(self._groups[0][1], 0, self._gather.on_device(offsets), out=out)
-            return Way.SELECTED
-        for places, windows in self._groups:
-            rows = np.flatnonzero(np.isin(indices.pieces, places))
-            if len(rows):
-                index, to = self._gather.on_device(offsets[rows]), self._gather.on_device(rows)
-                out.index_copy_(0, to, torch.index_select(windows, 0, index))
+        target = out.unsqueeze(-1).view(self._integers)
+        for rows, chosen, samples in self._chosen(key, indices):
+            index = self._gather.on_device(chosen)
+            if samples is None:
+                torch.index_select(rows, 0, index, out=target)
+            else:
+                to = self._gather.on_device(samples)
+                target.index_copy_(0, to, torch.index_select(rows, 0, index))
         return Way.SELECTED
 
 
@@ -199,16 +169,10 @@ class _DeviceAssembly(Assembly):
         super().__init__(recipe, Buffers(0), samples, epoch)
 
     def _allocate(self, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
-        size = min(dtype.itemsize, 8)
-        wide = (dtype.itemsize // size,) if dtype.itemsize > size else ()
-        integers = torch.empty(
-            (len(self._numbers), *shape, *wide), dtype=_INTEGERS[size], device=self._gather.device
-        )
-        self._arrays[name] = integers
         values = torch.from_numpy(np.empty(0, dtype)).dtype
-        self._tensors[name] = (
-            torch.view_as_complex(integers.view(torch.float64)) if wide else integers.view(values)
-        )
+        size = (len(self._numbers), *shape)
+        self._tensors[name] = torch.empty(size, dtype=values, device=self._gather.device)
+        self._arrays[name] = self._tensors[name]
 
     def _cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         return tensor.to(dtype)

@@ -108,8 +108,9 @@ class Assembly:
         for place, number in enumerate(indices.numbers.tolist()):
             row = first + place
             starts = [int(at[place]) for at in indices.places]
-            memory = stage.pieces[indices.pieces[place]]
-            sample = labelled_sample(recipe.windows, memory, int(indices.local[place]), starts)
+            data = stage.pieces[indices.pieces[place]].data
+            assert data is not None
+            sample = labelled_sample(recipe.windows, data, starts)
 
             def rng(number: int = number) -> np.random.Generator:
                 return generator(recipe.seed, self._epoch, SAMPLE_TRANSFORM, number)

@@ -17,7 +17,6 @@ from .views import (
     SplitView,
     View,
     is_small,
-    labelled_generator,
     window_views,
 )
 
@@ -125,17 +124,7 @@ class HaloJoiner:
             name for part in self.parts if part.name in self.transformed for name in part.variables
         }
         labelled = data[[name for name in data.data_vars if name in names]]
-        # Windows may reach less far than what was read.
-        exact = {
-            axis.dim: slice(axis.span(*box)[0] - start, axis.span(*box)[1] - start)
-            for axis, box, (start, _) in zip(
-                self.windows.axes, piece.box, piece.region, strict=True
-            )
-        }
-        labelled = labelled.isel(exact, missing_dims="ignore")
-        return PieceInMemory(
-            piece, views, labelled, labelled_generator(self.windows, piece, labelled)
-        )
+        return PieceInMemory(piece, views, labelled)
 
     def _split_views(
         self, parts: Sequence[Part], segments: tuple[HaloPart, ...], dim: Hashable

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..planning.windows import IntArray
 
-__all__ = ["Offsets", "SampleIndices", "of_piece"]
+__all__ = ["SampleIndices", "of_piece"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +24,6 @@ class SampleIndices:
         Their numbers in the sample space.
     pieces : ndarray of int64
         The piece that holds each.
-    local : ndarray of int64
-        Their numbers inside it.
     places : tuple of ndarray of int64
         Per axis, where they begin in the arrays of the piece.
     missing : ndarray of bool, optional
@@ -34,7 +32,6 @@ class SampleIndices:
 
     numbers: IntArray
     pieces: IntArray
-    local: IntArray
     places: tuple[IntArray, ...]
     missing: npt.NDArray[np.bool_] | None = None
     _of: tuple[SampleIndices, slice | IntArray] | None = None
@@ -55,9 +52,7 @@ class SampleIndices:
     def _rows(self, rows: slice | IntArray) -> SampleIndices:
         places = tuple(at[rows] for at in self.places)
         missing = None if self.missing is None else self.missing[rows]
-        return SampleIndices(
-            self.numbers[rows], self.pieces[rows], self.local[rows], places, missing, (self, rows)
-        )
+        return SampleIndices(self.numbers[rows], self.pieces[rows], places, missing, (self, rows))
 
     def offsets(self, key: Hashable, compute: Callable[[SampleIndices], IntArray]) -> IntArray:
         """What is worked out once for all samples of which these are a part."""
@@ -67,30 +62,6 @@ class SampleIndices:
         if key not in self._offsets:
             self._offsets[key] = compute(self)
         return self._offsets[key]
-
-
-@dataclass(frozen=True, eq=False)
-class Offsets:
-    """Where in a stretch of memory windows begin, counted in values.
-
-    Attributes
-    ----------
-    begins : ndarray of int64
-        Where the first window of each piece does, shape ``(piece,)``.
-    steps : ndarray of int64
-        How far it is to the next one along every axis, shape ``(piece, axis)``.
-    """
-
-    begins: IntArray
-    steps: IntArray
-
-    def of(self, indices: SampleIndices) -> IntArray:
-        """Those of some samples."""
-        found = np.zeros(len(indices.numbers), dtype=np.int64)
-        found += of_piece(self.begins, indices.pieces)
-        for axis, at in enumerate(indices.places):
-            found += at * of_piece(self.steps[:, axis], indices.pieces)
-        return found
 
 
 def of_piece(table: IntArray, pieces: IntArray) -> Any:

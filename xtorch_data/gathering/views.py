@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-import xbatcher
 
 from ..common.buffers import Buffers
-from ..planning.index_maps import Regular
 from ..planning.stages import WindowBox
 from ..planning.windows import Windows
 from ..samples.select import Part, common_dtype
@@ -33,8 +31,6 @@ Array = npt.NDArray[Any]
 
 # Windows of fewer bytes are gathered by one call, larger ones by a copy each.
 SMALL_WINDOW_BYTES = 4096
-# xbatcher lists the windows of what it is given; beyond this many they are cut by isel.
-MAX_LISTED_WINDOWS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,14 +90,11 @@ class PieceInMemory:
         windows lie in more than one array, a `SplitView`.
     data : xarray.Dataset, optional
         The labeled block, if a transform wants it.
-    generator : xbatcher.BatchGenerator, optional
-        Cuts the labeled windows, where they are just xbatcher's.
     """
 
     piece: WindowBox
     views: Mapping[str, Sequence[View]]
     data: xr.Dataset | None = None
-    generator: xbatcher.BatchGenerator | None = None
 
 
 def window_views(
@@ -141,12 +134,11 @@ def _in_order_of_axes(
 ) -> Array:
     """The values as a part has them, so in memory that windows are as contiguous as can be.
 
-    And so that torch can take them: it knows no steps backwards, nor any of part of a value.
+    And so that torch can take them: it knows no steps backwards.
     """
     order = [dims.index(axis.dim) for axis in windows.axes if axis.dim in dims]
-    steps = [array.strides[place] for place in order if array.shape[place] > 1]
-    whole = array.flags.aligned and all(0 <= step and step % array.itemsize == 0 for step in steps)
-    if whole and steps == sorted(steps, reverse=True) and array.dtype == part.dtype:
+    steps = [*(array.strides[place] for place in order if array.shape[place] > 1), 0]
+    if steps == sorted(steps, reverse=True) and array.dtype == part.dtype:
         return array
     out = buffers.take([array.shape[place] for place in order], part.dtype)
     out[...] = array.transpose(order)
@@ -178,46 +170,18 @@ def _window_view(
     return view[(..., *(indexers.get(dim, slice(None)) for dim in sample_dims))]
 
 
-def labelled_generator(
-    windows: Windows, piece: WindowBox, data: xr.Dataset
-) -> xbatcher.BatchGenerator | None:
-    """An xbatcher generator over a labeled piece, where its windows are those of the piece."""
-    regular = all(
-        axis.windowed
-        and isinstance(axis.starts, Regular)
-        and isinstance(axis.dim, str)
-        and axis.dim in data.dims
-        for axis in windows.axes
-    )
-    if not regular or not windows.axes or piece.samples > MAX_LISTED_WINDOWS:
-        return None
-    return xbatcher.BatchGenerator(
-        data,
-        input_dims={axis.dim: axis.size for axis in windows.axes},
-        input_overlap={axis.dim: axis.size - axis.stride for axis in windows.axes},
-        preload_batch=False,
-    )
-
-
 def is_small(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
     """Whether windows are gathered by one indexing call, not by a copy each."""
     return math.prod(shape) * dtype.itemsize < SMALL_WINDOW_BYTES
 
 
-def labelled_sample(
-    windows: Windows, memory: PieceInMemory, local: int, place: Sequence[int]
-) -> xr.Dataset:
-    """One sample of a piece, with its coordinates."""
-    if memory.generator is not None:
-        cut: xr.Dataset = memory.generator[local]
-    else:
-        assert memory.data is not None
-        indexers = {
-            axis.dim: slice(start, start + axis.size) if axis.windowed else start
-            for axis, start in zip(windows.axes, place, strict=True)
-        }
-        cut = memory.data.isel(indexers, missing_dims="ignore")
-    return cut
+def labelled_sample(windows: Windows, data: xr.Dataset, place: Sequence[int]) -> xr.Dataset:
+    """One sample of a labeled block, with its coordinates."""
+    indexers = {
+        axis.dim: slice(start, start + axis.size) if axis.windowed else start
+        for axis, start in zip(windows.axes, place, strict=True)
+    }
+    return data.isel(indexers, missing_dims="ignore")
 
 
 def to_array(

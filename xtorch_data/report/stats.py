@@ -53,8 +53,8 @@ class Stats:
     paths : mapping of str to int
         Ways that the data went, and how often. Regions of a variable: read directly, by zarr's
         codec pipeline, by another backend, computed by dask, here or on a cluster, or taken from
-        the cache on disk. Windows of a variable: selected by torch or indexed by numpy, many at
-        once; copied one by one; split, which is copied from several blocks; or transformed.
+        the cache on disk. Windows of a variable: selected by torch, many at once; copied one by
+        one; split, which is copied from several blocks; or transformed.
     """
 
     epoch: int

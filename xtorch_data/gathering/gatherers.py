@@ -1,0 +1,191 @@
+"""Windows of one variable, from the memory of all pieces of a stage into rows of a batch."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ..common.recorder import Way
+from ..planning.windows import IntArray
+from .sample_indices import SampleIndices, of_piece
+from .views import Array, SplitView, View, is_small
+
+__all__ = ["Gatherer", "OneWindow", "WindowRows", "bytes_between", "gatherer_of"]
+
+# Torch starts threads of its own for more values than these, which would be in the way of ours.
+SERIAL_VALUES = 2**15
+# What values are moved as, by bytes: every dtype goes this way bit for bit.
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Gatherer(Protocol):
+    """The windows of one variable in all pieces."""
+
+    def copy(self, key: Hashable, indices: SampleIndices, out: Any) -> Way:
+        """Copy those of some samples into ``out (sample, *dims)``; the way they went.
+
+        `out` is an array on the host, and on a device a tensor. What is worked out for the samples
+        is kept under the key, which others do not have.
+        """
+        ...
+
+
+def gatherer_of(views: Sequence[View], axes: int) -> Gatherer:
+    """What gathers windows on the host: small ones many at once, large ones one by one."""
+    arrays = [view for view in views if not isinstance(view, SplitView)]
+    if len(arrays) == len(views) and _SmallWindows.can_hold(arrays, axes):
+        return _SmallWindows(arrays, axes)
+    return _LargeWindows(views)
+
+
+class OneWindow:
+    """The window of one variable in the only sample, on the host or on a device."""
+
+    def __init__(self, window: Any) -> None:
+        self._window = window
+
+    def copy(self, key: Hashable, indices: SampleIndices, out: Any) -> Way:
+        """Copy it."""
+        out[...] = self._window
+        return Way.COPIED
+
+
+class _LargeWindows:
+    """Windows that are copied one by one: nothing copies so fast, and the GIL is released.
+
+    Some may lie in several arrays.
+    """
+
+    def __init__(self, views: Sequence[View]) -> None:
+        self._views = views
+
+    def copy(self, key: Hashable, indices: SampleIndices, out: Any) -> Way:
+        """Copy those of some samples."""
+        way = Way.COPIED
+        where = zip(indices.pieces.tolist(), *(at.tolist() for at in indices.places), strict=True)
+        for row, (piece, *place) in enumerate(where):
+            view = self._views[piece]
+            if isinstance(view, SplitView):
+                view.copy_window(out[row, ...], place)
+                way = Way.SPLIT
+            else:
+                np.copyto(out[row, ...], view[tuple(place)])
+        return way
+
+
+class WindowRows:
+    """Windows that torch selects, many by one call.
+
+    Windows that step through memory alike, mostly those of all pieces, are rows of one strided
+    tensor over all of it, of which nothing but the windows is touched. `memory` are the bytes in
+    which all views lie, `place_of` says where in them an address is.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[Array],
+        axes: int,
+        memory: torch.Tensor,
+        place_of: Callable[[int], int],
+    ) -> None:
+        itemsize, shape = views[0].itemsize, views[0].shape[axes:]
+        begins = [
+            place_of(view.__array_interface__["data"][0]) if view.size else 0 for view in views
+        ]
+        strides = [view.strides for view in views]
+        # Values may lie at any byte; then they are moved in parts.
+        size = math.gcd(8, itemsize, *begins, *itertools.chain.from_iterable(strides))
+        self._integers = _INTEGERS[size]
+        self._begins = np.array(begins, dtype=np.int64) // size
+        steps = [each[:axes] for each in strides]
+        self._steps = np.array(steps, dtype=np.int64).reshape(len(views), axes) // size
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for piece, each in enumerate(strides):
+            alike.setdefault(each[axes:], []).append(piece)
+        values = memory.view(self._integers)
+        self._alike: list[tuple[list[int], torch.Tensor]] = []
+        for inside, pieces in alike.items():
+            row = (*shape, itemsize // size)
+            within = (*(step // size for step in inside), 1)
+            reach = sum((count - 1) * step for count, step in zip(row, within, strict=True))
+            rows = values.as_strided((max(0, values.numel() - reach), *row), (1, *within))
+            self._alike.append((pieces, rows))
+
+    def _chosen(
+        self, key: Hashable, indices: SampleIndices
+    ) -> Iterator[tuple[torch.Tensor, IntArray, IntArray | None]]:
+        """Rows, which of them, and for which of the samples; None for all."""
+        begins = indices.offsets(key, self._offsets)
+        if len(self._alike) == 1:
+            yield self._alike[0][1], begins, None
+            return
+        for pieces, rows in self._alike:
+            samples = np.flatnonzero(np.isin(indices.pieces, pieces))
+            if len(samples):
+                yield rows, begins[samples], samples
+
+    def _offsets(self, indices: SampleIndices) -> IntArray:
+        """Where the windows of some samples begin."""
+        found = np.zeros(len(indices.numbers), dtype=np.int64)
+        found += of_piece(self._begins, indices.pieces)
+        for axis, at in enumerate(indices.places):
+            found += at * of_piece(self._steps[:, axis], indices.pieces)
+        return found
+
+
+class _SmallWindows(WindowRows):
+    """Windows on the host for which a call each would take most of the time.
+
+    Torch takes a tenth of numpy's time for them. Those that are cast are selected first.
+    """
+
+    def __init__(self, views: Sequence[Array], axes: int) -> None:
+        bounds = [np.lib.array_utils.byte_bounds(view) for view in views if view.size]
+        begin = min(start for start, _ in bounds) // 8 * 8  # so that places are as aligned
+        stop = -(-max(stop for _, stop in bounds) // 8) * 8
+        memory = bytes_between(views, begin, stop)
+        super().__init__(views, axes, memory, lambda address: address - begin)
+        self._dtype, self._as_integers = views[0].dtype, np.dtype(f"i{self._integers.itemsize}")
+
+    @staticmethod
+    def can_hold(views: Sequence[Array], axes: int) -> bool:
+        """Whether views can be gathered so: torch knows no steps backwards."""
+        return (
+            is_small(views[0].shape[axes:], views[0].dtype)
+            and any(view.size for view in views)
+            and len({view.dtype for view in views}) == 1
+            and all(step >= 0 for view in views for step in view.strides)
+        )
+
+    def copy(self, key: Hashable, indices: SampleIndices, out: Any) -> Way:
+        """Copy those of some samples."""
+        for rows, chosen, samples in self._chosen(key, indices):
+            if samples is None and out.dtype == self._dtype:
+                _select(rows, chosen, out[..., np.newaxis].view(self._as_integers))
+                break
+            found = np.empty((len(chosen), *rows.shape[1:]), self._as_integers)
+            _select(rows, chosen, found)
+            out[slice(None) if samples is None else samples] = found.view(self._dtype)[..., 0]
+        return Way.SELECTED
+
+
+def _select(rows: torch.Tensor, chosen: IntArray, out: Array) -> None:
+    """Select rows on this thread alone."""
+    at_once = max(1, SERIAL_VALUES // math.prod(rows.shape[1:]))
+    for start in range(0, len(chosen), at_once):
+        some = slice(start, start + at_once)
+        index, target = torch.from_numpy(chosen[some]), torch.from_numpy(out[some])
+        torch.index_select(rows, 0, index, out=target)
+
+
+def bytes_between(owner: Any, begin: int, stop: int) -> torch.Tensor:
+    """Memory between two addresses as a tensor of bytes, which holds on to `owner`."""
+    interface = {"version": 3, "data": (begin, False), "typestr": "|i1", "shape": (stop - begin,)}
+    memory = np.asarray(SimpleNamespace(owner=owner, __array_interface__=interface))
+    return torch.from_numpy(memory)
