@@ -54,9 +54,11 @@ class AnyTopology(lightning.Callback):
         loader = self._loader(trainer, pl_module)
         before, whole = loader.state_dict(), len(loader)
         loader.load_state_dict(states[0])
-        done = whole - len(loader) or whole  # an epoch's end is the beginning of the next
+        done = whole - len(loader)
         loader.load_state_dict(before)  # Lightning gives it the state when its turn comes
         counts = progress["epoch_loop.batch_progress"]["current"]
+        if not done and counts["ready"]:
+            done = whole  # an epoch's end is the beginning of the next
         more = done - counts["ready"]
         counts.update({key: count + more for key, count in counts.items()})
 

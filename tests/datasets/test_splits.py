@@ -50,6 +50,15 @@ def series(draw, least=2):
     return length, size, draw(st.integers(1, size + 2))
 
 
+def test_what_cannot_be_split_is_told():
+    for given_ in (numbered(9), xtd.DataLoader(dataset_of(9))):
+        with pytest.raises(TypeError, match="must be an xtorch_data.MapDataset or Iterable"):
+            xtd.split(given_, "time", fractions=(0.5, 0.5))
+    daily = xr.date_range("2001-01-01", periods=9)
+    with pytest.raises(TypeError, match="gap='5' has no unit: give 5 for steps"):
+        xtd.split(dataset_of(9, index=daily), "time", fractions=(0.5, 0.5), gap="5")
+
+
 def part_or_none(make):
     """A split, or None if it says that a part has no sample."""
     try:

@@ -362,6 +362,13 @@ def test_shares_are_what_each_worker_of_each_rank_yields(ranks, workers):
 def test_verify_takes_either_kind_of_dataset_and_nothing_else():
     counts = xtd.verify(xtd.MapDataset(numbered(8), {"time": 2}))
     assert (counts.samples, counts.repeated, counts.missing) == (4, 0, 0)
+    samples = xtd.MapDataset(numbered(8), {"time": 2})
+    assert xtd.verify(xtd.DataLoader(samples, batch_size=3), world_size=2).batches_per_rank == (
+        1,
+        1,
+    )
+    with pytest.raises(TypeError, match="of a MapDataset, a sampler decides"):
+        xtd.verify(xtd.DataLoader(samples, sampler=[0, 0]))
     with pytest.raises(TypeError, match="IterableDataset or MapDataset, not list"):
         xtd.verify([1, 2])
 

@@ -173,12 +173,32 @@ def test_other_data_and_other_epochs(ds):
 
 def test_options_that_there_are_not_are_refused(ds):
     samples = xtd.MapDataset(ds, **WHAT)
+    with pytest.raises(TypeError, match="'bogus'"):
+        xtd.IterableDataset(samples, bogus=None)
     with pytest.raises(TypeError, match="'batchsize': did you mean 'batch_size'"):
         xtd.IterableDataset(samples).replace(batchsize=3)
-    with pytest.raises(TypeError, match="MapDataset got an unexpected.*'batch_size'"):
+    with pytest.raises(TypeError, match="does not take batch_size, which belongs to epochs"):
         samples.replace(batch_size=3)
     with pytest.raises(ValueError, match="input_overlap.*must be less"):
         samples.replace(input_overlap={"time": 8})
+
+
+class Negative(xtd.MapDataset):
+    """A dataset whose samples by number are not those of a stream."""
+
+    def fetch(self, indices, epoch=None):
+        batch = super().fetch(indices, epoch)
+        return batch.replace(x=-batch.x)
+
+
+def test_samples_that_a_subclass_makes_otherwise_have_no_stream(ds):
+    samples = Negative(ds, **WHAT)
+    for made in (xtd.IterableDataset, lambda samples: xtd.DataLoader(samples, batch_size=2)):
+        with pytest.raises(TypeError, match="Negative overrides fetch.*give a sampler"):
+            made(samples)
+    [batch, *_] = xtd.DataLoader(samples, batch_size=2, sampler=range(17))
+    plain = xtd.MapDataset(ds, **WHAT)
+    assert torch.equal(batch.x[1], -plain[1][0])
 
 
 class Named(xtd.MapDataset):
@@ -233,13 +253,17 @@ def test_parts_keep_their_labels_whatever_is_replaced(case, reverse):
             continue
         options = {"input_dims": {"time": size}, "input_overlap": {"time": max(0, size - stride)}}
         for data in (ds, longer):
-            found = part.replace(ds=data, **options)
             step = size - options["input_overlap"]["time"]
             wanted = [
                 start
                 for start in range(0, data.sizes["time"] - size + 1, step)
                 if set(data["time"].values[start : start + size]) <= own
             ]
+            if not wanted:
+                with pytest.raises(ValueError, match="no sample of the part"):
+                    part.replace(ds=data, **options)
+                continue
+            found = part.replace(ds=data, **options)
             assert [found.windows[i]["time"].start for i in range(len(found))] == wanted
             for i, start in enumerate(wanted[:3]):
                 np.testing.assert_array_equal(found[i][0], data["v"][start : start + size])
@@ -266,6 +290,48 @@ def test_parts_of_data_without_labels_are_found_by_position_or_not_at_all():
         train.replace(ds=xr.Dataset({"v": ("time", np.arange(31.0))}))
     with pytest.raises(ValueError, match="found again by its labels"):
         train.replace(ds=ds.assign_coords(time=np.arange(30)))
+
+
+def test_a_part_that_is_not_in_other_data_is_told(ds):
+    train, _ = xtd.split(xtd.MapDataset(ds, **WHAT), "time", fractions=(0.7, 0.3))
+    with pytest.raises(ValueError, match="no sample of the part.*2000-01-01.*in the new data"):
+        train.replace(ds=ds.assign_coords(time=ds.time + np.timedelta64(3650, "D")))
+
+
+def test_copies_go_their_own_way_and_keep_what_they_are_given_as(ds):
+    stream = xtd.IterableDataset(xtd.MapDataset(ds, **WHAT), **HOW)
+    list(stream)
+    made = copy.copy(stream)
+    assert made.epoch == 1
+    next(iter(made))
+    assert (stream.epoch, made.epoch) == (1, 2)
+    for again in (pickle.loads(pickle.dumps(stream)), copy.deepcopy(stream)):
+        assert torch.equal(
+            next(iter(again.replace(preprocess=doubled))).x,
+            2 * next(iter(stream.replace())).x,
+        )
+
+
+def test_labels_of_another_precision_are_the_same_and_others_are_told():
+    degrees = np.arange(-9, 9.01, 0.1)
+    values = {"v": ("lat", np.arange(181.0))}
+    single = xr.Dataset(values, {"lat": degrees.astype("f4")})
+    double = xr.Dataset(values, {"lat": degrees})
+    parts = xtd.split(xtd.MapDataset(single, {"lat": 1}), "lat", fractions=(0.3, 0.4, 0.3))
+    for part in parts:
+        found = part.replace(ds=double)
+        assert [float(x) for x, *_ in found] == [float(x) for x, *_ in part]
+        assert len(found.replace(ds=single.isel(lat=slice(None, None, -1)))) == len(part)
+    east = xr.Dataset({"v": ("lon", np.arange(36.0))}, {"lon": np.arange(36) * 10.0})
+    west = east.assign_coords(lon=(east.lon + 180) % 360 - 180).sortby("lon")
+    _, part, _ = xtd.split(xtd.MapDataset(east, {"lon": 1}), "lon", at=[90.0, 270.0])
+    with pytest.raises(ValueError, match="260.0 along 'lon', which is -100.0 in the new data"):
+        part.replace(ds=west)
+    days = xr.date_range("2001-01-01", periods=181)
+    dated = xr.Dataset({"v": ("lat", np.arange(181.0))}, {"lat": days})
+    train, _ = xtd.split(xtd.MapDataset(dated, {"lat": 1}), "lat", fractions=(0.5, 0.5))
+    with pytest.raises(ValueError, match="2001-01-01.* along 'lat', cannot be found among labels"):
+        train.replace(ds=dated.assign_coords(lat=np.arange(181)))
 
 
 def test_normalization_is_fitted_to_a_part_and_given_to_all(ds):
@@ -359,6 +425,8 @@ def test_a_function_is_asked_once_and_its_answers_go_along(ds):
     with pytest.raises(ValueError, match="where was given for 17 windows.*33 others"):
         samples.replace(input_overlap={"time": 7})
     assert len(samples.replace(input_overlap={"time": 7}, where=None)) == 33
+    with pytest.raises(ValueError, match="where was given for other data"):
+        samples.replace(ds=-ds)
     assert len(asked) == 17
 
 
@@ -370,6 +438,10 @@ def test_weights_go_along_and_are_refused_for_other_windows(ds):
         assert set(samples_of(made)) <= wanted
     with pytest.raises(ValueError, match="weights was given for 17 windows"):
         stream.replace(input_overlap={"time": 7})
+    with pytest.raises(ValueError, match="weights was given for other targets"):
+        stream.replace(targets=xtd.Select("a", time=slice(0, 2)))
+    with pytest.raises(ValueError, match="weights was given for other data"):
+        stream.replace(ds=ds + 1)
     with pytest.raises(ValueError, match="needs shuffle=True"):
         stream.replace(shuffle=False)
     assert_once(samples_of(stream.replace(weights=None, shuffle=False)), 17)
@@ -434,7 +506,13 @@ def test_an_epoch_that_is_set_of_the_samples_is_that_of_their_streams(ds):
     samples = xtd.MapDataset(ds, **WHAT)
     wanted = xtd.IterableDataset(ds, **WHAT, **HOW)
     orders = [samples_of(wanted) for _ in range(4)]
-    for loader in (xtd.DataLoader(samples, **HOW), xtd.IterableDataset(samples, **HOW)):
+    samples.set_epoch(3)  # before there is a stream
+    assert samples_of(xtd.DataLoader(samples, **HOW)) == orders[3]
+    for loader in (
+        xtd.DataLoader(samples, **HOW),
+        xtd.IterableDataset(samples, **HOW),
+        xtd.IterableDataset(samples).replace(**HOW),
+    ):
         samples.set_epoch(2)
         assert samples_of(loader) == orders[2]
         assert samples_of(loader) == orders[3]

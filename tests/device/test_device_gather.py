@@ -251,3 +251,22 @@ def test_what_is_cached_on_the_host_is_sent_ahead_as_well(monkeypatch):
             time.sleep(0.002)  # a step, in which the next stage can be sent
         assert 2 <= max(live) <= 3 < len(sent)
     assert dataset.stats().blocks_cached
+
+
+@pytest.mark.parametrize("memory", ["1 GiB", "2 kB"])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2", "c8"])
+def test_windows_that_run_backwards_are_those_of_isel(dtype, memory):
+    ds = forecast(time=30, dtype=dtype)
+    cut = {"time": slice(None, None, -1), "x": slice(3, None, -2)}
+    parts = {"x": xtd.Select(["a", "b"], cut), "y": xtd.Select("a", time=slice(2, 0, -1))}
+    window = {"time": 3, "y": -1, "x": -1}
+    samples = xtd.MapDataset(ds, window, {"time": 2}, parts=parts, dtype="f8")
+    loader = xtd.DataLoader(
+        samples, batch_size=5, shuffle=True, memory=memory, device="cpu", gather="device"
+    )
+    for batch in loader:
+        for place, number in enumerate(batch.index.tolist()):
+            sample = ds.isel(samples.windows[number])
+            wanted = sample.isel(cut)[["a", "b"]].to_dataarray().values
+            np.testing.assert_array_equal(batch.x[place], wanted)
+            np.testing.assert_array_equal(batch.y[place], sample["a"][2:0:-1].values)

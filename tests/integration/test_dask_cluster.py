@@ -88,7 +88,9 @@ def wanted(window):
 def test_a_cluster_serves_samples_by_number_statistics_and_where(client):
     ds = fields().chunk(time=10)
     samples = xtd.MapDataset(ds, WINDOW, {"time": 5})
-    assert_windows_of(fields(), list(xtd.DataLoader(samples, batch_size=9)), "ab")
+    assert_windows_of(
+        fields(), list(xtd.DataLoader(samples, batch_size=9, sampler=range(len(samples)))), "ab"
+    )
     assert set(stats_of(samples._inside.recorder).paths) == {CLUSTER}
     train, _ = xtd.split(dataset_of(ds, where=wanted), "time", at=["2000-02-10"])
     assert train.where.sum() == sum(
@@ -172,7 +174,9 @@ def test_tasks_that_take_all_threads_of_the_cluster_compute_on_their_own(client)
     def train(number):
         stream = dataset_of(slow(), memory="1 kB")
         samples = xtd.MapDataset(slow(), WINDOW)
-        count = len(samples_of(stream)) + len(samples_of(xtd.DataLoader(samples, batch_size=5)))
+        count = len(samples_of(stream)) + len(
+            samples_of(xtd.DataLoader(samples, batch_size=5, sampler=range(len(samples))))
+        )
         return count, set(stream.stats().paths), set(stats_of(samples._inside.recorder).paths)
 
     for count, stream, samples in client.gather(client.map(train, range(4)), asynchronous=False):

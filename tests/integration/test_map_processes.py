@@ -41,6 +41,7 @@ def test_workers_read_for_themselves(store, method, used, loader):
         loader(
             dataset,
             batch_size=8,
+            sampler=range(53),
             num_workers=1 if method == "spawn" else 2,  # each takes seconds to begin
             multiprocessing_context=method,
             timeout=60,
@@ -84,7 +85,7 @@ def read_all(dataset):
 def test_random_functions_draw_anew_in_every_epoch_of_our_loader(persistent):
     loader = xtd.DataLoader(
         make(transform=add_noise), batch_size=16, num_workers=2,
-        persistent_workers=persistent,
+        persistent_workers=persistent, sampler=range(53),
     )  # fmt: skip
     epochs = [torch.cat([batch.x for batch in loader]) for _ in range(3)]
     stream = xtd.IterableDataset(
@@ -106,7 +107,8 @@ def test_an_epoch_that_is_set_comes_also_again(persistent, ours):
     assert not torch.equal(expected[0], expected[1])
     kind = xtd.DataLoader if ours else torch.utils.data.DataLoader
     dataset = make(transform=add_noise)
-    loader = kind(dataset, batch_size=16, num_workers=2, persistent_workers=persistent)
+    how = {"batch_size": 16, "num_workers": 2, "persistent_workers": persistent}
+    loader = kind(dataset, sampler=range(53), **how)
 
     def a_pass():
         return torch.cat([batch[0] for batch in (tuple(batch) for batch in loader)])

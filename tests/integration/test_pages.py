@@ -37,6 +37,10 @@ OPTIONAL = {
 ALONE = {"README.md", "coming-from-xbatcher.md", "price-series.md", "workers-and-ranks.md"}
 
 
+# Blocks that are run; those of jobs that are done in several ways have a class besides.
+RUN = re.compile(r"```(python|\{\.python \.(ours|xbatcher|by-hand)\})$")
+
+
 def script_of(page: Path) -> str:
     """The python blocks of a page as one script, every line at the line number it has there."""
     if page.suffix == ".ipynb":
@@ -45,7 +49,7 @@ def script_of(page: Path) -> str:
     lines, inside = [], False
     for line in page.read_text().splitlines():
         if line.startswith("```"):
-            inside = re.match(r"```(python|\{\.python \.[\w-]+\})$", line) is not None
+            inside = RUN.match(line) is not None
             lines.append("")
         else:
             lines.append(line if inside else "")

@@ -5,12 +5,14 @@ import itertools
 import pytest
 import torch
 from sampler_order_data import assert_same, epochs, make
+from torch.utils.data import SequentialSampler
 
 import xtorch_data as xtd
+from xtorch_data.loading.sampler_order import Shuffled
 
 ORDERS = {
-    "in order": lambda dataset: {},
-    "shuffled": lambda dataset: {"shuffle": True},
+    "in order": lambda dataset: {"sampler": SequentialSampler(dataset)},
+    "shuffled": lambda dataset: {"sampler": Shuffled(dataset, None)},
     "chunks": lambda dataset: {"sampler": xtd.ChunkSampler(dataset, seed=3)},
 }
 

@@ -60,9 +60,9 @@ def turned(ds, window, labels, part_cut, signs=SIGNS):
 
 PARTS = {
     "x": ["t", "u", "v", "w"],
-    "y": xtd.Select("v", y=slice(1, 4), level=1),
+    "y": xtd.Select("v", y=slice(1, 3), level=1),
     "mask": "mask",
-    "kind": xtd.Select(["kind"], x=slice(0, 3)),
+    "kind": xtd.Select(["kind"], x=slice(1, 4)),
 }
 WINDOW = {"level": -1, "y": 4, "x": 5}
 
@@ -464,3 +464,24 @@ def test_a_flipped_sample_is_drawn_where_it_lies():
     (plain,) = batch.plot(0)[0, 0].lines
     drawn, expected = (sorted(zip(*each.get_data(), strict=True)) for each in (line, plain))
     assert drawn == expected
+
+
+def test_parts_that_would_not_lie_to_each_other_as_before_are_refused():
+    ds = xr.Dataset({name: (("lat",), np.arange(8.0)) for name in "am"})
+    window = {"lat": 8}
+
+    def loader(x, y):
+        parts = {"x": xtd.Select("a", lat=x), "y": xtd.Select("m", lat=y)}
+        samples = xtd.MapDataset(ds, window, parts=parts)
+        return xtd.DataLoader(samples, augment=xtd.RandomFlip("lat", p=1.0))
+
+    with pytest.raises(ValueError, match="'lat', of which parts have other steps, 'x' 0 to 4"):
+        loader(slice(0, 5), 5)
+    [batch] = loader(slice(0, 8), slice(2, 6))  # around one middle
+    assert batch.x.tolist() == [[7, 6, 5, 4, 3, 2, 1, 0]]
+    assert batch.y.tolist() == [[5, 4, 3, 2]]
+
+
+def test_a_flip_is_for_batches():
+    with pytest.raises(TypeError, match="augment= of xtorch_data.DataLoader"):
+        xtd.RandomFlip("lat")(xr.DataArray([1.0], dims="lat"))

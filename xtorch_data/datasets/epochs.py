@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,7 @@ from ..samples.definition import SampleDefinition
 from .fetching import Fetching
 from .how import HOW_ARGUMENTS, How
 from .topology import EpochCounter, different_batches, ranks_wait
-from .what import What, parted, require_same_windows
+from .what import What, parted, require_same_samples
 from .where_and_weights import answers, as_weights
 
 __all__ = ["Epochs"]
@@ -65,7 +66,7 @@ class Epochs:
         self.definition = _definition(what, how)
         if self._topology.explicit is not None:
             self.plan.require_shares(self._topology.explicit[1])
-        self._followed: Fetching | None = None
+        self._followed: weakref.ref[Fetching] | None = None
         self._followed_times = 0
         self.times_set = 0
         self._counter = EpochCounter()
@@ -116,9 +117,15 @@ class Epochs:
         samples, own = parted(options, HOW_ARGUMENTS, "IterableDataset")
         what = self.what.replaced(samples) if samples else self.what
         weights = self.plan.weights
-        if weights is not None and "weights" not in own and samples:
-            require_same_windows("weights", self.definition, what.definition)
-        return self.of(what, self.how.replaced(own, weights))
+        if weights is not None and "weights" not in own:
+            require_same_samples("weights", samples, self.definition, what.definition)
+            if not {"targets", "parts"}.isdisjoint(samples):  # which weights of steps are of
+                raise ValueError("weights was given for other targets: give it again for these")
+        made = self.of(what, self.how.replaced(own, weights))
+        followed = self._samples
+        if followed is not None and not samples:
+            made.follow(followed)
+        return made
 
     def streaming(self, definition: SampleDefinition, on_disk: OnDisk | None = None) -> EpochReader:
         """Reader of these samples, or of other values of them, with memory of its own."""
@@ -137,13 +144,20 @@ class Epochs:
     # Which epoch it is.
 
     def follow(self, samples: Fetching) -> None:
-        """Take over the epochs that a user sets of the `MapDataset` of these samples."""
-        self._followed, self._followed_times = samples, samples.times_set
+        """Take over the epochs that a user sets, or has set, of the samples' `MapDataset`."""
+        self._followed, self._followed_times = weakref.ref(samples), 0
+        self._catch_up()
+
+    @property
+    def _samples(self) -> Fetching | None:
+        """Inside of the `MapDataset` that is followed, while there is one."""
+        return None if self._followed is None else self._followed()
 
     def _catch_up(self) -> None:
-        if self._followed is not None and self._followed_times != self._followed.times_set:
-            self._followed_times = self._followed.times_set
-            self.set(self._followed.epoch)
+        followed = self._samples  # while anybody can set its epoch
+        if followed is not None and self._followed_times != followed.times_set:
+            self._followed_times = followed.times_set
+            self.set(followed.epoch)
 
     @property
     def next(self) -> int:
@@ -220,11 +234,19 @@ class Epochs:
             self._counter.go_on(plan.resumed[0])
         self.plan = plan
         self._position = Position()
-        if self._followed is not None:
-            self.follow(self._followed)
+        followed = self._samples
+        if followed is not None:  # what was set before is over
+            self._followed_times = followed.times_set
 
     def __getstate__(self) -> dict[str, Any]:
+        self._catch_up()
         return {**self.__dict__, "_followed": None}  # in this process alone
+
+    def __copy__(self) -> Epochs:
+        self._catch_up()
+        made = Epochs(self.what, self.how, self.plan, self.on_disk)
+        made._counter.next = self._counter.next
+        return made
 
     # Its batches.
 

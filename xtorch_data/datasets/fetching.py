@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +24,11 @@ from ..reading.disk_cells import OnDisk
 from ..reading.forks import let_forks_wait_for_reads, make_safe
 from ..samples.arguments import as_bytes, as_cache, as_numbers, as_retries
 from ..samples.batch import Batch
+from .how import HOW_ARGUMENTS
 from .what import What, parted
 from .where_and_weights import answers
 
-__all__ = ["ACCESS_ARGUMENTS", "Access", "Fetching"]
+__all__ = ["ACCESS_ARGUMENTS", "Access", "Fetching", "require_none_of_epochs"]
 
 # Memory of batches that is kept while nobody uses it.
 IDLE_BYTES = 2**28
@@ -65,6 +66,16 @@ class Access:
 
 
 ACCESS_ARGUMENTS = frozenset(inspect.signature(Access.of).parameters)
+
+
+def require_none_of_epochs(names: Iterable[str]) -> None:
+    """Raise TypeError, naming where they belong, if there are arguments of epochs."""
+    for name in names:
+        if name in HOW_ARGUMENTS - ACCESS_ARGUMENTS:
+            raise TypeError(
+                f"MapDataset does not take {name}, which belongs to epochs of its samples: give "
+                "it to the xtorch_data.DataLoader or IterableDataset that takes the dataset"
+            )
 
 
 class Fetching:
@@ -126,6 +137,7 @@ class Fetching:
 
     def replaced(self, options: Mapping[str, Any]) -> Fetching:
         """Inside of a dataset with other arguments."""
+        require_none_of_epochs(options)
         samples, own = parted(options, ACCESS_ARGUMENTS, "MapDataset")
         what = self.what.replaced(samples) if samples else self.what
         return self.of(what, self.access.replaced(own))

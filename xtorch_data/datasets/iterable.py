@@ -19,6 +19,7 @@ from ..report.explain import explain
 from ..report.explanation import Explanation
 from ..report.plots import PlanPlots
 from ..report.stats import Stats, stats_of
+from ..report.unfit_chunks import warn_of_chunks
 from ..samples.arguments import as_epoch, as_ranks_and_workers
 from ..samples.batch import Batch
 from .epochs import Epochs
@@ -200,12 +201,15 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
             world_size=world_size,
         )
         given = {"input_dims": input_dims, "input_overlap": input_overlap, **samples}
+        given, _ = parted(given, (), "IterableDataset")
         if isinstance(ds, MapDataset):
             _require_none(given)
+            ds._require_own_samples()
             self._inside = Epochs.of(ds._inside.what, how)
             self._inside.follow(ds._inside)
-            return  # what there is to warn of was said of the samples
-        given, _ = parted(given, (), "IterableDataset")
+            if how.memory < ds.plan.memory:  # or all that there is to warn of was said
+                warn_of_chunks(self.plan, self._inside.definition.data)
+            return
         self._inside = Epochs.of(What.of(ds=ds, **given), how)
         self._warn()
 
@@ -354,11 +358,10 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         order = f"shuffled with seed {self.plan.seed}" if self.shuffle else "in order"
         if self.plan.weights is not None:
             order = f"drawn by weights with seed {self.plan.seed}"
-        left_out = f", {self.plan.left_out:,} left out" if self.plan.where is not None else ""
         size = self.batch_size
         batches = "samples one at a time" if size is None else f"batches of {size:,}"
         return (
-            f"<xtorch_data.IterableDataset {self.windows!r}{left_out}\n"
+            f"<xtorch_data.IterableDataset {self.windows!r}{self._left_out}\n"
             f"  {self._inside.definition!r}\n"
             f"  {batches}, {order}, from {self._inside.definition.origin}>"
         )

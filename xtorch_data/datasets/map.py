@@ -19,8 +19,7 @@ from ..processes.workers import sendable_errors
 from ..report.plots import WindowPlots
 from ..samples.arguments import as_epoch
 from ..samples.batch import Batch
-from .fetching import ACCESS_ARGUMENTS, Access, Fetching
-from .how import HOW_ARGUMENTS
+from .fetching import ACCESS_ARGUMENTS, Access, Fetching, require_none_of_epochs
 from .page import Dataset
 from .what import What, parted
 
@@ -128,7 +127,8 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         dims: Sequence[Hashable] | None = None,
         **others: Never,
     ) -> None:
-        _refuse(others)
+        require_none_of_epochs(others)
+        parted(others, ACCESS_ARGUMENTS, "MapDataset")
         access = Access.of(memory=memory, cache=cache, cache_size=cache_size, retries=retries)
         what = What.of(
             ds=ds,
@@ -154,6 +154,15 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
                 f"{cls.__name__} overrides __getitem__ alone, but loaders call __getitems__: "
                 "override that, too, or give the dataset a transform"
             )
+
+    def _require_own_samples(self) -> None:
+        """Raise TypeError if a subclass makes samples otherwise, which no stream does."""
+        for name in ("__getitem__", "__getitems__", "fetch"):
+            if getattr(type(self), name) is not getattr(MapDataset, name):
+                raise TypeError(
+                    f"{type(self).__name__} overrides {name}, which a stream of its samples does "
+                    "not call: give a sampler, or the dataset a transform"
+                )
 
     # What there is.
 
@@ -183,7 +192,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 
     def __repr__(self) -> str:
         return (
-            f"<xtorch_data.MapDataset {self.windows!r}\n"
+            f"<xtorch_data.MapDataset {self.windows!r}{self._left_out}\n"
             f"  {self._inside.definition!r}\n"
             f"  from {self._inside.definition.origin}>"
         )
@@ -191,7 +200,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     def _facts(self) -> list[tuple[str, Any]]:
         kept = "decoded chunks are kept" if self.cache else "nothing is kept"
         return [
-            ("samples", f"{len(self):,}, in the order that a sampler asks for"),
+            ("samples", f"{len(self):,}{self._left_out}, in the order that is asked for"),
             ("memory", f"{format_bytes(self.plan.memory)}, {kept}"),
             ("errors", f"raised, after {number_of(self.retries, 'more try', 'more tries')}"),
         ]
@@ -258,14 +267,3 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         """Some samples, fetched together, as torch's loader asks for them."""
         with sendable_errors():
             return Fetched(self.fetch(indices)) if len(indices) else []
-
-
-def _refuse(others: Mapping[str, Any]) -> None:
-    """Raise TypeError, naming the alternative, if there are other arguments."""
-    for name in others:
-        if name in HOW_ARGUMENTS:
-            raise TypeError(
-                f"MapDataset does not take {name}, which belongs to epochs of its samples: give "
-                "it to the xtorch_data.DataLoader or IterableDataset that takes the dataset"
-            )
-        parted({name: None}, ACCESS_ARGUMENTS, "MapDataset")

@@ -72,6 +72,12 @@ class Dataset:
         table, windows = self._inside.plan.where, self._inside.plan.windows
         return None if table is None else labeled(table, windows, self.windows)
 
+    @property
+    def _left_out(self) -> str:
+        """What is said of samples that `where` leaves out."""
+        plan = self._inside.plan
+        return "" if plan.where is None else f", {plan.left_out:,} left out"
+
     def _warn(self) -> None:
         """Warn of samples and chunks that are hardly what was meant; constructors end so."""
         info = torch.utils.data.get_worker_info()

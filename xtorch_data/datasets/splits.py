@@ -139,7 +139,7 @@ def split(
     >>> val.windows.coords(0)["time"].values[0].astype("datetime64[D]")
     np.datetime64('2020-11-01')
     """
-    along = SplitDim.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
+    along = _along(dataset, dim)
     if (at is None) == (fractions is None):
         raise ValueError("give either at=[…], labels where parts begin, or fractions=(…)")
     if at is not None:
@@ -200,7 +200,7 @@ def kfold(dataset: D, dim: Hashable, n_splits: int = 5, *, gap: Gap = 0) -> Iter
     19 15
     27 14
     """
-    along = SplitDim.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
+    along = _along(dataset, dim)
     along.check(gap)
     folds = as_integer(n_splits, "n_splits")
     if not 2 <= folds <= along.steps:
@@ -272,7 +272,7 @@ def random_split(
     >>> len(train.windows) + len(val.windows) < len(dataset.windows)
     True
     """
-    along = SplitDim.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
+    along = _along(dataset, dim)
     along.check(gap)
     size = _block(dataset, along.axis) if block is None else as_integer(block, "block")
     if size < 1:
@@ -292,6 +292,15 @@ def random_split(
             stop = along.before(along.nth(end * size), gap)
         parts[owner[begin]] += along.between(along.nth(begin * size), stop)
     return _made(dataset, along, parts)
+
+
+def _along(dataset: Either, dim: Hashable) -> SplitDim:
+    if not isinstance(dataset, IterableDataset | MapDataset):
+        raise TypeError(
+            "dataset must be an xtorch_data.MapDataset or IterableDataset, not "
+            f"{type(dataset).__name__}"
+        )
+    return SplitDim.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
 
 
 def _shares(fractions: Sequence[float], count: int) -> list[int]:

@@ -161,6 +161,10 @@ def verify(
     if isinstance(dataset, torch.utils.data.DataLoader):
         if num_workers is None:
             num_workers = dataset.num_workers
+        if not isinstance(dataset.dataset, IterableDataset):
+            raise TypeError(
+                "verify is for a loader of an IterableDataset: of a MapDataset, a sampler decides"
+            )
         dataset = cast(Any, dataset.dataset)
     if isinstance(dataset, MapDataset):
         dataset = IterableDataset(dataset)

@@ -9,7 +9,6 @@ import difflib
 import inspect
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.context import get_spawning_popen
 from typing import Any, TypedDict, cast
 
 import numpy as np
@@ -17,9 +16,11 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from ..common.redact import printable
 from ..planning.intervals import Interval
 from ..planning.selection import SampleTable
 from ..planning.windows import Axis, Windows
+from ..processes.workers import starts_workers
 from ..samples.definition import SampleDefinition
 from .where_and_weights import as_where
 
@@ -28,7 +29,7 @@ __all__ = [
     "SampleArguments",
     "What",
     "parted",
-    "require_same_windows",
+    "require_same_samples",
     "show_all",
 ]
 
@@ -67,6 +68,14 @@ class Stretches:
     length: int
     index: pd.Index[Any] | None
 
+    @property
+    def ends(self) -> tuple[str, str]:
+        """First and last label, or step, of what is left."""
+        first, last = self.intervals[0][0], self.intervals[-1][1] - 1
+        if self.index is None:
+            return str(first), str(last)
+        return printable(self.index[first]), printable(self.index[last])
+
     def found(self, axis: Axis, index: pd.Index[Any] | None) -> list[Interval]:
         """Data positions of the same labels, or the same ones if neither data has labels.
 
@@ -82,6 +91,10 @@ class Stretches:
             )
         if index.equals(mine):
             return list(self.intervals)
+        if str(self.dim).lower() in ("lon", "longitude"):
+            self._require_same_circle(mine, index)
+        if mine.dtype.kind == "f" and index.dtype.kind in "iuf" and len(mine) > 1:
+            return self._near(index)
         if not (index.is_monotonic_increasing or index.is_monotonic_decreasing):
             raise ValueError(
                 f"a part of a split is found again by its labels along {self.dim!r}, which are in "
@@ -89,10 +102,45 @@ class Stretches:
             )
         found = []
         for start, stop in self.intervals:
-            ends = sorted([mine[start], mine[stop - 1]], reverse=not index.is_monotonic_increasing)
-            steps = index.slice_indexer(*ends)
+            ends = [mine[start], mine[stop - 1]]
+            try:
+                steps = index.slice_indexer(
+                    *sorted(ends, reverse=not index.is_monotonic_increasing)
+                )
+            except (TypeError, KeyError) as error:
+                raise ValueError(
+                    f"a part of a split, {printable(ends[0])} to {printable(ends[1])} along "
+                    f"{self.dim!r}, cannot be found among labels such as {printable(index[0])}: "
+                    f"{printable(error)}"
+                ) from error
             if steps.start < steps.stop:
                 found.append((int(steps.start), int(steps.stop)))
+        return sorted(found)
+
+    def _require_same_circle(self, mine: pd.Index[Any], index: pd.Index[Any]) -> None:
+        """Raise ValueError if longitudes are counted from another meridian."""
+        for start, stop in self.intervals:
+            for label in (mine[start], mine[stop - 1]):
+                other = label - 360 if label > index.max() else label + 360
+                outside = not index.min() <= label <= index.max()
+                if outside and index.min() <= other <= index.max():
+                    raise ValueError(
+                        f"a part of a split has {label} along {self.dim!r}, which is {other} in "
+                        "the new data: count its longitudes as those of the data that was split"
+                    )
+
+    def _near(self, index: pd.Index[Any]) -> list[Interval]:
+        """Data positions of numbers of another precision: within a hundredth of a step."""
+        assert self.index is not None
+        mine = self.index.to_numpy().astype(np.float64)
+        theirs = index.to_numpy().astype(np.float64)
+        slack = 0.01 * float(np.median(np.abs(np.diff(mine))))
+        found = []
+        for start, stop in self.intervals:
+            low, high = sorted((mine[start], mine[stop - 1]))
+            inside = (theirs >= low - slack) & (theirs <= high + slack)
+            edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]])))
+            found += [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
         return sorted(found)
 
 
@@ -161,32 +209,43 @@ class What:
     def replaced(self, options: Mapping[str, Any]) -> What:
         """Samples with some arguments changed: of the same part of the data, if it is a part.
 
-        A `where` that is not given holds for the same windows alone.
+        A `where` that is not given holds for the same windows of the same data alone.
         """
         if not self.arguments:
-            raise RuntimeError("a worker process cannot replace what samples are")
+            raise RuntimeError("a worker of a loader cannot replace what samples are")
         arguments = {**self.arguments, **options}
         where = arguments.pop("where", None)
         definition = SampleDefinition.of(**arguments)
         for part in self.parts:
             axis, index = definition.windows.axis(part.dim), definition.labelled.index(part.dim)
             within = definition.windows.within(part.dim, part.found(axis, index))
+            if not len(within):
+                first, last = part.ends
+                raise ValueError(
+                    f"there is no sample of the part that a split has left along {part.dim!r}, "
+                    f"{first} to {last}, in the new data or with the new windows"
+                )
             definition = definition.over(within)
         if "where" in options:
             where = _where(where, definition)
         elif self.table is not None:
-            require_same_windows("where", self.definition, definition)
+            require_same_samples("where", options, self.definition, definition)
             where = self.table
         return replace(self, definition=definition, where=where, arguments=arguments)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Data that no sample has would go to the process as well.
-        started = get_spawning_popen() is not None
-        return {**self.__dict__, "arguments": {} if started else self.arguments}
+        # Data that no sample has would go to the workers of a loader as well.
+        return {**self.__dict__, "arguments": {} if starts_workers() else self.arguments}
 
 
-def require_same_windows(argument: str, before: SampleDefinition, now: SampleDefinition) -> None:
+def require_same_samples(
+    argument: str, options: Collection[str], before: SampleDefinition, now: SampleDefinition
+) -> None:
     """Raise ValueError if what was given for the samples of one does not fit another's."""
+    if "ds" in options:
+        raise ValueError(
+            f"{argument} was given for other data: give it again for this, or {argument}=None"
+        )
     if not now.windows.same_as(before.windows):
         raise ValueError(
             f"{argument} was given for {len(before.windows)} windows, and now there are "

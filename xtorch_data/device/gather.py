@@ -149,13 +149,16 @@ class _DeviceWindows(WindowRows):
     def copy(self, key: Hashable, indices: SampleIndices, out: torch.Tensor) -> Way:
         """Copy the windows of some samples into ``out (sample, *dims)``."""
         target = out.unsqueeze(-1).view(self._integers)
-        for rows, chosen, samples in self._chosen(key, indices):
+        for rows, chosen, samples, turned in self._chosen(key, indices):
             index = self._gather.on_device(chosen)
-            if samples is None:
+            if samples is None and not turned:
                 torch.index_select(rows, 0, index, out=target)
+                continue
+            found = torch.index_select(rows, 0, index).flip(turned)
+            if samples is None:
+                target.copy_(found)
             else:
-                to = self._gather.on_device(samples)
-                target.index_copy_(0, to, torch.index_select(rows, 0, index))
+                target.index_copy_(0, self._gather.on_device(samples), found)
         return Way.SELECTED
 
 

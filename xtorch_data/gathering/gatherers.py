@@ -109,26 +109,29 @@ class WindowRows:
         for piece, each in enumerate(strides):
             alike.setdefault(each[axes:], []).append(piece)
         values = memory.view(self._integers)
-        self._alike: list[tuple[list[int], torch.Tensor]] = []
+        self._alike: list[tuple[list[int], torch.Tensor, tuple[int, ...]]] = []
         for inside, pieces in alike.items():
             row = (*shape, itemsize // size)
-            within = (*(step // size for step in inside), 1)
+            # Torch steps forward alone: rows begin at the lowest place, and are turned around.
+            turned = tuple(axis for axis, step in enumerate(inside) if step < 0)
+            self._begins[pieces] += sum((shape[at] - 1) * (inside[at] // size) for at in turned)
+            within = (*(abs(step) // size for step in inside), 1)
             reach = sum((count - 1) * step for count, step in zip(row, within, strict=True))
             rows = values.as_strided((max(0, values.numel() - reach), *row), (1, *within))
-            self._alike.append((pieces, rows))
+            self._alike.append((pieces, rows, tuple(axis + 1 for axis in turned)))
 
     def _chosen(
         self, key: Hashable, indices: SampleIndices
-    ) -> Iterator[tuple[torch.Tensor, IntArray, IntArray | None]]:
-        """Rows, which of them, and for which of the samples; None for all."""
+    ) -> Iterator[tuple[torch.Tensor, IntArray, IntArray | None, tuple[int, ...]]]:
+        """Rows, which of them, for which of the samples (None for all), and axes to be turned."""
         begins = indices.offsets(key, self._offsets)
         if len(self._alike) == 1:
-            yield self._alike[0][1], begins, None
+            yield self._alike[0][1], begins, None, self._alike[0][2]
             return
-        for pieces, rows in self._alike:
+        for pieces, rows, turned in self._alike:
             samples = np.flatnonzero(np.isin(indices.pieces, pieces))
             if len(samples):
-                yield rows, begins[samples], samples
+                yield rows, begins[samples], samples, turned
 
     def _offsets(self, indices: SampleIndices) -> IntArray:
         """Where the windows of some samples begin."""
@@ -165,7 +168,7 @@ class _SmallWindows(WindowRows):
 
     def copy(self, key: Hashable, indices: SampleIndices, out: Any) -> Way:
         """Copy those of some samples."""
-        for rows, chosen, samples in self._chosen(key, indices):
+        for rows, chosen, samples, _ in self._chosen(key, indices):
             if samples is None and out.dtype == self._dtype:
                 _select(rows, chosen, out[..., np.newaxis].view(self._as_integers))
                 break

@@ -35,6 +35,18 @@ class OwnGenerator(torch.Generator):
     Trainers pass it on when they make a loader again.
     """
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _generator, (self.get_state(),)
+
+    def __deepcopy__(self, memo: Any) -> OwnGenerator:
+        return _generator(self.get_state().clone())
+
+
+def _generator(state: torch.Tensor) -> OwnGenerator:
+    made = OwnGenerator()
+    made.set_state(state)
+    return made
+
 
 def ours(dataset: Any) -> IterableDataset | MapDataset:
     """A dataset of ours, or the one of which it is a subset."""
@@ -85,16 +97,20 @@ def streamed(dataset: Any, kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, An
         return IterableDataset(dataset, **own), rest
     given = sorted((HOW_ARGUMENTS - _OF_TORCH) & set(kwargs))
     if given and isinstance(dataset, IterableDataset):
-        raise TypeError(
-            f"DataLoader does not take {', '.join(given)} with an IterableDataset, which has its "
-            f"own: dataset.replace({given[0]}=…)"
-        )
+        raise TypeError(_has_its_own(given))
     if given:
         raise TypeError(
             f"DataLoader does not take {', '.join(given)} where indices come from a sampler or a "
             "Subset: these belong to a stream of a MapDataset"
         )
     return dataset, dict(kwargs)
+
+
+def _has_its_own(given: list[str]) -> str:
+    return (
+        f"DataLoader does not take {', '.join(given)} with an IterableDataset, which has its own: "
+        f"dataset.replace({given[0]}=…)"
+    )
 
 
 def for_stream(dataset: IterableDataset, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,20 +127,18 @@ def for_stream(dataset: IterableDataset, kwargs: Mapping[str, Any]) -> dict[str,
     rest = dict(kwargs)
     given = [name for name in same if name in rest and rest.pop(name) not in same[name]]
     if given:
-        raise TypeError(
-            f"DataLoader does not take {', '.join(given)} with an IterableDataset, which has its "
-            f"own: dataset.replace({given[0]}=…)"
-        )
+        raise TypeError(_has_its_own(given))
     for name, why in _NOT_OF_STREAMS.items():
         value = rest.pop(name, None)
-        if value not in (None, _as_is) and not isinstance(value, OwnGenerator):
+        if value is not None and value is not _as_is and not isinstance(value, OwnGenerator):
             raise TypeError(f"DataLoader does not take {name} with an IterableDataset, {why}")
     return {**rest, "batch_size": None, "collate_fn": _as_is}
 
 
 def for_samples(dataset: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments for torch's loader of a MapDataset."""
-    if kwargs.get("collate_fn") not in (None, _fetched):
+    collate = kwargs.get("collate_fn")
+    if collate is not None and collate is not _fetched:
         raise TypeError(
             "DataLoader does not take collate_fn: samples are fetched as a Batch, with labels; "
             "torch.utils.data.DataLoader takes a MapDataset and a collate_fn"

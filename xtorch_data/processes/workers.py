@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextvars import ContextVar
 from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ __all__ = [
     "sendable_errors",
     "sent",
     "started",
+    "starts_workers",
 ]
 
 T = TypeVar("T")
@@ -39,6 +41,14 @@ _REAPING_SECONDS = 1.0
 _iterators: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
+_starting: ContextVar[bool] = ContextVar("starting", default=False)
+
+
+def starts_workers() -> bool:
+    """Whether a loader of ours is starting workers, so that what is pickled goes to them."""
+    return _starting.get()
+
+
 def started(start: Callable[[], Any], forked: bool) -> Any:
     """An iterator of torch, whose workers begin now.
 
@@ -48,6 +58,7 @@ def started(start: Callable[[], Any], forked: bool) -> Any:
     if not forked and os.name == "posix":
         resource_tracker.ensure_running()  # which would let interrupts through again
     with _interrupts_wait():
+        token = _starting.set(True)
         try:
             iterator = start()
         except OSError as error:
@@ -55,6 +66,8 @@ def started(start: Callable[[], Any], forked: bool) -> Any:
             if advice is None:
                 raise
             raise OSError(error.errno, f"workers cannot be started: {advice}") from error
+        finally:
+            _starting.reset(token)
     _iterators.add(iterator)
     # Before torch and multiprocessing end them by force. The last that is registered comes first.
     atexit.unregister(_end_workers)

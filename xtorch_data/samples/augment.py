@@ -128,6 +128,8 @@ class RandomFlip:
     def _require_fit(self, samples: SampleDefinition) -> None:
         """Raise if the samples of a dataset cannot be flipped so, as far as that is known."""
         known = {}
+        for dim in self.dims:
+            _require_cuts_alike(dim, samples)
         for part in samples.parts:
             labels = PartLabels(part.variables, part.stacked, part.dims, part.indexers)
             if part.name in samples.transforms or samples.items is not None:
@@ -162,6 +164,11 @@ class RandomFlip:
         RuntimeError
             If the batch has lost its labels, and with them what is known of its values.
         """
+        if not isinstance(batch, Batch):
+            raise TypeError(
+                "RandomFlip flips batches, as augment= of xtorch_data.DataLoader, not "
+                f"{type(batch).__name__}"
+            )
         labels = batch._labels
         if labels is None:
             raise RuntimeError(
@@ -289,3 +296,24 @@ def _not_floating(part: str, name: Hashable, dtype: Any) -> str:
         f"signs of RandomFlip name variable {name!r}, which is of dtype "
         f"{str(dtype).removeprefix('torch.')} in part {part!r}: only floating values change sign"
     )
+
+
+def _require_cuts_alike(dim: Hashable, samples: SampleDefinition) -> None:
+    """Raise ValueError if parts have cuts of a window that do not lie around one middle.
+
+    Each part is flipped in its own cut, so that others would not lie to each other as before.
+    """
+    axis = next((axis for axis in samples.windows.axes if axis.dim == dim and axis.windowed), None)
+    if axis is None or samples.items is not None:
+        return
+    steps = {}
+    for part in samples.parts:
+        if dim in part.dims or dim in part.indexers:
+            cut = np.atleast_1d(np.arange(axis.size)[part.indexers.get(dim, slice(None))])
+            steps[part.name] = int(cut.min()), int(cut.max())
+    if len({first + last for first, last in steps.values()}) > 1:
+        each = ", ".join(f"{name!r} {first} to {last}" for name, (first, last) in steps.items())
+        raise ValueError(
+            f"RandomFlip cannot flip along dim {dim!r}, of which parts have other steps, {each} "
+            f"of {axis.size}: turned, they would not lie to each other as before"
+        )

@@ -109,6 +109,8 @@ class SplitDim:
         """Raise if a gap does not fit the coordinate."""
         if isinstance(gap, (bool, np.bool_)):
             raise TypeError(f"gap must be steps, a time or units of {self.axis.dim!r}, not {gap!r}")
+        if isinstance(gap, str) and gap.strip().lstrip("+-").replace(".", "", 1).isdecimal():
+            raise TypeError(f"gap={gap!r} has no unit: give {gap.strip()} for steps, or a time")
         if _in_steps(gap):
             negative = gap < 0
         else:
