@@ -336,6 +336,12 @@ def test_another_batch_size_goes_on_where_the_loader_was_given_to_the_trainer(tm
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), 1e-9)
 
+    class AtTheStart(L.Callback):
+        """A checkpoint when no batch of the first epoch has come yet."""
+
+        def on_train_epoch_start(self, trainer, module):
+            trainer.save_checkpoint(tmp_path / "start.ckpt")
+
     def fitted(batch_size, callbacks, resume=None, **options):
         samples = xtd.MapDataset(numbered(26), {"time": 1})
         loader = xtd.DataLoader(samples, batch_size=batch_size, shuffle=True)
@@ -348,13 +354,15 @@ def test_another_batch_size_goes_on_where_the_loader_was_given_to_the_trainer(tm
         return flat(model.seen)
 
     every = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
-    before = fitted(4, lambda loader: [every])[:12]
+    before = fitted(4, lambda loader: [every, AtTheStart()])[:12]
     again = {"resume": tmp_path / "step=3.ckpt", "enable_checkpointing": False}
     if not given:
         with pytest.raises(TypeError, match="give it to AnyTopology, too"):
             fitted(2, lambda loader: [AnyTopology()], **again)
         return
     assert_once(before + fitted(2, lambda loader: [AnyTopology(loader)], **again), 26)
+    again["resume"] = tmp_path / "start.ckpt"
+    assert_once(fitted(4, lambda loader: [AnyTopology(loader)], **again), 26)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -172,7 +172,10 @@ def page(dataset: Any, kind: str, text: str, facts: Iterable[tuple[str, Any]] = 
     data = definition.data.assign_coords(definition.labels.coords.coords)
     names = ", ".join(map(printable, data.data_vars))
     found += [*dataset._sections(), html.section("Data", names, _xarray_repr(data))]
-    return html.page(f"xtorch_data.{kind}", number_of(len(windows), "sample"), found, text)
+    head = number_of(len(windows), "sample")
+    if dataset._inside.plan.where is not None:
+        head = f"{dataset._inside.plan.samples:,} of {head}"
+    return html.page(f"xtorch_data.{kind}", head, found, text)
 
 
 def _xarray_repr(data: xr.Dataset) -> str:

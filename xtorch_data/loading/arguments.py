@@ -101,7 +101,7 @@ def streamed(dataset: Any, kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, An
     if given:
         raise TypeError(
             f"DataLoader does not take {', '.join(given)} where indices come from a sampler or a "
-            "Subset: these belong to a stream of a MapDataset"
+            "Subset: these belong to a stream of a MapDataset; a sampler has its own"
         )
     return dataset, dict(kwargs)
 
