@@ -60,6 +60,11 @@ def test_batches_come_on_the_gpu_with_their_labels(workers):
 def test_only_our_datasets_are_taken():
     with pytest.raises(TypeError, match="IterableDataset"):
         xtd.DataLoader([1, 2, 3])
+    line = xr.DataArray(np.zeros(9), dims="x")
+    with pytest.raises(TypeError, match=r"not DataArray; xtorch_data.MapDataset\(data"):
+        xtd.DataLoader(line)
+    with pytest.raises(TypeError, match="not Split; give one of its parts"):
+        xtd.DataLoader(xtd.split(xtd.MapDataset(line, {"x": 2}), "x", fractions=(0.5, 0.5)))
 
     class Doubled(xtd.IterableDataset):
         def __iter__(self):

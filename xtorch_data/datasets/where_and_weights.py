@@ -152,7 +152,7 @@ def _has_steps(given: xr.DataArray, argument: str, axis: Axis, labels: LabelledW
                 f"{argument} is labeled along {dim!r} from {printable(theirs[0])} to "
                 f"{printable(theirs[-1])}, but the first steps of the windows from "
                 f"{printable(fitting[0][0])} to {printable(fitting[0][-1])}; it must have the "
-                "labels of their first or last steps, or none"
+                f"labels of their first or last steps, or none, as of .drop_vars({dim!r})"
             )
     return steps
 

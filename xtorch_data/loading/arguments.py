@@ -7,10 +7,12 @@ from typing import Any, cast
 
 import torch
 import torch.utils.data
+import xarray as xr
 
 from ..datasets.how import HOW_ARGUMENTS
 from ..datasets.iterable import IterableDataset
 from ..datasets.map import MapDataset
+from ..datasets.splits import Split
 from ..iteration.by_number import Fetched
 from ..samples.arguments import as_batch_size
 from ..samples.batch import Batch
@@ -57,9 +59,15 @@ def ours(dataset: Any) -> IterableDataset | MapDataset:
         found is dataset and _is_iterated_as(IterableDataset, found)
     ):
         return cast(IterableDataset | MapDataset, found)
+    if isinstance(dataset, xr.Dataset | xr.DataArray):
+        instead = "xtorch_data.MapDataset(data, input_dims=…) makes one of data"
+    elif isinstance(dataset, Split):
+        instead = "give one of its parts"
+    else:
+        instead = "torch.utils.data.DataLoader takes others made of them"
     raise TypeError(
         "dataset must be an xtorch_data.IterableDataset, an xtorch_data.MapDataset or a Subset of "
-        f"one, not {type(dataset).__name__}; torch.utils.data.DataLoader takes others made of them"
+        f"one, not {type(dataset).__name__}; {instead}"
     )
 
 
