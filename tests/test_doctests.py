@@ -16,6 +16,8 @@ MODULES = [
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_print_what_they_say(name):
+    if name == "xtorch_data.lightning":  # which imports it
+        pytest.importorskip("lightning")
     module = importlib.import_module(name.removesuffix(".__init__"))
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     failed, tried = doctest.testmod(module, optionflags=flags)
