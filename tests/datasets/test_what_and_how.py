@@ -473,6 +473,18 @@ def test_a_function_for_any_part(ds):
     assert batch["mask"].dtype == torch.bool
 
 
+@pytest.mark.parametrize(
+    "returned", [lambda s: s.values, lambda s: None, lambda s: torch.tensor(s.values)]
+)
+def test_functions_that_lose_the_labels_are_refused_at_once(ds, returned):
+    how = {"input_dims": {"time": 8, "y": -1, "x": -1}, "inputs": "a"}
+    message = "transform returns an xarray object, as it is given, not"
+    with pytest.raises(TypeError, match=message):
+        xtd.MapDataset(ds, **how, transform=returned)
+    with pytest.raises(TypeError, match=f"batch_{message}"):
+        xtd.IterableDataset(ds, **how, batch_transform=lambda batch: returned(batch["a"]))
+
+
 def test_functions_for_parts_that_there_are_not_are_refused(ds):
     def made(**given_):
         return xtd.MapDataset(ds, {"time": 8}, inputs="a", targets="b", **given_)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import xarray as xr
+
 from ..common.buffers import Buffers
 from ..planning.stages import WindowBox
 from ..samples.definition import SampleDefinition
@@ -25,8 +27,15 @@ MOST_BYTES = 2**27
 SLOW_CALL = 1.0
 
 
+class _NoLabelsError(TypeError):
+    """Error for a function that returns no xarray object, whatever the values are."""
+
+    def __reduce__(self) -> Any:
+        return TypeError, self.args
+
+
 def require_functions_keep_places(samples: SampleDefinition) -> None:
-    """Try the functions for samples and batches, and raise ValueError if one moves values.
+    """Try the functions for samples and batches, and raise if one moves values or loses labels.
 
     Nothing of the data is read but coordinates that functions use.
     """
@@ -60,6 +69,11 @@ def _given_to_functions(samples: SampleDefinition) -> list[tuple[Transform, Any]
             result = on_trial(function, given)
             if budget.spent:
                 del found[function.argument]
+            if not isinstance(result, xr.Dataset | xr.DataArray):
+                raise _NoLabelsError(
+                    f"{function.argument} returns an xarray object, as it is given, not "
+                    f"{type(result).__name__}: copy(data=values) of what is given labels values"
+                )
             return result
 
         return Transform(noted, function.argument, takes_rng=False)
@@ -106,6 +120,8 @@ def _given_to_functions(samples: SampleDefinition) -> list[tuple[Transform, Any]
             assembly = Assembly(recipe, Buffers(0), piece.samples, epoch=0)
             assembly.add(0, stage, stage.locate(0, piece.samples))
             assembly.finish(single=False)
+    except _NoLabelsError:
+        raise
     except Exception:
         # It shows when samples are made; or values are such that they are not made up.
         return list(found.values())
