@@ -13,11 +13,11 @@ from helpers import forecast
 
 import xtorch_data as xtd
 from xtorch_data.common.buffers import Buffers
-from xtorch_data.device import gather as device_gather
 from xtorch_data.device import streams as device_module
 from xtorch_data.device.gather import DeviceGather
 from xtorch_data.device.streams import PinnedBuffers, Streams, of_this_thread, on_device
 from xtorch_data.loading import transfer
+from xtorch_data.samples import tensors
 
 WINDOW = {"time": 3, "y": -1, "x": -1}
 
@@ -188,8 +188,9 @@ def fake(monkeypatch):
     monkeypatch.setattr(torch, "empty", unpinned)
     monkeypatch.setattr(torch.Tensor, "record_stream", record_stream)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-    for each in (device_module, device_gather, transfer):
+    for each in (device_module, transfer):
         monkeypatch.setattr(each, "WITH_STREAMS", ("cpu",))
+    monkeypatch.setattr(tensors, "COPIED_MEANWHILE", ("cpu",))
     return module
 
 

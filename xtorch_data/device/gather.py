@@ -23,7 +23,8 @@ from ..gathering.views import Array, View
 from ..planning.windows import IntArray
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
-from .streams import WITH_STREAMS, Streams, Then
+from ..samples.tensors import sent
+from .streams import Streams, Then
 
 __all__ = ["DeviceGather"]
 
@@ -84,10 +85,7 @@ class DeviceGather:
 
     def on_device(self, index: IntArray) -> torch.Tensor:
         """Places, as a tensor there; nothing waits for the copy."""
-        tensor = torch.from_numpy(np.ascontiguousarray(index))
-        if self.device.type not in WITH_STREAMS:
-            return tensor.to(self.device)
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        return sent(np.ascontiguousarray(index), self.device)
 
     def assembly(self, recipe: SampleDefinition, samples: int, epoch: int) -> Assembly:
         """A batch in the making, on the device."""
