@@ -7,7 +7,10 @@ from typing import Any
 
 from .redact import printable
 
-__all__ = ["Fact", "fact_lines", "format_bytes", "lines_of", "number_of", "shape_of", "sizes_of"]
+__all__ = [
+    "Fact", "duration_of", "fact_lines", "format_bytes", "lines_of", "number_of", "shape_of",
+    "sizes_of",
+]  # fmt: skip
 
 # A name and what there is to say, as lines where it is long: a line of a text, or of a page by
 # `html.facts`.
@@ -50,3 +53,11 @@ def format_bytes(nbytes: int) -> str:
         if nbytes >= 0.9 * unit:
             return f"{nbytes / unit:.2f} {prefix}B"
     return f"{nbytes} B"
+
+
+def duration_of(seconds: float) -> str:
+    """A duration in the largest unit that it has one of, such as ``"6 hours"``, ``"-1.5 days"``."""
+    units = ("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)
+    unit, length = next((each for each in units if abs(seconds) >= each[1]), units[-1])
+    count = seconds / length
+    return f"{count:,.6g} {unit}{'' if count == 1 else 's'}"

@@ -52,6 +52,13 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
     input_overlap : mapping of Hashable to int, optional
         Overlap of neighboring windows. Windows begin every ``size - overlap`` steps; one that
         would pass the end of the data is dropped (xbatcher's rules).
+    breaks : {"split", "raise", "ignore"} or mapping of Hashable to these, optional
+        What becomes of breaks: places where the labels of a windowed dim jump, go back or are
+        repeated. Where at least 90 % of the steps between labels are within 50 % of their median,
+        the others are breaks; months and years are regular, longitudes go around the circle. No
+        window crosses a break, and windows begin anew after it. By default that is warned of once;
+        with "split" it is not; "raise" is an error if there are any; "ignore" counts windows by
+        position, as for a ``BatchGenerator`` in any case. For all dims, or by dim.
     inputs : Hashable, list of Hashable or Select, optional
         Variables of the part ``x``. A list is stacked on a ``variable`` axis after ``sample``; a
         single name has no such axis. Every data variable, as a list, by default.

@@ -19,6 +19,7 @@ from ..processes.workers import sendable_errors
 from ..report.plots import WindowPlots
 from ..samples.arguments import as_epoch
 from ..samples.batch import Batch
+from ..samples.breaks import BreakRule
 from .fetching import ACCESS_ARGUMENTS, Access, Fetching, require_none_of_epochs
 from .page import Dataset
 from .what import What, parted
@@ -47,6 +48,9 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         Size of one sample along each windowed dim, -1 for the whole dim.
     input_overlap : mapping of Hashable to int, optional
         Overlap of neighboring windows.
+    breaks : {"split", "raise", "ignore"} or mapping of Hashable to these, optional
+        What becomes of places where the labels of a windowed dim jump, go back or are repeated,
+        as for `IterableDataset`.
     inputs : Hashable, list of Hashable or Select, optional
         Variables of the part ``x``. Every data variable, as a list, by default.
     targets : Hashable, list of Hashable or Select, optional
@@ -112,6 +116,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         input_dims: Mapping[Any, int] | None = None,
         input_overlap: Mapping[Any, int] | None = None,
         *,
+        breaks: BreakRule | Mapping[Any, BreakRule | None] | None = None,
         inputs: Any = None,
         targets: Any = None,
         parts: Mapping[str, Any] | None = None,
@@ -134,6 +139,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
             ds=ds,
             input_dims=input_dims,
             input_overlap=input_overlap,
+            breaks=breaks,
             inputs=inputs,
             targets=targets,
             parts=parts,

@@ -78,12 +78,19 @@ class Dataset:
         plan = self._inside.plan
         return "" if plan.where is None else f", {plan.left_out:,} left out"
 
-    def _warn(self) -> None:
-        """Warn of samples and chunks that are hardly what was meant; constructors end so."""
+    def _warn(self, before: Self | None = None, fit: bool = True) -> None:
+        """Warn of samples that are hardly what was meant; constructors end so.
+
+        Of what was not said of the dataset `before`; with `fit`, also of chunks that do not fit.
+        """
         info = torch.utils.data.get_worker_info()
-        if info is None or not info.id:  # one of a loader's workers speaks for all
-            self._inside.definition.warn_of_bounds()
-            warn_of_chunks(self._inside.plan, self._inside.definition.data)
+        if info is not None and info.id:  # one of a loader's workers speaks for all
+            return
+        definition = self._inside.definition
+        definition.warn_of_breaks(before and before._inside.definition)
+        if fit:
+            definition.warn_of_bounds()
+            warn_of_chunks(self._inside.plan, definition.data)
 
     def __copy__(self) -> Self:
         return with_inside(self, copy.copy(self._inside))
@@ -113,8 +120,7 @@ class Dataset:
             part do not fit the new windows or data.
         """
         made = with_inside(self, self._inside.replaced(options))
-        if not _CHUNK_ARGUMENTS.isdisjoint(options):
-            made._warn()
+        made._warn(self, fit=not _CHUNK_ARGUMENTS.isdisjoint(options))
         return made
 
     __replace__ = replace

@@ -21,6 +21,7 @@ from ..planning.intervals import Interval
 from ..planning.selection import SampleTable
 from ..planning.windows import Axis, Windows
 from ..processes.workers import starts_workers
+from ..samples.breaks import BreakRule
 from ..samples.definition import SampleDefinition
 from .where_and_weights import as_where
 
@@ -40,6 +41,7 @@ Answers = Callable[[Callable[[xr.Dataset], Any], SampleDefinition], npt.NDArray[
 class SampleArguments(TypedDict, total=False):
     """Arguments of a dataset that say what its samples are; see `MapDataset`."""
 
+    breaks: BreakRule | Mapping[Any, BreakRule | None] | None
     inputs: Any
     targets: Any
     parts: Mapping[str, Any] | None

@@ -93,11 +93,7 @@ class Term(ABC):
         edges = np.unique(np.concatenate([first, last, self.runs[1]]))
         place = np.searchsorted(first, edges[:-1], side="right") - 1
         kept = edges[:-1] < np.append(last, 0)[place]  # the 0 is for place -1
-        begins, counts = self.at(edges[:-1][kept]), np.diff(edges)[kept]
-        # Where there is no hole between two of them, they are one.
-        joined = begins[1:] == (begins + counts * self.step)[:-1]
-        runs = np.flatnonzero(np.append(True, ~joined))
-        return runs_of(begins[runs], np.add.reduceat(counts, runs), self.step)
+        return runs_of(self.at(edges[:-1][kept]), np.diff(edges)[kept], self.step)
 
     def first_from(self, positions: npt.ArrayLike) -> IntArray:
         """How many windows come before each of some positions; ValueError if they descend."""
@@ -265,7 +261,14 @@ def apart(starts: IntArray, stops: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def runs_of(begins: IntArray, counts: IntArray, step: int) -> Term:
-    """The term of ascending runs of some lengths; a single one, or none, is regular."""
+    """The term of ascending runs of some lengths, none of them 0; one alone, or none, is regular.
+
+    Where there is no hole between two of them, they are one.
+    """
+    joined = begins[1:] == (begins + counts * step)[:-1]
+    if step and joined.any():
+        runs = np.flatnonzero(np.append(True, ~joined))
+        begins, counts = begins[runs], np.add.reduceat(counts, runs)
     if len(begins) == 1 and step:
         return Regular(int(begins[0]), int(begins[0] + counts[0] * step), step)
     return Runs(begins, np.cumsum(counts), step) if len(begins) else Regular(0, 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,10 @@ class Axis:
         """Windows ``[first, last)`` that lie wholly inside each interval ``[start, stop)``."""
         first = self.first_from(start)
         return first, np.maximum(self.first_from(stop - self.size + 1), first)
+
+    def fitting(self, steps: IntArray) -> IntArray:
+        """Number of windows that fit into stretches of so many steps, laid from their begin on."""
+        return np.maximum((steps - self.size) // self.stride + 1, 0)
 
     def left_over(self, intervals: npt.ArrayLike) -> int:
         """Steps at the ends of intervals of the data, before and behind the windows inside them."""
@@ -213,6 +217,27 @@ class Windows:
                 f"there are {math.prod(windows.shape)} samples; 2**63 - 1 can be numbered"
             )
         return windows
+
+    def begun_anew(self, dim: Hashable, breaks: npt.ArrayLike) -> Windows:
+        """Windows along a dim that are laid anew from each of some steps on, and cross none.
+
+        The samples are numbered anew, and there may be none.
+
+        Examples
+        --------
+        >>> windows = Windows.from_sizes({"time": 10}, {"time": 4}, {"time": 2})
+        >>> [window["time"] for window in windows.begun_anew("time", [5])]
+        [slice(0, 4, None), slice(5, 9, None)]
+        """
+        before = self.axis(dim)
+        steps = np.asarray(breaks, dtype=np.int64)
+        begins = np.append(0, steps)
+        counts = before.fitting(np.append(steps, before.length) - begins)
+        some = counts > 0
+        starts = runs_of(begins[some], counts[some], before.stride)
+        return Windows.of(
+            replace(axis, starts=starts) if axis is before else axis for axis in self.axes
+        )
 
     def same_as(self, other: Windows) -> bool:
         """Whether the samples of both lie at the same places, under the same numbers."""

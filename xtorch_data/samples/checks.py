@@ -14,6 +14,7 @@ from ..planning.chunks import Layout
 from ..planning.windows import Windows
 from ..sources.lazy_arrays import in_memory, is_lazy
 from ..sources.source import Source, layout_of
+from .breaks import SampleBreaks, windows_between_breaks
 from .generator_items import Items
 from .preprocessing import check_preprocessed
 from .select import Part, names_of
@@ -26,6 +27,7 @@ class CheckedSpace(NamedTuple):
     """Result of `checked_space`; a definition is made of it at once."""
 
     windows: Windows
+    breaks: SampleBreaks
     sample_dims: tuple[Hashable, ...]
     items: Items | None
     reads: tuple[Hashable, ...]
@@ -39,6 +41,7 @@ def checked_space(
     input_overlap: Mapping[Any, int] | None,
     selections: Mapping[str, Any],
     preprocess: Transform | None,
+    breaks: Any = None,
 ) -> CheckedSpace:
     """The windows over the data and what is read for them; arguments that do not fit raise."""
     data = source.dataset
@@ -46,6 +49,11 @@ def checked_space(
         if input_dims is not None or input_overlap is not None:
             raise ValueError(
                 "an xbatcher.BatchGenerator has input_dims and input_overlap of its own"
+            )
+        if breaks not in (None, "ignore"):
+            raise ValueError(
+                "an xbatcher.BatchGenerator counts windows by position, whatever their labels: "
+                f"breaks={breaks!r} cannot be given with one"
             )
         # An item may have any dim; a preprocess is tried on windows of the generator's size.
         inner = source.generator.input_dims
@@ -78,10 +86,14 @@ def checked_space(
         )
     if source.generator is not None:
         items = _items(source, selections, template)
-        return CheckedSpace(items.windows, items.region_dims, items, reads, template, constants)
+        ignored = SampleBreaks({}, items.windows)
+        return CheckedSpace(
+            items.windows, ignored, items.region_dims, items, reads, template, constants
+        )
     sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
-    windows = Windows.from_sizes(sizes, input_dims, input_overlap)
-    return CheckedSpace(windows, tuple(input_dims), None, reads, template, constants)
+    by_position = Windows.from_sizes(sizes, input_dims, input_overlap)
+    windows, found = windows_between_breaks(by_position, data, breaks)
+    return CheckedSpace(windows, found, tuple(input_dims), None, reads, template, constants)
 
 
 def _require_different_dims(data: xr.Dataset, names: Iterable[Hashable]) -> None:

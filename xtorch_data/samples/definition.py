@@ -15,12 +15,14 @@ from ..common.options import options
 from ..common.recorder import Recorder
 from ..common.redact import printable
 from ..common.text import shape_of
+from ..common.user_warnings import warn_user
 from ..planning.chunks import Layout
 from ..planning.windows import Windows
 from ..sources.conventions import warn_of_bounds
 from ..sources.source import as_source
 from .arguments import numpy_dtype
 from .batch import ATTRIBUTES, Batch
+from .breaks import BreakRule, SampleBreaks
 from .changes import changes_of
 from .checks import checked_space, coords_of, dtypes_of, layouts_of, warn_of_relabelled
 from .generator_items import Items
@@ -54,6 +56,7 @@ class SampleDefinition:
     constants: Mapping[Hashable, Any]  # a value of each variable that a trial cannot make up
 
     labels: Labels  # the windows and their coordinates
+    breaks: SampleBreaks  # which no window crosses
     parts: tuple[Part, ...]
     sample_dims: tuple[Hashable, ...]  # windowed dims in the order of the tensors
     floating: np.dtype[Any]  # what floating data is gathered as
@@ -74,6 +77,7 @@ class SampleDefinition:
         input_dims: Mapping[Any, int] | None,
         input_overlap: Mapping[Any, int] | None = None,
         *,
+        breaks: BreakRule | Mapping[Any, BreakRule | None] | None = None,
         inputs: Any = None,
         targets: Any = None,
         parts: Mapping[str, Any] | None = None,
@@ -98,7 +102,7 @@ class SampleDefinition:
         prepare = Transform.of(preprocess, "preprocess")
         given = _transforms(transform, target_transform, list(selections))
         floating, cast_to = numpy_dtype(dtype)
-        space = checked_space(source, input_dims, input_overlap, selections, prepare)
+        space = checked_space(source, input_dims, input_overlap, selections, prepare, breaks)
         windows, template = space.windows, space.template
         made = tuple(
             make_part(name, select, template, windows, space.sample_dims, floating)
@@ -127,6 +131,7 @@ class SampleDefinition:
             labels=Labels(
                 windows, coords, attrs, space.items, changes_of(prepare, given, of_batches)
             ),
+            breaks=space.breaks,
             parts=made,
             sample_dims=space.sample_dims,
             floating=floating,
@@ -223,6 +228,11 @@ class SampleDefinition:
                 f"come one at a time, with batch_size=None, not {batch_size} in a batch"
             )
 
+    def warn_of_breaks(self, before: SampleDefinition | None = None) -> None:
+        """Warn of breaks in labels, unless the user rules them, or was warned of those `before`."""
+        for message in self.breaks.warnings(self.labels.coords, before and before.breaks):
+            warn_user(message)
+
     def warn_of_bounds(self) -> None:
         """Warn if bounds of cells, which describe coordinates, make samples; see there."""
         if self.items is None:  # an item of a generator holds all of such dims
@@ -313,9 +323,14 @@ class SampleDefinition:
             + f" {self.shape(part)}"
             for part in self.parts
         )
-        return parts + "".join(
-            f"\n  repeated at each place of {dim!r}, which they lack: {names}"
-            for dim, names in self._repeated().items()
+        lines = [self.breaks.told(dim, self.labels.coords) for dim in self.breaks.found]
+        return (
+            parts
+            + "".join(f"\n  {line}" for line in lines)
+            + "".join(
+                f"\n  repeated at each place of {dim!r}, which they lack: {names}"
+                for dim, names in self._repeated().items()
+            )
         )
 
 

@@ -17,7 +17,7 @@ import xarray as xr
 from ..common.redact import printable
 from ..common.text import number_of
 from ..planning.windows import IntArray, Windows
-from ..sources.conventions import text_of
+from ..sources.conventions import text_of, texts_of
 from ..sources.lazy_arrays import in_memory
 from .changes import Change
 from .generator_items import INPUT_BATCH, Items, Patches
@@ -31,9 +31,6 @@ __all__ = [
 ]
 
 BoolArray = npt.NDArray[np.bool_]
-
-# Steps of a dim that are looked at to tell how far they are apart.
-LOOKED_AT = 10_000
 
 _registered: dict[str, weakref.WeakSet[Labels]] = {}
 
@@ -69,18 +66,7 @@ class LabelledWindows:
         Floats have as many decimals as neighboring steps need.
         """
         coord = self._labels.coords.variables.get(dim)
-        if coord is None or coord.ndim != 1 or not in_memory(coord):
-            return None
-        units = coord.attrs.get("units")
-        decimals = _decimals(coord.values) if coord.dtype.kind == "f" else None
-
-        def text(at: int) -> str:
-            value = np.asarray(coord[at].values)[()]
-            if decimals is not None:
-                return text_of(round(float(value), decimals) + 0.0, units)  # no -0
-            return text_of(value, units)
-
-        return text
+        return None if coord is None or not in_memory(coord) else texts_of(coord)
 
     def ranges(self, index: int) -> dict[str, str]:
         """First and last value of the coordinates of one sample, of those that are in memory."""
@@ -345,13 +331,6 @@ def renamed(variable: xr.Variable, names: Mapping[Any, Hashable]) -> xr.Variable
     """A variable with some of its dims renamed."""
     dims = [names.get(dim, dim) for dim in variable.dims]
     return xr.Variable(dims, variable.data, variable.attrs)
-
-
-def _decimals(values: npt.NDArray[Any]) -> int | None:
-    """Decimals that tell neighboring values apart, and one more; None where that is not known."""
-    apart = np.abs(np.diff(values[:LOOKED_AT].astype(float)))
-    apart = apart[np.isfinite(apart) & (apart > 0)]
-    return max(0, 1 - math.floor(math.log10(np.median(apart)))) if len(apart) else None
 
 
 def _between(ends: Sequence[xr.Variable]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
@@ -20,6 +22,7 @@ __all__ = [
     "is_north",
     "is_time",
     "text_of",
+    "texts_of",
     "warn_of_bounds",
 ]
 
@@ -27,6 +30,9 @@ __all__ = [
 _NORTH = "degrees_north", "degree_north", "degree_N", "degrees_N"
 _EAST = "degrees_east", "degree_east", "degree_E", "degrees_E"
 _COMPASS = {**dict.fromkeys(_NORTH, ("°N", "°S")), **dict.fromkeys(_EAST, ("°E", "°W"))}
+
+# Steps of a dim that are looked at to tell how far they are apart.
+LOOKED_AT = 10_000
 
 # Attributes that name the variables in which cells, or the grid, are described.
 BOUNDS = ("bounds", "climatology")
@@ -108,6 +114,32 @@ def text_of(value: Any, units: Any = None) -> str:
     return f"{value:.6g}" if isinstance(value, float) else f"{value}"
 
 
+def texts_of(coord: xr.Variable) -> Callable[[int], str] | None:
+    """From a step along a dim to its label; None if labels are not one after the other.
+
+    Floats have as many decimals as neighboring steps need.
+    """
+    if coord.ndim != 1:
+        return None
+    units = coord.attrs.get("units")
+    decimals = _decimals(coord.values) if coord.dtype.kind == "f" else None
+
+    def text(at: int) -> str:
+        value = np.asarray(coord[at].values)[()]
+        if decimals is not None:
+            return text_of(round(float(value), decimals) + 0.0, units)  # no -0
+        return text_of(value, units)
+
+    return text
+
+
+def _decimals(values: npt.NDArray[Any]) -> int | None:
+    """Decimals that tell neighboring values apart, and one more; None where that is not known."""
+    apart = np.abs(np.diff(values[:LOOKED_AT].astype(float)))
+    apart = apart[np.isfinite(apart) & (apart > 0)]
+    return max(0, 1 - math.floor(math.log10(np.median(apart)))) if len(apart) else None
+
+
 def is_time(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
     """Whether a coordinate holds times, or durations, or is named as one that does."""
     if name not in array.coords:
@@ -122,11 +154,17 @@ def is_time(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
 
 def is_north(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
     """Whether a coordinate is a latitude, as CF conventions tell or by its name."""
-    units = array.coords[name].attrs.get("units") if name in array.coords else None
-    return units in _NORTH or str(name).lower() in ("lat", "latitude")
+    return _is(name, array, "latitude", _NORTH)
 
 
 def is_east(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
     """Whether a coordinate is a longitude."""
-    units = array.coords[name].attrs.get("units") if name in array.coords else None
-    return units in _EAST or str(name).lower() in ("lon", "longitude")
+    return _is(name, array, "longitude", _EAST)
+
+
+def _is(
+    name: Hashable, array: xr.DataArray | xr.Dataset, kind: str, units: tuple[str, ...]
+) -> bool:
+    attrs = array.coords[name].attrs if name in array.coords else {}
+    named = str(name).lower().partition("_")[0] in (kind[:3], kind)
+    return named or attrs.get("units") in units or attrs.get("standard_name") == kind
