@@ -87,7 +87,7 @@ class Dataset:
         if info is not None and info.id:  # one of a loader's workers speaks for all
             return
         definition = self._inside.definition
-        definition.warn_of_breaks(before and before._inside.definition)
+        definition.warn_of_breaks(None if before is None else before._inside.definition)
         if fit:
             definition.warn_of_bounds()
             warn_of_chunks(self._inside.plan, definition.data)

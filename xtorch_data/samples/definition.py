@@ -230,7 +230,8 @@ class SampleDefinition:
 
     def warn_of_breaks(self, before: SampleDefinition | None = None) -> None:
         """Warn of breaks in labels, unless the user rules them, or was warned of those `before`."""
-        for message in self.breaks.warnings(self.labels.coords, before and before.breaks):
+        said = None if before is None else before.breaks
+        for message in self.breaks.warnings(self.labels.coords, said):
             warn_user(message)
 
     def warn_of_bounds(self) -> None:
