@@ -22,6 +22,10 @@ def plans(draw, max_samples=3000):
     input_dims = {name: draw(st.integers(1, sizes[name])) for name in windowed}
     overlap = {name: draw(st.integers(0, input_dims[name] - 1)) for name in windowed}
     windows = Windows.from_sizes(sizes, input_dims, overlap)
+    if windowed and draw(st.booleans()):  # with breaks
+        dim = draw(st.sampled_from(windowed))
+        breaks = draw(st.sets(st.integers(1, max(1, sizes[dim] - 1)), max_size=6))
+        windows = windows.begun_anew(dim, sorted(breaks - {sizes[dim]}))
     if draw(st.booleans()):  # with holes
         dim = draw(st.sampled_from(names))
         edges = sorted(draw(st.lists(st.integers(0, sizes[dim]), min_size=2, max_size=8)))

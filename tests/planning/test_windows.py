@@ -1,3 +1,4 @@
+import itertools
 import pickle
 
 import numpy as np
@@ -99,6 +100,30 @@ def test_windows_within_intervals_are_those_that_lie_inside_one(layout, data):
         assert {*starts, *(stops - 1)} <= covered
         assert steps_in(cut.covered_stretches) == sorted(covered)
         assert len(cut.starts.runs[0]) == 1 + (np.diff(begins) != axis.stride).sum()
+
+
+@given(layouts(), st.data())
+def test_windows_begun_anew_are_those_of_each_stretch(layout, data):
+    """Laid by xbatcher's rules on each stretch between breaks, as if it were all of the data."""
+    sizes, input_dims, overlap = layout
+    windows = Windows.from_sizes(*layout)
+    axis = data.draw(st.sampled_from([axis for axis in windows.axes if axis.windowed]))
+    breaks = sorted(data.draw(st.sets(st.integers(1, axis.length), max_size=8)) - {axis.length})
+    edges = [0, *breaks, axis.length]
+    begins = [
+        start + begin
+        for start, stop in itertools.pairwise(edges)
+        for begin in range(0, stop - start - axis.size + 1, axis.stride)
+    ]
+    anew = windows.begun_anew(axis.dim, breaks)
+    cut = anew.axis(axis.dim)
+    assert cut.start(np.arange(len(cut))).tolist() == begins
+    assert [len(each) for each in anew.axes if each.dim != axis.dim] == [
+        len(each) for each in windows.axes if each is not axis
+    ]
+    # Where they lie as they would without breaks, states of before hold.
+    assert anew.same_as(windows) == (begins == axis.start(np.arange(len(axis))).tolist())
+    assert len(cut.starts.runs[0]) <= len(breaks) + 1
 
 
 def steps_in(stretches):

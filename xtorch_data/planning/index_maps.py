@@ -74,6 +74,14 @@ class Term(ABC):
     def __hash__(self) -> int:
         return hash(self.digest())
 
+    def same_as(self, other: Term) -> bool:
+        """Whether both have the same positions; of regular ones digests may differ all the same."""
+        if isinstance(self, Regular) and isinstance(other, Regular):
+            return range(self.start, self.stop, self.step) == range(
+                other.start, other.stop, other.step
+            )
+        return self == other
+
     def lohi(self, firsts: Any, lasts: Any) -> tuple[Any, Any]:
         """Least and largest position of windows ``[first, last)``, none of them empty."""
         return self.at(firsts), self.at(lasts - 1)
