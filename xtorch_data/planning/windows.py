@@ -243,9 +243,12 @@ class Windows:
 
     def same_as(self, other: Windows) -> bool:
         """Whether the samples of both lie at the same places, under the same numbers."""
-        return [
-            (each.dim, each.length, each.size, each.windowed, each.starts) for each in self.axes
-        ] == [(each.dim, each.length, each.size, each.windowed, each.starts) for each in other.axes]
+        return len(self.axes) == len(other.axes) and all(
+            (mine.dim, mine.length, mine.size, mine.windowed)
+            == (theirs.dim, theirs.length, theirs.size, theirs.windowed)
+            and mine.starts.same_as(theirs.starts)
+            for mine, theirs in zip(self.axes, other.axes, strict=True)
+        )
 
     @property
     def frame(self) -> Frame:
