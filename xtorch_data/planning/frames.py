@@ -1,20 +1,23 @@
 """Sample axes, and for each source a frame: where windows lie in it and which chunks hold them.
 
 Order, pools, cuts for ranks and workers, weights and filters know window numbers alone; positions
-in the data are worked out by frames. There is one frame, that of the data itself.
+in the data are worked out by frames. The first frame is that of the data itself, others are those
+of other sources.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import numpy.typing as npt
 
 from ..common.cached import cached_property
 from .chunks import Chunks, Layout
-from .index_maps import IndexMap, Regular, Term
+from .index_maps import IndexMap, IntArray, Regular, Term
 from .intervals import Box, Interval
 
 __all__ = ["Frame", "SampleAxis", "SampleSpace"]
@@ -115,6 +118,28 @@ class SampleSpace:
 
     def __len__(self) -> int:
         return math.prod(self.shape)
+
+    def normalize(self, index: int) -> int:
+        """Sample number from an index that may be negative; IndexError if out of range."""
+        number = operator.index(index)
+        total = len(self)
+        if not -total <= number < total:
+            raise IndexError(f"sample {number} is out of range for {total} samples")
+        return number % total
+
+    def numbers(self, samples: npt.ArrayLike) -> tuple[IntArray, ...]:
+        """Window numbers of samples along each axis."""
+        flat = np.asarray(samples, dtype=np.int64)
+        return np.unravel_index(flat, self.shape) if self.axes else ()
+
+    def starts(self, samples: npt.ArrayLike, frame: int = 0) -> IntArray:
+        """Positions in a frame at which samples begin, shape ``(number of dims, *samples.shape)``."""
+        maps = self.frames[frame].maps
+        out = np.empty((len(maps), *np.shape(samples)), dtype=np.int64)
+        numbers = self.numbers(samples)
+        for place, each in enumerate(maps):
+            out[place] = each.start(numbers)
+        return out
 
     def restrict(self, axis: int, numbers: Term | npt.ArrayLike) -> SampleSpace:
         """Leave out windows along an axis, which gets shorter; all frames take the others."""

@@ -7,7 +7,6 @@ samples is a handful of numbers per dim.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +20,7 @@ from .frames import Frame, SampleAxis, SampleSpace
 from .index_maps import IndexMap, IntArray, Regular, Term, apart, runs_of
 from .intervals import Interval
 
-__all__ = ["Axis", "IntArray", "Windows"]
+__all__ = ["Axis", "IntArray", "SourceDim", "SourceWindows", "Windows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,7 +258,7 @@ class Windows:
         return len(self.space)
 
     def __getitem__(self, index: int) -> dict[Any, slice | int]:
-        numbers = np.unravel_index(self.normalize(index), self.shape) if self.axes else ()
+        numbers = self.space.numbers(self.normalize(index))
         return {
             axis.dim: axis.indexer(int(number))
             for axis, number in zip(self.axes, numbers, strict=True)
@@ -267,20 +266,11 @@ class Windows:
 
     def normalize(self, index: int) -> int:
         """Sample number from an index that may be negative; IndexError if out of range."""
-        number = operator.index(index)
-        total = len(self)
-        if not -total <= number < total:
-            raise IndexError(f"sample {number} is out of range for {total} samples")
-        return number % total
+        return self.space.normalize(index)
 
     def starts(self, samples: npt.ArrayLike) -> IntArray:
         """Data positions at which samples begin, shape ``(number of axes, *samples.shape)``."""
-        flat = np.asarray(samples, dtype=np.int64)
-        out = np.empty((len(self.axes), *flat.shape), dtype=np.int64)
-        if self.axes:
-            for place, numbers in enumerate(np.unravel_index(flat, self.shape)):
-                out[place] = self.axes[place].start(numbers)
-        return out
+        return self.space.starts(samples)
 
     def axis(self, dim: Hashable) -> Axis:
         """The window positions along a dim; ValueError if it is none of the sample space."""
@@ -311,3 +301,68 @@ class Windows:
         kept = first < last
         numbers = runs_of(first[kept], (last - first)[kept], 1)
         return Windows(self.space.restrict(self.axes.index(axis), numbers))
+
+
+@dataclass(frozen=True, eq=False)
+class SourceDim:
+    """A dim of another source: what a sample has of it."""
+
+    dim: Hashable
+    length: int
+    size: int
+    windowed: bool
+
+    @property
+    def whole(self) -> bool:
+        """Whether a window is all of the dim."""
+        return self.size == self.length
+
+    def indexer(self, start: int) -> slice | int:
+        """The argument of ``isel`` that cuts a window."""
+        return slice(start, start + self.size) if self.windowed else start
+
+
+@dataclass(frozen=True, eq=False)
+class SourceWindows:
+    """Windows of another source, for the samples of a space: those of one of its frames.
+
+    Attributes
+    ----------
+    space : SampleSpace
+        The sample axes and the frames.
+    place : int
+        Which of these.
+    axes : tuple of SourceDim
+        The dims of the source, in its order.
+    """
+
+    space: SampleSpace
+    place: int
+    axes: tuple[SourceDim, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        axes = (
+            SourceDim(each.dim, each.length, each.size, each.windowed) for each in self.frame.maps
+        )
+        object.__setattr__(self, "axes", tuple(axes))
+
+    @property
+    def frame(self) -> Frame:
+        """Where windows lie in the data of the source."""
+        return self.space.frames[self.place]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of windows along each sample axis."""
+        return self.space.shape
+
+    def __len__(self) -> int:
+        return len(self.space)
+
+    def __getitem__(self, index: int) -> dict[Any, slice | int]:
+        starts = self.starts(self.space.normalize(index)).tolist()
+        return {each.dim: each.indexer(at) for each, at in zip(self.axes, starts, strict=True)}
+
+    def starts(self, samples: npt.ArrayLike) -> IntArray:
+        """Data positions at which samples begin, shape ``(number of dims, *samples.shape)``."""
+        return self.space.starts(samples, self.place)

@@ -1,0 +1,196 @@
+"""What a user says of another source: how its steps belong to a sample."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from ..common.integers import as_integer
+
+__all__ = ["AsOf", "At", "Rule", "Source", "Span", "ValidTime", "Within"]
+
+# A duration, or a number in units of the labels.
+Span = str | int | float | datetime.timedelta | np.timedelta64
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsOf:
+    """The last steps of a source that are known at a sample's anchor.
+
+    A step is known `latency` after its label or, where labels bear the begin of what they sum up,
+    after its end. So no value is in a sample that was not known at its anchor.
+
+    Parameters
+    ----------
+    steps : int, str or timedelta
+        How many of them, or how long they are together.
+    latency : str, timedelta or number
+        How long after a step its value is known: ``"0h"`` for an analysis that counts as known at
+        once, ``"5h"`` for a forecast that takes five hours. A number, in units of the labels, where
+        these are numbers.
+    label : {"point", "left"}
+        Whether a step is known `latency` after its label, or bears the begin of what it sums up, as
+        daily means do (pandas' word), and is known `latency` after the next label.
+    max_age : str, timedelta or number, optional
+        How far the label of the newest step may be before the anchor; samples of which it is
+        farther are left out.
+    of : Hashable, optional
+        The dim of the first source whose label is the anchor, by default the only one with times.
+
+    Examples
+    --------
+    >>> AsOf(40, latency="1D", label="left", max_age="3D")
+    AsOf(steps=40, latency='1D', label='left', max_age='3D', of=None)
+    """
+
+    steps: int | str | datetime.timedelta | np.timedelta64 = field(kw_only=False)
+    latency: Span
+    label: Literal["point", "left"] = "point"
+    max_age: Span | None = None
+    of: Hashable | None = None
+
+    def __post_init__(self) -> None:
+        if self.label not in ("point", "left"):
+            raise ValueError(f"label must be 'point' or 'left', not {self.label!r}")
+        if isinstance(self.steps, bool) or (isinstance(self.steps, int) and self.steps < 1):
+            raise ValueError(f"steps must be 1 or more, not {self.steps!r}")
+
+
+@dataclass(frozen=True)
+class Within:
+    """The steps of a source that lie in the extent of a sample, on a finer or a coarser grid.
+
+    A sample's extent is that of its cells, whose edges are halfway between labels. A label on the
+    lower edge is inside, one on the upper edge is not. Every sample must have as many steps.
+
+    Parameters
+    ----------
+    halo : int
+        How many more on each side. Samples for which there are not as many are left out.
+    size : int, optional
+        Take so many steps instead, those nearest to the middle of the sample: for grids that do not
+        divide each other.
+
+    Examples
+    --------
+    >>> Within(halo=4)
+    Within(halo=4, size=None)
+    """
+
+    halo: int = 0
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        if as_integer(self.halo, "halo") < 0:
+            raise ValueError(f"halo must be 0 steps or more, not {self.halo}")
+        if self.size is not None and as_integer(self.size, "size") < 1:
+            raise ValueError(f"size must be 1 step or more, not {self.size}")
+
+
+@dataclass(frozen=True)
+class ValidTime:
+    """The leads of a forecast that are valid from one time to another, counted from the anchor.
+
+    Those of which ``anchor + start <= init + lead < anchor + stop``, with the init that the
+    source's `AsOf` of one step chooses. The most frequent number of leads is the size; samples with
+    another are left out.
+
+    Parameters
+    ----------
+    start, stop : str, timedelta or number
+        From when to when.
+
+    Examples
+    --------
+    >>> ValidTime("0h", "24h")
+    ValidTime(start='0h', stop='24h')
+    """
+
+    start: Span
+    stop: Span
+
+
+@dataclass(frozen=True)
+class At:
+    """The steps of a source at the labels of a coordinate of the first source.
+
+    Parameters
+    ----------
+    coord : Hashable
+        The coordinate, of one dim or two: such as the valid time of forecasts, at which analyses
+        are looked up. Its dims take the place of the source's dim.
+
+    Examples
+    --------
+    >>> At("valid_time")
+    At(coord='valid_time')
+    """
+
+    coord: Hashable
+
+
+Rule = AsOf | Within | ValidTime | At
+
+
+class Source:
+    """Another source of data of a sample, and how its steps belong to it.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset, DataArray, zarr.Array or zarr.Group
+        The data.
+    rules : mapping of Hashable to AsOf, Within, ValidTime or At, optional
+        By dim of the source. Of a dim without one that the first source has, too, samples have the
+        same labels; of one that the first source lacks, all steps.
+    breaks : {"ignore"}, optional
+        Whether windows of steps may cross breaks in the labels of this source; samples of which one
+        does are left out else.
+    **dims : AsOf, Within, ValidTime or At
+        Rules by the name of the dim.
+
+    Raises
+    ------
+    TypeError
+        If a rule is none.
+    ValueError
+        If there are two rules for a dim, or several dims with a `ValidTime`.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> sst = xr.DataArray(np.zeros(100), dims="time", name="sst")
+    >>> Source(sst, time=AsOf(40, latency="1D"))
+    Source(sst, time=AsOf(steps=40, latency='1D', label='point', max_age=None, of=None))
+    """
+
+    def __init__(
+        self,
+        ds: Any,
+        rules: Mapping[Hashable, Rule] | None = None,
+        *,
+        breaks: Literal["ignore"] | None = None,
+        **dims: Rule,
+    ) -> None:
+        given = {**(rules or {}), **dims}
+        if len(given) < len(rules or {}) + len(dims):
+            twice = sorted(set(rules or {}) & set(dims), key=str)
+            raise ValueError(f"there are two rules for dim {twice[0]!r}")
+        for dim, rule in given.items():
+            if not isinstance(rule, Rule):
+                raise TypeError(
+                    f"the rule of dim {dim!r} must be an AsOf, Within, ValidTime or At, not {rule!r}"
+                )
+        if sum(isinstance(rule, ValidTime) for rule in given.values()) > 1:
+            raise ValueError("one dim of a source has leads, and a ValidTime")
+        if breaks not in (None, "ignore"):
+            raise ValueError(f"breaks of a source must be 'ignore' or None, not {breaks!r}")
+        self.ds, self.rules, self.breaks = ds, given, breaks
+
+    def __repr__(self) -> str:
+        name = getattr(self.ds, "name", None) or type(self.ds).__name__
+        rules = "".join(f", {dim}={rule!r}" for dim, rule in self.rules.items())
+        return f"Source({name}{rules})"
