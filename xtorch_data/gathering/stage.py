@@ -39,11 +39,11 @@ class StageInMemory:
         self._order = order
         self._begins = np.cumsum([0, *(each.piece.samples for each in pieces)])[:-1]
         boxes = np.array([each.piece.box for each in pieces], dtype=np.int64)
-        boxes = boxes.reshape(len(pieces), len(windows.axes), 2)
+        boxes = boxes.reshape(len(pieces), len(windows.shape), 2)
         regions = np.array([each.piece.region for each in pieces], dtype=np.int64)
         self._first = boxes[:, :, 0]
         self._shape = boxes[:, :, 1] - boxes[:, :, 0]
-        self._origin = regions.reshape(boxes.shape)[:, :, 0]
+        self._origin = regions.reshape(len(pieces), len(windows.axes), 2)[:, :, 0]
         self._views: Mapping[str, Sequence[Gatherer]] = {
             name: [gatherer_of(of_variable, self.axes) for of_variable in variables]
             for name, variables in self.views.items()
@@ -51,7 +51,7 @@ class StageInMemory:
 
     @property
     def axes(self) -> int:
-        """How many axes say where a window begins."""
+        """How many dims say where a window begins."""
         return len(self._windows.axes)
 
     @property
@@ -74,25 +74,28 @@ class StageInMemory:
         order = as_indices(self._order[start:stop])
         pieces = self._pieces_of(order)
         windows = self._windows
-        numbers, places, starts = [], [], []
+        numbers: list[IntArray] = []
         left = order - of_piece(self._begins, pieces)  # numbers inside the pieces
-        for axis in reversed(range(len(windows.axes))):
+        for axis in reversed(range(len(windows.shape))):
             if axis and windows.shape[axis] > 1:
                 left, inside = np.divmod(left, of_piece(self._shape[:, axis], pieces))
             elif axis:
                 inside = np.zeros_like(left)
             else:
                 inside = left
-            number = inside + of_piece(self._first[:, axis], pieces)
-            numbers.append(number)
-            starts.append(windows.axes[axis].start(number))
-            places.append(starts[-1] - of_piece(self._origin[:, axis], pieces))
+            numbers.append(inside + of_piece(self._first[:, axis], pieces))
+        numbers.reverse()
         flat = np.zeros_like(order)
-        for number, size in zip(reversed(numbers), windows.shape, strict=True):
+        for number, size in zip(numbers, windows.shape, strict=True):
             flat *= size
             flat += number
-        missing = hit(self._failures, windows, starts[::-1]) if self._failures else None
-        return SampleIndices(flat, pieces, tuple(reversed(places)), missing)
+        maps = windows.frame.maps
+        starts = [np.broadcast_to(each.start(numbers), order.shape) for each in maps]
+        places = (
+            start - of_piece(self._origin[:, dim], pieces) for dim, start in enumerate(starts)
+        )
+        missing = hit(self._failures, windows, starts) if self._failures else None
+        return SampleIndices(flat, pieces, tuple(places), missing)
 
     def one_that_is_there(self) -> SampleIndices | None:
         """The first sample that could be read."""
@@ -111,7 +114,7 @@ class StageInMemory:
     def alone(self, indices: SampleIndices, windows: Mapping[str, Sequence[Any]]) -> StageInMemory:
         """One sample, of the windows that `gather` has filled; without the memory of this stage."""
         axes = self._windows.axes
-        numbers = np.unravel_index(int(indices.numbers[0]), self._windows.shape) if axes else ()
+        numbers = self._windows.space.numbers(indices.numbers[0])
         box = tuple((int(number), int(number) + 1) for number in numbers)
         data = self.pieces[int(indices.pieces[0])].data
         if data is not None:

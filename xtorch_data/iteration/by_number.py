@@ -191,15 +191,19 @@ class Fetcher:
         recipe = self._samples
         windows = recipe.windows
         assembly = Assembly(recipe, buffers, len(numbers), epoch)
-        places = np.unravel_index(numbers, windows.shape) if windows.axes else ()
+        places, starts = windows.space.numbers(numbers), windows.starts(numbers)
         done: list[IntArray] = []
-        for portion in self._portions(windows.starts(numbers), groups):
+        for portion in self._portions(starts, groups):
             cells = self._cells({cell for _, wanted in portion for cell in wanted})
             pieces, order = [], []
             before = 0
             for rows, _ in portion:
                 box = tuple((int(at[rows].min()), int(at[rows].max()) + 1) for at in places)
-                piece = WindowBox(box, windows.frame)
+                around = tuple(
+                    (int(at[rows].min()), int(at[rows].max()) + axis.size)
+                    for at, axis in zip(starts, windows.axes, strict=True)
+                )
+                piece = WindowBox(box, windows.frame, around)
                 pieces.append(self._in_memory(piece, cells, groups))
                 order.append(before + piece.place(tuple(at[rows] for at in places), len(rows)))
                 before += piece.samples

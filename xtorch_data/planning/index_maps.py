@@ -337,10 +337,10 @@ class IndexMap:
 
     def start(self, numbers: Sequence[Any]) -> Any:
         """Data positions at which windows begin, from their numbers along each sample axis."""
-        found: Any = self.base
-        for axis, term in self.terms.items():
-            found = found + term.at(numbers[axis])
-        return found
+        starts = [term.at(numbers[axis]) for axis, term in self.terms.items()]
+        if len(starts) == 1 and not self.base:
+            return starts[0]
+        return sum(starts, np.int64(self.base))
 
     def spans(self, boxes: Mapping[int, tuple[Any, Any]] | Sequence[Interval]) -> tuple[Any, Any]:
         """Data positions ``[start, stop)`` of boxes of windows: by axis, firsts and lasts."""

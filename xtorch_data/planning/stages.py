@@ -25,10 +25,15 @@ __all__ = ["BlockRead", "Stage", "StepsRead", "WindowBox", "as_indices", "reads"
 
 @dataclass(frozen=True, eq=False)
 class WindowBox:
-    """Samples that lie in one array in memory: a box of window numbers in a frame."""
+    """Samples that lie in one array in memory: a box of window numbers in a frame.
+
+    The region is from the first begin of a window in the box to the last end or, where `of_some`
+    has it, of some of them alone.
+    """
 
     box: Box
     frame: Frame
+    of_some: Box | None = None
     samples: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -36,8 +41,8 @@ class WindowBox:
 
     @cached_property
     def region(self) -> Box:
-        """Data positions ``[start, stop)`` along every dim, from first begin to last end."""
-        return self.frame.region(self.box)
+        """Data positions ``[start, stop)`` along every dim."""
+        return self.frame.region(self.box) if self.of_some is None else self.of_some
 
     def place(self, numbers: Sequence[IntArray], count: int) -> IntArray:
         """Numbers inside the piece of `count` samples, from their window numbers per axis."""
