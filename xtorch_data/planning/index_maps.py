@@ -274,7 +274,7 @@ def runs_of(begins: IntArray, counts: IntArray, step: int) -> Term:
     Where there is no hole between two of them, they are one.
     """
     joined = begins[1:] == (begins + counts * step)[:-1]
-    if step and joined.any():
+    if joined.any():
         runs = np.flatnonzero(np.append(True, ~joined))
         begins, counts = begins[runs], np.add.reduceat(counts, runs)
     if len(begins) == 1 and step:
