@@ -16,6 +16,7 @@ from ..common.recorder import Recorder
 from ..common.retry import RETRIES
 from ..gathering.first_samples import require_functions_keep_places
 from ..iteration.by_number import Fetcher
+from ..iteration.companions import Companions
 from ..planning.plan import Plan
 from ..processes.orphans import Watch, watch_in_worker
 from ..processes.shared_memory import SharedBuffers
@@ -106,7 +107,7 @@ class Fetching:
         self._epoch: int | torch.Tensor = self._shared.values
         self._shares_memory = False
         self._watch = Watch()
-        self._reading: tuple[int, Fetcher, Buffers] | None = None
+        self._reading: tuple[int, Fetcher, Companions | None, Buffers] | None = None
         self._process = os.getpid()
         self._lock = threading.Lock()
 
@@ -174,15 +175,16 @@ class Fetching:
         if self.plan.kept is not None:
             numbers = self.plan.kept.samples(numbers)
         epoch = self.epoch if epoch is None else epoch
-        fetcher, buffers = self._fetch_with(epoch)
-        return fetcher.fetch(numbers, epoch, buffers)
+        fetcher, companions, buffers = self._fetch_with(epoch)
+        batch = fetcher.fetch(numbers, epoch, buffers)
+        return companions.completed(batch, epoch, buffers) if companions else batch
 
     @property
     def recorder(self) -> Recorder:
         """Record of what fetching has taken in this process."""
         return self._fetch_with(self.epoch)[0].recorder
 
-    def _fetch_with(self, epoch: int) -> tuple[Fetcher, Buffers]:
+    def _fetch_with(self, epoch: int) -> tuple[Fetcher, Companions | None, Buffers]:
         """Reader and buffers of this process, made when they are first needed."""
         if self._process != os.getpid():  # inherited by a fork, not sent to this process
             make_safe(self.definition.data)
@@ -195,10 +197,19 @@ class Fetching:
                 let_forks_wait_for_reads()
                 watch_in_worker()
                 memory = self.plan.memory
+                beside = memory // 4 if self.definition.others else 0
                 buffers = SharedBuffers if self._shares_memory else Buffers
                 self._reading = (
                     epoch,
-                    Fetcher(self.definition, memory, epoch, self.retries, self.keeps, self.on_disk),
+                    Fetcher(
+                        self.definition,
+                        memory - beside,
+                        epoch,
+                        self.retries,
+                        self.keeps,
+                        self.on_disk,
+                    ),
+                    Companions(self.definition, beside, epoch, self.retries) if beside else None,
                     buffers(min(memory, IDLE_BYTES)),
                 )
             return self._reading[1:]

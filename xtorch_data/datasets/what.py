@@ -18,7 +18,7 @@ import xarray as xr
 
 from ..common.redact import printable
 from ..planning.intervals import Interval
-from ..planning.selection import SampleTable
+from ..planning.selection import SampleTable, product
 from ..planning.windows import Axis, Windows
 from ..processes.workers import starts_workers
 from ..samples.breaks import BreakRule
@@ -42,6 +42,7 @@ class SampleArguments(TypedDict, total=False):
     """Arguments of a dataset that say what its samples are; see `MapDataset`."""
 
     breaks: BreakRule | Mapping[Any, BreakRule | None] | None
+    anchor: Mapping[Any, int] | None
     inputs: Any
     targets: Any
     parts: Mapping[str, Any] | None
@@ -284,4 +285,7 @@ def _where(given: Any, definition: SampleDefinition) -> Any:
     """A table of what a user gives, or a function as it is."""
     if callable(given) and not isinstance(given, xr.DataArray):
         return given
-    return as_where(given, definition)
+    table, whole = as_where(given, definition), definition.whole
+    if table is None or whole is None:
+        return table or whole
+    return product(table, whole, definition.windows.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -312,7 +313,17 @@ class Batch:
             self._flipped if flipped is None else flipped,
         )
 
-    def to_xarray(self, part: str | None = None) -> xr.Dataset:
+    def joined(self, others: Iterable[Batch], order: Sequence[str]) -> Batch:
+        """The batch with the parts of others of the same samples, in an order."""
+        parts, labels = dict(self._parts), dict(self._part_labels)
+        for other in others:
+            parts.update(other._parts)
+            source = None if other._labels is None else other._labels.source
+            named = {name: replace(each, source=source) for name, each in other._part_labels.items()}
+            labels.update(named)
+        return self._with({name: parts[name] for name in order}, labels)
+
+    def to_xarray(self, part: str | None = None) -> xr.Dataset | xr.DataTree:
         """The batch with its labels.
 
         Parameters
@@ -345,13 +356,21 @@ class Batch:
                 "dataset it came from no longer exists in this one"
             )
         names = list(self._parts) if part is None else [part]
-        arrays = {}
+        arrays: dict[str | None, dict[str, Any]] = {}
         for name in names:
             array, labels = as_numpy(self[name]), self._part_labels[name]
             labels.require_fit(name, array.shape, self.index.shape)
-            arrays[name] = (array, labels)
-        return self._labels.to_dataset(
-            arrays, self.index.numpy(), suffixes=len(names) > 1, flipped=self._flipped
+            arrays.setdefault(labels.source, {})[name] = (array, labels)
+        found = {
+            source: (self._labels if source is None else self._labels.others[source]).to_dataset(
+                of_source, self.index.numpy(), suffixes=len(of_source) > 1, flipped=self._flipped
+            )
+            for source, of_source in arrays.items()
+        }
+        if part is not None or not self._labels.others:
+            return next(iter(found.values()))
+        return xr.DataTree.from_dict(
+            {str(source or self._labels.source): each for source, each in found.items()}
         )
 
     def plot(

@@ -20,7 +20,15 @@ from .preprocessing import check_preprocessed
 from .select import Part, names_of
 from .transforms import Transform
 
-__all__ = ["checked_space", "coords_of", "dtypes_of", "layouts_of", "warn_of_relabelled"]
+__all__ = [
+    "CheckedSpace",
+    "checked_space",
+    "coords_of",
+    "dtypes_of",
+    "layouts_of",
+    "reads_of",
+    "warn_of_relabelled",
+]
 
 
 class CheckedSpace(NamedTuple):
@@ -76,7 +84,7 @@ def checked_space(
         )
     _require_different_dims(data, selected)
     constants: dict[Hashable, Any] = {}
-    reads, template = _reads(data, selected, input_dims, preprocess, constants)
+    reads, template = reads_of(data, selected, input_dims, preprocess, constants)
     _require_different_dims(data, reads)
     used = {dim for name in selected for dim in template.variables[name].dims} | set(input_dims)
     if None in used and None in source.sizes:
@@ -126,7 +134,7 @@ def _items(source: Source, selections: Mapping[str, Any], template: xr.Dataset) 
     return items.for_parts(parts)
 
 
-def _reads(
+def reads_of(
     data: xr.Dataset,
     selected: Sequence[Hashable],
     input_dims: Mapping[Any, int],

@@ -17,20 +17,30 @@ from ..common.redact import printable
 from ..common.text import shape_of
 from ..common.user_warnings import warn_user
 from ..planning.chunks import Layout
-from ..planning.windows import Windows
+from ..planning.selection import SampleTable
+from ..planning.windows import SourceWindows, Windows
 from ..sources.conventions import warn_of_bounds
-from ..sources.source import as_source
+from ..sources.source import Source, as_source
+from .aligned import Loss
 from .arguments import numpy_dtype
 from .batch import ATTRIBUTES, Batch
 from .breaks import BreakRule, SampleBreaks
 from .changes import changes_of
-from .checks import checked_space, coords_of, dtypes_of, layouts_of, warn_of_relabelled
+from .checks import (
+    CheckedSpace,
+    checked_space,
+    coords_of,
+    dtypes_of,
+    layouts_of,
+    warn_of_relabelled,
+)
 from .generator_items import Items
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
 from .preprocessing import Preprocessor
-from .select import Part, make_part, resolve_parts
-from .transforms import Transform, name_of
+from .select import Part, Select, make_part, resolve_parts
+from .several import defined_of_several, is_several
+from .transforms import Transform, name_of, transforms_of
 from .trials import require_blocks_independent
 
 __all__ = ["SampleDefinition"]
@@ -70,6 +80,13 @@ class SampleDefinition:
 
     read_timeout: float | None = field(default_factory=lambda: options["read_timeout"])
 
+    # Where there are several sources: the name of this one and, of the first, the others.
+    source: str | None = None
+    others: tuple[SampleDefinition, ...] = ()
+    order: tuple[str, ...] = ()  # names of the parts of all of them
+    losses: tuple[Loss, ...] = ()  # windows that lack something of another source
+    whole: SampleTable | None = None  # samples that lack nothing, where that is of two dims
+
     @classmethod
     def of(
         cls,
@@ -78,6 +95,7 @@ class SampleDefinition:
         input_overlap: Mapping[Any, int] | None = None,
         *,
         breaks: BreakRule | Mapping[Any, BreakRule | None] | None = None,
+        anchor: Mapping[Any, int] | None = None,
         inputs: Any = None,
         targets: Any = None,
         parts: Mapping[str, Any] | None = None,
@@ -90,6 +108,26 @@ class SampleDefinition:
         dims: Sequence[Hashable] | None = None,
     ) -> SampleDefinition:
         """Work it out, and check the arguments, those of a dataset, against the data."""
+        floating, cast_to = numpy_dtype(dtype)
+        if is_several(ds):
+            return defined_of_several(
+                cls._of,
+                ds,
+                input_dims,
+                input_overlap,
+                anchor=anchor,
+                breaks=breaks,
+                inputs=inputs,
+                targets=targets,
+                parts=parts,
+                preprocess=preprocess,
+                transform=transform,
+                target_transform=target_transform,
+                batch_transform=batch_transform,
+                seed=seed,
+                floating=floating,
+                cast=cast_to,
+            )
         source = as_source(ds, dims)
         selections = resolve_parts(
             source.dataset,
@@ -100,9 +138,27 @@ class SampleDefinition:
             reserved={*ATTRIBUTES, *dir(Batch)},
         )
         prepare = Transform.of(preprocess, "preprocess")
-        given = _transforms(transform, target_transform, list(selections))
-        floating, cast_to = numpy_dtype(dtype)
+        given = transforms_of(transform, target_transform, list(selections))
+        of_batches = Transform.of(batch_transform, "batch_transform")
         space = checked_space(source, input_dims, input_overlap, selections, prepare, breaks)
+        return cls._of(
+            source, selections, space, prepare, given, floating, cast_to, of_batches, seed
+        )
+
+    @classmethod
+    def _of(
+        cls,
+        source: Source,
+        selections: Mapping[str, Select],
+        space: CheckedSpace,
+        prepare: Transform | None,
+        given: Mapping[str, Transform],
+        floating: np.dtype[Any],
+        cast_to: torch.dtype | None,
+        of_batches: Transform | None,
+        seed: int,
+    ) -> SampleDefinition:
+        """The definition over the windows of a source."""
         windows, template = space.windows, space.template
         made = tuple(
             make_part(name, select, template, windows, space.sample_dims, floating)
@@ -116,7 +172,6 @@ class SampleDefinition:
         data = read if labelled else read.drop_vars(list(read.coords))
         # Functions of the user get what xarray reads.
         dtypes = {} if labelled else dtypes_of(data, made)
-        of_batches = Transform.of(batch_transform, "batch_transform")
         if prepare is not None:
             require_blocks_independent(prepare, read, windows, variables, space.constants)
             warn_of_relabelled(template, source.dataset, windows)
@@ -166,7 +221,13 @@ class SampleDefinition:
 
     def over(self, windows: Windows) -> SampleDefinition:
         """Definition of other windows of the same data, numbered anew."""
-        return replace(self, labels=replace(self.labels, windows=windows))
+        others = tuple(
+            replace(each, labels=replace(each.labels, windows=SourceWindows(windows.space, place)))
+            for place, each in enumerate(self.others, start=1)
+        )
+        beside = {str(each.source): each.labels for each in others}
+        labels = replace(self.labels, windows=windows, others=beside)
+        return replace(self, labels=labels, others=others)
 
     def in_batches(self, batch_transform: Transform | None, seed: int) -> SampleDefinition:
         """Definition of the same samples with a function of batches, and a seed."""
@@ -333,27 +394,3 @@ class SampleDefinition:
                 for dim, names in self._repeated().items()
             )
         )
-
-
-def _transforms(
-    transform: Any, target_transform: Any, parts: Sequence[str]
-) -> dict[str, Transform]:
-    """The functions of the user for samples, by the part that each works on."""
-    if isinstance(transform, Mapping):
-        if target_transform is not None and "y" in transform:
-            raise ValueError("part 'y' has two functions: that of transform, and target_transform")
-        functions = {
-            part: Transform.of(function, f"transform[{part!r}]")
-            for part, function in transform.items()
-        }
-    else:
-        functions = {"x": Transform.of(transform, "transform")}
-    if target_transform is not None:
-        functions["y"] = Transform.of(target_transform, "target_transform")
-    given = {part: each for part, each in functions.items() if each is not None}
-    for part, function in given.items():
-        if part not in parts:
-            raise ValueError(
-                f"{function.argument} works on part {part!r}, but the parts are {list(parts)}"
-            )
-    return given

@@ -16,7 +16,7 @@ import xarray as xr
 
 from ..common.redact import printable
 from ..common.text import number_of
-from ..planning.windows import IntArray, Windows
+from ..planning.windows import IntArray, SourceWindows, Windows
 from ..sources.conventions import text_of, texts_of
 from ..sources.lazy_arrays import in_memory
 from .changes import Change
@@ -51,6 +51,13 @@ class LabelledWindows:
     def __getitem__(self, index: int) -> dict[Any, slice | int]:
         window, items = self._labels.windows[index], self._labels.items
         return window if items is None else items.region(window)
+
+    def of(self, source: str) -> LabelledWindows:
+        """Where samples lie in a source, where there are several; by its name."""
+        named = {self._labels.source: self._labels, **self._labels.others}
+        if source not in named or source is None:
+            raise KeyError(f"there is no source {source!r}; there are {[n for n in named if n]}")
+        return LabelledWindows(named[source])
 
     def coords(self, index: int) -> xr.Coordinates:
         """Coordinates of one sample, as ``isel`` would leave them."""
@@ -109,6 +116,7 @@ class PartLabels:
     indexers: Mapping[Hashable, int | slice]  # how the window was cut
     flattened: int = 0  # so many of `dims`, from the first on, are one axis of the tensor
     unflattened: tuple[int, ...] | None = None  # sizes of `dims`, where some are one axis
+    source: str | None = None  # name of the source, of others than the first
 
     @property
     def axes(self) -> int:
@@ -154,11 +162,13 @@ class Labels:
     dataset has the labels.
     """
 
-    windows: Windows
+    windows: Windows | SourceWindows
     coords: xr.Dataset
     attrs: dict[Hashable, dict[Any, Any]]
     items: Items | None = None
     changes: tuple[Change, ...] = ()  # of values, in this order
+    source: str | None = None  # name of the source, where there are several
+    others: Mapping[str, Labels] = field(default_factory=dict)  # of other sources, by name
     # Of these labels alone: others made of them, by `dataclasses.replace`, get another.
     token: str = field(init=False, default_factory=lambda: uuid.uuid4().hex)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Compose", "Transform", "name_of"]
+__all__ = ["Compose", "Transform", "name_of", "transforms_of"]
 
 
 @dataclass(frozen=True)
@@ -154,3 +154,27 @@ class Compose:
 def name_of(function: Callable[..., Any]) -> str:
     """Name of a function in messages."""
     return function.__qualname__ if inspect.isroutine(function) else repr(function)
+
+
+def transforms_of(
+    transform: Any, target_transform: Any, parts: Sequence[str]
+) -> dict[str, Transform]:
+    """The functions of the user for samples, by the part that each works on."""
+    if isinstance(transform, Mapping):
+        if target_transform is not None and "y" in transform:
+            raise ValueError("part 'y' has two functions: that of transform, and target_transform")
+        functions = {
+            part: Transform.of(function, f"transform[{part!r}]")
+            for part, function in transform.items()
+        }
+    else:
+        functions = {"x": Transform.of(transform, "transform")}
+    if target_transform is not None:
+        functions["y"] = Transform.of(target_transform, "target_transform")
+    given = {part: each for part, each in functions.items() if each is not None}
+    for part, function in given.items():
+        if part not in parts:
+            raise ValueError(
+                f"{function.argument} works on part {part!r}, but the parts are {list(parts)}"
+            )
+    return given
