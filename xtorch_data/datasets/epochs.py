@@ -105,6 +105,7 @@ class Epochs:
             where=what.table,
             weights=weights,
             labels=definition.label_digests,
+            beside=definition.nbytes_beside(how.memory),
         )
         return cls(what, replace(how, weights=None), plan, on_disk)
 

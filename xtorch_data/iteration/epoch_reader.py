@@ -17,6 +17,7 @@ from ..reading.recycled import with_recycled_memory
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
 from .budget import BlockCache
+from .companions import Companions
 from .pipeline import Request, run
 
 __all__ = ["EpochReader"]
@@ -53,6 +54,8 @@ class EpochReader:
         self._read_into(Buffers(self._memory, total=self._memory))
         self._buffers: Buffers = Buffers(idle=self._idle_batches)
         self._process = os.getpid()
+        self._companions: Companions | None = None  # of an epoch, where blocks are random
+        self._of_epoch = 0
         self.recorder: Recorder | None = None
 
     def _read_into(self, buffers: Buffers) -> None:
@@ -85,7 +88,7 @@ class EpochReader:
         """
         if self._process != os.getpid():  # inherited by a fork, not sent to this process
             make_safe(self.data)
-            self._process = os.getpid()
+            self._process, self._companions = os.getpid(), None
         let_forks_wait_for_reads()
         self.recorder = Recorder(epoch)
         request = Request(
@@ -102,11 +105,24 @@ class EpochReader:
             retries=self._retries,
             skipping=self._skipping,
             recorder=self.recorder,
+            companions=self._beside(plan, epoch),
+            buffers=self._buffers,
         )
         return run(request)
 
+    def _beside(self, plan: Plan, epoch: int) -> Companions | None:
+        """What reads the other sources, with what it has kept of earlier epochs."""
+        samples = self._samples
+        if not samples.others:
+            return None
+        epoch = epoch if any(each.random_blocks for each in samples.others) else 0
+        if self._companions is None or self._of_epoch != epoch:
+            self._companions = Companions(samples, plan.beside, epoch, self._retries)
+            self._of_epoch = epoch
+        return self._companions
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "recorder": None}
+        return {**self.__dict__, "recorder": None, "_companions": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _process=os.getpid())

@@ -28,6 +28,7 @@ from ..reading.variables import SourceReader
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
 from .budget import BlockCache, StageBudget
+from .companions import Companions
 from .lookahead import Lookahead, ahead
 from .read_ahead import BatchSlice, PendingStage, ReadAhead
 from .stage_reader import StageReader
@@ -66,6 +67,8 @@ class Request:
     retries: int
     skipping: bool
     recorder: Recorder
+    companions: Companions | None
+    buffers: Buffers
 
     def stages(self) -> Iterator[Stage]:
         """What is read, in order."""
@@ -253,6 +256,10 @@ class _Gathering:
             self.read_ahead.done(each.pending, each.stop - each.start)
         begun = time.perf_counter()
         batch = assembly.finish(self.request.plan.batch_size is None, skipped)
+        if self.request.companions is not None:
+            batch = self.request.companions.completed(
+                batch, self.request.epoch, self.request.buffers
+            )
         seconds += time.perf_counter() - begun
         transform = assembly.transform_seconds
         recorder.add(

@@ -72,6 +72,8 @@ class Plan:
         By which as many samples as there are are drawn in each epoch, with replacement.
     labels : DimLabels, optional
         What states tell by that data has other labels.
+    beside : int
+        Bytes of the memory that chunks of other sources may take.
     resumed : tuple of (int, tuple of Progress)
         An epoch, and what all ranks have walked of its line before.
     """
@@ -91,6 +93,7 @@ class Plan:
     where: SampleTable | None = None
     weights: SampleTable | None = None
     labels: DimLabels | None = None
+    beside: int = 0
     resumed: tuple[int, tuple[Progress, ...]] = field(default=(0, ()))
 
     @classmethod
@@ -110,13 +113,15 @@ class Plan:
         where: SampleTable | None = None,
         weights: SampleTable | None = None,
         labels: DimLabels | None = None,
+        beside: int = 0,
         warn: bool = True,
     ) -> Plan:
         """Decide how the samples of some windows are read, and warn if that exceeds `memory`.
 
         The other parameters are the attributes of those names.
         """
-        layouts = tuple(layouts)
+        layouts, total = tuple(layouts), memory
+        memory = max(1, memory - beside)
         grid, share = plan_blocks(windows, layouts, memory, shuffle)
         if warn and len(windows) and grid.nbytes > memory:
             warn_user(
@@ -138,7 +143,7 @@ class Plan:
             batch_size=batch_size,
             drop_last=drop_last,
             uneven=uneven,
-            memory=memory,
+            memory=total,
             independent=independent,
             cached=cached,
             pool_blocks=max(1, memory // share // nbytes),
@@ -146,6 +151,7 @@ class Plan:
             where=where,
             weights=weights,
             labels=labels,
+            beside=beside,
         )
         if len(windows):
             plan._require_samples()
@@ -178,6 +184,7 @@ class Plan:
             where=self.where and self.where.over(self.windows, windows),
             weights=self.weights and self.weights.over(self.windows, windows),
             labels=self.labels,
+            beside=self.beside,
             warn=False,  # once is enough, and of other memory nobody has asked
         )
 

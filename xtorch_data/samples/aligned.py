@@ -31,6 +31,10 @@ TOLERANCE = 0.01
 LONGEST_LINE, LARGEST_TABLE = 2**27, 2**28
 
 
+# By dim of a source that is laid out anew: its name in the user's data, and the step of each step.
+Laid = Mapping[Hashable, tuple[Hashable, IntArray]]
+
+
 @dataclass(frozen=True)
 class Loss:
     """Windows along a dim that are left out, for they lack something of a source."""
@@ -61,6 +65,9 @@ class Aligned:
         Those of the first source of which every source has its part; a frame for each source.
     data : tuple of xarray.Dataset
         The other sources, lazily, in the order in which their frames count their steps.
+    laid : tuple of mapping
+        By dim of these that is laid out otherwise than the user's data: the dim there, and the step
+        of each step.
     where : SampleTable, optional
         Which samples there are, where that is not a matter of single dims.
     losses : tuple of Loss
@@ -69,6 +76,7 @@ class Aligned:
 
     windows: Windows
     data: tuple[xr.Dataset, ...]
+    laid: tuple[Laid, ...]
     where: SampleTable | None
     losses: tuple[Loss, ...]
 
@@ -189,7 +197,13 @@ def aligned(
         for at, place in enumerate(where.axes):
             values = values[(slice(None),) * at + (axes.kept[place],)]
         where = SampleTable(where.axes, values)
-    return Aligned(restricted, tuple(each.data for each in sources), where, tuple(axes.losses))
+    return Aligned(
+        restricted,
+        tuple(each.data for each in sources),
+        tuple(each.laid for each in sources),
+        where,
+        tuple(axes.losses),
+    )
 
 
 def _map(found: _Found, kept: list[npt.NDArray[np.bool_]]) -> IndexMap:
@@ -210,6 +224,7 @@ class _Source:
     def __init__(self, axes: _Axes, other: OtherData) -> None:
         self.axes, self.name, self.rules = axes, other.name, other.rules
         self.data, self.ignores_breaks = other.data, other.ignores_breaks
+        self.laid: dict[Hashable, tuple[Hashable, IntArray]] = {}
         for dim in self.rules:
             if dim not in self.data.dims:
                 raise ValueError(
@@ -267,6 +282,7 @@ class _Source:
         whole = len(positions) == self.data.sizes[dim]
         if whole and (steps == 1).all():
             return
+        self.laid[dim] = dim, positions
         if len(steps) and steps[0] and (steps == steps[0]).all():
             begin, step = int(positions[0]), int(steps[0])
             stop = int(positions[-1]) + (1 if step > 0 else -1)
@@ -546,6 +562,10 @@ class _Source:
                     "a dim of that name: rename it"
                 )
             self.data = self.data.drop_vars(name, errors="ignore").swap_dims({dim: name})
+            if dim in self.laid:
+                self.laid[name] = self.laid.pop(dim)
+            else:
+                self.laid[name] = dim, np.arange(self.data.sizes[name])
             dim = name
         length = self.data.sizes[dim]
         return _Found(IndexMap(dim, length, size if windowed else 1, {}, bool(windowed)), begins)

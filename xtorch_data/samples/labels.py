@@ -48,9 +48,13 @@ class LabelledWindows:
     def __len__(self) -> int:
         return len(self._labels.windows)
 
-    def __getitem__(self, index: int) -> dict[Any, slice | int]:
+    def __getitem__(self, index: int) -> dict[Any, slice | int | IntArray]:
         window, items = self._labels.windows[index], self._labels.items
-        return window if items is None else items.region(window)
+        if items is not None:
+            return items.region(window)
+        for dim, (name, steps) in self._labels.laid.items():
+            window[name] = _stored(steps, window.pop(dim))
+        return window
 
     def of(self, source: str) -> LabelledWindows:
         """Where samples lie in a source, where there are several; by its name."""
@@ -61,7 +65,10 @@ class LabelledWindows:
 
     def coords(self, index: int) -> xr.Coordinates:
         """Coordinates of one sample, as ``isel`` would leave them."""
-        return self._labels.coords.isel(self[index], missing_dims="ignore").coords
+        window = self._labels.windows[index]
+        if self._labels.items is not None:
+            window = self[index]
+        return self._labels.coords.isel(window, missing_dims="ignore").coords
 
     def index(self, dim: Hashable) -> pd.Index[Any] | None:
         """The coordinate of a dim as an index, if the data has one."""
@@ -169,6 +176,8 @@ class Labels:
     changes: tuple[Change, ...] = ()  # of values, in this order
     source: str | None = None  # name of the source, where there are several
     others: Mapping[str, Labels] = field(default_factory=dict)  # of other sources, by name
+    # Of another source, by dim that is laid out anew: its name in the data of the user, and steps.
+    laid: Mapping[Hashable, tuple[Hashable, IntArray]] = field(default_factory=dict)
     # Of these labels alone: others made of them, by `dataclasses.replace`, get another.
     token: str = field(init=False, default_factory=lambda: uuid.uuid4().hex)
 
@@ -328,6 +337,16 @@ class Labels:
             indexers[axis.dim] = place
         found = variable.to_base_variable().isel(indexers)
         return found.transpose(*lead, ...) if set(lead) <= set(found.dims) else found
+
+
+def _stored(steps: IntArray, cut: slice | int) -> slice | int | IntArray:
+    """What ``isel`` takes of the data for a cut of what is laid out by its steps."""
+    if isinstance(cut, int):
+        return int(steps[cut])
+    found = steps[cut]
+    if (np.diff(found) == 1).all():
+        return slice(int(found[0]), int(found[-1]) + 1)
+    return found
 
 
 def _turned(places: IntArray, flipped: BoolArray | None, within: int) -> IntArray:

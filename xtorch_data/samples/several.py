@@ -185,7 +185,9 @@ def defined_of_several(
     found = aligned(space.windows, data.dataset, others, _anchors(anchor, space.windows, x))
     main = made(first, data, space._replace(windows=found.windows))
     beside = []
-    for place, (name, lazy) in enumerate(zip(used, found.data, strict=True), start=1):
+    for place, (name, lazy, laid) in enumerate(
+        zip(used, found.data, found.laid, strict=True), start=1
+    ):
         windows = SourceWindows(found.windows.space, place)
         own = replace(sources.data[name], dataset=lazy)
         sizes = {axis.dim: axis.size for axis in windows.axes if axis.windowed}
@@ -196,7 +198,7 @@ def defined_of_several(
             windows, SampleBreaks({}, windows), tuple(sizes), None, reads, template, constants
         )
         each = made(name, own, of_source)
-        beside.append(replace(each, source=name, labels=replace(each.labels, source=name)))
+        beside.append(replace(each, source=name, labels=replace(each.labels, source=name, laid=laid)))
     labels = replace(
         main.labels, source=first, others={str(each.source): each.labels for each in beside}
     )
