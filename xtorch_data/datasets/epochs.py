@@ -105,7 +105,7 @@ class Epochs:
             where=what.table,
             weights=weights,
             labels=definition.label_digests,
-            beside=definition.nbytes_beside(how.memory),
+            others=[each.layouts for each in definition.others],
         )
         return cls(what, replace(how, weights=None), plan, on_disk)
 

@@ -129,6 +129,7 @@ class Fetching:
             batch_size=None,
             where=what.table,
             labels=definition.label_digests,
+            others=[each.layouts for each in definition.others],
         )
         return cls(what, access, plan, on_disk)
 
@@ -177,7 +178,7 @@ class Fetching:
         epoch = self.epoch if epoch is None else epoch
         fetcher, companions, buffers = self._fetch_with(epoch)
         batch = fetcher.fetch(numbers, epoch, buffers)
-        return companions.completed(batch, epoch, buffers) if companions else batch
+        return companions.fetch(batch, epoch, buffers) if companions else batch
 
     @property
     def recorder(self) -> Recorder:
@@ -209,7 +210,7 @@ class Fetching:
                         self.keeps,
                         self.on_disk,
                     ),
-                    Companions(self.definition, beside, epoch, self.retries) if beside else None,
+                    Companions(self.definition, beside, (), epoch, self.retries) if beside else None,
                     buffers(min(memory, IDLE_BYTES)),
                 )
             return self._reading[1:]

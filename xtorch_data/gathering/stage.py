@@ -34,6 +34,7 @@ class StageInMemory:
         failures: Sequence[Failure] = (),
     ) -> None:
         self.pieces = pieces
+        self.beside: tuple[StageInMemory, ...] = ()  # the same samples in other sources
         self._failures = failures
         self._windows = windows
         self._order = order
@@ -89,13 +90,24 @@ class StageInMemory:
         for number, size in zip(numbers, windows.shape, strict=True):
             flat *= size
             flat += number
-        maps = windows.frame.maps
-        starts = [np.broadcast_to(each.start(numbers), order.shape) for each in maps]
+        return self._located(flat, pieces, numbers)
+
+    def _located(
+        self, flat: IntArray, pieces: IntArray, numbers: Sequence[IntArray]
+    ) -> SampleIndices:
+        """Where samples lie, from their window numbers along each axis."""
+        maps = self._windows.frame.maps
+        starts = [np.broadcast_to(each.start(numbers), flat.shape) for each in maps]
         places = (
             start - of_piece(self._origin[:, dim], pieces) for dim, start in enumerate(starts)
         )
-        missing = hit(self._failures, windows, starts) if self._failures else None
+        missing = hit(self._failures, self._windows, starts) if self._failures else None
         return SampleIndices(flat, pieces, tuple(places), missing)
+
+    def same(self, indices: SampleIndices) -> SampleIndices:
+        """Where samples lie here that were located in a stage of another source, in its pieces."""
+        numbers = self._windows.space.numbers(indices.numbers)
+        return self._located(indices.numbers, indices.pieces, numbers)
 
     def one_that_is_there(self) -> SampleIndices | None:
         """The first sample that could be read."""

@@ -166,6 +166,27 @@ class Fetcher:
         # It may be a chunk next to theirs, which was read with it because they are small.
         return self._fetched(numbers, epoch, buffers, apart)
 
+    def piece(self, piece: WindowBox, keep: bool = True) -> PieceInMemory:
+        """The samples in a box of windows, in memory; ReadError if they cannot be read.
+
+        Without `keep`, its cells are not kept for later ones.
+        """
+        region = {
+            axis.dim: slice(*along)
+            for axis, along in zip(self._samples.windows.axes, piece.region, strict=True)
+        }
+        wanted = [
+            (number, place)
+            for number in self._together
+            for place in itertools.product(*self._groups[number].around(region).values())
+        ]
+        found = self._in_memory(piece, self._cells(wanted), self._together)
+        if not keep:
+            with self._lock:
+                for cell in wanted:
+                    self._drop(cell)
+        return found
+
     def _groups_apart(self) -> Sequence[int]:
         """Numbers of the groups that are read chunk by chunk; made once there is damage."""
         with self._lock:

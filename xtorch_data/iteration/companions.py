@@ -1,13 +1,16 @@
-"""Other sources of the samples of a batch, fetched by number next to those of the first one."""
+"""Other sources of samples: what of them lies beside the blocks of the first one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-
-import torch
+import threading
+from collections.abc import Sequence
 
 from ..common.buffers import Buffers
+from ..gathering.assembly import Assembly
+from ..gathering.stage import StageInMemory
+from ..gathering.views import PieceInMemory
+from ..planning.stages import WindowBox
+from ..planning.windows import IntArray
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
 from .by_number import Fetcher
@@ -16,20 +19,62 @@ __all__ = ["Companions"]
 
 
 class Companions:
-    """Reads the parts of other sources, and adds them to batches of the first one.
+    """Reads other sources in cells, each once while memory lasts, and cuts their parts.
 
-    Made with whatever reads the first source, for an epoch if a preprocess is random, and as long
-    there. Any thread may ask. `memory` bytes are for all of them together.
+    Made by whatever reads the first source, for an epoch if a preprocess is random, and as long
+    there; any thread may ask. Sources in `resident`, by their places, are read whole when they are
+    first needed, and stay in memory; of the others cells are kept in `memory` bytes.
     """
 
-    def __init__(self, samples: SampleDefinition, memory: int, epoch: int, retries: int) -> None:
-        self._order = samples.order
-        others = samples.others
-        share = memory // max(1, len(others))
-        self._fetchers = [Fetcher(each, share, epoch, retries) for each in others]
+    def __init__(
+        self,
+        samples: SampleDefinition,
+        memory: int,
+        resident: Sequence[int],
+        epoch: int,
+        retries: int,
+    ) -> None:
+        self._samples, self._resident = samples, frozenset(resident)
+        passing = len(samples.others) - len(self._resident)
+        share = max(1, memory // max(1, passing))
+        self._fetchers = [Fetcher(each, share, epoch, retries) for each in samples.others]
+        self._whole: dict[int, PieceInMemory] = {}
+        self._locks = [threading.Lock() for _ in self._fetchers]
 
-    def completed(self, batch: Batch, epoch: int, buffers: Buffers) -> Batch:
-        """A batch of the first source with the parts of the others, in their order."""
-        numbers = batch.index.numpy().reshape(-1)
+    def fetch(self, batch: Batch, epoch: int, buffers: Buffers) -> Batch:
+        """A batch that was fetched by number, with the parts of other sources, in their order."""
+        numbers = batch.index.numpy()
         found = [each.fetch(numbers, epoch, buffers) for each in self._fetchers]
-        return batch.joined(found, self._order)
+        return batch.joined(found, self._samples.order)
+
+    def beside(
+        self, boxes: Sequence[WindowBox], order: IntArray | range
+    ) -> tuple[StageInMemory, ...]:
+        """The same samples as those of a stage of the first source, in each other one."""
+        stages = []
+        for place, each in enumerate(self._samples.others):
+            pieces = [self._piece(place, box) for box in boxes]
+            stages.append(StageInMemory(each.windows, pieces, order))
+        return tuple(stages)
+
+    def _piece(self, place: int, box: WindowBox) -> PieceInMemory:
+        windows = self._samples.others[place].windows
+        if place not in self._resident:
+            return self._fetchers[place].piece(WindowBox(box.box, windows.frame))
+        with self._locks[place]:
+            if place not in self._whole:
+                everything = tuple((0, count) for count in windows.shape)
+                piece = WindowBox(everything, windows.frame)
+                self._whole[place] = self._fetchers[place].piece(piece, keep=False)
+        whole = self._whole[place]
+        inside = WindowBox(box.box, windows.frame, whole.piece.region)
+        return PieceInMemory(inside, whole.views, whole.data)
+
+    def assemblies(self, buffers: Buffers, samples: int, epoch: int) -> list[Assembly]:
+        """A batch in the making for each of the other sources."""
+        return [Assembly(each, buffers, samples, epoch) for each in self._samples.others]
+
+    def join(self, batch: Batch, assemblies: Sequence[Assembly], single: bool) -> Batch:
+        """A batch with the parts of the other sources."""
+        return batch.joined([each.finish(single) for each in assemblies], self._samples.order)
+

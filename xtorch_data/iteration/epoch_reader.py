@@ -117,7 +117,9 @@ class EpochReader:
             return None
         epoch = epoch if any(each.random_blocks for each in samples.others) else 0
         if self._companions is None or self._of_epoch != epoch:
-            self._companions = Companions(samples, plan.beside, epoch, self._retries)
+            self._companions = Companions(
+                samples, plan.beside.passing, plan.beside.resident, epoch, self._retries
+            )
             self._of_epoch = epoch
         return self._companions
 

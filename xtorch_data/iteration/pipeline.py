@@ -141,7 +141,9 @@ def run(request: Request) -> Generator[Batch, None, None]:
     threads = Threads(destination.begin_thread)
     reader = request.reader(threads)
     budget = StageBudget(request.plan.budget, request.nbytes, request.cache, destination.memory)
-    stages = StageReader(reader, request.joiner, destination, request.cache, budget, recorder)
+    stages = StageReader(
+        reader, request.joiner, destination, request.cache, budget, recorder, request.companions
+    )
     substitutes = None
     if request.skipping:
         substitutes = Substitutes(
@@ -234,7 +236,11 @@ class _Gathering:
     ) -> Batch:
         """Gather one batch, from one stage after the other."""
         recorder = self.request.recorder
-        assembly = self.request.assemble(sum(each.stop - each.start for each in slices))
+        samples = sum(each.stop - each.start for each in slices)
+        assembly, companions = self.request.assemble(samples), self.request.companions
+        beside: Sequence[Assembly] = ()
+        if companions is not None:
+            beside = companions.assemblies(self.request.buffers, samples, self.request.epoch)
         row, seconds = 0, 0.0
         skipped: list[int] = []
         for each in slices:
@@ -245,6 +251,8 @@ class _Gathering:
             found = wanted.there()
             skipped += wanted.not_there()
             assembly.add(row, stage, found, each.pending.stage.repeated)
+            for other, own in zip(beside, stage.beside, strict=True):
+                other.add(row, own, own.same(found))
             row += len(found.numbers)
             if each is slices[-1] and row == 0:
                 assert self.substitutes is not None
@@ -256,10 +264,8 @@ class _Gathering:
             self.read_ahead.done(each.pending, each.stop - each.start)
         begun = time.perf_counter()
         batch = assembly.finish(self.request.plan.batch_size is None, skipped)
-        if self.request.companions is not None:
-            batch = self.request.companions.completed(
-                batch, self.request.epoch, self.request.buffers
-            )
+        if companions is not None:
+            batch = companions.join(batch, beside, self.request.plan.batch_size is None)
         seconds += time.perf_counter() - begun
         transform = assembly.transform_seconds
         recorder.add(

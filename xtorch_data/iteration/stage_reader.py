@@ -18,6 +18,7 @@ from ..planning.stages import BlockRead, Stage
 from ..reading.failures import reaching
 from ..reading.regions import Reader, Rest
 from .budget import BlockCache, StageBudget
+from .companions import Companions
 from .read_ahead import PendingStage, settle
 from .substitutes import Found, first_that_is_there
 
@@ -45,6 +46,7 @@ class StageReader:
     cache: BlockCache | None
     budget: StageBudget
     recorder: Recorder
+    companions: Companions | None = None
 
     async def read(self, pending: PendingStage, before: PendingStage | None) -> StageInMemory:
         """A stage in memory, where batches are made of it."""
@@ -55,6 +57,11 @@ class StageReader:
         regions = [piece.piece.region for piece in pieces]
         failures = reaching(self.reader.source.failures, regions, windows)
         stage = StageInMemory(windows, pieces, await order, failures)
+        if self.companions is not None:
+            boxes = [piece.piece for piece in pieces]
+            stage.beside = await loop.run_in_executor(
+                None, self.companions.beside, boxes, await order
+            )
         del pieces
         return await self._sent(stage)
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .chunks import Chunks, Layout, merged
+from .companions import costs_of, nbytes_once
 from .cuts import (
     Cut,
     EachWindow,
@@ -119,19 +120,24 @@ class BlockGrid:
 
 
 def plan_blocks(
-    windows: Windows, layouts: Sequence[Layout], memory: int, shuffle: bool
+    windows: Windows,
+    layouts: Sequence[Layout],
+    memory: int,
+    shuffle: bool,
+    beside: Sequence[Frame] = (),
 ) -> tuple[BlockGrid, int]:
     """The blocks, and the part of the memory, one in so many, that a pool or block may take.
 
     A third: one is in use while the next is read, and a third is for memory that is used again.
     Where chunks are so large that this decodes them often, reading less comes first: a half leaves
-    no spare memory, the whole no room to read ahead.
+    no spare memory, the whole no room to read ahead. What is read of other sources, `beside` a
+    block, is held with it.
     """
     planner = plan_shuffled if shuffle else plan_in_order
     enough = ENOUGH_AMPLIFICATION if shuffle else 1.0
     found: list[tuple[BlockGrid, int]] = []
     for share in (3, 2, 1):
-        grid = planner(windows, layouts, memory // share)
+        grid = planner(windows, layouts, memory // share, beside)
         if share == 1 and not shuffle and any(other.nbytes <= memory // 2 for other, _ in found):
             break  # in order, the block before is held, too, for the steps that it hands on
         found.append((grid, share))
@@ -140,7 +146,9 @@ def plan_blocks(
     return min(found, key=lambda each: round(each[0].amplification, 2))
 
 
-def plan_shuffled(windows: Windows, layouts: Sequence[Layout], budget: int) -> BlockGrid:
+def plan_shuffled(
+    windows: Windows, layouts: Sequence[Layout], budget: int, beside: Sequence[Frame] = ()
+) -> BlockGrid:
     """Cut the sample space into blocks that are read each on its own, in any order.
 
     Of blocks that fit `budget`, the bytes that one pool may hold, those of the least read
@@ -155,12 +163,19 @@ def plan_shuffled(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
         for place, axis in enumerate(windows.axes)
     ]
     decoded, held = _costs(frame, options, INDEX_BYTES)
-    amplification = decoded / sum(map(frame.nbytes_once, frame.layouts))
+    once = sum(map(frame.nbytes_once, frame.layouts))
+    for other in beside:
+        more, region = costs_of(other, windows.shape, options)
+        decoded, held = decoded + more, held + region
+        once += nbytes_once(other, windows.space)
+    amplification = decoded / once
     choice = _choose(amplification, held, budget, budget // BLOCKS_PER_POOL)
     return _grid(windows, options, choice, held, amplification)
 
 
-def plan_in_order(windows: Windows, layouts: Sequence[Layout], budget: int) -> BlockGrid:
+def plan_in_order(
+    windows: Windows, layouts: Sequence[Layout], budget: int, beside: Sequence[Frame] = ()
+) -> BlockGrid:
     """Cut the sample space into blocks whose samples follow each other in C order.
 
     One axis is cut, axes before it are taken window by window, those after it whole. Along the
@@ -170,7 +185,7 @@ def plan_in_order(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
     """
     grids = []
     for place in range(len(windows.axes)):
-        grid = _cut_along(windows, layouts, budget, place)
+        grid = _cut_along(windows, layouts, budget, place, beside)
         if grid.nbytes <= budget:  # the fewer axes are taken window by window, the fewer reads
             return grid
         grids.append(grid)
@@ -178,7 +193,13 @@ def plan_in_order(windows: Windows, layouts: Sequence[Layout], budget: int) -> B
     return min(grids, key=lambda grid: grid.nbytes, default=everything)
 
 
-def _cut_along(windows: Windows, layouts: Sequence[Layout], budget: int, place: int) -> BlockGrid:
+def _cut_along(
+    windows: Windows,
+    layouts: Sequence[Layout],
+    budget: int,
+    place: int,
+    beside: Sequence[Frame],
+) -> BlockGrid:
     """Blocks in C order that are cut along one axis."""
     axis, counts = windows.axes[place], windows.shape
     frame = replace(windows.frame, layouts=tuple(merged(layouts)))
@@ -194,6 +215,8 @@ def _cut_along(windows: Windows, layouts: Sequence[Layout], budget: int, place: 
     for cuts in (plain, plain + with_whole_chunks(frame, place, plain)):
         options = [*before, cuts, *after]
         decoded, held = _costs(frame, options, index_bytes=0)
+        for other in beside:  # of which cells are handed on
+            held = held + costs_of(other, windows.shape, options)[1]
         amplification = decoded / once
         choice = _choose(amplification, held, budget, target, tolerated=1.0)
         grid = _grid(windows, options, choice, held, amplification)

@@ -16,6 +16,7 @@ from . import intervals as stretches
 from . import resume
 from .blocks import BlockGrid, plan_blocks
 from .chunks import Layout
+from .companions import Beside, frames_of, kept_beside, region_nbytes
 from .frames import Frame
 from .index_maps import IntArray
 from .intervals import Interval, Uneven, total
@@ -72,8 +73,10 @@ class Plan:
         By which as many samples as there are are drawn in each epoch, with replacement.
     labels : DimLabels, optional
         What states tell by that data has other labels.
-    beside : int
-        Bytes of the memory that chunks of other sources may take.
+    others : tuple of tuple of Layout
+        How the variables of each other source are stored.
+    beside : Beside
+        What is kept of other sources.
     resumed : tuple of (int, tuple of Progress)
         An epoch, and what all ranks have walked of its line before.
     """
@@ -93,7 +96,8 @@ class Plan:
     where: SampleTable | None = None
     weights: SampleTable | None = None
     labels: DimLabels | None = None
-    beside: int = 0
+    others: tuple[tuple[Layout, ...], ...] = ()
+    beside: Beside = Beside()
     resumed: tuple[int, tuple[Progress, ...]] = field(default=(0, ()))
 
     @classmethod
@@ -113,7 +117,7 @@ class Plan:
         where: SampleTable | None = None,
         weights: SampleTable | None = None,
         labels: DimLabels | None = None,
-        beside: int = 0,
+        others: Sequence[Sequence[Layout]] = (),
         warn: bool = True,
     ) -> Plan:
         """Decide how the samples of some windows are read, and warn if that exceeds `memory`.
@@ -121,8 +125,14 @@ class Plan:
         The other parameters are the attributes of those names.
         """
         layouts, total = tuple(layouts), memory
-        memory = max(1, memory - beside)
-        grid, share = plan_blocks(windows, layouts, memory, shuffle)
+        frames = frames_of(windows.space, others)
+        grid, share = plan_blocks(windows, layouts, memory, shuffle, frames)
+        beside = Beside()
+        if frames and len(windows):
+            beside = kept_beside(frames, windows.space, grid.cuts, memory // 4, shuffle)
+            memory -= beside.nbytes
+            passing = [each for place, each in enumerate(frames) if place not in beside.resident]
+            grid, share = plan_blocks(windows, layouts, memory, shuffle, passing)
         if warn and len(windows) and grid.nbytes > memory:
             warn_user(
                 f"one sample takes {format_bytes(grid.nbytes)}, more than memory="
@@ -151,6 +161,7 @@ class Plan:
             where=where,
             weights=weights,
             labels=labels,
+            others=tuple(map(tuple, others)),
             beside=beside,
         )
         if len(windows):
@@ -184,7 +195,7 @@ class Plan:
             where=self.where and self.where.over(self.windows, windows),
             weights=self.weights and self.weights.over(self.windows, windows),
             labels=self.labels,
-            beside=self.beside,
+            others=self.others,
             warn=False,  # once is enough, and of other memory nobody has asked
         )
 
@@ -210,6 +221,13 @@ class Plan:
     def frame(self) -> Frame:
         """Where windows lie in the data, and how it is stored."""
         return replace(self.windows.frame, layouts=self.layouts)
+
+    @cached_property
+    def passing(self) -> tuple[Frame, ...]:
+        """The other sources that are read block by block."""
+        frames = frames_of(self.windows.space, self.others)
+        kept = self.beside.resident
+        return tuple(each for place, each in enumerate(frames) if place not in kept)
 
     @property
     def samples(self) -> int:
@@ -243,8 +261,9 @@ class Plan:
 
     def nbytes(self, load: BlockRead, joins: bool = False) -> int:
         """Bytes that a load takes in memory; with what is joined of it with the one before."""
+        beside = region_nbytes(self.passing, load.box)
         if not load.region:
-            return self.frame.nbytes(())
+            return self.frame.nbytes(()) + beside
         along, region = load.axis, [*load.region]
         begin, stop = region[along]
         # Read, perhaps beyond the region; and pieces that straddle what was handed on.
@@ -252,7 +271,7 @@ class Plan:
         if joins and load.carried is not None:
             stop += sum(piece.region[along][1] - load.carried for piece in load.pieces[:1])
         region[along] = begin, stop
-        return self.frame.nbytes(region)
+        return self.frame.nbytes(region) + beside
 
     @cached_property
     def filled_blocks(self) -> tuple[int, IntArray]:

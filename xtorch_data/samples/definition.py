@@ -263,6 +263,8 @@ class SampleDefinition:
             transforms={part.name: function},
             batch_transform=None,
             cast=None,
+            others=(),
+            order=(),
         )
 
     # What they take.
@@ -271,15 +273,6 @@ class SampleDefinition:
     def nbytes(self) -> int:
         """Bytes of the tensors of one sample, before any transform."""
         return sum(math.prod(self.shape(part)) * part.dtype.itemsize for part in self.parts)
-
-    def nbytes_beside(self, memory: int) -> int:
-        """Bytes of so much memory that chunks of other sources take: a quarter at most."""
-        every = 0
-        for each in self.others:
-            frame = replace(each.windows.frame, layouts=each.layouts)
-            region = frame.named(frame.region([(0, count) for count in each.windows.shape]))
-            every += sum(layout.itemsize * frame.decoded(layout, region)[1] for layout in each.layouts)
-        return min(every, memory // 4)
 
     def shape(self, part: Part) -> tuple[int, ...]:
         """Shape of the tensor of a sample, before any transform."""
