@@ -13,6 +13,7 @@ import xarray as xr
 from ..common import html
 from ..common.redact import printable, printable_lines
 from ..common.text import format_bytes, number_of
+from ..common.user_warnings import Told, telling_once
 from ..planning.plan import Plan
 from ..planning.tables import windows_table
 from ..reading.disk_cells import OnDisk
@@ -57,6 +58,7 @@ class Dataset:
     """A dataset with an inside and a page of its own in notebooks."""
 
     _inside: Inside
+    _told: Told  # what was warned of; all that is made of a dataset shares it
 
     @property
     def windows(self) -> LabelledWindows:
@@ -112,9 +114,10 @@ class Dataset:
             As the class does when it is called, and if ``where``, ``weights`` or the labels of a
             part do not fit the new windows or data.
         """
-        made = with_inside(self, self._inside.replaced(options))
-        if not _CHUNK_ARGUMENTS.isdisjoint(options):
-            made._warn()
+        with telling_once(self._told):
+            made = with_inside(self, self._inside.replaced(options))
+            if not _CHUNK_ARGUMENTS.isdisjoint(options):
+                made._warn()
         return made
 
     __replace__ = replace

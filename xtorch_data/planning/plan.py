@@ -122,7 +122,8 @@ class Plan:
             warn_user(
                 f"one sample takes {format_bytes(grid.nbytes)}, more than memory="
                 f"{format_bytes(memory)}: blocks of one window are read, one at a "
-                "time, and the memory is exceeded"
+                "time, and the memory is exceeded",
+                key=(memory, *(axis.size for axis in windows.axes), *(x.name for x in layouts)),
             )
         nbytes = max(1, grid.nbytes)
         # Memory that blocks have left, until the next ones are read; what is kept is not left.

@@ -15,6 +15,7 @@ from ..common.options import options
 from ..common.recorder import Recorder
 from ..common.redact import printable
 from ..common.text import shape_of
+from ..common.user_warnings import about
 from ..planning.chunks import Layout
 from ..planning.windows import Windows
 from ..sources.conventions import warn_of_bounds
@@ -115,7 +116,8 @@ class SampleDefinition:
         of_batches = Transform.of(batch_transform, "batch_transform")
         if prepare is not None:
             require_blocks_independent(prepare, read, windows, variables, space.constants)
-            warn_of_relabelled(template, source.dataset, windows)
+            with about(preprocess):
+                warn_of_relabelled(template, source.dataset, windows)
         return cls(
             data=data,
             origin=source.origin,
