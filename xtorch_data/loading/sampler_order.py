@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, Sub
 
 from ..common.cached import cached_property
 from ..datasets.iterable import IterableDataset
-from ..planning.resume import as_number, entries, require_same
+from ..planning.states import as_number, entries, kind_of, require_same
 from ..samples.arguments import as_numbers
 
 __all__ = [
@@ -178,7 +178,7 @@ class Order:
         if not isinstance(found, Mapping) or not isinstance(depends, Mapping | None):
             raise ValueError(
                 f"this is not a state of {what}: its 'dataset' must be a mapping and its 'order' "
-                f"one or None, not {found!r} and {depends!r}"
+                f"one or None, not {kind_of(found)} and {kind_of(depends)}"
             )
         for name in {"seed", "epoch"} & (depends or {}).keys():
             as_number((depends or {})[name], f"the {name} of the order", -(2**63), 2**64 - 1)
