@@ -13,14 +13,14 @@ from ..common.redact import printable
 from ..common.text import format_bytes, number_of
 from ..common.user_warnings import warn_user
 from . import intervals as stretches
-from . import resume
+from . import resume, states
 from .blocks import BlockGrid, plan_blocks
 from .chunks import Layout
 from .frames import Frame
 from .index_maps import IntArray
 from .intervals import Interval, Uneven, total
 from .line import Line, run_length
-from .resume import DimLabels, Progress, WorkerProgress
+from .resume import Progress, WorkerProgress
 from .selection import BlockSums, Masked, SampleTable, Weighted, factors
 from .stages import BlockRead, Stage, reads
 from .tables import chunks_table, plan_facts, windows_table
@@ -70,7 +70,7 @@ class Plan:
         Which samples there are; every one by default.
     weights : SampleTable, optional
         By which as many samples as there are are drawn in each epoch, with replacement.
-    labels : DimLabels, optional
+    labels : states.DimLabels, optional
         What states tell by that data has other labels.
     resumed : tuple of (int, tuple of Progress)
         An epoch, and what all ranks have walked of its line before.
@@ -90,7 +90,7 @@ class Plan:
     budget: int
     where: SampleTable | None = None
     weights: SampleTable | None = None
-    labels: DimLabels | None = None
+    labels: states.DimLabels | None = None
     resumed: tuple[int, tuple[Progress, ...]] = field(default=(0, ()))
 
     @classmethod
@@ -109,7 +109,7 @@ class Plan:
         cached: bool = False,
         where: SampleTable | None = None,
         weights: SampleTable | None = None,
-        labels: DimLabels | None = None,
+        labels: states.DimLabels | None = None,
         warn: bool = True,
     ) -> Plan:
         """Decide how the samples of some windows are read, and warn if that exceeds `memory`.
@@ -122,7 +122,8 @@ class Plan:
             warn_user(
                 f"one sample takes {format_bytes(grid.nbytes)}, more than memory="
                 f"{format_bytes(memory)}: blocks of one window are read, one at a "
-                "time, and the memory is exceeded"
+                "time, and the memory is exceeded",
+                key=(memory, *(axis.size for axis in windows.axes), *(x.name for x in layouts)),
             )
         nbytes = max(1, grid.nbytes)
         # Memory that blocks have left, until the next ones are read; what is kept is not left.
@@ -392,7 +393,7 @@ class Plan:
 
     @cached_property
     def _fingerprint(self) -> dict[str, Any]:
-        found = resume.fingerprint(self.line(0))
+        found = states.fingerprint(self.line(0))
         tables = {"where": self.where, "weights": self.weights}
         if self.labels is not None:
             found["labels"] = self.labels.found
@@ -413,7 +414,7 @@ class Plan:
                 walk = replace(walk, batches=walked[-1].batches + batches)
                 walked = walked[:-1]
             walked = (*walked, walk)
-        return resume.as_state(epoch, walked, self.fingerprint())
+        return states.as_state(epoch, walked, self.fingerprint())
 
     def part(self, rank: int, world_size: int, worker: int, num_workers: int) -> WorkerProgress:
         """One worker of one rank, which has yielded nothing yet."""
@@ -424,7 +425,7 @@ class Plan:
 
     def state_of_part(self, epoch: int, part: WorkerProgress) -> dict[str, Any]:
         """A JSON-able state of one worker alone."""
-        state = resume.as_state(epoch, self._walked(epoch), self.fingerprint())
+        state = states.as_state(epoch, self._walked(epoch), self.fingerprint())
         return {**state, "part": list(astuple(part))}
 
     def resume(self, state: Mapping[str, Any], strict: bool = True) -> Plan:
@@ -433,7 +434,7 @@ class Plan:
         ValueError, saying what differs, if it is no state or, if `strict`, of a plan whose line is
         another.
         """
-        epoch, walks = resume.from_state(state, self.fingerprint(), strict)
+        epoch, walks = states.from_state(state, self.fingerprint(), strict)
         if strict:
             resume.require_possible(self.samples, walks)
         return replace(self, resumed=(epoch, tuple(walks)))
