@@ -119,7 +119,7 @@ class Ours(Contender):
             return self.dataset
         lasting = bool(self.workers)
         return xtd.DataLoader(
-            self.dataset, self.workers, persistent_workers=lasting, **self.loading
+            self.dataset, num_workers=self.workers, persistent_workers=lasting, **self.loading
         )
 
     def details(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .samples.augment import RandomFlip
     from .samples.batch import Batch
     from .samples.select import Select
+    from .samples.source_rules import AsOf, At, Source, ValidTime, Within
     from .samples.transforms import Compose
     from .sources.opening import open_zarr
     from .writing.rechunk import rechunk
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsOf",
+    "At",
     "Batch",
     "ChunkSampler",
     "Compose",
@@ -45,10 +48,13 @@ __all__ = [
     "RandomFlip",
     "ReadError",
     "Select",
+    "Source",
     "Split",
     "Stats",
+    "ValidTime",
     "VariableReads",
     "Verification",
+    "Within",
     "kfold",
     "open_zarr",
     "random_split",
@@ -63,6 +69,8 @@ __all__ = [
 # What is imported only when it is used: xarray imports this package for its engines when it opens
 # any file, and torch takes seconds.
 _HOMES = {
+    "AsOf": "samples.source_rules",
+    "At": "samples.source_rules",
     "Batch": "samples.batch",
     "ChunkSampler": "datasets.chunk_sampler",
     "Compose": "samples.transforms",
@@ -77,10 +85,13 @@ _HOMES = {
     "RandomFlip": "samples.augment",
     "ReadError": "reading.variables",
     "Select": "samples.select",
+    "Source": "samples.source_rules",
     "Split": "datasets.splits",
     "Stats": "report.stats",
+    "ValidTime": "samples.source_rules",
     "VariableReads": "report.explanation",
     "Verification": "datasets.verify",
+    "Within": "samples.source_rules",
     "kfold": "datasets.splits",
     "open_zarr": "sources.opening",
     "random_split": "datasets.splits",

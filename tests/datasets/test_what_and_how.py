@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -509,6 +510,39 @@ def test_labels_that_preprocess_changes_are_told(ds):
         xtd.MapDataset(ds, **WHAT, preprocess=east)
     assert told[0].filename == __file__
     xtd.MapDataset(east(ds), **WHAT, preprocess=doubled)
+
+
+def warned(make):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        made = make()
+    return made, [str(each.message) for each in found]
+
+
+def test_what_is_made_of_a_dataset_warns_of_what_is_new_alone(ds, tmp_path):
+    kept = str(tmp_path)
+    samples, first = warned(lambda: xtd.MapDataset(ds, **WHAT, memory="60 B", cache=kept))
+    assert len(first) == 2 and kept in first[0] and "more than memory=60 B" in first[1]
+    train, _ = xtd.split(samples, "time", fractions=(0.7, 0.3))
+
+    def more():
+        small = train.replace(preprocess=doubled)
+        return small, xtd.DataLoader(small, batch_size=2, shuffle=True, memory="60 B", cache=kept)
+
+    (small, loader), found = warned(more)
+    assert not found
+    assert not warned(lambda: loader.dataset.replace(seed=3, shuffle=False))[1]
+    assert not warned(lambda: copy.copy(loader.dataset).replace(batch_size=4))[1]
+    [less] = warned(lambda: small.replace(memory="50 B"))[1]
+    assert "more than memory=50 B" in less
+    assert len(warned(lambda: xtd.MapDataset(ds, **WHAT, memory="60 B", cache=kept))[1]) == 2
+
+
+def test_labels_that_another_preprocess_changes_are_told_again(ds):
+    samples, first = warned(lambda: xtd.MapDataset(ds, **WHAT, preprocess=east))
+    again = warned(lambda: samples.replace(targets=None))[1]
+    other = warned(lambda: samples.replace(preprocess=lambda block: east(block)))[1]
+    assert len(first) == len(other) == 1 and not again
 
 
 # Epochs.

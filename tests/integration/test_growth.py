@@ -54,7 +54,7 @@ def test_private_memory_does_not_grow_over_epochs_of_millions_of_samples():
         ds = xr.Dataset({"a": ("time", np.zeros(2_000_007, "float32"))})
         dataset = xtd.MapDataset(ds, {"time": 8}, {"time": 7}, memory="4 MiB")
         loader = xtd.DataLoader(
-            dataset, 4, batch_size=8192, sampler=xtd.ChunkSampler(dataset), timeout=60,
+            dataset, num_workers=4, batch_size=8192, sampler=xtd.ChunkSampler(dataset), timeout=60,
             multiprocessing_context="fork", persistent_workers=True,
         )
 

@@ -18,7 +18,10 @@ def test_real_workers_yield_what_the_plan_says_also_after_a_stop(context, worker
     def loader(state=None):
         dataset = xtd.IterableDataset(numbered(48).chunk(time=7), {"time": 1}, **options)
         made = xtd.DataLoader(
-            dataset, workers, multiprocessing_context=context, persistent_workers=persistent
+            dataset,
+            num_workers=workers,
+            multiprocessing_context=context,
+            persistent_workers=persistent,
         )
         if state is not None:
             made.load_state_dict(json.loads(json.dumps(state)))

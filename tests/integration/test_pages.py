@@ -4,13 +4,18 @@ import importlib.util
 import json
 import os
 import re
+import shlex
+import string
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import xarray as xr
+from click.testing import CliRunner
 from helpers import Script
+
+from xtorch_data.cli import main
 
 pytestmark = pytest.mark.compat
 
@@ -28,6 +33,7 @@ PAGES = [
 OPTIONAL = {
     "dask.md": ["distributed"],
     "formats.md": ["icechunk", "kerchunk"],
+    "frameworks.md": ["accelerate", "lightning"],
     "remote.md": ["obstore", "s3fs"],
     "remote-with-dask.ipynb": ["boto3", "distributed", "s3fs"],
 }
@@ -35,6 +41,10 @@ OPTIONAL = {
 
 # These start workers, or are run as a user does, imports and all; the others where these are done.
 ALONE = {"README.md", "coming-from-xbatcher.md", "price-series.md", "workers-and-ranks.md"}
+
+
+# Lightning warns of what it does itself, and of the length of a loader, which it need not.
+WARNED = {"frameworks.md"}
 
 
 # Blocks that are run; those of jobs that are done in several ways have a class besides.
@@ -85,12 +95,39 @@ def test_blocks_of_a_page_run_as_one_script_and_print_what_they_say(
             timeout=200,
         )
     else:
-        done = Script(script, folder=tmp_path, environment=environment).wait(200)
+        strict = page.name not in WARNED
+        done = Script(
+            script, folder=tmp_path, environment=environment, warnings_as_errors=strict
+        ).wait(200)
 
     assert done.returncode == 0, done.stderr
     printed = iter(done.stdout.splitlines())
     missing = [line for line in promised if line not in printed]
     assert not missing, done.stdout
+
+
+def test_commands_of_a_page_run_and_print_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "tutorials" / "notebook.md"
+    text = page.read_text()
+    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], {})  # makes the store
+    [(commands, promised)] = re.findall(
+        r"```\{\.console .*?\}\n(.*?)```.*?```text\n(.*?)```", text, re.DOTALL
+    )
+    variables, printed = {}, ""
+    for line in commands.splitlines():
+        command = string.Template(line.removeprefix("$ ")).substitute(variables)
+        name, is_assigned, value = command.partition("=")
+        if is_assigned and name.isidentifier():
+            variables[name] = value.strip('"')
+            continue
+        program = shlex.split(command)[:3]
+        assert program == ["python", "-m", "xtorch_data"], command
+        done = CliRunner().invoke(main, shlex.split(command)[3:])
+        assert done.exit_code == 0, done.output
+        printed += done.output
+    missing = [line for line in promised.splitlines() if line not in printed.splitlines()]
+    assert not missing, printed
 
 
 def test_forecast_example_writes_labeled_predictions_of_the_test_years(tmp_path):
@@ -114,16 +151,14 @@ def test_forecast_example_writes_labeled_predictions_of_the_test_years(tmp_path)
     assert error == pytest.approx(errors["this model"], rel=1e-5)
 
 
-@pytest.mark.parametrize("page", ["winds.md", "gauges.md"])
+@pytest.mark.parametrize("page", ["winds.md", "gauges.md", "frameworks.md", "notebook.md"])
 def test_lines_of_code_are_as_many_as_a_page_says(page):
     """Of each way to do the job: lines that are neither empty nor a comment."""
     text = (ROOT / "docs" / "tutorials" / page).read_text()
-    blocks = dict(re.findall(r"```\{\.python \.([\w-]+)\}\n(.*?)```", text, re.DOTALL))
-    counted = {
-        {"ours": "xtorch_data"}.get(name, name.replace("-", " ")): sum(
-            bool(line.strip()) and not line.strip().startswith("#") for line in code.splitlines()
-        )
-        for name, code in blocks.items()
-    }
+    counted: dict[str, int] = {}
+    for name, code in re.findall(r"```\{\.\w+ \.([\w-]+)\}\n(.*?)```", text, re.DOTALL):
+        name = {"ours": "xtorch_data"}.get(name, name.replace("-", " "))
+        lines = [line for line in map(str.strip, code.splitlines()) if line]
+        counted[name] = counted.get(name, 0) + sum(not line.startswith("#") for line in lines)
     told = re.findall(r"^\| ([\w ]+?) \| (\d+) \|$", text, re.MULTILINE)
     assert {name: int(lines) for name, lines in told} == counted

@@ -19,13 +19,13 @@ ORDERS = {
 
 def loader_of(name, workers=0):
     dataset = make()
-    return xtd.DataLoader(dataset, workers, batch_size=8, **ORDERS[name](dataset))
+    return xtd.DataLoader(dataset, num_workers=workers, batch_size=8, **ORDERS[name](dataset))
 
 
 def test_workers_that_live_on_go_on_too():
     dataset = make()
     how = {"sampler": xtd.ChunkSampler(dataset, seed=3), "batch_size": 8}
-    loader = xtd.DataLoader(dataset, 1, persistent_workers=True, **how)
+    loader = xtd.DataLoader(dataset, num_workers=1, persistent_workers=True, **how)
     wanted = epochs(loader_of("chunks"), 2)
     assert_same(epochs(loader, 1)[0], wanted[0])
     other = loader_of("chunks")

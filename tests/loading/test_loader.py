@@ -17,6 +17,10 @@ def make(**kwargs):
     return xtd.IterableDataset(data, {"time": 4, "x": -1}, {"time": 3}, batch_size=4, **kwargs)
 
 
+def line_of_zeros():
+    return xr.DataArray(np.zeros(9), dims="x", name="v")
+
+
 def test_the_loader_yields_what_the_dataset_yields():
     for kwargs in ({}, {"shuffle": True, "seed": 3}):
         plain, loaded = make(**kwargs), xtd.DataLoader(make(**kwargs))
@@ -60,7 +64,7 @@ def test_batches_come_on_the_gpu_with_their_labels(workers):
 def test_only_our_datasets_are_taken():
     with pytest.raises(TypeError, match="IterableDataset"):
         xtd.DataLoader([1, 2, 3])
-    line = xr.DataArray(np.zeros(9), dims="x")
+    line = line_of_zeros()
     with pytest.raises(TypeError, match=r"not DataArray; xtorch_data.MapDataset\(data"):
         xtd.DataLoader(line)
     with pytest.raises(TypeError, match="not Split; give one of its parts"):
@@ -72,6 +76,39 @@ def test_only_our_datasets_are_taken():
 
     with pytest.raises(TypeError, match=r"not Doubled; torch\.utils\.data\.DataLoader takes"):
         xtd.DataLoader(Doubled(xr.DataArray(np.zeros(9), dims="x"), {"x": 3}))
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (16, r"not 16: batch_size=16 or num_workers=16\?$"),
+        ("cuda", r"not 'cuda': device='cuda'\?$"),
+        (None, "by name, not None$"),
+    ],
+)
+def test_all_but_the_dataset_is_given_by_name(given, meant):
+    for dataset in (make(), xtd.MapDataset(line_of_zeros(), {"x": 2})):
+        with pytest.raises(TypeError, match=meant):
+            xtd.DataLoader(dataset, given)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"batchsize": 5}, r"'batchsize': did you mean 'batch_size'\?$"),
+        ({"num_worker": 2}, r"'num_worker': did you mean 'num_workers'\?$"),
+        ({"prefetch_facto": 2}, r"'prefetch_facto': did you mean 'prefetch_factor'\?$"),
+        ({"wombat": 2}, r"DataLoader got an unexpected keyword argument 'wombat'$"),
+        ({"preprocess": abs, "inputs": "v"}, r"inputs, preprocess, which.*replace\(inputs=…\)$"),
+    ],
+)
+def test_names_that_there_are_not_are_told_with_the_nearest(given, meant):
+    samples = xtd.MapDataset(line_of_zeros(), {"x": 2})
+    for dataset in (make(), samples, torch.utils.data.Subset(samples, [0])):
+        with pytest.raises(TypeError, match=meant):
+            xtd.DataLoader(dataset, **given)
+    with pytest.raises(TypeError, match=r"not DataArray; xtorch_data.MapDataset\(data"):
+        xtd.DataLoader(line_of_zeros(), 16, **given)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def loader_of(name, workers=0):
     how = ORDERS[name](dataset)
     if "batch_sampler" not in how:
         how["batch_size"] = 8
-    return xtd.DataLoader(dataset, workers, **how)
+    return xtd.DataLoader(dataset, num_workers=workers, **how)
 
 
 @pytest.mark.parametrize("name", ORDERS)

@@ -44,7 +44,7 @@ def test_a_loader_can_be_made_again_from_its_attributes():
     given = {"prefetch": 2, "memory_format": torch.channels_last, "augment": doubled}
     loader = xtd.DataLoader(xtd.MapDataset(forecast(), WINDOW, inputs="a"), device="cpu", **given)
     names = set(inspect.signature(xtd.DataLoader.__init__).parameters)
-    names -= {"self", "kwargs", "multiprocessing_context"}  # the last one is a property of torch's
+    names -= {"self", "others", "kwargs", "multiprocessing_context"}  # this a property of torch's
     known = {name: value for name, value in vars(loader).items() if name in names}
     assert names == known.keys()
     again = xtd.DataLoader(**known)
@@ -188,9 +188,7 @@ def fake(monkeypatch):
     monkeypatch.setattr(torch, "empty", unpinned)
     monkeypatch.setattr(torch.Tensor, "record_stream", record_stream)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-    for each in (device_module, transfer):
-        monkeypatch.setattr(each, "WITH_STREAMS", ("cpu",))
-    monkeypatch.setattr(tensors, "COPIED_MEANWHILE", ("cpu",))
+    monkeypatch.setattr(tensors, "WITH_STREAMS", ("cpu",))
     return module
 
 

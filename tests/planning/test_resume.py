@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import json
 import random
+import re
 
 import numpy as np
 import pandas as pd
@@ -204,6 +205,30 @@ def test_the_state_of_another_dataset_is_refused(change, word):
         other.load_state_dict(state)
     other.load_state_dict(state, strict=False)
     assert other.epoch == 0
+
+
+def test_what_is_refused_says_what_differs_field_by_field():
+    """And neither what follows from that, nor all that a state has."""
+    state = make().state_dict()
+
+    def said(dataset, state=state):
+        with pytest.raises(ValueError, match="state") as info:
+            dataset.load_state_dict(state)
+        return str(info.value).partition("differs: ")[2].partition(". strict")[0] or str(info.value)
+
+    assert said(make(seed=6)) == f"seed: {state['dataset']['seed']} in the state, 6 here"
+    assert said(make(shuffle=False)) == "shuffle: True in the state, False here"
+    assert said(make(where=np.arange(len(make().windows)) > 3)) == (
+        "the samples that where leaves, here only"
+    )
+    shorter = make().replace(input_dims={"time": 2}, input_overlap=None)
+    assert re.fullmatch(
+        r"samples: \d+ in the state, \d+ here; the windows, or the sizes of the dims", said(shorter)
+    )
+    many = changed(state, "walks", value=[[1, 1, 4, "drop", False, 1]] * 500 + [3])
+    for broken in (many, changed(state, "epoch"), changed(state, "walks", value={"a": [1] * 500})):
+        assert len(said(make(), broken)) < 200
+    assert "it lacks 'walks', 'dataset'" in said(make(), {"version": 1, "epoch": 2})
 
 
 TIMES = xr.date_range("2000-01-01", periods=20)

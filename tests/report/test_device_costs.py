@@ -169,7 +169,7 @@ def test_page_locked_memory_is_predicted_as_torch_allots_it(ds, gather, memory, 
         return array.data
 
     monkeypatch.setattr(PinnedBuffers, "_fresh", fresh)
-    monkeypatch.setattr(transfer, "WITH_STREAMS", ("cpu",))
+    monkeypatch.setattr(transfer, "has_streams", lambda device: True)
     dataset = xtd.IterableDataset(
         ds, {"time": 5, "y": -1, "x": -1}, batch_size=3, shuffle=True, memory=memory
     )

@@ -1,5 +1,6 @@
 """What is drawn: the values of plain isel, the blocks of an epoch, on the axes that are given."""
 
+import itertools
 import sys
 
 import dask.array
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers import counted, fields, forecast
+from helpers import counted, fields, forecast, samples_of
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex, to_rgb, to_rgba
@@ -401,6 +402,38 @@ def test_colors_are_those_of_the_style(maps):
             )
             ax = plane.plot.windows(0)
             assert contrast(ax.patches[0].get_facecolor(), plt.rcParams["text.color"]) > 4.5
+            behind = plt.rcParams["axes.facecolor"]
+            assert contrast(ax.patches[0].get_facecolor(), behind) > 1.2
+            for ranks in (1, 12):
+                blocks = blocks_drawn(plane.plot.plan(ranks)).values()
+                colors = np.concatenate([each.get_facecolor() for each in blocks])
+                assert min(contrast(color, behind) for color in colors) > 1.2
+
+
+@pytest.mark.parametrize("dim", ["time", "lon", "level"])
+def test_labels_of_ticks_do_not_touch(dim):
+    labels = {
+        "time": xr.date_range("2006-04-16", periods=64, freq="732h"),
+        "lon": 359.58 + 0.00131 * np.arange(64),
+        "level": 1234567 + np.arange(64),
+    }[dim]
+    ds = xr.Dataset({"a": (("y", dim), np.random.rand(64, 64))}, {dim: labels}).chunk({dim: 16})
+    dataset = xtd.IterableDataset(ds, {"y": 32, dim: 32}, shuffle=True, memory="9 kB")
+    batch = next(iter(dataset))
+    for ax in [
+        dataset.plot.windows([0, 1]),
+        dataset.plot.windows([0, 1], dims=dim),
+        dataset.plot.plan(2),
+        *batch.plot().flat,
+        *batch.plot(dims=dim).flat,
+    ]:
+        drawn(ax.figure)
+        assert "+" not in ax.xaxis.get_offset_text().get_text()  # added to each label
+        shown = [text for text in ax.get_xticklabels() if text.get_text()]
+        inside = [text for text in shown if ax.get_xlim()[0] <= text.get_position()[0]]
+        boxes = sorted((each.get_window_extent() for each in inside), key=lambda box: box.x0)
+        assert len(boxes) > 1
+        assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -518,6 +551,19 @@ def test_a_huge_plan_is_drawn_in_part_and_says_so():
     assert "the first 50 are drawn" in ax.get_title()
     assert "of 100,000)" in ax.get_xlabel()
     drawn(ax.figure)
+
+
+def test_blocks_that_nobody_reads_are_blank_and_said():
+    """Of samples that cannot be shared equally, where each block holds one."""
+    ds = xr.Dataset({"a": (("y", "x"), np.zeros((4, 6)))}).chunk(y=2, x=2)
+    dataset = xtd.IterableDataset(ds, {"y": 2, "x": 2}, shuffle=True, memory="50 B")
+    yielded = sum(len(samples_of(dataset.replace(rank=rank, world_size=4))) for rank in range(4))
+    for dims in (("y", "x"), None):
+        ax = dataset.plot.plan(4, dims=dims)
+        assert f"blank: {6 - yielded} blocks without a sample" in ax.get_title()
+    assert "blank" not in dataset.plot.plan(3).get_title()
+    many = dataset.replace(ds=xr.Dataset({"a": (("y", "x"), np.zeros((4, 40)))}).chunk(y=2, x=2))
+    assert many.plot.plan(18).get_legend().get_texts()[-2].get_text() == "and 2 more"
 
 
 def test_plans_with_more_dims_weights_or_ranks_without_samples():

@@ -1,4 +1,8 @@
+import copy
 import functools
+import gc
+import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -6,6 +10,8 @@ import torch
 import xarray as xr
 
 import xtorch_data as xtd
+from xtorch_data.samples import labels as module
+from xtorch_data.samples.labels import Labels
 
 
 def fields(**names):
@@ -169,3 +175,58 @@ def test_labels_in_a_select_are_refused_in_words_that_name_the_dim():
 def test_a_path_is_no_data_but_says_how_to_open_it():
     with pytest.raises(TypeError, match=r"open_zarr\('a.zarr'\)"):
         xtd.IterableDataset("a.zarr", {"time": 2})
+
+
+def made():
+    """Labels, as a dataset has them."""
+    return xtd.MapDataset(fields(t=0), {"time": 2, "x": -1})._inside.definition.labels
+
+
+def known(token):
+    """Whether anything is kept under a token."""
+    return token in module._latest or any(own == token for own, _ in module._copies)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda labels: pickle.loads(pickle.dumps(labels))])
+def test_labels_are_found_by_their_token_while_a_copy_of_them_is_there(copied):
+    first = made()
+    token, second = first.token, copied(first)
+    third = copied(second)
+    del third
+    gc.collect()
+    assert Labels.find(token) in (first, second)
+    del first
+    gc.collect()
+    assert Labels.find(token) is second
+    del second
+    gc.collect()
+    assert Labels.find(token) is None
+    assert not known(token)
+
+
+def test_nothing_is_kept_of_datasets_that_are_gone():
+    gc.collect()
+    before = len(module._copies), len(module._latest)
+    tokens = {made().token for _ in range(20)}
+    gc.collect()
+    assert len(tokens) == 20 and not any(map(known, tokens))
+    assert len(module._copies) <= before[0] and len(module._latest) <= before[1]
+
+
+def test_labels_are_found_while_threads_make_copies_and_let_them_go():
+    labels, failed = made(), []
+    sent = pickle.dumps(labels)
+
+    def copies():
+        for _ in range(300):
+            pickle.loads(sent)
+            if Labels.find(labels.token) is None:
+                failed.append(threading.current_thread())
+
+    threads = [threading.Thread(target=copies) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert {token for token, _ in module._copies} >= {labels.token}

@@ -97,6 +97,7 @@ def test_nothing_is_held_open_or_mapped(tmp_path):
     np.save(tmp_path / "held.npy", np.ones((100, 100)))
     torch.save(torch.ones(100, 100), tmp_path / "held.pt")
     process = psutil.Process()
+    gc.collect()  # what other tests have left open
     before = process.num_fds()
     opened = [open_npy(tmp_path / "held.npy"), open_pt(tmp_path / "held.pt")]
     for ds in opened:

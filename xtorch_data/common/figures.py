@@ -18,7 +18,9 @@ __all__ = [
     "axes_or_new",
     "formula",
     "ink",
+    "is_dark",
     "label_dates",
+    "label_numbers",
     "label_steps",
     "listed",
     "open_frame",
@@ -32,6 +34,8 @@ Axes = Any
 
 # Okabe and Ito's colors, which everyone can tell apart: https://jfly.uni-koeln.de/color/
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8A6FBF", "#6F6F6F"]
+# Labels of steps with more characters than that stand further apart.
+LONG_LABEL = 12
 # A figure that fits a notebook or a page of paper.
 FIGURE_WIDTH = 10.0
 COLUMNS = 3
@@ -59,6 +63,12 @@ def paper() -> Any:
     colors, style = import_module("matplotlib.colors"), pyplot().rcParams
     behind = (style[f"{each}.facecolor"] for each in ("axes", "figure"))
     return next((color for color in behind if colors.to_rgba(color)[3]), "white")
+
+
+def is_dark() -> bool:
+    """Whether the style in use draws on dark paper, on which pale colors need more ink."""
+    red, green, blue = import_module("matplotlib.colors").to_rgb(paper())
+    return bool(0.299 * red + 0.587 * green + 0.114 * blue < 0.5)
 
 
 def axes_or_new(ax: Axes | None, height: float) -> Axes:
@@ -116,12 +126,28 @@ def open_frame(ax: Axes) -> None:
 def label_steps(
     axis: Any, text: Callable[[int], str], start: int, stop: int, ticks: int = 6
 ) -> None:
-    """Label up to `ticks` of the steps ``[start, stop)`` along an axis of matplotlib."""
+    """Label up to `ticks` of the steps ``[start, stop)`` along an axis of matplotlib.
+
+    Fewer along x if labels are long, so that they do not touch.
+    """
     least = max(1, -(-(stop - start) // ticks))
     power = 10 ** int(np.log10(least))
     every = next(power * each for each in (1, 2, 5, 10) if power * each >= least)
     places = range(-(-start // every) * every, stop, every)
-    axis.set_ticks(places, [plain(text(place), 24) for place in places])
+    labels = [plain(text(place), 24) for place in places]
+    if axis.axis_name == "x" and max(map(len, labels), default=0) > LONG_LABEL and ticks > 4:
+        label_steps(axis, text, start, stop, 4)
+    else:
+        axis.set_ticks(places, labels)
+
+
+def label_numbers(axis: Any, ticks: int = 4) -> None:
+    """Give an axis of numbers few ticks with whole labels, unless somebody has chosen others."""
+    ticker = import_module("matplotlib.ticker")
+    locator, formatter = axis.get_major_locator(), axis.get_major_formatter()
+    if type(locator) is ticker.AutoLocator and type(formatter) is ticker.ScalarFormatter:
+        locator.set_params(nbins=ticks)
+        formatter.set_useOffset(False)
 
 
 def label_dates(axis: Any, ticks: int = 6) -> None:

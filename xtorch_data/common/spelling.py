@@ -1,13 +1,14 @@
-"""Names of arguments in messages, as whoever gave the arguments has written them."""
+"""Names of arguments: in messages as whoever gave them has written them, and mistaken ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import difflib
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["spelled", "spelling"]
+__all__ = ["require_known", "spelled", "spelling"]
 
 
 def _as_python(argument: str, *keys: Any) -> str:
@@ -30,3 +31,19 @@ def spelling(spell: Callable[..., str]) -> Iterator[None]:
         yield
     finally:
         _spelling.reset(token)
+
+
+def require_known(given: Iterable[str], names: Collection[str], of: str) -> None:
+    """Raise TypeError if keyword arguments are none of those that there are; it names the nearest.
+
+    Examples
+    --------
+    >>> require_known(["batchsize"], ["batch_size", "shuffle"], "DataLoader")
+    Traceback (most recent call last):
+    TypeError: DataLoader got an unexpected keyword argument 'batchsize': did you mean 'batch_size'?
+    """
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{of} got an unexpected keyword argument {name!r}{hint}")

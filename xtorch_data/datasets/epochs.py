@@ -18,7 +18,8 @@ from ..gathering.first_samples import require_functions_keep_places
 from ..iteration.epoch_reader import EpochReader
 from ..planning.intervals import cut, total
 from ..planning.plan import Plan
-from ..planning.resume import Position, WorkerProgress, require_no_part
+from ..planning.resume import Position, WorkerProgress
+from ..planning.states import part_of, require_no_part
 from ..processes.orphans import watch_in_worker
 from ..processes.shared_memory import SharedBuffers
 from ..processes.workers import sent
@@ -228,7 +229,7 @@ class Epochs:
             require_no_part(state)
             self._counter.next = plan.resumed[0]
         else:  # torchdata's StatefulDataLoader asks and tells each of its workers
-            taken = part.of_state(state).batches
+            taken = part_of(state, part).batches
             if strict:
                 plan.require_part(plan.resumed[0], replace(part, batches=taken))
             self._taken = taken

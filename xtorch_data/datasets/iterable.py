@@ -13,6 +13,7 @@ import xarray as xr
 from ..common import html
 from ..common.retry import RETRIES
 from ..common.text import format_bytes, number_of
+from ..common.user_warnings import telling_once
 from ..planning.intervals import Uneven
 from ..planning.plan import Plan
 from ..report.explain import explain
@@ -212,13 +213,17 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         if isinstance(ds, MapDataset):
             _require_none(given)
             ds._require_own_samples()
-            self._inside = Epochs.of(ds._inside.what, how)
+            self._told = ds._told
+            with telling_once(self._told):
+                self._inside = Epochs.of(ds._inside.what, how)
+                if how.memory < ds.plan.memory:  # or all that there is to warn of was said
+                    warn_of_chunks(self.plan, self._inside.definition.data)
             self._inside.follow(ds._inside)
-            if how.memory < ds.plan.memory:  # or all that there is to warn of was said
-                warn_of_chunks(self.plan, self._inside.definition.data)
             return
-        self._inside = Epochs.of(What.of(ds=ds, **given), how)
-        self._warn()
+        self._told = set()
+        with telling_once(self._told):
+            self._inside = Epochs.of(What.of(ds=ds, **given), how)
+            self._warn()
 
     # What there is.
 

@@ -13,6 +13,7 @@ import xarray as xr
 
 from ..common.retry import RETRIES
 from ..common.text import format_bytes, number_of
+from ..common.user_warnings import telling_once
 from ..iteration.by_number import Fetched
 from ..planning.plan import Plan
 from ..processes.workers import sendable_errors
@@ -136,24 +137,26 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         require_none_of_epochs(others)
         parted(others, ACCESS_ARGUMENTS, "MapDataset")
         access = Access.of(memory=memory, cache=cache, cache_size=cache_size, retries=retries)
-        what = What.of(
-            ds=ds,
-            input_dims=input_dims,
-            input_overlap=input_overlap,
-            breaks=breaks,
-            anchor=anchor,
-            inputs=inputs,
-            targets=targets,
-            parts=parts,
-            preprocess=preprocess,
-            transform=transform,
-            target_transform=target_transform,
-            where=where,
-            dtype=dtype,
-            dims=dims,
-        )
-        self._inside = Fetching.of(what, access)
-        self._warn()  # of a ChunkSampler; other orders read more
+        self._told = set()
+        with telling_once(self._told):
+            what = What.of(
+                ds=ds,
+                input_dims=input_dims,
+                input_overlap=input_overlap,
+                breaks=breaks,
+                anchor=anchor,
+                inputs=inputs,
+                targets=targets,
+                parts=parts,
+                preprocess=preprocess,
+                transform=transform,
+                target_transform=target_transform,
+                where=where,
+                dtype=dtype,
+                dims=dims,
+            )
+            self._inside = Fetching.of(what, access)
+            self._warn()  # of a ChunkSampler; other orders read more
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

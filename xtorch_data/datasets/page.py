@@ -13,6 +13,7 @@ import xarray as xr
 from ..common import html
 from ..common.redact import printable, printable_lines
 from ..common.text import format_bytes, number_of
+from ..common.user_warnings import Told, telling_once
 from ..planning.plan import Plan
 from ..planning.tables import windows_table
 from ..reading.disk_cells import OnDisk
@@ -57,6 +58,7 @@ class Dataset:
     """A dataset with an inside and a page of its own in notebooks."""
 
     _inside: Inside
+    _told: Told  # what was warned of; all that is made of a dataset shares it
 
     @property
     def windows(self) -> LabelledWindows:
@@ -78,16 +80,16 @@ class Dataset:
         plan = self._inside.plan
         return "" if plan.where is None else f", {plan.left_out:,} left out"
 
-    def _warn(self, before: Self | None = None, fit: bool = True) -> None:
+    def _warn(self, fit: bool = True) -> None:
         """Warn of samples that are hardly what was meant; constructors end so.
 
-        Of what was not said of the dataset `before`; with `fit`, also of chunks that do not fit.
+        With `fit`, also of dims and chunks that do not fit.
         """
         info = torch.utils.data.get_worker_info()
         if info is not None and info.id:  # one of a loader's workers speaks for all
             return
         definition = self._inside.definition
-        definition.warn_of_breaks(None if before is None else before._inside.definition)
+        definition.warn_of_breaks()
         if fit:
             definition.warn_of_bounds()
             warn_of_chunks(self._inside.plan, definition.data)
@@ -119,8 +121,9 @@ class Dataset:
             As the class does when it is called, and if ``where``, ``weights`` or the labels of a
             part do not fit the new windows or data.
         """
-        made = with_inside(self, self._inside.replaced(options))
-        made._warn(self, fit=not _CHUNK_ARGUMENTS.isdisjoint(options))
+        with telling_once(self._told):
+            made = with_inside(self, self._inside.replaced(options))
+            made._warn(fit=not _CHUNK_ARGUMENTS.isdisjoint(options))
         return made
 
     __replace__ = replace

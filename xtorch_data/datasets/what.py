@@ -5,7 +5,6 @@ A `MapDataset` has it; an `IterableDataset` is given one, or takes the same argu
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from ..common.redact import printable
+from ..common.spelling import require_known
 from ..planning.intervals import Interval
 from ..planning.selection import SampleTable, product
 from ..planning.windows import Axis, Windows
@@ -260,12 +260,7 @@ def parted(
     options: Mapping[str, Any], own: Collection[str], kind: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options that say what samples are, and a dataset's own; TypeError if there are others."""
-    names = SAMPLE_ARGUMENTS.union(own)
-    for name in options:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"{kind} got an unexpected keyword argument {name!r}{hint}")
+    require_known(options, SAMPLE_ARGUMENTS.union(own), kind)
     samples = {name: options[name] for name in options if name in SAMPLE_ARGUMENTS}
     return samples, {name: options[name] for name in options if name in own}
 

@@ -13,6 +13,7 @@ import torch
 from ..common.buffers import Buffers, allotted
 from ..iteration.lookahead import ahead
 from ..samples.batch import Batch
+from ..samples.tensors import has_streams
 
 __all__ = [
     "PinnedBuffers",
@@ -26,8 +27,6 @@ __all__ = [
 
 Then = Callable[[Batch], Batch]
 
-# Kinds of devices with streams, on which copies go on beside the work.
-WITH_STREAMS = ("cuda", "xpu")
 # Batches whose copies the host does not wait for, beside those that are begun ahead.
 COPIES_UNDER_WAY = 2
 # Batches of which the work may be queued on the device while the next is handed out: of those
@@ -64,7 +63,7 @@ def has_accelerator() -> bool:
 
 def of_this_thread(device: torch.device) -> torch.device:
     """A device with its number: without one, "cuda" is another device in other threads."""
-    if device.index is not None or device.type not in WITH_STREAMS:
+    if device.index is not None or not has_streams(device):
         return device
     return torch.device(device.type, torch.get_device_module(device).current_device())
 
@@ -103,7 +102,7 @@ class Streams:
     @staticmethod
     def of(device: torch.device) -> Streams:
         """A stream of its own on a device."""
-        return _SideStream(device) if device.type in WITH_STREAMS else Streams(device)
+        return _SideStream(device) if has_streams(device) else Streams(device)
 
     def on(self) -> contextlib.AbstractContextManager[Any]:
         """Within this context, work is given to the stream."""
@@ -115,7 +114,7 @@ class Streams:
         Without a stream the copy is waited for: MPS would read memory that is used again.
         """
         with self.on():
-            moved = batch.to(self.device, non_blocking=self.device.type in WITH_STREAMS)
+            moved = batch.to(self.device, non_blocking=has_streams(self.device))
             return moved if then is None else then(moved), self.mark()
 
     def own_thread(self) -> None:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 import torch.utils.data
 import xarray as xr
 
+from ..common.spelling import require_known
 from ..datasets.how import HOW_ARGUMENTS
 from ..datasets.iterable import IterableDataset
 from ..datasets.map import MapDataset
 from ..datasets.splits import Split
+from ..datasets.what import SAMPLE_ARGUMENTS
 from ..iteration.by_number import Fetched
 from ..samples.arguments import as_batch_size
 from ..samples.batch import Batch
-from .sampler_order import Shuffled, require_there
+from .sampler_order import Shuffled, behind, gets_items_as, require_there
 
-__all__ = ["OwnGenerator", "for_samples", "for_stream", "ours", "streamed"]
+__all__ = ["OwnGenerator", "for_samples", "for_stream", "ours", "require_by_name", "streamed"]
 
 # Arguments of torch's loader among those of a stream.
 _OF_TORCH = {"batch_size", "shuffle", "drop_last"}
@@ -52,11 +55,9 @@ def _generator(state: torch.Tensor) -> OwnGenerator:
 
 def ours(dataset: Any) -> IterableDataset | MapDataset:
     """A dataset of ours, or the one of which it is a subset."""
-    found = dataset
-    while _gets_items_as(torch.utils.data.Subset, found):
-        found = found.dataset
-    if _gets_items_as(MapDataset, found) or (
-        found is dataset and _is_iterated_as(IterableDataset, found)
+    subsets, found = behind(dataset)
+    if gets_items_as(MapDataset, found) or (
+        not subsets and _is_iterated_as(IterableDataset, found)
     ):
         return cast(IterableDataset | MapDataset, found)
     if isinstance(dataset, xr.Dataset | xr.DataArray):
@@ -71,14 +72,39 @@ def ours(dataset: Any) -> IterableDataset | MapDataset:
     )
 
 
-def _gets_items_as(kind: Any, dataset: Any) -> bool:
-    """Whether it is of a kind, and not of a subclass that makes samples otherwise."""
-    return isinstance(dataset, kind) and type(dataset).__getitems__ is kind.__getitems__
-
-
 def _is_iterated_as(kind: Any, dataset: Any) -> bool:
     """Whether it is of a kind, and not of a subclass that makes other batches of its own."""
     return isinstance(dataset, kind) and type(dataset).__iter__ is kind.__iter__
+
+
+def require_by_name(
+    dataset: Any, others: Sequence[Any], kwargs: Mapping[str, Any], own: Collection[str]
+) -> None:
+    """Raise TypeError if arguments but the dataset are given without a name, or with a wrong one.
+
+    `others` have no name; `kwargs` may, but for those of the loader's `own`, which it has by now.
+    The dataset is checked first: whoever gives data instead has not come to these.
+    """
+    ours(dataset)
+    if others:
+        meant = {int: ": batch_size={0} or num_workers={0}?", str: ": device={0!r}?"}
+        raise TypeError(
+            "DataLoader takes the dataset first, and all else by name, not "
+            f"{others[0]!r}{meant.get(type(others[0]), '').format(others[0])}"
+        )
+    if "device_transform" in kwargs:
+        raise TypeError(
+            "DataLoader does not take device_transform any more: augment, a function of a batch, "
+            "has taken its place: augment=lambda batch: batch.replace(x=function(batch.x))"
+        )
+    of_samples = sorted(SAMPLE_ARGUMENTS & set(kwargs))
+    if of_samples:
+        raise TypeError(
+            f"DataLoader does not take {', '.join(of_samples)}, which the dataset has: "
+            f"dataset.replace({of_samples[0]}=…)"
+        )
+    of_torch = inspect.signature(torch.utils.data.DataLoader).parameters
+    require_known(kwargs, HOW_ARGUMENTS.union(own, of_torch), "DataLoader")
 
 
 def streamed(dataset: Any, kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -87,10 +113,8 @@ def streamed(dataset: Any, kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, An
     Raises
     ------
     TypeError
-        If the dataset is none of ours, or arguments of a stream are given where there is none, or
-        where they belong to the dataset.
+        If arguments of a stream are given where there is none, or where they belong to the dataset.
     """
-    ours(dataset)
     sampled = kwargs.get("sampler") is not None or kwargs.get("batch_sampler") is not None
     if isinstance(dataset, MapDataset) and not sampled:
         if not isinstance(kwargs.get("generator"), OwnGenerator | None):

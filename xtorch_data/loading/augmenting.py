@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
 from typing import Any, TypeAlias
@@ -15,7 +15,7 @@ from ..samples.augment import RandomFlip
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
 
-__all__ = ["Augment", "augmented", "require_augment", "require_no_device_transform"]
+__all__ = ["Augment", "augmented", "require_augment"]
 
 # Takes a batch and returns one of the same samples.
 Augment: TypeAlias = Callable[[Batch], Batch]
@@ -42,15 +42,6 @@ def require_augment(augment: Any, samples: SampleDefinition) -> None:
         ) from None
     if isinstance(augment, RandomFlip):
         augment._require_fit(samples)
-
-
-def require_no_device_transform(arguments: Mapping[str, Any]) -> None:
-    """Raise TypeError, naming what took its place, if the argument of earlier versions is given."""
-    if "device_transform" in arguments:
-        raise TypeError(
-            "DataLoader does not take device_transform any more: augment, a function of a batch, "
-            "has taken its place: augment=lambda batch: batch.replace(x=function(batch.x))"
-        )
 
 
 def augmented(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any, Literal
+from typing import Any, Literal, Never, cast
 
 import numpy as np
 import torch
@@ -30,8 +30,8 @@ from ..processes.workers import (
 from ..report.explanation import Explanation
 from ..samples.arguments import as_num_workers
 from ..samples.batch import Batch
-from .arguments import OwnGenerator, for_samples, for_stream, ours, streamed
-from .augmenting import Augment, augmented, require_augment, require_no_device_transform
+from .arguments import OwnGenerator, for_samples, for_stream, ours, require_by_name, streamed
+from .augmenting import Augment, augmented, require_augment
 from .sampler_order import Order, OwnOrder, numbers_behind
 from .sendable import require_sendable
 from .transfer import Transfer
@@ -80,6 +80,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
     ----------
     dataset : IterableDataset or MapDataset
         The batches, or the samples to make batches of.
+    *others : Never
+        None: all arguments but the dataset are given by name.
     num_workers : int
         Processes that load: each a contiguous part of this rank's batches, or batches in turns.
     device : torch.device or str, optional
@@ -128,9 +130,10 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
     Raises
     ------
     TypeError
-        If `dataset` is neither of ours, or `augment` no function of a batch, or an argument that an
-        `IterableDataset` has itself (``batch_size``, ``shuffle``, …) is given with one and differs,
-        or a ``sampler`` or ``collate_fn``.
+        If `dataset` is neither of ours, another argument is not given by name, or has a name that
+        there is not, `augment` is no function of a batch, an argument that an `IterableDataset` has
+        itself (``batch_size``, ``shuffle``, …) is given with one and differs, or a ``sampler`` or
+        ``collate_fn``.
     IndexError
         If a sampler or ``Subset`` has indices of samples that are not there.
     RuntimeError
@@ -154,9 +157,9 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
     def __init__(
         self,
         dataset: Any,
+        *others: Never,
         num_workers: int = 0,
         device: Any = None,
-        *,
         prefetch: int = 1,
         gather: Literal["host", "device"] = "host",
         decode: Literal["host", "device"] = "host",
@@ -167,7 +170,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         worker_init_fn: Any = None,
         **kwargs: Any,
     ) -> None:
-        require_no_device_transform(kwargs)
+        require_by_name(dataset, others, kwargs, _OWN)
         dataset, kwargs = streamed(dataset, kwargs)
         if isinstance(ours(dataset), IterableDataset):
             kwargs = for_stream(dataset, kwargs)
@@ -370,6 +373,10 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         self._order.resume(state, strict)
         self._position = Position()
         self._iterator = None  # persistent workers know nothing of it: new ones begin
+
+
+# Names of the loader's own arguments.
+_OWN = frozenset(cast(Any, DataLoader.__init__).__kwdefaults__)
 
 
 def _worker_seed(dataset: IterableDataset | MapDataset, epoch: int) -> int:

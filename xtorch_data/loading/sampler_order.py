@@ -14,10 +14,18 @@ from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, Sub
 
 from ..common.cached import cached_property
 from ..datasets.iterable import IterableDataset
-from ..planning.resume import as_number, entries, require_same
+from ..planning.states import as_number, entries, kind_of, require_same
 from ..samples.arguments import as_numbers
 
-__all__ = ["Order", "OwnOrder", "Shuffled", "numbers_behind", "require_there"]
+__all__ = [
+    "Order",
+    "OwnOrder",
+    "Shuffled",
+    "behind",
+    "gets_items_as",
+    "numbers_behind",
+    "require_there",
+]
 
 # An epoch that has begun, and how many of its batches were handed out.
 Reached: TypeAlias = tuple[int, int] | None
@@ -74,7 +82,7 @@ class Order:
         while type(self._sampler) is BatchSampler:
             self._sampler = self._sampler.sampler
         self._dataset = dataset
-        self._inside = _behind(dataset)._inside
+        self._inside = behind(dataset)[1]._inside
         self._times_set = 0  # how often the epoch had been set before the latest pass
         self._depends: dict[str, int] | None = None  # what the latest pass depends on
         self._pass: Iterator[list[int]] = iter(())
@@ -170,7 +178,7 @@ class Order:
         if not isinstance(found, Mapping) or not isinstance(depends, Mapping | None):
             raise ValueError(
                 f"this is not a state of {what}: its 'dataset' must be a mapping and its 'order' "
-                f"one or None, not {found!r} and {depends!r}"
+                f"one or None, not {kind_of(found)} and {kind_of(depends)}"
             )
         for name in {"seed", "epoch"} & (depends or {}).keys():
             as_number((depends or {})[name], f"the {name} of the order", -(2**63), 2**64 - 1)
@@ -215,15 +223,14 @@ class Order:
     @cached_property
     def _samples(self) -> dict[str, Any]:
         """Entries of a state that tell the samples of the indices from others."""
-        digest, dataset = hashlib.sha256(), self._dataset
-        while isinstance(dataset, torch.utils.data.Subset):
-            indices, dataset = dataset.indices, dataset.dataset
+        digest, (subsets, dataset) = hashlib.sha256(), behind(self._dataset)
+        for indices in (subset.indices for subset in subsets):
             digest.update(len(indices).to_bytes(8, "little"))
             for start in range(0, len(indices), AT_ONCE):
                 digest.update(np.asarray(indices[start : start + AT_ONCE], np.int64).tobytes())
         whole = dataset.plan.fingerprint()
         found = {name: whole[name] for name in ("windows", "labels", "where") if name in whole}
-        if dataset is not self._dataset:
+        if subsets:
             found["subset"] = digest.hexdigest()[:16]
         return found
 
@@ -290,19 +297,28 @@ def _depends_on(sampler: Any) -> dict[str, int] | None:
     return {} if type(sampler) is SequentialSampler else None
 
 
-def _behind(dataset: Any) -> Any:
-    """A dataset, or the one of which it is a subset."""
-    while isinstance(dataset, torch.utils.data.Subset):
+def behind(dataset: Any) -> tuple[list[Any], Any]:
+    """Subsets, from the outermost one on, and the dataset behind them; no subset may be there.
+
+    One of a class that makes items in its own way is no subset here, but a dataset of its own.
+    """
+    subsets = []
+    while gets_items_as(torch.utils.data.Subset, dataset):
+        subsets.append(dataset)
         dataset = dataset.dataset
-    return dataset
+    return subsets, dataset
+
+
+def gets_items_as(kind: Any, dataset: Any) -> bool:
+    """Whether it is of a kind, and not of a subclass that makes samples otherwise."""
+    return isinstance(dataset, kind) and type(dataset).__getitems__ is kind.__getitems__
 
 
 def numbers_behind(dataset: Any, indices: Sequence[int]) -> Sequence[int]:
     """Sample numbers of indices, which may be those of a subset."""
-    while isinstance(dataset, torch.utils.data.Subset):
-        own = dataset.indices
+    for subset in behind(dataset)[0]:
+        own = subset.indices
         indices = [own[index] for index in indices]
-        dataset = dataset.dataset
     return indices
 
 
@@ -314,10 +330,8 @@ def require_there(dataset: Any, sampler: Any, batch_sampler: Any) -> None:
     TypeError
         If they are not integers.
     """
-    within: Any = dataset
-    while isinstance(within, torch.utils.data.Subset):
-        subset, within = within, within.dataset
-        _require_within(subset.indices, len(within), "Subset")
+    for subset in behind(dataset)[0]:
+        _require_within(subset.indices, len(subset.dataset), "Subset")
     samples = len(dataset)
     if isinstance(batch_sampler, Sequence):
         for batch in batch_sampler:

@@ -16,7 +16,6 @@ from ..device.decode import Unpacker
 from ..device.gather import DeviceGather
 from ..device.streams import (
     COPIES_UNDER_WAY,
-    WITH_STREAMS,
     PinnedBuffers,
     Streams,
     arrived,
@@ -35,6 +34,7 @@ from ..samples.arguments import as_bytes, as_prefetch
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
 from ..samples.packing import Packed, packed
+from ..samples.tensors import has_streams
 
 __all__ = ["Transfer"]
 
@@ -115,7 +115,7 @@ class Transfer:
     @property
     def pins(self) -> bool:
         """Whether copies are faster from page-locked memory, and go on meanwhile."""
-        return self.device.type in WITH_STREAMS
+        return has_streams(self.device)
 
     def made(
         self, dataset: IterableDataset, epoch: int, pinned: bool

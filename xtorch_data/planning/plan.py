@@ -13,7 +13,7 @@ from ..common.redact import printable
 from ..common.text import format_bytes, number_of
 from ..common.user_warnings import warn_user
 from . import intervals as stretches
-from . import resume
+from . import resume, states
 from .blocks import BlockGrid, plan_blocks
 from .chunks import Layout
 from .companions import Beside, frames_of, kept_beside, region_nbytes
@@ -21,7 +21,7 @@ from .frames import Frame
 from .index_maps import IntArray
 from .intervals import Interval, Uneven, total
 from .line import Line, run_length
-from .resume import DimLabels, Progress, WorkerProgress
+from .resume import Progress, WorkerProgress
 from .selection import BlockSums, Masked, SampleTable, Weighted, factors
 from .stages import BlockRead, Stage, reads
 from .tables import chunks_table, plan_facts, windows_table
@@ -71,7 +71,7 @@ class Plan:
         Which samples there are; every one by default.
     weights : SampleTable, optional
         By which as many samples as there are are drawn in each epoch, with replacement.
-    labels : DimLabels, optional
+    labels : states.DimLabels, optional
         What states tell by that data has other labels.
     others : tuple of tuple of Layout
         How the variables of each other source are stored.
@@ -95,7 +95,7 @@ class Plan:
     budget: int
     where: SampleTable | None = None
     weights: SampleTable | None = None
-    labels: DimLabels | None = None
+    labels: states.DimLabels | None = None
     others: tuple[tuple[Layout, ...], ...] = ()
     beside: Beside = Beside()
     resumed: tuple[int, tuple[Progress, ...]] = field(default=(0, ()))
@@ -116,8 +116,7 @@ class Plan:
         cached: bool = False,
         where: SampleTable | None = None,
         weights: SampleTable | None = None,
-        labels: DimLabels | None = None,
-        others: Sequence[Sequence[Layout]] = (),
+        labels: states.DimLabels | None = None,
         warn: bool = True,
     ) -> Plan:
         """Decide how the samples of some windows are read, and warn if that exceeds `memory`.
@@ -137,7 +136,8 @@ class Plan:
             warn_user(
                 f"one sample takes {format_bytes(grid.nbytes)}, more than memory="
                 f"{format_bytes(memory)}: blocks of one window are read, one at a "
-                "time, and the memory is exceeded"
+                "time, and the memory is exceeded",
+                key=(memory, *(axis.size for axis in windows.axes), *(x.name for x in layouts)),
             )
         nbytes = max(1, grid.nbytes)
         # Memory that blocks have left, until the next ones are read; what is kept is not left.
@@ -418,7 +418,7 @@ class Plan:
 
     @cached_property
     def _fingerprint(self) -> dict[str, Any]:
-        found = resume.fingerprint(self.line(0))
+        found = states.fingerprint(self.line(0))
         tables = {"where": self.where, "weights": self.weights}
         if self.labels is not None:
             found["labels"] = self.labels.found
@@ -439,7 +439,7 @@ class Plan:
                 walk = replace(walk, batches=walked[-1].batches + batches)
                 walked = walked[:-1]
             walked = (*walked, walk)
-        return resume.as_state(epoch, walked, self.fingerprint())
+        return states.as_state(epoch, walked, self.fingerprint())
 
     def part(self, rank: int, world_size: int, worker: int, num_workers: int) -> WorkerProgress:
         """One worker of one rank, which has yielded nothing yet."""
@@ -450,7 +450,7 @@ class Plan:
 
     def state_of_part(self, epoch: int, part: WorkerProgress) -> dict[str, Any]:
         """A JSON-able state of one worker alone."""
-        state = resume.as_state(epoch, self._walked(epoch), self.fingerprint())
+        state = states.as_state(epoch, self._walked(epoch), self.fingerprint())
         return {**state, "part": list(astuple(part))}
 
     def resume(self, state: Mapping[str, Any], strict: bool = True) -> Plan:
@@ -459,7 +459,7 @@ class Plan:
         ValueError, saying what differs, if it is no state or, if `strict`, of a plan whose line is
         another.
         """
-        epoch, walks = resume.from_state(state, self.fingerprint(), strict)
+        epoch, walks = states.from_state(state, self.fingerprint(), strict)
         if strict:
             resume.require_possible(self.samples, walks)
         return replace(self, resumed=(epoch, tuple(walks)))

@@ -15,11 +15,11 @@ from ..common.figures import (
     Axes,
     axes_or_new,
     ink,
+    is_dark,
     listed,
     open_frame,
     paper,
     plain,
-    pyplot,
 )
 from ..common.text import number_of
 from ..planning.chunks import Layout, merged
@@ -129,9 +129,15 @@ def plot_plan(
     topology += f" × {number_of(num_workers, 'worker')}" if num_workers else ""
     blocks = number_of(len(plan.grid), "block")
     order = "shuffled" if plan.shuffle else "in order"
-    drawn = f"\ndrawn: {'; '.join(notes)}" if notes else ""
+    drawn = f"\ndrawn: {'; '.join(notes)}" if notes else _unread(plan, found)
     ax.set_title(f"epoch {epoch}, {order}: {blocks} for {topology}{drawn}", fontsize=10)
     return ax
+
+
+def _unread(plan: Plan, readers: Sequence[_Reader]) -> str:
+    """What is said of blocks that nobody reads, such as those of samples that `uneven` leaves."""
+    unread = len(plan.grid) - len({read.block for reader in readers for read in reader.reads})
+    return f"\nblank: {number_of(unread, 'block')} without a sample in this epoch" if unread else ""
 
 
 def _begins(plan: Plan, block: int, places: Sequence[int]) -> bool:
@@ -169,12 +175,13 @@ def _draw_rows(
         shades = [(ink(0.25), ink(0.12))[number % 2] for number in range(len(boxes))]
         ax.broken_barh(boxes, (row - 0.25, 0.5), facecolors=shades).set_gid("chunks")
     color = _pool_colors(ax, plan, shown)
+    pale = 0.55 if is_dark() else 0.35
     written = 0
     for row, reader in enumerate(shown, len(grids)):
         spans = [_span(plan, place, read.box) for read in reader.reads]
         colors = [color(read.pool) for read in reader.reads]
         halos = [(begin - 0.5, end - begin) for _, begin, end in spans]
-        ax.broken_barh(halos, (row - 0.15, 0.3), facecolors=colors, alpha=0.35, zorder=1)
+        ax.broken_barh(halos, (row - 0.15, 0.3), facecolors=colors, alpha=pale, zorder=1)
         # Edges part blocks from each other, or make those wider that are hardly to be seen.
         wide = all((begin - start) * 100 >= axis.length for start, begin, _ in spans)
         blocks = ax.broken_barh(
@@ -251,7 +258,9 @@ def _draw_plane(ax: Axes, plan: Plan, places: Sequence[int], shown: Sequence[_Re
     ax.hlines(ys, xs[0], xs[-1], ink(), linewidth=0.7, zorder=2)
     if alone:
         return
-    handles = handles[:MAX_NAMED]
+    if len(handles) > MAX_NAMED:
+        more = patches.Patch(color="none", label=f"and {len(handles) - MAX_NAMED} more")
+        handles = [*handles[:MAX_NAMED], more]
     if len(xs) + len(ys) > 4:  # more than the frame
         lines = import_module("matplotlib.lines")
         name = f"chunks of {plain(layout.name, 20)}"
@@ -271,7 +280,16 @@ def _reader_color(number: int, count: int) -> Any:
     colors = import_module("matplotlib.colors")
     if count <= len(COLORS):
         return colors.to_rgba(COLORS[number])
-    return pyplot().get_cmap("viridis")(number / (count - 1))
+    return _shades()(1 - number / (count - 1))
+
+
+def _shades() -> Any:
+    """Colors from light to dark, on dark paper not as far as it."""
+    matplotlib = import_module("matplotlib")
+    shades = matplotlib.colormaps["viridis_r"]
+    return (
+        matplotlib.colors.ListedColormap(shades(np.linspace(0, 0.85, 256))) if is_dark() else shades
+    )
 
 
 def _pool_colors(ax: Axes, plan: Plan, shown: Sequence[_Reader]) -> Callable[[int], Any]:
@@ -279,7 +297,7 @@ def _pool_colors(ax: Axes, plan: Plan, shown: Sequence[_Reader]) -> Callable[[in
     matplotlib = import_module("matplotlib")
     pools = [read.pool for reader in shown for read in reader.reads] or [0]
     norm = matplotlib.colors.Normalize(min(pools), max(max(pools), min(pools) + 1))
-    shades = matplotlib.colormaps["viridis_r"]
+    shades = _shades()
     numbers = np.unique(pools)
     colors = dict(zip(numbers.tolist(), shades(norm(numbers)), strict=True))
     if len(numbers) == 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.figures import COLORS, Axes, axes_or_new, ink, label_steps, listed, plain
+from ..common.figures import COLORS, Axes, axes_or_new, ink, is_dark, label_steps, listed, plain
 from ..planning.chunks import Chunks, Layout
 from ..planning.intervals import Interval
 from ..planning.plan import Plan
@@ -156,7 +156,7 @@ def _draw_bars(ax: Axes, dim: _Dim, numbers: Sequence[int]) -> None:
     rows = len(numbers)
     for row, (start, stop) in enumerate(dim.spans):
         low, high = dim.touched((start, stop))
-        ax.broken_barh([(low - 0.5, high - low)], (row - 0.5, 1), color=ink(0.1), zorder=0)
+        ax.broken_barh([(low - 0.5, high - low)], (row - 0.5, 1), color=_shade(), zorder=0)
         color = COLORS[row % len(COLORS)]
         ax.broken_barh([(start - 0.5, stop - start)], (row - 0.3, 0.6), color=color, zorder=2)
     ax.vlines(dim.edges, -0.6, rows - 0.4, ink(0.4), linewidth=0.8)
@@ -178,15 +178,25 @@ def _draw_boxes(ax: Axes, y: _Dim, x: _Dim, numbers: Sequence[int]) -> None:
     for number, place in zip(numbers, zip(y.spans, x.spans, strict=True), strict=True):
         together.setdefault(place, []).append(number)
     for at, ((rows, columns), members) in enumerate(together.items()):
-        box(y.touched(rows), x.touched(columns), color=ink(0.1), linewidth=0, zorder=0)
+        box(y.touched(rows), x.touched(columns), color=_shade(), linewidth=0, zorder=0)
         color = COLORS[at % len(COLORS)]
         label = _names(members, NAMED_TOGETHER) if at < NAMED_SAMPLES else None
-        look = {"facecolor": (color, 0.35), "edgecolor": color, "linewidth": 1.8, "zorder": 2}
+        look = {
+            "facecolor": (color, 0.5 if is_dark() else 0.35),
+            "edgecolor": color,
+            "linewidth": 1.8,
+            "zorder": 2,
+        }
         box(rows, columns, label=label, **look)
     ys, xs = y.edges, x.edges
     ax.vlines(xs, ys[0], ys[-1], ink(0.4), linewidth=0.8, zorder=1)
     ax.hlines(ys, xs[0], xs[-1], ink(0.4), linewidth=0.8, zorder=1)
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small")
+
+
+def _shade() -> Any:
+    """The color of chunks that are touched."""
+    return ink(0.22 if is_dark() else 0.1)
 
 
 def _title(plan: Plan, numbers: Sequence[int], name: Hashable, shown: Sequence[_Dim]) -> str:

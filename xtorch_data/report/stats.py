@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..common import html
-from ..common.figures import COLORS, Axes, axes_or_new, open_frame, paper
+from ..common.figures import COLORS, Axes, axes_or_new, ink, open_frame, paper
 from ..common.recorder import STAGES, Recorder, Way
 from ..common.text import number_of
 from ..reading.failures import Failure
@@ -109,7 +109,7 @@ class Stats:
         ax = axes_or_new(ax, 2.9)
         seconds = [getattr(self, stage) for stage in STAGES]
         colors = [COLORS[0] if stage == self.limited_by else COLORS[4] for stage in STAGES]
-        colors[STAGES.index("wait")] = "0.7"  # no work: what the model could have used
+        colors[STAGES.index("wait")] = ink(0.3)  # no work: what the model could have used
         bars = ax.barh(range(len(STAGES)), seconds, color=colors)
         behind = {"facecolor": paper(), "edgecolor": "none", "pad": 1}
         texts = [f"{value:.2f} s" for value in seconds]

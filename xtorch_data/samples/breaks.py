@@ -41,22 +41,21 @@ class SampleBreaks:
     unruled: frozenset[Hashable] = frozenset()
     doubtful: Mapping[Hashable, LabelSteps] = field(default_factory=dict)
 
-    def warnings(self, coords: xr.Dataset, said: SampleBreaks | None) -> Iterator[str]:
-        """What the user is to know and was not `said`, by dim; `coords` has the labels."""
+    def warnings(self, coords: xr.Dataset) -> Iterator[tuple[str, Hashable]]:
+        """What the user is to know, by dim, and what it is about; `coords` has the labels."""
         for dim, breaks in self.found.items():
-            before = None if said is None else said.found.get(dim)
-            if dim in self.unruled and not (before and breaks.same_as(before)):
+            if dim in self.unruled:
                 yield (
                     f"{self.told(dim, coords)}. {remedies(dim, breaks)}breaks='split' says that "
-                    "this is meant, breaks='ignore' counts windows by position"
+                    "this is meant, breaks='ignore' counts windows by position",
+                    ("breaks", dim, breaks.positions.tobytes()),
                 )
         for dim, steps in self.doubtful.items():
-            if said is None or dim not in said.doubtful:
-                yield (
-                    f"{irregular(dim, steps)}: too few to tell breaks, so that windows are counted "
-                    "by position and may jump. "
-                    f"breaks={{{dim!r}: 'ignore'}} says that this is meant"
-                )
+            yield (
+                f"{irregular(dim, steps)}: too few to tell breaks, so that windows are counted by "
+                f"position and may jump. breaks={{{dim!r}: 'ignore'}} says that this is meant",
+                ("no breaks", dim),
+            )
 
     def told(self, dim: Hashable, coords: xr.Dataset) -> str:
         """The breaks along a dim, and what they leave out, in words."""

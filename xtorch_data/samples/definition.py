@@ -15,7 +15,7 @@ from ..common.options import options
 from ..common.recorder import Recorder
 from ..common.redact import printable
 from ..common.text import shape_of
-from ..common.user_warnings import warn_user
+from ..common.user_warnings import about, warn_user
 from ..planning.chunks import Layout
 from ..planning.selection import SampleTable
 from ..planning.windows import SourceWindows, Windows
@@ -174,7 +174,8 @@ class SampleDefinition:
         dtypes = {} if labelled else dtypes_of(data, made)
         if prepare is not None:
             require_blocks_independent(prepare, read, windows, variables, space.constants)
-            warn_of_relabelled(template, source.dataset, windows)
+            with about(preprocess):
+                warn_of_relabelled(template, source.dataset, windows)
         return cls(
             data=data,
             origin=source.origin,
@@ -291,11 +292,10 @@ class SampleDefinition:
                 f"come one at a time, with batch_size=None, not {batch_size} in a batch"
             )
 
-    def warn_of_breaks(self, before: SampleDefinition | None = None) -> None:
-        """Warn of breaks in labels, unless the user rules them, or was warned of those `before`."""
-        said = None if before is None else before.breaks
-        for message in self.breaks.warnings(self.labels.coords, said):
-            warn_user(message)
+    def warn_of_breaks(self) -> None:
+        """Warn of breaks in labels, unless the user has said what is to become of them."""
+        for message, about_what in self.breaks.warnings(self.labels.coords):
+            warn_user(message, about_what)
 
     def warn_of_bounds(self) -> None:
         """Warn if bounds of cells, which describe coordinates, make samples; see there."""

@@ -32,7 +32,10 @@ __all__ = [
 
 BoolArray = npt.NDArray[np.bool_]
 
-_registered: dict[str, weakref.WeakSet[Labels]] = {}
+# Those that are alive: every copy, and of each token the one made last. Entries go with them, on
+# whatever thread that happens, also in the middle of what is done here: no lock could be held.
+_copies: weakref.WeakValueDictionary[tuple[str, int], Labels] = weakref.WeakValueDictionary()
+_latest: weakref.WeakValueDictionary[str, Labels] = weakref.WeakValueDictionary()
 
 
 class LabelledWindows:
@@ -189,7 +192,8 @@ class Labels:
         self._register()
 
     def _register(self) -> None:
-        _registered.setdefault(self.token, weakref.WeakSet()).add(self)
+        _copies[self.token, id(self)] = self
+        _latest[self.token] = self
 
     @property
     def labelled(self) -> LabelledWindows:
@@ -199,7 +203,12 @@ class Labels:
     @staticmethod
     def find(token: str) -> Labels | None:
         """The labels with a token, if this process has them, or a copy of them."""
-        return next(iter(_registered.get(token, ())), None)
+        found = _latest.get(token)
+        if found is None:  # the latest copy may be gone, and another still there
+            for alive in (reference() for reference in _copies.valuerefs()):
+                if alive is not None and alive.token == token:
+                    found = _latest[token] = alive
+        return found
 
     def to_dataset(
         self,

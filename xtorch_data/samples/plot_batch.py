@@ -16,7 +16,9 @@ from ..common.figures import (
     Axes,
     as_axes,
     formula,
+    ink,
     label_dates,
+    label_numbers,
     label_steps,
     open_frame,
     plain,
@@ -322,7 +324,9 @@ def _draw_map(
         given["cbar_ax"] = ax.inset_axes((1.03, 0, 0.045, 1))
         given["cbar_kwargs"] = {"label": panel.label, **(given.get("cbar_kwargs") or {})}
     array.plot.pcolormesh(ax=ax, x=_name(x), y=_name(y), **given)
-    ax.set_facecolor("0.85")  # where there is no value
+    if "cbar_ax" in given:
+        given["cbar_ax"].yaxis.label.set_size("small")  # it is to fit beside a map that is not high
+    ax.set_facecolor(ink(0.2))  # where there is no value
     if _is_even(panel) and ax.name == "rectilinear":
         ax.set_aspect("equal")
     _finish(panel, ax, texts, (x, y))
@@ -372,3 +376,5 @@ def _finish(
             label_steps(axis, texts[dim].__getitem__, 0, len(texts[dim]), ticks=4)
         elif dim in panel.array.coords and panel.array.coords[dim].dtype.kind == "M":
             label_dates(axis)
+        elif axis is ax.xaxis:
+            label_numbers(axis)

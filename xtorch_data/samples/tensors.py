@@ -7,13 +7,18 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["UNSIGNED", "as_numpy", "sent"]
+__all__ = ["UNSIGNED", "as_numpy", "has_streams", "sent"]
 
 # Dtypes of which torch's tensors cannot be pickled, nor flipped (2.13): they are looked at as
 # integers of the same size.
 UNSIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
-# Kinds of devices whose copies from page-locked memory the host need not wait for.
-COPIED_MEANWHILE = ("cuda", "xpu")
+# Kinds of devices with streams, on which copies from page-locked memory go on beside the work.
+WITH_STREAMS = ("cuda", "xpu")
+
+
+def has_streams(device: torch.device) -> bool:
+    """Whether a device copies and works in streams, for which the host need not wait."""
+    return device.type in WITH_STREAMS
 
 
 def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
@@ -27,6 +32,6 @@ def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
 def sent(array: np.ndarray[Any, Any], device: torch.device) -> torch.Tensor:
     """A small array as a tensor on a device; the host waits for no work that goes on there."""
     tensor = torch.from_numpy(array)
-    if device.type in COPIED_MEANWHILE:
+    if has_streams(device):
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

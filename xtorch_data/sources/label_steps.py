@@ -107,10 +107,6 @@ class Breaks:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def same_as(self, other: Breaks) -> bool:
-        """Whether both are at the same steps."""
-        return np.array_equal(self.positions, other.positions)
-
     @property
     def jumps(self) -> npt.NDArray[np.float64]:
         """The step between labels at each of them."""
