@@ -198,7 +198,8 @@ class Fetching:
                 let_forks_wait_for_reads()
                 watch_in_worker()
                 memory = self.plan.memory
-                beside = memory // 4 if self.definition.others else 0
+                others = self.definition.others
+                beside = memory // 4 if others else 0
                 buffers = SharedBuffers if self._shares_memory else Buffers
                 self._reading = (
                     epoch,
@@ -210,10 +211,15 @@ class Fetching:
                         self.keeps,
                         self.on_disk,
                     ),
-                    Companions(self.definition, beside, (), epoch, self.retries) if beside else None,
+                    self._companions(beside, epoch) if others else None,
                     buffers(min(memory, IDLE_BYTES)),
                 )
             return self._reading[1:]
+
+    def _companions(self, memory: int, epoch: int) -> Companions:
+        """What reads the other sources, each in an equal share of the memory."""
+        count = len(self.definition.others)
+        return Companions(self.definition, [memory // count] * count, (), epoch, self.retries)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_epoch": self.epoch, "_reading": None, "_lock": None}

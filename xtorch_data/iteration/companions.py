@@ -23,21 +23,22 @@ class Companions:
 
     Made by whatever reads the first source, for an epoch if a preprocess is random, and as long
     there; any thread may ask. Sources in `resident`, by their places, are read whole when they are
-    first needed, and stay in memory; of the others cells are kept in `memory` bytes.
+    first needed, and stay in memory; of the others cells are kept in so many bytes each, `memory`.
     """
 
     def __init__(
         self,
         samples: SampleDefinition,
-        memory: int,
+        memory: Sequence[int],
         resident: Sequence[int],
         epoch: int,
         retries: int,
     ) -> None:
         self._samples, self._resident = samples, frozenset(resident)
-        passing = len(samples.others) - len(self._resident)
-        share = max(1, memory // max(1, passing))
-        self._fetchers = [Fetcher(each, share, epoch, retries) for each in samples.others]
+        self._fetchers = [
+            Fetcher(each, max(1, nbytes), epoch, retries)
+            for each, nbytes in zip(samples.others, memory, strict=True)
+        ]
         self._whole: dict[int, PieceInMemory] = {}
         self._locks = [threading.Lock() for _ in self._fetchers]
 

@@ -38,13 +38,13 @@ class Beside:
         Places of the sources that are kept whole.
     nbytes : int
         Bytes that these take, and cells of the others.
-    passing : int
-        Bytes of the latter.
+    passing : tuple of int
+        By source, bytes for cells that blocks share; 0 for those that are kept whole.
     """
 
     resident: tuple[int, ...] = ()
     nbytes: int = 0
-    passing: int = 0
+    passing: tuple[int, ...] = ()
 
 
 def frames_of(space: SampleSpace, layouts: Sequence[Sequence[Layout]]) -> tuple[Frame, ...]:
@@ -149,13 +149,13 @@ def kept_beside(
         if often[place] > OFTEN and once[place] <= left:
             kept.append(place)
             left -= once[place]
-    passing = sum(
-        min(nbytes, int(2 * held))
+    wanted = [
+        0 if place in kept else min(nbytes, int(2 * held))
         for place, ((_, held), nbytes) in enumerate(zip(costs, once, strict=True))
-        if place not in kept
-    )
-    passing = min(left, passing)
-    return Beside(tuple(sorted(kept)), memory - left + passing, passing)
+    ]
+    share = min(1.0, left / max(1, sum(wanted)))
+    passing = tuple(int(share * nbytes) for nbytes in wanted)
+    return Beside(tuple(sorted(kept)), memory - left + sum(passing), passing)
 
 
 def _of_blocks(

@@ -117,6 +117,7 @@ class Plan:
         where: SampleTable | None = None,
         weights: SampleTable | None = None,
         labels: states.DimLabels | None = None,
+        others: Sequence[Sequence[Layout]] = (),
         warn: bool = True,
     ) -> Plan:
         """Decide how the samples of some windows are read, and warn if that exceeds `memory`.
@@ -135,9 +136,9 @@ class Plan:
         if warn and len(windows) and grid.nbytes > memory:
             warn_user(
                 f"one sample takes {format_bytes(grid.nbytes)}, more than memory="
-                f"{format_bytes(memory)}: blocks of one window are read, one at a "
+                f"{format_bytes(total)}: blocks of one window are read, one at a "
                 "time, and the memory is exceeded",
-                key=(memory, *(axis.size for axis in windows.axes), *(x.name for x in layouts)),
+                key=(total, *(axis.size for axis in windows.axes), *(x.name for x in layouts)),
             )
         nbytes = max(1, grid.nbytes)
         # Memory that blocks have left, until the next ones are read; what is kept is not left.
