@@ -65,8 +65,8 @@ class Select:
     >>> import numpy as np, xarray as xr, xtorch_data as xtd
     >>> t2m = xr.DataArray(np.arange(12.0), dims="time", name="t2m")
     >>> samples = xtd.MapDataset(t2m, {"time": 8}, inputs=Select("t2m", time=[0, 3, -1]))
-    >>> samples[2]
-    (tensor([2., 5., 9.]),)
+    >>> samples[0]
+    (tensor([0., 3., 7.]),)
     """
 
     def __init__(
