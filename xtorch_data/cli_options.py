@@ -23,8 +23,12 @@ def _lengths(context: click.Context, option: click.Parameter, given: tuple[str, 
     """``time=48h,lat=32``, likewise; what has a number and more may be a duration."""
 
     def length(text: str) -> int | str:
-        has_more = any(map(str.isdigit, text)) and not text.strip(" +-_0123456789") == ""
-        return text.strip() if has_more else int(text)
+        try:
+            return int(text)
+        except ValueError:
+            if not any(map(str.isdigit, text)):
+                raise
+            return text.strip()
 
     return _by_dim(given, "DIM=48h or DIM=STEPS", length)
 

@@ -203,6 +203,7 @@ MONTHS = pd.date_range("2020-01-01", periods=24, freq="MS")
         ("unknown", "6h", "not evenly spaced"),
         ("some", "6h", "not evenly spaced: 6 hours to 7 hours apart"),
         ("doubtful", "6h", "not evenly spaced: 6 hours to 2 days apart"),
+        ("zigzag", "6h", "not evenly spaced: -6 hours to 6 hours apart"),
     ],
     ids=str,
 )  # fmt: skip
@@ -210,6 +211,7 @@ def test_what_is_no_number_of_steps_says_the_step_of_the_labels(labels, size, wo
     hours = {
         "6h": np.arange(24) * 6,
         "one": [0],
+        "zigzag": np.arange(24) % 2 * 6,
         "same": np.zeros(20, int),
         "some": np.cumsum([0] + [6, 6, 6, 7] * 6),
         "doubtful": np.cumsum([0] + [6, 6, 6, 48] * 6),

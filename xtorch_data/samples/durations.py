@@ -138,9 +138,8 @@ class _Spacing:
         if self.steps is None or not self.steps.times:
             return None
         step = abs(self.steps.step)
-        if not step > 0 or (np.abs(np.abs(self._regular) - step) > TOLERANCE * step).any():
-            return None
-        return None if np.isnan(self._regular).any() else step
+        alike = np.abs(self._regular - self.steps.step) <= TOLERANCE * step  # not if one is NaN
+        return step if step > 0 and alike.all() else None
 
     @property
     def text(self) -> str:
@@ -208,10 +207,9 @@ class _Spacing:
         if count in (0, 1) or not by_position or self.steps.breaks() is None:
             return
         raise ValueError(
-            f"{given}, but windows that go across a break in the labels along {self.dim!r} are "
-            f"longer. {number_of(count, 'step')}, given as a number, "
-            f"{'is' if count == 1 else 'are'} counted by position; breaks='split' lets no window "
-            "cross a break"
+            f"{given}, but windows that go across a break in the labels along {self.dim!r} are of "
+            f"another length. {number_of(count, 'step')}, given as a number, are counted by "
+            "position; breaks='split' lets no window cross a break"
         )
 
 

@@ -342,7 +342,9 @@ def _as_steps(given: str, listed: Sequence[Any], size: int) -> slice | list[int]
     steps = [step % size for step in steps]
     step, times = Counter(steps).most_common(1)[0]
     if times > 1:  # two values would have one label
-        raise ValueError(f"{given} takes step {step} of a window of {size} {times} times")
+        raise ValueError(
+            f"{given} takes step {step} of the window {times} times; each may be taken once"
+        )
     apart, *others = {after - before for before, after in itertools.pairwise(steps)} or {1}
     if others:
         return steps
