@@ -9,6 +9,7 @@ import torch
 import torch.utils.data
 import xarray as xr
 import xbatcher
+from failures_data import fields
 from helpers import assert_once, forecast, samples_of, twice_plus_one
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,7 +107,7 @@ def made(parts):
     return {part: xtd.Select(names, cuts) for part, (names, cuts) in parts.items()}
 
 
-@examples(20, 800)
+@examples(10, 800)
 @given(selections(), st.booleans(), st.sampled_from(["1 GiB", "3 kB"]), st.booleans())
 def test_lists_are_isel_inside_the_window(ds, selection, shuffle, memory, small):
     input_dims, overlap, parts = selection
@@ -126,7 +127,7 @@ def test_lists_are_isel_inside_the_window(ds, selection, shuffle, memory, small)
     assert_once(samples_of(batches), len(dataset.windows))
 
 
-@examples(20, 600)
+@examples(12, 600)
 @given(selections(), st.sampled_from(["by number", "transform", "batch", "device"]))
 def test_so_they_are_on_every_way(ds, selection, way):
     input_dims, overlap, parts = selection
@@ -270,3 +271,24 @@ def test_items_of_a_generator_take_lists_unless_they_are_of_many_windows():
     many = xbatcher.BatchGenerator(ds, {"time": 8}, batch_dims={"time": 16}, concat_input_dims=True)
     with pytest.raises(ValueError, match="concat_input_dims"):
         xtd.IterableDataset(many, inputs=steps, batch_size=None)
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_a_sample_that_stands_in_for_a_batch_has_the_steps_of_the_list(tmp_path, small):
+    ds = fields(tmp_path / "a.zarr", damaged=[(time, x) for time in (2, 3) for x in range(3)])
+    steps = {"time": [4, 0, 3], "x": [0, 1, 7]}
+    with mock.patch.object(views, "SMALL_WINDOW_BYTES", 4096 if small else 0):
+        dataset = xtd.IterableDataset(
+            xtd.open_zarr(tmp_path / "a.zarr", consolidated=False),
+            {"time": 5, "x": -1},
+            inputs=xtd.Select(["a", "b"], steps),
+            targets=xtd.Select("b", time=[0, 1, 4]),
+            on_error="skip",
+        )
+        batches = list(dataset)
+    assert sum(bool(batch.skipped) for batch in batches) == 2
+    for batch in batches:
+        window = ds.isel(dataset.windows[int(batch.index)])
+        np.testing.assert_array_equal(batch.x[0, 0], window["a"].isel(steps))
+        np.testing.assert_array_equal(batch.x[0, 1], window["b"].isel(steps))
+        np.testing.assert_array_equal(batch.y[0], window["b"].isel(time=[0, 1, 4]))
