@@ -209,6 +209,26 @@ def test_dims_that_do_not_fit_are_refused(store):
     assert output.startswith("Error: --input-dims x is 9000, larger than the dim")
 
 
+def test_sizes_may_be_durations(store, tmp_path):
+    path, more = store
+    steps = ["--input-dims", "time=8,y=-1,x=-1", "--input-overlap", "time=7", *more, "--json"]
+    times = ["--input-dims", "time=48h,y=-1,x=-1", "--input-overlap", "time=1 day 18h", *more]
+    assert run("explain", path, *times, "--json") == run("explain", path, *steps)
+    output = run("verify", path, "--input-dims", "time=1M", *more, code=2)
+    assert output.startswith("Error: --input-dims time is '1M', which is no fixed duration")
+    assert output.rstrip().endswith("labels along 'time' are 6 hours apart")
+    output = run("verify", path, "--input-dims", "x=6h", *more, code=2)
+    assert output.startswith("Error: --input-dims x is '6h', but dim 'x' has no labels that are")
+    copies = tmp_path / "of-steps", tmp_path / "of-times"
+    for copy, windows in zip(copies, (steps[:-1], times), strict=True):
+        run("rechunk", path, copy, *windows)
+    for name in "ab":
+        one, other = (xr.open_zarr(copy)[name].encoding["chunks"] for copy in copies)
+        assert one == other
+    output = run("rechunk", path, tmp_path / "no", *times, "--chunks", "time=2h", code=2)
+    assert "give DIM=STEPS, not 'time=2h'" in output
+
+
 def test_what_fails_beyond_the_options_is_said_without_a_traceback(store, tmp_path, monkeypatch):
     path, more = store
     few = ["--input-dims", "time=50,y=-1,x=-1", *more, "--ranks", 80]

@@ -164,7 +164,7 @@ def test_weights_are_given_for_each_sample_or_along_dims():
     target=st.one_of(
         st.none(),
         st.integers(-4, 3),
-        st.sampled_from([slice(2, 4), slice(0, 4, 2), slice(3, None)]),
+        st.sampled_from([slice(2, 4), slice(0, 4, 2), slice(3, None), [0, 1, 3], [3, 0, -2]]),
     ),
     stride=st.integers(1, 5),
     bad=st.sets(st.integers(0, 29), max_size=20),

@@ -25,6 +25,7 @@ from .batch import ATTRIBUTES, Batch
 from .breaks import BreakRule, SampleBreaks
 from .changes import changes_of
 from .checks import checked_space, coords_of, dtypes_of, layouts_of, warn_of_relabelled
+from .durations import Length
 from .generator_items import Items
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
@@ -74,8 +75,8 @@ class SampleDefinition:
     def of(
         cls,
         ds: Any,
-        input_dims: Mapping[Any, int] | None,
-        input_overlap: Mapping[Any, int] | None = None,
+        input_dims: Mapping[Any, Length] | None,
+        input_overlap: Mapping[Any, Length] | None = None,
         *,
         breaks: BreakRule | Mapping[Any, BreakRule | None] | None = None,
         inputs: Any = None,

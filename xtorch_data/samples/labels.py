@@ -21,6 +21,7 @@ from ..sources.conventions import text_of, texts_of
 from ..sources.lazy_arrays import in_memory
 from .changes import Change
 from .generator_items import INPUT_BATCH, Items, Patches
+from .select import Indexer
 
 __all__ = [
     "BoolArray",
@@ -109,7 +110,7 @@ class PartLabels:
     variables: tuple[Hashable, ...]
     stacked: bool  # whether there is a ``variable`` axis
     dims: tuple[Hashable, ...]  # of one sample
-    indexers: Mapping[Hashable, int | slice]  # how the window was cut
+    indexers: Mapping[Hashable, Indexer]  # how the window was cut
     flattened: int = 0  # so many of `dims`, from the first on, are one axis of the tensor
     unflattened: tuple[int, ...] | None = None  # sizes of `dims`, where some are one axis
 
@@ -272,20 +273,22 @@ class Labels:
                     sizes.setdefault(dim, set()).add(size)
         return {dim for dim, found in sizes.items() if dim not in known and len(found) > 1}
 
-    def _cut(self, dim: Hashable, labels: PartLabels) -> tuple[int, int, int] | int | None:
-        indexer = labels.indexers.get(dim)
+    def _cut(self, dim: Hashable, labels: PartLabels) -> range | tuple[int, ...] | int:
+        """Steps of the window that a part has."""
+        indexer = labels.indexers.get(dim, slice(None))
         if isinstance(indexer, int):
             return indexer
-        size = next(axis.size for axis in self.windows.axes if axis.dim == dim)
-        return (indexer or slice(None)).indices(size)
+        if isinstance(indexer, list):
+            return tuple(indexer)
+        return range(self.windows.axis(dim).size)[indexer]
 
     def _steps(self, dim: Hashable, labels: PartLabels, otherwise: int) -> int:
         if dim in self._patched(labels):
             return self._patched(labels)[dim].size
         indexer = labels.indexers.get(dim, slice(None))
         for axis in self.windows.axes:
-            if axis.dim == dim and isinstance(indexer, slice):
-                return len(range(axis.size)[indexer])
+            if axis.dim == dim and not isinstance(indexer, int):
+                return len(np.arange(axis.size)[indexer])
         return otherwise
 
     def _patched(self, labels: PartLabels) -> Mapping[Hashable, Patches]:
