@@ -19,6 +19,7 @@ import click
 
 from .common.redact import printable, printable_lines, redacted, words_of
 from .common.spelling import spelling
+from .common.text import jsonable
 
 __all__ = ["main"]
 
@@ -91,6 +92,17 @@ def _sizes(context: click.Context, option: click.Parameter, given: tuple[str, ..
     return found
 
 
+def _rules(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Any:
+    """``split`` for all dims, or ``time=split,level=ignore`` by dim, as a mapping."""
+    found = {dim: rule for dim, _, rule in (each.rpartition("=") for each in _items(given))}
+    if "" in found and len(found) > 1:
+        raise click.BadParameter("give RULE for all dims, or DIM=RULE for each that has one")
+    for rule in found.values():
+        if rule not in ("split", "raise", "ignore"):
+            raise click.BadParameter(f"a rule is split, raise or ignore, not {rule!r}")
+    return found.get("", found or None)
+
+
 def _names(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Any:
     return list(_items(given)) or None
 
@@ -126,6 +138,8 @@ OPTIONS = [
         "--input-overlap", multiple=True, callback=_sizes, metavar="DIM=STEPS,…",
         help="Overlap of neighboring windows.",
     ),
+    click.option("--breaks", multiple=True, callback=_rules, metavar="RULE|DIM=RULE,…",
+                 help="What becomes of breaks in labels: split, raise or ignore."),
     click.option("--inputs", multiple=True, callback=_names, metavar="NAME,…",
                  help="Variables of the part x; by default all."),
     click.option("--targets", multiple=True, callback=_names, metavar="NAME,…",
@@ -418,20 +432,11 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: names as text, tuples as lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
-
-
 def _print(text: Any, figures: Mapping[str, Any], as_json: bool) -> None:
     """Print what was found, or the figures that it is made of as JSON."""
     shown = str(text)
     if as_json:  # which leaves one control character as it is
-        shown = json.dumps(_plain(figures), indent=2).replace("\x7f", "\\u007f")
+        shown = json.dumps(jsonable(figures), indent=2).replace("\x7f", "\\u007f")
     try:
         click.echo(printable_lines(shown))
     except OSError as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..common import html
 from ..common.redact import printable
 from ..common.text import Fact, fact_lines, format_bytes, number_of, sizes_of
+from .breaks import DimBreaks, break_lines, breaks_page
 from .device_costs import DeviceCosts
 from .memory import PeakMemory
 
@@ -70,11 +71,13 @@ class Explanation:
     source : str
         Where the data comes from.
     windows : int
-        Windows that fit into the data.
+        Windows that fit into the data, also those that breaks leave out.
     samples : int
         Samples of the epoch, or what is left of it where it is resumed.
     left_out : mapping of str to int
-        Samples that are not yielded, by reason: ``"where"``, ``"uneven"``, ``"drop_last"``.
+        Samples that are not yielded, by reason: ``"breaks"``, ``"where"``, ``"uneven"``,
+        ``"drop_last"``. Breaks leave out a sample that would cross one along any dim: windows along
+        the dim times those along the others, together with what these lose.
     shuffle : bool
         Whether the order is random.
     beyond : mapping of Hashable to int
@@ -122,6 +125,9 @@ class Explanation:
         What cannot be known, and should not surprise.
     device : DeviceCosts, optional
         What each process takes on its device, if a loader was asked that has one.
+    breaks : mapping of Hashable to DimBreaks
+        Breaks in the labels along each dim that has some, and the windows that each leaves out. In
+        a part of a split, of those between its windows.
     """
 
     source: str
@@ -150,6 +156,7 @@ class Explanation:
     cache: str = ""
     notes: tuple[str, ...] = ()
     device: DeviceCosts | None = None
+    breaks: Mapping[Hashable, DimBreaks] = field(default_factory=dict)
 
     @property
     def chunk_reads(self) -> int:
@@ -175,6 +182,7 @@ class Explanation:
         parts = [
             html.facts([*self._facts(), *self._more()]),
             html.section("Variables", f"{len(rows):,}", html.table(columns, rows)),
+            *(breaks_page(dim, each) for dim, each in self.breaks.items()),
         ]
         if self.advice:
             advice = html.bullets(self.advice)
@@ -199,7 +207,9 @@ class Explanation:
         if self.shuffle:
             pools = f"{number_of(self.pools, 'pool')} of {format_bytes(self.pool_nbytes)}"
             order = f"{pools}, mixing {self.mixing:.2f}"
+        breaks = [("breaks", tuple(break_lines(dim, each))) for dim, each in self.breaks.items()]
         return [
+            *breaks,
             ("batches", self._batches()),
             ("blocks", f"{blocks}; {order}, {format_bytes(self.memory)} of memory a process"),
             ("memory", self._memory()),
