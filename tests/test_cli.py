@@ -347,7 +347,7 @@ def test_a_rule_for_breaks_holds_for_all_dims_or_for_some(given, samples, summer
     [
         (
             ["raise"],
-            "9 breaks, the first between 2000-08-31 and 2001-06-01, which --breaks='raise'",
+            "9 breaks, the first between 2000-08-31 and 2001-06-01, and --breaks='raise'",
         ),
         (["drop"], "a rule is split, raise or ignore, not 'drop'"),
         (["split,time=ignore"], "give RULE for all dims, or DIM=RULE"),

@@ -221,14 +221,14 @@ def test_steps_that_are_too_irregular_are_a_warning_and_a_note():
     with pytest.warns(UserWarning, match="only 67% of the steps.*breaks='ignore' does the same"):
         dataset = xtd.IterableDataset(data, {"time": 3})
     [note] = (note for note in dataset.explain().notes if "only 67%" in note)
-    assert "counted by position, and labels may jump inside a window" in note
+    assert "counted by position and their labels may jump" in note
     assert "windows are counted by position" in str(dataset.explain())
 
 
 def test_errors_say_which_breaks_there_are():
     data = series({50: 2, 120: 5})
     first = f"2 breaks, the first between {day_of(data, 49)} and {day_of(data, 50)}"
-    with pytest.raises(ValueError, match=f"{first}, which breaks='raise' refuses"):
+    with pytest.raises(ValueError, match=f"{first}, and breaks='raise' allows none"):
         xtd.IterableDataset(data, {"time": 5}, breaks="raise")
-    with pytest.raises(ValueError, match="longest .* has 80 steps, and a window 100"):
+    with pytest.raises(ValueError, match="longest .* has 80 steps, and a window has 100"):
         xtd.IterableDataset(data, {"time": 100}, breaks="split")

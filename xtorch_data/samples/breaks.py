@@ -128,8 +128,8 @@ def irregular(dim: Hashable, steps: LabelSteps) -> str:
     """How few of the steps along a dim are regular, and what follows."""
     return (
         f"only {steps.share:.0%} of the steps between labels along {dim!r} are about as long as "
-        f"their median, {steps.text(steps.step)}: too few to tell where labels break, so that "
-        "windows are counted by position, and labels may jump inside a window"
+        f"their median, {steps.text(abs(steps.step))}: too few to tell breaks, so that windows are "
+        "counted by position and their labels may jump"
     )
 
 
@@ -190,7 +190,7 @@ def windows_between_breaks(
         if breaks is not None:
             if rule == "raise":
                 raise ValueError(
-                    f"{described(axis.dim, breaks, data)}, which {argument}='raise' refuses. "
+                    f"{described(axis.dim, breaks, data)}, and {argument}='raise' allows none. "
                     f"{remedies(axis.dim, breaks)}{argument}='split' lets windows begin anew after "
                     "each break"
                 )
@@ -198,8 +198,8 @@ def windows_between_breaks(
         elif DOUBTFUL <= steps.share and not steps.regular.all():
             if rule == "raise":
                 raise ValueError(
-                    f"{irregular(axis.dim, steps)}. {argument}='raise' refuses that; "
-                    f"{argument}='ignore' accepts it"
+                    f"{irregular(axis.dim, steps)}, and {argument}='raise' allows that no more "
+                    f"than breaks; {argument}='ignore' does"
                 )
             doubtful[axis.dim] = steps
     for dim, breaks in found.items():
@@ -209,7 +209,7 @@ def windows_between_breaks(
             longest = number_of(breaks.longest(axis.length), "step")
             raise ValueError(
                 f"there is no sample: {described(dim, breaks, data)}. The longest stretch without "
-                f"a break has {longest}, and a window {axis.size:,}. {remedies(dim, breaks)}"
+                f"a break has {longest}, and a window has {axis.size:,}. {remedies(dim, breaks)}"
                 f"{argument}='ignore' counts windows by position, across breaks"
             )
     unruled = frozenset(dim for dim in found if by_dim.get(dim) is None)
