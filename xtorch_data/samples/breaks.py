@@ -198,8 +198,8 @@ def windows_between_breaks(
         elif DOUBTFUL <= steps.share and not steps.regular.all():
             if rule == "raise":
                 raise ValueError(
-                    f"{irregular(axis.dim, steps)}, and {argument}='raise' allows that no more "
-                    f"than breaks; {argument}='ignore' does"
+                    f"{irregular(axis.dim, steps)}, and {argument}='raise' refuses such labels; "
+                    f"{argument}='ignore' accepts them"
                 )
             doubtful[axis.dim] = steps
     for dim, breaks in found.items():
