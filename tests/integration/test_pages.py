@@ -114,7 +114,7 @@ def test_forecast_example_writes_labeled_predictions_of_the_test_years(tmp_path)
     assert error == pytest.approx(errors["this model"], rel=1e-5)
 
 
-@pytest.mark.parametrize("page", ["winds.md", "gauges.md"])
+@pytest.mark.parametrize("page", ["winds.md", "gauges.md", "missing-days.md"])
 def test_lines_of_code_are_as_many_as_a_page_says(page):
     """Of each way to do the job: lines that are neither empty nor a comment."""
     text = (ROOT / "docs" / "tutorials" / page).read_text()

@@ -82,8 +82,9 @@ class Explanation:
         Whether the order is random.
     beyond : mapping of Hashable to int
         Steps of windowed dims that are in no sample because no more window fits: behind the last
-        window or, in a part of a split, at the ends of what it has of the dim. Steps of other
-        parts, and of gaps, do not count.
+        window or, in a part of a split, at the ends of what it has of the dim; also before the
+        first window, if a break comes early. Steps of other parts, of gaps and between breaks do
+        not count.
     batches_per_rank : tuple of int
         Batches of each rank.
     num_workers : int
