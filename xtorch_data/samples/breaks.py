@@ -102,8 +102,9 @@ def _has(axis: Axis, laid: Axis, numbers: IntArray) -> npt.NDArray[np.bool_]:
 
 
 def texts(dim: Hashable, coords: xr.Dataset) -> Callable[[int], str]:
-    """From a step along a dim that has breaks to its label."""
-    found = texts_of(coords.variables[dim])
+    """From a step along a dim that has breaks to its label; labels are read at once."""
+    coord = coords.variables[dim]
+    found = texts_of(xr.Variable(coord.dims, coord.to_numpy(), coord.attrs))
     assert found is not None  # a dim without labels has no breaks
     return found
 
