@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .normalization.normalize import Normalize
     from .reading.failures import Failure
     from .reading.variables import ReadError
-    from .report.breaks import DimBreaks
+    from .report.break_costs import DimBreaks
     from .report.device_costs import DeviceCosts
     from .report.explanation import Explanation, VariableReads
     from .report.memory import PeakMemory
@@ -70,7 +70,7 @@ _HOMES = {
     "Compose": "samples.transforms",
     "DataLoader": "loading.loader",
     "DeviceCosts": "report.device_costs",
-    "DimBreaks": "report.breaks",
+    "DimBreaks": "report.break_costs",
     "Explanation": "report.explanation",
     "Failure": "reading.failures",
     "IterableDataset": "datasets.iterable",

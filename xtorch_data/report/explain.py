@@ -21,7 +21,7 @@ from ..reading.recycled import read_path
 from ..samples.definition import SampleDefinition
 from ..sources.lazy_arrays import is_lazy
 from .advice import advice, notes
-from .breaks import breaks_of
+from .break_costs import breaks_of
 from .explanation import Explanation, VariableReads
 from .memory import peak_memory
 from .mixing import mixing_of, pool_blocks, pools_of

@@ -9,7 +9,7 @@ from typing import Any
 from ..common import html
 from ..common.redact import printable
 from ..common.text import Fact, fact_lines, format_bytes, number_of, sizes_of
-from .breaks import DimBreaks, break_lines, breaks_page
+from .break_costs import DimBreaks, break_lines, breaks_page
 from .device_costs import DeviceCosts
 from .memory import PeakMemory
 
