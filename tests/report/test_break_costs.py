@@ -149,10 +149,11 @@ def test_hundreds_of_breaks_are_told_in_a_few_lines():
     at = text.splitlines().index(next(line for line in text.splitlines() if " breaks " in line))
     lines = text.splitlines()[at : at + 3]
     assert all(len(line) < 150 for line in lines), lines
-    assert lines[0] == "  breaks    999 along 'time'; 18,981 of 39,981 windows left out:"
+    assert lines[0] == "  breaks    999 along 'time'; 18,981 of 39,981 windows left out"
     assert lines[1].endswith(", and 996 more")
     assert lines[2].count("(40 steps)") == 2
     page = page_of(explained)
+    assert "999 along 'time'; 18,981 of 39,981 windows left out" in page.texts
     assert "999 breaks" in page.texts and "and 959 more" in page.cells
     assert len(explained.breaks["time"].breaks) == 999
     assert len(repr(dataset).splitlines()) == 4

@@ -83,9 +83,9 @@ class DimBreaks:
 
 
 def break_lines(dim: Hashable, found: DimBreaks) -> Iterator[str]:
-    """What the breaks along a dim cost, the first of them, and the longest stretches."""
+    """What the breaks along a dim cost; then the first of them, and the longest stretches."""
     every = number_of(found.windows + found.left_out, "window")
-    yield f"{found.count:,} along {dim!r}; {found.left_out:,} of {every} left out:"
+    yield f"{found.count:,} along {dim!r}; {found.left_out:,} of {every} left out"
     named = [
         f"{each.left_out:,} between {each.before} and {each.after}"
         for each in found.breaks[:NAMED_BREAKS]

@@ -167,6 +167,7 @@ class Explanation:
     def __str__(self) -> str:
         lines = [
             self._head(),
+            *fact_lines(("breaks", each) for each in self._breaks()),
             *fact_lines(self._facts()),
             *(f"    {_variable_line(variable)}" for variable in self.variables),
             *fact_lines(self._more()),
@@ -180,8 +181,9 @@ class Explanation:
     def _repr_html_(self) -> str:
         columns = ("variable", "dtype", "chunks", "a chunk", "read", "chunks read", "bytes")
         rows = [_variable_row(variable) for variable in self.variables]
+        breaks = [("breaks", each[0]) for each in self._breaks()]  # tables have the rest
         parts = [
-            html.facts([*self._facts(), *self._more()]),
+            html.facts([*breaks, *self._facts(), *self._more()]),
             html.section("Variables", f"{len(rows):,}", html.table(columns, rows)),
             *(breaks_page(dim, each) for dim, each in self.breaks.items()),
         ]
@@ -202,15 +204,17 @@ class Explanation:
         left = f"; left out: {', '.join(out)}" if out else ""
         return f"{self.samples:,} of {number_of(self.windows, 'sample')} from {self.source}{left}"
 
+    def _breaks(self) -> list[tuple[str, ...]]:
+        """Lines of the breaks along each dim that has some."""
+        return [tuple(break_lines(dim, each)) for dim, each in self.breaks.items()]
+
     def _facts(self) -> list[Fact]:
         blocks = f"{self.blocks:,} of {format_bytes(self.block_nbytes)} at most"
         order = "in order"
         if self.shuffle:
             pools = f"{number_of(self.pools, 'pool')} of {format_bytes(self.pool_nbytes)}"
             order = f"{pools}, mixing {self.mixing:.2f}"
-        breaks = [("breaks", tuple(break_lines(dim, each))) for dim, each in self.breaks.items()]
         return [
-            *breaks,
             ("batches", self._batches()),
             ("blocks", f"{blocks}; {order}, {format_bytes(self.memory)} of memory a process"),
             ("memory", self._memory()),
