@@ -20,6 +20,7 @@ import click
 from .cli_options import AS_JSON, OPTIONS, TOPOLOGY, sizes, with_options
 from .common.redact import printable, printable_lines, redacted, words_of
 from .common.spelling import spelling
+from .common.text import jsonable
 
 __all__ = ["main"]
 
@@ -330,20 +331,11 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: names as text, tuples as lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
-
-
 def _print(text: Any, figures: Mapping[str, Any], as_json: bool) -> None:
     """Print what was found, or the figures that it is made of as JSON."""
     shown = str(text)
     if as_json:  # which leaves one control character as it is
-        shown = json.dumps(_plain(figures), indent=2).replace("\x7f", "\\u007f")
+        shown = json.dumps(jsonable(figures), indent=2).replace("\x7f", "\\u007f")
     try:
         click.echo(printable_lines(shown))
     except OSError as error:

@@ -46,6 +46,17 @@ def _by_dim(given: tuple[str, ...], form: str, read: Callable[[str], Any]) -> di
     return found
 
 
+def _rules(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Any:
+    """``split`` for all dims, or ``time=split,level=ignore`` by dim, as a mapping."""
+    found = {dim: rule for dim, _, rule in (each.rpartition("=") for each in _items(given))}
+    if "" in found and len(found) > 1:
+        raise click.BadParameter("give RULE for all dims, or DIM=RULE for each that has one")
+    for rule in found.values():
+        if rule not in ("split", "raise", "ignore"):
+            raise click.BadParameter(f"a rule is split, raise or ignore, not {rule!r}")
+    return found.get("", found or None)
+
+
 def _names(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Any:
     return list(_items(given)) or None
 
@@ -81,6 +92,8 @@ OPTIONS = [
         "--input-overlap", multiple=True, callback=_lengths, metavar="DIM=STEPS,…",
         help="Overlap of neighboring windows.",
     ),
+    click.option("--breaks", multiple=True, callback=_rules, metavar="RULE|DIM=RULE,…",
+                 help="What becomes of breaks in labels: split, raise or ignore."),
     click.option("--inputs", multiple=True, callback=_names, metavar="NAME,…",
                  help="Variables of the part x; by default all."),
     click.option("--targets", multiple=True, callback=_names, metavar="NAME,…",

@@ -321,7 +321,8 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
     @property
     def plot(self) -> PlanPlots:
         """Pictures: ``plot.windows(i)``, where samples lie; ``plot.plan()``, who reads what."""
-        return PlanPlots(self.windows, self.plan, self.epoch, self.world_size)
+        breaks = self._inside.definition.breaks.found
+        return PlanPlots(self.windows, self.plan, breaks, self.epoch, self.world_size)
 
     def stats(self) -> Stats:
         """Where the time of the latest iteration in this process went.

@@ -185,7 +185,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     @property
     def plot(self) -> WindowPlots:
         """Pictures: ``plot.windows(i)``, where samples lie on the data."""
-        return WindowPlots(self.windows, self.plan)
+        return WindowPlots(self.windows, self.plan, self._inside.definition.breaks.found)
 
     @property
     def cache(self) -> bool:

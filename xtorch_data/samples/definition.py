@@ -308,6 +308,10 @@ class SampleDefinition:
             for each in self.functions()
         ]
 
+    def facts_of_breaks(self) -> list[str]:
+        """What there is to say of breaks in labels, in a line for each dim that has some."""
+        return list(self.breaks.facts(self.windows, self.labels.coords))
+
     def _repeated(self) -> dict[Hashable, list[Hashable]]:
         """By dims of which each place is a sample: variables that lack them, if others do not."""
         every = self.variable_dims.items()
@@ -325,15 +329,11 @@ class SampleDefinition:
             + f" {self.shape(part)}"
             for part in self.parts
         )
-        lines = [self.breaks.told(dim, self.labels.coords) for dim in self.breaks.found]
-        return (
-            parts
-            + "".join(f"\n  {line}" for line in lines)
-            + "".join(
-                f"\n  repeated at each place of {dim!r}, which they lack: {names}"
-                for dim, names in self._repeated().items()
-            )
+        repeated = (
+            f"repeated at each place of {dim!r}, which they lack: {names}"
+            for dim, names in self._repeated().items()
         )
+        return "\n  ".join([parts, *repeated, *self.facts_of_breaks()])
 
 
 def _transforms(

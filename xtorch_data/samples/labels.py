@@ -60,6 +60,11 @@ class LabelledWindows:
         """Coordinates of one sample, as ``isel`` would leave them."""
         return self._labels.coords.isel(self[index], missing_dims="ignore").coords
 
+    def first_steps(self, dim: Hashable) -> IntArray:
+        """First step of each window along a dim of the samples, as positions in the data."""
+        axis = self._labels.windows.axis(dim)
+        return axis.start(np.arange(len(axis)))
+
     def index(self, dim: Hashable) -> pd.Index[Any] | None:
         """The coordinate of a dim as an index, if the data has one."""
         return self._labels.coords[dim].to_index() if dim in self._labels.coords.coords else None
