@@ -209,6 +209,26 @@ def test_dims_that_do_not_fit_are_refused(store):
     assert output.startswith("Error: --input-dims x is 9000, larger than the dim")
 
 
+def test_sizes_may_be_durations(store, tmp_path):
+    path, more = store
+    steps = ["--input-dims", "time=8,y=-1,x=-1", "--input-overlap", "time=7", *more, "--json"]
+    times = ["--input-dims", "time=48h,y=-1,x=-1", "--input-overlap", "time=1 day 18h", *more]
+    assert run("explain", path, *times, "--json") == run("explain", path, *steps)
+    output = run("verify", path, "--input-dims", "time=1M", *more, code=2)
+    assert output.startswith("Error: --input-dims time is '1M', which is no fixed duration")
+    assert output.rstrip().endswith("labels along 'time' are 6 hours apart")
+    output = run("verify", path, "--input-dims", "x=6h", *more, code=2)
+    assert output.startswith("Error: --input-dims x is '6h', but dim 'x' has no labels that are")
+    copies = tmp_path / "of-steps", tmp_path / "of-times"
+    for copy, windows in zip(copies, (steps[:-1], times), strict=True):
+        run("rechunk", path, copy, *windows)
+    for name in "ab":
+        one, other = (xr.open_zarr(copy)[name].encoding["chunks"] for copy in copies)
+        assert one == other
+    output = run("rechunk", path, tmp_path / "no", *times, "--chunks", "time=2h", code=2)
+    assert "give DIM=STEPS, not 'time=2h'" in output
+
+
 def test_what_fails_beyond_the_options_is_said_without_a_traceback(store, tmp_path, monkeypatch):
     path, more = store
     few = ["--input-dims", "time=50,y=-1,x=-1", *more, "--ranks", 80]
@@ -283,6 +303,81 @@ def test_a_warning_is_a_note_without_code(tmp_path, capsys):
     assert err.startswith("Note: an epoch decodes ")
     assert err.count("\n") == 1
     assert "Note" not in out
+
+
+@pytest.fixture(scope="module")
+def summers(tmp_path_factory):
+    """A store of ten summers, and its data."""
+    ds = forecast(time=3653, y=2, x=2).assign_coords(time=xr.date_range("2000-01-01", periods=3653))
+    ds = ds.isel(time=ds["time"].dt.season == "JJA")
+    path = tmp_path_factory.mktemp("summers") / "summers"
+    ds.to_zarr(path, consolidated=False)
+    return str(path), ds
+
+
+SUMMERS = ["--input-dims", "time=31,y=-1,x=-1", "--input-overlap", "time=30"]
+
+
+@pytest.mark.parametrize("command", ["explain", "verify", "bench", "rechunk"])
+def test_breaks_are_one_note_beside_the_output(command, summers, tmp_path, capsys):
+    path, ds = summers
+    target = [str(tmp_path / "copy"), "--no-verify"] if command == "rechunk" else []
+    with pytest.raises(SystemExit) as ended:
+        main([command, path, *target, *SUMMERS, "--json"])
+    assert ended.value.code == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    notes = [line for line in err.splitlines() if line.startswith("Note: ")]
+    assert len(notes) == 1 and "9 breaks" in notes[0] and "--breaks='split'" in notes[0]
+    assert "Warning" not in err
+    if command == "explain":
+        with pytest.warns(UserWarning, match="9 breaks"):
+            expected = xtd.IterableDataset(ds, {"time": 31, "y": -1, "x": -1}, {"time": 30})
+        along = expected.explain().breaks["time"]
+        assert found["left_out"]["breaks"] == along.left_out == 9 * 30
+        assert found["breaks"]["time"]["count"] == 9
+        told = found["breaks"]["time"]["breaks"]
+        assert told[0] == {
+            "before": "2000-08-31", "after": "2001-06-01", "step": 92, "left_out": 30,
+        }  # fmt: skip
+        assert found["breaks"]["time"]["longest"][0]["steps"] == 92
+
+
+@pytest.mark.parametrize(
+    "given, samples",
+    [
+        (["split"], 10 * 62),
+        (["ignore"], 920 - 30),
+        (["time=split"], 10 * 62),
+        (["time=ignore,y=split"], 920 - 30),
+        (["time=ignore", "--breaks", "y=raise"], 920 - 30),
+    ],
+)
+def test_a_rule_for_breaks_holds_for_all_dims_or_for_some(given, samples, summers, capsys):
+    path, _ = summers
+    with pytest.raises(SystemExit):
+        main(["explain", path, *SUMMERS, "--json", "--breaks", *given])
+    out, err = capsys.readouterr()
+    assert json.loads(out)["samples"] == samples
+    assert not err
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (
+            ["raise"],
+            "9 breaks, the first between 2000-08-31 and 2001-06-01, and --breaks='raise'",
+        ),
+        (["drop"], "a rule is split, raise or ignore, not 'drop'"),
+        (["split,time=ignore"], "give RULE for all dims, or DIM=RULE"),
+        (["height=split"], "--breaks names dim 'height', which the samples do not have"),
+    ],
+)
+def test_rules_for_breaks_that_do_not_fit_are_refused(given, message, summers):
+    path, _ = summers
+    output = run("explain", path, *SUMMERS, "--breaks", *given, code=2)
+    assert message in " ".join(output.split())
 
 
 def test_doctor_says_what_is_slow_and_why(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .normalization.normalize import Normalize
     from .reading.failures import Failure
     from .reading.variables import ReadError
+    from .report.break_costs import DimBreaks
     from .report.device_costs import DeviceCosts
     from .report.explanation import Explanation, VariableReads
     from .report.memory import PeakMemory
@@ -39,6 +40,7 @@ __all__ = [
     "Compose",
     "DataLoader",
     "DeviceCosts",
+    "DimBreaks",
     "Explanation",
     "Failure",
     "IterableDataset",
@@ -76,6 +78,7 @@ _HOMES = {
     "Compose": "samples.transforms",
     "DataLoader": "loading.loader",
     "DeviceCosts": "report.device_costs",
+    "DimBreaks": "report.break_costs",
     "Explanation": "report.explanation",
     "Failure": "reading.failures",
     "IterableDataset": "datasets.iterable",

@@ -9,7 +9,7 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from importlib import metadata
@@ -17,8 +17,10 @@ from typing import Any
 
 import click
 
+from .cli_options import AS_JSON, OPTIONS, TOPOLOGY, sizes, with_options
 from .common.redact import printable, printable_lines, redacted, words_of
 from .common.spelling import spelling
+from .common.text import jsonable
 
 __all__ = ["main"]
 
@@ -26,8 +28,6 @@ PACKAGES = (
     "torch", "xarray", "xbatcher", "zarr", "zarrs", "dask", "numpy", "netCDF4", "h5netcdf", "s3fs",
     "obstore", "tqdm",
 )  # fmt: skip
-# Values that are hardly meant as text.
-PYTHON_SPELLS = {"True": "true", "False": "false", "None": "null"}
 # Shared memory that a few workers take for batches of some megabytes.
 ENOUGH_SHARED_MEMORY = 2**30
 
@@ -75,93 +75,6 @@ def main() -> None:
 
     Exit codes: 0, as it should be; 1, verify or doctor found something; 2, it cannot be done.
     """
-
-
-def _sizes(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Any:
-    """``time=8,lat=32``, in one or in several options, as a mapping."""
-    found: dict[str, int] = {}
-    for each in _items(given):
-        dim, equals, size = each.rpartition("=")
-        try:
-            found[dim.strip()] = int(size)
-        except ValueError:
-            equals = ""
-        if not equals or not dim.strip():
-            raise click.BadParameter(f"give DIM=STEPS, not {each!r}")
-    return found
-
-
-def _names(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Any:
-    return list(_items(given)) or None
-
-
-def _items(given: tuple[str, ...]) -> Iterator[str]:
-    return (item.strip() for each in given for item in each.split(",") if item.strip())
-
-
-def _opening(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Any:
-    """``KEY=VALUE`` in each option, as a mapping; values as JSON, or as Python spells them."""
-    found: dict[str, Any] = {}
-    for each in given:
-        key, equals, text = each.partition("=")
-        key = key.strip()
-        if not equals or not key.isidentifier():
-            raise click.BadParameter(f"give KEY=VALUE, not {each!r}")
-        if key in found:
-            raise click.BadParameter(f"{key} is given twice")
-        try:
-            found[key] = json.loads(PYTHON_SPELLS.get(text, text))
-        except ValueError:
-            found[key] = text
-    return found
-
-
-OPTIONS = [
-    click.argument("store"),
-    click.option(
-        "--input-dims", multiple=True, required=True, callback=_sizes, metavar="DIM=STEPS,…",
-        help="Size of one sample along each windowed dim; -1 is the whole dim.",
-    ),
-    click.option(
-        "--input-overlap", multiple=True, callback=_sizes, metavar="DIM=STEPS,…",
-        help="Overlap of neighboring windows.",
-    ),
-    click.option("--inputs", multiple=True, callback=_names, metavar="NAME,…",
-                 help="Variables of the part x; by default all."),
-    click.option("--targets", multiple=True, callback=_names, metavar="NAME,…",
-                 help="Variables of the part y."),
-    click.option("--batch-size", type=int, default=32, show_default=True),
-    click.option("--shuffle/--in-order", default=True, show_default=True),
-    click.option("--seed", type=int, default=0, show_default=True),
-    click.option("--drop-last", is_flag=True, help="Leave out a last batch that is smaller."),
-    click.option("--uneven", type=click.Choice(["drop", "pad", "keep"]), default=None,
-                 help="How samples are shared that ranks cannot share equally; by default drop "
-                 "if shuffled, and pad in order."),
-    click.option("--memory", default="1 GiB", show_default=True,
-                 help="What blocks may take in each process."),
-    click.option("--engine", default=None, help="Engine of xarray.open_dataset."),
-    click.option("--group", default=None, help="Group of a Zarr store or of a NetCDF file."),
-    click.option("--open", "opening", multiple=True, callback=_opening, metavar="KEY=VALUE",
-                 help="Another argument of xarray.open_zarr or open_dataset, as JSON or text, such "
-                 "as decode_times=false; may be repeated."),
-]  # fmt: skip
-
-TOPOLOGY = [
-    click.option("--ranks", type=click.IntRange(1), default=1, show_default=True),
-    click.option("--workers", type=click.IntRange(0), default=0, show_default=True,
-                 help="Worker processes of each rank."),
-]  # fmt: skip
-
-AS_JSON = [click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")]
-
-
-def _with(*options: Any) -> Callable[[Any], Any]:
-    def decorated(command: Any) -> Any:
-        for option in reversed([each for some in options for each in some]):
-            command = option(command)
-        return command
-
-    return decorated
 
 
 def _dataset(
@@ -244,7 +157,7 @@ def _opened(store: str, engine: str | None, group: str | None, opening: Mapping[
 
 
 @main.command()
-@_with(OPTIONS, TOPOLOGY, AS_JSON)
+@with_options(OPTIONS, TOPOLOGY, AS_JSON)
 def explain(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
     """Say what an epoch will read, and what would make it less, from metadata alone."""
     dataset = _dataset(**options)
@@ -254,7 +167,7 @@ def explain(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
 
 
 @main.command()
-@_with(OPTIONS, TOPOLOGY, AS_JSON)
+@with_options(OPTIONS, TOPOLOGY, AS_JSON)
 def verify(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
     """Count what all ranks and workers would get; exit with 1 if that is not what was asked for."""
     from .datasets.verify import counted
@@ -281,7 +194,7 @@ def verify(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
 
 
 @main.command()
-@_with(OPTIONS, AS_JSON)
+@with_options(OPTIONS, AS_JSON)
 @click.option("--seconds", type=click.FloatRange(min=0.0, min_open=True), default=10.0,
               show_default=True, help="How long to read, at most one epoch.")  # fmt: skip
 def bench(seconds: float, as_json: bool, **options: Any) -> None:
@@ -312,13 +225,13 @@ def bench(seconds: float, as_json: bool, **options: Any) -> None:
 
 
 @main.command()
-@_with(OPTIONS[:1], [click.argument("target")], OPTIONS[1:])
+@with_options(OPTIONS[:1], [click.argument("target")], OPTIONS[1:])
 @click.option("--copy-memory", default="1 GiB", show_default=True, help="Of copying.")
-@click.option("--chunks", multiple=True, callback=_sizes, metavar="DIM=STEPS,…",
+@click.option("--chunks", multiple=True, callback=sizes, metavar="DIM=STEPS,…",
               help="Steps of a chunk along dims; along others they are chosen.")  # fmt: skip
 @click.option("--verify/--no-verify", default=True, show_default=True,
               help="Read everything back and compare.")  # fmt: skip
-@_with(AS_JSON)
+@with_options(AS_JSON)
 def rechunk(
     target: str,
     copy_memory: str,
@@ -346,7 +259,7 @@ def rechunk(
 
 
 @main.command()
-@_with(AS_JSON)
+@with_options(AS_JSON)
 def doctor(as_json: bool) -> None:
     """Say what is installed and usable here; exit with 1 if something is slow or missing."""
     import torch.multiprocessing
@@ -418,20 +331,11 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: names as text, tuples as lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
-
-
 def _print(text: Any, figures: Mapping[str, Any], as_json: bool) -> None:
     """Print what was found, or the figures that it is made of as JSON."""
     shown = str(text)
     if as_json:  # which leaves one control character as it is
-        shown = json.dumps(_plain(figures), indent=2).replace("\x7f", "\\u007f")
+        shown = json.dumps(jsonable(figures), indent=2).replace("\x7f", "\\u007f")
     try:
         click.echo(printable_lines(shown))
     except OSError as error:

@@ -1,8 +1,11 @@
-"""Draw the pictures of how-to/plots.md. Run `python docs/images/draw_plots.py`.
+"""Draw the pictures of how-to/plots.md and of tutorials/missing-days.md.
+
+Run `python docs/images/draw_plots.py`.
 
 The notebook's page is taken by Chromium, where there is one; without, that picture stays as it is.
 """
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -39,13 +42,25 @@ def screenshot(html, path, dark, size="780,560"):
         subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
+def blocks_of(page, kinds="python"):
+    """Blocks of code of a page, without those that save pictures."""
+    found = re.findall(rf"```(?:{kinds})\n(.*?)```", (HERE.parent / page).read_text(), re.DOTALL)
+    return [re.sub(r".*savefig.*\n", "", block) for block in found]
+
+
+with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    names = {}
+    for block in blocks_of("tutorials/missing-days.md", r"python|\{\.python \.ours\}"):
+        exec(block, names)
+        if "plot.windows" in block:
+            save(names["ax"], "plot_breaks")
+            break
+
 names = {}
-blocks = re.findall(
-    r"```python\n(.*?)```", (HERE.parent / "how-to/plots.md").read_text(), re.DOTALL
-)
+blocks = blocks_of("how-to/plots.md")
 pictures = [None, "plot_batch", "plot_windows", "plot_plan", "plot_plane", "plot_stats"]
 for block, picture in zip(blocks, pictures, strict=True):
-    exec(re.sub(r".*savefig.*\n", "", block), names)
+    exec(block, names)
     if picture == "plot_batch":
         save(names["axes"][0, 0], picture)
     elif picture:

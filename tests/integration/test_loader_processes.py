@@ -68,6 +68,19 @@ def test_a_copy_of_a_dataset_serves_forked_workers_and_counts_for_itself(seen_by
         assert (other.epoch, dataset.epoch) == (6, 4)
 
 
+def test_steps_of_a_list_come_from_workers_with_their_labels():
+    dataset = make(shuffle=True).replace(inputs=xtd.Select("v", time=[3, 0, 1], x=[0, 2]))
+    found = []
+    for batch in xtd.DataLoader(dataset, num_workers=2):
+        labels = batch.to_xarray()
+        for place, first in enumerate(batch.index.tolist()):
+            times = np.array([3, 0, 1]) + first
+            np.testing.assert_array_equal(batch.x[place], 3 * times[:, None] + [0, 2])
+            np.testing.assert_array_equal(labels["time"][place], times)
+            found.append(first)
+    assert sorted(found) == list(range(17))
+
+
 def test_labels_outlive_the_dataset_they_were_copied_from():
     dataset = make()
     other = copy.deepcopy(dataset)

@@ -151,7 +151,9 @@ def test_forecast_example_writes_labeled_predictions_of_the_test_years(tmp_path)
     assert error == pytest.approx(errors["this model"], rel=1e-5)
 
 
-@pytest.mark.parametrize("page", ["winds.md", "gauges.md", "frameworks.md", "notebook.md"])
+@pytest.mark.parametrize(
+    "page", ["winds.md", "gauges.md", "missing-days.md", "frameworks.md", "notebook.md"]
+)
 def test_lines_of_code_are_as_many_as_a_page_says(page):
     """Of each way to do the job: lines that are neither empty nor a comment."""
     text = (ROOT / "docs" / "tutorials" / page).read_text()

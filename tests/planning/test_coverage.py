@@ -41,7 +41,7 @@ def test_places_are_those_in_a_window_that_is_wanted(data):
             axis = windows.axes[place]
             inside = np.zeros(sizes[dim], bool)
             for number in range(len(axis)):
-                inside[axis.indexer(number)] = True
+                inside[axis.cut(int(axis.starts.at(number)))] = True
             windowed &= inside.reshape([-1 if dim == other else 1 for other in sizes])
     np.testing.assert_array_equal(found.reshape(shape) & windowed, counts)
 

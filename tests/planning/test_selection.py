@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -164,7 +165,7 @@ def test_weights_are_given_for_each_sample_or_along_dims():
     target=st.one_of(
         st.none(),
         st.integers(-4, 3),
-        st.sampled_from([slice(2, 4), slice(0, 4, 2), slice(3, None)]),
+        st.sampled_from([slice(2, 4), slice(0, 4, 2), slice(3, None), [0, 1, 3], [3, 0, -2]]),
     ),
     stride=st.integers(1, 5),
     bad=st.sets(st.integers(0, 29), max_size=20),
@@ -403,13 +404,29 @@ def test_what_does_not_fit_is_refused(arguments, error, message):
         )
 
 
-def test_the_mask_that_a_message_offers_is_that_of_whole_windows():
-    ds = numbered(30).assign_coords(time=np.arange(30) * 6)
-    steps = ds.a.astype(float).copy(data=np.random.default_rng(8).random(30)) < 0.8
-    where = steps.rolling({"time": 4}).min().astype(bool)[3::2]
-    dataset = xtd.IterableDataset(ds, {"time": 4}, {"time": 2}, where=where)
-    expected = [n for n in range(len(dataset.windows)) if steps[dataset.windows[n]["time"]].all()]
-    assert samples_of(dataset) == expected
+@pytest.mark.parametrize("way", ["all", "breaks", "part", "part with breaks"])
+@pytest.mark.parametrize("overlap", [0, 2, 3])
+def test_the_mask_that_a_message_offers_is_that_of_whole_windows(way, overlap):
+    """The hint is executed as it is written."""
+    ds = numbered(80).drop_vars("time", errors="ignore")
+    at = np.arange(80) * 6
+    if "breaks" in way:
+        at = at + np.repeat([0, 100, 200, 300], [17, 1, 30, 32])  # nothing fits into one step
+    ds = ds.assign_coords(time=at)
+    dataset = xtd.MapDataset(ds, {"time": 4}, {"time": overlap}, breaks="split")
+    if "part" in way:
+        dataset = xtd.split(dataset, "time", fractions=(0.3, 0.7))[1]
+    mask = xr.DataArray(np.random.default_rng(8).random(80) < 0.8, {"time": at}, dims="time")
+
+    with pytest.raises(ValueError, match="From a mask of steps") as refused:
+        dataset.replace(where=mask)
+    hint = re.search(r"mask\.rolling.*\)(?=, with the dataset)", str(refused.value))[0]
+    found = dataset.replace(where=eval(hint, {"mask": mask, "dataset": dataset}))
+
+    numbers = range(len(dataset.windows))
+    expected = [n for n in numbers if mask.isel(time=dataset.windows[n]["time"]).all()]
+    assert 0 < len(expected) < len(numbers)
+    assert samples_of(xtd.IterableDataset(found)) == expected
 
 
 def even(window):

@@ -135,7 +135,9 @@ def steps_in(stretches):
 def test_windows_of_runs_that_overlap_cover_each_step_once(size, step, count, ahead):
     """The last item of a generator begins less than a stride after the one before it."""
     last = (count - 1) * step + min(ahead, step)
-    axis = Axis("x", 100, size, runs_of(np.array([0, last]), np.array([count, 1]), step), True)
+    axis = Axis(
+        "x", 100, size, runs_of(np.array([0, last]), np.array([count, 1]), step), windowed=True
+    )
     begins = [*range(0, count * step, step), last]
     covered = {place for begin in begins for place in range(begin, begin + size)}
     assert steps_in(axis.covered_stretches) == sorted(covered)
@@ -155,7 +157,7 @@ def test_holes_of_a_huge_dim_are_a_few_numbers():
 @given(st.integers(0, 9), st.integers(1, 7), st.integers(1, 30), st.lists(st.integers(-5, 300)))
 def test_first_from_counts_windows_that_begin_before(start, step, count, positions):
     starts = range(start, start + step * count, step)
-    axis = Axis("x", 400, 1, Regular(start, starts.stop, step), True)
+    axis = Axis("x", 400, 1, Regular(start, starts.stop, step), windowed=True)
     expected = [sum(begin < position for begin in starts) for position in positions]
     assert axis.first_from(positions).tolist() == expected
 

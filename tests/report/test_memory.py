@@ -71,6 +71,10 @@ CASES = {
     "cached in part": Case(arguments={"cache": True, **SHUFFLED}, epochs=2),
     "where": Case(arguments={"where": np.arange(STEPS - 7) % 60 < 40, **SHUFFLED}),
     "weights": Case(arguments={"weights": np.arange(STEPS - 7.0), **SHUFFLED}),
+    "steps of a list": Case(arguments={"inputs": xtd.Select(["a"], time=[0, 1, 4, 7])}),
+    "series of listed steps": Case(
+        SERIES, {"time": 30}, {"time": 29},
+        arguments={"batch_size": 16384, "inputs": xtd.Select("a", time=[0, 5, 6, 29]), **SHUFFLED}),
     "single samples": Case(input_overlap={}, arguments={"batch_size": None}),
     "netcdf": Case(kind="netcdf", arguments=SHUFFLED),
     "netcdf in order": Case(kind="netcdf"),

@@ -240,12 +240,12 @@ def odd():
 
 def test_odd_labels_and_values_are_drawn():
     for dim, ds in odd():
-        dataset = xtd.IterableDataset(ds, {dim: 3, "x": -1}, batch_size=2)
+        dataset = xtd.IterableDataset(ds, {dim: 3, "x": -1}, batch_size=2, breaks="ignore")
         axes = next(iter(dataset)).plot(1, figsize=(3, 2))
         drawn(axes[0, 0].figure)
         plt.close("all")
         if dim in ds.coords:
-            dataset = xtd.IterableDataset(ds, {dim: 3}, batch_size=2)
+            dataset = xtd.IterableDataset(ds, {dim: 3}, batch_size=2, breaks="ignore")
             ax = Figure(figsize=(3, 2)).subplots()
             batch = next(iter(dataset))
             assert batch.plot(1, axes=ax)[0, 0] is dataset.plot.plan(2, dims=[dim], ax=ax)
@@ -400,6 +400,10 @@ def test_colors_are_those_of_the_style(maps):
             assert (
                 contrast(legend.get_lines()[-1].get_color(), plt.rcParams["axes.facecolor"]) > 4.5
             )
+            ax = xtd.MapDataset(with_breaks(), {"time": 10}, breaks="split").plot.windows(0)
+            marks = [each for each in ax.collections if "breaks" in str(each.get_gid())]
+            for color in [*(text.get_color() for text in ax.texts), *marks[0].get_edgecolor()]:
+                assert contrast(color, plt.rcParams["axes.facecolor"]) > 4.5
             ax = plane.plot.windows(0)
             assert contrast(ax.patches[0].get_facecolor(), plt.rcParams["text.color"]) > 4.5
             behind = plt.rcParams["axes.facecolor"]
@@ -434,6 +438,79 @@ def test_labels_of_ticks_do_not_touch(dim):
         boxes = sorted((each.get_window_extent() for each in inside), key=lambda box: box.x0)
         assert len(boxes) > 1
         assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+
+
+def with_breaks():
+    """Data with two breaks in time, one in longitude and one in latitude."""
+    time = xr.date_range("2000-01-01", periods=120).delete([30, 31, 80])
+    sizes = {"time": 117, "latitude": 30, "longitude": 40}
+    return xr.DataArray(
+        np.zeros(tuple(sizes.values()), "float32"),
+        coords={
+            "time": time,
+            "latitude": np.r_[-20.0:-10, 0:20],
+            "longitude": np.r_[170.0:180, -180:-160, -150:-140],
+        },
+        dims=tuple(sizes),
+        name="a",
+    )
+
+
+def marks_of(ax):
+    """By axis, places of the lines at breaks; and the labels beside them."""
+    lines = {
+        each.get_gid()[-1]: [segment[0] for segment in each.get_segments()]
+        for each in ax.collections
+        if str(each.get_gid()).startswith("breaks along")
+    }
+    texts = [text.get_text() for text in ax.texts if text.get_gid() == "label of a break"]
+    return {along: [at["xy".index(along)] for at in found] for along, found in lines.items()}, texts
+
+
+@pytest.mark.parametrize("kind", [xtd.MapDataset, xtd.IterableDataset])
+def test_breaks_are_dashed_lines_between_the_labels_on_both_sides(kind):
+    dataset = kind(with_breaks(), {"time": 10}, {"time": 9}, breaks="split")
+    train, _ = xtd.split(dataset, "time", at="2000-02-20")
+    for each in (dataset, train):  # the picture is of all the data
+        ax = drawn(each.plot.windows([0, 25]).figure).axes[0]
+        # The first steps after them are 30 and, two being gone before, 78.
+        assert marks_of(ax) == (
+            {"x": [29.5, 77.5]},
+            ["2000-01-30", "2000-02-02", "2000-03-20", "2000-03-22"],
+        )
+        assert ax.get_title().endswith("dashed: 2 breaks along time")
+        assert len({tuple(bar) for bar in boxes_of(ax.collections[1])}) == 1
+    boxes = [text.get_window_extent() for text in [*ax.texts, ax.title]]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def test_breaks_of_two_dims_are_marked_along_each():
+    dataset = xtd.MapDataset(with_breaks(), {"latitude": 4, "longitude": 5}, breaks="split")
+    lines, texts = marks_of(dataset.plot.windows(0))
+    assert lines == {"x": [29.5], "y": [9.5]}
+    assert texts == ["-161", "-150", "-11", "0"]
+    assert marks_of(dataset.plot.windows(0, dims="longitude"))[0] == {"x": [29.5]}
+    assert marks_of(dataset.plot.windows(0, dims="time"))[0] == {}
+    ignored = xtd.MapDataset(with_breaks(), {"latitude": 4, "longitude": 5}, breaks="ignore")
+    assert marks_of(ignored.plot.windows(0)) == ({}, [])
+
+
+def test_of_many_breaks_some_labels_are_shown_and_of_very_many_none():
+    time = xr.date_range("1900-01-01", "1999-12-31")
+    days = xr.DataArray(np.zeros(len(time)), coords={"time": time}, dims="time", name="a")
+    winters = days.sel(time=days.time.dt.month <= 2)
+    dataset = xtd.MapDataset(winters, {"time": 59}, breaks="split")
+    ax = drawn(dataset.plot.windows([0, 99], dims="time").figure).axes[0]
+    lines, texts = marks_of(ax)
+    assert len(lines["x"]) == 99 and 2 <= len(texts) <= 20
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    many = days.isel(time=np.arange(len(time)) % 100 > 0)
+    ax = xtd.MapDataset(many, {"time": 99}, breaks="split").plot.windows([0, 300])
+    assert marks_of(ax) == ({}, [])
+    assert ax.get_title().endswith("dashed: 331 breaks, too many to draw, along time")
+    # What is shown of the data has fewer.
+    assert len(marks_of(dataset.plot.windows(0))[0]["x"]) < 99
 
 
 # ---------------------------------------------------------------------------------------------

@@ -477,6 +477,12 @@ def test_parts_that_would_not_lie_to_each_other_as_before_are_refused():
 
     with pytest.raises(ValueError, match="'lat', of which parts have other steps, 'x' 0 to 4"):
         loader(slice(0, 5), 5)
+    with pytest.raises(ValueError, match=r"of which part 'x' has the steps \[0, 3, 7\]"):
+        loader([0, 3, 7], slice(0, 8))
+    with pytest.raises(ValueError, match=r"of which part 'y' has the steps \[3, 0, 4, 7\]"):
+        loader(slice(0, 8), [3, 0, 4, 7])
+    [batch] = loader([0, 2, 5, 7], slice(0, 8))
+    assert batch.x.tolist() == [[7, 5, 2, 0]]
     [batch] = loader(slice(0, 8), slice(2, 6))  # around one middle
     assert batch.x.tolist() == [[7, 6, 5, 4, 3, 2, 1, 0]]
     assert batch.y.tolist() == [[5, 4, 3, 2]]

@@ -35,6 +35,18 @@ def test_a_variable_whose_name_looks_suffixed_is_not_overwritten():
     np.testing.assert_array_equal(labelled["t_x"], labelled["t_y"])
 
 
+def test_first_steps_are_those_of_the_windows_along_a_dim():
+    ds = xr.Dataset({"a": (("time", "x"), np.zeros((30, 12), "float32"))})
+    ds = ds.assign_coords(time=np.r_[0:10, 20:40])
+    dataset = xtd.MapDataset(ds, {"x": 4, "time": 5}, {"time": 2}, breaks="split")
+    every = [dataset.windows[number] for number in range(len(dataset))]
+    for dim in ("x", "time"):
+        begins = sorted({window[dim].start for window in every})
+        assert dataset.windows.first_steps(dim).tolist() == begins
+    with pytest.raises(ValueError, match="no dim 'y'"):
+        dataset.windows.first_steps("y")
+
+
 def test_units_are_those_that_preprocess_left():
     def celsius(block):
         return block.assign(t=(block["t"] - 273.15).assign_attrs(units="degC"))

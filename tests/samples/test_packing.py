@@ -153,6 +153,7 @@ PARTS = [
     {"inputs": [*PACKINGS], "targets": "int16"},
     {"inputs": [*ALL], "targets": xtd.Select(["int8", "uint16"], time=slice(1, None, 2))},
     {"inputs": xtd.Select(["int16", "int8", "int16 in float32"], time=0), "targets": "integers"},
+    {"inputs": xtd.Select([*ALL], time=[0, 1, 3]), "targets": xtd.Select("int16", time=[3, 0, 1])},
     {"parts": {"a": ["float32", "int16"], "b": "int32", "c": "int16", "d": ["uint16"]}},
 ]
 HOW = [

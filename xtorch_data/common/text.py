@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .redact import printable
 
 __all__ = [
-    "Fact", "duration_of", "fact_lines", "format_bytes", "lines_of", "number_of", "shape_of",
-    "sizes_of",
+    "Fact", "duration_of", "fact_lines", "format_bytes", "jsonable", "lines_of", "number_of",
+    "shape_of", "sizes_of",
 ]  # fmt: skip
 
 # A name and what there is to say, as lines where it is long: a line of a text, or of a page by
@@ -28,6 +28,15 @@ def fact_lines(facts: Iterable[Fact]) -> Iterator[str]:
         first, *more = lines_of(value)
         yield f"  {name:<9} {first}"
         yield from (f"  {'':<9} {line}" for line in more)
+
+
+def jsonable(value: Any) -> Any:
+    """A value as JSON has it: names as text, tuples as lists."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(each) for each in value]
+    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
 def number_of(count: int, noun: str, plural: str | None = None) -> str:

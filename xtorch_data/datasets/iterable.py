@@ -23,6 +23,7 @@ from ..report.stats import Stats, stats_of
 from ..report.unfit_chunks import warn_of_chunks
 from ..samples.arguments import as_epoch, as_ranks_and_workers
 from ..samples.batch import Batch
+from ..samples.durations import Length
 from .epochs import Epochs
 from .how import How
 from .map import MapDataset
@@ -47,10 +48,14 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         The samples; or the data, however opened: a ``Dataset``, ``DataArray`` or, of a
         ``DataTree``, the node that is given. A ``BatchGenerator`` brings its own ``input_dims`` and
         ``input_overlap``, and every item it would yield is a sample.
-    input_dims : mapping of Hashable to int
+    input_dims : mapping of Hashable to int or duration
         Size of one sample along each windowed dim, -1 for the whole dim. These dims are kept, in
-        this order; each place along every other dim is a sample of its own.
-    input_overlap : mapping of Hashable to int, optional
+        this order; each place along every other dim is a sample of its own. Along labels that are
+        times or durations, evenly spaced but for breaks, it may be a duration: text that
+        ``pandas.Timedelta`` reads, such as ``"48h"``, a ``datetime.timedelta`` or a
+        ``numpy.timedelta64``. Of 6-hourly labels that is 8 steps; ``replace`` with other data
+        counts them anew. Months and years, which differ in length, are no duration.
+    input_overlap : mapping of Hashable to int or duration, optional
         Overlap of neighboring windows. Windows begin every ``size - overlap`` steps; one that
         would pass the end of the data is dropped (xbatcher's rules).
     breaks : {"split", "raise", "ignore"} or mapping of Hashable to these, optional
@@ -59,7 +64,8 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         the others are breaks; months and years are regular, longitudes go around the circle. No
         window crosses a break, and windows begin anew after it. By default that is warned of once;
         with "split" it is not; "raise" is an error if there are any; "ignore" counts windows by
-        position, as for a ``BatchGenerator`` in any case. For all dims, or by dim.
+        position, as for a ``BatchGenerator`` in any case: then sizes are numbers of steps, since
+        windows across breaks are of no one duration. For all dims, or by dim.
     inputs : Hashable, list of Hashable or Select, optional
         Variables of the part ``x``. A list is stacked on a ``variable`` axis after ``sample``; a
         single name has no such axis. Every data variable, as a list, by default.
@@ -165,6 +171,13 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
     >>> samples = MapDataset(t2m, input_dims={"time": 4, "x": -1}, input_overlap={"time": 3})
     >>> len(IterableDataset(samples, batch_size=3, shuffle=True))
     3
+
+    Windows of two days, one after each 6-hourly step:
+
+    >>> times = xr.date_range("2020-01-01", periods=20, freq="6h")
+    >>> t2m = xr.DataArray(np.arange(20.0), dims="time", coords={"time": times})
+    >>> IterableDataset(t2m, {"time": "48h"}, {"time": "42h"}).windows
+    <13 samples (time: 13 × 8 of 20)>
     """
 
     _inside: Epochs
@@ -172,8 +185,8 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
     def __init__(
         self,
         ds: Any,
-        input_dims: Mapping[Any, int] | None = None,
-        input_overlap: Mapping[Any, int] | None = None,
+        input_dims: Mapping[Any, Length] | None = None,
+        input_overlap: Mapping[Any, Length] | None = None,
         *,
         batch_size: int | None = 1,
         shuffle: bool = False,
@@ -308,7 +321,8 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
     @property
     def plot(self) -> PlanPlots:
         """Pictures: ``plot.windows(i)``, where samples lie; ``plot.plan()``, who reads what."""
-        return PlanPlots(self.windows, self.plan, self.epoch, self.world_size)
+        breaks = self._inside.definition.breaks.found
+        return PlanPlots(self.windows, self.plan, breaks, self.epoch, self.world_size)
 
     def stats(self) -> Stats:
         """Where the time of the latest iteration in this process went.

@@ -21,6 +21,7 @@ from ..report.plots import WindowPlots
 from ..samples.arguments import as_epoch
 from ..samples.batch import Batch
 from ..samples.breaks import BreakRule
+from ..samples.durations import Length
 from .fetching import ACCESS_ARGUMENTS, Access, Fetching, require_none_of_epochs
 from .page import Dataset
 from .what import What, parted
@@ -45,9 +46,10 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     ----------
     ds : xarray.Dataset, DataArray or DataTree, zarr.Array, zarr.Group or xbatcher.BatchGenerator
         The data, as for `IterableDataset`.
-    input_dims : mapping of Hashable to int
-        Size of one sample along each windowed dim, -1 for the whole dim.
-    input_overlap : mapping of Hashable to int, optional
+    input_dims : mapping of Hashable to int or duration
+        Size of one sample along each windowed dim, -1 for the whole dim; steps, or along times a
+        duration such as ``"48h"``, as for `IterableDataset`.
+    input_overlap : mapping of Hashable to int or duration, optional
         Overlap of neighboring windows.
     breaks : {"split", "raise", "ignore"} or mapping of Hashable to these, optional
         What becomes of places where the labels of a windowed dim jump, go back or are repeated,
@@ -114,8 +116,8 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     def __init__(
         self,
         ds: Any,
-        input_dims: Mapping[Any, int] | None = None,
-        input_overlap: Mapping[Any, int] | None = None,
+        input_dims: Mapping[Any, Length] | None = None,
+        input_overlap: Mapping[Any, Length] | None = None,
         *,
         breaks: BreakRule | Mapping[Any, BreakRule | None] | None = None,
         anchor: Mapping[Any, int] | None = None,
@@ -185,7 +187,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     @property
     def plot(self) -> WindowPlots:
         """Pictures: ``plot.windows(i)``, where samples lie on the data."""
-        return WindowPlots(self.windows, self.plan)
+        return WindowPlots(self.windows, self.plan, self._inside.definition.breaks.found)
 
     @property
     def cache(self) -> bool:

@@ -159,8 +159,9 @@ def page(dataset: Any, kind: str, text: str, facts: Iterable[tuple[str, Any]] = 
     """
     definition: SampleDefinition = dataset._inside.definition
     windows, functions = definition.windows, definition.facts_of_functions()
+    breaks = [("breaks", line) for line in definition.facts_of_breaks()]
     found = [
-        html.facts([*facts, *dataset._facts(), ("source", definition.origin)]),
+        html.facts([*facts, *dataset._facts(), *breaks, ("source", definition.origin)]),
         html.section(
             "Windows",
             ", ".join(printable(axis.dim) for axis in windows.axes),

@@ -137,7 +137,8 @@ def _has_steps(given: xr.DataArray, argument: str, axis: Axis, labels: LabelledW
             if argument == "weights"
             else ". From a mask of steps, one for windows that lie wholly in it is "
             f"mask.rolling({{{dim!r}: {axis.size}}}).min().astype(bool)"
-            f".isel({{{dim!r}: slice({axis.size - 1}, None, {axis.stride})}})"
+            f".isel({{{dim!r}: dataset.windows.first_steps({dim!r}) + {axis.size - 1}}}), "
+            f"with the dataset that has no {argument}"
         )
         raise ValueError(
             f"{argument} has {size} values along {dim!r}; it needs one for each of the "

@@ -89,18 +89,19 @@ class Assembly:
     def _fill(
         self, rows: slice, stage: StageInMemory, indices: SampleIndices
     ) -> dict[str, list[Any]]:
-        """Fill rows of the parts without a transform; each variable's share of the memory."""
+        """Fill rows of the parts without a transform; the memory of each stretch's variables."""
         filled: dict[str, list[Any]] = {}
         for part in self._recipe.parts:
             if part.name in self._recipe.transforms:
                 continue
             out = self._arrays[part.name][rows]
-            filled[part.name] = []
             for place in range(len(part.variables)):
-                target = out[:, place] if part.stacked else out
-                way = stage.gather(part.name, place, indices, target)
+                values = out[:, place] if part.stacked else out
+                for stretch in part.stretches:
+                    name, target = stretch.part.name, values[(slice(None), *stretch.where)]
+                    way = stage.gather(name, place, indices, target)
+                    filled.setdefault(name, []).append(target)
                 self.ways[way] += len(out)
-                filled[part.name].append(target)
         return filled
 
     def _add_transformed(self, first: int, stage: StageInMemory, indices: SampleIndices) -> None:

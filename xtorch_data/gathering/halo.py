@@ -139,9 +139,11 @@ class HaloJoiner:
             for each in segments
         ]
         views: dict[str, Sequence[View]] = {}
-        for part in parts:
-            inside = range(size)[part.indexers.get(dim, slice(None))]
-            assert isinstance(inside, range), part
+        for stretch in (stretch for part in parts for stretch in part.stretches):
+            part = stretch.part
+            indexer = part.indexers.get(dim, slice(None))
+            assert isinstance(indexer, slice), part
+            inside = range(size)[indexer]
             along = part.dims.index(dim)
             of_part: list[View] = []
             for place, name in enumerate(part.variables):
@@ -173,11 +175,18 @@ def joins(
 def can_split(part: Part, dim: Hashable) -> bool:
     """Whether windows that lie in several segments are gathered from each, without joining them.
 
-    So are windows that are copied one by one, and of which the part takes neighboring steps.
+    So are windows that are copied one by one, and of which the part takes neighboring steps, or
+    several times some.
     """
+    return dim not in part.lacking and all(
+        _takes_neighbors(stretch.part, dim) and not is_small(stretch.part.shape, stretch.part.dtype)
+        for stretch in part.stretches
+    )
+
+
+def _takes_neighbors(part: Part, dim: Hashable) -> bool:
     indexer = part.indexers.get(dim, slice(None))
-    neighbors = isinstance(indexer, slice) and indexer.step in (None, 1)
-    return not is_small(part.shape, part.dtype) and neighbors and dim not in part.lacking
+    return isinstance(indexer, slice) and indexer.step in (None, 1)
 
 
 def _dense(block: xr.Dataset, buffers: Buffers) -> xr.Dataset:

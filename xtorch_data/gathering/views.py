@@ -85,9 +85,9 @@ class PieceInMemory:
     piece : WindowBox
         Which samples.
     views : mapping of str to sequence of ndarray or SplitView
-        For each part without a transform, per variable an array of shape ``(*position of the
-        window along every axis, *part.dims)``: every window of the piece, without a copy. Where
-        windows lie in more than one array, a `SplitView`.
+        For each stretch of a part without a transform, per variable an array of shape
+        ``(*position of the window along every axis, *part.dims)``: every window of the piece,
+        without a copy. Where windows lie in more than one array, a `SplitView`.
     data : xarray.Dataset, optional
         The labeled block, if a transform wants it.
     """
@@ -105,7 +105,7 @@ def window_views(
     whole: Hashable = None,
     buffers: Buffers | None = None,
 ) -> dict[str, list[Array]]:
-    """Every window of a block in memory, as views, by part and variable.
+    """Every window of a block in memory, as views, by part (of a list, by stretch) and variable.
 
     With `whole`, all steps along that dim are in the view, instead of every window. Values that are
     cast, or lie in another order than samples, are copied into memory of `buffers`; without, they
@@ -120,12 +120,18 @@ def window_views(
                 if buffers is not None:
                     array = _in_order_of_axes(windows, variables[name].dims, array, part, buffers)
                 cast[name, part.dtype] = array
-        views[part.name] = [
-            _window_view(
-                windows, sample_dims, part, cast[name, part.dtype], variables[name].dims, whole
-            )
-            for name in part.variables
-        ]
+        for stretch in part.stretches:
+            views[stretch.part.name] = [
+                _window_view(
+                    windows,
+                    sample_dims,
+                    stretch.part,
+                    cast[name, part.dtype],
+                    variables[name].dims,
+                    whole,
+                )
+                for name in part.variables
+            ]
     return views
 
 
@@ -157,7 +163,7 @@ def _window_view(
     strides = dict(zip(dims, array.strides, strict=True))
     sizes = dict(zip(dims, array.shape, strict=True))
     lengths = {axis.dim: axis.size for axis in windows.axes}
-    indexers = dict(part.indexers)
+    indexers: dict[Hashable, Any] = dict(part.indexers)
     if whole in sizes:
         lengths[whole] = sizes[whole]
         indexers.pop(whole, None)

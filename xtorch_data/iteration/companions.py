@@ -78,4 +78,3 @@ class Companions:
     def join(self, batch: Batch, assemblies: Sequence[Assembly], single: bool) -> Batch:
         """A batch with the parts of the other sources."""
         return batch.joined([each.finish(single) for each in assemblies], self._samples.order)
-

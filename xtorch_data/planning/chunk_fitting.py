@@ -205,7 +205,7 @@ def copied_in(layout: Layout, unit: Mapping[Hashable, int], memory: int) -> Bloc
     for dim, grid in layout.chunks.items():
         size = unit[dim]
         padded = -(-grid.length // size) * size  # the last unit may reach beyond the end
-        axes.append(Axis(dim, padded, size, Regular(0, padded, size), True))
+        axes.append(Axis(dim, padded, size, Regular(0, padded, size), windowed=True))
         edges = None if grid.edges is None else np.append(grid.edges[:-1], padded)
         grids[dim] = Chunks(padded, grid.size, grid.offset, edges, grid.stored)
     padded_layout = Layout(layout.name, layout.itemsize, grids)

@@ -20,29 +20,39 @@ from .frames import Frame, SampleAxis, SampleSpace
 from .index_maps import IndexMap, IntArray, Regular, Term, apart, runs_of
 from .intervals import Interval
 
-__all__ = ["Axis", "IntArray", "SourceDim", "SourceWindows", "Windows"]
+__all__ = ["Axis", "IntArray", "SourceWindows", "WindowDim", "Windows"]
 
 
 @dataclass(frozen=True, eq=False)
-class Axis:
-    """A sample axis and the dim of the data that follows it alone.
-
-    The starts of its windows ascend. See `IndexMap`, of which it is a view.
-    """
+class WindowDim:
+    """A dim of a source, and what a window has of it: so many steps, or one that is no dim of it."""
 
     dim: Hashable
     length: int
     size: int
-    starts: Term
-    windowed: bool
-
-    def __len__(self) -> int:
-        return len(self.starts)
+    windowed: bool = field(kw_only=True)
 
     @property
     def whole(self) -> bool:
         """Whether a window is all of the dim, so that no block has less of it."""
         return self.size == self.length
+
+    def cut(self, start: int) -> slice | int:
+        """The argument of ``isel`` that cuts a window."""
+        return slice(start, start + self.size) if self.windowed else start
+
+
+@dataclass(frozen=True, eq=False)
+class Axis(WindowDim):
+    """A sample axis and the dim of the data that follows it alone.
+
+    The starts of its windows ascend. See `IndexMap`, of which it is a view.
+    """
+
+    starts: Term
+
+    def __len__(self) -> int:
+        return len(self.starts)
 
     @property
     def stride(self) -> int:
@@ -69,11 +79,6 @@ class Axis:
             return self.stretches
         begins = self.start(np.arange(len(self)))
         return apart(begins, begins + self.size)
-
-    def indexer(self, number: int) -> slice | int:
-        """The argument of ``isel`` that cuts a window."""
-        start = int(self.starts.at(number))
-        return slice(start, start + self.size) if self.windowed else start
 
     def span(self, first: int, last: int) -> Interval:
         """Data positions ``[start, stop)`` that windows ``[first, last)`` cover."""
@@ -102,7 +107,63 @@ class Axis:
 
 
 @dataclass(frozen=True, eq=False)
-class Windows:
+class SourceWindows:
+    """What samples have of one source: windows over its dims, numbered as the samples are.
+
+    Attributes
+    ----------
+    space : SampleSpace
+        The sample axes, and a frame for each source.
+    place : int
+        Which of these.
+    axes : tuple of WindowDim
+        The dims of the source.
+    """
+
+    space: SampleSpace
+    place: int = 0
+    axes: tuple[WindowDim, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        axes = (
+            WindowDim(each.dim, each.length, each.size, windowed=each.windowed)
+            for each in self.frame.maps
+        )
+        object.__setattr__(self, "axes", tuple(axes))
+
+    @property
+    def frame(self) -> Frame:
+        """Where windows lie in the data."""
+        return self.space.frames[self.place]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of windows along each sample axis."""
+        return self.space.shape
+
+    def __len__(self) -> int:
+        return len(self.space)
+
+    def __getitem__(self, index: int) -> dict[Any, slice | int]:
+        starts = self.starts(self.space.normalize(index)).tolist()
+        return {each.dim: each.cut(at) for each, at in zip(self.axes, starts, strict=True)}
+
+    def starts(self, samples: npt.ArrayLike) -> IntArray:
+        """Data positions at which samples begin, shape ``(number of dims, *samples.shape)``."""
+        return self.space.starts(samples, self.place)
+
+    def axis(self, dim: Hashable) -> WindowDim:
+        """What windows have of a dim; ValueError if it is none of the source's."""
+        for axis in self.axes:
+            if axis.dim == dim:
+                return axis
+        raise ValueError(
+            f"there is no dim {dim!r} in the samples; theirs are {[axis.dim for axis in self.axes]}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Windows(SourceWindows):
     """The sample space: the product of the window positions along every dim.
 
     Samples are numbered in C order over `axes`: other dims first, in the order of the data, then
@@ -116,8 +177,6 @@ class Windows:
         The sample axes and the frame of the data.
     axes : tuple of Axis
         Each sample axis with the dim of the data that follows it, slowest first.
-    shape : tuple of int
-        Number of windows along each axis.
 
     Examples
     --------
@@ -128,17 +187,14 @@ class Windows:
     {'x': 1, 'time': slice(1, 5, None)}
     """
 
-    space: SampleSpace
     axes: tuple[Axis, ...] = field(init=False)
-    shape: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         axes = (
-            Axis(each.dim, each.length, each.size, each.terms[place], each.windowed)
+            Axis(each.dim, each.length, each.size, each.terms[place], windowed=each.windowed)
             for place, each in enumerate(self.frame.maps)
         )
         object.__setattr__(self, "axes", tuple(axes))
-        object.__setattr__(self, "shape", self.space.shape)
 
     @classmethod
     def of(cls, axes: Iterable[Axis]) -> Windows:
@@ -249,37 +305,15 @@ class Windows:
             for mine, theirs in zip(self.axes, other.axes, strict=True)
         )
 
-    @property
-    def frame(self) -> Frame:
-        """Where windows lie in the data."""
-        return self.space.frames[0]
-
-    def __len__(self) -> int:
-        return len(self.space)
-
-    def __getitem__(self, index: int) -> dict[Any, slice | int]:
-        numbers = self.space.numbers(self.normalize(index))
-        return {
-            axis.dim: axis.indexer(int(number))
-            for axis, number in zip(self.axes, numbers, strict=True)
-        }
-
     def normalize(self, index: int) -> int:
         """Sample number from an index that may be negative; IndexError if out of range."""
         return self.space.normalize(index)
 
-    def starts(self, samples: npt.ArrayLike) -> IntArray:
-        """Data positions at which samples begin, shape ``(number of axes, *samples.shape)``."""
-        return self.space.starts(samples)
-
     def axis(self, dim: Hashable) -> Axis:
         """The window positions along a dim; ValueError if it is none of the sample space."""
-        for axis in self.axes:
-            if axis.dim == dim:
-                return axis
-        raise ValueError(
-            f"there is no dim {dim!r} in the samples; theirs are {[axis.dim for axis in self.axes]}"
-        )
+        found = super().axis(dim)
+        assert isinstance(found, Axis)
+        return found
 
     def within(self, dim: Hashable, intervals: npt.ArrayLike) -> Windows:
         """Only the windows that lie wholly inside one of some intervals of a dim.
@@ -301,68 +335,3 @@ class Windows:
         kept = first < last
         numbers = runs_of(first[kept], (last - first)[kept], 1)
         return Windows(self.space.restrict(self.axes.index(axis), numbers))
-
-
-@dataclass(frozen=True, eq=False)
-class SourceDim:
-    """A dim of another source: what a sample has of it."""
-
-    dim: Hashable
-    length: int
-    size: int
-    windowed: bool
-
-    @property
-    def whole(self) -> bool:
-        """Whether a window is all of the dim."""
-        return self.size == self.length
-
-    def indexer(self, start: int) -> slice | int:
-        """The argument of ``isel`` that cuts a window."""
-        return slice(start, start + self.size) if self.windowed else start
-
-
-@dataclass(frozen=True, eq=False)
-class SourceWindows:
-    """Windows of another source, for the samples of a space: those of one of its frames.
-
-    Attributes
-    ----------
-    space : SampleSpace
-        The sample axes and the frames.
-    place : int
-        Which of these.
-    axes : tuple of SourceDim
-        The dims of the source, in its order.
-    """
-
-    space: SampleSpace
-    place: int
-    axes: tuple[SourceDim, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        axes = (
-            SourceDim(each.dim, each.length, each.size, each.windowed) for each in self.frame.maps
-        )
-        object.__setattr__(self, "axes", tuple(axes))
-
-    @property
-    def frame(self) -> Frame:
-        """Where windows lie in the data of the source."""
-        return self.space.frames[self.place]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Number of windows along each sample axis."""
-        return self.space.shape
-
-    def __len__(self) -> int:
-        return len(self.space)
-
-    def __getitem__(self, index: int) -> dict[Any, slice | int]:
-        starts = self.starts(self.space.normalize(index)).tolist()
-        return {each.dim: each.indexer(at) for each, at in zip(self.axes, starts, strict=True)}
-
-    def starts(self, samples: npt.ArrayLike) -> IntArray:
-        """Data positions at which samples begin, shape ``(number of dims, *samples.shape)``."""
-        return self.space.starts(samples, self.place)

@@ -21,6 +21,7 @@ from ..reading.recycled import read_path
 from ..samples.definition import SampleDefinition
 from ..sources.lazy_arrays import is_lazy
 from .advice import advice, notes
+from .break_costs import breaks_of
 from .explanation import Explanation, VariableReads
 from .memory import peak_memory
 from .mixing import mixing_of, pool_blocks, pools_of
@@ -70,11 +71,17 @@ def explain(
         "halo": walked / once if once else 1.0,
         "cuts": decoded / walked if walked else 1.0,
     }
+    breaks = breaks_of(samples)
+    every = math.prod(
+        len(axis) + (breaks[axis.dim].left_out if axis.dim in breaks else 0)
+        for axis in windows.axes
+    )
     found = Explanation(
         source=samples.origin,
-        windows=len(windows),
+        windows=every,
         samples=count,
         left_out={
+            "breaks": every - len(windows),
             "where": plan.left_out,
             "uneven": max(0, count - shared),
             "drop_last": max(0, min(count, shared) - yielded),
@@ -115,7 +122,8 @@ def explain(
         mixing=mixing_of(plan),
         exact=exact,
         advice=(),
-        notes=tuple(notes(data)),
+        notes=(*notes(data), *samples.breaks.notes()),
+        breaks=breaks,
         cache="" if on_disk is None else _cache(plan, on_disk),
     )
     return replace(found, advice=tuple(advice(found, plan, data)))

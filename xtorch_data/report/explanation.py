@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..common import html
 from ..common.redact import printable
 from ..common.text import Fact, fact_lines, format_bytes, number_of, sizes_of
+from .break_costs import DimBreaks, break_lines, breaks_page
 from .device_costs import DeviceCosts
 from .memory import PeakMemory
 
@@ -70,17 +71,20 @@ class Explanation:
     source : str
         Where the data comes from.
     windows : int
-        Windows that fit into the data.
+        Windows that fit into the data, also those that breaks leave out.
     samples : int
         Samples of the epoch, or what is left of it where it is resumed.
     left_out : mapping of str to int
-        Samples that are not yielded, by reason: ``"where"``, ``"uneven"``, ``"drop_last"``.
+        Samples that are not yielded, by reason: ``"breaks"``, ``"where"``, ``"uneven"``,
+        ``"drop_last"``. Breaks leave out a sample that would cross one along any dim: windows along
+        the dim times those along the others, together with what these lose.
     shuffle : bool
         Whether the order is random.
     beyond : mapping of Hashable to int
         Steps of windowed dims that are in no sample because no more window fits: behind the last
-        window or, in a part of a split, at the ends of what it has of the dim. Steps of other
-        parts, and of gaps, do not count.
+        window or, in a part of a split, at the ends of what it has of the dim; also before the
+        first window, if a break comes early. Steps of other parts, of gaps and between breaks do
+        not count.
     batches_per_rank : tuple of int
         Batches of each rank.
     num_workers : int
@@ -122,6 +126,9 @@ class Explanation:
         What cannot be known, and should not surprise.
     device : DeviceCosts, optional
         What each process takes on its device, if a loader was asked that has one.
+    breaks : mapping of Hashable to DimBreaks
+        Breaks in the labels along each dim that has some, and the windows that each leaves out. In
+        a part of a split, of those between its windows.
     """
 
     source: str
@@ -150,6 +157,7 @@ class Explanation:
     cache: str = ""
     notes: tuple[str, ...] = ()
     device: DeviceCosts | None = None
+    breaks: Mapping[Hashable, DimBreaks] = field(default_factory=dict)
 
     @property
     def chunk_reads(self) -> int:
@@ -159,6 +167,7 @@ class Explanation:
     def __str__(self) -> str:
         lines = [
             self._head(),
+            *fact_lines(("breaks", each) for each in self._breaks()),
             *fact_lines(self._facts()),
             *(f"    {_variable_line(variable)}" for variable in self.variables),
             *fact_lines(self._more()),
@@ -172,9 +181,11 @@ class Explanation:
     def _repr_html_(self) -> str:
         columns = ("variable", "dtype", "chunks", "a chunk", "read", "chunks read", "bytes")
         rows = [_variable_row(variable) for variable in self.variables]
+        breaks = [("breaks", each[0]) for each in self._breaks()]  # tables have the rest
         parts = [
-            html.facts([*self._facts(), *self._more()]),
+            html.facts([*breaks, *self._facts(), *self._more()]),
             html.section("Variables", f"{len(rows):,}", html.table(columns, rows)),
+            *(breaks_page(dim, each) for dim, each in self.breaks.items()),
         ]
         if self.advice:
             advice = html.bullets(self.advice)
@@ -192,6 +203,10 @@ class Explanation:
         ]
         left = f"; left out: {', '.join(out)}" if out else ""
         return f"{self.samples:,} of {number_of(self.windows, 'sample')} from {self.source}{left}"
+
+    def _breaks(self) -> list[tuple[str, ...]]:
+        """Lines of the breaks along each dim that has some."""
+        return [tuple(break_lines(dim, each)) for dim, each in self.breaks.items()]
 
     def _facts(self) -> list[Fact]:
         blocks = f"{self.blocks:,} of {format_bytes(self.block_nbytes)} at most"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -15,6 +15,8 @@ from ..planning.intervals import Interval
 from ..planning.plan import Plan
 from ..planning.windows import Axis, Windows
 from ..samples.labels import LabelledWindows
+from ..sources.label_steps import Breaks
+from .plot_breaks import mark_breaks
 
 __all__ = ["as_dims", "chunk_edges", "label_dim", "plot_windows"]
 
@@ -62,6 +64,7 @@ def plot_windows(
     samples: int | Sequence[int],
     dims: Hashable | Sequence[Hashable] | None,
     ax: Axes | None,
+    breaks: Mapping[Hashable, Breaks],
 ) -> Axes:
     """Draw where samples lie on the chunks of a plan: see `WindowPlots.windows`."""
     numbers = [samples] if isinstance(samples, int | np.integer) else list(samples)
@@ -87,7 +90,15 @@ def plot_windows(
         _draw_boxes(ax, y, x, drawn)
     for dim, matplotlib_axis in zip(reversed(shown), (ax.xaxis, ax.yaxis), strict=False):
         label_dim(matplotlib_axis, dim.axis, labels, dim.view)
-    ax.set_title(_title(plan, numbers, layout.name, shown), fontsize=10)
+    marked: dict[str, str] = {}
+    for dim, along in zip(reversed(shown), "xy", strict=False):
+        if dim.axis.dim in breaks:
+            text, name = labels.texts(dim.axis.dim), plain(dim.axis.dim, 20)
+            found = mark_breaks(ax, along, breaks[dim.axis.dim], text, dim.view)
+            marked |= {along: f"{found} along {name}"} if found else {}
+    title = _title(plan, numbers, layout.name, shown)
+    title += f"\ndashed: {', '.join(marked.values())}" if marked else ""
+    ax.set_title(title, fontsize=10, pad=18 if "x" in marked else None)
     return ax
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from ..common.figures import Axes
 from ..planning.plan import Plan
 from ..samples.arguments import as_epoch, as_ranks_and_workers
 from ..samples.labels import LabelledWindows
+from ..sources.label_steps import Breaks
 from .plot_plan import plot_plan
 from .plot_windows import plot_windows
 
@@ -20,8 +21,10 @@ class WindowPlots:
     They need matplotlib, which the extra ``plot`` installs, and read no data.
     """
 
-    def __init__(self, windows: LabelledWindows, plan: Plan) -> None:
-        self._windows, self._plan = windows, plan
+    def __init__(
+        self, windows: LabelledWindows, plan: Plan, breaks: Mapping[Hashable, Breaks]
+    ) -> None:
+        self._windows, self._plan, self._breaks = windows, plan, breaks
 
     def windows(
         self,
@@ -35,7 +38,9 @@ class WindowPlots:
         Along one dim, each sample is a bar; along two, a rectangle. The chunks that samples touch
         are shaded. Samples that lie on each other, since they differ along dims that are not shown
         alone, are named together. Of long dims, the part around the samples is shown, and labels
-        say so. Steps have the labels of the data, where it has coordinates.
+        say so. Steps have the labels of the data, where it has coordinates. Dashed lines are
+        breaks, which no window crosses, with the labels on both sides; of more than a hundred in
+        the picture, the title says how many there are.
 
         Parameters
         ----------
@@ -61,7 +66,7 @@ class WindowPlots:
         ImportError
             If matplotlib is not installed.
         """
-        return plot_windows(self._windows, self._plan, samples, dims, ax)
+        return plot_windows(self._windows, self._plan, samples, dims, ax, self._breaks)
 
     def __repr__(self) -> str:
         names = [name for name in dir(type(self)) if not name.startswith("_")]
@@ -74,8 +79,15 @@ class PlanPlots(WindowPlots):
     They need matplotlib, which the extra ``plot`` installs, and read no data.
     """
 
-    def __init__(self, windows: LabelledWindows, plan: Plan, epoch: int, world_size: int) -> None:
-        super().__init__(windows, plan)
+    def __init__(
+        self,
+        windows: LabelledWindows,
+        plan: Plan,
+        breaks: Mapping[Hashable, Breaks],
+        epoch: int,
+        world_size: int,
+    ) -> None:
+        super().__init__(windows, plan, breaks)
         self._epoch, self._world_size = epoch, world_size
 
     def plan(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import reprlib
 import weakref
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypeAlias
@@ -299,7 +300,7 @@ def _not_floating(part: str, name: Hashable, dtype: Any) -> str:
 
 
 def _require_cuts_alike(dim: Hashable, samples: SampleDefinition) -> None:
-    """Raise ValueError if parts have cuts of a window that do not lie around one middle.
+    """Raise ValueError if parts have cuts of a window that do not lie evenly around one middle.
 
     Each part is flipped in its own cut, so that others would not lie to each other as before.
     """
@@ -311,6 +312,12 @@ def _require_cuts_alike(dim: Hashable, samples: SampleDefinition) -> None:
         if dim in part.dims or dim in part.indexers:
             cut = np.atleast_1d(np.arange(axis.size)[part.indexers.get(dim, slice(None))])
             steps[part.name] = int(cut.min()), int(cut.max())
+            if len(set((cut + cut[::-1]).tolist())) > 1:
+                raise ValueError(
+                    f"RandomFlip cannot flip along dim {dim!r}, of which part {part.name!r} has "
+                    f"the steps {reprlib.repr(cut.tolist())}: turned, they would not lie to each "
+                    "other as before"
+                )
     if len({first + last for first, last in steps.values()}) > 1:
         each = ", ".join(f"{name!r} {first} to {last}" for name, (first, last) in steps.items())
         raise ValueError(

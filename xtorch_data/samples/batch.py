@@ -319,7 +319,9 @@ class Batch:
         for other in others:
             parts |= {n: each if self.index.ndim else each[0] for n, each in other._parts.items()}
             source = None if other._labels is None else other._labels.source
-            named = {name: replace(each, source=source) for name, each in other._part_labels.items()}
+            named = {
+                name: replace(each, source=source) for name, each in other._part_labels.items()
+            }
             labels.update(named)
         return self._with({name: parts[name] for name in order}, labels)
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
+from ..common.spelling import spelled
 from ..common.text import number_of
-from ..planning.windows import Windows
+from ..planning.windows import Axis, IntArray, Windows
 from ..sources.conventions import texts_of
 from ..sources.label_steps import DOUBTFUL, Breaks, LabelSteps
 
-__all__ = ["BreakRule", "SampleBreaks", "windows_between_breaks"]
+__all__ = ["BreakRule", "SampleBreaks", "texts", "windows_between_breaks"]
 
 BreakRule = Literal["split", "raise", "ignore"]
 RULES = ("split", "raise", "ignore")
@@ -41,59 +43,108 @@ class SampleBreaks:
     unruled: frozenset[Hashable] = frozenset()
     doubtful: Mapping[Hashable, LabelSteps] = field(default_factory=dict)
 
+    def losses(self, windows: Windows) -> dict[Hashable, tuple[IntArray, IntArray]]:
+        """By dim: the first step after each break, and the windows along the dim it leaves out.
+
+        `windows` are those of the dataset. Of a part of a split, breaks count that lie between two
+        windows of the part which follow each other in the data, or between such a window and an end
+        of the data. Dims that have none are left out.
+        """
+        losses = {}
+        for dim, breaks in self.found.items():
+            laid, axis = self.laid.axis(dim), windows.axis(dim)
+            behind = laid.first_from(breaks.positions)
+            before = (behind == 0) | _has(axis, laid, behind - 1)
+            inside = before & ((behind == len(laid)) | _has(axis, laid, behind))
+            if inside.any():
+                losses[dim] = breaks.positions[inside], breaks.left_out(laid)[inside]
+        return losses
+
+    def facts(self, windows: Windows, coords: xr.Dataset) -> Iterator[str]:
+        """What there is to say of the breaks between `windows`, in a line for each dim."""
+        for dim, (positions, counts) in self.losses(windows).items():
+            lost = number_of(int(counts.sum()), "window")
+            found = _counted(positions, f" along {dim!r}", texts(dim, coords))
+            yield f"{found}: {lost} left out"
+
     def warnings(self, coords: xr.Dataset) -> Iterator[tuple[str, Hashable]]:
         """What the user is to know, by dim, and what it is about; `coords` has the labels."""
+        argument = spelled("breaks")
         for dim, breaks in self.found.items():
             if dim in self.unruled:
+                axis = self.laid.axis(dim)
+                lost = int(breaks.left_out(axis).sum())
                 yield (
-                    f"{self.told(dim, coords)}. {remedies(dim, breaks)}breaks='split' says that "
-                    "this is meant, breaks='ignore' counts windows by position",
+                    f"{described(dim, breaks, coords)}. No window crosses a break: "
+                    f"{number_of(lost, 'window')} along {dim!r} {'is' if lost == 1 else 'are'} "
+                    f"left out, {len(axis):,} remain. {remedies(dim, breaks)}{argument}='split' "
+                    f"does the same without a warning; {argument}='ignore' counts windows by "
+                    "position, across breaks",
                     ("breaks", dim, breaks.positions.tobytes()),
                 )
         for dim, steps in self.doubtful.items():
             yield (
-                f"{irregular(dim, steps)}: too few to tell breaks, so that windows are counted by "
-                f"position and may jump. breaks={{{dim!r}: 'ignore'}} says that this is meant",
+                f"{irregular(dim, steps)}. {argument}='ignore' does the same without a warning",
                 ("no breaks", dim),
             )
 
-    def told(self, dim: Hashable, coords: xr.Dataset) -> str:
-        """The breaks along a dim, and what they leave out, in words."""
-        breaks, axis = self.found[dim], self.laid.axis(dim)
-        lost = int(breaks.left_out(axis).sum())
-        return (
-            f"{described(dim, breaks, coords)}. No window crosses a break, which leaves out "
-            f"{number_of(lost, 'window')} along {dim!r} and leaves {len(axis):,}"
-        )
+    def notes(self) -> Iterator[str]:
+        """What cannot be known, by dim."""
+        for dim, steps in self.doubtful.items():
+            yield irregular(dim, steps)
+
+
+def _has(axis: Axis, laid: Axis, numbers: IntArray) -> npt.NDArray[np.bool_]:
+    """Whether some of the windows of `laid`, by number, are also those of `axis`."""
+    starts = laid.start(np.clip(numbers, 0, len(laid) - 1))
+    found: npt.NDArray[np.bool_] = axis.first_from(starts) < axis.first_from(starts + 1)
+    return found
+
+
+def texts(dim: Hashable, coords: xr.Dataset) -> Callable[[int], str]:
+    """From a step along a dim that has breaks to its label; labels are read at once."""
+    coord = coords.variables[dim]
+    found = texts_of(xr.Variable(coord.dims, coord.to_numpy(), coord.attrs))
+    assert found is not None  # a dim without labels has no breaks
+    return found
 
 
 def described(dim: Hashable, breaks: Breaks, coords: xr.Dataset) -> str:
-    """How often the labels of a dim break, and where first."""
-    first, text = int(breaks.positions[0]), texts_of(coords.variables[dim])
-    assert text is not None
-    often = "once," if len(breaks) == 1 else f"{len(breaks):,} times, first"
-    return (
-        f"the labels along {dim!r}, {breaks.steps.text(breaks.steps.step)} apart, break {often} "
-        f"between {text(first - 1)} and {text(first)}"
-    )
+    """How regular the labels of a dim are, how often they break, and where first."""
+    step = breaks.steps.text(abs(breaks.steps.step))
+    are = "is" if len(breaks) == 1 else "are"
+    found = _counted(breaks.positions, "", texts(dim, coords))
+    return f"labels along {dim!r} are mostly {step} apart, but there {are} {found}"
+
+
+def _counted(positions: IntArray, along: str, text: Callable[[int], str]) -> str:
+    """How many breaks there are, and the labels on both sides of the first."""
+    first = int(positions[0])
+    which = "between" if len(positions) == 1 else "the first between"
+    count = number_of(len(positions), "break")
+    return f"{count}{along}, {which} {text(first - 1)} and {text(first)}"
 
 
 def irregular(dim: Hashable, steps: LabelSteps) -> str:
-    """How few of the steps along a dim are regular."""
+    """How few of the steps along a dim are regular, and what follows."""
     return (
         f"only {steps.share:.0%} of the steps between labels along {dim!r} are about as long as "
-        f"their median, {steps.text(steps.step)}"
+        f"their median, {steps.text(abs(steps.step))}: too few to tell breaks, so that windows are "
+        "counted by position and their labels may jump"
     )
 
 
 def remedies(dim: Hashable, breaks: Breaks) -> str:
     """What would mend labels that are in no order or repeated, as sentences."""
     back = np.count_nonzero(breaks.jumps * breaks.steps.step < 0)
+    again = np.count_nonzero(breaks.jumps == 0)
     found = ""
     if back:
-        found += f"{back:,} {'goes' if back == 1 else 'go'} back: ds.sortby({dim!r}) sorts labels. "
-    if (breaks.jumps == 0).any():
-        found += f"Some repeat a label: ds.drop_duplicates({dim!r}) keeps the first of each. "
+        found += f"At {back:,} of them labels go back, which ds.sortby({dim!r}) mends. "
+    if again:
+        found += (
+            f"At {again:,} of them a label is repeated, which ds.drop_duplicates({dim!r}) mends. "
+        )
     return found
 
 
@@ -126,7 +177,7 @@ def windows_between_breaks(
         If a rule is none, or is for a dim that the samples lack; if there are breaks and the rule
         is "raise"; or if no window is left.
     """
-    by_dim = _by_dim(rules, windows)
+    by_dim, argument = _by_dim(rules, windows), spelled("breaks")
     found: dict[Hashable, Breaks] = {}
     doubtful: dict[Hashable, LabelSteps] = {}
     for axis in windows.axes:
@@ -140,23 +191,27 @@ def windows_between_breaks(
         if breaks is not None:
             if rule == "raise":
                 raise ValueError(
-                    f"{described(axis.dim, breaks, data)}, and breaks='raise'. "
-                    f"{remedies(axis.dim, breaks)}breaks='split' lets windows begin anew after each"
+                    f"{described(axis.dim, breaks, data)}, and {argument}='raise' allows none. "
+                    f"{remedies(axis.dim, breaks)}{argument}='split' lets windows begin anew after "
+                    "each break"
                 )
             found[axis.dim] = breaks
         elif DOUBTFUL <= steps.share and not steps.regular.all():
             if rule == "raise":
-                raise ValueError(f"{irregular(axis.dim, steps)}, and breaks='raise'")
+                raise ValueError(
+                    f"{irregular(axis.dim, steps)}, and {argument}='raise' refuses such labels; "
+                    f"{argument}='ignore' accepts them"
+                )
             doubtful[axis.dim] = steps
     for dim, breaks in found.items():
         windows = windows.begun_anew(dim, breaks.positions)
         axis = windows.axis(dim)
         if not len(axis):
-            (start, stop), *_ = breaks.longest(axis.length, 1)
+            longest = number_of(breaks.longest(axis.length), "step")
             raise ValueError(
-                f"there is no sample: {described(dim, breaks, data)}, and the longest stretch "
-                f"without a break has {number_of(stop - start, 'step')}, where a window has "
-                f"{axis.size}. {remedies(dim, breaks)}breaks='ignore' counts windows by position"
+                f"there is no sample: {described(dim, breaks, data)}. The longest stretch without "
+                f"a break has {longest}, and a window has {axis.size:,}. {remedies(dim, breaks)}"
+                f"{argument}='ignore' counts windows by position, across breaks"
             )
     unruled = frozenset(dim for dim in found if by_dim.get(dim) is None)
     return windows, SampleBreaks(found, windows, unruled, doubtful)
@@ -169,10 +224,13 @@ def _by_dim(rules: Any, windows: Windows) -> dict[Hashable, str | None]:
         rules = dict.fromkeys(dims, rules)
     for dim, rule in rules.items():
         if dim not in dims:
-            raise ValueError(f"breaks names dim {dim!r}, which the samples lack; theirs are {dims}")
+            raise ValueError(
+                f"{spelled('breaks')} names dim {dim!r}, which the samples do not have; theirs are "
+                f"{dims}"
+            )
         if rule is not None and rule not in RULES:
             raise ValueError(
-                f"breaks must be one of {list(RULES)}, None, or a mapping of dims to these, not "
-                f"{rule!r}"
+                f"{spelled('breaks')} must be one of {list(RULES)}, None, or a mapping of dims to "
+                f"these, not {rule!r}"
             )
     return dict(rules)

@@ -15,6 +15,7 @@ from ..planning.windows import Windows
 from ..sources.lazy_arrays import in_memory, is_lazy
 from ..sources.source import Source, layout_of
 from .breaks import SampleBreaks, windows_between_breaks
+from .durations import Length, in_steps
 from .generator_items import Items
 from .preprocessing import check_preprocessed
 from .select import Part, names_of
@@ -45,8 +46,8 @@ class CheckedSpace(NamedTuple):
 
 def checked_space(
     source: Source,
-    input_dims: Mapping[Any, int] | None,
-    input_overlap: Mapping[Any, int] | None,
+    input_dims: Mapping[Any, Length] | None,
+    input_overlap: Mapping[Any, Length] | None,
     selections: Mapping[str, Any],
     preprocess: Transform | None,
     breaks: Any = None,
@@ -73,6 +74,7 @@ def checked_space(
         raise TypeError(f"input_dims must be a mapping of dims to sizes, not {input_dims!r}")
     if not isinstance(input_overlap, Mapping | None):
         raise TypeError(f"input_overlap must be a mapping of dims to steps, not {input_overlap!r}")
+    sizes_in_steps, overlaps = in_steps(input_dims, input_overlap, data, breaks)
     selected = [name for select in selections.values() for name in names_of(select)]
     for part, select in selections.items():
         if not names_of(select):
@@ -84,7 +86,7 @@ def checked_space(
         )
     _require_different_dims(data, selected)
     constants: dict[Hashable, Any] = {}
-    reads, template = reads_of(data, selected, input_dims, preprocess, constants)
+    reads, template = reads_of(data, selected, sizes_in_steps, preprocess, constants)
     _require_different_dims(data, reads)
     used = {dim for name in selected for dim in template.variables[name].dims} | set(input_dims)
     if None in used and None in source.sizes:
@@ -99,7 +101,7 @@ def checked_space(
             items.windows, ignored, items.region_dims, items, reads, template, constants
         )
     sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
-    by_position = Windows.from_sizes(sizes, input_dims, input_overlap)
+    by_position = Windows.from_sizes(sizes, sizes_in_steps, overlaps)
     windows, found = windows_between_breaks(by_position, data, breaks)
     return CheckedSpace(windows, found, tuple(input_dims), None, reads, template, constants)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from .checks import (
     layouts_of,
     warn_of_relabelled,
 )
+from .durations import Length
 from .generator_items import Items
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
@@ -91,8 +92,8 @@ class SampleDefinition:
     def of(
         cls,
         ds: Any,
-        input_dims: Mapping[Any, int] | None,
-        input_overlap: Mapping[Any, int] | None = None,
+        input_dims: Mapping[Any, Length] | None,
+        input_overlap: Mapping[Any, Length] | None = None,
         *,
         breaks: BreakRule | Mapping[Any, BreakRule | None] | None = None,
         anchor: Mapping[Any, int] | None = None,
@@ -174,7 +175,7 @@ class SampleDefinition:
         dtypes = {} if labelled else dtypes_of(data, made)
         if prepare is not None:
             require_blocks_independent(prepare, read, windows, variables, space.constants)
-            with about(preprocess):
+            with about(prepare.function):
                 warn_of_relabelled(template, source.dataset, windows)
         return cls(
             data=data,
@@ -202,8 +203,8 @@ class SampleDefinition:
 
     @property
     def windows(self) -> Windows:
-        """The sample space."""
-        return self.labels.windows
+        """The sample space; of another source, where it lies in this."""
+        return cast(Windows, self.labels.windows)
 
     @property
     def items(self) -> Items | None:
@@ -370,6 +371,10 @@ class SampleDefinition:
             for each in self.functions()
         ]
 
+    def facts_of_breaks(self) -> list[str]:
+        """What there is to say of breaks in labels, in a line for each dim that has some."""
+        return list(self.breaks.facts(self.windows, self.labels.coords))
+
     def _repeated(self) -> dict[Hashable, list[Hashable]]:
         """By dims of which each place is a sample: variables that lack them, if others do not."""
         every = self.variable_dims.items()
@@ -387,12 +392,8 @@ class SampleDefinition:
             + f" {self.shape(part)}"
             for part in self.parts
         )
-        lines = [self.breaks.told(dim, self.labels.coords) for dim in self.breaks.found]
-        return (
-            parts
-            + "".join(f"\n  {line}" for line in lines)
-            + "".join(
-                f"\n  repeated at each place of {dim!r}, which they lack: {names}"
-                for dim, names in self._repeated().items()
-            )
+        repeated = (
+            f"repeated at each place of {dim!r}, which they lack: {names}"
+            for dim, names in self._repeated().items()
         )
+        return "\n  ".join([parts, *repeated, *self.facts_of_breaks()])

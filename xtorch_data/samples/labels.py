@@ -16,11 +16,12 @@ import xarray as xr
 
 from ..common.redact import printable
 from ..common.text import number_of
-from ..planning.windows import IntArray, SourceWindows, Windows
+from ..planning.windows import Axis, IntArray, SourceWindows, WindowDim
 from ..sources.conventions import text_of, texts_of
 from ..sources.lazy_arrays import in_memory
 from .changes import Change
 from .generator_items import INPUT_BATCH, Items, Patches
+from .select import Indexer
 
 __all__ = [
     "BoolArray",
@@ -51,8 +52,9 @@ class LabelledWindows:
     def __len__(self) -> int:
         return len(self._labels.windows)
 
-    def __getitem__(self, index: int) -> dict[Any, slice | int | IntArray]:
-        window, items = self._labels.windows[index], self._labels.items
+    def __getitem__(self, index: int) -> dict[Any, Any]:
+        window: dict[Any, Any] = self._labels.windows[index]
+        items = self._labels.items
         if items is not None:
             return items.region(window)
         for dim, (name, steps) in self._labels.laid.items():
@@ -72,6 +74,12 @@ class LabelledWindows:
         if self._labels.items is not None:
             window = self[index]
         return self._labels.coords.isel(window, missing_dims="ignore").coords
+
+    def first_steps(self, dim: Hashable) -> IntArray:
+        """First step of each window along a dim of the samples, as positions in the data."""
+        axis = self._labels.windows.axis(dim)
+        assert isinstance(axis, Axis)  # of the first source
+        return axis.start(np.arange(len(axis)))
 
     def index(self, dim: Hashable) -> pd.Index[Any] | None:
         """The coordinate of a dim as an index, if the data has one."""
@@ -101,19 +109,25 @@ class LabelledWindows:
         found = {}
         for axis in self._labels.windows.axes:
             coord = self._labels.coords.variables.get(axis.dim)
-            if coord is not None and coord.ndim == 1 and in_memory(coord) and len(axis):
+            if not isinstance(axis, Axis) or not len(axis):
+                continue
+            if coord is not None and coord.ndim == 1 and in_memory(coord):
                 last = axis.span(len(axis) - 1, len(axis))[1] - 1
                 found[axis.dim] = _between([coord[axis.span(0, 1)[0]], coord[last]])
         return found
 
     def __repr__(self) -> str:
-        axes = ", ".join(
-            f"{printable(axis.dim)}: {len(axis)} × {axis.size} of {axis.length}"
-            if axis.windowed
-            else f"{printable(axis.dim)}: {len(axis)}"
-            for axis in self._labels.windows.axes
-        )
+        axes = ", ".join(map(_counted, self._labels.windows.axes))
         return f"<{number_of(len(self), 'sample')} ({axes})>"
+
+
+def _counted(axis: WindowDim) -> str:
+    """What samples have of a dim, and how many windows along it make samples."""
+    if not isinstance(axis, Axis):
+        return f"{printable(axis.dim)}: {axis.size} of {axis.length}"
+    if not axis.windowed:
+        return f"{printable(axis.dim)}: {len(axis)}"
+    return f"{printable(axis.dim)}: {len(axis)} × {axis.size} of {axis.length}"
 
 
 @dataclass(frozen=True)
@@ -123,7 +137,7 @@ class PartLabels:
     variables: tuple[Hashable, ...]
     stacked: bool  # whether there is a ``variable`` axis
     dims: tuple[Hashable, ...]  # of one sample
-    indexers: Mapping[Hashable, int | slice]  # how the window was cut
+    indexers: Mapping[Hashable, Indexer]  # how the window was cut
     flattened: int = 0  # so many of `dims`, from the first on, are one axis of the tensor
     unflattened: tuple[int, ...] | None = None  # sizes of `dims`, where some are one axis
     source: str | None = None  # name of the source, of others than the first
@@ -172,7 +186,7 @@ class Labels:
     dataset has the labels.
     """
 
-    windows: Windows | SourceWindows
+    windows: SourceWindows
     coords: xr.Dataset
     attrs: dict[Hashable, dict[Any, Any]]
     items: Items | None = None
@@ -291,20 +305,22 @@ class Labels:
                     sizes.setdefault(dim, set()).add(size)
         return {dim for dim, found in sizes.items() if dim not in known and len(found) > 1}
 
-    def _cut(self, dim: Hashable, labels: PartLabels) -> tuple[int, int, int] | int | None:
-        indexer = labels.indexers.get(dim)
+    def _cut(self, dim: Hashable, labels: PartLabels) -> range | tuple[int, ...] | int:
+        """Steps of the window that a part has."""
+        indexer = labels.indexers.get(dim, slice(None))
         if isinstance(indexer, int):
             return indexer
-        size = next(axis.size for axis in self.windows.axes if axis.dim == dim)
-        return (indexer or slice(None)).indices(size)
+        if isinstance(indexer, list):
+            return tuple(indexer)
+        return range(self.windows.axis(dim).size)[indexer]
 
     def _steps(self, dim: Hashable, labels: PartLabels, otherwise: int) -> int:
         if dim in self._patched(labels):
             return self._patched(labels)[dim].size
         indexer = labels.indexers.get(dim, slice(None))
         for axis in self.windows.axes:
-            if axis.dim == dim and isinstance(indexer, slice):
-                return len(range(axis.size)[indexer])
+            if axis.dim == dim and not isinstance(indexer, int):
+                return len(np.arange(axis.size)[indexer])
         return otherwise
 
     def _patched(self, labels: PartLabels) -> Mapping[Hashable, Patches]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 import reprlib
 from collections import Counter
 from collections.abc import Container, Hashable, KeysView, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
+from ..common.cached import cached_property
 from ..common.redact import printable
 from ..planning.windows import Windows
 from ..sources.conventions import fields
@@ -21,11 +25,16 @@ __all__ = [
     "NoTensorsError",
     "Part",
     "Select",
+    "Stretch",
     "common_dtype",
     "make_part",
     "names_of",
     "resolve_parts",
 ]
+
+# What takes steps of a window: as a user gives it, and once it is checked.
+GivenIndexer = int | slice | Sequence[int] | npt.NDArray[np.integer[Any]]
+Indexer = int | slice | list[int]
 
 
 class Select:
@@ -35,10 +44,11 @@ class Select:
     ----------
     variables : Hashable or list of Hashable
         A list is stacked on a ``variable`` axis; a single name has no such axis.
-    indexers : mapping of Hashable to int or slice, optional
-        Positions *inside the window*, as ``isel`` takes them, none beyond its end. An integer
-        drops the dim.
-    **indexers_kwargs : int or slice
+    indexers : mapping of Hashable to int, slice, sequence of int or ndarray of int, optional
+        Positions *inside the window*, as ``isel`` takes them, none beyond its end; negative ones
+        count from there. An integer drops the dim. Several, such as ``[0, 3, 7]`` or a range, may
+        stand in any order, each once.
+    **indexers_kwargs : int, slice, sequence of int or ndarray of int
         The same, as keywords.
 
     Examples
@@ -49,16 +59,24 @@ class Select:
     Select(['t2m', 'z500'], time=slice(0, 2, None))
     >>> Select("t2m", time=slice(2, 8))
     Select('t2m', time=slice(2, 8, None))
+
+    Steps that are unevenly apart, such as those of a few lead times:
+
+    >>> import numpy as np, xarray as xr, xtorch_data as xtd
+    >>> t2m = xr.DataArray(np.arange(12.0), dims="time", name="t2m")
+    >>> samples = xtd.MapDataset(t2m, {"time": 8}, inputs=Select("t2m", time=[0, 3, -1]))
+    >>> samples[0]
+    (tensor([0., 3., 7.]),)
     """
 
     def __init__(
         self,
         variables: Hashable | list[Hashable],
-        indexers: Mapping[Any, int | slice] | None = None,
-        **indexers_kwargs: int | slice,
+        indexers: Mapping[Any, GivenIndexer] | None = None,
+        **indexers_kwargs: GivenIndexer,
     ) -> None:
         self.variables = variables
-        self.indexers: dict[Any, int | slice] = {**(indexers or {}), **indexers_kwargs}
+        self.indexers: dict[Any, GivenIndexer] = {**(indexers or {}), **indexers_kwargs}
 
     def __repr__(self) -> str:
         indexers = "".join(
@@ -74,7 +92,8 @@ class Part:
     name: str  # ``"x"``, ``"y"`` or the name given in ``parts``
     variables: tuple[Hashable, ...]
     stacked: bool  # whether they are stacked on a ``variable`` axis
-    indexers: dict[Hashable, int | slice]  # of dims that are cut; integers are not negative
+    # Of dims that are cut; no integer is negative, and a list is not evenly spaced.
+    indexers: dict[Hashable, Indexer]
     dims: tuple[Hashable, ...]  # of one sample, without the ``variable`` axis
     shape: tuple[int, ...]  # sizes of `dims`
     dtype: np.dtype[Any]  # of the values as they are gathered
@@ -85,6 +104,33 @@ class Part:
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one sample's tensor."""
         return (len(self.variables), *self.shape) if self.stacked else self.shape
+
+    @cached_property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """The part as parts that are gathered one by one: neighboring steps where it has a list.
+
+        A window is then a view of memory in each. Without a list it is one, the part itself.
+        """
+        listed = {dim: each for dim, each in self.indexers.items() if isinstance(each, list)}
+        if not listed:
+            return (Stretch(self, (slice(None),) * len(self.dims)),)
+        runs = [
+            _neighbors(listed[dim]) if dim in listed else [(slice(None), slice(None))]
+            for dim in self.dims
+        ]
+        found = []
+        for number, chosen in enumerate(itertools.product(*runs)):
+            cuts = {dim: cut for dim, (cut, _) in zip(self.dims, chosen, strict=True)}
+            where = tuple(where for _, where in chosen)
+            shape = [len(range(*at.indices(n))) for at, n in zip(where, self.shape, strict=True)]
+            part = replace(
+                self,
+                name=f"{self.name}[{number}]",  # no part of a user is named so
+                indexers={**self.indexers, **{dim: cuts[dim] for dim in listed}},
+                shape=tuple(shape),
+            )
+            found.append(Stretch(part, where))
+        return tuple(found)
 
     def take(self, sample: xr.Dataset) -> xr.Dataset | xr.DataArray:
         """The part of a labeled sample, without broadcasting.
@@ -99,6 +145,31 @@ class Part:
         chosen = chosen.isel(self.indexers, missing_dims="ignore") if self.indexers else chosen
         values = {name: each.to_numpy().copy() for name, each in chosen.data_vars.items()}
         return chosen.copy(deep=False, data=values)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Steps of a part that are gathered together.
+
+    Attributes
+    ----------
+    part : Part
+        They as a part of their own, whose indexers are no lists.
+    where : tuple of slice
+        Where they lie in a sample of the whole part, along each of its dims.
+    """
+
+    part: Part
+    where: tuple[slice, ...]
+
+
+def _neighbors(steps: Sequence[int]) -> list[tuple[slice, slice]]:
+    """Runs of neighboring steps: those of the window, and their places in the list."""
+    begins = [0, *(np.flatnonzero(np.diff(steps) != 1) + 1).tolist(), len(steps)]
+    return [
+        (slice(steps[begin], steps[end - 1] + 1), slice(begin, end))
+        for begin, end in itertools.pairwise(begins)
+    ]
 
 
 def resolve_parts(
@@ -183,16 +254,14 @@ def make_part(
                 f"part {name!r} selects along dim {dim!r}, which is not in input_dims "
                 f"({list(windowed)})"
             )
-    indexers: dict[Hashable, int | slice] = {}
+    indexers: dict[Hashable, Indexer] = {}
     sizes: dict[Hashable, int] = {}
     for dim in sample_dims:
         size, indexer = windowed[dim], select.indexers.get(dim)
         if indexer is not None:
             indexer = indexers[dim] = _as_indexer(f"part {name!r}", dim, indexer, size)
-        if indexer is None:
-            sizes[dim] = size
-        elif isinstance(indexer, slice):
-            sizes[dim] = len(range(size)[indexer])
+        if not isinstance(indexer, int):
+            sizes[dim] = size if indexer is None else len(np.arange(size)[indexer])
     dtypes = []
     for variable in names:
         dtypes.append(data.variables[variable].dtype)
@@ -214,8 +283,8 @@ def make_part(
     )
 
 
-def _as_indexer(part: str, dim: Hashable, indexer: Any, size: int) -> int | slice:
-    """Positions inside a window of `size` steps: a slice of some, or one that is not negative."""
+def _as_indexer(part: str, dim: Hashable, indexer: Any, size: int) -> Indexer:
+    """Positions inside a window of `size` steps, of which none is negative but in a slice."""
     if isinstance(indexer, slice):
         try:
             steps = range(size)[indexer]
@@ -240,9 +309,47 @@ def _as_indexer(part: str, dim: Hashable, indexer: Any, size: int) -> int | slic
                 f"{part}: {printable(dim)}={indexer} is outside a window of {size} steps"
             )
         return int(indexer) % size
+    listed = indexer.tolist() if isinstance(indexer, np.ndarray) else indexer
+    if isinstance(listed, Sequence) and not isinstance(listed, str | bytes):
+        return _as_steps(f"{part}: {printable(dim)}={reprlib.repr(listed)}", listed, size)
     raise TypeError(
-        f"{part}: {dim}={indexer!r} must be an integer or a slice of positions inside the window"
+        f"{part}: {dim}={indexer!r} must be an integer, a slice or a list of positions inside the "
+        "window"
     )
+
+
+def _as_steps(given: str, listed: Sequence[Any], size: int) -> slice | list[int]:
+    """Several positions inside a window: a slice if they are evenly spaced, else a list."""
+    if any(isinstance(each, bool | np.bool_) for each in listed):
+        raise TypeError(
+            f"{given} must be positions inside the window, not booleans; np.flatnonzero(mask) "
+            "gives those where a mask is True"
+        )
+    try:
+        steps = [operator.index(each) for each in listed]
+    except TypeError:
+        raise TypeError(
+            f"{given} must be positions inside the window, integers one after the other"
+        ) from None
+    if not steps:
+        raise ValueError(f"{given} takes no step of a window of {size}")
+    beyond = [step for step in steps if not -size <= step < size]
+    if beyond:
+        raise ValueError(
+            f"{given} goes beyond a window of {size} steps, which are positions 0 to {size - 1}: "
+            f"there is no {beyond[0]}"
+        )
+    steps = [step % size for step in steps]
+    step, times = Counter(steps).most_common(1)[0]
+    if times > 1:  # two values would have one label
+        raise ValueError(
+            f"{given} takes step {step} of the window {times} times; each may be taken once"
+        )
+    apart, *others = {after - before for before, after in itertools.pairwise(steps)} or {1}
+    if others:
+        return steps
+    stop = steps[-1] + (1 if apart > 0 else -1)
+    return slice(steps[0], None if stop < 0 else stop, apart)
 
 
 def is_numeric(dtype: np.dtype[Any]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -195,10 +195,18 @@ def defined_of_several(
         constants: dict[Hashable, Any] = {}
         reads, template = reads_of(lazy, names, sizes, prepare.get(name), constants)
         of_source = CheckedSpace(
-            windows, SampleBreaks({}, windows), tuple(sizes), None, reads, template, constants
+            cast(Windows, windows),
+            SampleBreaks({}, found.windows),
+            tuple(sizes),
+            None,
+            reads,
+            template,
+            constants,
         )
         each = made(name, own, of_source)
-        beside.append(replace(each, source=name, labels=replace(each.labels, source=name, laid=laid)))
+        beside.append(
+            replace(each, source=name, labels=replace(each.labels, source=name, laid=laid))
+        )
     labels = replace(
         main.labels, source=first, others={str(each.source): each.labels for each in beside}
     )

@@ -123,8 +123,13 @@ class Breaks:
         begun: IntArray = -(-np.minimum(before, np.maximum(room, 0)) // axis.stride)
         return begun - axis.fitting(before)
 
-    def longest(self, length: int, count: int) -> list[tuple[int, int]]:
-        """The longest stretches of steps ``[start, stop)`` between them, longest first."""
-        edges = np.concatenate([[0], self.positions, [length]])
-        order = np.argsort(-np.diff(edges), kind="stable")[:count]
-        return [(int(edges[place]), int(edges[place + 1])) for place in order]
+    def cut(self, starts: IntArray, stops: IntArray) -> tuple[IntArray, IntArray]:
+        """Stretches of steps ``[start, stop)``, ascending and apart, cut at each of them."""
+        place = np.searchsorted(starts, self.positions) - 1
+        inside = (place >= 0) & (self.positions < stops[place])
+        cuts = self.positions[inside]
+        return np.sort(np.append(starts, cuts)), np.sort(np.append(stops, cuts))
+
+    def longest(self, length: int) -> int:
+        """Steps of the longest stretch between them, of so many in all."""
+        return int(np.diff(np.concatenate([[0], self.positions, [length]])).max())
