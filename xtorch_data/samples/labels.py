@@ -63,7 +63,8 @@ class LabelledWindows:
 
     def of(self, source: str) -> LabelledWindows:
         """Where samples lie in a source, where there are several; by its name."""
-        named = {self._labels.source: self._labels, **self._labels.others}
+        named: dict[str | None, Labels] = {self._labels.source: self._labels}
+        named.update(self._labels.others)
         if source not in named or source is None:
             raise KeyError(f"there is no source {source!r}; there are {[n for n in named if n]}")
         return LabelledWindows(named[source])

@@ -70,7 +70,8 @@ def sample_arrays(
         dims = [f"dim_{place}" for place in range(array.ndim)]
         dataset = xr.Dataset({part: (dims, array)})
         if own.fit(array.shape, ()):
-            dataset = known.to_dataset({part: (array, own)}, np.array(number), False, flipped)
+            of = known if own.source is None else known.others[own.source]
+            dataset = of.to_dataset({part: (array, own)}, np.array(number), False, flipped)
         found += [SampleArray(part, each, number, where) for each in dataset.data_vars.values()]
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -188,14 +188,14 @@ def defined_of_several(
     for place, (name, lazy, laid) in enumerate(
         zip(used, found.data, found.laid, strict=True), start=1
     ):
-        windows = SourceWindows(found.windows.space, place)
+        windows: Any = SourceWindows(found.windows.space, place)
         own = replace(sources.data[name], dataset=lazy)
         sizes = {axis.dim: axis.size for axis in windows.axes if axis.windowed}
         names = [each for select in of(name).values() for each in names_of(select)]
         constants: dict[Hashable, Any] = {}
         reads, template = reads_of(lazy, names, sizes, prepare.get(name), constants)
         of_source = CheckedSpace(
-            cast(Windows, windows),
+            windows,
             SampleBreaks({}, found.windows),
             tuple(sizes),
             None,
