@@ -131,7 +131,7 @@ def test_windows_begin_anew_after_a_break_and_are_all_as_long():
         assert (np.diff(found) == 6 * HOUR).all() and len(found) == 4
     whole = {begin for begin in range(77 - 3) if labels[begin + 3] - labels[begin] == 18 * HOUR}
     assert len(dataset) == len(whole)
-    with pytest.warns(UserWarning, match="break 2 times"):
+    with pytest.warns(UserWarning, match="2 breaks, the first"):
         assert len(xtd.MapDataset(labelled(labels), {"time": "1D"}, {"time": "18h"})) == len(whole)
     with pytest.raises(ValueError, match="breaks='raise'"):
         xtd.MapDataset(labelled(labels), {"time": "1D"}, breaks={"time": "raise"})
