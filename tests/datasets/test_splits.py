@@ -142,8 +142,7 @@ def test_a_split_is_a_tuple_and_says_what_it_leaves_out(caplog):
     assert [len(part.windows) for part in parts] == [51, 11, 13]
     assert parts.left_out == 93 - 75
     assert repr(parts).splitlines() == [
-        "<xtorch_data.Split into 3 parts along 'time'; samples left out: "
-        "18 at boundaries and in gaps",
+        "<xtorch_data.Split into 3 parts along 'time'; samples left out: 18 in no part",
         "  51 samples: step 0 to step 57",
         "  11 samples: step 60 to step 77",
         "  13 samples: step 80 to step 99>",
@@ -175,13 +174,13 @@ def test_a_split_shows_from_which_label_to_which_its_samples_reach_after_where(k
     assert parts.left_out == int(wanted.sum()) - sum(kept) == 4
     assert repr(parts).splitlines() == [
         "<xtorch_data.Split into 2 parts along 'time'; samples left out: "
-        "4 at boundaries and in gaps, 18 by where",
+        "4 in no part, 18 by where",
         f"  {kept[0]} samples: 2020-01-11 to 2020-06-30",
         f"  {kept[1]} samples: 2020-07-01 to 2020-12-24>",
     ]
     cells = page_of(parts).cells
-    assert cells == ["0", str(kept[0]), "2020-01-11 to 2020-06-30"] + [
-        "1", str(kept[1]), "2020-07-01 to 2020-12-24",
+    assert cells == ["1", str(kept[0]), "2020-01-11 to 2020-06-30"] + [
+        "2", str(kept[1]), "2020-07-01 to 2020-12-24",
     ]  # fmt: skip
 
 
@@ -284,14 +283,14 @@ def test_names_along_a_dim_split_where_they_begin():
         (None, {"fractions": (1,)}, ValueError, "two or more"),
         (None, {"fractions": (0.5, 0.5), "gap": -1}, ValueError, "negative"),
         (None, {"fractions": (0.5, 0.5), "gap": True}, TypeError, "gap must be"),
-        (None, {"fractions": (0.5, 0.5), "gap": 40}, ValueError, "part 0 of 2.*nothing is left"),
-        (None, {"fractions": (0.95, 0.05)}, ValueError, "part 1 of 2.*38 to 39.*window of 4"),
+        (None, {"fractions": (0.5, 0.5), "gap": 40}, ValueError, "part 1 of 2.*nothing is left"),
+        (None, {"fractions": (0.95, 0.05)}, ValueError, "part 2 of 2.*38 to 39.*window of 4"),
         (np.r_[0:20, 19:39], {"fractions": (0.5, 0.5)}, ValueError, "19 more than once"),
         (np.r_[20:40, 0:20], {"at": [3]}, ValueError, "sorted.*sortby"),
-        (np.arange(40), {"at": [0]}, ValueError, "part 0 of 2.*nothing is left"),
-        (np.arange(40), {"at": [99]}, ValueError, "part 1 of 2.*nothing is left"),
+        (np.arange(40), {"at": [0]}, ValueError, "part 1 of 2.*nothing is left"),
+        (np.arange(40), {"at": [99]}, ValueError, "part 2 of 2.*nothing is left"),
         (np.arange(40), {"at": [20, 10]}, ValueError, "must follow the order"),
-        (np.arange(40), {"at": [10, 10]}, ValueError, "part 1 of 3"),
+        (np.arange(40), {"at": [10, 10]}, ValueError, "part 2 of 3"),
         (np.arange(40), {"at": ["2015"]}, TypeError, "at='2015' cannot be compared"),
         (np.arange(40), {"at": [9], "gap": "1D"}, TypeError, "float in its units"),
         (np.arange(40), {"at": [9], "gap": -1.0}, ValueError, "negative"),
@@ -306,7 +305,7 @@ def test_names_along_a_dim_split_where_they_begin():
             DAILY[:40],
             {"at": ["2015-01-08"]},
             ValueError,
-            r"part 1 of 2.*38 to 39 \(2015-01-08 00:00:00 to 2015-01-09.*Move the boundaries",
+            r"part 2 of 2.*38 to 39 \(2015-01-08 00:00:00 to 2015-01-09.*Move the boundaries",
         ),
     ],
 )
@@ -393,7 +392,7 @@ def test_folds_must_be_two_or_more_and_have_a_step_each(n_splits):
 def test_folds_that_cannot_be_made_are_refused_at_once():
     with pytest.raises(TypeError, match="n_splits must be an integer"):
         xtd.kfold(dataset_of(40), "time", 2.5)
-    with pytest.raises(ValueError, match="fold 0: part 1 of 2 along 'time' has no sample"):
+    with pytest.raises(ValueError, match="fold 1 of 5: part 2 of 2 along 'time' has no sample"):
         xtd.kfold(dataset_of(40, 9, 8), "time", 5)
     with pytest.raises(ValueError, match="negative"):
         xtd.kfold(dataset_of(40), "time", 5, gap=-3)

@@ -74,7 +74,8 @@ class Explanation:
     samples : int
         Samples of the epoch, or what is left of it where it is resumed.
     left_out : mapping of str to int
-        Samples that are not yielded, by reason: ``"where"``, ``"uneven"``, ``"drop_last"``.
+        Samples that are not yielded, by reason: ``"split"``, those of a part along a coordinate of
+        two dims that are in no part or another one; ``"where"``, ``"uneven"``, ``"drop_last"``.
     shuffle : bool
         Whether the order is random.
     beyond : mapping of Hashable to int
