@@ -30,6 +30,7 @@ __all__ = [
     "Stretches",
     "along_of",
     "block_of",
+    "ends_of",
     "is_dim",
     "lead_of",
     "left_by",
@@ -208,49 +209,52 @@ def along_of(
 
     `parts` are what earlier splits have left, of which the samples are.
     """
+    parts = list(parts)
     before = [part for part in parts if part.along == name]
+    # Where windows reach back into what is not theirs, what there is begins with their targets.
+    reaching = by == "targets" and any(part.by == "targets" for part in parts)
     if is_dim(samples, name):
         axis, index = samples.windows.axis(name), samples.labelled.index(name)
-        ends = (0, axis.length, 0)
+        lead = lead_of(samples, axis, by) if reaching else 0
+        begin, end, earliest = 0, axis.length, 0
         if before:
             found = before[-1].found(axis.length, index)
-            ends = (found[0][0], found[-1][1], lead_of(samples, axis, before[-1].by))
-        return Along.of_steps(name, axis.length, index, _steps(samples, axis, by, *ends))
+            begin, end = found[0][0], found[-1][1]
+            earliest = max(begin - lead_of(samples, axis, before[-1].by), 0)
+        there = _steps(axis, lead, begin if by == "targets" else earliest, end, earliest)
+        return Along.of_steps(name, axis.length, index, there)
     labels = ranked(samples, name)
     ranks = labels.ranks
     for place, dim in enumerate(labels.dims):
         axis = samples.windows.axis(dim)
         covered = np.zeros(axis.length, dtype=bool)
-        for start, stop in zip(*_steps(samples, axis, by, 0, axis.length, 0), strict=True):
+        lead = lead_of(samples, axis, by) if reaching else 0
+        for start, stop in zip(*_steps(axis, lead, 0, axis.length, 0), strict=True):
             covered[start:stop] = True
         ranks = ranks.compress(covered, axis=place)
-    there = np.zeros(len(labels.index), dtype=bool)
-    there[ranks[ranks >= 0]] = True
+    has = np.zeros(len(labels.index), dtype=bool)
+    has[ranks[ranks >= 0]] = True
     for part in before:
         starts, stops = part._places(labels)
         if part.by == "targets" and by == "windows":  # windows reach back from their targets
-            there[stops[-1] :] = False
+            has[stops[-1] :] = False
         else:
-            there &= in_stretches(np.arange(len(there), dtype=np.int32), starts, stops)
-    if not there.any():
+            has &= in_stretches(np.arange(len(has), dtype=np.int32), starts, stops)
+    if not has.any():
         raise ValueError(f"no sample has a label of the coordinate {name!r}: all are missing")
-    return Along.of_labels(name, labels, there)
+    return Along.of_labels(name, labels, has)
 
 
-def _steps(
-    samples: SampleDefinition, axis: Axis, by: By, begin: int, end: int, earlier: int
-) -> tuple[IntArray, IntArray]:
-    """Steps ``[start, stop)`` of a dim that there are: of windows, or from their targets on.
+def _steps(axis: Axis, lead: int, begin: int, end: int, earliest: int) -> tuple[IntArray, IntArray]:
+    """Steps ``[start, stop)`` of a dim that windows cover, without the first `lead` of each.
 
-    They lie from `begin` to `end`, and windows begin `earlier` steps before that at the earliest.
+    Steps at `begin` and `end` that have no room for one more window belong to them; `earliest` is
+    where the first window might begin.
     """
-    lead = lead_of(samples, axis, by)
     first, last = axis.starts.bounds
     starts, stops = apart(first + lead, last + axis.size)
-    # Steps at an end that have no room for one more window belong to it.
-    earliest = max(begin - earlier, 0)
-    if starts[0] - lead - earliest < axis.stride:
-        starts[0] = earliest if by == "windows" else begin
+    if first[0] - earliest < axis.stride:
+        starts[0] = begin
     if stops[-1] + axis.stride > end:
         stops[-1] = max(end, stops[-1])
     return starts, stops
@@ -342,9 +346,17 @@ def _steps_named(samples: SampleDefinition, axes: Iterable[Axis], by: By) -> lis
     return [target_steps(axis, samples) for axis in axes]
 
 
+def ends_of(samples: SampleDefinition, axis: Axis, by: By) -> Interval:
+    """First of these steps, and behind the last one."""
+    if by == "windows":
+        return 0, axis.size
+    (steps,) = _steps_named(samples, [axis], by)
+    return int(steps.min()), int(steps.max()) + 1
+
+
 def lead_of(samples: SampleDefinition, axis: Axis, by: By) -> int:
     """Steps of a window that come before those that decide where it belongs."""
-    return 0 if by == "windows" else int(_steps_named(samples, [axis], by)[0].min())
+    return ends_of(samples, axis, by)[0]
 
 
 def _common(one: Iterable[Interval], other: Iterable[Interval], length: int) -> list[Interval]:

@@ -14,7 +14,7 @@ from ..planning.index_maps import apart
 from ..samples.labels import texts_of
 from .iterable import IterableDataset
 from .map import MapDataset
-from .split_parts import is_dim, lead_of, reach_of
+from .split_parts import ends_of, is_dim, reach_of
 
 __all__ = ["Either", "Split"]
 
@@ -93,18 +93,19 @@ def _reach(dataset: Either) -> str:
         ends, stretches = [text(end) for end in found], len(part.intervals)
     else:
         axis = plan.windows.axis(part.along)
-        place, lead = plan.windows.axes.index(axis), lead_of(samples, axis, part.by)
-        numbers = np.arange(len(axis))
+        place, (begin, end) = plan.windows.axes.index(axis), ends_of(samples, axis, part.by)
+        numbers = np.array([0, len(axis) - 1])
         if plan.where is not None:
             numbers = plan.where.along(place, len(axis))
         if not len(numbers):
             return "none"
-        first, last = axis.span(int(numbers[0]), int(numbers[-1]) + 1)
+        first = int(axis.start(numbers[0])) + begin
+        last = int(axis.start(numbers[-1])) + end
         label = dataset.windows.texts(part.along)
-        ends = [f"step {first + lead:,}", f"step {last - 1:,}"]
+        ends = [f"step {first:,}", f"step {last - 1:,}"]
         if label is not None:
-            ends = [label(first + lead), label(last - 1)]
+            ends = [label(first), label(last - 1)]
         begins, lasts = axis.starts.bounds
-        stretches = len(apart(begins + lead, lasts + axis.size)[0])
+        stretches = len(apart(begins + begin, lasts + end)[0])
     holes = f", in {stretches:,} stretches" if stretches > 1 and plan.where is None else ""
     return " to ".join(dict.fromkeys(ends)) + holes
