@@ -296,7 +296,7 @@ def before(different, begin, ticks, labels):
     return stop
 
 
-@examples(30)
+@examples(18)
 @given(any_case, bys, st.data())
 def test_parts_that_begin_at_labels(case, by, data):
     different = case.different
@@ -315,7 +315,7 @@ def test_parts_that_begin_at_labels(case, by, data):
         assert_embargo(case, parts, by, ticks, labels)
 
 
-@examples(40)
+@examples(25)
 @given(any_case, bys, st.data())
 def test_parts_that_are_ranges_of_labels(case, by, data):
     different = case.different
@@ -345,7 +345,7 @@ def test_parts_that_are_ranges_of_labels(case, by, data):
         assert_embargo(case, parts, by, ticks, labels)
 
 
-@examples(30)
+@examples(18)
 @given(any_case, bys, st.integers(2, 4), st.data())
 def test_folds(case, by, n_splits, data):
     different = case.different
@@ -377,7 +377,7 @@ def test_folds(case, by, n_splits, data):
     assert len(set().union(*tests)) == sum(map(len, tests))
 
 
-@examples(30)
+@examples(18)
 @given(any_case, bys, st.integers(1, 4), st.integers(0, 9), st.data())
 def test_blocks_at_random(case, by, block, seed, data):
     different = case.different
@@ -406,7 +406,7 @@ def test_blocks_at_random(case, by, block, seed, data):
         assert found == [case.kept(case.allowed(part, by)) for part in stretches]
 
 
-@examples(40)
+@examples(25)
 @given(any_case, bys, bys, st.data())
 def test_a_part_with_a_hole_is_split_again(case, outer_by, by, data):
     different = case.different
@@ -445,7 +445,7 @@ def test_a_part_with_a_hole_is_split_again(case, outer_by, by, data):
         assert parts.left_out == len(there) - sum(map(len, expected))
 
 
-@examples(30)
+@examples(18)
 @given(any_case, bys, st.data())
 def test_parts_of_other_windows_and_data_are_of_the_same_labels(case, by, data):
     """The data goes on before and behind; windows and targets are others."""
@@ -479,7 +479,7 @@ def test_parts_of_other_windows_and_data_are_of_the_same_labels(case, by, data):
         assert other.found(part.replace(**options)) == expected
 
 
-@examples(30)
+@examples(18)
 @given(any_case, bys, st.data())
 def test_what_is_shown_of_a_split(case, by, data):
     different = case.different
