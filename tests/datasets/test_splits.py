@@ -1,6 +1,7 @@
 """Parts of the data: compared with arithmetic on plain sets of steps, and with scikit-learn."""
 
 import datetime
+import itertools
 import logging
 import pickle
 
@@ -694,6 +695,60 @@ def test_parts_along_two_coordinates_of_two_dims():
         for number in numbers:
             assert set(part.windows.coords(number)["day"].values.ravel()) <= days
         assert len(part.replace(dtype="f8")) == len(part)
+
+
+@pytest.mark.parametrize("by", ["windows", "targets"])
+@pytest.mark.parametrize("order", list(itertools.permutations(["valid_time", "init", "season"])))
+def test_parts_are_cut_again_along_other_dims_and_coordinates(by, order):
+    ds, _ = archive()
+    season = np.repeat([0, 1, 2, 3], 10)[np.random.default_rng(0).permutation(40)]
+    ds = ds.assign_coords(season=("init", season))
+    samples = xtd.MapDataset(
+        ds, {"lead": 3, "x": -1}, {"lead": 2}, inputs="a", targets=xtd.Select("a", lead=2)
+    )
+    last = {"valid_time": "2000-01-06", "init": "2000-01-06T12", "season": 1}
+    part = samples
+    for name in order:
+        (part,) = xtd.split(part, name, ranges=[slice(None, last[name])], by=by)
+    numbers = part.fetch(range(len(part))).index.tolist()
+    found = {(cut["init"], cut["lead"].start) for cut in map(part.windows.__getitem__, numbers)}
+    days = [ds[name].values for name in ("init", "valid_time")]
+    expected = {
+        (i, k)
+        for i in range(40)
+        for k in range(6)
+        if days[0][i] <= np.datetime64("2000-01-06T12")
+        and days[1][i, k + 2] < np.datetime64("2000-01-07")
+        and season[i] < 2
+    }
+    assert found == expected
+    assert len(part.replace(dtype="f8")) == len(part) == len(xtd.IterableDataset(part))
+    assert part.replace(dtype="f8").windows[numbers[-1]] == part.windows[numbers[-1]]
+
+
+def test_what_parts_along_coordinates_leave_out_are_steps_of_their_own():
+    year = np.r_[[2000] * 7, [2001] * 9, [2000] * 5, [2002] * 6]
+    ds = numbered(27).assign_coords(year=("time", year))
+    samples = xtd.MapDataset(ds, {"time": 4}, inputs="a")
+    first, second = xtd.split(samples, "year", at=2001)
+    explained = [xtd.IterableDataset(part).explain() for part in (first, second)]
+    assert [begins(part) for part in (first, second)] == [[0, 16], [8, 12]]  # and not at 4, 20, 24
+    covered = [{s for b in begins(part) for s in range(b, b + 4)} for part in (first, second)]
+    own = [set(np.flatnonzero(year == 2000)), set(np.flatnonzero(year > 2000))]
+    assert [each.beyond["time"] for each in explained] == [
+        len(steps - some) for steps, some in zip(own, covered, strict=True)
+    ]
+    _, forecasts = archive()
+    train, _ = xtd.split(forecasts, "valid_time", at="2000-01-06")
+    explained = xtd.IterableDataset(train).explain()
+    assert explained.beyond == {"lead": 0, "x": 0}
+    assert explained.left_out["split"] == explained.windows - len(train) > 0
+
+
+def test_labels_without_an_order_are_refused():
+    ds = numbered(4).assign_coords(kind=("time", np.array([1j, 2, 3, 4], dtype=object)))
+    with pytest.raises(TypeError, match="labels of the coordinate 'kind' cannot be put in order"):
+        xtd.split(xtd.MapDataset(ds, {"time": 1}), "kind", fractions=(0.5, 0.5))
 
 
 @pytest.mark.parametrize("by", ["windows", "targets"])

@@ -325,7 +325,7 @@ def ranked(samples: SampleDefinition, name: Hashable) -> RankedLabels:
         raise ValueError(f"there is no dim {name!r} in the samples; theirs are {dims}{others}")
     variable = coords.variables[name]
     _require_entries(name, variable.shape)
-    return RankedLabels.of(variable)
+    return RankedLabels.of(name, variable)
 
 
 def require_targets(samples: SampleDefinition) -> None:

@@ -42,9 +42,14 @@ class RankedLabels:
     index: pd.Index[Any]
 
     @classmethod
-    def of(cls, variable: xr.Variable) -> RankedLabels:
-        """Look at all labels; those of a lazy coordinate are read."""
-        codes, different = pd.factorize(variable.to_numpy().ravel(), sort=True)
+    def of(cls, name: Hashable, variable: xr.Variable) -> RankedLabels:
+        """Look at all labels, which are read if they are lazy; TypeError if they have no order."""
+        try:
+            codes, different = pd.factorize(variable.to_numpy().ravel(), sort=True)
+        except TypeError as error:
+            raise TypeError(
+                f"the labels of the coordinate {name!r} cannot be put in order: {printable(error)}"
+            ) from error
         index = xr.DataArray(different, dims="label").to_index()  # of cftime, one of xarray
         return cls(variable.dims, codes.astype(np.int32).reshape(variable.shape), index)
 
