@@ -11,7 +11,7 @@ from ..common import html
 from ..common.redact import printable
 from ..common.text import number_of
 from ..planning.index_maps import apart
-from ..samples.labels import texts_of
+from ..sources.conventions import text_of
 from .iterable import IterableDataset
 from .map import MapDataset
 from .split_parts import ends_of, is_dim, reach_of
@@ -87,10 +87,8 @@ def _reach(dataset: Either) -> str:
         found = reach_of(samples, plan.where, part)
         if found is None:
             return "none"
-        coord = samples.labels.coords.variables[part.along]
-        assert part.index is not None
-        text = texts_of(part.index.to_numpy(), coord.attrs.get("units"))
-        ends, stretches = [text(end) for end in found], len(part.intervals)
+        units = samples.labels.coords.variables[part.along].attrs.get("units")
+        ends, stretches = [text_of(end, units) for end in found], len(part.intervals)
     else:
         axis = plan.windows.axis(part.along)
         place, (begin, end) = plan.windows.axes.index(axis), ends_of(samples, axis, part.by)

@@ -218,10 +218,10 @@ def _both(
     """The samples that are in both of two tables."""
     if one is None or other is None:
         return one or other
-    sizes = [windows.shape[place] for place in {*one.axes, *other.axes}]
-    if math.prod(sizes) > MOST_ENTRIES:
+    entries = math.prod(windows.shape[place] for place in {*one.axes, *other.axes})
+    if entries > max(MOST_ENTRIES, one.values.size, other.values.size):
         raise ValueError(
-            f"which samples there are takes a table of {math.prod(sizes):,} entries, and "
+            f"which samples there are takes a table of {entries:,} entries, and "
             f"{MOST_ENTRIES:,} are the most: where, or a split along a coordinate of two dims, "
             "goes by too many dims together"
         )

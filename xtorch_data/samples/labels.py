@@ -28,7 +28,6 @@ __all__ = [
     "Labels",
     "PartLabels",
     "renamed",
-    "texts_of",
 ]
 
 BoolArray = npt.NDArray[np.bool_]
@@ -65,12 +64,23 @@ class LabelledWindows:
         return self._labels.coords[dim].to_index() if dim in self._labels.coords.coords else None
 
     def texts(self, dim: Hashable) -> Callable[[int], str] | None:
-        """From a step along a dim to the text of its label, if the data has one in memory."""
+        """From a step along a dim to its label, if the data has one in memory.
+
+        Floats have as many decimals as neighboring steps need.
+        """
         coord = self._labels.coords.variables.get(dim)
         if coord is None or coord.ndim != 1 or not in_memory(coord):
             return None
-        text = texts_of(coord.values, coord.attrs.get("units"))
-        return lambda at: text(np.asarray(coord[at].values)[()])
+        units = coord.attrs.get("units")
+        decimals = _decimals(coord.values) if coord.dtype.kind == "f" else None
+
+        def text(at: int) -> str:
+            value = np.asarray(coord[at].values)[()]
+            if decimals is not None:
+                return text_of(round(float(value), decimals) + 0.0, units)  # no -0
+            return text_of(value, units)
+
+        return text
 
     def ranges(self, index: int) -> dict[str, str]:
         """First and last value of the coordinates of one sample, of those that are in memory."""
@@ -335,21 +345,6 @@ def renamed(variable: xr.Variable, names: Mapping[Any, Hashable]) -> xr.Variable
     """A variable with some of its dims renamed."""
     dims = [names.get(dim, dim) for dim in variable.dims]
     return xr.Variable(dims, variable.data, variable.attrs)
-
-
-def texts_of(values: npt.NDArray[Any], units: Any) -> Callable[[Any], str]:
-    """From one of the labels of a coordinate to its text.
-
-    Floats have as many decimals as neighboring ones need.
-    """
-    decimals = _decimals(values) if values.dtype.kind == "f" else None
-
-    def text(value: Any) -> str:
-        if decimals is not None:
-            return text_of(round(float(value), decimals) + 0.0, units)  # no -0
-        return text_of(value, units)
-
-    return text
 
 
 def _decimals(values: npt.NDArray[Any]) -> int | None:
