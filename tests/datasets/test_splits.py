@@ -1,6 +1,7 @@
 """Parts of the data: compared with arithmetic on plain sets of steps, and with scikit-learn."""
 
 import datetime
+import itertools
 import logging
 import pickle
 
@@ -142,8 +143,7 @@ def test_a_split_is_a_tuple_and_says_what_it_leaves_out(caplog):
     assert [len(part.windows) for part in parts] == [51, 11, 13]
     assert parts.left_out == 93 - 75
     assert repr(parts).splitlines() == [
-        "<xtorch_data.Split into 3 parts along 'time'; samples left out: "
-        "18 at boundaries and in gaps",
+        "<xtorch_data.Split into 3 parts along 'time'; samples left out: 18 in no part",
         "  51 samples: step 0 to step 57",
         "  11 samples: step 60 to step 77",
         "  13 samples: step 80 to step 99>",
@@ -174,14 +174,13 @@ def test_a_split_shows_from_which_label_to_which_its_samples_reach_after_where(k
     kept = [int(part.where.sum()) for part in parts]
     assert parts.left_out == int(wanted.sum()) - sum(kept) == 4
     assert repr(parts).splitlines() == [
-        "<xtorch_data.Split into 2 parts along 'time'; samples left out: "
-        "4 at boundaries and in gaps, 18 by where",
+        "<xtorch_data.Split into 2 parts along 'time'; samples left out: 4 in no part, 18 by where",
         f"  {kept[0]} samples: 2020-01-11 to 2020-06-30",
         f"  {kept[1]} samples: 2020-07-01 to 2020-12-24>",
     ]
     cells = page_of(parts).cells
-    assert cells == ["0", str(kept[0]), "2020-01-11 to 2020-06-30"] + [
-        "1", str(kept[1]), "2020-07-01 to 2020-12-24",
+    assert cells == ["1", str(kept[0]), "2020-01-11 to 2020-06-30"] + [
+        "2", str(kept[1]), "2020-07-01 to 2020-12-24",
     ]  # fmt: skip
 
 
@@ -284,14 +283,14 @@ def test_names_along_a_dim_split_where_they_begin():
         (None, {"fractions": (1,)}, ValueError, "two or more"),
         (None, {"fractions": (0.5, 0.5), "gap": -1}, ValueError, "negative"),
         (None, {"fractions": (0.5, 0.5), "gap": True}, TypeError, "gap must be"),
-        (None, {"fractions": (0.5, 0.5), "gap": 40}, ValueError, "part 0 of 2.*nothing is left"),
-        (None, {"fractions": (0.95, 0.05)}, ValueError, "part 1 of 2.*38 to 39.*window of 4"),
+        (None, {"fractions": (0.5, 0.5), "gap": 40}, ValueError, "part 1 of 2.*nothing is left"),
+        (None, {"fractions": (0.95, 0.05)}, ValueError, "part 2 of 2.*38 to 39.*window of 4"),
         (np.r_[0:20, 19:39], {"fractions": (0.5, 0.5)}, ValueError, "19 more than once"),
         (np.r_[20:40, 0:20], {"at": [3]}, ValueError, "sorted.*sortby"),
-        (np.arange(40), {"at": [0]}, ValueError, "part 0 of 2.*nothing is left"),
-        (np.arange(40), {"at": [99]}, ValueError, "part 1 of 2.*nothing is left"),
+        (np.arange(40), {"at": [0]}, ValueError, "part 1 of 2.*nothing is left"),
+        (np.arange(40), {"at": [99]}, ValueError, "part 2 of 2.*nothing is left"),
         (np.arange(40), {"at": [20, 10]}, ValueError, "must follow the order"),
-        (np.arange(40), {"at": [10, 10]}, ValueError, "part 1 of 3"),
+        (np.arange(40), {"at": [10, 10]}, ValueError, "part 2 of 3"),
         (np.arange(40), {"at": ["2015"]}, TypeError, "at='2015' cannot be compared"),
         (np.arange(40), {"at": [9], "gap": "1D"}, TypeError, "float in its units"),
         (np.arange(40), {"at": [9], "gap": -1.0}, ValueError, "negative"),
@@ -306,7 +305,7 @@ def test_names_along_a_dim_split_where_they_begin():
             DAILY[:40],
             {"at": ["2015-01-08"]},
             ValueError,
-            r"part 1 of 2.*38 to 39 \(2015-01-08 00:00:00 to 2015-01-09.*Move the boundaries",
+            r"part 2 of 2.*38 to 39 \(2015-01-08 00:00:00 to 2015-01-09.*Move the boundaries",
         ),
     ],
 )
@@ -314,6 +313,74 @@ def test_what_cannot_be_split_is_refused(index, arguments, error, message):
     dataset = dataset_of(40, 4, 3, index, breaks="ignore")
     with pytest.raises(error, match=message):
         xtd.split(dataset, "time", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "error", "message"),
+    [
+        ([slice("2014", "2014"), slice("2014-12-31", "2015")], ValueError,
+         r"slice\('2014', '2014'\) and slice\('2014-12-31', '2015'\) of ranges overlap along "
+         "'time': both have its label 2014-12-31"),
+        ([[slice("2014", "2014"), slice("2014-12-05", "2014-12-07")], slice("2015", None)],
+         ValueError, "overlap"),
+        ([slice("2014", "2014"), slice("2016", "2017")], ValueError,
+         r"range slice\('2016', '2017'\) is empty: 'time' has no label in it.*2014-12-01.*2015-02"),
+        ([slice("2014-12-20", "2014-12-10"), slice("2015", "2015")], ValueError, "is empty"),
+        ([slice("2014", "2014"), []], ValueError, "part 2 of ranges=.* is empty"),
+        ([], ValueError, "a slice of labels for each part"),
+        (slice("2014", "2014"), ValueError, "a slice of labels for each part"),
+        ([slice("2014", "2014", 2), slice("2015", "2015")], ValueError, "cannot have a step, 2"),
+        (["2014", slice("2015", "2015")], TypeError, "is a slice of labels, such as .*not '2'"),
+        ([slice(1, 2), slice(3, 4)], TypeError, r"slice\(1, 2\) cannot be compared with"),
+        ([slice("2014", "2014"), slice("2015-02-27", None)], ValueError, "part 2 of 2.* of 4"),
+    ],
+)  # fmt: skip
+def test_ranges_that_are_no_parts_are_refused(ranges, error, message):
+    with pytest.raises(error, match=message):
+        xtd.split(dataset_of(90, 4, 3, DAILY), "time", ranges=ranges)
+    with pytest.raises(ValueError, match="give either at.*or fractions.*or ranges"):
+        xtd.split(dataset_of(90, 4, 3, DAILY), "time", ranges=ranges, fractions=(0.5, 0.5))
+
+
+@pytest.mark.parametrize("index", [DAILY, NOLEAP, DAILY[::-1], NOLEAP[::-1]])
+def test_ranges_of_dates_are_whole_periods_as_those_of_sel(index):
+    data = xr.DataArray(np.arange(90.0), dims="time", coords={"time": index}, name="a")
+    dataset = xtd.MapDataset(data, {"time": 1})
+    asked = [
+        slice("2015-02", None),
+        [slice("2014-12-05", "2014-12"), slice("2015-01-02", "2015-01")],
+    ]
+    found = xtd.split(dataset, "time", ranges=asked)
+    ascending = data.sortby("time")
+    for part, ranges in zip(found, asked, strict=True):
+        several = ranges if isinstance(ranges, list) else [ranges]
+        expected = {float(v) for each in several for v in ascending.sel(time=each)}
+        assert {float(x) for (x,) in part} == expected
+    # Of labels that descend, sel names the later one first.
+    turned = [slice("2015-01", "2014-12")]
+    if index.is_monotonic_increasing:
+        with pytest.raises(ValueError, match="is empty"):
+            xtd.split(dataset, "time", ranges=turned)
+    else:
+        (part,) = xtd.split(dataset, "time", ranges=turned)
+        assert {float(x) for (x,) in part} == {
+            float(v) for v in ascending.sel(time=slice("2014-12", "2015-01"))
+        }
+
+
+def test_ranges_of_one_part_that_touch_are_one_and_the_gap_is_between_parts_alone():
+    dataset = dataset_of(90, 4, 3, DAILY)
+    whole = slice("2014-12", "2015-01")
+    one, two = (
+        xtd.split(dataset, "time", ranges=[first, slice("2015-02", "2015-02")], gap="5D")
+        for first in (whole, [slice("2014-12", "2014-12"), slice("2015-01", "2015-01")])
+    )
+    assert begins(one[0]) == begins(two[0]) == list(range(62 - 5 - 3))
+    far = [slice("2014-12-01", "2014-12-10"), slice("2014-12-14", "2014-12-31")]
+    first, second = xtd.split(dataset, "time", ranges=far, gap=3)
+    assert (begins(first), begins(second)) == (list(range(7)), list(range(13, 28)))
+    first, second = xtd.split(dataset, "time", ranges=far, gap=4)
+    assert (begins(first), begins(second)) == (list(range(6)), list(range(13, 28)))
 
 
 def test_unsorted_labels_do_with_fractions():
@@ -393,7 +460,7 @@ def test_folds_must_be_two_or_more_and_have_a_step_each(n_splits):
 def test_folds_that_cannot_be_made_are_refused_at_once():
     with pytest.raises(TypeError, match="n_splits must be an integer"):
         xtd.kfold(dataset_of(40), "time", 2.5)
-    with pytest.raises(ValueError, match="fold 0: part 1 of 2 along 'time' has no sample"):
+    with pytest.raises(ValueError, match="fold 1 of 5: part 2 of 2 along 'time' has no sample"):
         xtd.kfold(dataset_of(40, 9, 8), "time", 5)
     with pytest.raises(ValueError, match="negative"):
         xtd.kfold(dataset_of(40), "time", 5, gap=-3)
@@ -465,6 +532,261 @@ def test_what_cannot_be_dealt_out_is_refused():
         xtd.random_split(dataset, "time", (0.9, 0.1), block="1")
     with pytest.raises(ValueError, match="seed"):
         xtd.random_split(dataset, "time", (0.9, 0.1), block=4, seed=-1)
+
+
+# ---------------------------------------------------------------------------------------------
+# By targets, and along coordinates; test_split_leaks.py compares them with plain Python
+
+
+def forecasting(steps, past, ahead, index=None, kind=xtd.MapDataset, **options):
+    """Windows of steps, of which the last ones are targets."""
+    ds = numbered(steps)
+    if index is not None:
+        ds = ds.assign_coords(time=index)
+    return kind(
+        ds, {"time": past + ahead}, {"time": past + ahead - 1},
+        inputs=xtd.Select("a", time=slice(0, past)),
+        targets=xtd.Select("a", time=slice(past, None)), **options,
+    )  # fmt: skip
+
+
+def test_by_targets_the_first_test_window_looks_back_into_the_training_data():
+    train, test = xtd.split(
+        forecasting(90, 8, 2, DAILY), "time", at="2015-01-01", gap="14D", by="targets"
+    )
+    targets = [{float(v) for _, y in part for v in y} for part in (train, test)]
+    assert targets == [set(range(8, 31 - 14)), set(range(31, 90))]
+    assert test[0][0].tolist() == list(range(23, 31))
+    assert max(float(x.max()) for x, _ in train) < 31 - 14
+
+
+@pytest.mark.parametrize("function", [xtd.split, xtd.random_split, xtd.kfold])
+def test_what_a_split_goes_by_is_windows_or_targets(function):
+    how = (2,) if function is xtd.kfold else ()
+    how = {"fractions": (0.5, 0.5)} if not how else {"n_splits": 2}
+    with pytest.raises(ValueError, match="by must be 'windows' or 'targets', not 'inputs'"):
+        function(forecasting(90, 8, 2), "time", **how, by="inputs")
+    with pytest.raises(ValueError, match=r"part 'y', and the parts are \['x'\]: give targets="):
+        function(dataset_of(90, 4, 3), "time", **how, by="targets")
+
+
+def test_parts_by_targets_stay_such_with_other_windows_and_targets():
+    _, test = xtd.split(forecasting(90, 8, 2, DAILY), "time", at="2015-01-01", by="targets")
+    other = test.replace(
+        input_dims={"time": 5}, input_overlap={"time": 4},
+        inputs=xtd.Select("a", time=slice(0, 4)), targets=xtd.Select("a", time=4),
+    )  # fmt: skip
+    assert other[0][1] == 31 and len(other) == 59
+    with pytest.raises(ValueError, match="part 'y'"):
+        test.replace(targets=None)
+
+
+def test_the_error_says_that_targets_would_do_if_they_do():
+    samples = forecasting(40, 8, 2)
+    with pytest.raises(
+        ValueError,
+        match="part 2 of 2 along 'time' has no sample: its steps, 32 to 39, have no room for a "
+        "window of 10. by='targets' would leave 7 samples, whose inputs reach back.* Or: Move",
+    ):
+        xtd.split(samples, "time", fractions=(0.8, 0.2))
+    where = np.zeros(31, dtype=bool)
+    where[-2:] = where[:9] = True
+    with pytest.raises(ValueError, match="'targets' would leave 2 samples"):
+        xtd.split(samples.replace(where=where), "time", fractions=(0.8, 0.2))
+    with pytest.raises(ValueError, match="nothing is left of it. Move"):
+        xtd.split(samples, "time", fractions=(0.99, 0.01))
+    with pytest.raises(ValueError, match="no room for the 2 steps of a window from its first"):
+        xtd.split(samples, "time", fractions=(0.98, 0.02), by="targets")
+    with pytest.raises(ValueError, match="fold 1 of 20: part 2 of 2.*window of 10. Move"):
+        xtd.kfold(samples, "time", 20)  # of the first fold, all targets would look back too far
+    with pytest.raises(ValueError, match="fold 4 of 4: part 2 of 2.*would leave 8 samples"):
+        xtd.kfold(forecasting(39, 8, 2), "time", 4)
+
+
+def test_beyond_counts_no_steps_that_are_inputs():
+    train, test = xtd.split(forecasting(90, 8, 2), "time", fractions=(0.5, 0.5), by="targets")
+    assert [xtd.IterableDataset(part).explain().beyond for part in (train, test)] == [
+        {"time": 0}, {"time": 0}
+    ]  # fmt: skip
+
+
+def archive(**options):
+    """Forecasts every 6 hours for two days, with the time that they are for."""
+    ds = forecast(time=40, y=8, x=2).rename(time="init", y="lead")
+    ds = ds.assign_coords(lead=np.arange(8) * np.timedelta64(6, "h"))
+    ds = ds.assign_coords(valid_time=ds["init"] + ds["lead"])
+    how = {"inputs": "a", "targets": xtd.Select("a", lead=slice(2, 4))} | options
+    return ds, xtd.MapDataset(ds, {"lead": 4, "x": -1}, {"lead": 3}, **how)
+
+
+def test_no_valid_time_is_in_two_parts():
+    ds, samples = archive()
+    parts = xtd.split(samples, "valid_time", at="2000-01-06", gap="1D")
+    times = []
+    for part in parts:
+        numbers = part.fetch(range(len(part))).index.tolist()
+        labels = [part.windows.coords(n)["valid_time"].values.ravel() for n in numbers]
+        times.append(set(np.concatenate(labels).tolist()))
+    assert not times[0] & times[1]
+    assert min(times[1]) - max(times[0]) >= 86_400 * 10**9
+    assert ds["valid_time"].values.min() == np.datetime64(min(times[0]), "ns")
+
+
+def test_a_part_of_two_dims_streams_verifies_and_resumes(capsys):
+    _, samples = archive()
+    train, _ = xtd.split(samples, "valid_time", at="2000-01-06")
+    stream = xtd.IterableDataset(train, batch_size=7, shuffle=True, seed=3)
+    numbers = train.fetch(range(len(train))).index.tolist()
+    batches = iter(stream)
+    done = samples_of([next(batches) for _ in range(3)])
+    state = stream.state_dict()
+    again = xtd.IterableDataset(train, batch_size=7, shuffle=True, seed=3)
+    again.load_state_dict(state)
+    assert sorted(done + samples_of(again)) == numbers
+    counts = xtd.verify(stream, 2, 2)
+    assert counts.samples == len(train) and counts.ok
+    assert "left out by the split" in stream._repr_html_()
+    _, other = xtd.split(samples, "valid_time", at="2000-01-06")
+    with pytest.raises(ValueError, match="What differs"):
+        xtd.IterableDataset(other, batch_size=7, shuffle=True, seed=3).load_state_dict(state)
+
+
+def test_normalization_is_of_the_labels_of_a_part_alone():
+    ds, samples = archive(targets=None)
+    train, test = xtd.split(samples, "valid_time", at="2000-01-06")
+    normalize = xtd.Normalize.fit(train)
+    batch = train.fetch(range(len(train)))
+    seen = ds["a"].isel(x=slice(None)).where(False).load()
+    for number in batch.index.tolist():
+        cut = train.windows[number]
+        seen[cut] = ds["a"][cut]
+    np.testing.assert_allclose(normalize.mean["a"], float(seen.mean()), rtol=1e-6)
+    assert len(test.replace(preprocess=normalize)) == len(test)
+
+
+def test_where_and_weights_hold_in_parts_of_two_dims():
+    _, samples = archive()
+    wanted = np.random.default_rng(0).random(len(samples)) < 0.5
+    train, test = xtd.split(samples.replace(where=wanted), "valid_time", at="2000-01-06")
+    plain = xtd.split(samples, "valid_time", at="2000-01-06")
+    for part, whole in zip((train, test), plain, strict=True):
+        every = whole.fetch(range(len(whole))).index.tolist()
+        kept = part.fetch(range(len(part))).index.tolist()
+        assert set(kept) < set(every)
+        assert len(part.replace(where=None)) == len(whole)
+        again = whole.replace(where=np.isin(np.arange(len(whole.windows)), kept))
+        assert again.fetch(range(len(again))).index.tolist() == kept
+        weights = np.arange(1.0, len(part.windows) + 1)
+        weighted = xtd.IterableDataset(part, shuffle=True, weights=weights)
+        assert set(samples_of(weighted)) <= set(kept)
+    assert "by where" in repr(
+        xtd.split(samples.replace(where=wanted), "valid_time", at="2000-01-06")
+    )
+
+
+def test_parts_along_two_coordinates_of_two_dims():
+    ds, _ = archive()
+    ds = ds.assign_coords(day=ds["valid_time"].dt.dayofyear)
+    samples = xtd.MapDataset(ds, {"lead": 2}, {"lead": 1}, inputs="a")
+    train, _ = xtd.split(samples, "valid_time", at="2000-01-06")
+    odd, even = xtd.split(train, "day", ranges=[[slice(1, 1), slice(3, 3)], slice(2, 2)])
+    for part, days in ((odd, {1, 3}), (even, {2})):
+        numbers = part.fetch(range(len(part))).index.tolist()
+        for number in numbers:
+            assert set(part.windows.coords(number)["day"].values.ravel()) <= days
+        assert len(part.replace(dtype="f8")) == len(part)
+
+
+@pytest.mark.parametrize("by", ["windows", "targets"])
+@pytest.mark.parametrize("order", list(itertools.permutations(["valid_time", "init", "season"])))
+def test_parts_are_cut_again_along_other_dims_and_coordinates(by, order):
+    ds, _ = archive()
+    season = np.repeat([0, 1, 2, 3], 10)[np.random.default_rng(0).permutation(40)]
+    ds = ds.assign_coords(season=("init", season))
+    samples = xtd.MapDataset(
+        ds, {"lead": 3, "x": -1}, {"lead": 2}, inputs="a", targets=xtd.Select("a", lead=2)
+    )
+    last = {"valid_time": "2000-01-06", "init": "2000-01-06T12", "season": 1}
+    part = samples
+    for name in order:
+        (part,) = xtd.split(part, name, ranges=[slice(None, last[name])], by=by)
+    numbers = part.fetch(range(len(part))).index.tolist()
+    found = {(cut["init"], cut["lead"].start) for cut in map(part.windows.__getitem__, numbers)}
+    days = [ds[name].values for name in ("init", "valid_time")]
+    expected = {
+        (i, k)
+        for i in range(40)
+        for k in range(6)
+        if days[0][i] <= np.datetime64("2000-01-06T12")
+        and days[1][i, k + 2] < np.datetime64("2000-01-07")
+        and season[i] < 2
+    }
+    assert found == expected
+    assert len(part.replace(dtype="f8")) == len(part) == len(xtd.IterableDataset(part))
+    assert part.replace(dtype="f8").windows[numbers[-1]] == part.windows[numbers[-1]]
+
+
+def test_what_parts_along_coordinates_leave_out_are_steps_of_their_own():
+    year = np.r_[[2000] * 7, [2001] * 9, [2000] * 5, [2002] * 6]
+    ds = numbered(27).assign_coords(year=("time", year))
+    samples = xtd.MapDataset(ds, {"time": 4}, inputs="a")
+    first, second = xtd.split(samples, "year", at=2001)
+    explained = [xtd.IterableDataset(part).explain() for part in (first, second)]
+    assert [begins(part) for part in (first, second)] == [[0, 16], [8, 12]]  # and not at 4, 20, 24
+    covered = [{s for b in begins(part) for s in range(b, b + 4)} for part in (first, second)]
+    own = [set(np.flatnonzero(year == 2000)), set(np.flatnonzero(year > 2000))]
+    assert [each.beyond["time"] for each in explained] == [
+        len(steps - some) for steps, some in zip(own, covered, strict=True)
+    ]
+    _, forecasts = archive()
+    train, _ = xtd.split(forecasts, "valid_time", at="2000-01-06")
+    explained = xtd.IterableDataset(train).explain()
+    assert explained.beyond == {"lead": 0, "x": 0}
+    assert explained.left_out["split"] == explained.windows - len(train) > 0
+
+
+def test_labels_without_an_order_are_refused():
+    ds = numbered(4).assign_coords(kind=("time", np.array([1j, 2, 3, 4], dtype=object)))
+    with pytest.raises(TypeError, match="labels of the coordinate 'kind' cannot be put in order"):
+        xtd.split(xtd.MapDataset(ds, {"time": 1}), "kind", fractions=(0.5, 0.5))
+
+
+@pytest.mark.parametrize("by", ["windows", "targets"])
+def test_random_blocks_of_a_coordinate_are_single_labels_where_windows_have_one(by):
+    storm = np.repeat(np.random.default_rng(1).permutation(20), 12)
+    ds = numbered(240).assign_coords(storm=("time", storm))
+    samples = xtd.MapDataset(
+        ds, {"time": 4}, {"time": 3}, inputs="a", targets=xtd.Select("a", time=3)
+    )
+    parts = xtd.random_split(samples, "storm", (0.7, 0.3), by=by)
+    storms = []
+    for part in parts:
+        labels = [part.windows.coords(n)["storm"].values for n in range(len(part.windows))]
+        storms.append({int(s) for each in labels for s in (each if by == "windows" else each[3:])})
+    assert [len(some) for some in storms] == [14, 6]
+    assert not storms[0] & storms[1]
+    assert len(parts[0].windows) >= 14 * 9
+    hours = numbered(240).assign_coords(hour=("time", np.arange(240)))
+    parts = xtd.random_split(xtd.MapDataset(hours, {"time": 4}, {"time": 3}), "hour", (0.5, 0.5))
+    blocks = [{begin // 32 for begin in begins(part)} for part in parts]  # 8 windows of 4 hours
+    assert sorted([*blocks[0], *blocks[1]]) == list(range(8))
+
+
+def test_coordinates_that_cannot_be_split_are_told():
+    ds, samples = archive()
+    with pytest.raises(ValueError, match=r"no dim 'valid' in the samples.*'valid_time'\]"):
+        xtd.split(samples, "valid", at="2000-01-06")
+    train, _ = xtd.split(samples, "valid_time", at="2000-01-06")
+    with pytest.raises(ValueError, match="no dim 'valid_time'"):
+        train.replace(ds=ds.drop_vars("valid_time"))
+    with pytest.raises(TypeError, match="at=3 cannot be compared with the coordinate 'valid_time'"):
+        xtd.split(samples, "valid_time", at=3)
+    with pytest.raises(ValueError, match="n_splits must be 2 to 47, the labels of 'valid_time'"):
+        xtd.kfold(samples, "valid_time", 48)
+    with pytest.raises(ValueError, match="no window has all its labels among those it has, 2000"):
+        xtd.split(samples, "valid_time", fractions=(0.98, 0.02))
+    with pytest.raises(TypeError, match="give 2 for labels"):
+        xtd.split(samples, "valid_time", at="2000-01-06", gap="2")
 
 
 # ---------------------------------------------------------------------------------------------

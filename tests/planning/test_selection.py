@@ -521,5 +521,5 @@ def test_a_random_preprocess_and_a_function_are_refused():
 
 def test_a_part_of_which_nothing_is_wanted_is_named():
     dataset = xtd.IterableDataset(numbered(20), {"time": 1}, where=np.arange(20) < 8)
-    with pytest.raises(ValueError, match="part 1 of 2 along 'time': where leaves none"):
+    with pytest.raises(ValueError, match="part 2 of 2 along 'time': where leaves none"):
         xtd.split(dataset, "time", fractions=(0.5, 0.5))

@@ -75,10 +75,11 @@ def test_windows_within_intervals_are_those_that_lie_inside_one(layout, data):
     part = windows
     for _ in range(data.draw(st.integers(1, 3))):
         intervals = data.draw(intervals_of(axis.length))
-        part = part.within(axis.dim, intervals)
+        lead = data.draw(st.integers(0, axis.size - 1))
+        part = part.within(axis.dim, intervals, lead)
         starts = windows.starts(expected)[windows.axes.index(axis)]
         inside = [
-            any(begin <= start and start + axis.size <= end for begin, end in intervals)
+            any(begin <= start + lead and start + axis.size <= end for begin, end in intervals)
             for start in starts
         ]
         expected = expected[np.array(inside, dtype=bool)]
@@ -221,11 +222,12 @@ def test_steps_that_are_left_over_lie_outside_the_first_and_the_last_window(leng
     stride = data.draw(st.integers(1, size))
     cuts = sorted(data.draw(st.sets(st.integers(0, length), min_size=2)) | {0})
     intervals = list(zip(cuts[::2], cuts[1::2], strict=False))
+    lead = data.draw(st.integers(0, size - 1))
     axis = Windows.from_sizes({"x": length}, {"x": size}, {"x": size - stride}).axis("x")
     begins = range(0, length - size + 1, stride)
     expected = 0
     for start, stop in intervals:
-        inside = [begin for begin in begins if start <= begin and begin + size <= stop]
+        inside = [begin for begin in begins if start <= begin + lead and begin + size <= stop]
         covered = {step for begin in inside for step in range(begin, begin + size)}
         expected += len(set(range(start, stop)) - covered)
-    assert axis.left_over(intervals) == expected
+    assert axis.left_over(intervals, lead) == expected

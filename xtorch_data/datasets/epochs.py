@@ -112,7 +112,8 @@ class Epochs:
 
     def part(self, what: What) -> Epochs:
         """Inside of a dataset of some of the samples, or all, with epochs from 0 on."""
-        return Epochs(what, self.how, self.plan.over(what.definition.windows), self.on_disk)
+        plan = self.plan.over(what.definition.windows, where=what.table)
+        return Epochs(what, self.how, plan, self.on_disk)
 
     def replaced(self, options: Mapping[str, Any]) -> Epochs:
         """Inside of a dataset with other arguments, with epochs from 0 on."""

@@ -135,7 +135,8 @@ class Fetching:
 
     def part(self, what: What) -> Fetching:
         """Inside of a dataset of some of the samples, or all, with a reader and an epoch anew."""
-        return Fetching(what, self.access, self.plan.over(what.definition.windows), self.on_disk)
+        plan = self.plan.over(what.definition.windows, where=what.table)
+        return Fetching(what, self.access, plan, self.on_disk)
 
     def replaced(self, options: Mapping[str, Any]) -> Fetching:
         """Inside of a dataset with other arguments."""

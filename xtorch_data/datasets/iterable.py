@@ -402,7 +402,10 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
             batches = f"{number_of(len(self), 'sample')}, one at a time"
         else:
             batches = f"{len(self):,} of {number_of(size, 'sample')}"
-        left_out = f", {plan.left_out:,} left out by where" if plan.left_out else ""
+        outside = self._inside.what.outside
+        by_where = plan.left_out - outside
+        left_out = f", {outside:,} left out by the split" if outside else ""
+        left_out += f", {by_where:,} left out by where" if by_where else ""
         return [
             ("samples", f"{plan.samples:,} of {len(plan.windows):,}{left_out}"),
             ("batches", f"{batches}, on rank {self.rank} of {self.world_size}"),

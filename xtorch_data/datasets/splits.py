@@ -1,131 +1,123 @@
-"""Parts of the data to train, validate and test on, none of which touches data of another."""
+"""Parts of the data to train, validate and test on, which share no label of what they go by."""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Hashable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 
-from ..common import html
 from ..common.integers import as_integer
-from ..common.random import SPLIT, generator
 from ..common.redact import printable
 from ..common.text import number_of
 from ..planning.intervals import Interval
-from ..planning.windows import Axis, Windows
 from ..samples.arguments import as_seed
-from ..sources.coordinates import Gap, SplitDim
+from ..sources.coordinates import Along, Gap
 from .iterable import IterableDataset
 from .map import MapDataset
 from .page import part_of
+from .split_cuts import Cut, cut_at, cut_by_ranges, cut_by_shares, cut_fold, deal
+from .split_parts import (
+    WINDOWS_IN_A_BLOCK,
+    By,
+    Stretches,
+    along_of,
+    block_of,
+    lead_of,
+    require_targets,
+)
+from .split_result import Either, Split
+from .what import What
 
 __all__ = ["Split", "kfold", "random_split", "split"]
 
 logger = logging.getLogger(__name__)
 
-Either = IterableDataset | MapDataset
 D = TypeVar("D", bound=Either)
-
-# Windows that a block of `random_split` has room for, end to end, where chunks have less.
-WINDOWS_IN_A_BLOCK = 8
-
-
-class Split(tuple[D, ...]):
-    """The datasets of a split, in order; it unpacks like the tuple that it is.
-
-    Shown, it says how many samples each part has, of those that ``where`` keeps, and from which
-    label to which they reach.
-
-    Attributes
-    ----------
-    left_out : int
-        Samples that are in none of them: their windows cross a boundary or lie in a gap. Those that
-        ``where`` leaves out are not counted.
-    dim : Hashable
-        The dim that was cut.
-    """
-
-    left_out: int
-    dim: Hashable
-
-    def __new__(cls, datasets: Iterable[D], left_out: int, dim: Hashable) -> Split[D]:
-        """Take the datasets."""
-        made = super().__new__(cls, datasets)
-        made.left_out, made.dim = left_out, dim
-        return made
-
-    def __getnewargs__(self) -> tuple[Any, ...]:
-        return tuple(self), self.left_out, self.dim
-
-    def _head(self) -> str:
-        head = f"{number_of(len(self), 'part')} along {self.dim!r}"
-        out = [f"{self.left_out:,} at boundaries and in gaps"] if self.left_out else []
-        by_where = sum(dataset.plan.left_out for dataset in self)
-        out += [f"{by_where:,} by where"] if by_where else []
-        return f"{head}; samples left out: {', '.join(out) or 'none'}"
-
-    def _rows(self) -> list[tuple[str, str]]:
-        """Samples of each part, and from where to where they reach."""
-        return [(f"{dataset.plan.samples:,}", _reach(dataset, self.dim)) for dataset in self]
-
-    def __repr__(self) -> str:
-        rows = self._rows()
-        width = max((len(samples) for samples, _ in rows), default=0)
-        lines = [f"  {samples:>{width}} samples: {reach}" for samples, reach in rows]
-        return "\n".join([f"<xtorch_data.Split into {self._head()}", *lines]) + ">"
-
-    def _repr_html_(self) -> str:
-        rows = [(str(place), *row) for place, row in enumerate(self._rows())]
-        parts = [html.table(("part", "samples", printable(self.dim)), rows)]
-        return html.page("xtorch_data.Split", self._head(), parts, repr(self))
 
 
 def split(
     dataset: D,
-    dim: Hashable,
+    along: Hashable,
     *,
     at: Sequence[Any] | None = None,
     fractions: Sequence[float] | None = None,
+    ranges: Sequence[slice | Sequence[slice]] | None = None,
     gap: Gap = 0,
+    by: By = "windows",
 ) -> Split[D]:
-    """Cut a dataset along a dim into parts that share no coordinate.
+    """Cut a dataset along a dim or a coordinate into parts that share no label of it.
 
     Every part holds the windows that lie wholly inside it: a window that crosses a boundary
-    belongs to no part. Parts are datasets of the same class, with the same arguments, whose
-    samples are numbered from 0 and whose batches keep their coordinates.
+    belongs to no part. With ``by="targets"`` it holds the samples whose targets lie inside it.
+    Parts are datasets of the same class, with the same arguments, whose samples are numbered from 0
+    and whose batches keep their coordinates.
 
     Parameters
     ----------
     dataset : IterableDataset or MapDataset
         What is cut. It may be a part itself.
-    dim : Hashable
-        Any dim of the samples, in ``input_dims`` or not.
+    along : Hashable
+        Any dim of the samples, in ``input_dims`` or not, or a coordinate of one or two of their
+        dims, such as ``"valid_time"`` of a forecast's init and lead times, or ``"storm"``. Of a
+        coordinate, the different labels are cut, in their order (text in that of the alphabet).
+        They may come in any order and more than once. Where a label is missing (NaN, NaT), the step
+        belongs to no part.
     at : sequence of labels, optional
-        Where parts begin, from the second on, as labels of the dim's coordinate: numbers, dates as
-        text, ``datetime`` or cftime objects. The coordinate at a boundary belongs to the later
-        part.
+        Where parts begin, from the second on: numbers, dates as text, ``datetime`` or cftime
+        objects, names. The label at a boundary belongs to the later part.
     fractions : sequence of float, optional
-        Shares of the dim's steps instead, which add up to 1. They need no coordinate.
+        Shares of the dim's steps, or of a coordinate's labels, which add up to 1. Along a dim they
+        need no coordinate.
+    ranges : sequence of slice or list of slice, optional
+        For each part a slice of labels, or several, with both ends included as in `sel` of xarray:
+        ``slice("1980", "1999")`` ends with the last day of 1999. They must not overlap, and may
+        come in any order and leave out some of the data. Those of one part that touch are one.
     gap : int, float, str or timedelta
-        How much is left out between parts, at the end of the earlier one: steps if it is an
-        integer, time if it is text such as ``"14D"`` or a timedelta, units of the coordinate if it
-        is a float.
+        How much is left out between parts, at the end of the earlier one: steps (labels of a
+        coordinate) if it is an integer, time if it is text such as ``"14D"`` or a timedelta, units
+        of the labels if it is a float. Between ranges that are farther apart nothing is left out.
+    by : {"windows", "targets"}
+        What no two parts share, and what the gap lies between. ``"windows"``: all labels of a
+        window. ``"targets"``: those of the part ``y`` alone. Other steps of a window may then reach
+        back over the boundary, into the gap and into earlier parts, as a forecast made on the first
+        day of a test does, but never past the end of their part.
 
     Returns
     -------
     Split
-        A tuple of datasets, one more than boundaries. ``left_out`` counts samples in none of them.
+        A tuple of datasets, one for each part. ``left_out`` counts samples in none of them.
 
     Raises
     ------
     ValueError
-        If a part has no sample, the coordinate is not fit to look labels up, or arguments do not
-        fit together; the message says what would help.
+        If a part has no sample, a range is empty or overlaps another, the labels are not fit to
+        look others up, there is no part ``y`` to go by, or arguments do not fit together; the
+        message says what would help. Also if windows along both dims of a coordinate are more than
+        268 million (2**28).
     TypeError
-        If a label or the gap cannot be compared with the coordinate.
+        If a label or the gap cannot be compared with the labels.
+
+    See Also
+    --------
+    kfold : Each part is tested on once.
+    random_split : Blocks are dealt out at random.
+
+    Notes
+    -----
+    In positions along a dim, with `first` the first step of a window that ``y`` takes (0 by
+    windows), a window ``[start, start + size)`` is in a part that has the stretch ``[begin, end)``
+    if ``start + first >= begin`` and ``start + size <= end``. Its step ``start + first`` lies in
+    one stretch alone, and so the window is in one part alone. Of a part with several stretches, no
+    window ends behind the one in which its targets begin.
+
+    Along a coordinate the same holds for labels. By windows, all labels of a window are in the
+    part; by targets, all labels of its targets are, and any other label of the window is in the
+    part as well, or missing, or before the stretch of labels in which its targets begin. Along one
+    dim, windows in no part are not numbered; of a coordinate of two dims they may be, as those are
+    that ``where`` leaves out.
 
     Examples
     --------
@@ -138,46 +130,82 @@ def split(
     (284, 54)
     >>> val.windows.coords(0)["time"].values[0].astype("datetime64[D]")
     np.datetime64('2020-11-01')
+
+    Seven days in, the next one out: by targets, the first one of the test is that of 1 November.
+
+    >>> samples = xtd.MapDataset(
+    ...     t2m, {"time": 8}, {"time": 7},
+    ...     inputs=xtd.Select("t2m", time=slice(0, 7)), targets=xtd.Select("t2m", time=7),
+    ... )
+    >>> xtd.split(samples, "time", at=["2020-11-01"], gap="14D", by="targets")
+    <xtorch_data.Split into 2 parts along 'time' by targets; samples left out: 14 in no part
+      284 samples, targets: 2020-01-08 to 2020-10-17
+       61 samples, targets: 2020-11-01 to 2020-12-31>
+
+    Parts of several ranges:
+
+    >>> xtd.split(
+    ...     samples, "time",
+    ...     ranges=[[slice("2020-01", "2020-03"), slice("2020-07", "2020-12")],
+    ...             slice("2020-04", "2020-06")],
+    ... )
+    <xtorch_data.Split into 2 parts along 'time'; samples left out: 14 in no part
+      261 samples: 2020-01-01 to 2020-12-31, in 2 stretches
+       84 samples: 2020-04-01 to 2020-06-30>
     """
-    along = _along(dataset, dim)
-    if (at is None) == (fractions is None):
-        raise ValueError("give either at=[…], labels where parts begin, or fractions=(…)")
+    given = [name for name in (at, fractions, ranges) if name is not None]
+    if len(given) != 1:
+        raise ValueError(
+            "give either at=[…], labels where parts begin, or fractions=(…), or ranges=[…], slices "
+            "of labels"
+        )
+    line = _along(dataset, along, by)
+    line.check(gap)
     if at is not None:
         labels = [at] if isinstance(at, str) or np.ndim(at) == 0 else list(at)
-        begins = [0, *(along.position(label) for label in labels)]
-        if sorted(begins) != begins:
-            raise ValueError(f"at={labels!r} must follow the order of the coordinate {dim!r}")
+        cut: Cut = partial(cut_at, labels, gap)
+    elif fractions is not None:
+        cut = partial(cut_by_shares, fractions, gap)
     else:
-        assert fractions is not None
-        ends = _shares(fractions, along.steps)[:-1]
-        begins = [
-            0,
-            *(along.nth(end) if end < along.steps else along.axis.length for end in ends),
-        ]
-    along.check(gap)
-    stops = [*(along.before(begin, gap) for begin in begins[1:]), along.axis.length]
-    parts = [along.between(*part) for part in zip(begins, stops, strict=True)]
-    return _made(dataset, along, parts)
+        assert ranges is not None
+        cut = partial(cut_by_ranges, ranges, gap)
+    return _made(dataset, line, by, cut)
 
 
-def kfold(dataset: D, dim: Hashable, n_splits: int = 5, *, gap: Gap = 0) -> Iterator[Split[D]]:
-    """Folds along a dim: each part of it is tested on once, with the rest to train on.
+def kfold(
+    dataset: D,
+    along: Hashable,
+    n_splits: int = 5,
+    *,
+    gap: Gap = 0,
+    by: By = "windows",
+) -> Iterator[Split[D]]:
+    """Folds along a dim or a coordinate: each part is tested on once, with the rest to train on.
 
     Test folds are contiguous, as those of `sklearn.model_selection.KFold
     <https://scikit-learn.org/stable/modules/generated/sklearn.model_selection.KFold.html>`_
-    without shuffling: steps of the dim in equal numbers, the first folds one larger if they cannot
-    be equal. Training windows lie wholly before the test fold or wholly behind it.
+    without shuffling: steps of the dim, or different labels of the coordinate, in equal numbers,
+    the first folds one larger if they cannot be equal. Training windows lie wholly before the test
+    fold or wholly behind it.
+
+    With ``by="targets"``, inputs of the test reach back into the training data before the fold,
+    and **inputs of the training data behind the test fold reach back into the fold**: what the
+    model is tested on, it has then seen as input, but never as a target. Use ``by="windows"``, or
+    `split`, whose parts that come later may see earlier ones as inputs and never the reverse, if
+    that must not be.
 
     Parameters
     ----------
     dataset : IterableDataset or MapDataset
         What is cut. It may be a part of a split.
-    dim : Hashable
-        Any dim of the samples.
+    along : Hashable
+        Any dim of the samples, or a coordinate of one or two of them, as for `split`.
     n_splits : int
         Number of folds.
     gap : int, float, str or timedelta
         How much is left out of the training data on both sides of the test fold, as for `split`.
+    by : {"windows", "targets"}
+        What training and test data do not share, as for `split`.
 
     Yields
     ------
@@ -200,58 +228,55 @@ def kfold(dataset: D, dim: Hashable, n_splits: int = 5, *, gap: Gap = 0) -> Iter
     19 15
     27 14
     """
-    along = _along(dataset, dim)
-    along.check(gap)
+    line = _along(dataset, along, by)
+    line.check(gap)
     folds = as_integer(n_splits, "n_splits")
-    if not 2 <= folds <= along.steps:
-        raise ValueError(f"n_splits must be 2 to {along.steps}, the steps of {dim!r}, not {folds}")
-    each, more = divmod(along.steps, folds)
-    found = []
-    for fold in range(folds):
-        first = fold * each + min(fold, more)
-        last = first + each + (fold < more)
-        begin, end = along.nth(first), along.nth(last - 1) + 1
-        test = along.between(begin, end)
-        train: list[Interval] = []
-        if first > 0:
-            train += along.between(0, along.before(begin, gap))
-        if last < along.steps:
-            train += along.between(along.after(end - 1, gap), along.axis.length)
-        found.append([train, test])
-    for fold, parts in enumerate(found):
-        _windows(dataset, along, parts, f"fold {fold}: ")
-    return (_made(dataset, along, parts) for parts in found)
+    if not 2 <= folds <= line.steps:
+        raise ValueError(
+            f"n_splits must be 2 to {line.steps}, the {line.noun}s of {along!r}, not {folds}"
+        )
+    cuts = [partial(cut_fold, fold, folds, gap) for fold in range(folds)]
+    for fold, cut in enumerate(cuts):
+        _parts(dataset, line, by, cut, f"fold {fold + 1} of {folds}: ")
+    return (_made(dataset, line, by, cut) for cut in cuts)
 
 
 def random_split(
     dataset: D,
-    dim: Hashable,
+    along: Hashable,
     fractions: Sequence[float],
     *,
     block: int | None = None,
     seed: int = 0,
     gap: Gap = 0,
+    by: By = "windows",
 ) -> Split[D]:
-    """Deal blocks of a dim out to parts at random, for data whose order does not matter.
+    """Deal blocks of a dim or a coordinate out at random, for data whose order does not matter.
 
     A part holds the windows that lie wholly in its blocks; neighboring blocks of one part are one.
-    With blocks of whole chunks, no part reads what another one does, but for windows' halos.
+    With blocks of whole chunks, no part reads what another one does, but for windows' halos. With
+    ``by="targets"`` a part holds the samples whose targets lie in its blocks, and their inputs may
+    reach back into any block before them.
 
     Parameters
     ----------
     dataset : IterableDataset or MapDataset
         What is dealt out. It may be a part of a split.
-    dim : Hashable
-        Any dim of the samples.
+    along : Hashable
+        Any dim of the samples, or a coordinate of one or two of them, as for `split`.
     fractions : sequence of float
         Shares of the blocks, which add up to 1.
     block : int, optional
-        Steps in a block. By default chunks as they are stored, as many as have room for 8 windows
-        end to end.
+        Steps in a block, or different labels of a coordinate. By default, along a dim, chunks as
+        they are stored, as many as have room for 8 windows end to end. Of a coordinate, one label
+        where most windows have a single one, as of a storm or a year; else as many as have room for
+        8 windows.
     seed : int
         What the choice depends on.
     gap : int, float, str or timedelta
         How much is left out where the next block is another part's, as for `split`.
+    by : {"windows", "targets"}
+        What no two parts share, as for `split`.
 
     Returns
     -------
@@ -272,115 +297,114 @@ def random_split(
     >>> len(train.windows) + len(val.windows) < len(dataset.windows)
     True
     """
-    along = _along(dataset, dim)
-    along.check(gap)
-    size = _block(dataset, along.axis) if block is None else as_integer(block, "block")
+    line = _along(dataset, along, by)
+    line.check(gap)
+    size = _block(dataset, line) if block is None else as_integer(block, "block")
     if size < 1:
-        raise ValueError(f"block must be 1 step or more, not {size}")
-    count = -(-along.steps // size)
-    owner = np.empty(count, dtype=np.int64)
-    order = generator(as_seed(seed), 0, SPLIT, 0).permutation(count)
-    for part, chosen in enumerate(np.split(order, _shares(fractions, count)[:-1])):
-        owner[chosen] = part
-    # Stretches of blocks that belong to one part.
-    begins = np.flatnonzero(np.append(True, owner[1:] != owner[:-1]))
-    ends = np.append(begins[1:], count)
-    parts: list[list[Interval]] = [[] for _ in fractions]
-    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-        stop = along.axis.length
-        if end < count:
-            stop = along.before(along.nth(end * size), gap)
-        parts[owner[begin]] += along.between(along.nth(begin * size), stop)
-    return _made(dataset, along, parts)
+        raise ValueError(f"block must be 1 {line.noun} or more, not {size}")
+    return _made(dataset, line, by, partial(deal, fractions, size, as_seed(seed), gap))
 
 
-def _along(dataset: Either, dim: Hashable) -> SplitDim:
+def _along(dataset: Either, along: Hashable, by: By) -> Along:
     if not isinstance(dataset, IterableDataset | MapDataset):
         raise TypeError(
             "dataset must be an xtorch_data.MapDataset or IterableDataset, not "
             f"{type(dataset).__name__}"
         )
-    return SplitDim.of(dataset.plan.windows.axis(dim), dataset.windows.index(dim))
+    if by not in get_args(By):
+        raise ValueError(f"by must be 'windows' or 'targets', not {by!r}")
+    what = dataset._inside.what
+    if by == "targets":
+        require_targets(what.definition)
+    return along_of(what.definition, what.parts, along, by)
 
 
-def _shares(fractions: Sequence[float], count: int) -> list[int]:
-    """Ends of the shares of some things, in order."""
-    shares = [float(fraction) for fraction in fractions]
-    if len(shares) < 2 or min(shares) <= 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
-        raise ValueError(
-            f"fractions must be two or more positive numbers that add up to 1, not {fractions!r}"
-        )
-    return [*(math.floor(end * count + 0.5) for end in np.cumsum(shares)[:-1]), count]
+def _block(dataset: Either, line: Along) -> int:
+    """Steps of the chunks in which a dim is stored, as many as have room for some windows.
 
-
-def _block(dataset: Either, axis: Axis) -> int:
-    """Steps of the chunks in which a dim is stored, as many as have room for some windows."""
-    chunks = (layout.chunks.get(axis.dim) for layout in dataset.plan.layouts)
+    Or labels of a coordinate, see `block_of`.
+    """
+    if line.labels is not None:
+        return block_of(dataset._inside.definition, line.labels)
+    chunks = (layout.chunks.get(line.name) for layout in dataset.plan.layouts)
     chunk = max((grid.largest for grid in chunks if grid is not None), default=1)
-    return chunk * -(-WINDOWS_IN_A_BLOCK * axis.size // chunk)
+    size = dataset.plan.windows.axis(line.name).size
+    return chunk * -(-WINDOWS_IN_A_BLOCK * size // chunk)
 
 
-def _made(dataset: D, along: SplitDim, parts: Sequence[Sequence[Interval]]) -> Split[D]:
-    """The datasets of some parts of the data."""
-    _windows(dataset, along, parts)
+def _made(dataset: D, line: Along, by: By, cut: Cut) -> Split[D]:
+    """The datasets of the parts that are cut."""
+    parts = _parts(dataset, line, by, cut)
     found: list[D] = []
-    for number, part in enumerate(parts):
+    for number, part in enumerate(parts, 1):
         try:
-            found.append(part_of(dataset, dataset._inside.what.within(along.axis.dim, part)))
+            found.append(part_of(dataset, part))
         except ValueError as error:  # where leaves nothing of it
             raise ValueError(
-                f"part {number} of {len(parts)} along {along.axis.dim!r}: {error}"
+                f"part {number} of {len(parts)} along {line.name!r}: {error}"
             ) from error
     left_out = dataset.plan.samples - sum(part.plan.samples for part in found)
     logger.info(
         "split along %r: of %d samples, %d are in no part, for their windows cross a boundary or "
-        "lie in a gap",
-        along.axis.dim,
+        "lie in a gap or outside the ranges",
+        line.name,
         dataset.plan.samples,
         left_out,
     )
-    return Split(found, left_out, along.axis.dim)
+    return Split(found, left_out, line.name)
 
 
-def _reach(dataset: Either, dim: Hashable) -> str:
-    """The first and the last label along a dim of the samples there are; steps without labels."""
-    windows, where = dataset.plan.windows, dataset.plan.where
-    axis = windows.axis(dim)
-    place = windows.axes.index(axis)
-    numbers = np.arange(len(axis)) if where is None else where.along(place, len(axis))
-    if not len(numbers):
-        return "none"
-    first, last = axis.span(int(numbers[0]), int(numbers[-1]) + 1)
-    text = dataset.windows.texts(dim)
-    ends = [f"step {first:,}", f"step {last - 1:,}"]
-    if text is not None:
-        ends = [text(first), text(last - 1)]
-    stretches = len(axis.stretches[0])
-    holes = f", in {stretches:,} stretches" if stretches > 1 and where is None else ""
-    return " to ".join(dict.fromkeys(ends)) + holes
-
-
-def _windows(
-    dataset: Either,
-    along: SplitDim,
-    parts: Sequence[Sequence[Interval]],
-    which: str = "",
-) -> list[Windows]:
-    """The windows of each part; ValueError if there are none of one."""
-    axis = along.axis
-    found = [dataset.plan.windows.within(axis.dim, part) for part in parts]
-    for number, (windows, part) in enumerate(zip(found, parts, strict=True)):
-        if len(windows):
+def _parts(dataset: Either, line: Along, by: By, cut: Cut, which: str = "") -> list[What]:
+    """The samples of each part; ValueError, saying what would help, if there are none of one."""
+    cuts, found = cut(line), []
+    for number, part in enumerate(cuts):
+        found.append(_within(dataset, line, by, part))
+        if len(found[-1].definition.windows) > found[-1].outside:
             continue
-        what = "nothing is left of it"
-        if part:
-            first, last = part[0][0], part[-1][1] - 1
-            what = f"its steps, {first} to {last}"
-            if along.index is not None:
-                what += f" ({printable(along.index[first])} to {printable(along.index[last])})"
-            what += f", have no room for a window of {axis.size}"
         raise ValueError(
-            f"{which}part {number} of {len(parts)} along {axis.dim!r} has no sample: {what}. Move "
+            f"{which}part {number + 1} of {len(cuts)} along {line.name!r} has no sample: "
+            f"{_lack(dataset, line, by, part)}. {_by_targets(dataset, line, by, cut, number)}Move "
             "the boundaries, take fewer parts, a smaller gap or smaller windows"
         )
     return found
+
+
+def _within(dataset: Either, line: Along, by: By, part: Sequence[Interval]) -> What:
+    """The samples of a part."""
+    stretches = Stretches(line.name, tuple(part), line.length, line.index, by)
+    return dataset._inside.what.within(stretches, line.labels)
+
+
+def _lack(dataset: Either, line: Along, by: By, part: Sequence[Interval]) -> str:
+    """The reason why a part has no sample."""
+    if not part:
+        return "nothing is left of it"
+    first, last = part[0][0], part[-1][1] - 1
+    labels = f"{printable(line.label(first))} to {printable(line.label(last))}"
+    if line.labels is not None:
+        whose = "window" if by == "windows" else "sample's targets"
+        return f"no {whose} has all its labels among those it has, {labels}"
+    samples = dataset._inside.definition
+    axis = samples.windows.axis(line.name)
+    room = f"a window of {axis.size}"
+    if by == "targets":
+        lead = lead_of(samples, axis, by)
+        room = f"the {number_of(axis.size - lead, 'step')} of a window from its first target on"
+    shown = "" if line.index is None else f" ({labels})"
+    return f"its steps, {first} to {last}{shown}, have no room for {room}"
+
+
+def _by_targets(dataset: Either, line: Along, by: By, cut: Cut, number: int) -> str:
+    """What ``by="targets"`` would do for a part without samples, if it would do anything."""
+    what = dataset._inside.what
+    if by == "targets" or all(part.name != "y" for part in what.definition.parts):
+        return ""
+    try:
+        other = along_of(what.definition, what.parts, line.name, "targets")
+        samples = _within(dataset, other, "targets", cut(other)[number]).samples
+    except ValueError:
+        return ""
+    if not samples:
+        return ""
+    left = number_of(samples, "sample")
+    return f"by='targets' would leave {left}, whose inputs reach back over the boundary. Or: "

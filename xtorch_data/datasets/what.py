@@ -6,23 +6,25 @@ A `MapDataset` has it; an `IterableDataset` is given one, or takes the same argu
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import xarray as xr
 
-from ..common.redact import printable
+from ..common.cached import cached_property
 from ..common.spelling import require_known
-from ..planning.intervals import Interval
 from ..planning.selection import SampleTable, product
-from ..planning.windows import Axis, Windows
+from ..planning.windows import Windows
 from ..processes.workers import starts_workers
+from ..report.explain import PartOfSplit
 from ..samples.breaks import BreakRule
 from ..samples.definition import SampleDefinition
+from ..sources.coordinates import RankedLabels
+from .split_parts import MOST_ENTRIES, Stretches, left_by
 from .where_and_weights import as_where
 
 __all__ = [
@@ -60,94 +62,6 @@ SAMPLE_ARGUMENTS = frozenset(
 
 
 @dataclass(frozen=True, eq=False)
-class Stretches:
-    """What a split leaves of a dim: data positions ``[start, stop)``, ascending and apart.
-
-    The length of the dim, and its index if it has one, tell where they are in other data.
-    """
-
-    dim: Hashable
-    intervals: tuple[Interval, ...]
-    length: int
-    index: pd.Index[Any] | None
-
-    @property
-    def ends(self) -> tuple[str, str]:
-        """First and last label, or step, of what is left."""
-        first, last = self.intervals[0][0], self.intervals[-1][1] - 1
-        if self.index is None:
-            return str(first), str(last)
-        return printable(self.index[first]), printable(self.index[last])
-
-    def found(self, axis: Axis, index: pd.Index[Any] | None) -> list[Interval]:
-        """Data positions of the same labels, or the same ones if neither data has labels.
-
-        Raises ValueError if they cannot be told.
-        """
-        mine = self.index
-        if mine is None and index is None and axis.length == self.length:
-            return list(self.intervals)
-        if mine is None or index is None:
-            raise ValueError(
-                f"a part of a split is found again by its labels along {self.dim!r}, which the "
-                "data lacks: split a dataset of the new data"
-            )
-        if index.equals(mine):
-            return list(self.intervals)
-        if str(self.dim).lower() in ("lon", "longitude"):
-            self._require_same_circle(mine, index)
-        if mine.dtype.kind == "f" and index.dtype.kind in "iuf" and len(mine) > 1:
-            return self._near(index)
-        if not (index.is_monotonic_increasing or index.is_monotonic_decreasing):
-            raise ValueError(
-                f"a part of a split is found again by its labels along {self.dim!r}, which are in "
-                f"no order in the new data: ds.sortby({self.dim!r})"
-            )
-        found = []
-        for start, stop in self.intervals:
-            ends = [mine[start], mine[stop - 1]]
-            try:
-                steps = index.slice_indexer(
-                    *sorted(ends, reverse=not index.is_monotonic_increasing)
-                )
-            except (TypeError, KeyError) as error:
-                raise ValueError(
-                    f"a part of a split, {printable(ends[0])} to {printable(ends[1])} along "
-                    f"{self.dim!r}, cannot be found among labels such as {printable(index[0])}: "
-                    f"{printable(error)}"
-                ) from error
-            if steps.start < steps.stop:
-                found.append((int(steps.start), int(steps.stop)))
-        return sorted(found)
-
-    def _require_same_circle(self, mine: pd.Index[Any], index: pd.Index[Any]) -> None:
-        """Raise ValueError if longitudes are counted from another meridian."""
-        for start, stop in self.intervals:
-            for label in (mine[start], mine[stop - 1]):
-                other = label - 360 if label > index.max() else label + 360
-                outside = not index.min() <= label <= index.max()
-                if outside and index.min() <= other <= index.max():
-                    raise ValueError(
-                        f"a part of a split has {label} along {self.dim!r}, which is {other} in "
-                        "the new data: count its longitudes as those of the data that was split"
-                    )
-
-    def _near(self, index: pd.Index[Any]) -> list[Interval]:
-        """Data positions of numbers of another precision: within a hundredth of a step."""
-        assert self.index is not None
-        mine = self.index.to_numpy().astype(np.float64)
-        theirs = index.to_numpy().astype(np.float64)
-        slack = 0.01 * float(np.median(np.abs(np.diff(mine))))
-        found = []
-        for start, stop in self.intervals:
-            low, high = sorted((mine[start], mine[stop - 1]))
-            inside = (theirs >= low - slack) & (theirs <= high + slack)
-            edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]])))
-            found += [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
-        return sorted(found)
-
-
-@dataclass(frozen=True, eq=False)
 class What:
     """The samples of a dataset; made by its constructor, and shared with datasets made of it.
 
@@ -161,12 +75,15 @@ class What:
         All arguments as they were given, for `replaced`; a worker process gets none.
     parts : tuple of Stretches
         What splits have left of the data.
+    members : SampleTable, optional
+        Which samples are in these parts, where two dims decide together.
     """
 
     definition: SampleDefinition
     where: SampleTable | Callable[[xr.Dataset], Any] | None
     arguments: Mapping[str, Any]
     parts: tuple[Stretches, ...] = ()
+    members: SampleTable | None = None
 
     @classmethod
     def of(cls, where: Any = None, **arguments: Any) -> What:
@@ -181,33 +98,45 @@ class What:
         found = answers(self.where, self.definition)
         return replace(self, where=_where(found, self.definition))
 
-    @property
+    @cached_property
     def table(self) -> SampleTable | None:
         """Which samples there are; None for every one."""
         assert not callable(self.where)
-        return self.where
+        return _both(self.where, self.members, self.definition.windows)
+
+    @property
+    def samples(self) -> int:
+        """How many samples there are."""
+        return _count(self.table, self.definition.windows)
+
+    @property
+    def outside(self) -> int:
+        """How many of the numbered samples splits have left out, whatever `where` says."""
+        windows = self.definition.windows
+        return len(windows) - _count(self.members, windows)
 
     def over(self, windows: Windows) -> What:
         """Some of the samples, numbered anew."""
+        assert not callable(self.where)
         before = self.definition
-        where = self.table and self.table.over(before.windows, windows)
-        return replace(self, definition=before.over(windows), where=where)
+        where, members = (
+            table and table.over(before.windows, windows) for table in (self.where, self.members)
+        )
+        return replace(self, definition=before.over(windows), where=where, members=members)
 
-    def within(self, dim: Hashable, intervals: Sequence[Interval]) -> What:
-        """The samples whose windows lie wholly inside intervals of a dim, numbered anew."""
-        before = self.definition
-        length, index = before.windows.axis(dim).length, before.labelled.index(dim)
-        part = Stretches(dim, tuple(intervals), length, index)
-        found = self.over(before.windows.within(dim, intervals))
-        return replace(found, parts=(*self.parts, part))
+    def within(self, part: Stretches, labels: RankedLabels | None = None) -> What:
+        """The samples of a part of the data, numbered anew; there may be none.
 
-    def stretches(self) -> dict[Hashable, list[Interval]]:
-        """Data positions that the latest split along each dim that was split has left."""
-        windows, labelled = self.definition.windows, self.definition.labelled
-        return {
-            part.dim: part.found(windows.axis(part.dim), labelled.index(part.dim))
-            for part in self.parts
-        }
+        `labels` are those of the coordinate that was split, if they are known.
+        """
+        windows, members = part.kept(self.definition, labels)
+        found = self.over(windows)
+        members = _both(found.members, members, windows)
+        return replace(found, members=members, parts=(*self.parts, part))
+
+    def stretches(self) -> PartOfSplit:
+        """What splits have left of the data, for `explain`."""
+        return left_by(self.definition, self.parts, self.outside)
 
     def replaced(self, options: Mapping[str, Any]) -> What:
         """Samples with some arguments changed: of the same part of the data, if it is a part.
@@ -218,23 +147,21 @@ class What:
             raise RuntimeError("a worker of a loader cannot replace what samples are")
         arguments = {**self.arguments, **options}
         where = arguments.pop("where", None)
-        definition = SampleDefinition.of(**arguments)
+        found = What(SampleDefinition.of(**arguments), None, arguments)
         for part in self.parts:
-            axis, index = definition.windows.axis(part.dim), definition.labelled.index(part.dim)
-            within = definition.windows.within(part.dim, part.found(axis, index))
-            if not len(within):
+            found = found.within(part)
+            if not found.samples:
                 first, last = part.ends
                 raise ValueError(
-                    f"there is no sample of the part that a split has left along {part.dim!r}, "
+                    f"there is no sample of the part that a split has left along {part.along!r}, "
                     f"{first} to {last}, in the new data or with the new windows"
                 )
-            definition = definition.over(within)
         if "where" in options:
-            where = _where(where, definition)
-        elif self.table is not None:
-            require_same_samples("where", options, self.definition, definition)
-            where = self.table
-        return replace(self, definition=definition, where=where, arguments=arguments)
+            where = _where(where, found.definition)
+        elif self.where is not None:
+            require_same_samples("where", options, self.definition, found.definition)
+            where = self.where
+        return replace(found, where=where)
 
     def __getstate__(self) -> dict[str, Any]:
         # Data that no sample has would go to the workers of a loader as well.
@@ -280,7 +207,28 @@ def _where(given: Any, definition: SampleDefinition) -> Any:
     """A table of what a user gives, or a function as it is."""
     if callable(given) and not isinstance(given, xr.DataArray):
         return given
-    table, whole = as_where(given, definition), definition.whole
-    if table is None or whole is None:
-        return table or whole
-    return product(table, whole, definition.windows.shape)
+    return _both(as_where(given, definition), definition.whole, definition.windows)
+
+
+def _both(
+    one: SampleTable | None, other: SampleTable | None, windows: Windows
+) -> SampleTable | None:
+    """The samples that are in both of two tables."""
+    if one is None or other is None:
+        return one or other
+    entries = math.prod(windows.shape[place] for place in {*one.axes, *other.axes})
+    if entries > max(MOST_ENTRIES, one.values.size, other.values.size):
+        raise ValueError(
+            f"which samples there are takes a table of {entries:,} entries, and "
+            f"{MOST_ENTRIES:,} are the most: where, or a split along a coordinate of two dims, "
+            "goes by too many dims together"
+        )
+    return product(one, other, windows.shape)
+
+
+def _count(table: SampleTable | None, windows: Windows) -> int:
+    """How many samples are in a table."""
+    if table is None:
+        return len(windows)
+    others = (size for place, size in enumerate(windows.shape) if place not in table.axes)
+    return int(np.count_nonzero(table.values)) * math.prod(others)

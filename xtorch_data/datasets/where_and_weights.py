@@ -24,7 +24,7 @@ from ..samples.definition import SampleDefinition
 from ..samples.labels import LabelledWindows
 from ..samples.transforms import Transform
 
-__all__ = ["answers", "as_weights", "as_where", "labeled"]
+__all__ = ["answers", "as_weights", "as_where", "labeled", "target_steps"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def _as_table(given: Any, argument: str, samples: SampleDefinition) -> SampleTab
         if _has_steps(given, argument, axis, samples.labelled):
             _require_numbers(values.dtype)
             starts = axis.start(np.arange(len(axis)))
-            values = _mean(values, number, starts, _targets(axis, samples))
+            values = _mean(values, number, starts, target_steps(axis, samples))
     return SampleTable(tuple(places[dim] for dim in dims), values)
 
 
@@ -158,7 +158,7 @@ def _has_steps(given: xr.DataArray, argument: str, axis: Axis, labels: LabelledW
     return steps
 
 
-def _targets(axis: Axis, samples: SampleDefinition) -> IntArray:
+def target_steps(axis: Axis, samples: SampleDefinition) -> IntArray:
     """Steps inside a window that its target has, counted from the first; all without a target."""
     steps = np.arange(axis.size)
     part = next((part for part in samples.parts if part.name == "y"), None)

@@ -180,6 +180,7 @@ class Plan:
         windows: Windows,
         memory: int | None = None,
         layouts: Iterable[Layout] | None = None,
+        where: SampleTable | None = None,
     ) -> Plan:
         """The plan for other windows, memory, or chunks of the same data, with nothing resumed."""
         return Plan.of(
@@ -193,7 +194,7 @@ class Plan:
             uneven=self.uneven,
             independent=self.independent,
             cached=self.cached,
-            where=self.where and self.where.over(self.windows, windows),
+            where=where or (self.where and self.where.over(self.windows, windows)),
             weights=self.weights and self.weights.over(self.windows, windows),
             labels=self.labels,
             others=self.others,

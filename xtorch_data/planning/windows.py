@@ -88,21 +88,28 @@ class Axis(WindowDim):
         """Number of windows that begin before each of some positions."""
         return self.starts.first_from(positions)
 
-    def inside(self, start: IntArray, stop: IntArray) -> tuple[IntArray, IntArray]:
-        """Windows ``[first, last)`` that lie wholly inside each interval ``[start, stop)``."""
-        first = self.first_from(start)
+    def inside(self, start: IntArray, stop: IntArray, lead: int = 0) -> tuple[IntArray, IntArray]:
+        """Windows ``[first, last)`` that lie inside each interval ``[start, stop)``.
+
+        But for their first `lead` steps, which may lie before it.
+        """
+        first = self.first_from(start - lead)
         return first, np.maximum(self.first_from(stop - self.size + 1), first)
 
     def fitting(self, steps: IntArray) -> IntArray:
         """Number of windows that fit into stretches of so many steps, laid from their begin on."""
         return np.maximum((steps - self.size) // self.stride + 1, 0)
 
-    def left_over(self, intervals: npt.ArrayLike) -> int:
-        """Steps at the ends of intervals of the data, before and behind the windows inside them."""
+    def left_over(self, intervals: npt.ArrayLike, lead: int = 0) -> int:
+        """Steps at the ends of intervals of the data, before and behind the windows inside them.
+
+        But for their first `lead` steps, see `inside`.
+        """
         start, stop = np.asarray(intervals, dtype=np.int64).reshape(-1, 2).T
-        first, last = self.inside(start, stop)
+        first, last = self.inside(start, stop, lead)
         some = first < last
-        covered = self.start(last[some] - 1) + self.size - self.start(first[some])
+        begin = np.maximum(self.start(first[some]), start[some])
+        covered = self.start(last[some] - 1) + self.size - begin
         return int((stop - start).sum() - covered.sum())
 
 
@@ -315,11 +322,12 @@ class Windows(SourceWindows):
         assert isinstance(found, Axis)
         return found
 
-    def within(self, dim: Hashable, intervals: npt.ArrayLike) -> Windows:
-        """Only the windows that lie wholly inside one of some intervals of a dim.
+    def within(self, dim: Hashable, intervals: npt.ArrayLike, lead: int = 0) -> Windows:
+        """Only the windows that lie inside one of some intervals of a dim.
 
-        Intervals are data positions ``[start, stop)``, ascending and apart. The samples are
-        numbered anew, and there may be none.
+        Intervals are data positions ``[start, stop)``, ascending and apart. The first `lead` steps
+        of a window, fewer than it has, may lie before its interval. The samples are numbered anew,
+        and there may be none.
 
         Examples
         --------
@@ -331,7 +339,8 @@ class Windows(SourceWindows):
         start, stop = np.asarray(intervals, dtype=np.int64).reshape(-1, 2).T
         if (start > stop).any() or (start[1:] < stop[:-1]).any():
             raise ValueError(f"the intervals along {dim!r} must be ascending and apart")
-        first, last = axis.inside(start, stop)
+        # Step `lead` of a window lies in one interval alone, and so no window is in two of them.
+        first, last = axis.inside(start, stop, lead)
         kept = first < last
         numbers = runs_of(first[kept], (last - first)[kept], 1)
         return Windows(self.space.restrict(self.axes.index(axis), numbers))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import xarray as xr
@@ -26,10 +26,27 @@ from .explanation import Explanation, VariableReads
 from .memory import peak_memory
 from .mixing import mixing_of, pool_blocks, pools_of
 
-__all__ = ["explain"]
+__all__ = ["PartOfSplit", "explain"]
 
 # Loads up to which an epoch is walked to count what it reads; beyond, it is estimated.
 COUNTED_LOADS = 20_000
+
+
+@dataclass(frozen=True)
+class PartOfSplit:
+    """What splits have left of the data.
+
+    Attributes
+    ----------
+    steps : mapping of Hashable to (sequence of Interval, int)
+        Data positions along each dim that was split, and how many steps of a window may lie before
+        them.
+    outside : int
+        Samples that are numbered, and not in the part.
+    """
+
+    steps: Mapping[Hashable, tuple[Sequence[Interval], int]] = field(default_factory=dict)
+    outside: int = 0
 
 
 def explain(
@@ -42,13 +59,13 @@ def explain(
     on_disk: OnDisk | None = None,
     on_device: bool = False,
     pinned: bool = False,
-    stretches: Mapping[Hashable, Sequence[Interval]] | None = None,
+    stretches: PartOfSplit = PartOfSplit(),  # noqa: B008 that never changes
 ) -> Explanation:
     """Costs of an epoch of a plan on a topology.
 
     `data` is what is read, as it is read; `on_disk` what of it is kept there. With `on_device`,
     batches are made of blocks that are sent to a device; `pinned` if through page-locked memory.
-    `stretches` are the data positions of a part of a split, along the dims that were split.
+    `stretches` are those of a part of a split.
     """
     windows, workers = plan.windows, max(1, num_workers)
     parts = plan.shares(epoch, world_size, num_workers)
@@ -82,13 +99,14 @@ def explain(
         samples=count,
         left_out={
             "breaks": every - len(windows),
-            "where": plan.left_out,
+            "split": stretches.outside,
+            "where": plan.left_out - stretches.outside,
             "uneven": max(0, count - shared),
             "drop_last": max(0, min(count, shared) - yielded),
         },
         shuffle=plan.shuffle,
         beyond={
-            axis.dim: axis.left_over((stretches or {}).get(axis.dim, [(0, axis.length)]))
+            axis.dim: axis.left_over(*stretches.steps.get(axis.dim, ([(0, axis.length)], 0)))
             for axis in windows.axes
             if axis.windowed and len(axis)
         },

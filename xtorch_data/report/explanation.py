@@ -75,7 +75,8 @@ class Explanation:
     samples : int
         Samples of the epoch, or what is left of it where it is resumed.
     left_out : mapping of str to int
-        Samples that are not yielded, by reason: ``"breaks"``, ``"where"``, ``"uneven"``,
+        Samples that are not yielded, by reason: ``"breaks"``; ``"split"``, those of a part along a
+        coordinate of two dims that are in no part or another one; ``"where"``, ``"uneven"``,
         ``"drop_last"``. Breaks leave out a sample that would cross one along any dim: windows along
         the dim times those along the others, together with what these lose.
     shuffle : bool
