@@ -193,7 +193,7 @@ class Fetching:
             _inherited.append(self._reading)
             self._process, self._reading, self._lock = os.getpid(), None, threading.Lock()
         # Where blocks are random, they are others in every epoch.
-        epoch = epoch if self.definition.random_blocks else 0
+        epoch = epoch if any(each.random_blocks for each in self.definition.sources) else 0
         with self._lock:
             if self._reading is None or self._reading[0] != epoch:
                 let_forks_wait_for_reads()

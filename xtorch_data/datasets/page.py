@@ -175,17 +175,27 @@ def page(dataset: Any, kind: str, text: str, facts: Iterable[tuple[str, Any]] = 
             opened=True,
         ),
     ]
+    if definition.others:
+        heads = ("source", "its steps in a sample", "left out", "from")
+        names = ", ".join(str(each.source) for each in definition.others)
+        others = html.table(heads, definition.facts_of_sources())
+        found.append(html.section("Other sources", names, others, opened=True))
     if functions:
         names = ", ".join(dict.fromkeys(argument for argument, *_ in functions))
         columns = ("argument", "function", "random")
         found.append(html.section("Functions", names, html.table(columns, functions)))
-    data = definition.data.assign_coords(definition.labels.coords.coords)
-    names = ", ".join(map(printable, data.data_vars))
-    found += [*dataset._sections(), html.section("Data", names, _xarray_repr(data))]
+    found += [*dataset._sections(), *map(_data_section, definition.sources)]
     head = number_of(len(windows), "sample")
     if dataset._inside.plan.where is not None:
         head = f"{dataset._inside.plan.samples:,} of {head}"
     return html.page(f"xtorch_data.{kind}", head, found, text)
+
+
+def _data_section(definition: SampleDefinition) -> str:
+    """What is read of a source, with its coordinates."""
+    data = definition.data.assign_coords(definition.labels.coords.coords)
+    title = "Data" if definition.source is None else f"Data of {definition.source}"
+    return html.section(title, ", ".join(map(printable, data.data_vars)), _xarray_repr(data))
 
 
 def _xarray_repr(data: xr.Dataset) -> str:

@@ -133,7 +133,8 @@ def batch_nbytes(samples: SampleDefinition, size: int, pinned: bool) -> int:
 def _tensors(samples: SampleDefinition, size: int, pinned: bool) -> list[int]:
     """Bytes that each tensor of a batch takes before it is cast."""
     tensors = [
-        math.prod(samples.shape(part)) * part.dtype.itemsize * size for part in samples.parts
+        math.prod(each.shape(part)) * part.dtype.itemsize * size
+        for each, part in samples.every_part
     ]
     return [allotted(nbytes) for nbytes in tensors] if pinned else tensors
 

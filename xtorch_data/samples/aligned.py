@@ -20,9 +20,10 @@ from ..planning.index_maps import IndexMap, IntArray, Term, term_of
 from ..planning.selection import SampleTable
 from ..planning.windows import Axis, Windows
 from ..sources.comparable import Comparable, comparable
+from .losses import BREAKS, Loss
 from .source_rules import AsOf, At, Rule, Span, ValidTime, Within
 
-__all__ = ["Aligned", "Loss", "OtherData", "aligned", "in_units"]
+__all__ = ["Aligned", "OtherData", "aligned", "in_units"]
 
 # Labels match within this share of a step.
 TOLERANCE = 0.01
@@ -33,16 +34,6 @@ LONGEST_LINE, LARGEST_TABLE = 2**27, 2**28
 
 # By dim of a source that is laid out anew: its name in the user's data, and the step of each step.
 Laid = Mapping[Hashable, tuple[Hashable, IntArray]]
-
-
-@dataclass(frozen=True)
-class Loss:
-    """Windows along a dim that are left out, for they lack something of a source."""
-
-    source: str
-    dim: Hashable
-    reason: str
-    count: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,10 +133,11 @@ class _Axes:
         self, source: str, place: int, lacking: npt.NDArray[np.bool_], reason: str
     ) -> None:
         """Leave windows along an axis out, and count those that were left until now."""
-        count = int(np.count_nonzero(self.kept[place] & lacking))
+        lost = np.flatnonzero(self.kept[place] & lacking)
         self.kept[place] &= ~lacking
-        if count:
-            self.losses.append(Loss(source, self.windows.axes[place].dim, reason, count))
+        if len(lost):
+            axis = self.windows.axes[place]
+            self.losses.append(Loss(source, axis.dim, reason, len(lost), axis.start(lost)))
 
 
 def aligned(
@@ -379,9 +371,7 @@ class _Source:
             return
         first = np.searchsorted(breaks.positions, begins, side="right")
         last = np.searchsorted(breaks.positions, begins + steps - 1, side="right")
-        self.axes.leave_out(
-            self.name, place, (begins >= 0) & (first < last), "breaks in its labels"
-        )
+        self.axes.leave_out(self.name, place, (begins >= 0) & (first < last), BREAKS)
 
     def _steps(self, rule: AsOf, labels: Comparable, dim: Hashable) -> int:
         if isinstance(rule.steps, (int, np.integer)) and not isinstance(rule.steps, np.timedelta64):

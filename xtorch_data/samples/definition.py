@@ -21,7 +21,6 @@ from ..planning.selection import SampleTable
 from ..planning.windows import SourceWindows, Windows
 from ..sources.conventions import warn_of_bounds
 from ..sources.source import Source, as_source
-from .aligned import Loss
 from .arguments import numpy_dtype
 from .batch import ATTRIBUTES, Batch
 from .breaks import BreakRule, SampleBreaks
@@ -38,9 +37,11 @@ from .durations import Length
 from .generator_items import Items
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
+from .losses import Loss, losses_of, warnings_of_losses
 from .preprocessing import Preprocessor
 from .select import Part, Select, make_part, resolve_parts
 from .several import defined_of_several, is_several
+from .source_rules import Rule, in_short
 from .transforms import Transform, name_of, transforms_of
 from .trials import require_blocks_independent
 
@@ -87,6 +88,8 @@ class SampleDefinition:
     order: tuple[str, ...] = ()  # names of the parts of all of them
     losses: tuple[Loss, ...] = ()  # windows that lack something of another source
     whole: SampleTable | None = None  # samples that lack nothing, where that is of two dims
+    rules: Mapping[Hashable, Rule] = field(default_factory=dict)  # of another source, by dim
+    anchors: Mapping[Hashable, int] = field(default_factory=dict)  # of the first, steps of windows
 
     @classmethod
     def of(
@@ -229,7 +232,8 @@ class SampleDefinition:
         )
         beside = {str(each.source): each.labels for each in others}
         labels = replace(self.labels, windows=windows, others=beside)
-        return replace(self, labels=labels, others=others)
+        whole = self.whole and self.whole.over(self.windows, windows)
+        return replace(self, labels=labels, others=others, whole=whole)
 
     def in_batches(self, batch_transform: Transform | None, seed: int) -> SampleDefinition:
         """Definition of the same samples with a function of batches, and a seed."""
@@ -272,9 +276,22 @@ class SampleDefinition:
     # What they take.
 
     @property
+    def sources(self) -> tuple[SampleDefinition, ...]:
+        """Definitions of all sources, the first one first: this alone where there is one."""
+        return (self, *self.others)
+
+    @property
+    def every_part(self) -> list[tuple[SampleDefinition, Part]]:
+        """The parts of all sources, in their order, each with the definition it is of."""
+        found = {part.name: (each, part) for each in self.sources for part in each.parts}
+        return [found[name] for name in self.order or found]
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of the tensors of one sample, before any transform."""
-        return sum(math.prod(self.shape(part)) * part.dtype.itemsize for part in self.parts)
+        """Bytes of the tensors of one sample, those of all sources, before any transform."""
+        return sum(
+            math.prod(each.shape(part)) * part.dtype.itemsize for each, part in self.every_part
+        )
 
     def shape(self, part: Part) -> tuple[int, ...]:
         """Shape of the tensor of a sample, before any transform."""
@@ -297,6 +314,8 @@ class SampleDefinition:
         """Warn of breaks in labels, unless the user has said what is to become of them."""
         for message, about_what in self.breaks.warnings(self.labels.coords):
             warn_user(message, about_what)
+        for message, about_what in warnings_of_losses(self.losses, self.breaks.laid):
+            warn_user(message, about_what)
 
     def warn_of_bounds(self) -> None:
         """Warn if bounds of cells, which describe coordinates, make samples; see there."""
@@ -315,11 +334,13 @@ class SampleDefinition:
     @property
     def transformed(self) -> bool:
         """Whether functions of the user take part in gathering, which preprocess does not."""
-        return bool(self.transforms) or self.batch_transform is not None
+        return self.batch_transform is not None or any(each.transforms for each in self.sources)
 
     def functions(self) -> list[Transform]:
-        """The functions of the user, composed ones one by one."""
-        given = [self.preprocess, *self.transforms.values(), self.batch_transform]
+        """The functions of the user for all sources, composed ones one by one."""
+        given = [each.preprocess for each in self.sources]
+        given += [function for each in self.sources for function in each.transforms.values()]
+        given.append(self.batch_transform)
         return [each for function in given if function is not None for each in function.functions()]
 
     def preprocessor(self, data: xr.Dataset, epoch: int, recorder: Recorder) -> Preprocessor | None:
@@ -344,6 +365,8 @@ class SampleDefinition:
                 return f"{function.argument} takes labeled samples, which are on the host"
         if self.items is not None:
             return "items of an xbatcher.BatchGenerator are arranged on the host"
+        if self.others:
+            return "parts of several sources are put together on the host"
         return None
 
     # What there is to say of it.
@@ -353,16 +376,37 @@ class SampleDefinition:
         return [
             (
                 part.name,
-                ", ".join(map(printable, part.variables)),
-                f"after {self.transforms[part.name].argument}"
-                if part.name in self.transforms
-                else shape_of(self.shape(part), ["variable"] * part.stacked + list(part.dims)),
+                ", ".join(printable(self._named(each, name)) for name in part.variables),
+                f"after {each.transforms[part.name].argument}"
+                if part.name in each.transforms
+                else shape_of(each.shape(part), ["variable"] * part.stacked + list(part.dims)),
                 str(self.cast or part.dtype).removeprefix("torch.")
                 if part.dtype.kind == "f"
                 else part.dtype,
             )
-            for part in self.parts
+            for each, part in self.every_part
         ]
+
+    def _named(self, each: SampleDefinition, name: Hashable) -> Hashable:
+        """A variable as parts name it, those of other sources with the source."""
+        return name if each is self else f"{each.source}/{name}"
+
+    def facts_of_sources(self) -> list[tuple[str, str, str, str]]:
+        """Name, rules, losses and origin of each other source."""
+        losses = self.losses_left()
+        return [
+            (
+                str(each.source),
+                in_short(each.rules, each.windows, self.windows),
+                "; ".join(str(loss) for loss in losses if loss.source == each.source),
+                each.origin,
+            )
+            for each in self.others
+        ]
+
+    def losses_left(self) -> list[Loss]:
+        """What other sources leave out, between the windows that there are."""
+        return losses_of(self.losses, self.breaks.laid, self.windows)
 
     def facts_of_functions(self) -> list[tuple[str, str, str]]:
         """Argument, name and "yes" or "no" (random) of each function."""
@@ -387,13 +431,19 @@ class SampleDefinition:
 
     def __repr__(self) -> str:
         parts = ", ".join(
-            f"{printable(part.name)}: "
-            + (f"{list(part.variables)}" if part.stacked else f"{part.variables[0]!r}")
-            + f" {self.shape(part)}"
-            for part in self.parts
+            f"{printable(part.name)}: {self._text(each, part)} {each.shape(part)}"
+            for each, part in self.every_part
         )
         repeated = (
             f"repeated at each place of {dim!r}, which they lack: {names}"
             for dim, names in self._repeated().items()
         )
-        return "\n  ".join([parts, *repeated, *self.facts_of_breaks()])
+        sources = (
+            f"{name}: {rules}{f'; {lost}' if lost else ''}; from {origin}"
+            for name, rules, lost, origin in self.facts_of_sources()
+        )
+        return "\n  ".join([parts, *repeated, *sources, *self.facts_of_breaks()])
+
+    def _text(self, each: SampleDefinition, part: Part) -> str:
+        names = [self._named(each, name) for name in part.variables]
+        return f"{names}" if part.stacked else f"{names[0]!r}"

@@ -182,7 +182,8 @@ def defined_of_several(
         for name in used
     )
     x = of(first).get("x")
-    found = aligned(space.windows, data.dataset, others, _anchors(anchor, space.windows, x))
+    anchors = _anchors(anchor, space.windows, x)
+    found = aligned(space.windows, data.dataset, others, anchors)
     main = made(first, data, space._replace(windows=found.windows))
     beside = []
     for place, (name, lazy, laid) in enumerate(
@@ -204,9 +205,9 @@ def defined_of_several(
             constants,
         )
         each = made(name, own, of_source)
-        beside.append(
-            replace(each, source=name, labels=replace(each.labels, source=name, laid=laid))
-        )
+        named = replace(each.labels, source=name, laid=laid)
+        rules = sources.given[name].rules
+        beside.append(replace(each, source=name, labels=named, rules=rules))
     labels = replace(
         main.labels, source=first, others={str(each.source): each.labels for each in beside}
     )
@@ -218,6 +219,7 @@ def defined_of_several(
         order=tuple(selections),
         losses=found.losses,
         whole=found.where,
+        anchors=anchors,
     )
 
 

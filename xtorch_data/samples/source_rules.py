@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
 
 from ..common.integers import as_integer
+from ..common.redact import printable
+from ..planning.windows import SourceWindows
 
-__all__ = ["AsOf", "At", "Rule", "Source", "Span", "ValidTime", "Within"]
+__all__ = ["AsOf", "At", "Rule", "Source", "Span", "ValidTime", "Within", "in_short"]
 
 # A duration, or a number in units of the labels.
 Span = str | int | float | datetime.timedelta | np.timedelta64
@@ -134,6 +136,30 @@ class At:
 
 
 Rule = AsOf | Within | ValidTime | At
+
+
+def in_short(rules: Mapping[Hashable, Rule], windows: SourceWindows, first: SourceWindows) -> str:
+    """The rules of a source's dims in a line, those that nothing was said of as well."""
+    found = [f"{printable(dim)}={_said(rule)}" for dim, rule in rules.items()]
+    shared = [axis.dim for axis in first.axes]
+    dims = [axis.dim for axis in windows.axes if axis.dim not in rules]
+    if any(isinstance(rule, At) for rule in rules.values()):
+        dims = [dim for dim in dims if dim not in shared]  # which take the place of its own
+    same = [printable(dim) for dim in dims if dim in shared]
+    whole = [printable(dim) for dim in dims if dim not in shared]
+    found += [f"same {', '.join(same)}"] * bool(same) + [f"all of {', '.join(whole)}"] * bool(whole)
+    return ", ".join(found) or "the same for every sample"
+
+
+def _said(rule: Rule) -> str:
+    """A rule with what is not as it is by default."""
+    said = []
+    for each in fields(rule):
+        value = getattr(rule, each.name)
+        if each.default is MISSING or value != each.default:
+            named = each.kw_only or each.default is not MISSING
+            said.append(f"{each.name}={value!r}" if named else repr(value))
+    return f"{type(rule).__name__}({', '.join(said)})"
 
 
 class Source:
