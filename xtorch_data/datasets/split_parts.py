@@ -21,6 +21,7 @@ from ..planning.windows import Axis, Windows
 from ..report.explain import PartOfSplit
 from ..samples.definition import SampleDefinition
 from ..sources.coordinates import Along, RankedLabels, runs
+from .split_sources import require_told, within_sources
 from .where_and_weights import target_steps
 
 __all__ = [
@@ -96,8 +97,10 @@ class Stretches:
         windows = samples.windows
         if is_dim(samples, self.along):
             axis, index = windows.axis(self.along), samples.labelled.index(self.along)
-            lead = lead_of(samples, axis, self.by)
-            return windows.within(self.along, self.found(axis.length, index), lead), None
+            lead, found = lead_of(samples, axis, self.by), self.found(axis.length, index)
+            kept = windows.within(self.along, found, lead)
+            return within_sources(samples, kept, self.along, found, self.by, lead), None
+        require_told(samples, self.along, self.by)
         labels = labels or ranked(samples, self.along)
         axes = [windows.axis(dim) for dim in labels.dims]
         _require_entries(self.along, map(len, axes))
@@ -330,7 +333,7 @@ def ranked(samples: SampleDefinition, name: Hashable) -> RankedLabels:
 
 def require_targets(samples: SampleDefinition) -> None:
     """Raise ValueError if samples have no part ``y``."""
-    names = [part.name for part in samples.parts]
+    names = [part.name for _, part in samples.every_part]
     if "y" not in names:
         raise ValueError(
             f"by='targets' goes by the labels of part 'y', and the parts are {names}: give "

@@ -390,6 +390,9 @@ def _lack(dataset: Either, line: Along, by: By, part: Sequence[Interval]) -> str
     if by == "targets":
         lead = lead_of(samples, axis, by)
         room = f"the {number_of(axis.size - lead, 'step')} of a window from its first target on"
+    if len(samples.windows.within(line.name, part)) and samples.others:
+        names = ", ".join(repr(each.source) for each in samples.others)
+        return f"what its windows, {labels}, have of {names} lies in other parts"
     shown = "" if line.index is None else f" ({labels})"
     return f"its steps, {first} to {last}{shown}, have no room for {room}"
 

@@ -102,7 +102,8 @@ class What:
     def table(self) -> SampleTable | None:
         """Which samples there are; None for every one."""
         assert not callable(self.where)
-        return _both(self.where, self.members, self.definition.windows)
+        windows = self.definition.windows
+        return _both(_both(self.where, self.members, windows), self.definition.whole, windows)
 
     @property
     def samples(self) -> int:
@@ -207,7 +208,7 @@ def _where(given: Any, definition: SampleDefinition) -> Any:
     """A table of what a user gives, or a function as it is."""
     if callable(given) and not isinstance(given, xr.DataArray):
         return given
-    return _both(as_where(given, definition), definition.whole, definition.windows)
+    return as_where(given, definition)
 
 
 def _both(

@@ -184,6 +184,9 @@ def defined_of_several(
     x = of(first).get("x")
     anchors = _anchors(anchor, space.windows, x)
     found = aligned(space.windows, data.dataset, others, anchors)
+    if not len(found.windows):
+        reasons = "; ".join(f"{loss.source!r}: {loss}" for loss in found.losses)
+        raise ValueError(f"there is no sample of which all sources have their part: {reasons}")
     main = made(first, data, space._replace(windows=found.windows))
     beside = []
     for place, (name, lazy, laid) in enumerate(

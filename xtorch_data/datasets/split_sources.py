@@ -1,0 +1,125 @@
+"""Parts of a split and other sources: what a sample reads of these lies in no other part, either."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..planning.index_maps import IndexMap
+from ..planning.intervals import Interval
+from ..planning.windows import Windows
+from ..samples.definition import SampleDefinition
+from ..samples.source_rules import AsOf, Within
+from ..sources.comparable import Comparable, comparable
+
+__all__ = ["require_told", "within_sources"]
+
+
+def within_sources(
+    samples: SampleDefinition,
+    windows: Windows,
+    dim: Hashable,
+    intervals: Sequence[Interval],
+    by: Literal["windows", "targets"],
+    lead: int,
+) -> Windows:
+    """Windows of a part of which other sources have nothing that lies in another part.
+
+    A step of another source lies where its label does, between the labels of the first source. By
+    targets, steps may lie before the part, but for those of the part ``y``, and never behind it.
+
+    Parameters
+    ----------
+    samples : SampleDefinition
+        The samples that were split.
+    windows : Windows
+        Those of them whose windows of the first source are in the part.
+    dim : Hashable
+        The dim that was split.
+    intervals : sequence of Interval
+        Data positions of the part.
+    by : {"windows", "targets"}
+        What must lie in it.
+    lead : int
+        Steps of a window that may lie before it.
+    """
+    place = next(at for at, axis in enumerate(windows.axes) if axis.dim == dim)
+    mine = comparable(samples.labels.coords, dim)
+    count = len(windows.axes[place])
+    if not samples.others or mine is None or not count or mine.kind == "text":
+        return windows
+    every, kept = samples.windows.axis(dim), np.ones(count, dtype=bool)
+    begins = windows.axes[place].start(np.arange(count)) + lead
+    starts, stops = np.array(intervals, dtype=np.int64).reshape(-1, 2).T
+    of = np.searchsorted(starts, begins, side="right") - 1
+    # What no sample begins before, or ends behind, no other part has.
+    before = every.first_from(starts) > 0
+    behind = every.first_from(stops - every.size + 1) < len(every)
+    for other, frame in zip(samples.others, windows.space.frames[1:], strict=True):
+        targets = any(part.name == "y" for part in other.parts)
+        for each in frame.maps:
+            if place not in each.terms:
+                continue
+            theirs = comparable(other.labels.coords, each.dim)
+            if theirs is None or theirs.values.ndim != 1 or theirs.kind != mine.kind:
+                continue  # such as leads, which are counted from inits
+            least, most = _labels(windows, each, place, theirs, mine)
+            cells = isinstance(other.rules.get(each.dim), Within)
+            low, high = _bounds(mine, starts, stops, cells)
+            low, high = np.where(before, low, -np.inf), np.where(behind, high, np.inf)
+            kept &= most <= high[of]
+            if by == "windows" or targets:
+                kept &= least >= low[of]
+    if kept.all():
+        return windows
+    return Windows(windows.space.restrict(place, np.flatnonzero(kept)))
+
+
+def _labels(
+    windows: Windows, each: IndexMap, place: int, theirs: Comparable, mine: Comparable
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Least and largest label of the steps of each window along an axis."""
+    numbers = np.arange(len(windows.axes[place]))
+    boxes: dict[int, tuple[Any, Any]] = {
+        axis: (0, windows.shape[axis]) for axis in each.terms if axis != place
+    }
+    boxes[place] = numbers, numbers + 1
+    start, stop = each.spans(boxes)
+    values = theirs.near(mine)
+    if theirs.ascending:
+        return values[start], values[stop - 1]
+    reach = int((stop - start).max())
+    steps = np.minimum(start[:, None] + np.arange(reach), stop[:, None] - 1)
+    return values[steps].min(axis=1), values[steps].max(axis=1)
+
+
+def _bounds(
+    mine: Comparable, starts: npt.NDArray[Any], stops: npt.NDArray[Any], cells: bool
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Labels between which the steps of each interval lie: of cells, the edges of these."""
+    labels = mine.values.astype(np.float64)
+    if len(labels) > 1 and labels[0] > labels[-1]:
+        low, high = _bounds(Comparable(-labels, mine.kind), starts, stops, cells)
+        return -high, -low
+    first, last = labels[starts], labels[stops - 1]
+    if cells:
+        first = (first + labels[np.maximum(starts - 1, 0)]) / 2
+        last = (last + labels[np.minimum(stops, len(labels) - 1)]) / 2
+    return first, last
+
+
+def require_told(samples: SampleDefinition, along: Hashable, by: str) -> None:
+    """Raise ValueError for a split along a coordinate that would let parts share a source's steps.
+
+    Along a coordinate nobody knows where the steps of an as-of source belong.
+    """
+    if by == "windows":
+        for other in samples.others:
+            if any(isinstance(rule, AsOf) for rule in other.rules.values()):
+                raise ValueError(
+                    f"source {other.source!r} has steps as of the anchor, which belong to no label "
+                    f"of {along!r}: split with by='targets', or along a dim"
+                )
