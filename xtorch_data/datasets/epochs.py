@@ -80,6 +80,11 @@ class Epochs:
     def of(cls, what: What, how: How) -> Epochs:
         """Plan the epochs of some samples; that reads only if `where` is a function."""
         definition = _definition(what, how)
+        if definition.others and how.skipping:
+            raise ValueError(
+                "on_error='skip' goes on without chunks of one source; with several sources, errors "
+                "are raised"
+            )
         require_functions_keep_places(definition)
         definition.require_batches(how.batch_size)
         cached, folder, nbytes = how.cache

@@ -64,7 +64,8 @@ class Fetcher:
     there. Any thread of the process may ask, and several at a time.
 
     Decoded chunks that are kept and read take `memory` bytes. Without `keep` none are kept for
-    later samples; `on_disk` says where they are kept beyond that.
+    later samples; `on_disk` says where they are kept beyond that. Chunks are read several at a
+    time up to `cell_nbytes`, by default so that many cells fit.
     """
 
     def __init__(
@@ -75,9 +76,11 @@ class Fetcher:
         retries: int,
         keep: bool = True,
         on_disk: OnDisk | None = None,
+        cell_nbytes: int | None = None,
     ) -> None:
         self._samples, self._memory, self._retries = samples, memory, retries
         self._keep = keep
+        self._cell_nbytes = cell_nbytes
         self._threads = Threads()
         self._blocks = Buffers(memory, total=memory)
         # A preprocess works on cells of all variables.
@@ -123,7 +126,8 @@ class Fetcher:
         samples, data, dims = self._samples, self._data, self._dims
         layouts = [layout_of(data.variables[name], name, dims) for name in names]
         small = CELL_BYTES if samples.preprocess is None else PREPROCESSED_BYTES
-        small = min(small, self._memory // CELLS_IN_MEMORY) if together else 0
+        small = min(small, self._memory // CELLS_IN_MEMORY)
+        small = (self._cell_nbytes or small) if together else 0
         # A preprocess may take means and the like along dims that samples have whole.
         axes = samples.windows.axes if samples.preprocess is not None else ()
         grids, nbytes = cells_of(layouts, dims, small, {axis.dim for axis in axes if axis.whole})

@@ -17,6 +17,16 @@ from .by_number import Fetcher
 
 __all__ = ["Companions"]
 
+# Chunks of fewer bytes are read several at a time: a block wants many that follow each other.
+CELL_BYTES = 2**20
+# But so that as many of them fit in memory.
+CELLS = 8
+
+
+def _cell_nbytes(memory: int) -> int:
+    """Bytes up to which chunks are read together, of those for which there is so much memory."""
+    return CELL_BYTES if not memory else min(CELL_BYTES, memory // CELLS)
+
 
 class Companions:
     """Reads other sources in cells, each once while memory lasts, and cuts their parts.
@@ -36,7 +46,7 @@ class Companions:
     ) -> None:
         self._samples, self._resident = samples, frozenset(resident)
         self._fetchers = [
-            Fetcher(each, max(1, nbytes), epoch, retries)
+            Fetcher(each, max(1, nbytes), epoch, retries, cell_nbytes=_cell_nbytes(nbytes))
             for each, nbytes in zip(samples.others, memory, strict=True)
         ]
         self._whole: dict[int, PieceInMemory] = {}
@@ -48,15 +58,23 @@ class Companions:
         found = [each.fetch(numbers, epoch, buffers) for each in self._fetchers]
         return batch.joined(found, self._samples.order)
 
-    def beside(
-        self, boxes: Sequence[WindowBox], order: IntArray | range
+    @property
+    def places(self) -> range:
+        """Places of the other sources."""
+        return range(len(self._fetchers))
+
+    def pieces(self, place: int, boxes: Sequence[WindowBox]) -> list[PieceInMemory]:
+        """What a source has beside boxes of windows of the first one. A blocking call."""
+        return [self._piece(place, box) for box in boxes]
+
+    def stages(
+        self, pieces: Sequence[Sequence[PieceInMemory]], order: IntArray | range
     ) -> tuple[StageInMemory, ...]:
-        """The same samples as those of a stage of the first source, in each other one."""
-        stages = []
-        for place, each in enumerate(self._samples.others):
-            pieces = [self._piece(place, box) for box in boxes]
-            stages.append(StageInMemory(each.windows, pieces, order))
-        return tuple(stages)
+        """The samples of a stage of the first source, in each of the others."""
+        return tuple(
+            StageInMemory(each.windows, own, order)
+            for each, own in zip(self._samples.others, pieces, strict=True)
+        )
 
     def _piece(self, place: int, box: WindowBox) -> PieceInMemory:
         windows = self._samples.others[place].windows

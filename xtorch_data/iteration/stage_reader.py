@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import xarray as xr
@@ -14,7 +14,7 @@ from ..gathering.destination import Destination
 from ..gathering.halo import Halo, HaloJoiner
 from ..gathering.stage import StageInMemory
 from ..gathering.views import PieceInMemory
-from ..planning.stages import BlockRead, Stage
+from ..planning.stages import BlockRead, Stage, WindowBox
 from ..reading.failures import reaching
 from ..reading.regions import Reader, Rest
 from .budget import BlockCache, StageBudget
@@ -53,17 +53,31 @@ class StageReader:
         loop, windows = asyncio.get_running_loop(), self.reader.windows
         order = loop.run_in_executor(None, pending.stage.order)
         loads = [self._pieces(load, pending, before) for load in pending.stage.loads]
-        pieces = [piece for found in await asyncio.gather(*loads) for piece in found]
+        boxes = [box for load in pending.stage.loads for box in load.pieces]
+        beside = asyncio.gather(*self._beside(boxes))
+        try:
+            pieces = [piece for found in await asyncio.gather(*loads) for piece in found]
+            others = await beside
+        except BaseException:
+            beside.cancel()
+            raise
         regions = [piece.piece.region for piece in pieces]
         failures = reaching(self.reader.source.failures, regions, windows)
         stage = StageInMemory(windows, pieces, await order, failures)
         if self.companions is not None:
-            boxes = [piece.piece for piece in pieces]
-            stage.beside = await loop.run_in_executor(
-                None, self.companions.beside, boxes, await order
-            )
-        del pieces
+            stage.beside = self.companions.stages(others, await order)
+        del pieces, others
         return await self._sent(stage)
+
+    def _beside(self, boxes: Sequence[WindowBox]) -> list[asyncio.Future[list[PieceInMemory]]]:
+        """Begin to read what other sources have beside some boxes."""
+        if self.companions is None:
+            return []
+        loop = asyncio.get_running_loop()
+        return [
+            loop.run_in_executor(None, self.companions.pieces, place, boxes)
+            for place in self.companions.places
+        ]
 
     async def search(self, stages: Callable[[], Iterator[Stage]]) -> Found | None:
         """A sample of some stages that can be read, where batches are made of it."""
