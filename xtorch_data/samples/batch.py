@@ -317,7 +317,7 @@ class Batch:
         """The batch with the parts of others of the same samples, in an order."""
         parts, labels = dict(self._parts), dict(self._part_labels)
         for other in others:
-            parts |= {n: each if self.index.ndim else each[0] for n, each in other._parts.items()}
+            parts.update(other._parts)
             source = None if other._labels is None else other._labels.source
             named = {
                 name: replace(each, source=source) for name, each in other._part_labels.items()

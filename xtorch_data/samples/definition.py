@@ -40,7 +40,7 @@ from .labels import LabelledWindows, Labels
 from .losses import Loss, losses_of, warnings_of_losses
 from .preprocessing import Preprocessor
 from .select import Part, Select, make_part, resolve_parts
-from .several import defined_of_several, is_several
+from .several import NO_BATCH_TRANSFORM, defined_of_several, is_several
 from .source_rules import Rule, in_short
 from .transforms import Transform, name_of, transforms_of
 from .trials import require_blocks_independent
@@ -239,6 +239,8 @@ class SampleDefinition:
         """Definition of the same samples with a function of batches, and a seed."""
         labels = self.labels
         if batch_transform is not None:
+            if self.others:
+                raise ValueError(NO_BATCH_TRANSFORM)
             changes = changes_of(self.preprocess, self.transforms, batch_transform)
             labels = replace(labels, changes=changes)
         return replace(self, labels=labels, batch_transform=batch_transform, seed=seed)

@@ -25,7 +25,12 @@ from .transforms import Transform, transforms_of
 if TYPE_CHECKING:
     from .definition import SampleDefinition
 
-__all__ = ["defined_of_several", "is_several"]
+__all__ = ["NO_BATCH_TRANSFORM", "defined_of_several", "is_several"]
+
+NO_BATCH_TRANSFORM = (
+    "batch_transform cannot be given with several sources, whose batches are no single Dataset: "
+    "transform={part: function} works on samples, augment= of a loader on batches"
+)
 
 
 def is_several(ds: Any) -> bool:
@@ -153,9 +158,7 @@ def defined_of_several(
     """The definition of the first source's samples, which has those of the others."""
     sources = _Sources.of(ds)
     if batch_transform is not None:
-        raise ValueError(
-            "batch_transform cannot be given with several sources: transform={part: function}"
-        )
+        raise ValueError(NO_BATCH_TRANSFORM)
     selections = sources.selections(inputs, targets, parts)
     prepare = _preprocesses(preprocess, sources.names)
     functions = transforms_of(transform, target_transform, list(selections))
