@@ -81,12 +81,10 @@ def costs_of(
         (whole if axis is None else groups.setdefault(axis, [])).append(each)
     decoded, held = np.zeros(shape), np.zeros(shape)
     for layout in frame.layouts:
-        once = layout.itemsize * math.prod(
-            int(layout.chunks[each.dim].decoded(0, each.length))
-            for each in whole
-            if each.dim in layout.chunks
-        )
-        read, size = np.full(shape, float(once)), np.full(shape, float(once))
+        along = [each for each in whole if each.dim in layout.chunks]
+        grids = (layout.chunks[each.dim].decoded(0, each.length) for each in along)
+        read = np.full(shape, float(layout.itemsize * math.prod(map(int, grids))))
+        size = np.full(shape, float(layout.itemsize * math.prod(each.length for each in along)))
         uncut = np.ones(shape, dtype=bool)
         repeats = np.ones(shape)
         for place, cuts in enumerate(options):
