@@ -5,6 +5,7 @@ import pickle
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 import zarr
@@ -306,6 +307,24 @@ def test_several_dims_break_each_by_itself():
         ds, input_dims=sizes, input_overlap=overlap, breaks={"y": "ignore", "x": "split"}
     )
     assert len(one) == len(begins_between([], 40, 5, 3)) * len(xs)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        HOLE.tz_localize("Europe/Paris"),
+        HOLE.tz_localize("UTC"),
+        pd.period_range("2000-01", periods=120, freq="M").delete(slice(50, 60)),
+        HOLE.values.astype(">M8[s]"),
+        np.array([day.date() for day in HOLE], dtype=object),
+    ],
+    ids=["zone", "UTC", "period", "big-endian", "date"],
+)
+def test_labels_of_every_kind_that_can_be_subtracted_are_told(labels):
+    dataset = daily(labels, breaks="split")
+    assert _starts(dataset) == begins_between([50], 110, 7, 1)
+    with pytest.raises(ValueError, match="raise"):
+        daily(labels, breaks="raise")
 
 
 def test_missing_labels_break_on_both_sides():

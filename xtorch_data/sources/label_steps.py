@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import xarray as xr
 
 from ..common.cached import cached_property
@@ -56,9 +58,8 @@ class LabelSteps:
             if is_east(dim, data):
                 values = (values + 180) % 360 - 180
             return cls(values, times=False)
-        if labels.dtype.kind == "O" and all(hasattr(label, "calendar") for label in labels):
-            found = [step.total_seconds() for step in np.diff(labels)]
-            return cls(np.array(found, dtype=np.float64), times=True)
+        if labels.dtype.kind == "O":
+            return _of_objects(labels)
         return None
 
     @cached_property
@@ -87,6 +88,18 @@ class LabelSteps:
         if self.share < TELLING or self.regular.all():
             return None
         return Breaks(self, np.flatnonzero(~self.regular) + 1)
+
+
+def _of_objects(labels: npt.NDArray[Any]) -> LabelSteps | None:
+    """Steps between dates of cftime or Python, times in a zone, or periods of pandas."""
+    if len(labels) and all(isinstance(label, pd.Period) for label in labels):
+        ordinals = np.array([label.ordinal for label in labels], dtype=np.float64)
+        return LabelSteps(np.diff(ordinals), times=False)
+    try:
+        found = [step.total_seconds() for step in np.diff(labels)]
+    except (TypeError, AttributeError):  # text and the like, which has no differences
+        return None
+    return LabelSteps(np.array(found, dtype=np.float64), times=True)
 
 
 @dataclass(frozen=True, eq=False)
