@@ -117,6 +117,7 @@ class Plan:
         where: SampleTable | None = None,
         weights: SampleTable | None = None,
         labels: states.DimLabels | None = None,
+        others: Sequence[Sequence[Layout]] = (),
         warn: bool = True,
     ) -> Plan:
         """Decide how the samples of some windows are read, and warn if that exceeds `memory`.
