@@ -236,7 +236,7 @@ class OtherSource:
         if circle:
             raise ValueError(
                 f"source {self.name!r} has longitudes along {dim!r} that are the same modulo 360, "
-                f"such as {ordered[twice[0]]:g}: ds.isel({{{dim!r}: slice(-1)}}) leaves out the last"
+                f"such as {ordered[twice[0]]:g}: ds.isel({{{dim!r}: slice(-1)}}) drops the last"
             )
         raise ValueError(
             f"source {self.name!r} has labels along {dim!r} more than once, such as "

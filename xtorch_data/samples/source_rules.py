@@ -24,7 +24,7 @@ class AsOf:
     A step is known `latency` after its label or, where labels bear the begin of what they sum up,
     after its end. So no value is in a sample that was not known at its anchor.
 
-    Parameters
+    Attributes
     ----------
     steps : int, str or timedelta
         How many of them, or how long they are together.
@@ -84,7 +84,7 @@ class Within:
     step of an edge, a label is on it. Every sample must have as many steps, but for those that pass
     the ends of the source, which are left out. Steps come in the direction of the first source.
 
-    Parameters
+    Attributes
     ----------
     halo : int
         How many more on each side. Samples for which there are not as many are left out.
@@ -124,7 +124,7 @@ class ValidTime:
     source's `AsOf` of one step chooses. The most frequent number of leads, of those that are not 0,
     is the size; samples with another are left out.
 
-    Parameters
+    Attributes
     ----------
     start, stop : str, timedelta or number
         From when to when; numbers, in units of the labels, where these are numbers.
@@ -143,7 +143,7 @@ class ValidTime:
 class At:
     """The steps of a source at the labels of a coordinate of the first source.
 
-    Parameters
+    Attributes
     ----------
     coord : Hashable
         The coordinate, of one dim or two: such as the valid time of forecasts, at which analyses
@@ -202,7 +202,8 @@ class Source:
         breaks: Literal["ignore"] | None = None,
         **dims: Rule,
     ) -> None:
-        given: dict[Hashable, Rule] = {**(rules or {}), **dims}
+        given: dict[Hashable, Rule] = dict(rules or {})
+        given.update(dims)
         if len(given) < len(rules or {}) + len(dims):
             twice = sorted(set(rules or {}) & set(dims), key=str)
             raise ValueError(f"there are two rules for dim {twice[0]!r}")
