@@ -55,7 +55,7 @@ def check(samples, sources, expected, data):
         "memory": data.draw(st.sampled_from([1, 300, "1 MiB"])),
         "uneven": "keep",
     }
-    before = data.draw(st.integers(0, len(numbers) // world // size))
+    before = data.draw(st.integers(0, max(0, len(numbers) // world // size - 1)))
     seen = []
     for rank in range(world):
         with warnings.catch_warnings():
@@ -191,3 +191,368 @@ def test_as_of_windows_hold_what_is_known_at_the_anchor_and_nothing_later(mine, 
     for number in [place for place, at in enumerate(anchors) if at <= now]:
         for one, other in zip(samples[number], corrupted[number], strict=True):
             assert torch.equal(one, other)
+
+
+# The same labels.
+
+
+def alike(one, other, step, circle):
+    """Whether two labels are the same, within 1 % of a step."""
+    if isinstance(one, float | int):
+        apart = abs(one - other)
+        return (min(apart % 360, -apart % 360) if circle else apart) <= 0.01 * step
+    return one == other
+
+
+@st.composite
+def pairs_of_labels(draw):
+    """Labels of two sources, how far they are apart, and whether on a circle."""
+    kind = draw(
+        st.sampled_from(["times", "numbers", "longitudes", "text", "calendars", "360_day", "floats"])
+    )
+    count = draw(st.integers(4, 24))
+    step, circle = 1, False
+    if kind in ("times", "calendars"):
+        whole = pd.date_range("2000-02-25", periods=count, freq=draw(st.sampled_from(FREQUENCIES)))
+        mine, theirs = whole.values, whole.values.astype("M8[s]")
+    elif kind == "360_day":
+        mine = theirs = xr.date_range(
+            "2000-02-25", periods=count, calendar="360_day", use_cftime=True
+        ).values
+    elif kind == "text":
+        mine = theirs = np.array([f"station {place}" for place in range(count)])
+    elif kind == "numbers":
+        mine = theirs = np.array([1000, 925, 850, 700, 500, 300, 100, 50, 20, 10, 5, 3, 2, 1])
+    elif kind == "floats":
+        step = draw(st.sampled_from([0.1, 0.25, 1 / 3]))
+        mine = draw(st.integers(-50, 50)) + np.arange(count) * step
+        theirs = (mine + draw(st.sampled_from([0, 0.005, -0.009])) * step).astype(
+            draw(st.sampled_from(["f4", "f8"]))
+        )
+    else:
+        step, circle = 15.0, True
+        mine = np.arange(24) * step
+        theirs = draw(st.sampled_from([mine, (mine + 180) % 360 - 180, mine - 360]))
+    place = np.arange(len(mine))
+    if draw(st.booleans()):
+        mine = np.delete(mine, sorted(draw(st.sets(st.sampled_from(place.tolist()), max_size=2))))
+    kept = draw(st.lists(st.sampled_from(place.tolist()), min_size=2, unique=True))
+    order = draw(st.sampled_from(["same", "reversed", "any", "whole"]))
+    if order == "whole":
+        kept = place
+    elif order != "any":
+        kept = sorted(kept, reverse=order == "reversed")
+    if kind == "calendars":
+        mine = xr.date_range("2000-02-25", periods=count, freq="D", use_cftime=True).values
+        theirs = mine.astype("M8[s]")
+    return mine, theirs[np.asarray(kept)], step, circle
+
+
+@given(pairs_of_labels(), st.data())
+@examples(60)
+def test_same_labels_are_found_wherever_they_lie(labels, data):
+    mine, theirs, step, circle = labels
+    dim = "longitude" if circle else "place"
+    size = data.draw(st.integers(1, 3))
+    windowed = data.draw(st.booleans()) or size > 1
+    a, b = series(mine, "a", dim), series(theirs, "b", dim)
+    own, others = (np.asarray(each).tolist() for each in (mine, theirs))
+    places = [
+        next((at for at, each in enumerate(others) if alike(one, each, step, circle)), None)
+        for one in own
+    ]
+    expected, missing = {}, 0
+    for start in range(len(own) - size + 1):
+        found = places[start : start + size]
+        if None in found:
+            missing += 1
+            continue
+        both = {"a": a.values[start : start + size], "b": b.values[found]}
+        expected[len(expected)] = {name: v if windowed else v[0] for name, v in both.items()}
+    arguments = {
+        "input_dims": {dim: size} if windowed else {},
+        "input_overlap": {dim: size - 1} if windowed else {},
+        "breaks": "ignore",
+    }
+    if not expected:
+        with pytest.raises(ValueError, match=f"source 'b' (has none|leaves no).*'{dim}'.* from "):
+            made({"a": a, "b": b}, **arguments)
+        return
+    samples = made({"a": a, "b": b}, **arguments)
+    assert lost(samples) == missing
+    check(samples, {"a": a, "b": b}, expected, data)
+
+
+# In the extent of a sample.
+
+
+@given(st.data())
+@examples(60)
+def test_the_steps_within_a_sample_are_those_inside_its_cells(data):
+    """Labels are multiples of a tenth, and so never where arithmetic would have them."""
+    cell = 12  # tenths
+    count = data.draw(st.integers(3, 12))
+    ratio = data.draw(st.sampled_from([1, 2, 3, 0.5]))
+    size = data.draw(st.integers(1, min(4, count)))
+    if ratio == 0.5:
+        size = 2
+    stride = 2 if ratio == 0.5 else data.draw(st.integers(1, 2))
+    halo = data.draw(st.integers(0, 2))
+    fine = int(cell / ratio)
+    own = [data.draw(st.integers(-20, 20)) * cell + place * cell for place in range(count)]
+    own = [own[0] + place * cell for place in range(count)]
+    first = own[0] - cell // 2 + data.draw(st.integers(-30, 14))
+    theirs = [first + place * fine for place in range(data.draw(st.integers(1, 50)))]
+    if data.draw(st.booleans()):
+        own = own[::-1]
+    order = data.draw(st.sampled_from(["ascending", "descending", "any"]))
+    theirs = theirs[::-1] if order == "descending" else theirs
+    if order == "any":
+        theirs = data.draw(st.permutations(theirs))
+    a = series(np.array(own) * 0.1, "a", "latitude")
+    b = series(np.array(theirs) * 0.1, "b", "latitude")
+    forward = 1 if own[0] < own[-1] else -1
+    found, full = [], []
+    for start in range(0, count - size + 1, stride):
+        window = own[start : start + size]
+        low, high = min(window) - cell / 2, max(window) + cell / 2
+        ordered = sorted(theirs)
+        inside = [at for at, label in enumerate(ordered) if low <= label < high]
+        wanted = round(size * ratio)
+        full.append(len(inside) == wanted)
+        if len(inside) != wanted or inside[0] < halo or inside[-1] + halo >= len(theirs):
+            found.append(None)
+            continue
+        labels = ordered[inside[0] - halo : inside[-1] + 1 + halo][::forward]
+        values = b.values[[theirs.index(label) for label in labels]]
+        found.append({"a": a.values[start : start + size], "b": values})
+    arguments = {"input_dims": {"latitude": size}, "input_overlap": {"latitude": size - stride}}
+    source = Source(b, latitude=Within(halo=halo))
+    expected = dict(enumerate(each for each in found if each is not None))
+    if not any(full):
+        with pytest.raises(ValueError, match="source 'b'"):
+            made({"a": a, "b": source}, **arguments).fetch([0])
+            raise ValueError("source 'b' has fewer steps than it should, which it cannot know")
+        return
+    if not expected:
+        with pytest.raises(ValueError, match="source 'b' leaves no sample.*'latitude'"):
+            made({"a": a, "b": source}, **arguments)
+        return
+    samples = made({"a": a, "b": source}, **arguments)
+    assert lost(samples) == found.count(None)
+    check(samples, {"a": a, "b": b}, expected, data)
+
+
+@given(st.data())
+@examples(40)
+def test_longitudes_within_a_sample_are_counted_around_the_circle(data):
+    count = data.draw(st.sampled_from([12, 24]))
+    step, ratio = 360 / count, data.draw(st.sampled_from([1, 2, 3]))
+    begin = data.draw(st.sampled_from([0.0, -180.0, step / 2, 170.0, -170.0]))
+    own = begin + np.arange(count) * step
+    if data.draw(st.booleans()):  # a region, perhaps across the date line
+        own = own[: data.draw(st.integers(3, 8))]
+    wrapped = data.draw(st.sampled_from(["none", "0…360", "-180…180"]))
+    if wrapped != "none":
+        own = own % 360 if wrapped == "0…360" else (own + 180) % 360 - 180
+    offset = data.draw(st.sampled_from([0.0, 0.5])) * step / ratio
+    theirs = (np.arange(count * ratio) * step / ratio + offset) % 360
+    if data.draw(st.booleans()):
+        theirs = (theirs + 180) % 360 - 180
+    theirs = np.roll(theirs, data.draw(st.integers(0, 5)))
+    size = data.draw(st.integers(1, 3))
+    a, b = series(own, "a", "lon"), series(theirs, "b", "lon")
+    expected = {}
+    for start in range(len(own) - size + 1):
+        values = []
+        for label in own[start : start + size]:
+            low = label - step / 2
+            inside = [
+                ((other - low + 1e-6) % 360, place)
+                for place, other in enumerate(theirs)
+                if (other - low + 1e-6) % 360 < step
+            ]
+            values += [b.values[place] for _, place in sorted(inside)]
+        expected[start] = {"a": a.values[start : start + size], "b": np.array(values)}
+    arguments = {"input_dims": {"lon": size}, "input_overlap": {"lon": size - 1}}
+    samples = made({"a": a, "b": Source(b, lon=Within())}, breaks="ignore", **arguments)
+    assert not lost(samples)
+    check(samples, {"a": a, "b": b}, expected, data)
+
+
+@given(st.data())
+@examples(40)
+def test_as_many_nearest_steps_where_grids_do_not_divide_each_other(data):
+    cell, fine = 12, data.draw(st.sampled_from([5, 7, 12, 19, 31]))
+    count, size = data.draw(st.integers(4, 12)), data.draw(st.integers(1, 4))
+    own = [place * cell for place in range(count)]
+    first = data.draw(st.integers(-40, 10))
+    theirs = [first + place * fine for place in range(data.draw(st.integers(2, 50)))]
+    steps, halo = data.draw(st.integers(1, 5)), data.draw(st.integers(0, 1))
+    assume(steps + 2 * halo <= len(theirs))
+    own = own[::-1] if data.draw(st.booleans()) else own
+    a, b = series(np.array(own), "a", "y"), series(np.array(theirs), "b", "y")
+    found = []
+    for start in range(count - size + 1):
+        window = own[start : start + size]
+        low, high = min(window) - cell / 2, max(window) + cell / 2
+        middle = (low + high) / 2
+        nearest = sorted(range(len(theirs)), key=lambda at: (abs(theirs[at] - middle), theirs[at]))
+        chosen = sorted(nearest[:steps])
+        chosen = list(range(chosen[0] - halo, chosen[-1] + halo + 1))
+        beyond = low < theirs[0] - fine or high > theirs[-1] + fine
+        if beyond or chosen[0] < 0 or chosen[-1] >= len(theirs):
+            found.append(None)
+            continue
+        if own[0] > own[-1]:
+            chosen = chosen[::-1]
+        found.append({"a": a.values[start : start + size], "b": b.values[chosen]})
+    expected = dict(enumerate(each for each in found if each is not None))
+    arguments = {"input_dims": {"y": size}, "input_overlap": {"y": size - 1}}
+    source = Source(b, y=Within(size=steps, halo=halo))
+    if not expected:
+        with pytest.raises(ValueError, match="source 'b' leaves no sample.*'y'.* from .* to"):
+            made({"a": a, "b": source}, **arguments)
+        return
+    samples = made({"a": a, "b": source}, **arguments)
+    assert lost(samples) == found.count(None)
+    check(samples, {"a": a, "b": b}, expected, data)
+
+
+# Forecasts.
+
+
+@given(times(), st.data())
+@examples(40)
+def test_the_leads_of_the_newest_forecast_are_those_that_are_valid(mine, data):
+    inits = pd.date_range("2000-12-28", periods=data.draw(st.integers(3, 20)), freq="12h")
+    inits += pd.Timedelta(minutes=data.draw(st.sampled_from([0, 30, 17])))
+    inits = inits.delete(sorted(data.draw(st.sets(st.integers(0, len(inits) - 1), max_size=2))))
+    hours = data.draw(
+        st.sampled_from([range(0, 97, 6), [*range(0, 25, 3), *range(30, 121, 6)], range(1, 60)])
+    )
+    absent = data.draw(st.sets(st.sampled_from(list(hours)), max_size=2))
+    leads = pd.to_timedelta([each for each in hours if each not in absent], "h")
+    start = pd.Timedelta(hours=data.draw(st.sampled_from([-6, 0, 3])))
+    stop = start + pd.Timedelta(hours=data.draw(st.sampled_from([1, 6, 24])))
+    latency = pd.Timedelta(hours=data.draw(st.sampled_from([0, 5, 24])))
+    size = data.draw(st.integers(1, 3))
+    assume(len(inits) and len(mine) >= size)
+    b = xr.DataArray(
+        np.arange(len(inits) * len(leads), dtype="f4").reshape(len(inits), -1),
+        {"init": inits, "lead": leads},
+        dims=("init", "lead"),
+        name="b",
+    )
+    a = series(mine, "a")
+    found = []
+    for first in range(len(mine) - size + 1):
+        anchor = mine[first + size - 1]
+        known = [place for place, init in enumerate(inits) if init + latency <= anchor]
+        if not known:
+            found.append(None)
+            continue
+        init = inits[known[-1]]
+        valid = [p for p, lead in enumerate(leads) if anchor + start <= init + lead < anchor + stop]
+        found.append((first, known[-1], valid))
+    counts = pd.Series([len(each[2]) for each in found if each is not None and each[2]])
+    often = int(counts.mode().min()) if len(counts) else 0
+    found = [each if each is not None and often and len(each[2]) == often else None for each in found]
+    expected = dict(enumerate(each for each in found if each is not None))
+    expected = {
+        number: {"a": a.values[first : first + size], "b": b.values[[init]][:, valid]}
+        for number, (first, init, valid) in expected.items()
+    }
+    source = Source(b, init=AsOf(1, latency=latency), lead=ValidTime(start, stop))
+    arguments = {"input_dims": {"time": size}, "input_overlap": {"time": size - 1}}
+    if not expected:
+        with pytest.raises(ValueError, match="source 'b' leaves no sample.*'time'.* from "):
+            made({"a": a, "b": source}, breaks="ignore", **arguments)
+        return
+    samples = made({"a": a, "b": source}, breaks="ignore", **arguments)
+    assert lost(samples) == found.count(None)
+    check(samples, {"a": a, "b": b}, expected, data)
+
+
+@given(st.data())
+@examples(50)
+def test_analyses_are_found_at_the_valid_times_of_forecasts(data):
+    freq = data.draw(st.sampled_from(["6h", "12h", "D", "MS"]))
+    inits = pd.date_range("2001-01-01", periods=data.draw(st.integers(1, 8)), freq=freq)
+    hours = data.draw(st.sampled_from([range(0, 73, 6), range(0, 120, 24), [0, 3, 6, 12, 18, 24]]))
+    leads = pd.to_timedelta(list(hours)[: data.draw(st.integers(1, 8))], "h")
+    valid = inits.values[:, None] + leads.values
+    kind = data.draw(st.sampled_from(["sums", "others", "missing"]))
+    if kind == "others":  # as months after an init are
+        valid = valid + np.arange(valid.size).reshape(valid.shape) % 3 * np.timedelta64(6, "h")
+    if kind == "missing":
+        valid[-1, -1] = np.datetime64("NaT")
+    dims = data.draw(st.permutations(["init", "lead"]))
+    windowed = data.draw(st.sampled_from(["init", "lead", None]))
+    analyses = pd.date_range("2000-12-31", "2001-02-20", freq=data.draw(st.sampled_from(["3h", "6h"])))
+    holes = data.draw(st.sets(st.integers(0, min(60, len(analyses) - 1)), max_size=6))
+    analyses = analyses.delete(sorted(holes))
+    if data.draw(st.booleans()):
+        analyses = analyses[::-1]
+    a = xr.DataArray(
+        np.arange(valid.size, dtype="f4").reshape(valid.shape),
+        {"init": inits, "lead": leads, "valid_time": (("init", "lead"), valid)},
+        dims=("init", "lead"),
+        name="a",
+    ).transpose(*dims)
+    b = series(analyses, "b")
+    size = data.draw(st.integers(1, a.sizes[windowed])) if windowed else 1
+    input_dims = {windowed: size} if windowed else {}
+    order = [dim for dim in dims if dim != windowed] + ([windowed] if windowed else [])
+    counts = [a.sizes[dim] - (size - 1) * (dim == windowed) for dim in order]
+    expected = {}
+    for number, places in enumerate(itertools.product(*map(range, counts))):
+        cut = {
+            dim: slice(at, at + size) if dim == windowed else at
+            for dim, at in zip(order, places, strict=True)
+        }
+        labels = np.atleast_1d(a.valid_time.isel(cut).values)
+        if set(labels.tolist()) <= set(b.time.values.tolist()):
+            values = b.sel(time=labels).values
+            expected[number] = {
+                "a": a.isel(cut).values,
+                "b": values if windowed else values[0],
+            }
+    total = int(np.prod(counts))
+    arguments = {
+        "input_dims": input_dims,
+        "input_overlap": {dim: size - 1 for dim in input_dims},
+        "breaks": "ignore",
+    }
+    source = Source(b, time=At("valid_time"))
+    if not expected:
+        with pytest.raises(ValueError, match="source 'b' (has none|leaves no).*"):
+            made({"a": a, "b": source}, **arguments)
+        return
+    samples = made({"a": a, "b": source}, **arguments)
+    assert lost(samples) == total - len(expected)
+    check(samples, {"a": a, "b": b}, expected, data)
+
+
+@given(st.data())
+@examples(25)
+def test_a_source_is_found_at_a_coordinate_of_one_dim(data):
+    count = data.draw(st.integers(3, 20))
+    wanted = pd.date_range("2001-01-01", periods=40, freq="6h").values
+    chosen = data.draw(st.lists(st.integers(0, 39), min_size=count, max_size=count))
+    a = series(np.arange(count), "a", "event").assign_coords(at=("event", wanted[chosen]))
+    kept = sorted(data.draw(st.sets(st.integers(0, 39), min_size=5)))
+    b = series(wanted[kept], "b")
+    size = data.draw(st.integers(1, 3))
+    found = []
+    for start in range(count - size + 1):
+        places = [kept.index(each) if each in kept else None for each in chosen[start : start + size]]
+        whole = None not in places
+        both = {"a": a.values[start : start + size], "b": b.values[places]} if whole else None
+        found.append(both)
+    expected = dict(enumerate(each for each in found if each is not None))
+    assume(expected)
+    arguments = {"input_dims": {"event": size}, "input_overlap": {"event": size - 1}}
+    samples = made({"a": a, "b": Source(b, time=At("at"))}, **arguments)
+    assert lost(samples) == found.count(None)
+    check(samples, {"a": a, "b": b}, expected, data)
