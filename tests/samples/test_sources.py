@@ -208,7 +208,9 @@ def alike(one, other, step, circle):
 def pairs_of_labels(draw):
     """Labels of two sources, how far they are apart, and whether on a circle."""
     kind = draw(
-        st.sampled_from(["times", "numbers", "longitudes", "text", "calendars", "360_day", "floats"])
+        st.sampled_from(
+            ["times", "numbers", "longitudes", "text", "calendars", "360_day", "floats"]
+        )
     )
     count = draw(st.integers(4, 24))
     step, circle = 1, False
@@ -299,8 +301,7 @@ def test_the_steps_within_a_sample_are_those_inside_its_cells(data):
     stride = 2 if ratio == 0.5 else data.draw(st.integers(1, 2))
     halo = data.draw(st.integers(0, 2))
     fine = int(cell / ratio)
-    own = [data.draw(st.integers(-20, 20)) * cell + place * cell for place in range(count)]
-    own = [own[0] + place * cell for place in range(count)]
+    own = [place * cell for place in range(data.draw(st.integers(-20, 20)), 40)][:count]
     first = own[0] - cell // 2 + data.draw(st.integers(-30, 14))
     theirs = [first + place * fine for place in range(data.draw(st.integers(1, 50)))]
     if data.draw(st.booleans()):
@@ -311,31 +312,33 @@ def test_the_steps_within_a_sample_are_those_inside_its_cells(data):
         theirs = data.draw(st.permutations(theirs))
     a = series(np.array(own) * 0.1, "a", "latitude")
     b = series(np.array(theirs) * 0.1, "b", "latitude")
-    forward = 1 if own[0] < own[-1] else -1
-    found, full = [], []
-    for start in range(0, count - size + 1, stride):
+    forward, ordered = 1 if own[0] < own[-1] else -1, sorted(theirs)
+    starts = range(0, count - size + 1, stride)
+    inside = []
+    for start in starts:
         window = own[start : start + size]
         low, high = min(window) - cell / 2, max(window) + cell / 2
-        ordered = sorted(theirs)
-        inside = [at for at, label in enumerate(ordered) if low <= label < high]
-        wanted = round(size * ratio)
-        full.append(len(inside) == wanted)
-        if len(inside) != wanted or inside[0] < halo or inside[-1] + halo >= len(theirs):
+        inside.append([at for at, label in enumerate(ordered) if low <= label < high])
+    # Where each sample passes an end of the source, nobody knows that there should be more.
+    wanted = round(size * ratio)
+    wanted = wanted if wanted in map(len, inside) else max(map(len, inside))
+    found = []
+    for start, places in zip(starts, inside, strict=True):
+        if len(places) != wanted or not wanted:
             found.append(None)
-            continue
-        labels = ordered[inside[0] - halo : inside[-1] + 1 + halo][::forward]
-        values = b.values[[theirs.index(label) for label in labels]]
-        found.append({"a": a.values[start : start + size], "b": values})
+        elif places[0] < halo or places[-1] + halo >= len(theirs):
+            found.append(None)
+        else:
+            labels = ordered[places[0] - halo : places[-1] + 1 + halo][::forward]
+            values = b.values[[theirs.index(label) for label in labels]]
+            found.append({"a": a.values[start : start + size], "b": values})
     arguments = {"input_dims": {"latitude": size}, "input_overlap": {"latitude": size - stride}}
     source = Source(b, latitude=Within(halo=halo))
     expected = dict(enumerate(each for each in found if each is not None))
-    if not any(full):
-        with pytest.raises(ValueError, match="source 'b'"):
-            made({"a": a, "b": source}, **arguments).fetch([0])
-            raise ValueError("source 'b' has fewer steps than it should, which it cannot know")
-        return
     if not expected:
-        with pytest.raises(ValueError, match="source 'b' leaves no sample.*'latitude'"):
+        with pytest.raises(
+            ValueError, match="source 'b' (leaves no sample|has no steps).*'latitude'"
+        ):
             made({"a": a, "b": source}, **arguments)
         return
     samples = made({"a": a, "b": source}, **arguments)
@@ -457,7 +460,9 @@ def test_the_leads_of_the_newest_forecast_are_those_that_are_valid(mine, data):
         found.append((first, known[-1], valid))
     counts = pd.Series([len(each[2]) for each in found if each is not None and each[2]])
     often = int(counts.mode().min()) if len(counts) else 0
-    found = [each if each is not None and often and len(each[2]) == often else None for each in found]
+    found = [
+        each if each is not None and often and len(each[2]) == often else None for each in found
+    ]
     expected = dict(enumerate(each for each in found if each is not None))
     expected = {
         number: {"a": a.values[first : first + size], "b": b.values[[init]][:, valid]}
@@ -489,7 +494,9 @@ def test_analyses_are_found_at_the_valid_times_of_forecasts(data):
         valid[-1, -1] = np.datetime64("NaT")
     dims = data.draw(st.permutations(["init", "lead"]))
     windowed = data.draw(st.sampled_from(["init", "lead", None]))
-    analyses = pd.date_range("2000-12-31", "2001-02-20", freq=data.draw(st.sampled_from(["3h", "6h"])))
+    analyses = pd.date_range(
+        "2000-12-31", "2001-02-20", freq=data.draw(st.sampled_from(["3h", "6h"]))
+    )
     holes = data.draw(st.sets(st.integers(0, min(60, len(analyses) - 1)), max_size=6))
     analyses = analyses.delete(sorted(holes))
     if data.draw(st.booleans()):
@@ -546,7 +553,9 @@ def test_a_source_is_found_at_a_coordinate_of_one_dim(data):
     size = data.draw(st.integers(1, 3))
     found = []
     for start in range(count - size + 1):
-        places = [kept.index(each) if each in kept else None for each in chosen[start : start + size]]
+        places = [
+            kept.index(each) if each in kept else None for each in chosen[start : start + size]
+        ]
         whole = None not in places
         both = {"a": a.values[start : start + size], "b": b.values[places]} if whole else None
         found.append(both)

@@ -13,6 +13,7 @@ from ..planning.index_maps import IndexMap, IntArray
 from ..sources.comparable import Comparable
 from ..sources.label_steps import LabelSteps
 from .aligning import AlignedDim, OtherSource, SampleAxes, in_units
+from .losses import BREAKS
 from .source_rules import AsOf, Rule, ValidTime
 
 __all__ = ["as_of", "valid_time"]
@@ -42,7 +43,7 @@ def as_of(
     axes.leave_out(source, dim, place, old >= 0, f"newest known is older than {rule.max_age}")
     if steps > 1 and not ignores_breaks:
         crossing = _crossing(LabelSteps.of(source.data, dim), begins, steps)
-        axes.leave_out(source, dim, place, crossing, "breaks in its labels", breaks=True)
+        axes.leave_out(source, dim, place, crossing, BREAKS)
     return AlignedDim(IndexMap(dim, len(labels.values), steps, {}), {place: begins})
 
 

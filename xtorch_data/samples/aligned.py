@@ -15,7 +15,8 @@ from ..planning.windows import Windows
 from .align_labels import at_labels, same_labels
 from .align_times import as_of, valid_time
 from .align_within import within
-from .aligning import AlignedDim, Laid, Loss, OtherSource, SampleAxes
+from .aligning import AlignedDim, Laid, OtherSource, SampleAxes
+from .losses import Loss
 from .source_rules import AsOf, At, Rule, ValidTime, Within
 
 __all__ = ["Aligned", "Loss", "OtherData", "aligned"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,9 +20,11 @@ from ..planning.selection import SampleTable, product
 from ..planning.windows import Windows
 from ..sources.comparable import Comparable, comparable
 from ..sources.conventions import text_of
+from .durations import seconds_of
+from .losses import Loss
 from .source_rules import Span
 
-__all__ = ["TOLERANCE", "AlignedDim", "Laid", "Loss", "OtherSource", "SampleAxes", "in_units"]
+__all__ = ["TOLERANCE", "AlignedDim", "Laid", "OtherSource", "SampleAxes", "in_units"]
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -34,17 +35,6 @@ ROUNDING = 1e-6
 
 # By dim of a source that is laid out anew: its name in the user's data, and the step of each step.
 Laid = Mapping[Hashable, tuple[Hashable, IntArray]]
-
-
-@dataclass(frozen=True)
-class Loss:
-    """Windows along a dim, or samples, that are left out for they lack something of a source."""
-
-    source: str
-    dim: Hashable
-    reason: str
-    count: int
-    breaks: bool = False  # whether holes of the source are the reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,19 +123,17 @@ class SampleAxes:
         place: int,
         lacking: BoolArray,
         reason: str,
-        breaks: bool = False,
     ) -> None:
         """Leave windows along an axis out, and count those that were left until now.
 
         ValueError if none is left; `dim` is that of the source whose labels are the reason.
         """
-        kept = self.kept[place]
-        count = int(np.count_nonzero(kept & lacking))
-        if not count:
+        kept, axis = self.kept[place], self.windows.axes[place]
+        gone = np.flatnonzero(kept & lacking)
+        if not len(gone):
             return
         kept &= ~lacking
-        axis = self.windows.axes[place]
-        self.losses.append(Loss(source.name, axis.dim, reason, count, breaks))
+        self.losses.append(Loss(source.name, axis.dim, reason, len(gone), self.starts(place)[gone]))
         if not kept.any():
             lost = "; ".join(
                 f"{number_of(loss.count, 'window')}: {loss.reason} (source {loss.source!r})"
@@ -318,20 +306,13 @@ def in_units(value: Span, labels: Comparable, what: str) -> Any:
     number = isinstance(value, numbers.Real) and not isinstance(value, np.timedelta64)
     if number and value != 0:
         raise TypeError(f"{what} must be a duration, such as '6h', not {value!r}")
-    # pandas takes numbers for nanoseconds, and "1M" and "1MS" for minutes and milliseconds.
-    fixed = not isinstance(value, str) or (
-        re.search(r"[A-Za-z:]", value) and not re.search(r"M[SE]?(?![A-Za-z])", value.split("T")[0])
-    )
-    try:
-        found = pd.Timedelta(0 if number else value) if fixed else pd.NaT
-    except (TypeError, ValueError):
-        found = pd.NaT
-    if found is pd.NaT:
+    seconds = 0.0 if number else seconds_of(value)
+    if seconds is None:
         raise ValueError(
             f"{what} is {value!r}, which is no fixed duration such as '6h' or '1D', as pandas "
             "reads them (months and years differ in length)"
         )
-    return int(found // pd.Timedelta(1, "us"))
+    return round(seconds * 1e6)
 
 
 def range_of(data: xr.Dataset, name: Hashable) -> str:

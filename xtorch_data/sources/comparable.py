@@ -114,8 +114,8 @@ def comparable(data: xr.Dataset, name: Hashable) -> Comparable | None:
     if getattr(first, "tzinfo", None) is not None:
         raise ValueError(
             f"the labels of {name!r} have a time zone, {first.tzinfo}: "
-            f"ds.assign_coords({{{name!r}: pd.DatetimeIndex(ds[{name!r}]).tz_convert(None)}}) has "
-            "them in UTC without one"
+            f"ds.assign_coords({{{name!r}: ds.indexes[{name!r}].tz_convert(None)}}) has them in "
+            "UTC without one"
         )
     return Comparable(labels.astype(object), "text")
 
