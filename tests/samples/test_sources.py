@@ -259,6 +259,7 @@ def test_same_labels_are_found_wherever_they_lie(labels, data):
     windowed = data.draw(st.booleans()) or size > 1
     a, b = series(mine, "a", dim), series(theirs, "b", dim)
     own, others = (np.asarray(each).tolist() for each in (mine, theirs))
+    assume(len(own) >= size)
     places = [
         next((at for at, each in enumerate(others) if alike(one, each, step, circle)), None)
         for one in own
@@ -565,3 +566,232 @@ def test_a_source_is_found_at_a_coordinate_of_one_dim(data):
     samples = made({"a": a, "b": Source(b, time=At("at"))}, **arguments)
     assert lost(samples) == found.count(None)
     check(samples, {"a": a, "b": b}, expected, data)
+
+
+# Several at once, and what is refused.
+
+GRID = {"latitude": np.linspace(10, -10, 21), "longitude": np.arange(0.0, 30.0)}
+
+
+def grid(name, **coords):
+    sizes = [len(each) for each in coords.values()]
+    values = np.arange(np.prod(sizes), dtype="f4").reshape(sizes)
+    return xr.DataArray(values, coords, dims=list(coords), name=name)
+
+
+@given(st.data())
+@examples(4)
+def test_all_rules_together(data):
+    mine = pd.date_range("2000-01-01", periods=24, freq="6h")
+    days = pd.date_range("1999-12-20", periods=20).delete(3)
+    inits = pd.date_range("1999-12-30", periods=16, freq="12h")
+    leads = pd.to_timedelta(range(0, 48, 3), "h")
+    era = grid("era", time=mine, **GRID)
+    sst = grid("sst", time=days, longitude=GRID["longitude"][::-1] - 360)
+    fine = {dim: (each[0], each[1] - each[0], len(each)) for dim, each in GRID.items()}
+    topo = grid(
+        "topo",
+        **{d: f - s / 3 + np.arange(3 * n) * s / 3 for d, (f, s, n) in fine.items()},
+    )
+    gfs = grid("gfs", init=inits, lead=leads)
+    const = xr.DataArray(np.arange(5, dtype="f4"), dims="k", name="const")
+    sources = {
+        "era": era,
+        "sst": Source(sst, time=AsOf("3D", latency="1D", label="left")),
+        "gfs": Source(gfs, init=AsOf(1, latency="5h"), lead=ValidTime("0h", "24h")),
+        "topo": Source(topo, latitude=Within(), longitude=Within(halo=1)),
+        "const": const,
+    }
+    sizes = {"time": 4, "latitude": 8, "longitude": 10}
+    samples = made(sources, sizes, input_overlap={"time": 3})
+    expected, number = {}, 0
+    for t, y, x in itertools.product(range(21), range(0, 14, 8), range(0, 21, 10)):
+        cut = {"time": slice(t, t + 4), "latitude": slice(y, y + 8), "longitude": slice(x, x + 10)}
+        anchor = mine[t + 3]
+        known = [at for at, day in enumerate(days) if day + pd.Timedelta("2D") <= anchor]
+        whole = days[known[-1]] - days[known[-3]] == pd.Timedelta("2D")
+        init = max(at for at, each in enumerate(inits) if each + pd.Timedelta("5h") <= anchor)
+        valid = [
+            at for at, lead in enumerate(leads) if anchor <= inits[init] + lead < anchor + leads[8]
+        ]
+        edges = 3 * x - 1 < 0 or 3 * (x + 10) + 1 > 90
+        if edges or len(valid) != 8 or not whole:
+            continue
+        region = {"latitude": slice(3 * y, 3 * y + 24), "longitude": slice(3 * x - 1, 3 * x + 31)}
+        lon = [29 - each for each in range(x, x + 10)]
+        expected[number] = {
+            "era": era.isel(cut).values,
+            "sst": sst.isel(time=known[-3:], longitude=lon).values,
+            "gfs": gfs.isel(init=[init], lead=valid).values,
+            "topo": topo.isel(region).values,
+            "const": const.values,
+        }
+        number += 1
+    given = {"era": era, "sst": sst, "gfs": gfs, "topo": topo, "const": const}
+    check(samples, given, expected, data)
+
+
+YEAR = pd.date_range("2000-01-01", periods=100)
+
+
+def refused(b, match, a=None, error=ValueError, **rules):
+    a = series(YEAR, "a") if a is None else a
+    sizes = {a.dims[0]: 2}
+    with pytest.raises(error, match=match):
+        made({"a": a, "b": Source(b, **rules)}, sizes)
+
+
+def test_what_cannot_be_compared_is_refused():
+    noleap = xr.date_range("2000-01-01", periods=100, calendar="noleap", use_cftime=True)
+    b = series(noleap, "b")
+    refused(b, "'b' along 'time' and the first source.*noleap.*standard")
+    refused(b, "noleap calendar", time=AsOf(1, latency="0h"))
+    refused(series(np.arange(100), "b"), "number and times", time=AsOf(1, latency="0h"))
+    zone = series(YEAR.tz_localize("UTC"), "b")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        refused(zone, "time zone", time=AsOf(1, latency="0h"))
+    refused(
+        series(list("abc"), "b", "place"), "text and number", series(np.arange(9), "a", "place")
+    )
+
+
+def test_labels_twice_or_missing_or_in_no_order_are_refused_with_the_remedy():
+    twice = series(YEAR.append(YEAR[:1]), "b")
+    refused(twice, r"'b'.*'time' more than once.*drop_duplicates\('time'\)")
+    refused(twice, r"'b' along 'time' must ascend.*drop_duplicates", time=AsOf(1, latency="0h"))
+    mended = twice.drop_duplicates("time")
+    assert len(made({"a": series(YEAR, "a"), "b": mended}, {"time": 2})) == 50
+    backwards = series(YEAR[::-1], "b")
+    refused(backwards, r"must ascend: ds.sortby\('time'\)", time=AsOf(1, latency="0h"))
+    missing = series(YEAR.where(YEAR != YEAR[3]), "b")
+    refused(missing, "1 label missing.*notnull", time=AsOf(1, latency="0h"))
+    mended = missing.isel(time=missing["time"].notnull())
+    rule = {"time": AsOf(1, latency="0h")}
+    assert len(made({"a": series(YEAR, "a"), "b": Source(mended, rule)}, {"time": 2})) == 50
+    circle = series(np.arange(0.0, 361.0, 10), "b", "lon")
+    first = series(np.arange(0.0, 360.0, 10), "a", "lon")
+    refused(circle, r"the same modulo 360.*slice\(-1\)", first)
+    refused(circle, r"the same modulo 360", first, lon=Within())
+
+
+def test_a_missing_label_is_no_label_of_another_source():
+    """As integers, a missing time is as far from 1970 as can be, and further than integers go."""
+    labels = pd.DatetimeIndex(["1969-12-31", "1970-01-01", "NaT", "1970-01-03"])
+    a, b = series(labels, "a"), series(labels, "b")
+    samples = made({"a": a, "b": b}, {})
+    assert [float(samples[place][1]) for place in range(len(samples))] == [1, 2, 4]
+
+
+def test_pressure_levels_are_matched_by_the_steps_beside_them():
+    """Not by the median step, of which 1 % is more than there is between the uppermost levels."""
+    a = series(np.array([1000.0, 800, 600, 400, 200, 2, 1, 0.5]), "a", "level")
+    b = series(np.array([1000.0, 800, 600, 400, 200, 1]), "b", "level")
+    samples = made({"a": a, "b": b}, {})
+    assert [float(samples[place][1]) for place in range(len(samples))] == [1, 2, 3, 4, 5, 6]
+    assert lost(samples) == 2
+
+
+def test_durations_are_durations():
+    b = series(YEAR, "b")
+    for latency, error in (
+        (5, TypeError),
+        ("5", ValueError),
+        ("1M", ValueError),
+        ("soon", ValueError),
+        ("-1h", ValueError),
+        (np.timedelta64(1, "M"), ValueError),
+    ):
+        refused(b, "source 'b': latency along 'time'", error=error, time=AsOf(1, latency=latency))
+    refused(b, "AsOf\\('30h'\\) is no whole number.*'time'.*1 day", time=AsOf("30h", latency="0h"))
+    refused(b, "max_age", time=AsOf(1, latency="0h", max_age="1Y"))
+    for latency in 0, "0h", pd.Timedelta(0), np.timedelta64(0, "h"):
+        rule = {"time": AsOf("2D", latency=latency)}
+        assert len(made({"a": series(YEAR, "a"), "b": Source(b, rule)}, {"time": 2})) == 50
+
+
+def test_rules_that_do_not_fit():
+    b, late = series(YEAR, "b"), AsOf(1, latency="0h")
+    refused(b, "rule for dim 'place', which it lacks.*'time'", place=late)
+    refused(b, "no dim of the samples, \\['time'\\]", time=AsOf(1, latency="0h", of="place"))
+    refused(b, "Within along 'time'.*look ahead.*AsOf", time=Within())
+    refused(b, "At\\('valid'\\) is no coordinate", time=At("valid"))
+    place = series(np.arange(9), "a", "place")
+    refused(b, "0 dims with times; AsOf\\(…, of=DIM\\)", place, time=late)
+    refused(b, "Within is for a dim that the first source has", place, time=Within())
+    with pytest.raises(ValueError, match="'place', whose labels are anchors"):
+        made(
+            {
+                "a": place,
+                "b": Source(series(np.arange(9), "b", "place"), place=Within()),
+                "c": Source(series(np.arange(9), "c", "n"), n=AsOf(1, latency=0, of="place")),
+            },
+            {"place": 2},
+        )
+    leads = grid("b", init=YEAR, lead=np.arange(5))
+    refused(leads, "ValidTime counts from the init.*there are 0", lead=ValidTime("0h", "6h"))
+    refused(leads, "must be durations.*to_timedelta", init=late, lead=ValidTime("0h", "6h"))
+    two = AsOf(2, latency="0h")
+    refused(leads, "takes 2", init=two, lead=ValidTime("0h", "6h"))
+    hours = leads.assign_coords(lead=pd.to_timedelta(np.arange(5), "h"))
+    refused(hours, "must start before it stops", init=late, lead=ValidTime("6h", "0h"))
+    bare = xr.DataArray(np.zeros(7), dims="time", name="b")
+    refused(bare, "7 steps along 'time', the first one 100.*rename")
+    refused(bare, "no labels along 'time'.*assign_coords", time=late)
+
+
+def test_rules_are_checked_when_they_are_made():
+    for steps in 0, -1, np.int64(0):
+        with pytest.raises(ValueError, match="steps must be 1 or more"):
+            AsOf(steps, latency="0h")
+    for steps in True, 1.5:
+        with pytest.raises(TypeError, match="steps must be an integer"):
+            AsOf(steps, latency="0h")
+    with pytest.raises(TypeError):
+        AsOf(1)
+    with pytest.raises(ValueError, match="label must be"):
+        AsOf(1, latency="0h", label="right")
+    with pytest.raises(ValueError, match="halo must be 0"):
+        Within(halo=-1)
+    with pytest.raises(ValueError, match="size must be 1"):
+        Within(size=0)
+    with pytest.raises(ValueError, match="two rules for dim 'x'"):
+        Source(None, {"x": Within()}, x=Within())
+    with pytest.raises(TypeError, match="must be an AsOf, Within, ValidTime or At"):
+        Source(None, x=3)
+
+
+def test_unequal_numbers_within_samples_are_told_with_a_place():
+    a = series(np.arange(0.0, 40), "a", "y")
+    b = series(np.arange(0.0, 40, 0.7), "b", "y")
+    with pytest.raises(
+        ValueError, match=r"'b' has \d+ steps in most.*'y', but \d+ from .* to .*size="
+    ):
+        made({"a": a, "b": Source(b, y=Within())}, {"y": 4})
+    alone = series(np.array([3.0]), "a", "y")
+    with pytest.raises(ValueError, match="one label along 'y'.*size=n"):
+        made({"a": alone, "b": Source(b, y=Within())}, {"y": 1})
+    samples = made({"a": alone, "b": Source(b, y=Within(size=3))}, {"y": 1})
+    np.testing.assert_allclose(b.y[samples.windows.of("b")[0]["y"]], [2.1, 2.8, 3.5])
+
+
+def test_a_cell_holds_its_lower_edge_in_both_directions():
+    """Also where labels descend: what is on an edge is in one sample, that above it."""
+    fine = series(np.arange(-1.0, 4.01, 0.5), "b", "y")
+    for own in np.arange(0.0, 4), np.arange(0.0, 4)[::-1]:
+        samples = made({"a": series(own, "a", "y"), "b": Source(fine, y=Within())}, {"y": 1})
+        for place, label in enumerate(own):
+            found = fine.y[samples.windows.of("b")[place]["y"]].values
+            assert sorted(found) == [label - 0.5, label]
+
+
+def test_months_are_not_known_before_they_end():
+    """The last one has no next label, and is as long as the longest."""
+    months = pd.date_range("2001-01-01", periods=4, freq="MS")  # April has 30 days, March 31
+    days = pd.date_range("2001-04-01", "2001-05-10")
+    rule = AsOf(1, latency="0h", label="left")
+    samples = made({"a": series(days, "a"), "b": Source(series(months, "b"), time=rule)}, {})
+    assert len(samples) == 40
+    for number in range(len(samples)):
+        month = months[samples.windows.of("b")[number]["time"]][0]
+        assert month + pd.offsets.MonthBegin() <= days[samples.windows[number]["time"]]
