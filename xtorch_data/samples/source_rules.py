@@ -26,7 +26,7 @@ class AsOf:
     A step is known `latency` after its label or, where labels bear the begin of what they sum up,
     after its end. So no value is in a sample that was not known at its anchor.
 
-    Parameters
+    Attributes
     ----------
     steps : int, str or timedelta
         How many of them, or how long they are together.
@@ -43,6 +43,19 @@ class AsOf:
     of : Hashable, optional
         The dim of the first source whose label is the anchor, by default the only one with times.
 
+    Raises
+    ------
+    TypeError
+        If `steps` is neither a number of steps nor a duration.
+    ValueError
+        If `steps` is less than 1, or `label` is another word.
+
+    Notes
+    -----
+    Of the last step with ``label="left"`` nobody knows when it ends; it is taken to be as long as
+    the longest regular step of the source. Where the source ends, its last steps stay the newest
+    ones, however late the anchor: `max_age` says how long that may be so.
+
     Examples
     --------
     >>> AsOf(40, latency="1D", label="left", max_age="3D")
@@ -58,7 +71,9 @@ class AsOf:
     def __post_init__(self) -> None:
         if self.label not in ("point", "left"):
             raise ValueError(f"label must be 'point' or 'left', not {self.label!r}")
-        if isinstance(self.steps, bool) or (isinstance(self.steps, int) and self.steps < 1):
+        if isinstance(self.steps, str | datetime.timedelta | np.timedelta64):
+            return
+        if as_integer(self.steps, "steps") < 1:
             raise ValueError(f"steps must be 1 or more, not {self.steps!r}")
 
 
@@ -67,15 +82,25 @@ class Within:
     """The steps of a source that lie in the extent of a sample, on a finer or a coarser grid.
 
     A sample's extent is that of its cells, whose edges are halfway between labels. A label on the
-    lower edge is inside, one on the upper edge is not. Every sample must have as many steps.
+    lower edge is inside, one on the upper edge is not, also where labels descend; within 1 % of a
+    step of an edge, a label is on it. Every sample must have as many steps, but for those that pass
+    the ends of the source, which are left out. Steps come in the direction of the first source.
 
-    Parameters
+    Attributes
     ----------
     halo : int
         How many more on each side. Samples for which there are not as many are left out.
     size : int, optional
         Take so many steps instead, those nearest to the middle of the sample: for grids that do not
-        divide each other.
+        divide each other. Samples that pass the ends of the source by more than a step of it are
+        left out.
+
+    Raises
+    ------
+    TypeError
+        If `halo` or `size` is no integer.
+    ValueError
+        If `halo` is negative, or `size` less than 1.
 
     Examples
     --------
@@ -98,13 +123,13 @@ class ValidTime:
     """The leads of a forecast that are valid from one time to another, counted from the anchor.
 
     Those of which ``anchor + start <= init + lead < anchor + stop``, with the init that the
-    source's `AsOf` of one step chooses. The most frequent number of leads is the size; samples with
-    another are left out.
+    source's `AsOf` of one step chooses. The most frequent number of leads, of those that are not 0,
+    is the size; samples with another are left out.
 
-    Parameters
+    Attributes
     ----------
     start, stop : str, timedelta or number
-        From when to when.
+        From when to when; numbers, in units of the labels, where these are numbers.
 
     Examples
     --------
@@ -120,11 +145,12 @@ class ValidTime:
 class At:
     """The steps of a source at the labels of a coordinate of the first source.
 
-    Parameters
+    Attributes
     ----------
     coord : Hashable
         The coordinate, of one dim or two: such as the valid time of forecasts, at which analyses
-        are looked up. Its dims take the place of the source's dim.
+        are looked up. Its dims take the place of the source's dim. At most one of them may be
+        windowed. Samples of which the source lacks a label are left out.
 
     Examples
     --------
@@ -183,7 +209,8 @@ class Source:
     TypeError
         If a rule is none.
     ValueError
-        If there are two rules for a dim, or several dims with a `ValidTime`.
+        If there are two rules for a dim, several dims with a `ValidTime`, or `breaks` is another
+        word.
 
     Examples
     --------
@@ -201,14 +228,16 @@ class Source:
         breaks: Literal["ignore"] | None = None,
         **dims: Rule,
     ) -> None:
-        given = {**(rules or {}), **dims}
+        given: dict[Hashable, Rule] = dict(rules or {})
+        given.update(dims)
         if len(given) < len(rules or {}) + len(dims):
             twice = sorted(set(rules or {}) & set(dims), key=str)
             raise ValueError(f"there are two rules for dim {twice[0]!r}")
         for dim, rule in given.items():
             if not isinstance(rule, Rule):
                 raise TypeError(
-                    f"the rule of dim {dim!r} must be an AsOf, Within, ValidTime or At, not {rule!r}"
+                    f"the rule of dim {dim!r} must be an AsOf, Within, ValidTime or At, not "
+                    f"{rule!r}"
                 )
         if sum(isinstance(rule, ValidTime) for rule in given.values()) > 1:
             raise ValueError("one dim of a source has leads, and a ValidTime")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import xarray as xr
 
 from ..common.cached import cached_property
@@ -15,10 +16,10 @@ from .conventions import is_east
 
 __all__ = ["Comparable", "comparable"]
 
-MICROSECOND = np.timedelta64(1, "us")
-# Calendars in which the same date is the same day, since 1582-10-15.
+# Calendars in which the same date is the same day, since 1582-10-15. Before, dates differ: what is
+# compared is how long they are ago.
 _SAME_DAYS = ("standard", "gregorian", "proleptic_gregorian")
-# What a label that is missing becomes among times.
+# What a time that is missing is as an integer.
 _MISSING = np.iinfo(np.int64).min
 
 
@@ -48,26 +49,36 @@ class Comparable:
         """Whether differences of them are durations."""
         return self.is_time or self.kind == "duration"
 
+    @property
+    def is_text(self) -> bool:
+        """Whether they have no differences."""
+        return self.kind == "text"
+
+    @property
+    def period(self) -> float | None:
+        """The length of the circle that they are on, if they are longitudes."""
+        return 360.0 if self.kind == "longitude" else None
+
+    @cached_property
+    def missing(self) -> npt.NDArray[np.bool_]:
+        """Which of them are NaT, NaN or None."""
+        if self.in_microseconds:
+            return np.asarray(self.values == _MISSING)
+        return np.asarray(pd.isna(self.values))
+
     @cached_property
     def step(self) -> float:
-        """Median distance of neighbors."""
-        if len(self.values) < 2 or self.kind == "text":
+        """Median distance of neighbors, of those that differ; 0 where there are none."""
+        known = self.values[~self.missing].ravel()
+        if len(known) < 2 or self.is_text:
             return 0.0
-        steps = np.abs(np.diff(self.values.astype(np.float64)))
+        steps = np.abs(np.diff(known.astype(np.float64)))
         return float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
 
     @property
     def ascending(self) -> bool:
         """Whether each is larger than the one before."""
         return bool((self.values[1:] > self.values[:-1]).all())
-
-    def near(self, other: Comparable) -> npt.NDArray[Any]:
-        """The values, of longitudes turned by whole circles to be the nearest to another's."""
-        if self.kind != "longitude" or not len(other.values):
-            return self.values
-        middle = (other.values.min() + other.values.max()) / 2
-        turns = np.round((middle - self.values) / 360)
-        return np.asarray(self.values + 360 * turns)
 
     def require_same_kind(self, other: Comparable, names: tuple[str, str]) -> None:
         """Raise ValueError if labels do not compare with another's; `names` says whose they are."""
@@ -80,36 +91,40 @@ class Comparable:
 
 
 def comparable(data: xr.Dataset, name: Hashable) -> Comparable | None:
-    """The labels of a coordinate, of any number of dims; None if the data has no such one."""
+    """The labels of a coordinate, of any number of dims; None if the data has no such one.
+
+    Times are rounded to microseconds: those that were decoded from floats are off by some
+    nanoseconds.
+    """
     coord = data.coords.variables.get(name)
     if coord is None:
         return None
     labels = coord.to_numpy()
-    if labels.dtype.kind == "M":
-        return Comparable(_microseconds(labels.astype("M8[us]")), _times("standard"))
-    if labels.dtype.kind == "m":
-        return Comparable(_microseconds(labels.astype("m8[us]")), "duration")
-    if labels.dtype.kind in "iub":
-        return Comparable(labels.astype(np.int64), "longitude" if is_east(name, data) else "number")
-    if labels.dtype.kind == "f":
-        kind = "longitude" if is_east(name, data) else "number"
-        return Comparable(labels.astype(np.float64), kind)
-    first = labels.flat[0] if labels.size else None
+    kind = labels.dtype.kind
+    if kind in "mM":
+        since = _microseconds(labels)
+        return Comparable(since, "duration" if kind == "m" else _times("standard"))
+    if kind in "iubf":
+        values = labels.astype(np.float64 if kind == "f" else np.int64, copy=False)
+        return Comparable(values, "longitude" if is_east(name, data) else "number")
+    first: Any = labels.flat[0] if labels.size else None
     if hasattr(first, "calendar"):
-        epoch = type(first)(1970, 1, 1)
-        since = (labels - epoch).astype("m8[us]")
-        return Comparable(_microseconds(since), _times(first.calendar))
+        epoch = first.replace(year=1970, month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
+        return Comparable(_microseconds((labels - epoch).astype("m8[us]")), _times(first.calendar))
     if getattr(first, "tzinfo", None) is not None:
         raise ValueError(
             f"the labels of {name!r} have a time zone, {first.tzinfo}: "
-            f"ds.assign_coords({{{name!r}: pd.DatetimeIndex(ds[{name!r}]).tz_convert(None)}}) has "
-            "them in UTC without one"
+            f"ds.assign_coords({{{name!r}: ds.indexes[{name!r}].tz_convert(None)}}) has them in "
+            "UTC without one"
         )
     return Comparable(labels.astype(object), "text")
 
 
 def _microseconds(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    return np.where(np.isnat(labels), _MISSING, labels.astype(np.int64))
+    unit, _ = np.datetime_data(labels.dtype)
+    if unit in ("ns", "ps", "fs", "as"):
+        labels = labels + np.timedelta64(500, "ns")
+    return labels.astype(f"{labels.dtype.kind}8[us]").astype(np.int64)
 
 
 def _times(calendar: str) -> str:
