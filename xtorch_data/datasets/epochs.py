@@ -82,8 +82,8 @@ class Epochs:
         definition = _definition(what, how)
         if definition.others and how.skipping:
             raise ValueError(
-                "on_error='skip' goes on without chunks of one source; with several sources, errors "
-                "are raised"
+                "on_error='skip' goes on without chunks of one source; with several, errors are "
+                "raised"
             )
         require_functions_keep_places(definition)
         definition.require_batches(how.batch_size)

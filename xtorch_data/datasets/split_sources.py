@@ -1,4 +1,4 @@
-"""Parts of a split and other sources: what a sample reads of these lies in no other part, either."""
+"""Parts of a split and other sources, of which a sample reads nothing of another part, either."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..planning.alignment import turned
 from ..planning.index_maps import IndexMap
 from ..planning.intervals import Interval
 from ..planning.windows import Windows
@@ -64,7 +65,7 @@ def within_sources(
             if place not in each.terms:
                 continue
             theirs = comparable(other.labels.coords, each.dim)
-            if theirs is None or theirs.values.ndim != 1 or theirs.kind != mine.kind:
+            if theirs is None or theirs.values.ndim != 1 or not _compare(mine, theirs):
                 continue  # such as leads, which are counted from inits
             least, most = _labels(windows, each, place, theirs, mine)
             cells = isinstance(other.rules.get(each.dim), Within)
@@ -78,6 +79,11 @@ def within_sources(
     return Windows(windows.space.restrict(place, np.flatnonzero(kept)))
 
 
+def _compare(mine: Comparable, theirs: Comparable) -> bool:
+    """Whether labels are of one kind."""
+    return mine.kind == theirs.kind or {mine.kind, theirs.kind} == {"number", "longitude"}
+
+
 def _labels(
     windows: Windows, each: IndexMap, place: int, theirs: Comparable, mine: Comparable
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -88,8 +94,10 @@ def _labels(
     }
     boxes[place] = numbers, numbers + 1
     start, stop = each.spans(boxes)
-    values = theirs.near(mine)
-    if theirs.ascending:
+    values = theirs.values
+    if theirs.period or mine.period:
+        values = turned(values, (mine.values.min() + mine.values.max() - 360) / 2)
+    if (values[1:] > values[:-1]).all():
         return values[start], values[stop - 1]
     reach = int((stop - start).max())
     steps = np.minimum(start[:, None] + np.arange(reach), stop[:, None] - 1)

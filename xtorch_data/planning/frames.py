@@ -133,7 +133,7 @@ class SampleSpace:
         return np.unravel_index(flat, self.shape) if self.axes else ()
 
     def starts(self, samples: npt.ArrayLike, frame: int = 0) -> IntArray:
-        """Positions in a frame at which samples begin, shape ``(number of dims, *samples.shape)``."""
+        """Positions in a frame where samples begin, shape ``(number of dims, *samples.shape)``."""
         maps = self.frames[frame].maps
         out = np.empty((len(maps), *np.shape(samples)), dtype=np.int64)
         numbers = self.numbers(samples)

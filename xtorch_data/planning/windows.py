@@ -25,7 +25,7 @@ __all__ = ["Axis", "IntArray", "SourceWindows", "WindowDim", "Windows"]
 
 @dataclass(frozen=True, eq=False)
 class WindowDim:
-    """A dim of a source, and what a window has of it: so many steps, or one that is no dim of it."""
+    """A dim of a source, and what a window has of it: some steps, or one that is no dim of it."""
 
     dim: Hashable
     length: int

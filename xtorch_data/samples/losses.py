@@ -79,14 +79,14 @@ def losses_of(losses: Sequence[Loss], laid: Windows, windows: Windows) -> list[L
     return found
 
 
-def _enclosed(gone: np.ndarray, there: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _enclosed(gone: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Whether the nearest windows on both sides that are not `gone` are `there`, or none are."""
     numbers, count = np.arange(len(gone)), len(gone)
     before = np.maximum.accumulate(np.where(gone, -1, numbers))
     behind = np.minimum.accumulate(np.where(gone, count, numbers)[::-1])[::-1]
     left = (before < 0) | there[before.clip(0)]
     right = (behind == count) | there[behind.clip(max=count - 1)]
-    enclosed: np.ndarray = left & right  # type: ignore[type-arg]
+    enclosed: np.ndarray = left & right
     return enclosed
 
 
