@@ -114,7 +114,7 @@ class SampleDefinition:
         """Work it out, and check the arguments, those of a dataset, against the data."""
         floating, cast_to = numpy_dtype(dtype)
         if is_several(ds):
-            return defined_of_several(
+            found: SampleDefinition = defined_of_several(
                 cls._of,
                 ds,
                 input_dims,
@@ -132,6 +132,7 @@ class SampleDefinition:
                 floating=floating,
                 cast=cast_to,
             )
+            return found
         source = as_source(ds, dims)
         selections = resolve_parts(
             source.dataset,

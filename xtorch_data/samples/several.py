@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +21,6 @@ from .checks import CheckedSpace, checked_space, reads_of
 from .select import Select, names_of, resolve_parts
 from .source_rules import Source
 from .transforms import Transform, transforms_of
-
-if TYPE_CHECKING:
-    from .definition import SampleDefinition
 
 __all__ = ["NO_BATCH_TRANSFORM", "defined_of_several", "is_several"]
 
@@ -137,7 +134,7 @@ class _Sources:
 
 
 def defined_of_several(
-    make: Callable[..., SampleDefinition],
+    make: Callable[..., Any],
     ds: Mapping[Any, Any],
     input_dims: Mapping[Any, Any] | None,
     input_overlap: Mapping[Any, Any] | None,
@@ -154,7 +151,7 @@ def defined_of_several(
     seed: int,
     floating: np.dtype[Any],
     cast: torch.dtype | None,
-) -> SampleDefinition:
+) -> Any:
     """The definition of the first source's samples, which has those of the others."""
     sources = _Sources.of(ds)
     if batch_transform is not None:
@@ -166,7 +163,7 @@ def defined_of_several(
     def of(source: str) -> dict[str, Select]:
         return {part: select for part, (own, select) in selections.items() if own == source}
 
-    def made(source: str, data: Data, space: CheckedSpace) -> SampleDefinition:
+    def made(source: str, data: Data, space: CheckedSpace) -> Any:
         own = of(source)
         given = {part: each for part, each in functions.items() if part in own}
         return make(data, own, space, prepare.get(source), given, floating, cast, None, seed)
