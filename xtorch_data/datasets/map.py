@@ -121,6 +121,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 
     Two days of six-hourly steps, and of a daily series the last three that were known by then:
 
+    >>> from xtorch_data import AsOf, Source
     >>> hours = xr.date_range("2020-01-01", periods=40, freq="6h")
     >>> t2m = xr.DataArray(np.arange(40.0), {"time": hours}, name="t2m")
     >>> days = xr.date_range("2019-12-25", periods=20)
