@@ -11,6 +11,7 @@ from . import chunks, costs, report
 from .formats import table_formats
 from .gpu import table_gpu
 from .race import say
+from .sources import table_sources
 from .speed import table_speed
 from .workloads import NAMES
 
@@ -25,6 +26,7 @@ TABLES = {
     "disk": costs.table_disk,
     "gpu": table_gpu,
     "rechunk": chunks.table_rechunk,
+    "sources": table_sources,
     "dask": chunks.table_dask,
     "formats": table_formats,
 }

@@ -152,7 +152,17 @@ def test_forecast_example_writes_labeled_predictions_of_the_test_years(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "page", ["winds.md", "gauges.md", "missing-days.md", "frameworks.md", "notebook.md"]
+    "page",
+    [
+        "winds.md",
+        "gauges.md",
+        "missing-days.md",
+        "downscaling.md",
+        "two-cadences.md",
+        "forecast-postprocessing.md",
+        "frameworks.md",
+        "notebook.md",
+    ],
 )
 def test_lines_of_code_are_as_many_as_a_page_says(page):
     """Of each way to do the job: lines that are neither empty nor a comment."""

@@ -47,7 +47,8 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
     ds : MapDataset, xarray object, zarr.Array, zarr.Group or xbatcher.BatchGenerator
         The samples; or the data, however opened: a ``Dataset``, ``DataArray`` or, of a
         ``DataTree``, the node that is given. A ``BatchGenerator`` brings its own ``input_dims`` and
-        ``input_overlap``, and every item it would yield is a sample.
+        ``input_overlap``, and every item it would yield is a sample. Or several sources by name, as
+        for `MapDataset`.
     input_dims : mapping of Hashable to int or duration
         Size of one sample along each windowed dim, -1 for the whole dim. These dims are kept, in
         this order; each place along every other dim is a sample of its own. Along labels that are
@@ -66,6 +67,10 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         with "split" it is not; "raise" is an error if there are any; "ignore" counts windows by
         position, as for a ``BatchGenerator`` in any case: then sizes are numbers of steps, since
         windows across breaks are of no one duration. For all dims, or by dim.
+    anchor : mapping of Hashable to int, optional
+        The step that a sample is at along a dim, counted from the first step of its window or, if
+        negative, from its end. Of other sources, `AsOf` and `ValidTime` take what belongs to its
+        label. By default the last step of ``x`` where `Select` cuts that dim, else the last one.
     inputs : Hashable, list of Hashable or Select, optional
         Variables of the part ``x``. A list is stacked on a ``variable`` axis after ``sample``; a
         single name has no such axis. Every data variable, as a list, by default.

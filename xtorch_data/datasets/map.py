@@ -45,7 +45,11 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     Parameters
     ----------
     ds : xarray.Dataset, DataArray or DataTree, zarr.Array, zarr.Group or xbatcher.BatchGenerator
-        The data, as for `IterableDataset`.
+        The data, as for `IterableDataset`; or a mapping of names to several of these, or to a
+        `Source` of one. The first gives the samples; each sample has of the others what their rules
+        say, and without a rule the same labels, or all of a dim that the first source lacks.
+        Variables of others are named like ``"sst/tos"``. A source that no part names is a part of
+        its own name: ``(sample, variable, …)`` and the dims that samples have of it.
     input_dims : mapping of Hashable to int or duration
         Size of one sample along each windowed dim, -1 for the whole dim; steps, or along times a
         duration such as ``"48h"``, as for `IterableDataset`.
@@ -54,14 +58,19 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     breaks : {"split", "raise", "ignore"} or mapping of Hashable to these, optional
         What becomes of places where the labels of a windowed dim jump, go back or are repeated,
         as for `IterableDataset`.
+    anchor : mapping of Hashable to int, optional
+        The step that a sample is at along a dim, counted from the first step of its window or, if
+        negative, from its end. Of other sources, `AsOf` and `ValidTime` take what belongs to its
+        label. By default the last step of ``x`` where `Select` cuts that dim, else the last one.
     inputs : Hashable, list of Hashable or Select, optional
         Variables of the part ``x``. Every data variable, as a list, by default.
     targets : Hashable, list of Hashable or Select, optional
         Variables of the part ``y``.
     parts : mapping of str to Hashable, list of Hashable or Select, optional
         Any number of named parts instead of `inputs` and `targets`.
-    preprocess : callable, optional
-        ``Dataset → Dataset``, once for every chunk (or some small ones) that is read.
+    preprocess : callable or mapping of str to callable, optional
+        ``Dataset → Dataset``, once for every chunk (or some small ones) that is read. For several
+        sources, a mapping of their names to such functions.
     transform, target_transform : callable, optional
         xarray object → xarray object, for every sample of the part ``x`` or ``y``. As `transform`,
         a mapping of names of parts to such functions serves any part.
@@ -109,6 +118,18 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     7
     >>> dataset[-1]
     (tensor([6., 7., 8., 9.]),)
+
+    Two days of six-hourly steps, and of a daily series the last three that were known by then:
+
+    >>> from xtorch_data import AsOf, Source
+    >>> hours = xr.date_range("2020-01-01", periods=40, freq="6h")
+    >>> t2m = xr.DataArray(np.arange(40.0), {"time": hours}, name="t2m")
+    >>> days = xr.date_range("2019-12-25", periods=20)
+    >>> sst = xr.DataArray(np.arange(20.0), {"time": days}, name="sst")
+    >>> rule = AsOf(3, latency="0h", label="left")
+    >>> joined = MapDataset({"t2m": t2m, "sst": Source(sst, time=rule)}, input_dims={"time": 8})
+    >>> joined[0]
+    (tensor([0., 1., 2., 3., 4., 5., 6., 7.]), tensor([5., 6., 7.]))
     """
 
     _inside: Fetching
