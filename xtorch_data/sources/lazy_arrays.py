@@ -209,7 +209,7 @@ def deferred(variable: xr.Variable) -> xr.Variable:
     """A variable that copies what is in memory no sooner than it is read, in whatever order."""
     if not isinstance(variable._data, np.ndarray):
         return variable
-    adapter = indexing.LazilyIndexedArray(indexing.as_indexable(variable._data))
+    adapter = indexing.LazilyIndexedArray(variable._data)
     return xr.Variable(variable.dims, adapter, variable.attrs, variable.encoding)
 
 
