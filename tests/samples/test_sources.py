@@ -1,6 +1,7 @@
 """Samples of several sources against loops over labels in plain Python."""
 
 import itertools
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -738,6 +739,39 @@ def test_rules_that_do_not_fit():
     bare = xr.DataArray(np.zeros(7), dims="time", name="b")
     refused(bare, "7 steps along 'time', the first one 100.*rename")
     refused(bare, "no labels along 'time'.*assign_coords", time=late)
+
+
+def test_data_in_memory_is_not_copied_for_each_forecast_that_looks_it_up():
+    inits = pd.date_range("2000-01-01", periods=40, freq="D")
+    leads = pd.to_timedelta(np.arange(30) * 24, "h")
+    valid = inits.values[:, None] + leads.values
+    valid[0, 1] += np.timedelta64(1, "h")  # no sums, and so looked up one by one
+    a = xr.DataArray(
+        np.zeros((40, 30)),
+        {"init": inits, "lead": leads, "valid": (("init", "lead"), valid)},
+        dims=("init", "lead"),
+        name="a",
+    )
+    days = pd.date_range("2000-01-01", periods=70)
+    b = grid("b", time=days, x=np.arange(20_000))
+    tracemalloc.start()
+    samples = made({"a": a, "b": Source(b, time=At("valid"))}, {"lead": 3}, breaks="ignore")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5 * b.nbytes  # of 17 times, laid out one after the other
+    np.testing.assert_array_equal(samples[9][1], b[1:4])  # the first one is left out
+
+
+def test_at_most_one_dim_of_a_coordinate_is_windowed():
+    inits, leads = pd.date_range("2000-01-01", periods=9), pd.to_timedelta(np.arange(5), "D")
+    a = grid("a", init=inits, lead=leads)
+    a = a.assign_coords(valid=a.init + a.lead)
+    source = Source(series(YEAR, "b"), time=At("valid"))
+    with pytest.raises(ValueError, match=r"'b'.*\['init', 'lead'\], one at most"):
+        made({"a": a, "b": source}, {"init": 2, "lead": 2})
+    taken = Source(grid("b", time=YEAR, lead=np.arange(3)), time=At("valid"))
+    with pytest.raises(ValueError, match="'lead' of the samples takes the place.*rename"):
+        made({"a": a, "b": taken}, {"lead": 2})
 
 
 def test_rules_are_checked_when_they_are_made():

@@ -20,6 +20,7 @@ from ..planning.selection import SampleTable, product
 from ..planning.windows import Windows
 from ..sources.comparable import Comparable, comparable
 from ..sources.conventions import text_of
+from ..sources.lazy_arrays import deferred
 from .durations import seconds_of
 from .losses import Loss
 from .source_rules import Span
@@ -32,6 +33,10 @@ BoolArray = npt.NDArray[np.bool_]
 TOLERANCE = 0.01
 # Labels alone, which have no step, match if they differ by the rounding of float32.
 ROUNDING = 1e-6
+
+# Data in memory is copied where it is laid out anew, which is faster to read than what is selected
+# later, unless that takes so many times its memory.
+MOST_COPIED = 2
 
 # By dim of a source that is laid out anew: its name in the user's data, and the step of each step.
 Laid = Mapping[Hashable, tuple[Hashable, IntArray]]
@@ -243,7 +248,11 @@ class OtherSource:
             cut = slice(begin, stop if stop >= 0 else None, step)
             self.data = self.data.isel({dim: cut})
         else:
-            self.data = self.data.isel({dim: positions})
+            data = self.data
+            if len(positions) > MOST_COPIED * data.sizes[dim]:
+                variables = data.data_vars.variables.items()
+                data = data.assign({name: deferred(each) for name, each in variables})
+            self.data = data.isel({dim: positions})
 
     def find(self, dim: Hashable, wanted: Comparable) -> tuple[IntArray, BoolArray]:
         """Step of each of the first source's labels along a dim, and whether there is one.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # engines are asked about any file, and zarr is slow to impor
 
 __all__ = [
     "LIBRARY_LOCKS", "DecodingArray", "OpenedFile", "SlicedArray", "ZarrBacked", "attributes",
+    "deferred",
     "forget_open_files", "in_memory", "inside_caches", "is_lazy", "must_be_read", "keys_of_slices",
     "layers", "lazily", "opened_file", "read_through", "state_of", "stored_dtype",
     "stored_positions", "undecoded", "values_of_netcdf3", "with_source", "zarr_array",
@@ -202,6 +203,14 @@ def lazily(dims: Sequence[Hashable], source: Any) -> xr.Variable:
     if not isinstance(source, BackendArray):
         source = ZarrArrayWrapper(source)  # type: ignore[no-untyped-call]
     return xr.Variable(dims, indexing.LazilyIndexedArray(source))
+
+
+def deferred(variable: xr.Variable) -> xr.Variable:
+    """A variable that copies what is in memory no sooner than it is read, in whatever order."""
+    if not isinstance(variable._data, np.ndarray):
+        return variable
+    adapter = indexing.LazilyIndexedArray(variable._data)
+    return xr.Variable(variable.dims, adapter, variable.attrs, variable.encoding)
 
 
 def inside_caches(data: Any, make: Callable[[Any], Any]) -> Any:
