@@ -65,7 +65,8 @@ class Fetcher:
 
     Decoded chunks that are kept and read take `memory` bytes. Without `keep` none are kept for
     later samples; `on_disk` says where they are kept beyond that. Chunks are read several at a
-    time up to `cell_nbytes`, by default so that many cells fit.
+    time up to `cell_nbytes`, by default so that many cells fit. It reads on `threads`, which are
+    begun and ended by whoever gives them, or on threads of its own.
     """
 
     def __init__(
@@ -77,11 +78,12 @@ class Fetcher:
         keep: bool = True,
         on_disk: OnDisk | None = None,
         cell_nbytes: int | None = None,
+        threads: Threads | None = None,
     ) -> None:
         self._samples, self._memory, self._retries = samples, memory, retries
         self._keep = keep
         self._cell_nbytes = cell_nbytes
-        self._threads = Threads()
+        self._threads = threads or Threads()
         self._blocks = Buffers(memory, total=memory)
         # A preprocess works on cells of all variables.
         data, self._maps = samples.data, dict[NpyFile, Stamp]()
@@ -99,8 +101,9 @@ class Fetcher:
         self._held: OrderedDict[Cell, _HeldCell] = OrderedDict()
         self._budget = Budget(memory)
         self._lock = threading.Lock()
-        weakref.finalize(self, self._threads.end)
-        self._threads.begin()
+        if threads is None:
+            weakref.finalize(self, self._threads.end)
+            self._threads.begin()
 
     @property
     def _dims(self) -> list[Hashable]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Sequence
 
 from ..common.buffers import Buffers
@@ -14,6 +15,7 @@ from ..planning.windows import IntArray
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
 from .by_number import Fetcher
+from .threads import Threads
 
 __all__ = ["Companions"]
 
@@ -45,8 +47,18 @@ class Companions:
         retries: int,
     ) -> None:
         self._samples, self._resident = samples, frozenset(resident)
+        threads = Threads()
+        weakref.finalize(self, threads.end)
+        threads.begin()
         self._fetchers = [
-            Fetcher(each, max(1, nbytes), epoch, retries, cell_nbytes=_cell_nbytes(nbytes))
+            Fetcher(
+                each,
+                max(1, nbytes),
+                epoch,
+                retries,
+                cell_nbytes=_cell_nbytes(nbytes),
+                threads=threads,
+            )
             for each, nbytes in zip(samples.others, memory, strict=True)
         ]
         self._whole: dict[int, PieceInMemory] = {}
