@@ -34,6 +34,7 @@ ENOUGH_MIXING = 0.8
 def advice(found: Explanation, plan: Plan, data: xr.Dataset) -> Iterator[str]:
     """All advice for an epoch, what saves most first."""
     yield from _on_halos(found, plan)
+    yield from _on_sources(found, plan)
     yield from _on_a_copy(plan, data)
     yield from _on_mixing(found, plan)
     yield from _on_small_chunks(found, plan, data)
@@ -79,6 +80,25 @@ def _on_halos(found: Explanation, plan: Plan) -> Iterator[str]:
         )
 
 
+def _on_sources(found: Explanation, plan: Plan) -> Iterator[str]:
+    for place, (name, costs) in enumerate(found.sources.items()):
+        if costs.kept == "whole" or costs.amplification <= ENOUGH_AMPLIFICATION:
+            continue
+        times = f"chunks of source {name!r} are decoded {costs.amplification:.1f} times"
+
+        def kept(other: Plan, place: int = place) -> bool:
+            return place in other.beside.resident
+
+        better = _first(plan, kept)
+        if better is not None:
+            yield (
+                f"{times}; with memory={format_bytes(better.memory)!r} it would be kept whole, and "
+                "each decoded once"
+            )
+        else:
+            yield f"{times}; it fits into a quarter of no memory up to {64}-fold of this"
+
+
 def _on_a_copy(plan: Plan, data: xr.Dataset) -> Iterator[str]:
     in_store, now = stored(plan, data), amplification_of(plan)
     if not in_store or now < MUCH_AMPLIFICATION:
@@ -109,6 +129,8 @@ def _on_mixing(found: Explanation, plan: Plan) -> Iterator[str]:
 def _on_small_chunks(found: Explanation, plan: Plan, data: xr.Dataset) -> Iterator[str]:
     block = plan.block_nbytes / len(plan.layouts)
     for each in found.variables:
+        if each.source is not None:
+            continue
         size = each.chunk_nbytes
         felt = data[each.name].nbytes > LARGE_BYTES or each.chunk_reads > MANY_READS
         if felt and 0 < size < SMALL_CHUNK_BYTES and block > 16 * size:

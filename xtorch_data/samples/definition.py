@@ -37,7 +37,7 @@ from .durations import Length
 from .generator_items import Items
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
-from .losses import Loss, losses_of, warnings_of_losses
+from .losses import Loss, losses_of, warnings_of_losses, with_lost
 from .preprocessing import Preprocessor
 from .select import Part, Select, make_part, resolve_parts
 from .several import defined_of_several, is_several
@@ -404,6 +404,11 @@ class SampleDefinition:
             for each in self.others
         ]
 
+    @property
+    def windows_with_lost(self) -> Windows:
+        """The windows, and those that other sources leave out between them."""
+        return with_lost(self.losses, self.breaks.laid, self.windows)
+
     def losses_left(self) -> list[Loss]:
         """What other sources leave out, between the windows that there are."""
         return losses_of(self.losses, self.breaks.laid, self.windows)
@@ -417,7 +422,7 @@ class SampleDefinition:
 
     def facts_of_breaks(self) -> list[str]:
         """What there is to say of breaks in labels, in a line for each dim that has some."""
-        return list(self.breaks.facts(self.windows, self.labels.coords))
+        return list(self.breaks.facts(self.windows_with_lost, self.labels.coords))
 
     def _repeated(self) -> dict[Hashable, list[Hashable]]:
         """By dims of which each place is a sample: variables that lack them, if others do not."""
