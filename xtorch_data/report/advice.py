@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import xarray as xr
 
@@ -17,6 +17,7 @@ from ..sources.codecs import is_decoded_fast
 from ..sources.lazy_arrays import is_lazy, zarr_array
 from .explanation import Explanation
 from .mixing import mixing_of
+from .source_costs import SourceCosts
 from .unfit_chunks import stored
 
 __all__ = ["advice", "notes"]
@@ -31,10 +32,15 @@ LARGE_BYTES, MANY_READS = 2**28, 50_000
 ENOUGH_MIXING = 0.8
 
 
-def advice(found: Explanation, plan: Plan, data: xr.Dataset) -> Iterator[str]:
-    """All advice for an epoch, what saves most first."""
+CostsOfSources = Callable[[Plan], Mapping[str, SourceCosts]]
+
+
+def advice(
+    found: Explanation, plan: Plan, data: xr.Dataset, costs_of: CostsOfSources
+) -> Iterator[str]:
+    """All advice for an epoch, what saves most first; `costs_of` other plans of its sources."""
     yield from _on_halos(found, plan)
-    yield from _on_sources(found, plan)
+    yield from _on_sources(found, plan, costs_of)
     yield from _on_a_copy(plan, data)
     yield from _on_mixing(found, plan)
     yield from _on_small_chunks(found, plan, data)
@@ -80,23 +86,25 @@ def _on_halos(found: Explanation, plan: Plan) -> Iterator[str]:
         )
 
 
-def _on_sources(found: Explanation, plan: Plan) -> Iterator[str]:
-    for place, (name, costs) in enumerate(found.sources.items()):
+def _on_sources(found: Explanation, plan: Plan, costs_of: CostsOfSources) -> Iterator[str]:
+    for name, costs in found.sources.items():
         if costs.kept == "whole" or costs.amplification <= ENOUGH_AMPLIFICATION:
             continue
         times = f"chunks of source {name!r} are decoded {costs.amplification:.1f} times"
 
-        def kept(other: Plan, place: int = place) -> bool:
-            return place in other.beside.resident
+        def is_good(other: Plan, name: str = name) -> bool:
+            return costs_of(other)[name].amplification <= ENOUGH_AMPLIFICATION
 
-        better = _first(plan, kept)
-        if better is not None:
-            yield (
-                f"{times}; with memory={format_bytes(better.memory)!r} it would be kept whole, and "
-                "each decoded once"
-            )
-        else:
-            yield f"{times}; it fits into a quarter of no memory up to {64}-fold of this"
+        better = _first(plan, is_good)
+        if better is None:
+            yield f"{times}, and more memory would not help"
+            continue
+        then = costs_of(better)[name]
+        kept = ", kept whole" if then.kept == "whole" else ""
+        yield (
+            f"{times}; with memory={format_bytes(better.memory)!r} it would be "
+            f"{then.amplification:.1f} times{kept}"
+        )
 
 
 def _on_a_copy(plan: Plan, data: xr.Dataset) -> Iterator[str]:

@@ -25,7 +25,7 @@ from .break_costs import breaks_of
 from .explanation import Explanation, VariableReads
 from .memory import peak_memory
 from .mixing import mixing_of, pool_blocks, pools_of
-from .source_costs import chunk_nbytes, costs_of_sources, lost_samples
+from .source_costs import SourceCosts, chunk_nbytes, costs_of_sources, lost_samples
 
 __all__ = ["explain"]
 
@@ -141,7 +141,13 @@ def explain(
         sources={name: costs for name, (costs, _) in beside.items()},
         cache="" if on_disk is None else _cache(plan, on_disk),
     )
-    return replace(found, advice=tuple(advice(found, plan, data)))
+
+    def costs_of(other: Plan) -> dict[str, SourceCosts]:
+        walked = [part for rank in other.shares(epoch, world_size, num_workers) for part in rank]
+        beside = costs_of_sources(samples, other, epoch, walked)
+        return {name: costs for name, (costs, _) in beside.items()}
+
+    return replace(found, advice=tuple(advice(found, plan, data, costs_of)))
 
 
 def _cache(plan: Plan, on_disk: OnDisk) -> str:

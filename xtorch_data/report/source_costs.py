@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 # Cells that are looked up one by one to count what is read; of more, it is estimated.
-COUNTED_CELLS = 500_000
+COUNTED_CELLS = 200_000
 
 # Other reasons for which samples are left out.
 REASONS = ("breaks", "where", "uneven", "drop_last")
