@@ -92,8 +92,10 @@ def test_more_windows_than_are_looked_at_together(monkeypatch):
     assert found.known[0].late == 1 and "not ok" in found._repr_html_()
 
 
-@pytest.mark.parametrize(("anchor", "ok"), [({"time": 3}, True), ({"time": 5}, True),
-                                            ({"time": 6}, False), ({"time": -1}, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("anchor", "ok"),
+    [({"time": 3}, True), ({"time": 5}, True), ({"time": 6}, False), ({"time": -1}, False)],
+)
 def test_an_anchor_behind_the_inputs_is_told(anchor, ok):
     found = xtd.verify(samples(anchor=anchor))
     assert bool(found) is ok and bool(found.behind) is not ok
