@@ -8,6 +8,7 @@ import xarray as xr
 from several_data import DAILY, DAYS, HOURS, era5, samples, sst
 
 import xtorch_data as xtd
+from xtorch_data.samples.losses import losses_of
 
 
 def with_hole(days=slice(20, 23)):
@@ -106,7 +107,8 @@ def test_losses_of_parts_lie_between_their_windows(quiet, fractions):
             if (before is None or kept[before]) and (behind is None or kept[behind]):
                 reason = "too little known" if few[at] else "breaks in its labels"
                 expected[reason] = expected.get(reason, 0) + 1
-        found = part._inside.definition.losses_left()
+        of_part = part._inside.definition
+        found = losses_of(of_part.losses, of_part.breaks.laid, of_part.windows)
         assert {each.reason: each.count for each in found} == expected
 
 

@@ -80,8 +80,9 @@ class Explanation:
         Samples of the epoch, or what is left of it where it is resumed.
     left_out : mapping of str to int
         Samples that are not yielded, by reason: ``"breaks"``, the name of each other source that
-        they lack something of, ``"where"``, ``"uneven"``, ``"drop_last"``. Breaks leave out a sample that would cross one along any dim: windows along
-        the dim times those along the others, together with what these lose.
+        they lack something of, ``"where"``, ``"uneven"``, ``"drop_last"``. Breaks leave out a
+        sample that would cross one along any dim: windows along the dim times those along the
+        others, together with what these lose; sources likewise, of what the ones before have left.
     shuffle : bool
         Whether the order is random.
     beyond : mapping of Hashable to int

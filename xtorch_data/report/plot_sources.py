@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -60,7 +61,7 @@ def plot_sources(samples: SampleDefinition, plan: Plan, sample: int, ax: Axes | 
         raise ValueError(
             f"sources have {' and '.join(sorted({labels.kind, *other}))}: no axis shows both"
         )
-    ax = axes_or_new(ax, 1.4 + 0.6 * len(rows))
+    ax = axes_or_new(ax, 1.4 + 0.7 * len(rows))
     scale = _Scale(labels.kind == STANDARD, anchor)
     colors = {
         part.name: COLORS[at % len(COLORS)] for at, (_, part) in enumerate(samples.every_part)
@@ -197,7 +198,8 @@ def _has(part: Part, dim: Hashable, count: int) -> npt.NDArray[np.bool_]:
 
 
 def _named(row: _Row) -> str:
-    return plain(row.name, 24) + (f"\n{plain(row.rules, 44)}" if row.rules else "")
+    lines = textwrap.wrap(row.rules, 44, max_lines=2, placeholder=" …")
+    return "\n".join([plain(row.name, 24), *map(plain, lines)])
 
 
 def _draw(ax: Axes, at: int, row: _Row, scale: _Scale, colors: dict[str, str]) -> None:

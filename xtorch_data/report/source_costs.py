@@ -19,7 +19,7 @@ from ..planning.frames import Frame
 from ..planning.intervals import Box, Interval, total
 from ..planning.plan import Plan
 from ..samples.definition import SampleDefinition
-from ..samples.losses import Loss
+from ..samples.losses import Loss, losses_of
 from ..samples.source_rules import in_short
 
 __all__ = [
@@ -119,7 +119,10 @@ def costs_of_sources(
 ) -> dict[str, tuple[SourceCosts, Reads]]:
     """What each other source costs in processes that walk some parts of an epoch's line."""
     parts = [part for part in parts if total(part)]
-    space, losses = plan.windows.space, samples.losses_left()
+    space, losses = (
+        plan.windows.space,
+        losses_of(samples.losses, samples.breaks.laid, samples.windows),
+    )
     found = {}
     for place, (each, frame) in enumerate(
         zip(samples.others, frames_of(space, plan.others), strict=True)
@@ -159,7 +162,7 @@ def lost_samples(
     before it have left.
     """
     found: dict[str, int] = {}
-    left, losses = dict(along), samples.losses_left()
+    left, losses = dict(along), losses_of(samples.losses, samples.breaks.laid, samples.windows)
     for each in losses:
         before = math.prod(left.values())
         if len(each.starts):
