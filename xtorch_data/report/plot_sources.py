@@ -17,7 +17,6 @@ from ..samples.definition import SampleDefinition
 from ..samples.select import Part
 from ..samples.source_rules import AsOf, ValidTime, in_short
 from ..sources.comparable import Comparable, comparable
-from ..sources.conventions import texts_of
 
 __all__ = ["plot_sources"]
 
@@ -68,7 +67,8 @@ def plot_sources(samples: SampleDefinition, plan: Plan, sample: int, ax: Axes | 
     }
     for at, row in enumerate(rows):
         _draw(ax, at, row, scale, colors)
-    shown = texts_of(samples.labels.coords[dim].variable)(start + step)
+    text = samples.labelled.texts(dim)
+    shown = f"step {start + step:,}" if text is None else text(start + step)
     ax.axvline(scale(anchor), color=ink(), linewidth=1.4, zorder=3, label="anchor")
     ax.set_yticks(range(len(rows)), [_named(row) for row in rows], fontsize="small")
     ax.set_ylim(len(rows) - 0.4, -0.6)
