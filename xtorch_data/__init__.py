@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .common.options import set_options
     from .datasets.chunk_sampler import ChunkSampler
     from .datasets.iterable import IterableDataset
+    from .datasets.known import KnownAtAnchor
     from .datasets.map import MapDataset
     from .datasets.splits import Split, kfold, random_split, split
     from .datasets.verify import Verification, verify
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .report.device_costs import DeviceCosts
     from .report.explanation import Explanation, VariableReads
     from .report.memory import PeakMemory
+    from .report.source_costs import SourceCosts
     from .report.stats import Stats
     from .report.watching import watch
     from .samples.augment import RandomFlip
@@ -44,6 +46,7 @@ __all__ = [
     "Explanation",
     "Failure",
     "IterableDataset",
+    "KnownAtAnchor",
     "MapDataset",
     "Normalize",
     "PeakMemory",
@@ -51,6 +54,7 @@ __all__ = [
     "ReadError",
     "Select",
     "Source",
+    "SourceCosts",
     "Split",
     "Stats",
     "ValidTime",
@@ -82,6 +86,7 @@ _HOMES = {
     "Explanation": "report.explanation",
     "Failure": "reading.failures",
     "IterableDataset": "datasets.iterable",
+    "KnownAtAnchor": "datasets.known",
     "MapDataset": "datasets.map",
     "Normalize": "normalization.normalize",
     "PeakMemory": "report.memory",
@@ -89,6 +94,7 @@ _HOMES = {
     "ReadError": "reading.variables",
     "Select": "samples.select",
     "Source": "samples.source_rules",
+    "SourceCosts": "report.source_costs",
     "Split": "datasets.splits",
     "Stats": "report.stats",
     "ValidTime": "samples.source_rules",

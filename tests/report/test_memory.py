@@ -210,6 +210,58 @@ def test_what_waits_to_be_written_to_a_cache_on_disk_is_counted(tmp_path, monkey
         written.set()
 
 
+SOURCES = {
+    "a series passes, a map is kept": {"memory": "8 MB", "shuffle": True},
+    "a series is kept": {"memory": "64 MB", "shuffle": True},
+    "in order": {"memory": "32 MB"},
+}
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("arguments", SOURCES.values(), ids=SOURCES)
+def test_what_other_sources_take_is_counted(arguments, tmp_path):
+    """Daily maps as of the anchor, and one map for all samples, beside blocks of the first."""
+    time = np.datetime64("2000-01-01", "ns") + np.arange(400) * np.timedelta64(6, "h")
+    days = np.datetime64("1999-12-01", "ns") + np.arange(140) * np.timedelta64(1, "D")
+    rng = np.random.default_rng(0)
+
+    def stored(name, dims, shape, chunks, labels):
+        ds = xr.Dataset({name: (dims, rng.random(shape, dtype="float32"))}, labels)
+        encoding = {name: {"chunks": chunks, "compressors": None}}
+        path = tmp_path / f"{name}.zarr"
+        ds.to_zarr(path, encoding=encoding, consolidated=False, zarr_format=3)
+        return xtd.open_zarr(path, consolidated=False)
+
+    first = stored("a", ("time", "y", "x"), (400, 48, 48), (16, 48, 48), {"time": time})
+    daily = stored("tos", ("time", "j"), (140, 20_000), (10, 20_000), {"time": days})
+    topography = stored("z", ("k", "l"), (500, 500), (500, 500), {})
+
+    def made():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return xtd.IterableDataset(
+                {
+                    "era5": first,
+                    "sst": xtd.Source(daily, time=xtd.AsOf(5, latency="1D")),
+                    "topo": topography,
+                },
+                {"time": 8, "y": -1, "x": -1},
+                {"time": 7},
+                batch_size=4,
+                **arguments,
+            )
+
+    next(iter(made()))  # imports what is imported late
+    dataset = made()
+    explained = dataset.explain()
+    peak, files = counted(dataset, 1)
+    found = explained.peak_memory.nbytes
+    for variable in explained.variables:
+        name = str(variable.name).rpartition("/")[2]
+        assert variable.chunk_reads == sum(n for p, n in files.items() if f"/{name}/c/" in p)
+    assert peak * 0.9 <= found <= peak * 1.15
+
+
 def check(case, tmp_path, within=0.1):
     with make(case, tmp_path) as ds:
         with warnings.catch_warnings():

@@ -663,7 +663,7 @@ def test_plans_with_more_dims_weights_or_ranks_without_samples():
         dataset.plot.plan(0)
     with pytest.raises(ValueError, match="epoch"):
         dataset.plot.plan(epoch=-1)
-    assert repr(dataset.plot) == "<plots of a dataset: plan(), windows()>"
+    assert repr(dataset.plot) == "<plots of a dataset: plan(), sources(), windows()>"
 
 
 # ---------------------------------------------------------------------------------------------

@@ -325,9 +325,8 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
 
     @property
     def plot(self) -> PlanPlots:
-        """Pictures: ``plot.windows(i)``, where samples lie; ``plot.plan()``, who reads what."""
-        breaks = self._inside.definition.breaks.found
-        return PlanPlots(self.windows, self.plan, breaks, self.epoch, self.world_size)
+        """Pictures: ``plot.windows(i)`` and ``plot.sources(i)`` of samples, ``plot.plan()``."""
+        return PlanPlots(self._inside.definition, self.plan, self.epoch, self.world_size)
 
     def stats(self) -> Stats:
         """Where the time of the latest iteration in this process went.

@@ -207,8 +207,8 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 
     @property
     def plot(self) -> WindowPlots:
-        """Pictures: ``plot.windows(i)``, where samples lie on the data."""
-        return WindowPlots(self.windows, self.plan, self._inside.definition.breaks.found)
+        """Pictures: ``plot.windows(i)``, where samples lie; ``plot.sources(i)``, and when."""
+        return WindowPlots(self._inside.definition, self.plan)
 
     @property
     def cache(self) -> bool:

@@ -1,4 +1,4 @@
-"""Proof, without reading data, that an epoch holds every sample once."""
+"""Proof, without reading data, that an epoch holds every sample once, and nothing from later."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..planning.intervals import Interval, cut, total
 from ..planning.plan import Plan
 from ..samples.arguments import as_ranks_and_workers
 from .iterable import IterableDataset
+from .known import KnownAtAnchor, anchors_behind_inputs, known_at_anchors
 from .map import MapDataset
 from .topology import different_batches
 
@@ -50,6 +51,11 @@ class Verification:
         How many samples ``uneven="pad"`` repeats, by arithmetic alone.
     left_out : int
         How many ``uneven="drop"`` and ``drop_last`` leave out, by arithmetic alone.
+    known : tuple of KnownAtAnchor
+        For each dim of another source that is looked up as of the anchor: whether labels say that
+        all was known at the anchor, window by window.
+    behind : tuple of str
+        Dims along which the anchor is later than the last step of part ``x``, in words.
     """
 
     samples: int
@@ -59,10 +65,16 @@ class Verification:
     drawn_from: int | None = None
     padding: int = 0
     left_out: int = 0
+    known: tuple[KnownAtAnchor, ...] = ()
+    behind: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether ranks have equally many batches, and no sample is repeated or missing unasked."""
+        """Whether all is as it should be.
+
+        Ranks have equally many batches, no sample is repeated or missing unasked, and nothing of an
+        as-of source is in a sample that was not known at its anchor, or comes after its ``x``.
+        """
         return not any(self._reasons())
 
     def __bool__(self) -> bool:
@@ -77,6 +89,8 @@ class Verification:
         difference = different_batches(self.batches_per_rank)
         if difference is not None:
             yield difference
+        yield from (str(each) for each in self.known if each.late)
+        yield from self.behind
 
     _shown_in: ClassVar[tuple[int, int] | None] = None  # cell of a notebook
 
@@ -96,6 +110,7 @@ class Verification:
             ("samples", what),
             ("counts", f"{self.repeated:,} repeated, {self.missing:,} missing"),
             ("batches", f"{each} on {'each of ' if ranks > 1 else ''}{number_of(ranks, 'rank')}"),
+            *(("known at the anchor", str(each)) for each in self.known if not each.late),
             *(("not ok", reason) for reason in self._reasons()),
         ]
 
@@ -125,8 +140,10 @@ def verify(
     """Plan the next epoch on a topology, and count.
 
     Every rank's and worker's share is planned as they would plan it. Up to 67 million samples each
-    sample number is counted; beyond that the stretches of the line which they get. Nothing is
-    read, and the dataset's epoch does not change.
+    sample number is counted; beyond that the stretches of the line which they get. Of several
+    sources, labels are compared with anchors for every window along the anchor's dim. No data is
+    read, and the dataset's epoch does not change. What ``preprocess`` mixes within a block, labels
+    do not tell.
 
     Parameters
     ----------
@@ -141,8 +158,9 @@ def verify(
     -------
     Verification
         The counts, which are also printed, or shown in a notebook, with what is not as it should
-        be: its attribute `ok` is False where ranks differ in batches, or samples are repeated or
-        missing unasked.
+        be: its attribute `ok` is False where ranks differ in batches, where samples are repeated or
+        missing unasked, where labels of an as-of source say that a step was not known at the
+        anchor, and where the anchor is later than the last step of ``x``.
 
     Raises
     ------
@@ -211,6 +229,8 @@ def counted(dataset: IterableDataset, world_size: int, num_workers: int) -> Veri
         drawn_from=None if plan.weights is None else plan.samples,
         padding=sum(map(sum, repeated)),
         left_out=walk.left_out(total(begun)),
+        known=tuple(known_at_anchors(dataset._inside.definition, plan.windows)),
+        behind=tuple(anchors_behind_inputs(dataset._inside.definition)),
     )
 
 

@@ -20,7 +20,15 @@ from .frames import Frame, SampleSpace
 from .index_maps import IndexMap, IntArray
 from .intervals import Box, Interval
 
-__all__ = ["Beside", "costs_of", "frames_of", "kept_beside", "nbytes_once", "region_nbytes"]
+__all__ = [
+    "Beside",
+    "blocks_cost",
+    "costs_of",
+    "frames_of",
+    "kept_beside",
+    "nbytes_once",
+    "region_nbytes",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -137,7 +145,7 @@ def kept_beside(
     Of the others, cells that neighboring blocks share are kept.
     """
     once = [nbytes_once(frame, space) for frame in frames]
-    costs = [_of_blocks(frame, space, cuts) for frame in frames]
+    costs = [blocks_cost(frame, space, cuts) for frame in frames]
     often = [
         _laps(frame, space) if not shuffle else read / max(1, nbytes)
         for frame, (read, _), nbytes in zip(frames, costs, once, strict=True)
@@ -156,7 +164,7 @@ def kept_beside(
     return Beside(tuple(sorted(kept)), memory - left + sum(passing), passing)
 
 
-def _of_blocks(
+def blocks_cost(
     frame: Frame, space: SampleSpace, cuts: Sequence[IntArray | EachWindow]
 ) -> tuple[float, float]:
     """Bytes decoded and held of a source beside blocks that are cut so."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import xarray as xr
 
@@ -17,6 +17,7 @@ from ..sources.codecs import is_decoded_fast
 from ..sources.lazy_arrays import is_lazy, zarr_array
 from .explanation import Explanation
 from .mixing import mixing_of
+from .source_costs import SourceCosts
 from .unfit_chunks import stored
 
 __all__ = ["advice", "notes"]
@@ -31,9 +32,15 @@ LARGE_BYTES, MANY_READS = 2**28, 50_000
 ENOUGH_MIXING = 0.8
 
 
-def advice(found: Explanation, plan: Plan, data: xr.Dataset) -> Iterator[str]:
-    """All advice for an epoch, what saves most first."""
+CostsOfSources = Callable[[Plan], Mapping[str, SourceCosts]]
+
+
+def advice(
+    found: Explanation, plan: Plan, data: xr.Dataset, costs_of: CostsOfSources
+) -> Iterator[str]:
+    """All advice for an epoch, what saves most first; `costs_of` other plans of its sources."""
     yield from _on_halos(found, plan)
+    yield from _on_sources(found, plan, costs_of)
     yield from _on_a_copy(plan, data)
     yield from _on_mixing(found, plan)
     yield from _on_small_chunks(found, plan, data)
@@ -79,6 +86,27 @@ def _on_halos(found: Explanation, plan: Plan) -> Iterator[str]:
         )
 
 
+def _on_sources(found: Explanation, plan: Plan, costs_of: CostsOfSources) -> Iterator[str]:
+    for name, costs in found.sources.items():
+        if costs.kept == "whole" or costs.amplification <= ENOUGH_AMPLIFICATION:
+            continue
+        times = f"chunks of source {name!r} are decoded {costs.amplification:.1f} times"
+
+        def is_good(other: Plan, name: str = name) -> bool:
+            return costs_of(other)[name].amplification <= ENOUGH_AMPLIFICATION
+
+        better = _first(plan, is_good)
+        if better is None:
+            yield f"{times}, and more memory would not help"
+            continue
+        then = costs_of(better)[name]
+        kept = ", kept whole" if then.kept == "whole" else ""
+        yield (
+            f"{times}; with memory={format_bytes(better.memory)!r} it would be "
+            f"{then.amplification:.1f} times{kept}"
+        )
+
+
 def _on_a_copy(plan: Plan, data: xr.Dataset) -> Iterator[str]:
     in_store, now = stored(plan, data), amplification_of(plan)
     if not in_store or now < MUCH_AMPLIFICATION:
@@ -109,6 +137,8 @@ def _on_mixing(found: Explanation, plan: Plan) -> Iterator[str]:
 def _on_small_chunks(found: Explanation, plan: Plan, data: xr.Dataset) -> Iterator[str]:
     block = plan.block_nbytes / len(plan.layouts)
     for each in found.variables:
+        if each.source is not None:
+            continue
         size = each.chunk_nbytes
         felt = data[each.name].nbytes > LARGE_BYTES or each.chunk_reads > MANY_READS
         if felt and 0 < size < SMALL_CHUNK_BYTES and block > 16 * size:

@@ -66,7 +66,8 @@ class DimBreaks:
     count : int
         How many there are.
     windows : int
-        Windows along the dim that there are, between breaks.
+        Windows along the dim that there are, between breaks; also those that another source leaves
+        out.
     left_out : int
         Windows along the dim that breaks leave out, all together.
     breaks : tuple of Break
@@ -115,9 +116,9 @@ def breaks_page(dim: Hashable, found: DimBreaks) -> str:
 
 def breaks_of(samples: SampleDefinition) -> dict[Hashable, DimBreaks]:
     """The breaks between the windows of a dataset, by dim; dims that have none are left out."""
-    found = {}
-    for dim, (positions, lost) in samples.breaks.losses(samples.windows).items():
-        axis, text = samples.windows.axis(dim), texts(dim, samples.labels.coords)
+    found, windows = {}, samples.windows_with_lost
+    for dim, (positions, lost) in samples.breaks.losses(windows).items():
+        axis, text = windows.axis(dim), texts(dim, samples.labels.coords)
         start, stop = samples.breaks.found[dim].cut(*axis.stretches)
         order = np.argsort(start - stop, kind="stable")[:MOST_STRETCHES]
         found[dim] = DimBreaks(

@@ -25,6 +25,7 @@ from .break_costs import breaks_of
 from .explanation import Explanation, VariableReads
 from .memory import peak_memory
 from .mixing import mixing_of, pool_blocks, pools_of
+from .source_costs import SourceCosts, chunk_nbytes, costs_of_sources, lost_samples
 
 __all__ = ["PartOfSplit", "explain"]
 
@@ -89,18 +90,22 @@ def explain(
         "cuts": decoded / walked if walked else 1.0,
     }
     breaks = breaks_of(samples)
+    along = {axis.dim: len(axis) for axis in samples.windows_with_lost.axes}
     every = math.prod(
-        len(axis) + (breaks[axis.dim].left_out if axis.dim in breaks else 0)
-        for axis in windows.axes
+        windows_along + (breaks[dim].left_out if dim in breaks else 0)
+        for dim, windows_along in along.items()
     )
+    lost, of_two_dims = lost_samples(samples, along)
+    beside = costs_of_sources(samples, plan, epoch, [part for rank in parts for part in rank])
     found = Explanation(
         source=samples.origin,
         windows=every,
         samples=count,
         left_out={
-            "breaks": every - len(windows),
+            "breaks": every - math.prod(along.values()),
+            **lost,
             "split": stretches.outside,
-            "where": plan.left_out - stretches.outside,
+            "where": plan.left_out - stretches.outside - of_two_dims,
             "uneven": max(0, count - shared),
             "drop_last": max(0, min(count, shared) - yielded),
         },
@@ -116,6 +121,15 @@ def explain(
         variables=tuple(
             _variable(layout, data, count, size)
             for layout, count, size in zip(plan.layouts, chunk_reads, nbytes, strict=True)
+        )
+        + tuple(
+            replace(
+                _variable(layout, each.data, *counts),
+                name=f"{each.source}/{layout.name}",
+                source=each.source,
+            )
+            for each, layouts in zip(samples.others, plan.others, strict=True)
+            for layout, counts in zip(layouts, beside[str(each.source)][1], strict=True)
         ),
         blocks=len(plan.grid),
         block_nbytes=plan.block_nbytes,
@@ -142,9 +156,16 @@ def explain(
         advice=(),
         notes=(*notes(data), *samples.breaks.notes()),
         breaks=breaks,
+        sources={name: costs for name, (costs, _) in beside.items()},
         cache="" if on_disk is None else _cache(plan, on_disk),
     )
-    return replace(found, advice=tuple(advice(found, plan, data)))
+
+    def costs_of(other: Plan) -> dict[str, SourceCosts]:
+        walked = [part for rank in other.shares(epoch, world_size, num_workers) for part in rank]
+        beside = costs_of_sources(samples, other, epoch, walked)
+        return {name: costs for name, (costs, _) in beside.items()}
+
+    return replace(found, advice=tuple(advice(found, plan, data, costs_of)))
 
 
 def _cache(plan: Plan, on_disk: OnDisk) -> str:
@@ -181,14 +202,10 @@ def _estimated(plan: Plan, parts: int) -> tuple[list[int], list[int], list[int]]
     alone = [int(plan.frame.nbytes_once(layout) * share) for layout in plan.layouts]
     nbytes = [int(size * (1 + (parts - 1) / pools_of(plan))) for size in alone]
     chunks = [
-        size // max(1, _chunk_nbytes(layout))
+        size // max(1, chunk_nbytes(layout))
         for layout, size in zip(plan.layouts, nbytes, strict=True)
     ]
     return chunks, nbytes, alone
-
-
-def _chunk_nbytes(layout: Layout) -> int:
-    return layout.itemsize * math.prod(grid.largest for grid in layout.chunks.values())
 
 
 def _variable(layout: Layout, data: xr.Dataset, chunk_reads: int, nbytes: int) -> VariableReads:
@@ -202,7 +219,7 @@ def _variable(layout: Layout, data: xr.Dataset, chunk_reads: int, nbytes: int) -
         name=layout.name,
         dtype=str(variable.dtype),
         chunks={dim: grid.largest for dim, grid in layout.chunks.items()} if stored else {},
-        chunk_nbytes=_chunk_nbytes(layout) if stored else 0,
+        chunk_nbytes=chunk_nbytes(layout) if stored else 0,
         path=path,
         chunk_reads=chunk_reads if stored else 0,
         nbytes=nbytes,

@@ -12,6 +12,7 @@ from ..common.text import Fact, fact_lines, format_bytes, number_of, sizes_of
 from .break_costs import DimBreaks, break_lines, breaks_page
 from .device_costs import DeviceCosts
 from .memory import PeakMemory
+from .source_costs import SourceCosts, source_lines, sources_table
 
 __all__ = ["Explanation", "VariableReads"]
 
@@ -51,6 +52,8 @@ class VariableReads:
         Chunks that are decoded in an epoch, over all ranks and workers; 0 for what is not chunked.
     nbytes : int
         Bytes that are decoded, or read, in an epoch, over all ranks and workers.
+    source : str, optional
+        Name of its source, of others than the first.
     """
 
     name: Hashable
@@ -60,6 +63,7 @@ class VariableReads:
     path: str
     chunk_reads: int
     nbytes: int
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,15 @@ class Explanation:
     source : str
         Where the data comes from.
     windows : int
-        Windows that fit into the data, also those that breaks leave out.
+        Windows that fit into the data, also those that breaks or other sources leave out.
     samples : int
         Samples of the epoch, or what is left of it where it is resumed.
     left_out : mapping of str to int
-        Samples that are not yielded, by reason: ``"breaks"``; ``"split"``, those of a part along a
-        coordinate of two dims that are in no part or another one; ``"where"``, ``"uneven"``,
-        ``"drop_last"``. Breaks leave out a sample that would cross one along any dim: windows along
-        the dim times those along the others, together with what these lose.
+        Samples that are not yielded, by reason: ``"breaks"``; the name of each other source that
+        they lack something of; ``"split"``, those of a part along a coordinate of two dims that are
+        in no part or another one; ``"where"``, ``"uneven"``, ``"drop_last"``. Breaks leave out a
+        sample that would cross one along any dim: windows along the dim times those along the
+        others, together with what these lose; sources likewise, of what the ones before have left.
     shuffle : bool
         Whether the order is random.
     beyond : mapping of Hashable to int
@@ -93,7 +98,7 @@ class Explanation:
     sample_nbytes : int
         Bytes of the tensors of one sample, before any transform.
     variables : tuple of VariableReads
-        What is read, and how.
+        What is read, and how; variables of other sources are named as ``"sst/tos"``.
     blocks, block_nbytes : int
         Blocks in which the data is read, and bytes of the largest.
     pools, pool_nbytes : int
@@ -104,7 +109,8 @@ class Explanation:
         Most bytes that a process which loads will have allotted at a time: each worker, or the
         only process.
     nbytes_used : int
-        Bytes that are in at least one window, each counted once, as they are held.
+        Bytes that are in at least one window, each counted once, as they are held. This and what
+        follows are of the first source, where there are several.
     nbytes : int
         Bytes that are decoded, over all ranks and workers.
     amplification : float
@@ -130,6 +136,8 @@ class Explanation:
     breaks : mapping of Hashable to DimBreaks
         Breaks in the labels along each dim that has some, and the windows that each leaves out. In
         a part of a split, of those between its windows.
+    sources : mapping of str to SourceCosts
+        What each other source costs and leaves out.
     """
 
     source: str
@@ -159,10 +167,11 @@ class Explanation:
     notes: tuple[str, ...] = ()
     device: DeviceCosts | None = None
     breaks: Mapping[Hashable, DimBreaks] = field(default_factory=dict)
+    sources: Mapping[str, SourceCosts] = field(default_factory=dict)
 
     @property
     def chunk_reads(self) -> int:
-        """Chunks that are decoded in an epoch, over all ranks and workers."""
+        """Chunks that are decoded in an epoch, over all sources, ranks and workers."""
         return sum(variable.chunk_reads for variable in self.variables)
 
     def __str__(self) -> str:
@@ -170,6 +179,7 @@ class Explanation:
             self._head(),
             *fact_lines(("breaks", each) for each in self._breaks()),
             *fact_lines(self._facts()),
+            *fact_lines(("source", source_lines(*each)) for each in self.sources.items()),
             *(f"    {_variable_line(variable)}" for variable in self.variables),
             *fact_lines(self._more()),
             *fact_lines(("advice", text) for text in self.advice),
@@ -187,6 +197,7 @@ class Explanation:
             html.facts([*breaks, *self._facts(), *self._more()]),
             html.section("Variables", f"{len(rows):,}", html.table(columns, rows)),
             *(breaks_page(dim, each) for dim, each in self.breaks.items()),
+            *self._sources_page(),
         ]
         if self.advice:
             advice = html.bullets(self.advice)
@@ -208,6 +219,13 @@ class Explanation:
     def _breaks(self) -> list[tuple[str, ...]]:
         """Lines of the breaks along each dim that has some."""
         return [tuple(break_lines(dim, each)) for dim, each in self.breaks.items()]
+
+    def _sources_page(self) -> list[str]:
+        """A table of the other sources, where there are some."""
+        if not self.sources:
+            return []
+        table = sources_table(self.sources)
+        return [html.section("Other sources", ", ".join(self.sources), table, opened=True)]
 
     def _facts(self) -> list[Fact]:
         blocks = f"{self.blocks:,} of {format_bytes(self.block_nbytes)} at most"
@@ -246,8 +264,10 @@ class Explanation:
 
     def _reads(self) -> tuple[str, str]:
         read = format_bytes(self.nbytes)
-        if any(variable.chunk_nbytes for variable in self.variables):
-            read = f"{number_of(self.chunk_reads, 'chunk')}, {read} decoded"
+        first = [each for each in self.variables if each.source is None]
+        if any(variable.chunk_nbytes for variable in first):
+            chunks = sum(each.chunk_reads for each in first)
+            read = f"{number_of(chunks, 'chunk')}, {read} decoded"
         factors = ", ".join(f"{name} {times:.2f}" for name, times in self.amplification_of.items())
         return (
             f"{'' if self.exact else 'about '}{read} for {format_bytes(self.nbytes_used)} used: "

@@ -17,6 +17,7 @@ from ..gathering.halo import joins
 from ..iteration.budget import BlockCache, StageBudget, StageClaim
 from ..iteration.lookahead import Lookahead
 from ..planning.chunks import merged
+from ..planning.companions import region_nbytes
 from ..planning.intervals import Interval, total
 from ..planning.plan import Plan
 from ..planning.stages import BlockRead, Stage, shared_box
@@ -47,7 +48,8 @@ class PeakMemory:
         All of it, at the worst moment: that of a consumer that is slow, so that all is there that
         may be read ahead, and that holds one batch.
     blocks : int
-        Of this, blocks in use, read ahead, kept or left for the next ones.
+        Of this, blocks in use, read ahead, kept or left for the next ones, and what is kept of
+        other sources.
     batches : int
         Of this, batches: gathered ahead, and the one in use.
     passing : int
@@ -111,7 +113,9 @@ def peak_memory(
     lasting = plan.cached or on_device  # blocks hold nothing of each other's memory
     process = _Process(plan, samples, variables, concurrent_reads(data), lasting, pinned_blocks)
     worst = PeakMemory(0, 0, 0, 0)
+    kept = plan.beside.nbytes
     for blocks, passing, walked in process.moments(_some(plan.stages(epoch, part), plan)):
+        blocks += kept
         ready = min(most, -(-walked // size))
         batches = ready * (each + index * size) + (cast if ready else 0)
         passing += decoding + waiting + (locating if walked else 0)
@@ -236,6 +240,12 @@ class _Process:
                 self._other -= nbytes
         held.taken, held.boxes = [], []
 
+    def _beside(self, stage: Stage) -> int:
+        """Bytes of the samples of a stage in other sources that are not kept whole."""
+        frames = self._plan.passing
+        pieces = [piece for load in stage.loads for piece in load.pieces] if frames else []
+        return sum(region_nbytes(frames, piece.box) for piece in pieces)
+
     # As `Buffers`.
 
     def _take(self, nbytes: int) -> int:
@@ -265,10 +275,10 @@ class _Process:
     def _read(self, fresh: Sequence[_HeldStage]) -> Iterator[int]:
         """Read what was begun at the same time; bytes of what passes after each step."""
         for held in fresh:
-            if held.stage.shuffle:
-                nbytes = 8 * (held.stage.stop - held.stage.start)
-                held.taken.append((nbytes, False))
-                self._other += nbytes
+            nbytes = 8 * (held.stage.stop - held.stage.start) if held.stage.shuffle else 0
+            nbytes += self._beside(held.stage)
+            held.taken.append((nbytes, False))
+            self._other += nbytes
         loads = deque((held, load) for held in fresh for load in held.stage.loads)
         under_way: deque[tuple[_HeldStage, BlockRead, list[tuple[int, bool]]]] = deque()
         while loads or under_way:

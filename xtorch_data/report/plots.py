@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 
 from ..common.figures import Axes
 from ..planning.plan import Plan
 from ..samples.arguments import as_epoch, as_ranks_and_workers
-from ..samples.labels import LabelledWindows
-from ..sources.label_steps import Breaks
+from ..samples.definition import SampleDefinition
 from .plot_plan import plot_plan
+from .plot_sources import plot_sources
 from .plot_windows import plot_windows
 
 __all__ = ["PlanPlots", "WindowPlots"]
@@ -21,10 +21,9 @@ class WindowPlots:
     They need matplotlib, which the extra ``plot`` installs, and read no data.
     """
 
-    def __init__(
-        self, windows: LabelledWindows, plan: Plan, breaks: Mapping[Hashable, Breaks]
-    ) -> None:
-        self._windows, self._plan, self._breaks = windows, plan, breaks
+    def __init__(self, samples: SampleDefinition, plan: Plan) -> None:
+        self._samples, self._plan = samples, plan
+        self._windows, self._breaks = samples.labelled, samples.breaks.found
 
     def windows(
         self,
@@ -68,6 +67,39 @@ class WindowPlots:
         """
         return plot_windows(self._windows, self._plan, samples, dims, ax, self._breaks)
 
+    def sources(self, sample: int = 0, *, ax: Axes | None = None) -> Axes:
+        """Draw when the steps are that one sample has of each source.
+
+        Each source is a row, and time runs from left to right. Steps are dots or, where a step
+        bears the begin of what it sums up (``label="left"``), bars to its end; those of each part
+        have a color and a lane of their own. The line is the anchor. What lies between the end of
+        the newest step of an as-of source and when it was known, the latency, is hatched: it must
+        end at the anchor or before. Steps of forecasts are where they are valid, and the latency
+        begins at their init. Sources without times have an empty row.
+
+        Parameters
+        ----------
+        sample : int
+            Sample number, as `windows` counts them.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            What was drawn on.
+
+        Raises
+        ------
+        IndexError
+            If there is no such sample.
+        ValueError
+            If no dim of the samples has times, or sources have times of different calendars.
+        ImportError
+            If matplotlib is not installed.
+        """
+        return plot_sources(self._samples, self._plan, sample, ax)
+
     def __repr__(self) -> str:
         names = [name for name in dir(type(self)) if not name.startswith("_")]
         return f"<plots of a dataset: {', '.join(f'{name}()' for name in names)}>"
@@ -79,15 +111,8 @@ class PlanPlots(WindowPlots):
     They need matplotlib, which the extra ``plot`` installs, and read no data.
     """
 
-    def __init__(
-        self,
-        windows: LabelledWindows,
-        plan: Plan,
-        breaks: Mapping[Hashable, Breaks],
-        epoch: int,
-        world_size: int,
-    ) -> None:
-        super().__init__(windows, plan, breaks)
+    def __init__(self, samples: SampleDefinition, plan: Plan, epoch: int, world_size: int) -> None:
+        super().__init__(samples, plan)
         self._epoch, self._world_size = epoch, world_size
 
     def plan(

@@ -19,7 +19,7 @@ from ..common.user_warnings import about, warn_user
 from ..planning.chunks import Layout
 from ..planning.selection import SampleTable
 from ..planning.windows import SourceWindows, Windows
-from ..sources.conventions import warn_of_bounds
+from ..sources.conventions import warn_of_bounds, warn_of_shared_axes
 from ..sources.source import Source, as_source
 from .arguments import numpy_dtype
 from .batch import ATTRIBUTES, Batch
@@ -37,7 +37,7 @@ from .durations import Length
 from .generator_items import Items
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
-from .losses import Loss, losses_of, warnings_of_losses
+from .losses import Loss, losses_of, warnings_of_losses, with_lost
 from .preprocessing import Preprocessor
 from .select import Part, Select, make_part, resolve_parts
 from .several import NO_BATCH_TRANSFORM, defined_of_several, is_several
@@ -289,6 +289,10 @@ class SampleDefinition:
         found = {part.name: (each, part) for each in self.sources for part in each.parts}
         return [found[name] for name in self.order or found]
 
+    def names(self, each: SampleDefinition, part: Part) -> list[Hashable]:
+        """Variables of a part of a source as users name them."""
+        return [name if each is self else f"{each.source}/{name}" for name in part.variables]
+
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors of one sample, those of all sources, before any transform."""
@@ -321,11 +325,12 @@ class SampleDefinition:
             warn_user(message, about_what)
 
     def warn_of_bounds(self) -> None:
-        """Warn if bounds of cells, which describe coordinates, make samples; see there."""
+        """Warn if bounds of cells or a second grid, no dims of their own, make samples."""
         if self.items is None:  # an item of a generator holds all of such dims
             described = (self.data, self.labels.coords)
             parts = [part.variables for part in self.parts]
             warn_of_bounds(self.variable_dims, self.windows, parts, described)
+            warn_of_shared_axes(self.windows, self.labels.coords)
 
     # The functions of the user.
 
@@ -379,7 +384,7 @@ class SampleDefinition:
         return [
             (
                 part.name,
-                ", ".join(printable(self._named(each, name)) for name in part.variables),
+                ", ".join(map(printable, self.names(each, part))),
                 f"after {each.transforms[part.name].argument}"
                 if part.name in each.transforms
                 else shape_of(each.shape(part), ["variable"] * part.stacked + list(part.dims)),
@@ -390,13 +395,9 @@ class SampleDefinition:
             for each, part in self.every_part
         ]
 
-    def _named(self, each: SampleDefinition, name: Hashable) -> Hashable:
-        """A variable as parts name it, those of other sources with the source."""
-        return name if each is self else f"{each.source}/{name}"
-
     def facts_of_sources(self) -> list[tuple[str, str, str, str]]:
         """Name, rules, losses and origin of each other source."""
-        losses = self.losses_left()
+        losses = losses_of(self.losses, self.breaks.laid, self.windows)
         return [
             (
                 str(each.source),
@@ -407,9 +408,10 @@ class SampleDefinition:
             for each in self.others
         ]
 
-    def losses_left(self) -> list[Loss]:
-        """What other sources leave out, between the windows that there are."""
-        return losses_of(self.losses, self.breaks.laid, self.windows)
+    @property
+    def windows_with_lost(self) -> Windows:
+        """The windows, and those that other sources leave out between them."""
+        return with_lost(self.losses, self.breaks.laid, self.windows)
 
     def facts_of_functions(self) -> list[tuple[str, str, str]]:
         """Argument, name and "yes" or "no" (random) of each function."""
@@ -420,7 +422,7 @@ class SampleDefinition:
 
     def facts_of_breaks(self) -> list[str]:
         """What there is to say of breaks in labels, in a line for each dim that has some."""
-        return list(self.breaks.facts(self.windows, self.labels.coords))
+        return list(self.breaks.facts(self.windows_with_lost, self.labels.coords))
 
     def _repeated(self) -> dict[Hashable, list[Hashable]]:
         """By dims of which each place is a sample: variables that lack them, if others do not."""
@@ -434,7 +436,9 @@ class SampleDefinition:
 
     def __repr__(self) -> str:
         parts = ", ".join(
-            f"{printable(part.name)}: {self._text(each, part)} {each.shape(part)}"
+            f"{printable(part.name)}: "
+            + (f"{self.names(each, part)}" if part.stacked else f"{self.names(each, part)[0]!r}")
+            + f" {each.shape(part)}"
             for each, part in self.every_part
         )
         repeated = (
@@ -446,7 +450,3 @@ class SampleDefinition:
             for name, rules, lost, origin in self.facts_of_sources()
         )
         return "\n  ".join([parts, *repeated, *sources, *self.facts_of_breaks()])
-
-    def _text(self, each: SampleDefinition, part: Part) -> str:
-        names = [self._named(each, name) for name in part.variables]
-        return f"{names}" if part.stacked else f"{names[0]!r}"

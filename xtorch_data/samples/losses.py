@@ -6,12 +6,15 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from ..common.text import number_of
-from ..planning.index_maps import IntArray
+from ..planning.index_maps import IntArray, term_of
 from ..planning.windows import Windows
 
-__all__ = ["BREAKS", "Loss", "losses_of", "warnings_of_losses"]
+__all__ = ["BREAKS", "Loss", "losses_of", "warnings_of_losses", "with_lost"]
+
+Bools = npt.NDArray[np.bool_]
 
 # The reason of windows whose steps of another source would cross a break.
 BREAKS = "breaks in its labels"
@@ -58,35 +61,54 @@ def losses_of(losses: Sequence[Loss], laid: Windows, windows: Windows) -> list[L
     there is a window of the part, or an end of the data. `laid` are the windows of all of the data
     before any was left out.
     """
-    found = []
-    inside: dict[Hashable, IntArray] = {}
+    found, between = [], _between(losses, laid, windows)
     for each in losses:
         if not len(each.starts):
             found.append(each)
             continue
-        every, axis = laid.axis(each.dim), windows.axis(each.dim)
-        if each.dim not in inside:
-            gone = np.zeros(len(every), dtype=bool)
-            for other in losses:
-                if other.dim == each.dim:
-                    gone[every.first_from(other.starts)] = True
-            starts = every.start(np.arange(len(every)))
-            there = axis.first_from(starts) < axis.first_from(starts + 1)
-            inside[each.dim] = gone & _enclosed(gone, there)
-        count = int(np.count_nonzero(inside[each.dim][every.first_from(each.starts)]))
+        numbers = laid.axis(each.dim).first_from(each.starts)
+        count = int(np.count_nonzero(between[each.dim][numbers]))
         if count:
             found.append(replace(each, count=count))
     return found
 
 
-def _enclosed(gone: np.ndarray, there: np.ndarray) -> np.ndarray:
+def with_lost(losses: Sequence[Loss], laid: Windows, windows: Windows) -> Windows:
+    """Some windows, and those between them that other sources leave out; of one source."""
+    between = _between(losses, laid, windows)
+    axes = []
+    for axis in windows.axes:
+        if axis.dim in between:
+            lost = laid.axis(axis.dim).start(np.flatnonzero(between[axis.dim]))
+            starts = np.union1d(axis.start(np.arange(len(axis))), lost)
+            axis = replace(axis, starts=term_of(starts))
+        axes.append(axis)
+    return Windows.of(axes)
+
+
+def _between(losses: Sequence[Loss], laid: Windows, windows: Windows) -> dict[Hashable, Bools]:
+    """By dim, which of the windows of all of the data are left out between some windows."""
+    found = {}
+    for dim in {each.dim: None for each in losses if len(each.starts)}:
+        every, axis = laid.axis(dim), windows.axis(dim)
+        gone = np.zeros(len(every), dtype=bool)
+        for each in losses:
+            if each.dim == dim:
+                gone[every.first_from(each.starts)] = True
+        starts = every.start(np.arange(len(every)))
+        there = axis.first_from(starts) < axis.first_from(starts + 1)
+        found[dim] = gone & _enclosed(gone, there)
+    return found
+
+
+def _enclosed(gone: Bools, there: Bools) -> Bools:
     """Whether the nearest windows on both sides that are not `gone` are `there`, or none are."""
     numbers, count = np.arange(len(gone)), len(gone)
     before = np.maximum.accumulate(np.where(gone, -1, numbers))
     behind = np.minimum.accumulate(np.where(gone, count, numbers)[::-1])[::-1]
     left = (before < 0) | there[before.clip(0)]
     right = (behind == count) | there[behind.clip(max=count - 1)]
-    enclosed: np.ndarray = left & right
+    enclosed: Bools = left & right
     return enclosed
 
 

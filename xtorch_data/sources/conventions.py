@@ -24,6 +24,7 @@ __all__ = [
     "text_of",
     "texts_of",
     "warn_of_bounds",
+    "warn_of_shared_axes",
 ]
 
 # https://cfconventions.org/cf-conventions/cf-conventions.html#latitude-coordinate
@@ -90,6 +91,31 @@ def warn_of_bounds(
                 f"{axis.dim!r}, which is only that of bounds: {', '.join(map(repr, having))}. "
                 + (f"Leave them out: inputs={kept}" if kept else "Leave them out")
             )
+
+
+def warn_of_shared_axes(windows: Windows, coords: xr.Dataset) -> None:
+    """Warn if two dims are windowed apart that are one physical axis: of two grids, in one source.
+
+    Every window along one is then combined with every window along the other, and few of these
+    samples are of one place.
+    """
+    for kind, is_one in (("latitude", is_north), ("longitude", is_east)):
+        found = [
+            axis
+            for axis in windows.axes
+            if axis.windowed and len(axis) > 1 and is_one(axis.dim, coords)
+        ]
+        if len(found) < 2:
+            continue
+        first, second, *_ = found
+        product = math.prod(map(len, found))
+        warn_user(
+            f"the dims {[axis.dim for axis in found]} are windowed apart, and each is a {kind}: "
+            f"{' × '.join(str(len(axis)) for axis in found)} windows make {product:,} samples, "
+            f"most of them of several places, where {len(first):,} have the same place in all. "
+            f"Data of two grids are two sources: {{'a': …, 'b': xtd.Source(…, "
+            f"{first.dim}=xtd.Within())}}, with {second.dim!r} renamed {first.dim!r} in the second",
+        )
 
 
 def text_of(value: Any, units: Any = None) -> str:
