@@ -16,6 +16,9 @@ from strategies import examples
 import xtorch_data as xtd
 from xtorch_data import AsOf, At, Source, ValidTime, Within
 
+# What is left out is compared, also where it is most of the windows.
+pytestmark = pytest.mark.filterwarnings("ignore:source '.*' leaves out:UserWarning")
+
 FREQUENCIES = ["6h", "D", "h", "MS"]
 
 

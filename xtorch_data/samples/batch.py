@@ -314,7 +314,20 @@ class Batch:
         )
 
     def joined(self, others: Iterable[Batch], order: Sequence[str]) -> Batch:
-        """The batch with the parts of others of the same samples, in an order."""
+        """The batch with the parts of others, as the first source's has those of other sources.
+
+        Parameters
+        ----------
+        others : iterable of Batch
+            Batches of the same samples, each of another source.
+        order : sequence of str
+            Names of all parts, in their order.
+
+        Returns
+        -------
+        Batch
+            The samples with all parts; `to_xarray` gives a ``DataTree``, a node for each source.
+        """
         parts, labels = dict(self._parts), dict(self._part_labels)
         for other in others:
             parts.update(other._parts)

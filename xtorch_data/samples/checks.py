@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -32,7 +33,8 @@ __all__ = [
 ]
 
 
-class CheckedSpace(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class CheckedSpace:
     """Result of `checked_space`; a definition is made of it at once."""
 
     windows: Windows

@@ -187,7 +187,7 @@ def defined_of_several(
     if not len(found.windows):
         reasons = "; ".join(f"{loss.source!r}: {loss}" for loss in found.losses)
         raise ValueError(f"there is no sample of which all sources have their part: {reasons}")
-    main = made(first, data, space._replace(windows=found.windows))
+    main = made(first, data, replace(space, windows=found.windows))
     beside = []
     for place, (name, lazy, laid) in enumerate(
         zip(used, found.data, found.laid, strict=True), start=1
