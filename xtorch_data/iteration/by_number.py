@@ -35,7 +35,7 @@ from ..sources.lazy_arrays import in_memory
 from ..sources.npy_files import NpyFile, Stamp
 from ..sources.source import layout_of
 from .budget import Budget, Claim
-from .cells import Group, Place, Region, cells_of
+from .cells import Group, Place, Region, cells_of, unordered
 from .threads import Threads, note_interrupt
 
 __all__ = ["Fetched", "Fetcher"]
@@ -133,7 +133,8 @@ class Fetcher:
         small = (self._cell_nbytes or small) if together else 0
         # A preprocess may take means and the like along dims that samples have whole.
         axes = samples.windows.axes if samples.preprocess is not None else ()
-        grids, nbytes = cells_of(layouts, dims, small, {axis.dim for axis in axes if axis.whole})
+        whole = {axis.dim for axis in axes if axis.whole}
+        grids, nbytes = cells_of(layouts, dims, small, whole, unordered(samples.windows.frame))
         if samples.preprocess is None:
             data = xr.Dataset({name: data.variables[name] for name in names})
         source = SourceReader(

@@ -11,10 +11,11 @@ import xarray as xr
 
 from ..common.buffers import Buffers
 from ..planning.chunks import Chunks, Layout
+from ..planning.frames import Frame
 from ..planning.stages import BlockRead
 from ..reading.regions import Reader
 
-__all__ = ["Group", "Place", "Region", "cells_of"]
+__all__ = ["Group", "Place", "Region", "cells_of", "unordered"]
 
 Place = tuple[int, ...]  # numbers of a cell along the dims of its grids
 Region = Mapping[Hashable, slice]
@@ -25,11 +26,12 @@ def cells_of(
     dims: Sequence[Hashable],
     small: int,
     whole: Container[Hashable] = (),
+    apart: Container[Hashable] = (),
 ) -> tuple[dict[Hashable, Chunks], int]:
     """The grids of cells for variables that are read together, and the bytes of a cell.
 
     A cell is a chunk of the largest ones, or several next to each other of fewer bytes than
-    `small`; along the dims in `whole`, it has all of their chunks.
+    `small`, but one along the dims in `apart`; along the dims in `whole`, it has all of the chunks.
     """
     grids: dict[Hashable, Chunks] = {}
     for dim in dims:
@@ -40,11 +42,20 @@ def cells_of(
                 grids[dim] = grids[dim].joined(max(1, grids[dim].count))
     nbytes = sum(layout.itemsize for layout in layouts)
     nbytes *= math.prod(grid.largest for grid in grids.values())
-    for dim in reversed(grids):
+    for dim in reversed([dim for dim in grids if dim not in apart]):
         every = min(max(1, small // nbytes), grids[dim].count)
         grids[dim] = grids[dim].joined(every)
         nbytes *= every
     return grids, nbytes
+
+
+def unordered(frame: Frame) -> set[Hashable]:
+    """Dims along which windows do not follow each other, so that they want single chunks."""
+    return {
+        each.dim
+        for each in frame.maps
+        if len(each.terms) > 1 or not all(term.ascending for term in each.terms.values())
+    }
 
 
 @dataclass(frozen=True, eq=False)

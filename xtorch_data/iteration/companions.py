@@ -17,17 +17,22 @@ from ..samples.definition import SampleDefinition
 from .by_number import Fetcher
 from .threads import Threads
 
-__all__ = ["Companions"]
+__all__ = ["Companions", "cell_nbytes"]
 
 # Chunks of fewer bytes are read several at a time: a block wants many that follow each other.
 CELL_BYTES = 2**20
 # But so that as many of them fit in memory.
 CELLS = 8
+# The same where a source is read whole.
+ONCE_BYTES = 2**16
 
 
-def _cell_nbytes(memory: int) -> int:
-    """Bytes up to which chunks are read together, of those for which there is so much memory."""
-    return CELL_BYTES if not memory else min(CELL_BYTES, memory // CELLS)
+def cell_nbytes(memory: int) -> int:
+    """Bytes up to which chunks are read together, where there is so much memory for cells.
+
+    Without any, everything is read once: larger cells would only read what no window needs.
+    """
+    return min(CELL_BYTES, memory // CELLS) if memory else ONCE_BYTES
 
 
 class Companions:
@@ -56,7 +61,7 @@ class Companions:
                 max(1, nbytes),
                 epoch,
                 retries,
-                cell_nbytes=_cell_nbytes(nbytes),
+                cell_nbytes=cell_nbytes(nbytes),
                 threads=threads,
             )
             for each, nbytes in zip(samples.others, memory, strict=True)

@@ -11,8 +11,8 @@ from typing import Literal
 
 from ..common import html
 from ..common.text import format_bytes
-from ..iteration.by_number import CELL_BYTES, CELLS_IN_MEMORY, PREPROCESSED_BYTES
-from ..iteration.cells import cells_of
+from ..iteration.cells import cells_of, unordered
+from ..iteration.companions import cell_nbytes
 from ..planning.chunks import Chunks, Layout
 from ..planning.companions import blocks_cost, frames_of, nbytes_once
 from ..planning.frames import Frame
@@ -237,13 +237,13 @@ class _Held:
         for each in self.frame.layouts:
             key = None if prepared else tuple((d, grid.key) for d, grid in each.chunks.items())
             alike.setdefault(key, []).append(each)
-        small = PREPROCESSED_BYTES if prepared else CELL_BYTES
-        small = min(small, max(1, self.memory) // CELLS_IN_MEMORY)
+        small = cell_nbytes(self.memory)
         axes = self.samples.windows.axes
         dims = [axis.dim for axis in axes]
         whole = {axis.dim for axis in axes if axis.whole and prepared}
         self.groups = [
-            (layouts, *cells_of(layouts, dims, small, whole)) for layouts in alike.values()
+            (layouts, *cells_of(layouts, dims, small, whole, unordered(self.frame)))
+            for layouts in alike.values()
         ]
         self.chunks = dict.fromkeys((each.name for each in self.frame.layouts), 0)
         self.nbytes = dict(self.chunks)
