@@ -215,6 +215,8 @@ def test_what_only_one_source_can_have_is_refused():
         xtd.MapDataset(data, {"time": 4}, parts={"x": "daily/s"})
     with pytest.raises(ValueError, match="comes first, and gives the samples"):
         xtd.MapDataset({"daily": data["daily"], "era": data["era"]}, {"time": 4})
+    with pytest.raises(ValueError, match="source 'x' makes a part of its own name"):
+        xtd.MapDataset({"era": data["era"], "x": data["topo"]}, {"time": 4})
     with pytest.raises(ValueError, match="must be an identifier"):
         xtd.MapDataset({"a b": data["era"]}, {"time": 4})
     with pytest.raises(ValueError, match="there are no sources"):

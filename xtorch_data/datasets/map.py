@@ -145,7 +145,9 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         inputs: Any = None,
         targets: Any = None,
         parts: Mapping[str, Any] | None = None,
-        preprocess: Callable[..., xr.Dataset] | None = None,
+        preprocess: Callable[..., xr.Dataset]
+        | Mapping[str, Callable[..., xr.Dataset]]
+        | None = None,
         transform: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None,
         target_transform: Callable[..., Any] | None = None,
         where: Any = None,

@@ -47,10 +47,12 @@ def within_sources(
     lead : int
         Steps of a window that may lie before it.
     """
+    if not samples.others:
+        return windows
     place = next(at for at, axis in enumerate(windows.axes) if axis.dim == dim)
     mine = comparable(samples.labels.coords, dim)
     count = len(windows.axes[place])
-    if not samples.others or mine is None or not count or mine.kind == "text":
+    if mine is None or not count or mine.kind == "text":
         return windows
     every, kept = samples.windows.axis(dim), np.ones(count, dtype=bool)
     begins = windows.axes[place].start(np.arange(count)) + lead

@@ -48,7 +48,7 @@ class SampleArguments(TypedDict, total=False):
     inputs: Any
     targets: Any
     parts: Mapping[str, Any] | None
-    preprocess: Callable[..., xr.Dataset] | None
+    preprocess: Callable[..., xr.Dataset] | Mapping[str, Callable[..., xr.Dataset]] | None
     transform: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None
     target_transform: Callable[..., Any] | None
     where: Any

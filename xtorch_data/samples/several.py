@@ -123,6 +123,11 @@ class _Sources:
         if parts is None:
             used = {source for source, _ in found.values()}
             for source in self.names[1:]:
+                if source in found:
+                    raise ValueError(
+                        f"source {source!r} makes a part of its own name, which there is: give the "
+                        "source another name, or say what each part has with parts="
+                    )
                 if source not in used:
                     whole = self.data[source]
                     every = list(whole.dataset.data_vars) if whole.single is None else whole.single
