@@ -1,3 +1,4 @@
+import concurrent.futures
 import gc
 import os
 import signal
@@ -103,3 +104,26 @@ def test_the_garbage_collector_waits_for_no_thread():
     assert not work.done()
     go_on.set()
     assert ended()
+
+
+def test_who_waits_acts_on_a_signal_that_another_thread_got(monkeypatch):
+    """As the system may have it: the main thread acts on it when it wakes."""
+    monkeypatch.setattr(open_threads, "ATTENTIVE_SECONDS", 0.05)
+    never = concurrent.futures.Future()
+
+    def elsewhere():
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    threading.Timer(0.2, elsewhere).start()
+    with pytest.raises(KeyboardInterrupt):
+        open_threads.waited(never)
+
+
+@pytest.mark.parametrize("error", [TimeoutError("of a server"), ValueError("of a value")])
+def test_what_is_waited_for_gives_its_result_or_its_error(error):
+    done, failed = concurrent.futures.Future(), concurrent.futures.Future()
+    threading.Timer(0.1, done.set_result, [7]).start()
+    threading.Timer(0.1, failed.set_exception, [error]).start()
+    assert open_threads.waited(done) == 7
+    with pytest.raises(type(error), match="of a"):
+        open_threads.waited(failed)

@@ -19,7 +19,7 @@ def series(jumps, length=200, **more):
     step = np.ones(length, dtype=int)
     for position, missing in jumps.items():
         step[position] += missing
-    days = np.datetime64("2000-01-01", "ns") + (np.cumsum(step) - 1) * np.timedelta64(1, "D")
+    days = np.datetime64("2000-01-01", "s") + (np.cumsum(step) - 1) * np.timedelta64(1, "D")
     sizes = {"time": length, **more}
     values = np.zeros(tuple(sizes.values()), "float32")
     return xr.DataArray(values, coords={"time": days}, dims=tuple(sizes), name="flow")

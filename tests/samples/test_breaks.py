@@ -326,7 +326,7 @@ def test_labels_of_every_kind_that_can_be_subtracted_are_told(labels):
 
 def test_missing_labels_break_on_both_sides():
     days = DAILY.values.copy()
-    days[[30, 80]] = np.datetime64("NaT")
+    days[[30, 80]] = np.datetime64("NaT", "ns")
     dataset = daily(days, breaks="split")
     assert _starts(dataset) == begins_between([30, 31, 80, 81], 120, 7, 1)
 

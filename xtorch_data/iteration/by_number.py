@@ -36,7 +36,7 @@ from ..sources.npy_files import NpyFile, Stamp
 from ..sources.source import layout_of
 from .budget import Budget, Claim
 from .cells import Group, Place, Region, cells_of, unordered
-from .threads import Threads, note_interrupt
+from .threads import Threads, note_interrupt, waited
 
 __all__ = ["Fetched", "Fetcher"]
 
@@ -359,7 +359,7 @@ class Fetcher:
         found = {}
         try:
             for cell in wanted:
-                found[cell] = futures[cell].result()
+                found[cell] = waited(futures[cell])
             return found
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):

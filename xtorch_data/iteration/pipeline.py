@@ -33,7 +33,7 @@ from .lookahead import Lookahead, ahead
 from .read_ahead import BatchSlice, PendingStage, ReadAhead
 from .stage_reader import StageReader
 from .substitutes import Substitutes
-from .threads import Threads
+from .threads import Threads, waited
 
 __all__ = ["Request", "run"]
 
@@ -159,7 +159,7 @@ def run(request: Request) -> Generator[Batch, None, None]:
 
     def gathered(future: Future[deque[Batch | Exception]]) -> deque[Batch | Exception]:
         with recorder.timed("wait"):
-            return future.result()
+            return waited(future)
 
     try:
         for batches in ahead(

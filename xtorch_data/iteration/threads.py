@@ -17,7 +17,7 @@ from ..processes.internals import before_threads_are_awaited, let_nobody_await
 from ..reading.dask_graphs import DaskCompute, threads_for_graphs
 from ..sources.zarr_stores import begun_loop
 
-__all__ = ["Threads", "note_interrupt"]
+__all__ = ["Threads", "note_interrupt", "waited"]
 
 T = TypeVar("T")
 
@@ -27,6 +27,8 @@ WORK_THREADS = 8
 # Seconds that threads have to end after Ctrl-C. Some may wait inside another package for a server
 # that does not answer, where nothing can reach them.
 INTERRUPTED_SECONDS = 0.5
+# Seconds after which whoever waits looks up.
+ATTENTIVE_SECONDS = 1.0
 
 
 class Threads:
@@ -153,6 +155,20 @@ _open: weakref.WeakSet[Threads] = weakref.WeakSet()
 # Threads that nobody waits for any more.
 _left: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _interrupted = threading.Event()
+
+
+def waited(future: Future[T]) -> T:
+    """Result of a future that is waited for with an ear for Ctrl-C.
+
+    The system may give the signal to another thread of the process, and then the main thread, which
+    alone acts on it, does so when it wakes next.
+    """
+    while True:
+        try:
+            return future.result(ATTENTIVE_SECONDS)
+        except TimeoutError:
+            if future.done():  # it may be an error of what was waited for
+                return future.result()
 
 
 def _nothing() -> None:

@@ -22,7 +22,7 @@ from ..common.progress import bar
 from ..common.recorder import Recorder
 from ..iteration.budget import StageBudget
 from ..iteration.read_ahead import PendingStage, ReadAhead
-from ..iteration.threads import Threads
+from ..iteration.threads import Threads, waited
 from ..planning.blocks import INDEX_BYTES
 from ..planning.coverage import covered, places_covered, wanted_along
 from ..planning.intervals import Box
@@ -342,7 +342,7 @@ def _read(walk: _Walk, take: Callable[[Found], None], origin: str, retries: int)
     threads.begin(read_ahead.close)
     try:
         for pending in read_ahead:
-            found = pending.loaded.result()
+            found = waited(pending.loaded)
             read_ahead.done(pending, pending.left)
             take(found)
     finally:
