@@ -138,13 +138,8 @@ def test_ctrl_c_ends_a_process_that_waits_for_a_server(folder, how, kind):
             process.stdin.flush()
             assert server.asked.wait(60)
             process.send_signal(signal.SIGINT)
-            # Two seconds where nothing else runs; the client would wait for minutes. Where the
-            # machine is busy, once in a while nothing comes of it: who sits there presses again.
-            try:
-                _, said = process.communicate(timeout=40)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGINT)
-                _, said = process.communicate(timeout=60)
+            # Two seconds where nothing else runs; the client would wait for minutes.
+            _, said = process.communicate(timeout=100)
         finally:
             process.kill()
             process.communicate()

@@ -75,7 +75,7 @@ def cut_by_ranges(ranges: Sequence[slice | Sequence[slice]], gap: Gap, line: Alo
 
 
 def cut_fold(fold: int, folds: int, gap: Gap, line: Along) -> Parts:
-    """What there is to train on around a fold, and the fold."""
+    """Places to train on around a fold, and the fold."""
     each, more = divmod(line.steps, folds)
     first = fold * each + min(fold, more)
     last = first + each + (fold < more)

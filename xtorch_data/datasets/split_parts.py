@@ -299,7 +299,7 @@ def _ends(samples: SampleDefinition, labels: RankedLabels, by: By) -> tuple[Rank
 
 
 def left_by(samples: SampleDefinition, parts: Iterable[Stretches], outside: int) -> PartOfSplit:
-    """What splits have left of the data; `outside` are numbered samples that they have not."""
+    """Remains of the data after splits; `outside` are numbered samples that they have not."""
     steps: dict[Hashable, tuple[Sequence[Interval], int]] = {}
     for part in parts:
         for dim, found in part.steps(samples).items():
@@ -363,7 +363,7 @@ def lead_of(samples: SampleDefinition, axis: Axis, by: By) -> int:
 
 
 def _common(one: Iterable[Interval], other: Iterable[Interval], length: int) -> list[Interval]:
-    """What two rows of intervals of a dim have in common."""
+    """Intersection of two rows of intervals of a dim."""
     both = np.zeros((2, length), dtype=bool)
     for there, intervals in zip(both, (one, other), strict=True):
         for start, stop in intervals:
@@ -372,7 +372,7 @@ def _common(one: Iterable[Interval], other: Iterable[Interval], length: int) -> 
 
 
 def _along_axis(table: BoolArray, place: int) -> BoolArray:
-    """Where along one axis there is any True."""
+    """Places along one axis at which there is any True."""
     return np.asarray(table.any(axis=tuple(at for at in range(table.ndim) if at != place)))
 
 

@@ -163,12 +163,15 @@ def waited(future: Future[T]) -> T:
     The system may give the signal to another thread of the process, and then the main thread, which
     alone acts on it, does so when it wakes next.
     """
-    while True:
-        try:
-            return future.result(ATTENTIVE_SECONDS)
-        except TimeoutError:
-            if future.done():  # it may be an error of what was waited for
-                return future.result()
+    try:
+        while True:
+            try:
+                return future.result(ATTENTIVE_SECONDS)
+            except TimeoutError:
+                if future.done():  # it may be an error of what was waited for
+                    return future.result()
+    finally:
+        del future  # which has the error, whose traceback has this frame
 
 
 def _nothing() -> None:
