@@ -67,6 +67,19 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         with "split" it is not; "raise" is an error if there are any; "ignore" counts windows by
         position, as for a ``BatchGenerator`` in any case: then sizes are numbers of steps, since
         windows across breaks are of no one duration. For all dims, or by dim.
+    boundary : mapping of Hashable to {"wrap", "edge", "reflect", "constant"}, optional
+        What windows find beyond the ends of the data along a dim: with "wrap" the other end, and
+        windows begin at every stride of the circle, which labels must close; with "edge" the last
+        step again; with "reflect" those before it, backwards; with "constant" NaN, for floating
+        data. Labels are those of `xarray.Dataset.pad`. By default windows lie in the data.
+    remainder : {"drop", "pad", "shift"} or mapping of Hashable to these, optional
+        What becomes of the last window, where the steps that are left make no whole one: it is left
+        out; it reaches beyond the data, along dims with a `boundary`, where that is the default; or
+        it is moved back to end with the data, or with the stretch before a break.
+    halo : mapping of Hashable to int or (int, int), optional
+        Steps that each sample has in addition on both sides, or before and behind: it is that much
+        larger, and windows begin as far apart as without it. `Select` and `anchor` count from its
+        first step. Without a `boundary`, samples whose halo would pass the ends are left out.
     anchor : mapping of Hashable to int, optional
         The step that a sample is at along a dim, counted from the first step of its window or, if
         negative, from its end. Of other sources, `AsOf` and `ValidTime` take what belongs to its

@@ -15,6 +15,7 @@ from ..common.retry import RETRIES
 from ..common.text import format_bytes, number_of
 from ..common.user_warnings import telling_once
 from ..iteration.by_number import Fetched
+from ..planning.edges import Boundary, Remainder
 from ..planning.plan import Plan
 from ..processes.workers import sendable_errors
 from ..report.plots import WindowPlots
@@ -22,6 +23,7 @@ from ..samples.arguments import as_epoch
 from ..samples.batch import Batch
 from ..samples.breaks import BreakRule
 from ..samples.durations import Length
+from ..samples.edges import Halo
 from .fetching import ACCESS_ARGUMENTS, Access, Fetching, require_none_of_epochs
 from .page import Dataset
 from .what import What, parted
@@ -58,6 +60,12 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     breaks : {"split", "raise", "ignore"} or mapping of Hashable to these, optional
         What becomes of places where the labels of a windowed dim jump, go back or are repeated,
         as for `IterableDataset`.
+    boundary : mapping of Hashable to {"wrap", "edge", "reflect", "constant"}, optional
+        What windows find beyond the ends of the data along a dim, as for `IterableDataset`.
+    remainder : {"drop", "pad", "shift"} or mapping of Hashable to these, optional
+        What becomes of the last, partial window, as for `IterableDataset`.
+    halo : mapping of Hashable to int or (int, int), optional
+        Steps that each sample has in addition on both sides, or before and behind.
     anchor : mapping of Hashable to int, optional
         The step that a sample is at along a dim, counted from the first step of its window or, if
         negative, from its end. Of other sources, `AsOf` and `ValidTime` take what belongs to its
@@ -141,6 +149,9 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         input_overlap: Mapping[Any, Length] | None = None,
         *,
         breaks: BreakRule | Mapping[Any, BreakRule | None] | None = None,
+        boundary: Mapping[Any, Boundary] | None = None,
+        remainder: Remainder | Mapping[Any, Remainder] | None = None,
+        halo: Mapping[Any, Halo] | None = None,
         anchor: Mapping[Any, int] | None = None,
         inputs: Any = None,
         targets: Any = None,
@@ -169,6 +180,9 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
                 input_dims=input_dims,
                 input_overlap=input_overlap,
                 breaks=breaks,
+                boundary=boundary,
+                remainder=remainder,
+                halo=halo,
                 anchor=anchor,
                 inputs=inputs,
                 targets=targets,

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..common.redact import printable
 from ..planning.coverage import wanted_along
+from ..planning.edges import ExtendedDim
 from ..planning.index_maps import IntArray, apart, runs_of
 from ..planning.intervals import Interval
 from ..planning.label_ranks import Ranks, ends_of_windows, in_stretches, members
@@ -96,8 +97,8 @@ class Stretches:
         """
         windows = samples.windows
         if is_dim(samples, self.along):
-            axis, index = windows.axis(self.along), samples.labelled.index(self.along)
-            lead, found = lead_of(samples, axis, self.by), self.found(axis.length, index)
+            axis, found = windows.axis(self.along), self._of_dim(samples)
+            lead = lead_of(samples, axis, self.by)
             kept = windows.within(self.along, found, lead)
             return within_sources(samples, kept, self.along, found, self.by, lead), None
         require_told(samples, self.along, self.by)
@@ -125,13 +126,18 @@ class Stretches:
     def steps(self, samples: SampleDefinition) -> dict[Hashable, list[Interval]]:
         """Data positions along its dims that have a label of the part."""
         if is_dim(samples, self.along):
-            axis, index = samples.windows.axis(self.along), samples.labelled.index(self.along)
-            return {self.along: self.found(axis.length, index)}
+            return {self.along: self._of_dim(samples)}
         labels = ranked(samples, self.along)
         inside = in_stretches(labels.ranks, *self._places(labels))
         return {
             dim: _intervals(_along_axis(inside, place)) for place, dim in enumerate(labels.dims)
         }
+
+    def _of_dim(self, samples: SampleDefinition) -> list[Interval]:
+        """Intervals of its dim, as windows count its steps."""
+        length, index, beyond = dim_of(samples, self.along)
+        found = self.found(length, index)
+        return found if beyond is None else beyond.laid(found)
 
     # Where it lies in other data.
 
@@ -217,21 +223,24 @@ def along_of(
     # Where windows reach back into what is not theirs, what there is begins with their targets.
     reaching = by == "targets" and any(part.by == "targets" for part in parts)
     if is_dim(samples, name):
-        axis, index = samples.windows.axis(name), samples.labelled.index(name)
+        axis = samples.windows.axis(name)
+        length, index, beyond = dim_of(samples, name)
         lead = lead_of(samples, axis, by) if reaching else 0
-        begin, end, earliest = 0, axis.length, 0
+        begin, end, earliest = 0, length, 0
         if before:
-            found = before[-1].found(axis.length, index)
+            found = before[-1].found(length, index)
             begin, end = found[0][0], found[-1][1]
             earliest = max(begin - lead_of(samples, axis, before[-1].by), 0)
-        there = _steps(axis, lead, begin if by == "targets" else earliest, end, earliest)
-        return Along.of_steps(name, axis.length, index, there)
+        first = begin if by == "targets" else earliest
+        there = _steps(axis, lead, first, end, earliest, beyond)
+        return Along.of_steps(name, length, index, there)
     labels = ranked(samples, name)
     ranks = labels.ranks
     for place, dim in enumerate(labels.dims):
         axis = samples.windows.axis(dim)
         covered = np.zeros(axis.length, dtype=bool)
         lead = lead_of(samples, axis, by) if reaching else 0
+        # The labels of what lies beyond the ends are among those of the coordinate.
         for start, stop in zip(*_steps(axis, lead, 0, axis.length, 0), strict=True):
             covered[start:stop] = True
         ranks = ranks.compress(covered, axis=place)
@@ -248,7 +257,23 @@ def along_of(
     return Along.of_labels(name, labels, has)
 
 
-def _steps(axis: Axis, lead: int, begin: int, end: int, earliest: int) -> tuple[IntArray, IntArray]:
+def dim_of(
+    samples: SampleDefinition, dim: Hashable
+) -> tuple[int, pd.Index[Any] | None, ExtendedDim | None]:
+    """Length and labels of a dim of the data, and what lies beyond its ends for windows."""
+    beyond = samples.beyond.get(dim)
+    length = samples.windows.axis(dim).length if beyond is None else beyond.length
+    return length, samples.labelled.data_index(dim), beyond
+
+
+def _steps(
+    axis: Axis,
+    lead: int,
+    begin: int,
+    end: int,
+    earliest: int,
+    beyond: ExtendedDim | None = None,
+) -> tuple[IntArray, IntArray]:
     """Steps ``[start, stop)`` of a dim that windows cover, without the first `lead` of each.
 
     Steps at `begin` and `end` that have no room for one more window belong to them; `earliest` is
@@ -256,7 +281,12 @@ def _steps(axis: Axis, lead: int, begin: int, end: int, earliest: int) -> tuple[
     """
     first, last = axis.starts.bounds
     starts, stops = apart(first + lead, last + axis.size)
-    if first[0] - earliest < axis.stride:
+    reach = first[0]
+    if beyond is not None:
+        found = np.array(beyond.stretches(starts, stops), dtype=np.int64)
+        starts, stops = found.T.copy()
+        reach = starts[0] - lead
+    if reach - earliest < axis.stride:
         starts[0] = begin
     if stops[-1] + axis.stride > end:
         stops[-1] = max(end, stops[-1])

@@ -17,12 +17,14 @@ import xarray as xr
 
 from ..common.cached import cached_property
 from ..common.spelling import require_known
+from ..planning.edges import Boundary, Remainder
 from ..planning.selection import SampleTable, product
 from ..planning.windows import Windows
 from ..processes.workers import starts_workers
 from ..report.explain import PartOfSplit
 from ..samples.breaks import BreakRule
 from ..samples.definition import SampleDefinition
+from ..samples.edges import Halo
 from ..sources.coordinates import RankedLabels
 from .split_parts import MOST_ENTRIES, Stretches, left_by
 from .where_and_weights import as_where
@@ -44,6 +46,9 @@ class SampleArguments(TypedDict, total=False):
     """Arguments of a dataset that say what its samples are; see `MapDataset`."""
 
     breaks: BreakRule | Mapping[Any, BreakRule | None] | None
+    boundary: Mapping[Any, Boundary] | None
+    remainder: Remainder | Mapping[Any, Remainder] | None
+    halo: Mapping[Any, Halo] | None
     anchor: Mapping[Any, int] | None
     inputs: Any
     targets: Any

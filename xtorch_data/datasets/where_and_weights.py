@@ -102,9 +102,12 @@ def _as_table(given: Any, argument: str, samples: SampleDefinition) -> SampleTab
     values = given.transpose(*dims).values
     for number, dim in enumerate(dims):
         axis = windows.axes[places[dim]]
-        if _has_steps(given, argument, axis, samples.labelled):
+        if _has_steps(given, argument, axis, samples):
             _require_numbers(values.dtype)
             starts = axis.start(np.arange(len(axis)))
+            beyond = samples.beyond.get(dim)
+            if beyond is not None:
+                values = values.take(beyond.nearest, axis=number)
             values = _mean(values, number, starts, target_steps(axis, samples))
     return SampleTable(tuple(places[dim] for dim in dims), values)
 
@@ -123,14 +126,16 @@ def _sizes(windows: Windows) -> Iterable[tuple[Hashable, int]]:
     return ((axis.dim, len(axis)) for axis in windows.axes)
 
 
-def _has_steps(given: xr.DataArray, argument: str, axis: Axis, labels: LabelledWindows) -> bool:
+def _has_steps(given: xr.DataArray, argument: str, axis: Axis, samples: SampleDefinition) -> bool:
     """Whether there is a value for each step of a dim, as weights may have, not for each window.
 
     Raises ValueError if it is neither, or for other labels.
     """
-    dim, size = axis.dim, given.sizes[axis.dim]
+    dim, size, labels = axis.dim, given.sizes[axis.dim], samples.labelled
     starts = axis.start(np.arange(len(axis)))
-    steps = argument == "weights" and size == axis.length
+    beyond = samples.beyond.get(dim)
+    length = axis.length if beyond is None else beyond.length
+    steps = argument == "weights" and size == length
     if size != len(axis) and not steps:
         more = (
             ", or for each step of the data"
@@ -147,7 +152,9 @@ def _has_steps(given: xr.DataArray, argument: str, axis: Axis, labels: LabelledW
     ours = labels.index(dim)
     if ours is not None and dim in given.indexes:
         theirs = given.indexes[dim]
-        fitting = [ours] if steps else [ours[starts], ours[starts + axis.size - 1]]
+        fitting = (
+            [labels.data_index(dim)] if steps else [ours[starts], ours[starts + axis.size - 1]]
+        )
         if not any(theirs.equals(labels) for labels in fitting):
             raise ValueError(
                 f"{argument} is labeled along {dim!r} from {printable(theirs[0])} to "

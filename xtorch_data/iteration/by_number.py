@@ -146,6 +146,7 @@ class Fetcher:
             graphs=self._threads.graphs,
             retries=self._retries,
             timeout=samples.read_timeout,
+            blank=samples.blank,
         )
         preprocessor = samples.preprocessor(data, self.recorder.epoch, self.recorder)
         return Group(Reader(source, preprocessor, self._disk), grids, nbytes)

@@ -114,6 +114,7 @@ class Request:
             retries=self.retries,
             skipping=self.skipping,
             timeout=samples.read_timeout,
+            blank=samples.blank,
         )
         return Reader(source, samples.preprocessor(self.data, self.epoch, self.recorder), self.disk)
 

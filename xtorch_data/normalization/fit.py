@@ -25,11 +25,13 @@ from ..iteration.read_ahead import PendingStage, ReadAhead
 from ..iteration.threads import Threads, waited
 from ..planning.blocks import INDEX_BYTES
 from ..planning.coverage import covered, places_covered, wanted_along
+from ..planning.edges import ExtendedDim
+from ..planning.index_maps import Regular
 from ..planning.intervals import Box
 from ..planning.plan import Plan
 from ..planning.selection import SampleTable
 from ..planning.stages import BlockRead, Stage
-from ..planning.windows import IntArray, Windows
+from ..planning.windows import Axis, IntArray, Windows
 from ..reading.dask_graphs import active_client
 from ..reading.recycled import with_recycled_memory
 from ..reading.regions import Reader
@@ -66,7 +68,8 @@ def moments_of(
     """
     groups = _groups(samples, names)
     walks = [_Walk.of(group, samples, wanted, names, per, memory) for group in groups]
-    axes = {axis.dim: covered(axis) for axis in samples.windows.axes}
+    beyond = samples.beyond
+    axes = {axis.dim: covered(axis, beyond.get(axis.dim)) for axis in samples.windows.axes}
     found = {
         name: Moments.none([len(axes[dim]) for dim in walk.kept[name]])
         for walk in walks
@@ -127,6 +130,8 @@ class _Walk:
         Which of these are kept.
     samples : Windows
         The sample space.
+    beyond : mapping of Hashable to ExtendedDim
+        What windows find beyond the ends of dims.
     wanted : mapping of Hashable to SampleTable
         By variable, which windows count along its dims; empty where all do.
     """
@@ -139,6 +144,7 @@ class _Walk:
     dtypes: Mapping[Hashable, np.dtype[Any]]
     kept: Mapping[Hashable, tuple[Hashable, ...]]
     samples: Windows
+    beyond: Mapping[Hashable, ExtendedDim]
     wanted: Mapping[Hashable, SampleTable]
 
     @classmethod
@@ -158,7 +164,9 @@ class _Walk:
         dims = {name: samples.variable_dims[name] for name in counted}
         used = {dim for name in group for dim in data.variables[name].dims}.union(*dims.values())
         axes = [  # a preprocess may take means and the like along dims that samples have whole
-            axis if axis.whole and samples.preprocess is not None else covered(axis)
+            _whole(axis, samples.beyond.get(axis.dim))
+            if axis.whole and samples.preprocess is not None
+            else covered(axis, samples.beyond.get(axis.dim))
             for axis in samples.windows.axes
             if axis.dim in used
         ]
@@ -178,6 +186,7 @@ class _Walk:
             dtypes={name: samples.variable_dtypes[name] for name in counted},
             kept={name: tuple(dim for dim in per if dim in dims[name]) for name in counted},
             samples=samples.windows,
+            beyond=samples.beyond,
             wanted={name: tables[dims[name]] for name in counted if tables},
         )
 
@@ -227,7 +236,7 @@ class _Walk:
     ) -> tuple[list[Hashable], npt.NDArray[np.bool_]]:
         """Which places of a variable count, where not all of a block do."""
         positions = self._positions(load)
-        return places_covered(self.wanted[name], self.samples, positions)
+        return places_covered(self.wanted[name], self.samples, positions, self.beyond)
 
     def _counts(self, name: Hashable, load: BlockRead) -> bool:
         """Whether any value of a variable in a block counts, and has not been counted before."""
@@ -280,6 +289,13 @@ class _Walk:
             0,
             recorder,
         )
+
+
+def _whole(axis: Axis, beyond: ExtendedDim | None) -> Axis:
+    """A dim that samples have whole, without what lies beyond its ends."""
+    if beyond is None:
+        return axis
+    return replace(axis, size=beyond.length, starts=Regular(beyond.before, beyond.before + 1))
 
 
 def _compute(walk: _Walk, take: Callable[[Found], None]) -> None:

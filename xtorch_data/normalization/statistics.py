@@ -142,7 +142,7 @@ def _labels(samples: SampleDefinition, dim: Hashable, have: set[Hashable]) -> An
             f"per={dim!r} needs a coordinate, by which statistics are looked up: "
             f"ds.assign_coords({printable(dim)}=range(ds.sizes[{dim!r}])) gives it one"
         )
-    axis = covered(samples.windows.axis(dim))
+    axis = covered(samples.windows.axis(dim), samples.beyond.get(dim))
     found = index[axis.start(np.arange(len(axis)))]
     if isinstance(index, pd.MultiIndex) or not found.is_unique:
         raise ValueError(f"per={dim!r} needs a plain coordinate without a label that comes twice")

@@ -30,6 +30,9 @@ class Chunks:
     stored : bool
         Whether steps are chunks of their own where `size` is 1: one may be unreadable alone.
         Ask `in_chunks`, which knows the other sizes too.
+    most : int, optional
+        Steps that are decoded to get all, where some chunks come more than once: those of a circle
+        that windows go around.
     """
 
     length: int
@@ -37,6 +40,7 @@ class Chunks:
     offset: int = 0
     edges: IntArray | None = None
     stored: bool = False
+    most: int | None = None
 
     def number(self, positions: Any) -> Any:
         """Number of the chunk in which a position lies, or each of an array of them."""
@@ -64,7 +68,8 @@ class Chunks:
 
     def decoded(self, start: Any, stop: Any) -> Any:
         """Number of steps that are decoded to get ``[start, stop)``: all of each chunk touched."""
-        return self.steps(self.number(start), self.number(stop - 1) + 1)
+        found = self.steps(self.number(start), self.number(stop - 1) + 1)
+        return found if self.most is None else np.minimum(found, self.most)
 
     def end_of(self, position: int) -> int:
         """Where the chunk that holds a position ends."""
@@ -80,14 +85,15 @@ class Chunks:
     def joined(self, every: int) -> Chunks:
         """The grid of so many neighboring chunks as one."""
         if self.edges is None:
-            return Chunks(self.length, self.size * every, self.offset)
-        return Chunks(self.length, edges=np.append(self.edges[:-1:every], self.length))
+            return Chunks(self.length, self.size * every, self.offset, most=self.most)
+        edges = np.append(self.edges[:-1:every], self.length)
+        return Chunks(self.length, edges=edges, most=self.most)
 
     @property
     def key(self) -> Hashable:
         """The same for equal grids."""
         edges = None if self.edges is None else self.edges.tobytes()
-        return self.length, self.size, self.offset, edges
+        return self.length, self.size, self.offset, edges, self.most
 
     @property
     def chunked(self) -> bool:

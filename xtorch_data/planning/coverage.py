@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .chunks import Layout
+from .edges import ExtendedDim
 from .index_maps import IntArray, runs_of
 from .plan import Plan
 from .selection import SampleTable
@@ -17,9 +18,15 @@ from .windows import Axis, Windows
 __all__ = ["amplification_of", "covered", "places_covered", "used_nbytes", "wanted_along"]
 
 
-def covered(axis: Axis) -> Axis:
-    """The places along a dim that lie in a window, one by one."""
-    if axis.size == 1:
+def covered(axis: Axis, beyond: ExtendedDim | None = None) -> Axis:
+    """The places along a dim that lie in a window, one by one.
+
+    Where windows find something beyond the ends of the data, that is the place it stands for, once.
+    """
+    if beyond is not None:
+        inside = np.array(beyond.stretches(*axis.covered_stretches), dtype=np.int64) + beyond.before
+        starts = runs_of(inside[:, 0], inside[:, 1] - inside[:, 0], 1)
+    elif axis.size == 1:
         starts = axis.starts
     else:
         begins, ends = axis.covered_stretches
@@ -37,14 +44,19 @@ def wanted_along(table: SampleTable, windows: Windows, dims: Container[Hashable]
 
 
 def places_covered(
-    table: SampleTable, windows: Windows, positions: Mapping[Hashable, IntArray]
+    table: SampleTable,
+    windows: Windows,
+    positions: Mapping[Hashable, IntArray],
+    beyond: Mapping[Hashable, ExtendedDim],
 ) -> tuple[list[Hashable], npt.NDArray[np.bool_]]:
     """The places that lie in a window that is wanted.
 
     `table` says which windows are wanted, along dims for which there are positions; see
     `wanted_along`. Found are the dims of the table, and the answer for every combination of
-    positions along these.
+    positions along these. A place counts where something stands for it `beyond` the data, too.
     """
+    everywhere = {dim: np.arange(len(each)) for dim, each in beyond.items()}
+    asked, positions = positions, {**positions, **everywhere}
     axes = [windows.axes[place] for place in table.axes]
     # The windows around a position are neighbors along every axis: they are counted as the
     # difference of sums, one axis after the other.
@@ -58,7 +70,13 @@ def places_covered(
         sums = np.pad(counts.cumsum(axis=place, dtype=np.int64), padding)
         origin = first.min()
         counts = sums.take(last - origin, axis=place) - sums.take(first - origin, axis=place)
-    return [axis.dim for axis in axes], np.asarray(counts > 0)
+    there = np.asarray(counts > 0)
+    for place, axis in enumerate(axes):
+        if axis.dim in beyond:
+            folded = beyond[axis.dim].folded(np.moveaxis(there, place, 0))
+            at = asked[axis.dim] - beyond[axis.dim].before
+            there = np.moveaxis(folded[at], 0, place)
+    return [axis.dim for axis in axes], there
 
 
 def used_nbytes(layout: Layout, windows: Windows, where: SampleTable | None = None) -> int:
@@ -68,7 +86,7 @@ def used_nbytes(layout: Layout, windows: Windows, where: SampleTable | None = No
     if where is not None:
         positions = {dim: np.arange(axis.length) for dim, axis in axes.items()}
         table = wanted_along(where, windows, axes)
-        dims, wanted = places_covered(table, windows, positions)
+        dims, wanted = places_covered(table, windows, positions, {})
         places = int(np.count_nonzero(wanted))
         for dim in dims:
             del axes[dim]

@@ -65,6 +65,10 @@ class Term(ABC):
         return self.at(first), self.at(last - 1)
 
     @abstractmethod
+    def moved(self, steps: int) -> Term:
+        """The same, so many steps later."""
+
+    @abstractmethod
     def digest(self) -> bytes:
         """Bytes of all that tells it from others; states depend on them."""
 
@@ -135,6 +139,9 @@ class Regular(Term):
     def runs(self) -> tuple[IntArray, IntArray]:  # noqa: D102
         return np.array([0]), np.array([len(self)])
 
+    def moved(self, steps: int) -> Term:  # noqa: D102
+        return Regular(self.start + steps, self.stop + steps, self.step)
+
     def digest(self) -> bytes:  # noqa: D102
         return np.array([self.start, self.stop, self.step]).tobytes()
 
@@ -198,6 +205,9 @@ class Runs(Term):
     def bounds(self) -> tuple[IntArray, IntArray]:  # noqa: D102
         return self.begins, self.begins + (self.ends - self.firsts - 1) * self.step
 
+    def moved(self, steps: int) -> Term:  # noqa: D102
+        return Runs(self.begins + steps, self.ends, self.step)
+
     def digest(self) -> bytes:  # noqa: D102
         return np.concatenate([self.begins, self.ends, [self.step]]).tobytes()
 
@@ -235,6 +245,9 @@ class Table(Term):
     def runs(self) -> tuple[IntArray, IntArray]:  # noqa: D102
         numbers = np.arange(len(self.values) + 1)
         return numbers[:-1], numbers[1:]
+
+    def moved(self, steps: int) -> Term:  # noqa: D102
+        return Table(self.values + steps)
 
     def digest(self) -> bytes:  # noqa: D102
         return b"table" + self.values.tobytes()

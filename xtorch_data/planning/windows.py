@@ -7,7 +7,7 @@ samples is a handful of numbers per dim.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..common.integers import as_integer
 from ..common.spelling import spelled
+from .edges import EdgeRule, ExtendedDim
 from .frames import Frame, SampleAxis, SampleSpace
 from .index_maps import IndexMap, IntArray, Regular, Term, apart, runs_of
 from .intervals import Interval
@@ -220,8 +221,11 @@ class Windows(SourceWindows):
         sizes: Mapping[Any, int],
         input_dims: Mapping[Any, int],
         input_overlap: Mapping[Any, int] | None = None,
+        longer: Container[Hashable] = (),
     ) -> Windows:
         """Lay windows over data of some sizes: by dim, in the order of the data.
+
+        Along dims in `longer` a window may have more steps than the data.
 
         ValueError or TypeError, naming the dim, where a window or an overlap does not fit.
         """
@@ -260,7 +264,7 @@ class Windows(SourceWindows):
                     f"{spelled('input_dims', dim)} is {requested}; a window has 1 step or more "
                     "(-1 takes the whole dim)"
                 )
-            if size > length:
+            if size > length and dim not in longer:
                 raise ValueError(
                     f"{spelled('input_dims', dim)} is {size}, larger than the dim, which has "
                     f"{length} steps: there is no sample"
@@ -271,7 +275,7 @@ class Windows(SourceWindows):
                     f"{spelled('input_overlap', dim)} is {shared}; it must be less than the "
                     f"window, which has {size} steps"
                 )
-            starts = Regular(0, length - size + 1, size - shared)
+            starts = Regular(0, max(0, length - size + 1), size - shared)
             axes.append(Axis(dim, length, size, starts, windowed=True))
         windows = cls.of(axes)
         if math.prod(windows.shape) > np.iinfo(np.int64).max:
@@ -291,17 +295,27 @@ class Windows(SourceWindows):
         >>> [window["time"] for window in windows.begun_anew("time", [5])]
         [slice(0, 4, None), slice(5, 9, None)]
         """
+        return self.at_edges(dim, EdgeRule(), breaks)[0]
+
+    def at_edges(
+        self, dim: Hashable, rule: EdgeRule, breaks: npt.ArrayLike = ()
+    ) -> tuple[Windows, ExtendedDim | None]:
+        """Windows along a dim, with their halos, by a rule for its ends.
+
+        They are laid anew from each of some steps on, and cross none. What they find beyond the
+        ends of the dim comes with them, if there is any; then they count its steps.
+        """
         before = self.axis(dim)
-        steps = np.asarray(breaks, dtype=np.int64)
-        begins = np.append(0, steps)
-        counts = before.fitting(np.append(steps, before.length) - begins)
-        some = counts > 0
-        starts = runs_of(begins[some], counts[some], before.stride)
-        if starts.same_as(before.starts):
-            return self
-        return Windows.of(
-            replace(axis, starts=starts) if axis is before else axis for axis in self.axes
-        )
+        begins = rule.begins(before.length, before.size, before.stride, breaks)
+        size = before.size + rule.halo
+        beyond = rule.beyond(before.length, size, begins)
+        if beyond is None and size == before.size and begins.same_as(before.starts):
+            return self, None
+        axis = replace(before, size=size, starts=begins)
+        if beyond is not None:
+            axis = replace(axis, length=len(beyond), starts=begins.moved(beyond.before))
+        axes = (axis if each is before else each for each in self.axes)
+        return Windows.of(axes), beyond
 
     def same_as(self, other: Windows) -> bool:
         """Whether the samples of both lie at the same places, under the same numbers."""

@@ -87,6 +87,9 @@ class Reader:
         computing = self._begin(graphs, shared, regions)
         jobs = [self._copy_shared(name, each, self._last[name]) for name, each in shared.items()]
         *_, read = await together([*computing, *jobs, self._read_own(others, regions)])
+        if self.source.blank:
+            for name, variable in [*own.items(), *shared.items()]:
+                variable.data = self.source.blanked(variable, regions[name])
         return Region(block, whole, on_disk=bool(own) and len(others) == len(own) and not read)
 
     async def aligned(

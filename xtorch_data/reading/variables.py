@@ -14,15 +14,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from ..common.options import options
 from ..common.recorder import Recorder, Way
 from ..common.redact import printable, without_secrets
 from ..common.retry import RETRIES, is_transient, retried
-from ..planning.windows import Windows
+from ..planning.edges import ExtendedDim
+from ..planning.windows import IntArray, Windows
 from ..sources.declared_dtypes import UndeclaredError, as_declared
 from ..sources.file_maps import FileMap, maps_of
+from ..sources.lazy_arrays import contiguous
 from ..sources.source import layout_of
 from .concurrency import together
 from .dask_graphs import DaskCompute
@@ -85,6 +88,8 @@ class SourceReader:
     # Seconds until a request counts as failed.
     timeout: float | None = field(default_factory=lambda: options["read_timeout"])
     failures: list[Failure] = field(default_factory=list)  # so far
+    # Dims beyond whose ends there is nothing.
+    blank: Mapping[Hashable, ExtendedDim] = field(default_factory=dict)
     _blocking: set[Hashable] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -94,6 +99,22 @@ class SourceReader:
     def require_maps(self) -> None:
         """Raise if a file that a variable in memory is a map of has been cut."""
         require_whole(self._maps)
+
+    def blanked(self, variable: xr.Variable, region: Mapping[Hashable, slice]) -> Any:
+        """The values that were read over a region, but none beyond the ends of the data."""
+        values, copied = variable.data, False
+        for dim, extended in self.blank.items():
+            if dim not in variable.dims:
+                continue
+            cut = region[dim]
+            nothing = np.flatnonzero(extended.steps[cut] < 0)
+            if len(nothing):
+                values = values if copied else np.array(values)
+                copied = True
+                at: tuple[Any, ...] = (slice(None),) * variable.dims.index(dim)
+                kind = values.dtype.kind
+                values[(*at, nothing)] = np.array("NaT", values.dtype) if kind in "mM" else np.nan
+        return values
 
     def _note_missing(self, chunks: int) -> None:
         self.recorder.add(chunks_missing=chunks)
@@ -160,11 +181,14 @@ class SourceReader:
 
         async def load(_: Hashable, part: xr.Variable) -> None:
             declared = part.dtype
-            await read(part)
+            plain, wanted = contiguous(part)
+            await read(plain)
+            if plain is not part:
+                part.data = await self.on_thread(_laid_out, plain, wanted)
             if part.dtype != declared:
                 part.data = await self.on_thread(as_declared, part.data, declared)
 
-        self.recorder.took({Way(f"read {read_path(variable)}"): 1})
+        self.recorder.took({Way(f"read {read_path(contiguous(variable)[0])}"): 1})
         try:
             await self._retried(lambda: load(name, variable), [name], region)
         except Exception as error:
@@ -268,6 +292,11 @@ class SourceReader:
             self.recorder.add(retries=1)
 
         await retried(load, self.retries, note, what, self.timeout)
+
+
+def _laid_out(read: xr.Variable, wanted: Mapping[Hashable, IntArray]) -> Any:
+    """The values of a variable that was read, at some steps of it."""
+    return read.isel(wanted).data
 
 
 def _load(part: xr.Variable) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ import xarray as xr
 
 from ..common.spelling import spelled
 from ..common.text import number_of
+from ..planning.edges import EdgeRule, ExtendedDim
 from ..planning.windows import Axis, IntArray, Windows
 from ..sources.conventions import texts_of
 from ..sources.label_steps import DOUBTFUL, Breaks, LabelSteps
@@ -149,9 +150,9 @@ def remedies(dim: Hashable, breaks: Breaks) -> str:
 
 
 def windows_between_breaks(
-    windows: Windows, data: xr.Dataset, rules: Any
-) -> tuple[Windows, SampleBreaks]:
-    """Windows that cross no break in the labels of their dims, and the breaks.
+    windows: Windows, data: xr.Dataset, rules: Any, edges: Mapping[Hashable, EdgeRule]
+) -> tuple[Windows, SampleBreaks, dict[Hashable, ExtendedDim]]:
+    """Windows that cross no break in the labels of their dims, the breaks, and what lies beyond.
 
     Labels are read of windowed dims alone of which a window is more than a step and less than all.
 
@@ -163,6 +164,8 @@ def windows_between_breaks(
         The data with its coordinates.
     rules : {"split", "raise", "ignore"}, mapping or None
         What the user says is to become of breaks, for all dims or by dim.
+    edges : mapping of Hashable to EdgeRule
+        What windows find at the ends of dims, and their halos, which `windows` have not yet.
 
     Returns
     -------
@@ -170,6 +173,8 @@ def windows_between_breaks(
         Those that cross none, numbered anew.
     SampleBreaks
         What was found.
+    dict of Hashable to ExtendedDim
+        What they find beyond the ends of dims; there they count its steps.
 
     Raises
     ------
@@ -181,8 +186,10 @@ def windows_between_breaks(
     found: dict[Hashable, Breaks] = {}
     doubtful: dict[Hashable, LabelSteps] = {}
     for axis in windows.axes:
-        rule = by_dim.get(axis.dim)
-        if not axis.windowed or axis.size == 1 or axis.whole or rule == "ignore":
+        rule, edge = by_dim.get(axis.dim), edges.get(axis.dim, EdgeRule())
+        if not axis.windowed or axis.size + edge.halo == 1 or axis.whole or rule == "ignore":
+            continue
+        if edge.boundary == "wrap":  # whose labels close a circle
             continue
         steps = LabelSteps.of(data, axis.dim)
         if steps is None:
@@ -203,18 +210,32 @@ def windows_between_breaks(
                     f"{argument}='ignore' accepts them"
                 )
             doubtful[axis.dim] = steps
-    for dim, breaks in found.items():
-        windows = windows.begun_anew(dim, breaks.positions)
+    beyond: dict[Hashable, ExtendedDim] = {}
+    for dim in [axis.dim for axis in windows.axes if axis.dim in found or axis.dim in edges]:
+        length, breaks = windows.axis(dim).length, found.get(dim)
+        anew = () if breaks is None else breaks.positions
+        windows, extended = windows.at_edges(dim, edges.get(dim, EdgeRule()), anew)
         axis = windows.axis(dim)
+        if extended is not None:
+            beyond[dim] = extended
+        if not len(axis) and breaks is None:
+            raise ValueError(
+                f"there is no sample: with its halo a window along {dim!r} has {axis.size:,} "
+                f"steps, and the data {length:,}. {spelled('boundary', dim)} says what lies beyond"
+            )
+        if breaks is None:
+            continue
+        if extended is not None:
+            found[dim] = replace(breaks, before=extended.before)
         if not len(axis):
-            longest = number_of(breaks.longest(axis.length), "step")
+            longest = number_of(breaks.longest(length), "step")
             raise ValueError(
                 f"there is no sample: {described(dim, breaks, data)}. The longest stretch without "
                 f"a break has {longest}, and a window has {axis.size:,}. {remedies(dim, breaks)}"
                 f"{argument}='ignore' counts windows by position, across breaks"
             )
     unruled = frozenset(dim for dim in found if by_dim.get(dim) is None)
-    return windows, SampleBreaks(found, windows, unruled, doubtful)
+    return windows, SampleBreaks(found, windows, unruled, doubtful), beyond
 
 
 def _by_dim(rules: Any, windows: Windows) -> dict[Hashable, str | None]:

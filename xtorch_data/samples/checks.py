@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -12,11 +12,13 @@ import xarray as xr
 from ..common.redact import printable_lines
 from ..common.user_warnings import warn_user
 from ..planning.chunks import Layout
+from ..planning.edges import EdgeRule, ExtendedDim
 from ..planning.windows import Windows
 from ..sources.lazy_arrays import in_memory, is_lazy
 from ..sources.source import Source, layout_of
 from .breaks import SampleBreaks, windows_between_breaks
 from .durations import Length, in_steps
+from .edges import edge_rules, extended, require_blanks, require_circles
 from .generator_items import Items
 from .preprocessing import check_preprocessed
 from .select import Part, names_of
@@ -33,6 +35,10 @@ __all__ = [
 ]
 
 
+# Arguments that say what samples find at the ends of the data.
+EDGES = ("boundary", "remainder", "halo")
+
+
 @dataclass(frozen=True, eq=False)
 class CheckedSpace:
     """Result of `checked_space`; a definition is made of it at once."""
@@ -44,6 +50,9 @@ class CheckedSpace:
     reads: tuple[Hashable, ...]
     template: xr.Dataset  # the variables of the parts as they are after preprocess
     constants: Mapping[Hashable, Any]  # a value of each variable that a trial cannot make up
+    # Of the data that is given: the same, or with what lies beyond its ends, and that by dim.
+    source: Source
+    beyond: Mapping[Hashable, ExtendedDim] = field(default_factory=dict)
 
 
 def checked_space(
@@ -53,9 +62,14 @@ def checked_space(
     selections: Mapping[str, Any],
     preprocess: Transform | None,
     breaks: Any = None,
+    edges: Mapping[str, Any] | None = None,
 ) -> CheckedSpace:
-    """The windows over the data and what is read for them; arguments that do not fit raise."""
+    """The windows over the data and what is read for them; arguments that do not fit raise.
+
+    `edges` are the arguments `boundary`, `remainder` and `halo`.
+    """
     data = source.dataset
+    given = {name: each for name, each in (edges or {}).items() if each is not None}
     if source.generator is not None:
         if input_dims is not None or input_overlap is not None:
             raise ValueError(
@@ -65,6 +79,11 @@ def checked_space(
             raise ValueError(
                 "an xbatcher.BatchGenerator counts windows by position, whatever their labels: "
                 f"breaks={breaks!r} cannot be given with one"
+            )
+        if given:
+            raise ValueError(
+                f"{next(iter(given))} cannot be given with an xbatcher.BatchGenerator, which has "
+                "windows of its own"
             )
         # An item may have any dim; a preprocess is tried on windows of the generator's size.
         inner = source.generator.input_dims
@@ -88,7 +107,9 @@ def checked_space(
         )
     _require_different_dims(data, selected)
     constants: dict[Hashable, Any] = {}
-    reads, template = reads_of(data, selected, sizes_in_steps, preprocess, constants)
+    rules = edge_rules(**{name: given.get(name) for name in EDGES}, input_dims=input_dims)
+    with_halos = _with_halos(sizes_in_steps, rules, data)
+    reads, template = reads_of(data, selected, with_halos, preprocess, constants)
     _require_different_dims(data, reads)
     used = {dim for name in selected for dim in template.variables[name].dims} | set(input_dims)
     if None in used and None in source.sizes:
@@ -100,12 +121,36 @@ def checked_space(
         items = _items(source, selections, template)
         ignored = SampleBreaks({}, items.windows)
         return CheckedSpace(
-            items.windows, ignored, items.region_dims, items, reads, template, constants
+            items.windows, ignored, items.region_dims, items, reads, template, constants, source
         )
     sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
-    by_position = Windows.from_sizes(sizes, sizes_in_steps, overlaps)
-    windows, found = windows_between_breaks(by_position, data, breaks)
-    return CheckedSpace(windows, found, tuple(input_dims), None, reads, template, constants)
+    longer = [dim for dim, rule in rules.items() if rule.remainder == "pad"]
+    by_position = Windows.from_sizes(sizes, sizes_in_steps, overlaps, longer)
+    require_circles(data, rules)
+    windows, found, beyond = windows_between_breaks(by_position, data, breaks, rules)
+    require_blanks(data, reads, beyond)
+    return CheckedSpace(
+        windows,
+        found,
+        tuple(input_dims),
+        None,
+        reads,
+        template,
+        constants,
+        replace(source, dataset=extended(data, beyond)),
+        beyond,
+    )
+
+
+def _with_halos(
+    sizes: Mapping[Any, int], rules: Mapping[Hashable, EdgeRule], data: xr.Dataset
+) -> Mapping[Any, int]:
+    """Sizes of windows with their halos."""
+    found = dict(sizes)
+    for dim, rule in rules.items():
+        if rule.halo and isinstance(sizes[dim], int) and dim in data.sizes:
+            found[dim] = (data.sizes[dim] if sizes[dim] == -1 else sizes[dim]) + rule.halo
+    return found
 
 
 def _require_different_dims(data: xr.Dataset, names: Iterable[Hashable]) -> None:

@@ -17,10 +17,11 @@ from ..common.redact import printable
 from ..common.text import shape_of
 from ..common.user_warnings import about, warn_user
 from ..planning.chunks import Layout
+from ..planning.edges import ExtendedDim
 from ..planning.selection import SampleTable
 from ..planning.windows import SourceWindows, Windows
 from ..sources.conventions import warn_of_bounds, warn_of_shared_axes
-from ..sources.source import Source, as_source
+from ..sources.source import as_source
 from .arguments import numpy_dtype
 from .batch import ATTRIBUTES, Batch
 from .breaks import BreakRule, SampleBreaks
@@ -99,6 +100,9 @@ class SampleDefinition:
         input_overlap: Mapping[Any, Length] | None = None,
         *,
         breaks: BreakRule | Mapping[Any, BreakRule | None] | None = None,
+        boundary: Mapping[Any, Any] | None = None,
+        remainder: Any = None,
+        halo: Mapping[Any, Any] | None = None,
         anchor: Mapping[Any, int] | None = None,
         inputs: Any = None,
         targets: Any = None,
@@ -113,6 +117,7 @@ class SampleDefinition:
     ) -> SampleDefinition:
         """Work it out, and check the arguments, those of a dataset, against the data."""
         floating, cast_to = numpy_dtype(dtype)
+        edges = {"boundary": boundary, "remainder": remainder, "halo": halo}
         if is_several(ds):
             found: SampleDefinition = defined_of_several(
                 cls._of,
@@ -121,6 +126,7 @@ class SampleDefinition:
                 input_overlap,
                 anchor=anchor,
                 breaks=breaks,
+                edges=edges,
                 inputs=inputs,
                 targets=targets,
                 parts=parts,
@@ -145,15 +151,12 @@ class SampleDefinition:
         prepare = Transform.of(preprocess, "preprocess")
         given = transforms_of(transform, target_transform, list(selections))
         of_batches = Transform.of(batch_transform, "batch_transform")
-        space = checked_space(source, input_dims, input_overlap, selections, prepare, breaks)
-        return cls._of(
-            source, selections, space, prepare, given, floating, cast_to, of_batches, seed
-        )
+        space = checked_space(source, input_dims, input_overlap, selections, prepare, breaks, edges)
+        return cls._of(selections, space, prepare, given, floating, cast_to, of_batches, seed)
 
     @classmethod
     def _of(
         cls,
-        source: Source,
         selections: Mapping[str, Select],
         space: CheckedSpace,
         prepare: Transform | None,
@@ -164,7 +167,7 @@ class SampleDefinition:
         seed: int,
     ) -> SampleDefinition:
         """The definition over the windows of a source."""
-        windows, template = space.windows, space.template
+        windows, template, source = space.windows, space.template, space.source
         made = tuple(
             make_part(name, select, template, windows, space.sample_dims, floating)
             for name, select in selections.items()
@@ -190,7 +193,13 @@ class SampleDefinition:
             variable_dtypes={name: each.dtype for name, each in variables.items()},
             constants=space.constants,
             labels=Labels(
-                windows, coords, attrs, space.items, changes_of(prepare, given, of_batches)
+                windows,
+                coords,
+                attrs,
+                space.items,
+                changes_of(prepare, given, of_batches),
+                beyond=space.beyond,
+                laid={dim: (dim, each.nearest) for dim, each in space.beyond.items()},
             ),
             breaks=space.breaks,
             parts=made,
@@ -275,6 +284,16 @@ class SampleDefinition:
             others=(),
             order=(),
         )
+
+    @property
+    def beyond(self) -> Mapping[Hashable, ExtendedDim]:
+        """What windows find beyond the ends of dims; there they count its steps."""
+        return self.labels.beyond
+
+    @property
+    def blank(self) -> dict[Hashable, ExtendedDim]:
+        """Dims beyond whose ends there is nothing, though windows reach there."""
+        return {dim: each for dim, each in self.beyond.items() if each.blank}
 
     # What they take.
 
@@ -373,6 +392,8 @@ class SampleDefinition:
                 return f"{function.argument} takes labeled samples, which are on the host"
         if self.items is not None:
             return "items of an xbatcher.BatchGenerator are arranged on the host"
+        if self.blank:
+            return "what lies beyond the ends of the data is made missing on the host"
         if self.others:
             return "parts of several sources are put together on the host"
         return None

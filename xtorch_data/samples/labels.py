@@ -16,6 +16,7 @@ import xarray as xr
 
 from ..common.redact import printable
 from ..common.text import number_of
+from ..planning.edges import ExtendedDim
 from ..planning.windows import Axis, IntArray, SourceWindows, WindowDim
 from ..sources.conventions import text_of, texts_of
 from ..sources.lazy_arrays import in_memory
@@ -71,20 +72,31 @@ class LabelledWindows:
 
     def coords(self, index: int) -> xr.Coordinates:
         """Coordinates of one sample, as ``isel`` would leave them."""
-        window = self._labels.windows[index]
-        if self._labels.items is not None:
-            window = self[index]
-        return self._labels.coords.isel(window, missing_dims="ignore").coords
+        return self._labels.coords.isel(self._laid(index), missing_dims="ignore").coords
+
+    def _laid(self, index: int) -> dict[Any, Any]:
+        """What ``isel`` takes of data that is laid out as windows count it."""
+        return self._labels.windows[index] if self._labels.items is None else self[index]
 
     def first_steps(self, dim: Hashable) -> IntArray:
         """First step of each window along a dim of the samples, as positions in the data."""
         axis = self._labels.windows.axis(dim)
         assert isinstance(axis, Axis)  # of the first source
-        return axis.start(np.arange(len(axis)))
+        starts = axis.start(np.arange(len(axis)))
+        if dim in self._labels.laid:
+            starts = self._labels.laid[dim][1][starts]
+        return starts
 
     def index(self, dim: Hashable) -> pd.Index[Any] | None:
         """The coordinate of a dim as an index, if the data has one."""
         return self._labels.coords[dim].to_index() if dim in self._labels.coords.coords else None
+
+    def data_index(self, dim: Hashable) -> pd.Index[Any] | None:
+        """The coordinate of a dim of the data, without what lies beyond its ends."""
+        index = self.index(dim)
+        if index is None or dim not in self._labels.beyond:
+            return index
+        return index[slice(*self._labels.beyond[dim].inside)]
 
     def texts(self, dim: Hashable) -> Callable[[int], str] | None:
         """From a step along a dim to its label, if the data has one in memory.
@@ -96,7 +108,7 @@ class LabelledWindows:
 
     def ranges(self, index: int) -> dict[str, str]:
         """First and last value of the coordinates of one sample, of those that are in memory."""
-        region, found = self[index], {}
+        region, found = self._laid(index), {}
         for name, coord in self._labels.coords.variables.items():
             if in_memory(coord):
                 inside = coord[{dim: cut for dim, cut in region.items() if dim in coord.dims}]
@@ -194,7 +206,8 @@ class Labels:
     changes: tuple[Change, ...] = ()  # of values, in this order
     source: str | None = None  # name of the source, where there are several
     others: Mapping[str, Labels] = field(default_factory=dict)  # of other sources, by name
-    # Of another source, by dim that is laid out anew: its name in the data of the user, and steps.
+    beyond: Mapping[Hashable, ExtendedDim] = field(default_factory=dict)  # ends of dims, by dim
+    # By dim that is laid out anew: its name in the data of the user, and which step each step is.
     laid: Mapping[Hashable, tuple[Hashable, IntArray]] = field(default_factory=dict)
     # Of these labels alone: others made of them, by `dataclasses.replace`, get another.
     token: str = field(init=False, default_factory=lambda: uuid.uuid4().hex)

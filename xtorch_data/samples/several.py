@@ -146,6 +146,7 @@ def defined_of_several(
     *,
     anchor: Mapping[Any, int] | None,
     breaks: BreakRule | Mapping[Any, BreakRule | None] | None,
+    edges: Mapping[str, Any],
     inputs: Any,
     targets: Any,
     parts: Mapping[str, Any] | None,
@@ -168,14 +169,16 @@ def defined_of_several(
     def of(source: str) -> dict[str, Select]:
         return {part: select for part, (own, select) in selections.items() if own == source}
 
-    def made(source: str, data: Data, space: CheckedSpace) -> Any:
+    def made(source: str, space: CheckedSpace) -> Any:
         own = of(source)
         given = {part: each for part, each in functions.items() if part in own}
-        return make(data, own, space, prepare.get(source), given, floating, cast, None, seed)
+        return make(own, space, prepare.get(source), given, floating, cast, None, seed)
 
     first, *rest = sources.names
     data = sources.data[first]
-    space = checked_space(data, input_dims, input_overlap, of(first), prepare.get(first), breaks)
+    space = checked_space(
+        data, input_dims, input_overlap, of(first), prepare.get(first), breaks, edges
+    )
     used = [name for name in rest if of(name)]
     others = tuple(
         OtherData(
@@ -188,11 +191,11 @@ def defined_of_several(
     )
     x = of(first).get("x")
     anchors = _anchors(anchor, space.windows, x)
-    found = aligned(space.windows, data.dataset, others, anchors)
+    found = aligned(space.windows, space.source.dataset, others, anchors)
     if not len(found.windows):
         reasons = "; ".join(f"{loss.source!r}: {loss}" for loss in found.losses)
         raise ValueError(f"there is no sample of which all sources have their part: {reasons}")
-    main = made(first, data, replace(space, windows=found.windows))
+    main = made(first, replace(space, windows=found.windows))
     beside = []
     for place, (name, lazy, laid) in enumerate(
         zip(used, found.data, found.laid, strict=True), start=1
@@ -211,8 +214,9 @@ def defined_of_several(
             reads,
             template,
             constants,
+            own,
         )
-        each = made(name, own, of_source)
+        each = made(name, of_source)
         named = replace(each.labels, source=name, laid=laid)
         rules = sources.given[name].rules
         beside.append(replace(each, source=name, labels=named, rules=rules))

@@ -110,20 +110,28 @@ class Breaks:
     ----------
     steps : LabelSteps
         What tells them.
-    positions : ndarray of int64
+    at : ndarray of int64
         The first step after each of them, ascending.
+    before : int
+        Steps that windows count before the first one of the data.
     """
 
     steps: LabelSteps
-    positions: IntArray
+    at: IntArray
+    before: int = 0
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return len(self.at)
+
+    @property
+    def positions(self) -> IntArray:
+        """The first step after each of them, as windows count."""
+        return self.at + self.before
 
     @property
     def jumps(self) -> npt.NDArray[np.float64]:
         """The step between labels at each of them."""
-        return self.steps.values[self.positions - 1]
+        return self.steps.values[self.at - 1]
 
     def left_out(self, axis: Axis) -> IntArray:
         """Windows that each of them leaves out: those that would follow those before, and cross it.
@@ -145,4 +153,4 @@ class Breaks:
 
     def longest(self, length: int) -> int:
         """Steps of the longest stretch between them, of so many in all."""
-        return int(np.diff(np.concatenate([[0], self.positions, [length]])).max())
+        return int(np.diff(np.concatenate([[0], self.at, [length]])).max())

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # engines are asked about any file, and zarr is slow to impor
 
 __all__ = [
     "LIBRARY_LOCKS", "DecodingArray", "OpenedFile", "SlicedArray", "ZarrBacked", "attributes",
-    "deferred",
+    "contiguous", "deferred",
     "forget_open_files", "in_memory", "inside_caches", "is_lazy", "must_be_read", "keys_of_slices",
     "layers", "lazily", "opened_file", "read_through", "state_of", "stored_dtype",
     "stored_positions", "undecoded", "values_of_netcdf3", "with_source", "zarr_array",
@@ -211,6 +211,56 @@ def deferred(variable: xr.Variable) -> xr.Variable:
         return variable
     adapter = indexing.LazilyIndexedArray(variable._data)
     return xr.Variable(variable.dims, adapter, variable.attrs, variable.encoding)
+
+
+def contiguous(variable: xr.Variable) -> tuple[xr.Variable, dict[Hashable, IntArray]]:
+    """A lazy variable that is read by slices, and by dim the steps of it that are wanted.
+
+    Where positions of the stored array were listed, arrays are read otherwise, and slower. Steps
+    are given for dims alone of which not all are wanted once, in their order. Where a slice would
+    have others, too, the list stays.
+    """
+    data = layers(variable)[0]
+    wanted: dict[int, IntArray] = {}
+
+    def plain(lazy: Any) -> Any:
+        if type(lazy) in _CACHES or type(lazy) is DecodingArray or hasattr(lazy, "func"):
+            again = copy.copy(lazy)
+            again.array = plain(lazy.array)
+            return again
+        if type(lazy) is not indexing.LazilyIndexedArray:
+            return lazy
+        if not isinstance(lazy.key, indexing.OuterIndexer):
+            return lazy
+        key: list[Any] = []
+        for place in lazy.key.tuple:
+            at = len([each for each in key if not isinstance(each, int | np.integer)])
+            cut, steps = _as_slice(place) if isinstance(place, np.ndarray) else (place, None)
+            if steps is not None:
+                wanted[at] = steps
+            key.append(cut)
+        listed = any(isinstance(each, np.ndarray) for each in key)
+        kind = indexing.OuterIndexer if listed else indexing.BasicIndexer
+        return type(lazy)(lazy.array, kind(tuple(key)))
+
+    found = plain(data)
+    if found is data:
+        return variable, {}
+    by_dim = {variable.dims[at]: steps for at, steps in wanted.items()}
+    new = xr.Variable(variable.dims, found, variable.attrs, variable.encoding)
+    return new, by_dim
+
+
+def _as_slice(positions: IntArray) -> tuple[slice | IntArray, IntArray | None]:
+    """Listed positions as a slice, and the steps of it that they are, where not each one is."""
+    if not len(positions):
+        return slice(0, 0), None
+    first, last = int(positions.min()), int(positions.max())
+    if len(positions) == last - first + 1 and (np.diff(positions) == 1).all():
+        return slice(first, last + 1), None
+    if last - first + 1 > len(positions) or len(np.unique(positions)) < last - first + 1:
+        return positions, None
+    return slice(first, last + 1), positions - first
 
 
 def inside_caches(data: Any, make: Callable[[Any], Any]) -> Any:

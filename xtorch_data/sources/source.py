@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -236,13 +236,13 @@ def _chunks(variable: xr.Variable, dim: Hashable) -> Chunks:
         return Chunks(length)
     if not isinstance(size, (int, np.integer)):
         numbers = np.searchsorted(np.cumsum(size), np.asarray(along), side="right")
-        return _irregular(_runs(numbers), length)
+        return _of_numbers(numbers)
     size = int(size)
     if isinstance(along, range):
         step, start = along.step, along.start
         if step > 0 and size % step == 0:
             return Chunks(length, size // step, start // step % (size // step), stored=True)
-    return _irregular(_runs(np.asarray(along) // size), length)
+    return _of_numbers(np.asarray(along) // size)
 
 
 def _stored_chunks(variable: xr.Variable) -> Sequence[int | Sequence[int]] | None:
@@ -269,6 +269,17 @@ def _place(variable: xr.Variable) -> str | None:
     if isinstance(store, MemoryStore):
         return type(store).__name__  # its address says nothing
     return str(store.root if isinstance(store, LocalStore) else store)
+
+
+def _of_numbers(numbers: Any) -> Chunks:
+    """The grid of a dim, from the number of the stored chunk in which each step lies."""
+    edges = _runs(numbers)
+    grid, sizes, of_runs = _irregular(edges, len(numbers)), np.diff(edges), numbers[edges[:-1]]
+    if len(np.unique(of_runs)) == len(of_runs):
+        return grid
+    largest = np.zeros(of_runs.max() + 1, dtype=np.int64)
+    np.maximum.at(largest, of_runs, sizes)
+    return replace(grid, most=int(largest.sum()))
 
 
 def _runs(numbers: Any) -> Any:
