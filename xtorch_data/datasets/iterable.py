@@ -406,7 +406,8 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         return (
             f"<xtorch_data.IterableDataset {self.windows!r}{self._left_out}\n"
             f"  {self._inside.definition!r}\n"
-            f"  {batches}, {order}, from {self._inside.definition.origin}>"
+            + "".join(f"  {line}\n" for line in self._uncovered)
+            + f"  {batches}, {order}, from {self._inside.definition.origin}>"
         )
 
     def _facts(self) -> list[tuple[str, Any]]:

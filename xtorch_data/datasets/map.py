@@ -244,7 +244,8 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         return (
             f"<xtorch_data.MapDataset {self.windows!r}{self._left_out}\n"
             f"  {self._inside.definition!r}\n"
-            f"  from {self._inside.definition.origin}>"
+            + "".join(f"  {line}\n" for line in self._uncovered)
+            + f"  from {self._inside.definition.origin}>"
         )
 
     def _facts(self) -> list[tuple[str, Any]]:

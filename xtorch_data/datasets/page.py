@@ -17,6 +17,7 @@ from ..common.user_warnings import Told, telling_once
 from ..planning.plan import Plan
 from ..planning.tables import windows_table
 from ..reading.disk_cells import OnDisk
+from ..report.uncovered import uncovered
 from ..report.unfit_chunks import warn_of_chunks
 from ..samples.definition import SampleDefinition
 from ..samples.labels import LabelledWindows
@@ -128,6 +129,12 @@ class Dataset:
 
     __replace__ = replace
 
+    @property
+    def _uncovered(self) -> list[str]:
+        """What is said of places that are in no window."""
+        what = self._inside.what
+        return list(uncovered(what.definition, what.stretches()))
+
     def _facts(self) -> list[tuple[str, Any]]:
         """Facts of the dataset, beside those of its samples."""
         raise NotImplementedError
@@ -160,12 +167,13 @@ def page(dataset: Any, kind: str, text: str, facts: Iterable[tuple[str, Any]] = 
     definition: SampleDefinition = dataset._inside.definition
     windows, functions = definition.windows, definition.facts_of_functions()
     breaks = [("breaks", line) for line in definition.facts_of_breaks()]
+    breaks += [("left over", line.removeprefix("in no window: ")) for line in dataset._uncovered]
     found = [
         html.facts([*facts, *dataset._facts(), *breaks, ("source", definition.origin)]),
         html.section(
             "Windows",
             ", ".join(printable(axis.dim) for axis in windows.axes),
-            windows_table(windows, definition.labelled.extents()),
+            windows_table(windows, definition.labelled.extents(), definition.beyond),
             opened=True,
         ),
         html.section(

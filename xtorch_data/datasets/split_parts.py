@@ -19,7 +19,7 @@ from ..planning.intervals import Interval
 from ..planning.label_ranks import Ranks, ends_of_windows, in_stretches, members
 from ..planning.selection import SampleTable
 from ..planning.windows import Axis, Windows
-from ..report.explain import PartOfSplit
+from ..report.uncovered import PartOfSplit
 from ..samples.definition import SampleDefinition
 from ..sources.coordinates import Along, RankedLabels, runs
 from .split_sources import require_told, within_sources

@@ -56,6 +56,8 @@ class Verification:
         all was known at the anchor, window by window.
     behind : tuple of str
         Dims along which the anchor is later than the last step of part ``x``, in words.
+    uncovered : tuple of str
+        How many steps of each dim are in no window, and what would cover them.
     """
 
     samples: int
@@ -67,6 +69,7 @@ class Verification:
     left_out: int = 0
     known: tuple[KnownAtAnchor, ...] = ()
     behind: tuple[str, ...] = ()
+    uncovered: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -111,6 +114,7 @@ class Verification:
             ("counts", f"{self.repeated:,} repeated, {self.missing:,} missing"),
             ("batches", f"{each} on {'each of ' if ranks > 1 else ''}{number_of(ranks, 'rank')}"),
             *(("known at the anchor", str(each)) for each in self.known if not each.late),
+            *(("left over", line) for line in self.uncovered),
             *(("not ok", reason) for reason in self._reasons()),
         ]
 
@@ -231,6 +235,7 @@ def counted(dataset: IterableDataset, world_size: int, num_workers: int) -> Veri
         left_out=walk.left_out(total(begun)),
         known=tuple(known_at_anchors(dataset._inside.definition, plan.windows)),
         behind=tuple(anchors_behind_inputs(dataset._inside.definition)),
+        uncovered=tuple(dataset._uncovered),
     )
 
 

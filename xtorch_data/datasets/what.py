@@ -21,7 +21,7 @@ from ..planning.edges import Boundary, Remainder
 from ..planning.selection import SampleTable, product
 from ..planning.windows import Windows
 from ..processes.workers import starts_workers
-from ..report.explain import PartOfSplit
+from ..report.uncovered import PartOfSplit
 from ..samples.breaks import BreakRule
 from ..samples.definition import SampleDefinition
 from ..samples.edges import Halo

@@ -152,9 +152,9 @@ def _has_steps(given: xr.DataArray, argument: str, axis: Axis, samples: SampleDe
     ours = labels.index(dim)
     if ours is not None and dim in given.indexes:
         theirs = given.indexes[dim]
-        fitting = (
-            [labels.data_index(dim)] if steps else [ours[starts], ours[starts + axis.size - 1]]
-        )
+        fitting = [ours[starts], ours[starts + axis.size - 1]]
+        if steps:
+            fitting = [ours if beyond is None else ours[slice(*beyond.inside)]]
         if not any(theirs.equals(labels) for labels in fitting):
             raise ValueError(
                 f"{argument} is labeled along {dim!r} from {printable(theirs[0])} to "

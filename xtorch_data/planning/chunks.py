@@ -30,9 +30,9 @@ class Chunks:
     stored : bool
         Whether steps are chunks of their own where `size` is 1: one may be unreadable alone.
         Ask `in_chunks`, which knows the other sizes too.
-    most : int, optional
-        Steps that are decoded to get all, where some chunks come more than once: those of a circle
-        that windows go around.
+    most : tuple of (int, int), optional
+        Number of the chunks that there are and of steps in them, where some come more than once, as
+        those at the ends of a circle do that windows go around.
     """
 
     length: int
@@ -40,7 +40,7 @@ class Chunks:
     offset: int = 0
     edges: IntArray | None = None
     stored: bool = False
-    most: int | None = None
+    most: tuple[int, int] | None = None
 
     def number(self, positions: Any) -> Any:
         """Number of the chunk in which a position lies, or each of an array of them."""
@@ -58,18 +58,19 @@ class Chunks:
 
     def touched(self, start: Any, stop: Any) -> Any:
         """Number of chunks which the steps ``[start, stop)`` touch."""
-        return self.number(stop - 1) - self.number(start) + 1
+        found = self.number(stop - 1) - self.number(start) + 1
+        return found if self.most is None else np.minimum(found, self.most[0])
 
     def steps(self, first: Any, last: Any) -> Any:
         """Number of steps that are decoded to get chunks ``[first, last)``."""
-        if self.edges is None:
-            return (last - first) * self.size
-        return self.edges[last] - self.edges[first]
+        found = (last - first) * self.size
+        if self.edges is not None:
+            found = self.edges[last] - self.edges[first]
+        return found if self.most is None else np.minimum(found, self.most[1])
 
     def decoded(self, start: Any, stop: Any) -> Any:
         """Number of steps that are decoded to get ``[start, stop)``: all of each chunk touched."""
-        found = self.steps(self.number(start), self.number(stop - 1) + 1)
-        return found if self.most is None else np.minimum(found, self.most)
+        return self.steps(self.number(start), self.number(stop - 1) + 1)
 
     def end_of(self, position: int) -> int:
         """Where the chunk that holds a position ends."""
@@ -85,9 +86,10 @@ class Chunks:
     def joined(self, every: int) -> Chunks:
         """The grid of so many neighboring chunks as one."""
         if self.edges is None:
-            return Chunks(self.length, self.size * every, self.offset, most=self.most)
+            return Chunks(self.length, self.size * every, self.offset)
         edges = np.append(self.edges[:-1:every], self.length)
-        return Chunks(self.length, edges=edges, most=self.most)
+        most = self.most and (-(-self.most[0] // every), self.most[1])
+        return Chunks(self.length, edges=edges, most=most)
 
     @property
     def key(self) -> Hashable:
@@ -108,12 +110,13 @@ class Chunks:
     @property
     def largest(self) -> int:
         """Steps of the largest chunk."""
-        return self.size if self.edges is None else int(np.diff(self.edges).max())
+        found = self.size if self.edges is None else int(np.diff(self.edges).max())
+        return found if self.most is None else min(found, self.most[1])
 
     @property
     def count(self) -> int:
-        """Number of chunks along the dim."""
-        return int(self.touched(0, self.length))
+        """Number of chunks along the dim, each as often as it comes."""
+        return int(self.number(self.length - 1) - self.number(0)) + 1
 
 
 @dataclass(frozen=True, eq=False)

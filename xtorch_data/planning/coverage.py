@@ -11,6 +11,7 @@ import numpy.typing as npt
 from .chunks import Layout
 from .edges import ExtendedDim
 from .index_maps import IntArray, runs_of
+from .intervals import total
 from .plan import Plan
 from .selection import SampleTable
 from .windows import Axis, Windows
@@ -47,7 +48,7 @@ def places_covered(
     table: SampleTable,
     windows: Windows,
     positions: Mapping[Hashable, IntArray],
-    beyond: Mapping[Hashable, ExtendedDim],
+    beyond: Mapping[Hashable, ExtendedDim] | None = None,
 ) -> tuple[list[Hashable], npt.NDArray[np.bool_]]:
     """The places that lie in a window that is wanted.
 
@@ -55,6 +56,7 @@ def places_covered(
     `wanted_along`. Found are the dims of the table, and the answer for every combination of
     positions along these. A place counts where something stands for it `beyond` the data, too.
     """
+    beyond = beyond or {}
     everywhere = {dim: np.arange(len(each)) for dim, each in beyond.items()}
     asked, positions = positions, {**positions, **everywhere}
     axes = [windows.axes[place] for place in table.axes]
@@ -79,20 +81,34 @@ def places_covered(
     return [axis.dim for axis in axes], there
 
 
-def used_nbytes(layout: Layout, windows: Windows, where: SampleTable | None = None) -> int:
-    """Bytes of a variable that are in a window, or one that `where` wants, each counted once."""
+def used_nbytes(
+    layout: Layout,
+    windows: Windows,
+    where: SampleTable | None = None,
+    beyond: Mapping[Hashable, ExtendedDim] | None = None,
+) -> int:
+    """Bytes of a variable that are in a window, or one that `where` wants, each counted once.
+
+    What windows find `beyond` the data stands for a place there.
+    """
+    beyond = beyond or {}
     axes = {axis.dim: axis for axis in windows.axes if axis.dim in layout.chunks}
     places = 1
     if where is not None:
-        positions = {dim: np.arange(axis.length) for dim, axis in axes.items()}
+        positions = {
+            dim: np.arange(*beyond[dim].inside) if dim in beyond else np.arange(axis.length)
+            for dim, axis in axes.items()
+        }
         table = wanted_along(where, windows, axes)
-        dims, wanted = places_covered(table, windows, positions, {})
+        dims, wanted = places_covered(table, windows, positions, beyond)
         places = int(np.count_nonzero(wanted))
         for dim in dims:
             del axes[dim]
     steps = [
         min(len(axis) * axis.size, int(np.subtract(*axis.stretches[::-1]).sum()))
-        for axis in axes.values()
+        if dim not in beyond
+        else total(beyond[dim].stretches(*axis.covered_stretches))
+        for dim, axis in axes.items()
     ]
     return layout.itemsize * places * math.prod(steps)
 

@@ -71,11 +71,10 @@ class Frame:
 
     def decoded(self, layout: Layout, region: Mapping[Hashable, Interval]) -> tuple[int, int]:
         """Number of chunks of a variable that a region touches, and of places in them."""
-        cells = self.cells(layout, region)
-        places = (
-            grid.steps(*along) for grid, along in zip(layout.chunks.values(), cells, strict=True)
-        )
-        return math.prod(last - first for first, last in cells), math.prod(map(int, places))
+        along = [(grid, region[dim]) for dim, grid in layout.chunks.items()]
+        chunks = (int(grid.touched(*interval)) for grid, interval in along)
+        places = (int(grid.decoded(*interval)) for grid, interval in along)
+        return math.prod(chunks), math.prod(places)
 
     def grids(self, place: int) -> dict[Hashable, Chunks]:
         """By variable, the chunk grid along a dim."""

@@ -9,6 +9,7 @@ from ..common.redact import printable
 from ..common.text import format_bytes, number_of
 from .blocks import BlockGrid
 from .chunks import Chunks, Layout
+from .edges import ExtendedDim
 from .windows import Windows
 
 __all__ = ["chunks_table", "plan_facts", "windows_table"]
@@ -30,16 +31,23 @@ def plan_facts(
     yield "chunks", f"{what} about {grid.amplification:.2f} times; explain() counts"
 
 
-def windows_table(windows: Windows, labels: Mapping[Hashable, str] | None = None) -> str:
-    """How windows lie along every dim; `labels` say from where to where, where they are known."""
-    labels = labels or {}
+def windows_table(
+    windows: Windows,
+    labels: Mapping[Hashable, str] | None = None,
+    beyond: Mapping[Hashable, ExtendedDim] | None = None,
+) -> str:
+    """How windows lie along every dim; `labels` say from where to where, where they are known.
+
+    Steps are those of the data, without what windows find `beyond` its ends.
+    """
+    labels, beyond = labels or {}, beyond or {}
     rows = [
         (
             axis.dim,
             f"{axis.size:,}" if axis.windowed else "each place",
             f"{axis.size - axis.stride:,}" if axis.windowed else "",
             f"{len(axis):,}",
-            f"{axis.length:,}",
+            f"{beyond[axis.dim].length if axis.dim in beyond else axis.length:,}",
             labels.get(axis.dim, ""),
         )
         for axis in windows.axes

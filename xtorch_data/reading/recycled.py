@@ -19,6 +19,7 @@ from ..sources.file_maps import FileMap
 from ..sources.lazy_arrays import (
     DecodingArray,
     ZarrBacked,
+    contiguous,
     inside_caches,
     is_lazy,
     keys_of_slices,
@@ -234,7 +235,7 @@ def is_fetched(variable: xr.Variable) -> bool:
 
 def read_path(variable: xr.Variable) -> str:
     """Way of reading a lazy variable: ``"directly"``, ``"by zarr"`` or ``"by its backend"``."""
-    *lazy, data = layers(variable)
+    *lazy, data = layers(contiguous(variable)[0])
     if not isinstance(data, _RecycledArray):
         return "by its backend"
     keys = [layer.key.tuple for layer in lazy if getattr(layer, "key", None) is not None]

@@ -188,7 +188,7 @@ class SourceReader:
             if part.dtype != declared:
                 part.data = await self.on_thread(as_declared, part.data, declared)
 
-        self.recorder.took({Way(f"read {read_path(contiguous(variable)[0])}"): 1})
+        self.recorder.took({Way(f"read {read_path(variable)}"): 1})
         try:
             await self._retried(lambda: load(name, variable), [name], region)
         except Exception as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -26,28 +26,12 @@ from .explanation import Explanation, VariableReads
 from .memory import peak_memory
 from .mixing import mixing_of, pool_blocks, pools_of
 from .source_costs import SourceCosts, chunk_nbytes, costs_of_sources, lost_samples
+from .uncovered import PartOfSplit, steps_in_no_window
 
-__all__ = ["PartOfSplit", "explain"]
+__all__ = ["explain"]
 
 # Loads up to which an epoch is walked to count what it reads; beyond, it is estimated.
 COUNTED_LOADS = 20_000
-
-
-@dataclass(frozen=True)
-class PartOfSplit:
-    """What splits have left of the data.
-
-    Attributes
-    ----------
-    steps : mapping of Hashable to (sequence of Interval, int)
-        Data positions along each dim that was split, and how many steps of a window may lie before
-        them.
-    outside : int
-        Samples that are numbered, and not in the part.
-    """
-
-    steps: Mapping[Hashable, tuple[Sequence[Interval], int]] = field(default_factory=dict)
-    outside: int = 0
 
 
 def explain(
@@ -72,7 +56,7 @@ def explain(
     parts = plan.shares(epoch, world_size, num_workers)
     left = plan.left(epoch)
     once = sum(map(plan.frame.nbytes_once, plan.layouts))
-    used = sum(used_nbytes(layout, windows, plan.where) for layout in plan.layouts)
+    used = sum(used_nbytes(layout, windows, plan.where, samples.beyond) for layout in plan.layouts)
     exact = len(plan.grid) * (2 if world_size * workers > 1 else 1) <= COUNTED_LOADS
     if exact:
         _, alone = _counted(plan, epoch, [left])
@@ -110,11 +94,7 @@ def explain(
             "drop_last": max(0, min(count, shared) - yielded),
         },
         shuffle=plan.shuffle,
-        beyond={
-            axis.dim: axis.left_over(*stretches.steps.get(axis.dim, ([(0, axis.length)], 0)))
-            for axis in windows.axes
-            if axis.windowed and len(axis)
-        },
+        beyond=steps_in_no_window(samples, stretches),
         batches_per_rank=batches,
         num_workers=num_workers,
         sample_nbytes=samples.nbytes,

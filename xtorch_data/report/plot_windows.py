@@ -75,7 +75,7 @@ def plot_windows(
     whole = [axis for axis in plan.windows.axes if axis.windowed]
     chosen = as_dims(dims, plan.windows, (several or whole or plan.windows.axes)[-2:])
     drawn = numbers[:MAX_SAMPLES]
-    windows = [labels[number] for number in drawn]
+    windows = [labels.laid(number) for number in drawn]
     layout = _with_most_lines(plan, [axis.dim for axis in chosen])
     shown = [
         _Dim.of(axis, layout.chunks.get(axis.dim), [window[axis.dim] for window in windows])
@@ -90,6 +90,15 @@ def plot_windows(
         _draw_boxes(ax, y, x, drawn)
     for dim, matplotlib_axis in zip(reversed(shown), (ax.xaxis, ax.yaxis), strict=False):
         label_dim(matplotlib_axis, dim.axis, labels, dim.view)
+    outside = []
+    for dim, span in zip(reversed(shown), (ax.axvspan, ax.axhspan), strict=False):
+        beyond = labels.beyond(dim.axis.dim)
+        if beyond is not None:
+            outside.append(f"{plain(dim.axis.dim, 20)} ({beyond.boundary})")
+            (first, last), (start, stop) = beyond.inside, dim.view
+            for low, high in ((start, first), (last, stop)):
+                if low < high:
+                    span(low - 0.5, high - 0.5, fill=False, hatch="///", edgecolor=ink(0.25), lw=0)
     marked: dict[str, str] = {}
     for dim, along in zip(reversed(shown), "xy", strict=False):
         if dim.axis.dim in breaks:
@@ -97,6 +106,7 @@ def plot_windows(
             found = mark_breaks(ax, along, breaks[dim.axis.dim], text, dim.view)
             marked |= {along: f"{found} along {name}"} if found else {}
     title = _title(plan, numbers, layout.name, shown)
+    title += f"\nhatched: beyond the data along {', '.join(outside)}" if outside else ""
     title += f"\ndashed: {', '.join(marked.values())}" if marked else ""
     ax.set_title(title, fontsize=10, pad=18 if "x" in marked else None)
     return ax

@@ -220,8 +220,9 @@ def windows_between_breaks(
             beyond[dim] = extended
         if not len(axis) and breaks is None:
             raise ValueError(
-                f"there is no sample: with its halo a window along {dim!r} has {axis.size:,} "
-                f"steps, and the data {length:,}. {spelled('boundary', dim)} says what lies beyond"
+                f"there is no sample: no window along {dim!r}, of {axis.size:,} steps with its "
+                f"halo, lies in the {length:,} of the data. {spelled('boundary', dim)} says what "
+                "lies beyond"
             )
         if breaks is None:
             continue

@@ -265,17 +265,24 @@ def _tried(
     return cast(xr.Dataset, result)
 
 
-def warn_of_relabelled(template: xr.Dataset, data: xr.Dataset, windows: Windows) -> None:
+def warn_of_relabelled(
+    template: xr.Dataset,
+    data: xr.Dataset,
+    windows: Windows,
+    beyond: Mapping[Hashable, ExtendedDim],
+) -> None:
     """Warn if a preprocess gives other labels along dims of samples, which keep those of the data.
 
-    `template` is what it has made of the first places of the data.
+    `template` is what it has made of the first places of the data, before which there are others
+    `beyond` its ends.
     """
     dims = {axis.dim for axis in windows.axes}
     for name, coord in template.coords.items():
         before = data.coords.variables.get(name)
         if before is None or not coord.dims or not dims.issuperset(coord.dims):
             continue
-        first = {dim: slice(0, size) for dim, size in coord.sizes.items()}
+        begins = {dim: beyond[dim].before if dim in beyond else 0 for dim in coord.sizes}
+        first = {dim: slice(at, at + coord.sizes[dim]) for dim, at in begins.items()}
         before = before.isel(first, missing_dims="ignore")
         if not in_memory(before) or not in_memory(coord.variable):
             continue

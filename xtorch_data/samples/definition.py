@@ -183,7 +183,7 @@ class SampleDefinition:
         if prepare is not None:
             require_blocks_independent(prepare, read, windows, variables, space.constants)
             with about(prepare.function):
-                warn_of_relabelled(template, source.dataset, windows)
+                warn_of_relabelled(template, source.dataset, windows, space.beyond)
         return cls(
             data=data,
             origin=source.origin,

@@ -72,9 +72,9 @@ class LabelledWindows:
 
     def coords(self, index: int) -> xr.Coordinates:
         """Coordinates of one sample, as ``isel`` would leave them."""
-        return self._labels.coords.isel(self._laid(index), missing_dims="ignore").coords
+        return self._labels.coords.isel(self.laid(index), missing_dims="ignore").coords
 
-    def _laid(self, index: int) -> dict[Any, Any]:
+    def laid(self, index: int) -> dict[Any, Any]:
         """What ``isel`` takes of data that is laid out as windows count it."""
         return self._labels.windows[index] if self._labels.items is None else self[index]
 
@@ -98,6 +98,10 @@ class LabelledWindows:
             return index
         return index[slice(*self._labels.beyond[dim].inside)]
 
+    def beyond(self, dim: Hashable) -> ExtendedDim | None:
+        """What windows find beyond the ends of a dim, if they reach there."""
+        return self._labels.beyond.get(dim)
+
     def texts(self, dim: Hashable) -> Callable[[int], str] | None:
         """From a step along a dim to its label, if the data has one in memory.
 
@@ -108,7 +112,7 @@ class LabelledWindows:
 
     def ranges(self, index: int) -> dict[str, str]:
         """First and last value of the coordinates of one sample, of those that are in memory."""
-        region, found = self._laid(index), {}
+        region, found = self.laid(index), {}
         for name, coord in self._labels.coords.variables.items():
             if in_memory(coord):
                 inside = coord[{dim: cut for dim, cut in region.items() if dim in coord.dims}]
@@ -130,17 +134,19 @@ class LabelledWindows:
         return found
 
     def __repr__(self) -> str:
-        axes = ", ".join(map(_counted, self._labels.windows.axes))
+        beyond = self._labels.beyond
+        axes = ", ".join(_counted(axis, beyond.get(axis.dim)) for axis in self._labels.windows.axes)
         return f"<{number_of(len(self), 'sample')} ({axes})>"
 
 
-def _counted(axis: WindowDim) -> str:
+def _counted(axis: WindowDim, beyond: ExtendedDim | None) -> str:
     """What samples have of a dim, and how many windows along it make samples."""
+    length = axis.length if beyond is None else beyond.length
     if not isinstance(axis, Axis):
-        return f"{printable(axis.dim)}: {axis.size} of {axis.length}"
+        return f"{printable(axis.dim)}: {axis.size} of {length}"
     if not axis.windowed:
         return f"{printable(axis.dim)}: {len(axis)}"
-    return f"{printable(axis.dim)}: {len(axis)} × {axis.size} of {axis.length}"
+    return f"{printable(axis.dim)}: {len(axis)} × {axis.size} of {length}"
 
 
 @dataclass(frozen=True)

@@ -236,13 +236,13 @@ def _chunks(variable: xr.Variable, dim: Hashable) -> Chunks:
         return Chunks(length)
     if not isinstance(size, (int, np.integer)):
         numbers = np.searchsorted(np.cumsum(size), np.asarray(along), side="right")
-        return _of_numbers(numbers)
+        return _of_numbers(numbers, size)
     size = int(size)
     if isinstance(along, range):
         step, start = along.step, along.start
         if step > 0 and size % step == 0:
             return Chunks(length, size // step, start // step % (size // step), stored=True)
-    return _of_numbers(np.asarray(along) // size)
+    return _of_numbers(np.asarray(along) // size, size)
 
 
 def _stored_chunks(variable: xr.Variable) -> Sequence[int | Sequence[int]] | None:
@@ -271,15 +271,17 @@ def _place(variable: xr.Variable) -> str | None:
     return str(store.root if isinstance(store, LocalStore) else store)
 
 
-def _of_numbers(numbers: Any) -> Chunks:
-    """The grid of a dim, from the number of the stored chunk in which each step lies."""
-    edges = _runs(numbers)
-    grid, sizes, of_runs = _irregular(edges, len(numbers)), np.diff(edges), numbers[edges[:-1]]
-    if len(np.unique(of_runs)) == len(of_runs):
+def _of_numbers(numbers: Any, sizes: Any) -> Chunks:
+    """The grid of a dim, from the number of the stored chunk in which each step lies.
+
+    `sizes` is the number of steps of a chunk, or of each.
+    """
+    grid, different = _irregular(_runs(numbers), len(numbers)), np.unique(numbers)
+    of_each = np.asarray(sizes)
+    steps = int((of_each[different] if of_each.ndim else of_each.repeat(len(different))).sum())
+    if len(numbers) <= steps and len(different) == grid.count:
         return grid
-    largest = np.zeros(of_runs.max() + 1, dtype=np.int64)
-    np.maximum.at(largest, of_runs, sizes)
-    return replace(grid, most=int(largest.sum()))
+    return replace(grid, most=(len(different), steps))
 
 
 def _runs(numbers: Any) -> Any:
