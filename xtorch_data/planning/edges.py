@@ -72,11 +72,13 @@ class EdgeRule:
             opens[0, 0] = opens[1, -1] = True
         room = stops - starts
         whole = np.maximum((room - size) // stride + 1, 0)
+        covered = np.where(whole > 0, (whole - 1) * stride + size, 0)
+        partial = (covered < room) & (whole * stride < room)  # one more would begin in the data
         counts = whole.copy()
         if self.remainder == "pad" and self.boundary is not None:
-            around = -(-room[-1] // stride)
-            last = max(1, -(-(room[-1] - size) // stride) + 1)
-            counts[-1] = around if self.boundary == "wrap" else last
+            counts[-1] += partial[-1]
+            if self.boundary == "wrap":
+                counts[-1] = -(-room[-1] // stride)
         first = np.where(opens[0], 0, -(-self.before // stride))
         inside = (room - size - self.after) // stride + 1
         counts = np.where(opens[1], counts, np.minimum(counts, inside))
@@ -84,8 +86,7 @@ class EdgeRule:
         begins = (starts + first * stride)[some]
         lengths = (counts - first)[some]
         if self.remainder == "shift":
-            covered = (whole - 1) * stride + size
-            late = (room >= size) & (covered < room)
+            late = (room >= size) & partial
             late &= opens[1] | (self.after == 0)
             late &= opens[0] | (room - size >= self.before)
             begins = np.append(begins, (stops - size)[late])

@@ -125,12 +125,13 @@ def require_circles(data: xr.Dataset, rules: Mapping[Hashable, EdgeRule]) -> Non
 def _require_closed(data: xr.Dataset, dim: Hashable, steps: LabelSteps, what: str) -> None:
     labels = data.coords[dim].values
     circle = 2 * np.pi if data.coords[dim].attrs.get("units") in ("radian", "radians") else 360.0
-    around = float(labels[-1]) - float(labels[0]) + steps.step
-    if abs(abs(around) - circle) <= CLOSING * abs(steps.step):
+    step = abs(steps.step)
+    around = step * len(labels)
+    if abs(around - circle) <= CLOSING * step:
         return
     ends = f"{text_of(labels[0])} to {text_of(labels[-1])}"
     message = f"{what} is 'wrap', and the labels along {dim!r}, {ends}, do not close the circle"
-    if abs(abs(around) - abs(steps.step) - circle) <= CLOSING * abs(steps.step):
+    if abs(around - step - circle) <= CLOSING * step:
         message += f": the last is the first again, and ds.isel({{{dim!r}: slice(-1)}}) drops it"
     raise ValueError(message)
 
