@@ -22,7 +22,7 @@ from ..common.recorder import Recorder, Way
 from ..common.redact import printable, without_secrets
 from ..common.retry import RETRIES, is_transient, retried
 from ..planning.edges import ExtendedDim
-from ..planning.windows import IntArray, Windows
+from ..planning.windows import Windows
 from ..sources.declared_dtypes import UndeclaredError, as_declared
 from ..sources.file_maps import FileMap, maps_of
 from ..sources.lazy_arrays import contiguous
@@ -30,6 +30,7 @@ from ..sources.source import layout_of
 from .concurrency import together
 from .dask_graphs import DaskCompute
 from .failures import Failure, cause_of, first_failure, read_by_chunks
+from .laying import laid_out
 from .recycled import decodes_on_the_loop, is_fetched, read_path
 from .zarr_chunks import ChunkError, noting_missing
 
@@ -184,7 +185,7 @@ class SourceReader:
             plain, wanted = contiguous(part)
             await read(plain)
             if plain is not part:
-                part.data = await self.on_thread(_laid_out, plain, wanted)
+                part.data = await self.on_thread(laid_out, plain, wanted)
             if part.dtype != declared:
                 part.data = await self.on_thread(as_declared, part.data, declared)
 
@@ -292,11 +293,6 @@ class SourceReader:
             self.recorder.add(retries=1)
 
         await retried(load, self.retries, note, what, self.timeout)
-
-
-def _laid_out(read: xr.Variable, wanted: Mapping[Hashable, IntArray]) -> Any:
-    """The values of a variable that was read, at some steps of it."""
-    return read.isel(wanted).data
 
 
 def _load(part: xr.Variable) -> None:
