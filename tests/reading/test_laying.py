@@ -3,6 +3,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xtorch_data.common.buffers import Buffers
 from xtorch_data.reading.laying import laid_out
 
 
@@ -17,5 +18,5 @@ def test_values_are_laid_out_as_isel_takes_them(data):
         mode = data.draw(st.sampled_from(["wrap", "edge", "reflect", "symmetric"]))
         steps = np.pad(np.arange(size), (before, after), mode=mode)
         wanted[dim] = steps[data.draw(st.integers(0, 2)) :] if len(steps) > 2 else steps
-    found = laid_out(xr.Variable([*sizes], values), wanted)
+    found = laid_out(xr.Variable([*sizes], values), wanted, Buffers(0))
     np.testing.assert_array_equal(found, xr.DataArray(values, dims=[*sizes]).isel(wanted))

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..common.buffers import Buffers
 from ..planning.windows import IntArray
 
 __all__ = ["laid_out"]
 
 
-def laid_out(read: xr.Variable, wanted: Mapping[Hashable, IntArray]) -> Any:
-    """The values of a variable in memory at some steps of it, by dim.
+def laid_out(read: xr.Variable, wanted: Mapping[Hashable, IntArray], buffers: Buffers) -> Any:
+    """The values of a variable in memory at some steps of it, by dim, in memory of `buffers`.
 
     Most of them lie side by side and are copied at once; those at the ends then come from these.
     """
@@ -24,10 +25,10 @@ def laid_out(read: xr.Variable, wanted: Mapping[Hashable, IntArray]) -> Any:
         steps[begin] == 0 and end - begin == read.sizes[dim]
         for (begin, end), (dim, steps) in zip(bodies.values(), wanted.items(), strict=True)
     )
-    if not wanted or not covers or not isinstance(values, np.ndarray):
+    if not wanted or not covers or not isinstance(values, np.ndarray) or values.dtype.hasobject:
         return read.isel(wanted).data
     shape = [len(wanted.get(dim, range(size))) for dim, size in read.sizes.items()]
-    out = np.empty(shape, values.dtype)
+    out = buffers.take(shape, values.dtype)
     filled: list[slice] = [slice(None)] * values.ndim
     for axis, body in bodies.items():
         filled[axis] = slice(*body)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..common.buffers import Buffers
 from ..common.options import options
 from ..common.recorder import Recorder, Way
 from ..common.redact import printable, without_secrets
@@ -91,6 +92,7 @@ class SourceReader:
     failures: list[Failure] = field(default_factory=list)  # so far
     # Dims beyond whose ends there is nothing.
     blank: Mapping[Hashable, ExtendedDim] = field(default_factory=dict)
+    buffers: Buffers = field(default_factory=lambda: Buffers(0))  # memory for what is laid out anew
     _blocking: set[Hashable] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -185,7 +187,7 @@ class SourceReader:
             plain, wanted = contiguous(part)
             await read(plain)
             if plain is not part:
-                part.data = await self.on_thread(laid_out, plain, wanted)
+                part.data = await self.on_thread(laid_out, plain, wanted, self.buffers)
             if part.dtype != declared:
                 part.data = await self.on_thread(as_declared, part.data, declared)
 
