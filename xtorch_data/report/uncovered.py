@@ -11,7 +11,7 @@ from ..common.text import number_of
 from ..planning.intervals import Interval
 from ..samples.definition import SampleDefinition
 
-# At the ends of a part of a split, windows have no other rule.
+# Not of a part of a split, at whose ends windows have no other rule, nor where a source lacks more.
 REMEDY = "remainder='shift', or boundary along these dims, would cover them"
 
 __all__ = ["PartOfSplit", "steps_in_no_window", "uncovered"]
@@ -59,4 +59,5 @@ def uncovered(samples: SampleDefinition, part: PartOfSplit) -> Iterator[str]:
     counts = {dim: steps for dim, steps in steps_in_no_window(samples, part).items() if steps}
     if counts:
         line = ", ".join(f"{number_of(steps, 'step')} of {dim!r}" for dim, steps in counts.items())
-        yield f"in no window: {line}" + ("" if part.steps else f"; {REMEDY}")
+        told = "" if part.steps or samples.losses else f"; {REMEDY}"
+        yield f"in no window: {line}{told}"
