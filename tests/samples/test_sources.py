@@ -208,6 +208,12 @@ def alike(one, other, step, circle):
     return one == other
 
 
+def in_python(labels):
+    """Labels one by one; times as datetimes, whatever their unit."""
+    labels = np.asarray(labels)
+    return (labels.astype("M8[us]") if labels.dtype.kind == "M" else labels).tolist()
+
+
 @st.composite
 def pairs_of_labels(draw):
     """Labels of two sources, how far they are apart, and whether on a circle."""
@@ -262,7 +268,7 @@ def test_same_labels_are_found_wherever_they_lie(labels, data):
     size = data.draw(st.integers(1, 3))
     windowed = data.draw(st.booleans()) or size > 1
     a, b = series(mine, "a", dim), series(theirs, "b", dim)
-    own, others = (np.asarray(each).tolist() for each in (mine, theirs))
+    own, others = (in_python(each) for each in (mine, theirs))
     assume(len(own) >= size)
     places = [
         next((at for at, each in enumerate(others) if alike(one, each, step, circle)), None)
