@@ -162,11 +162,19 @@ def defined_of_several(
     if batch_transform is not None:
         raise ValueError(NO_BATCH_TRANSFORM)
     selections = sources.selections(inputs, targets, parts)
-    prepare = _preprocesses(preprocess, sources.names)
-    functions = transforms_of(transform, target_transform, list(selections))
 
     def of(source: str) -> dict[str, Select]:
         return {part: select for part, (own, select) in selections.items() if own == source}
+
+    variables = {
+        source: [name for select in of(source).values() for name in names_of(select)]
+        for source in sources.names
+    }
+    prepare = _preprocesses(preprocess, variables)
+    functions = {
+        part: _bound(function, selections[part][0], variables)
+        for part, function in transforms_of(transform, target_transform, list(selections)).items()
+    }
 
     def made(source: str, data: Data, space: CheckedSpace) -> Any:
         own = of(source)
@@ -240,10 +248,25 @@ def _needed(
     return data[list(dict.fromkeys(n for select in selections.values() for n in names_of(select)))]
 
 
-def _preprocesses(given: Any, names: Sequence[str]) -> dict[str, Transform | None]:
-    """The functions for blocks, by source."""
+def _preprocesses(
+    given: Any, variables: Mapping[str, Sequence[Hashable]]
+) -> dict[str, Transform | None]:
+    """The functions for blocks, by source; `variables` has the names of each that parts take."""
+    names = list(variables)
     if given is None:
         return {}
+    if hasattr(given, "_of_source"):  # of statistics, each source takes its own
+        found: dict[str, Transform | None] = {}
+        for name in names:
+            own = given._of_source(name, name == names[0], variables[name])
+            if own is not None and not set(own.mean.data_vars).isdisjoint(variables[name]):
+                found[name] = Transform.of(own, "preprocess")
+        if not found:
+            raise ValueError(
+                f"preprocess has statistics of {list(given.mean.data_vars)}, and no part has any "
+                f"of these; variables of other sources than {names[0]!r} are named 'SOURCE/NAME'"
+            )
+        return found
     if not isinstance(given, Mapping):
         raise TypeError(
             "with several sources, preprocess is a mapping of their names to functions, "
@@ -251,8 +274,20 @@ def _preprocesses(given: Any, names: Sequence[str]) -> dict[str, Transform | Non
         )
     for name in given:
         if name not in names:
-            raise ValueError(f"preprocess names source {name!r}; the sources are {list(names)}")
-    return {name: Transform.of(each, f"preprocess[{name!r}]") for name, each in given.items()}
+            raise ValueError(f"preprocess names source {name!r}; the sources are {names}")
+    made = {name: Transform.of(each, f"preprocess[{name!r}]") for name, each in given.items()}
+    return {
+        name: each if each is None else _bound(each, name, variables) for name, each in made.items()
+    }
+
+
+def _bound(given: Transform, source: str, variables: Mapping[str, Sequence[Hashable]]) -> Transform:
+    """A function for one source: of statistics of several, those of that."""
+    function = given.function
+    if not hasattr(function, "_of_source"):
+        return given
+    own = function._of_source(source, source == next(iter(variables)), variables[source])
+    return given if own is None else replace(given, function=own)
 
 
 def _anchors(given: Any, windows: Windows, x: Select | None) -> dict[Hashable, int]:
