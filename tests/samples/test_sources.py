@@ -502,7 +502,7 @@ def test_analyses_are_found_at_the_valid_times_of_forecasts(data):
     if kind == "others":  # as months after an init are
         valid = valid + np.arange(valid.size).reshape(valid.shape) % 3 * np.timedelta64(6, "h")
     if kind == "missing":
-        valid[-1, -1] = np.datetime64("NaT")
+        valid[-1, -1] = np.datetime64("NaT", "ns")
     dims = data.draw(st.permutations(["init", "lead"]))
     windowed = data.draw(st.sampled_from(["init", "lead", None]))
     analyses = pd.date_range(
