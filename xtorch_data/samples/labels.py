@@ -77,9 +77,16 @@ class LabelledWindows:
         return self._labels.coords.isel(window, missing_dims="ignore").coords
 
     def first_steps(self, dim: Hashable) -> IntArray:
-        """First step of each window along a dim of the samples, as positions in the data."""
+        """First step of each window along a dim of the samples, as positions in the data.
+
+        ValueError if the samples have no such dim, or these are windows of another source.
+        """
         axis = self._labels.windows.axis(dim)
-        assert isinstance(axis, Axis)  # of the first source
+        if not isinstance(axis, Axis):
+            raise ValueError(
+                "windows along a dim are those of the first source: dataset.windows.first_steps("
+                f"{dim!r}); of({self._labels.source!r})[i] says where sample i lies in this one"
+            )
         return axis.start(np.arange(len(axis)))
 
     def index(self, dim: Hashable) -> pd.Index[Any] | None:
