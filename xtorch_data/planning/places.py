@@ -38,13 +38,21 @@ def places_of(
     Returns
     -------
     windows : Windows
-        Places along each dim, in the order of the source; a dim that every sample has whole is one.
+        Places along each dim, in the order of the source, or windows of them; a dim that every
+        sample has whole is one.
     tables : tuple of SampleTable
-        Which combinations of places along several dims count, where that is not all of them.
+        Which combinations along several dims count, where that is not all of them.
     """
+    laid = {dim: steps for dim, steps in laid.items() if len(np.unique(steps)) < len(steps)}
     places: dict[int, IntArray] = {}
+    own: dict[int, Axis] = {}
     tables = []
     for group, axes in _groups(windows, wanted):
+        apart = _apart(windows, group, wanted, laid)
+        if apart is not None:
+            own.update(zip(group, apart[0], strict=True))
+            tables.append(apart[1])
+            continue
         found = _marked(windows, group, axes, wanted)
         for at, place in enumerate(group):
             dim = windows.axes[place].dim
@@ -55,13 +63,13 @@ def places_of(
             found, places[place] = found.compress(there, axis=at), steps[there]
         if not found.all():
             tables.append(SampleTable(tuple(group), found))
-    own = []
-    for place, each in enumerate(windows.axes):
-        if len(places[place]) == each.length and each.whole:
-            own.append(Axis(each.dim, each.length, each.length, Regular(0, 1), windowed=True))
+    for place, steps in places.items():
+        each = windows.axes[place]
+        if len(steps) == each.length and each.whole:
+            own[place] = Axis(each.dim, each.length, each.length, Regular(0, 1), windowed=True)
         else:
-            own.append(Axis(each.dim, each.length, 1, term_of(places[place]), windowed=False))
-    return Windows.of(own), tuple(tables)
+            own[place] = Axis(each.dim, each.length, 1, term_of(steps), windowed=False)
+    return Windows.of(own[place] for place in sorted(own)), tuple(tables)
 
 
 def _groups(
@@ -78,6 +86,39 @@ def _groups(
         group |= {place for place in left if of_dims[place] & axes}
         left -= group
         yield sorted(group), sorted(axes)
+
+
+def _apart(
+    windows: SourceWindows,
+    group: Sequence[int],
+    wanted: SampleTable | None,
+    laid: Mapping[Hashable, IntArray],
+) -> tuple[list[Axis], SampleTable] | None:
+    """Windows along dims of which each has a sample axis of its own, and which of them count.
+
+    These are fewer than their places. None where it is not so.
+    """
+    maps = [windows.frame.maps[place] for place in group]
+    used = [axis for each in maps for axis in each.terms]
+    if wanted is None or not used or not set(used) <= set(wanted.axes):
+        return None
+    if len(set(used)) < len(used) or any(len(each.terms) != 1 for each in maps):
+        return None
+    if any(each.dim in laid for each in maps):
+        return None
+    others = tuple(at for at, axis in enumerate(wanted.axes) if axis not in used)
+    values = np.asarray(wanted.values.any(axis=others), dtype=bool)
+    values = values.transpose(np.argsort(np.argsort(used)))
+    found = []
+    for at, (each, axis) in enumerate(zip(maps, used, strict=True)):
+        starts = _start(each, {axis: np.arange(windows.shape[axis])})
+        values, first = _folded(values, at, starts)
+        order = np.argsort(starts[first])
+        values, starts = values.take(order, axis=at), starts[first][order]
+        found.append(
+            Axis(each.dim, each.length, each.size, term_of(starts), windowed=each.windowed)
+        )
+    return found, SampleTable(tuple(group), values)
 
 
 def _marked(
