@@ -4,6 +4,7 @@ import itertools
 import tracemalloc
 import warnings
 
+import dask.array
 import numpy as np
 import pandas as pd
 import pytest
@@ -838,3 +839,22 @@ def test_months_are_not_known_before_they_end():
     for number in range(len(samples)):
         month = months[samples.windows.of("b")[number]["time"]][0]
         assert month + pd.offsets.MonthBegin() <= days[samples.windows[number]["time"]]
+
+
+def test_what_no_sample_can_have_is_refused_of_every_source():
+    def found(b, match, **rules):
+        with pytest.raises(ValueError, match=match) as raised:
+            made({"a": series(YEAR, "a"), "b": Source(b, **rules)}, {"time": 2})
+        assert raised.value.__notes__ == ["of source 'b'"]
+
+    late = AsOf(2, latency="0h")
+    found(grid("b", time=YEAR, sample=np.arange(3)), "name of the batch dim", time=late)
+    with pytest.warns(UserWarning, match="Duplicate dimension"):
+        twice = xr.Dataset({"b": (("k", "k"), np.zeros((2, 2)))})
+    found(twice, "has the dim 'k' twice")
+    found(xr.Dataset({"b": ("k", np.zeros(0))}), "dim 'k' has size 0")
+    ones = dask.array.ones(10, chunks=5)
+    found(xr.DataArray(ones[ones > 0], dims="k", name="b"), "size of dim 'k' is unknown")
+    sample = series(YEAR, "sample")
+    with pytest.raises(ValueError, match="name of the batch dim"):
+        xtd.MapDataset({"a": series(YEAR, "a"), "b": sample}, {"time": 2})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ import xarray as xr
 from ..common.redact import printable_lines
 from ..common.user_warnings import warn_user
 from ..planning.chunks import Layout
-from ..planning.windows import Windows
+from ..planning.windows import Windows, require_steps
 from ..sources.lazy_arrays import in_memory, is_lazy
 from ..sources.source import Source, layout_of
 from .breaks import SampleBreaks, windows_between_breaks
@@ -81,11 +81,7 @@ def checked_space(
     for part, select in selections.items():
         if not names_of(select):
             raise ValueError(f"part {part!r} selects no variable")
-    if "sample" in input_dims or "sample" in selected:
-        raise ValueError(
-            "'sample' is the name of the batch dimension: rename the windowed dim or variable "
-            "of the data that has it"
-        )
+    require_other_names(input_dims, selected)
     _require_different_dims(data, selected)
     constants: dict[Hashable, Any] = {}
     reads, template = reads_of(data, selected, sizes_in_steps, preprocess, constants)
@@ -106,6 +102,26 @@ def checked_space(
     by_position = Windows.from_sizes(sizes, sizes_in_steps, overlaps)
     windows, found = windows_between_breaks(by_position, data, breaks)
     return CheckedSpace(windows, found, tuple(input_dims), None, reads, template, constants)
+
+
+def require_other_names(windowed: Container[Hashable], selected: Container[Hashable]) -> None:
+    """Raise ValueError if a dim of samples, or a variable, is named like the batch dimension."""
+    if "sample" in windowed or "sample" in selected:
+        raise ValueError(
+            "'sample' is the name of the batch dimension: rename the windowed dim or variable "
+            "of the data that has it"
+        )
+
+
+def require_regular(data: xr.Dataset) -> None:
+    """Raise ValueError if data has a dim twice, or one that is empty or of unknown size."""
+    _require_different_dims(data, list(data.data_vars))
+    if None in data.sizes:
+        raise ValueError(
+            "a dim is named None, which elsewhere means that there is none: "
+            "ds.rename_dims({None: 'NAME'}) gives it another name"
+        )
+    require_steps(data.sizes)
 
 
 def _require_different_dims(data: xr.Dataset, names: Iterable[Hashable]) -> None:
@@ -304,3 +320,15 @@ def layouts_of(
     return tuple(
         layout_of(data.variables[name], name, dims, held.get(name)) for name in data.data_vars
     )
+
+
+def repeated_along(
+    windows: Windows, variables: Mapping[Hashable, frozenset[Hashable]]
+) -> dict[Hashable, list[Hashable]]:
+    """By dims of which each place is a sample: variables that lack them, if others do not."""
+    lacking = {
+        axis.dim: [name for name, dims in variables.items() if axis.dim not in dims]
+        for axis in windows.axes
+        if not axis.windowed and len(axis) > 1
+    }
+    return {dim: names for dim, names in lacking.items() if names}

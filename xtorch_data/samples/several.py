@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,13 @@ from ..sources.source import as_source
 from .aligned import OtherData, aligned
 from .batch import ATTRIBUTES, Batch
 from .breaks import BreakRule, SampleBreaks
-from .checks import CheckedSpace, checked_space, reads_of
+from .checks import (
+    CheckedSpace,
+    checked_space,
+    reads_of,
+    require_other_names,
+    require_regular,
+)
 from .select import Select, names_of, resolve_parts
 from .source_rules import Source
 from .transforms import Transform, transforms_of
@@ -33,6 +40,16 @@ NO_BATCH_TRANSFORM = (
 def is_several(ds: Any) -> bool:
     """Whether what is given as data are several sources by name."""
     return isinstance(ds, Mapping) and not isinstance(ds, xr.Dataset | xr.DataTree)
+
+
+@contextlib.contextmanager
+def _noted(source: str) -> Iterator[None]:
+    """Let errors say of which source they are."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        error.add_note(f"of source {source!r}")
+        raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +76,8 @@ class _Sources:
             )
         data = {}
         for name, each in given.items():
-            try:
+            with _noted(name):
                 data[name] = as_source(each.ds)
-            except (TypeError, ValueError) as error:
-                error.add_note(f"of source {name!r}")
-                raise
             if data[name].generator is not None:
                 raise TypeError(
                     f"source {name!r} is an xbatcher.BatchGenerator, which can only be data alone"
@@ -194,6 +208,10 @@ def defined_of_several(
         )
         for name in used
     )
+    for other in others:
+        with _noted(other.name):
+            there = [name for name in variables[other.name] if name in other.data.data_vars]
+            require_regular(other.data[there])
     x = of(first).get("x")
     anchors = _anchors(anchor, space.windows, x)
     found = aligned(space.windows, data.dataset, others, anchors)
@@ -209,6 +227,8 @@ def defined_of_several(
         own = replace(sources.data[name], dataset=lazy)
         sizes = {axis.dim: axis.size for axis in windows.axes if axis.windowed}
         names = [each for select in of(name).values() for each in names_of(select)]
+        with _noted(name):
+            require_other_names(sizes, names)
         constants: dict[Hashable, Any] = {}
         reads, template = reads_of(lazy, names, sizes, prepare.get(name), constants)
         of_source = CheckedSpace(
