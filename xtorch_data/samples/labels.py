@@ -232,6 +232,27 @@ class Labels:
                     found = _latest[token] = alive
         return found
 
+    def to_datasets(
+        self,
+        parts: Mapping[str, tuple[npt.NDArray[Any], PartLabels]],
+        samples: IntArray,
+        flipped: Mapping[Hashable, BoolArray],
+    ) -> dict[str, xr.Dataset]:
+        """Label arrays of several sources, by source, the first one first; see `to_dataset`."""
+        of_sources: dict[str | None, dict[str, tuple[npt.NDArray[Any], PartLabels]]] = {}
+        for part, (array, labels) in parts.items():
+            labels.require_fit(part, array.shape, samples.shape)
+            of_sources.setdefault(labels.source, {})[part] = array, labels
+        known: dict[str | None, Labels] = {None: self}
+        known.update(self.others)
+        return {
+            str(each.source): each.to_dataset(
+                of_sources[name], samples, suffixes=len(of_sources[name]) > 1, flipped=flipped
+            )
+            for name, each in known.items()
+            if name in of_sources
+        }
+
     def to_dataset(
         self,
         parts: Mapping[str, tuple[npt.NDArray[Any], PartLabels]],
