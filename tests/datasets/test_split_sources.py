@@ -173,3 +173,24 @@ def test_a_coordinate_is_cut_by_targets_where_steps_are_as_of():
         xtd.split(samples, "storm", fractions=(0.5, 0.5))
     parts = xtd.split(samples, "storm", fractions=(0.5, 0.5), by="targets")
     assert all(map(len, parts))
+
+
+def test_a_part_that_is_empty_names_the_sources_that_empty_it():
+    first, other = series(np.arange(40) * 6, "t"), series(np.arange(-240, 600, 24), "s")
+    fixed = xr.DataArray(np.zeros(3), dims="k", name="f")
+    samples = xtd.MapDataset(
+        {"a": first, "b": xtd.Source(other, time=xtd.AsOf(4, latency="0h")), "c": fixed},
+        {"time": 4},
+    )
+    with pytest.raises(ValueError, match="have of 'b' lies in other parts"):
+        xtd.split(samples, "time", fractions=(0.9, 0.1))
+
+
+def test_first_steps_are_of_the_first_source():
+    first, other = series(np.arange(40) * 6, "t"), series(np.arange(-240, 600, 24), "s")
+    samples = xtd.MapDataset(
+        {"a": first, "b": xtd.Source(other, time=xtd.AsOf(4, latency="0h"))}, {"time": 4}
+    )
+    with pytest.raises(ValueError, match=r"first source.*of\('b'\)\[i\]"):
+        samples.windows.of("b").first_steps("time")
+    assert samples.windows.of("a").first_steps("time").tolist() == list(range(0, 40, 4))

@@ -207,8 +207,9 @@ class ReadingAhead(RuleBasedStateMachine):
             return
         self.threads.close()
         self.threads.close()  # may be called again
-        for each in (*self.begun, *(each.pending for _, each in self.taken)):
-            assert each.loaded.done()  # nobody waits for it
+        begun = (*self.begun, *(each.pending for _, each in self.taken))
+        assert all(each.loaded.done() for each in begun)  # nobody waits for it
+        del begun
         assert self.threads.loop.is_closed()
         with pytest.raises(CancelledError):
             self.threads.start(asyncio.sleep(0))

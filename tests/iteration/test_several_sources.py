@@ -221,3 +221,25 @@ def test_what_only_one_source_can_have_is_refused():
         xtd.MapDataset({"a b": data["era"]}, {"time": 4})
     with pytest.raises(ValueError, match="there are no sources"):
         xtd.MapDataset({}, {"time": 4})
+
+
+def test_errors_of_several_sources_at_once_are_all_heard(caplog):
+    """The first one is raised; of the others, asyncio would say that nobody has asked."""
+    times = pd.date_range("2000-01-01", periods=20)
+    a, b = (xr.DataArray(np.zeros(20, "f4"), {"time": times}, name=name) for name in "ab")
+    damaged = False
+
+    def function(block):
+        if damaged:
+            raise RuntimeError("damaged")
+        return block
+
+    samples = xtd.MapDataset(
+        {"a": a, "b": b}, {"time": 2}, preprocess=dict.fromkeys("ab", function)
+    )
+    damaged = True
+    for _ in range(5):
+        with pytest.raises(RuntimeError, match="damaged"):
+            list(xtd.IterableDataset(samples, batch_size=2))
+        gc.collect()
+    assert not [each for each in caplog.records if each.name == "asyncio"]

@@ -4,6 +4,7 @@ import itertools
 import tracemalloc
 import warnings
 
+import dask.array
 import numpy as np
 import pandas as pd
 import pytest
@@ -208,6 +209,12 @@ def alike(one, other, step, circle):
     return one == other
 
 
+def in_python(labels):
+    """Labels one by one; times as datetimes, whatever their unit."""
+    labels = np.asarray(labels)
+    return (labels.astype("M8[us]") if labels.dtype.kind == "M" else labels).tolist()
+
+
 @st.composite
 def pairs_of_labels(draw):
     """Labels of two sources, how far they are apart, and whether on a circle."""
@@ -262,7 +269,7 @@ def test_same_labels_are_found_wherever_they_lie(labels, data):
     size = data.draw(st.integers(1, 3))
     windowed = data.draw(st.booleans()) or size > 1
     a, b = series(mine, "a", dim), series(theirs, "b", dim)
-    own, others = (np.asarray(each).tolist() for each in (mine, theirs))
+    own, others = (in_python(each) for each in (mine, theirs))
     assume(len(own) >= size)
     places = [
         next((at for at, each in enumerate(others) if alike(one, each, step, circle)), None)
@@ -496,7 +503,7 @@ def test_analyses_are_found_at_the_valid_times_of_forecasts(data):
     if kind == "others":  # as months after an init are
         valid = valid + np.arange(valid.size).reshape(valid.shape) % 3 * np.timedelta64(6, "h")
     if kind == "missing":
-        valid[-1, -1] = np.datetime64("NaT")
+        valid[-1, -1] = np.datetime64("NaT", "ns")
     dims = data.draw(st.permutations(["init", "lead"]))
     windowed = data.draw(st.sampled_from(["init", "lead", None]))
     analyses = pd.date_range(
@@ -832,3 +839,22 @@ def test_months_are_not_known_before_they_end():
     for number in range(len(samples)):
         month = months[samples.windows.of("b")[number]["time"]][0]
         assert month + pd.offsets.MonthBegin() <= days[samples.windows[number]["time"]]
+
+
+def test_what_no_sample_can_have_is_refused_of_every_source():
+    def found(b, match, **rules):
+        with pytest.raises(ValueError, match=match) as raised:
+            made({"a": series(YEAR, "a"), "b": Source(b, **rules)}, {"time": 2})
+        assert raised.value.__notes__ == ["of source 'b'"]
+
+    late = AsOf(2, latency="0h")
+    found(grid("b", time=YEAR, sample=np.arange(3)), "name of the batch dim", time=late)
+    with pytest.warns(UserWarning, match="Duplicate dimension"):
+        twice = xr.Dataset({"b": (("k", "k"), np.zeros((2, 2)))})
+    found(twice, "has the dim 'k' twice")
+    found(xr.Dataset({"b": ("k", np.zeros(0))}), "dim 'k' has size 0")
+    ones = dask.array.ones(10, chunks=5)
+    found(xr.DataArray(ones[ones > 0], dims="k", name="b"), "size of dim 'k' is unknown")
+    sample = series(YEAR, "sample")
+    with pytest.raises(ValueError, match="name of the batch dim"):
+        xtd.MapDataset({"a": series(YEAR, "a"), "b": sample}, {"time": 2})

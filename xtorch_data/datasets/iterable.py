@@ -28,7 +28,7 @@ from .epochs import Epochs
 from .how import How
 from .map import MapDataset
 from .page import Dataset
-from .what import SampleArguments, What, parted, show_all
+from .what import SampleArguments, What, parted, require_none, show_all
 
 __all__ = ["IterableDataset"]
 
@@ -242,7 +242,7 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         given = {"input_dims": input_dims, "input_overlap": input_overlap, **samples}
         given, _ = parted(given, (), "IterableDataset")
         if isinstance(ds, MapDataset):
-            _require_none(given)
+            require_none(given)
             ds._require_own_samples()
             self._told = ds._told
             with telling_once(self._told):
@@ -451,16 +451,6 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self._inside)
-
-
-def _require_none(given: Mapping[str, Any]) -> None:
-    """Raise TypeError if arguments that belong to a MapDataset are given with one."""
-    names = [name for name, value in given.items() if value is not None]
-    if names:
-        raise TypeError(
-            f"a MapDataset says itself what its samples are: {', '.join(names)} cannot be given "
-            f"with one; its replace({names[0]}=…) can"
-        )
 
 
 show_all(IterableDataset.__init__)

@@ -78,7 +78,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         Any number of named parts instead of `inputs` and `targets`.
     preprocess : callable or mapping of str to callable, optional
         ``Dataset → Dataset``, once for every chunk (or some small ones) that is read. For several
-        sources, a mapping of their names to such functions.
+        sources, a mapping of their names to such functions, or a `Normalize` of all of them.
     transform, target_transform : callable, optional
         xarray object → xarray object, for every sample of the part ``x`` or ``y``. As `transform`,
         a mapping of names of parts to such functions serves any part.

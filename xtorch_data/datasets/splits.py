@@ -391,7 +391,12 @@ def _lack(dataset: Either, line: Along, by: By, part: Sequence[Interval]) -> str
         lead = lead_of(samples, axis, by)
         room = f"the {number_of(axis.size - lead, 'step')} of a window from its first target on"
     if len(samples.windows.within(line.name, part)) and samples.others:
-        names = ", ".join(repr(each.source) for each in samples.others)
+        place = samples.windows.axes.index(axis)
+        names = ", ".join(
+            repr(each.source)
+            for each in samples.others
+            if any(place in along.terms for along in each.windows.frame.maps)
+        )
         return f"what its windows, {labels}, have of {names} lies in other parts"
     shown = "" if line.index is None else f" ({labels})"
     return f"its steps, {first} to {last}{shown}, have no room for {room}"

@@ -238,3 +238,13 @@ def _count(table: SampleTable | None, windows: Windows) -> int:
         return len(windows)
     others = (size for place, size in enumerate(windows.shape) if place not in table.axes)
     return int(np.count_nonzero(table.values)) * math.prod(others)
+
+
+def require_none(given: Mapping[str, Any]) -> None:
+    """Raise TypeError if arguments that belong to a MapDataset are given with one."""
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise TypeError(
+            f"a MapDataset says itself what its samples are: {', '.join(names)} cannot be given "
+            f"with one; its replace({names[0]}=…) can"
+        )

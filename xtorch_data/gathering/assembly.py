@@ -21,7 +21,8 @@ from ..samples.definition import SampleDefinition
 from ..samples.draws import Draws
 from ..samples.generator_items import Items, arranged, labelled
 from ..samples.labels import PartLabels, renamed
-from ..samples.select import Part, common_dtype
+from ..samples.select import Part
+from ..samples.tensor_dtypes import common_dtype
 from ..samples.transforms import Transform
 from ..samples.trials import labels_of, require_labels_kept
 from .sample_indices import SampleIndices

@@ -14,7 +14,8 @@ import xarray as xr
 from ..common.buffers import Buffers
 from ..planning.stages import WindowBox
 from ..planning.windows import Windows
-from ..samples.select import Part, common_dtype
+from ..samples.select import Part
+from ..samples.tensor_dtypes import common_dtype
 
 __all__ = [
     "Array",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ class StageReader:
             others = await beside
         except BaseException:
             beside.cancel()
+            with contextlib.suppress(BaseException):  # nobody else asks for its outcome
+                await beside
             raise
         regions = [piece.piece.region for piece in pieces]
         failures = reaching(self.reader.source.failures, regions, windows)

@@ -15,9 +15,14 @@ import xarray as xr
 
 from ..common.redact import printable
 
-__all__ = ["read_statistics", "write_statistics"]
+__all__ = ["FIRST", "read_statistics", "write_statistics"]
 
 FORMAT = "xtorch_data.Normalize"
+# Attribute of statistics of several sources: the name of the first one, whose variables have none
+# in theirs.
+FIRST = "first_source"
+# What the attribute "names" says where a name has a slash, which NetCDF takes for that of a group.
+QUOTED = "%2F is a slash, %25 a percent sign"
 NOTHING_OF_OURS = "was not written by Normalize.save"
 
 T = TypeVar("T")
@@ -36,7 +41,13 @@ def write_statistics(path: str | PathLike[str], mean: xr.Dataset, std: xr.Datase
     while dim in mean.variables:
         dim += "_"
     both = xr.concat([mean, std], pd.Index(["mean", "std"], name=dim), combine_attrs="override")
-    both.attrs = {"format": FORMAT}
+    both.attrs = {"format": FORMAT, **mean.attrs}
+    names = {
+        name: name.replace("%", "%25").replace("/", "%2F") for name in map(str, both.variables)
+    }
+    if any("/" in name for name in names):
+        both = both.rename({name: new for name, new in names.items() if name != new})
+        both.attrs["names"] = QUOTED
     # A fill value would be one more number that is not there.
     both.to_netcdf(path, encoding={name: {"_FillValue": None} for name in both.data_vars})
 
@@ -85,10 +96,15 @@ def _read_json(path: str | PathLike[str]) -> tuple[xr.Dataset, xr.Dataset]:
         for dim, found in _mapping(content, "labels").items()
     }
     found = _mapping(content, "variables").items()
+    first = content.get(FIRST)
+    if not isinstance(first, str | None):
+        raise Malformed(f"has no name in {FIRST!r}, but {first!r}")
+    attrs = {} if first is None else {FIRST: first}
     mean, std = (
         xr.Dataset(
             {name: _of("variable", name, _variable, each, statistic) for name, each in found},
             labels,
+            attrs,
         )
         for statistic in ("mean", "std")
     )
@@ -100,7 +116,10 @@ def _read_netcdf(path: str | PathLike[str]) -> tuple[xr.Dataset, xr.Dataset]:
         if opened.attrs.get("format") != FORMAT:
             raise Malformed(NOTHING_OF_OURS)
         both = opened.load()
-    both.attrs = {}
+    if both.attrs.get("names") == QUOTED:
+        names = (name for name in map(str, both.variables) if "%" in name)
+        both = both.rename({name: name.replace("%2F", "/").replace("%25", "%") for name in names})
+    both.attrs = {key: both.attrs[key] for key in (FIRST,) if key in both.attrs}
     for name, variable in both.data_vars.items():
         if not variable.dims or variable.dtype.kind not in "iuf":
             raise Malformed(
@@ -139,6 +158,7 @@ def _to_json(mean: xr.Dataset, std: xr.Dataset) -> dict[str, Any]:
         labels[dim] = {"dtype": kind, "values": index.tolist()}
     return {
         "format": FORMAT,
+        **mean.attrs,
         "labels": labels,
         "variables": {
             name: {

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from dask.delayed import delayed
 
@@ -53,7 +52,7 @@ Found = dict[Hashable, tuple[tuple[slice, ...], Moments]]
 
 def moments_of(
     samples: SampleDefinition,
-    wanted: SampleTable | None,
+    wanted: Sequence[SampleTable],
     names: Sequence[Hashable],
     per: Sequence[Hashable],
     *,
@@ -61,7 +60,7 @@ def moments_of(
     retries: int,
     progress: bool | None,
 ) -> dict[Hashable, Moments]:
-    """Moments of variables after preprocess, over what the wanted windows cover.
+    """Moments of variables after preprocess, over what the windows cover that all tables want.
 
     Of the dims in `per` that a variable has, all places that are covered are kept, in this order.
     Blocks held and read ahead take `memory` bytes.
@@ -132,8 +131,8 @@ class _Walk:
         The sample space.
     beyond : mapping of Hashable to ExtendedDim
         What windows find beyond the ends of dims.
-    wanted : mapping of Hashable to SampleTable
-        By variable, which windows count along its dims; empty where all do.
+    wanted : mapping of Hashable to tuple of SampleTable
+        By variable, which windows count along its dims.
     """
 
     data: xr.Dataset
@@ -145,14 +144,14 @@ class _Walk:
     kept: Mapping[Hashable, tuple[Hashable, ...]]
     samples: Windows
     beyond: Mapping[Hashable, ExtendedDim]
-    wanted: Mapping[Hashable, SampleTable]
+    wanted: Mapping[Hashable, tuple[SampleTable, ...]]
 
     @classmethod
     def of(
         cls,
         group: Sequence[Hashable],
         samples: SampleDefinition,
-        wanted: SampleTable | None,
+        wanted: Sequence[SampleTable],
         names: Sequence[Hashable],
         per: Sequence[Hashable],
         memory: int,
@@ -172,10 +171,10 @@ class _Walk:
         ]
         order = [axis.dim for axis in axes]
         layouts = [layout_of(data.variables[name], name, order) for name in group]
-        tables = {}  # a table may be large: once for all variables of the same dims
-        if wanted is not None:
-            windows = samples.windows
-            tables = {own: wanted_along(wanted, windows, own) for own in set(dims.values())}
+        tables = {  # a table may be large: once for all variables of the same dims
+            own: tuple(wanted_along(table, samples.windows, own) for table in wanted)
+            for own in set(dims.values())
+        }
         return cls(
             data=data,
             # Places are counted as eight bytes each: the room for their values in float64.
@@ -187,7 +186,7 @@ class _Walk:
             kept={name: tuple(dim for dim in per if dim in dims[name]) for name in counted},
             samples=samples.windows,
             beyond=samples.beyond,
-            wanted={name: tables[dims[name]] for name in counted if tables},
+            wanted={name: tables[dims[name]] for name in counted},
         )
 
     @property
@@ -231,19 +230,18 @@ class _Walk:
             for axis, numbers in zip(self.windows.axes, box, strict=True)
         }
 
-    def _mask(
-        self, name: Hashable, load: BlockRead
-    ) -> tuple[list[Hashable], npt.NDArray[np.bool_]]:
-        """Which places of a variable count, where not all of a block do."""
+    def _masks(self, name: Hashable, load: BlockRead) -> Iterator[xr.Variable]:
+        """Which places of a variable count, where not all of a block do: those of all masks."""
         positions = self._positions(load)
-        return places_covered(self.wanted[name], self.samples, positions, self.beyond)
+        for table in self.wanted[name]:
+            yield xr.Variable(*places_covered(table, self.samples, positions, self.beyond))
 
     def _counts(self, name: Hashable, load: BlockRead) -> bool:
         """Whether any value of a variable in a block counts, and has not been counted before."""
         numbers = zip(self.windows.axes, load.pieces[0].box, strict=True)
         if any(first for axis, (first, _) in numbers if axis.dim not in self.dims[name]):
             return False  # it lacks a dim, and comes with every block along it
-        return name not in self.wanted or bool(self._mask(name, load)[1].any())
+        return all(mask.values.any() for mask in self._masks(name, load))
 
     def moments(self, load: BlockRead, block: xr.Dataset) -> Found:
         """Moments of the variables of a block, and their place among all that are kept."""
@@ -266,8 +264,7 @@ class _Walk:
                 if dim in variable.dims and len(at) < variable.sizes[dim]  # there are holes
             }
             variable = variable.isel(indexers)
-            if name in self.wanted:
-                mask = xr.Variable(*self._mask(name, load))
+            for mask in self._masks(name, load):
                 variable = variable.where(mask)  # type: ignore[no-untyped-call]
             reduced = [dim for dim in variable.dims if dim not in kept]
             values = variable.transpose(*reduced, *kept).to_numpy()

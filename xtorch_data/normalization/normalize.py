@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import xarray as xr
 
 from ..common.redact import printable
-from .files import read_statistics, write_statistics
-from .statistics import fitted, kept_attrs
+from .files import FIRST, read_statistics, write_statistics
+from .scaling import Values, at_places, floating, normalized, restored
+from .statistics import Statistics, as_statistics, fitted
 
 __all__ = ["Normalize"]
 
-Statistics = Mapping[Any, Any] | xr.Dataset
-Object = TypeVar("Object", xr.Dataset, xr.DataArray)
-Values = npt.NDArray[Any]
+Object = TypeVar("Object", xr.Dataset, xr.DataArray, xr.DataTree)
 
 # Attributes that do not hold for normalized values, besides the units.
 DROPPED_ATTRS = {"valid_min", "valid_max", "valid_range", "actual_range"}
@@ -36,6 +34,10 @@ class Normalize:
     - **Variables** are found by name. A Dataset may have others: they stay as they are, but an
       object with none that is known is an error. A DataArray with a dim ``variable`` is taken apart
       along it. Another one without a name is taken for the only variable there is.
+    - **Several sources**: variables of others than the first are named ``"sst/tos"``. As
+      ``preprocess``, each source gets the statistics of its own. By itself, such an object takes a
+      ``DataTree`` with a node for each source, as ``batch.to_xarray()`` gives; `of` has the
+      statistics of one source, for anything else.
     - **Labels**: statistics that keep a dim, such as one mean per level, are found by the
       coordinate of that dim, in whatever order and part it comes. A label without statistics is
       an error.
@@ -83,7 +85,7 @@ class Normalize:
     _untried = True  # values depend on nothing but themselves, at their places
 
     def __init__(self, mean: Statistics, std: Statistics) -> None:
-        self.mean, self.std = _as_statistics(mean, "mean"), _as_statistics(std, "std")
+        self.mean, self.std = as_statistics(mean, "mean"), as_statistics(std, "std")
         if set(self.mean.data_vars) != set(self.std.data_vars) or not self.mean.data_vars:
             raise ValueError(
                 f"mean and std must be of the same variables, one or more, not of "
@@ -153,22 +155,60 @@ class Normalize:
         ReadError
             If data cannot be read, also where the dataset would go on without it.
         """
-        return cls(*fitted(dataset, per, variables, progress))
+        mean, std, first = fitted(dataset, per, variables, progress)
+        found = cls(mean, std)
+        if first is not None:
+            found.mean.attrs[FIRST] = found.std.attrs[FIRST] = first
+        return found
+
+    def of(self, source: str) -> Normalize:
+        """The statistics of one source, where they are of several, by the names it has itself.
+
+        Parameters
+        ----------
+        source : str
+            Name of the source.
+
+        Returns
+        -------
+        Normalize
+            Of its variables alone: such as for ``normalize.of("sst").inverse(prediction)``.
+
+        Raises
+        ------
+        KeyError
+            If there are none of that source.
+
+        Examples
+        --------
+        >>> import xtorch_data as xtd
+        >>> mean, std = {"t2m": 280.0, "sst/tos": 290.0}, {"t2m": 9.0, "sst/tos": 3.0}
+        >>> normalize = xtd.Normalize(mean, std)
+        >>> normalize.of("sst")
+        <xtorch_data.Normalize
+          tos: mean 290, std 3>
+        """
+        found = self._of_source(source, first=source == self._first)
+        if found is None:
+            others = (str(name).partition("/")[0] for name in self._others)
+            sources = list(dict.fromkeys([self._first, *others] if self._first else others))
+            raise KeyError(f"there are no statistics of source {source!r}; there are of {sources}")
+        return found
 
     def __call__(self, obj: Object) -> Object:
         """Normalize an xarray object.
 
         Parameters
         ----------
-        obj : xarray.Dataset or xarray.DataArray
+        obj : xarray.Dataset, xarray.DataArray or xarray.DataTree
             The data.
 
         Returns
         -------
-        xarray.Dataset or xarray.DataArray
+        xarray.Dataset, xarray.DataArray or xarray.DataTree
             Of the same dims and coordinates.
         """
-        return self._apply(obj, _normalized, _attrs_of_normalized)
+        return self._apply(obj, normalized, _attrs_of_normalized)
 
     def inverse(self, obj: Object) -> Object:
         """Bring normalized values back to what they were.
@@ -177,15 +217,15 @@ class Normalize:
 
         Parameters
         ----------
-        obj : xarray.Dataset or xarray.DataArray
+        obj : xarray.Dataset, xarray.DataArray or xarray.DataTree
             Normalized data, or a prediction of such.
 
         Returns
         -------
-        xarray.Dataset or xarray.DataArray
+        xarray.Dataset, xarray.DataArray or xarray.DataTree
             Of the same dims and coordinates.
         """
-        return self._apply(obj, _restored, self._attrs_of_restored)
+        return self._apply(obj, restored, self._attrs_of_restored)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the statistics to a file, exactly.
@@ -226,6 +266,40 @@ class Normalize:
             raise ValueError(f"{printable(path)}: {error}") from error
 
     @property
+    def _first(self) -> str | None:
+        """Name of the first of several sources."""
+        found: str | None = self.mean.attrs.get(FIRST)
+        return found
+
+    @property
+    def _others(self) -> list[str]:
+        """Names of the variables of other sources."""
+        return [name for name in self.mean.data_vars if isinstance(name, str) and "/" in name]
+
+    def _of_source(
+        self, source: str, first: bool, variables: Container[Hashable] = ()
+    ) -> Normalize | None:
+        """The statistics of one of several sources, None where there are none.
+
+        `variables` are those of the first source that is meant, also if their names have a slash.
+        """
+        begin = f"{source}/"
+        names: dict[Hashable, Hashable] = {
+            name: name.removeprefix(begin) for name in self._others if name.startswith(begin)
+        }
+        if first:
+            others = {name for name in self._others if name not in variables}
+            names.update({name: name for name in self.mean.data_vars if name not in others})
+        if not names:
+            return None
+        found = copy.copy(self)
+        found.mean, found.std = (
+            xr.Dataset({new: each.variables[name] for name, new in names.items()}, each.coords)
+            for each in (self.mean, self.std)
+        )
+        return found
+
+    @property
     def _normalizes_by(self) -> tuple[xr.Dataset, xr.Dataset] | None:
         """Mean and deviation, for whoever undoes it; None of a subclass that does other things."""
         own = type(self).__call__ is Normalize.__call__
@@ -251,6 +325,13 @@ class Normalize:
         attrs_of: Callable[[Hashable, Mapping[Any, Any]], dict[Any, Any]],
     ) -> Object:
         """An object with a function of values, mean and std applied to all variables known."""
+        if isinstance(obj, xr.DataTree):
+            return self._apply_to_sources(obj, function, attrs_of)
+        if self._first is not None:
+            raise ValueError(
+                f"these statistics are of several sources, and it is not known of which this "
+                f"{type(obj).__name__} is: normalize.of({self._first!r}) has those of one"
+            )
 
         def applied(name: Hashable, array: xr.DataArray) -> xr.Variable:
             variable = array.variable
@@ -259,7 +340,7 @@ class Normalize:
                     f"variable {name!r} has dtype {variable.dtype}, not floating or integer numbers"
                 )
             mean, std = (
-                _aligned(each[name].variable, each.indexes, name, array)
+                at_places(each[name].variable, each.indexes, name, array)
                 for each in (self.mean, self.std)
             )
             values = function(variable.data, mean, std)
@@ -271,7 +352,8 @@ class Normalize:
             return obj.assign({name: applied(name, obj[name]) for name in known})
         if not isinstance(obj, xr.DataArray):
             raise TypeError(
-                f"Normalize takes an xarray Dataset or DataArray, not {type(obj).__name__}"
+                "Normalize takes an xarray Dataset, DataArray or DataTree, not "
+                f"{type(obj).__name__}"
             )
         name: Hashable = obj.name
         if name is None and len(self.mean.data_vars) == 1:
@@ -279,7 +361,7 @@ class Normalize:
             if "variable" not in obj.coords or "variable" in self.mean[only].dims:
                 name = only
         if name not in self.mean.data_vars and "variable" in obj.indexes:
-            dtype = _floating(obj.dtype)
+            dtype = floating(obj.dtype)
             apart = self._apply(obj.to_dataset("variable"), function, attrs_of)
             together = apart.to_dataarray("variable", name=obj.name).astype(dtype)
             return together.transpose(*obj.dims).assign_attrs(obj.attrs)
@@ -292,21 +374,54 @@ class Normalize:
         result.attrs, result.encoding = dict(new.attrs), {}
         return result
 
+    def _apply_to_sources(
+        self,
+        tree: xr.DataTree,
+        function: Callable[[Values, Values, Values], Values],
+        attrs_of: Callable[[Hashable, Mapping[Any, Any]], dict[Any, Any]],
+    ) -> xr.DataTree:
+        """A tree with a node for each source, each with the statistics of its own."""
+        plain = [name for name in self.mean.data_vars if name not in self._others]
+        if self._first is None and plain:
+            raise ValueError(
+                f"it is not known of which source {plain[0]!r} is: in a tree, whose nodes are "
+                f"sources, it would be named 'SOURCE/{plain[0]}'"
+            )
+        found, any_known = {}, False
+        for name, node in tree.children.items():
+            own, dataset = self._of_source(name, first=name == self._first), node.to_dataset()
+            found[name] = dataset
+            if own is not None:
+                own._require_one_part(dataset)
+                if not own.mean.data_vars.keys().isdisjoint(dataset.data_vars):
+                    found[name], any_known = own._apply(dataset, function, attrs_of), True
+        if not any_known:
+            raise ValueError(
+                f"there are no statistics of any of the nodes {list(tree.children)}: nodes of a "
+                f"tree are sources, and there are statistics of {list(self.mean.data_vars)}"
+            )
+        return xr.DataTree.from_dict(found)
+
     def _require(self, known: Sequence[Hashable], obj: xr.Dataset) -> None:
         """Raise if an object has no variable that is known, or one under another name."""
-        if "sample" in obj.coords:
-            for name in [name for name in obj.data_vars if name not in known]:
-                base, _, part = str(name).rpartition("_")
-                if base in self.mean.data_vars and base not in obj:
-                    raise ValueError(
-                        f"{name!r} is the {base!r} of one of several parts: take them one by one, "
-                        f"batch.to_xarray({part!r})"
-                    )
+        self._require_one_part(obj)
         if not known:
             raise ValueError(
                 f"there are no statistics of any of {list(obj.data_vars)}, but of "
                 f"{list(self.mean.data_vars)}"
             )
+
+    def _require_one_part(self, obj: xr.Dataset) -> None:
+        """Raise if a variable has another name because it is in several parts."""
+        if "sample" not in obj.coords:
+            return
+        for name in [name for name in obj.data_vars if name not in self.mean.data_vars]:
+            base, _, part = str(name).rpartition("_")
+            if base in self.mean.data_vars and base not in obj:
+                raise ValueError(
+                    f"{name!r} is the {base!r} of one of several parts: take them one by one, "
+                    f"batch.to_xarray({part!r})"
+                )
 
     def _attrs_of_restored(self, name: Hashable, attrs: Mapping[Any, Any]) -> dict[Any, Any]:
         known = self.mean[name].attrs
@@ -319,97 +434,6 @@ def _attrs_of_normalized(name: Hashable, attrs: Mapping[Any, Any]) -> dict[Any, 
     return {**kept, "units": "1"} if "units" in kept else kept
 
 
-def _floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """What values of a dtype become: never less than float32."""
-    return np.dtype(np.float64 if dtype.kind == "f" and dtype.itemsize > 4 else np.float32)
-
-
-def _normalized(values: Values, mean: Values, std: Values) -> Values:
-    scale = np.where(std == 0, 1.0, std)
-    dtype = _floating(values.dtype)
-    if values.dtype.kind != "f":  # float32 does not hold large integers
-        return ((values - mean) / scale).astype(dtype)
-    # What float32 leaves of a large mean may be much for a small deviation.
-    high = mean.astype(dtype)
-    low = (mean - high).astype(dtype)
-    result = values.astype(dtype, copy=False) - high
-    if low.any():
-        result -= low
-    result /= scale.astype(dtype)
-    return result  # type: ignore[no-any-return]
-
-
-def _restored(values: Values, mean: Values, std: Values) -> Values:
-    scale = np.where(std == 0, 1.0, std)
-    dtype = _floating(values.dtype)
-    high = mean.astype(dtype)
-    low = (mean - high).astype(dtype)
-    result = values.astype(dtype, copy=False) * scale.astype(dtype)
-    if low.any():
-        result += low
-    result += high
-    return result  # type: ignore[no-any-return]
-
-
-def _aligned(
-    statistic: xr.Variable,
-    indexes: Mapping[Any, pd.Index[Any]],
-    name: Hashable,
-    array: xr.DataArray,
-) -> Values:
-    """Statistics of the places of an array, to be broadcast against its values."""
-    places = {}
-    for dim in statistic.dims:
-        if dim not in array.coords:
-            raise ValueError(
-                f"the statistics of {name!r} are per {dim!r}, and the data has no coordinate "
-                f"{dim!r} to look them up with"
-            )
-        index, labels = indexes[dim], array.coords[dim]
-        wanted = labels.to_numpy().ravel()
-        found = index.get_indexer(pd.Index(wanted))
-        if (found < 0).any():
-            raise ValueError(
-                f"there are no statistics of {name!r} for {printable(dim)}="
-                f"{printable(wanted[found < 0][0])}: they are of {len(index)} labels, "
-                f"{printable(index[0])} to {printable(index[-1])}"
-            )
-        places[dim] = xr.Variable(labels.dims, found.reshape(labels.shape))
-    chosen = statistic.isel(places)
-    order = [dim for dim in array.dims if dim in chosen.dims]
-    values = chosen.transpose(*order).to_numpy()
-    return values[tuple(slice(None) if dim in order else None for dim in array.dims)]
-
-
 def _range(values: xr.DataArray) -> str:
     least, most = float(values.min()), float(values.max())
     return f"{least:.6g}" if values.ndim == 0 else f"{least:.6g} to {most:.6g}"
-
-
-def _as_statistics(values: Statistics, what: str) -> xr.Dataset:
-    """Numbers by variable as a Dataset, checked."""
-    if not isinstance(values, Mapping):
-        raise TypeError(f"{what} must be a mapping of variables to numbers, not {values!r}")
-    found: dict[Hashable, xr.Variable] = {}
-    labels: dict[Hashable, pd.Index[Any]] = {}
-    first: dict[Hashable, Hashable] = {}  # the variable which had them
-    for name, value in values.items():
-        array = xr.DataArray(value)
-        for dim in array.dims:
-            index = array.indexes.get(dim)
-            if index is None or not index.is_unique or isinstance(index, pd.MultiIndex):
-                raise ValueError(
-                    f"{what} of {name!r} needs a coordinate along {dim!r}, a plain one without "
-                    "repeated labels"
-                )
-            other = first.setdefault(dim, name)
-            if not labels.setdefault(dim, index).equals(index):
-                raise ValueError(
-                    f"{what} of {name!r} has other labels along {dim!r} than that of {other!r}: "
-                    "make a Normalize of each, and Compose them"
-                )
-        numbers = np.array(array, dtype=np.float64)
-        if np.isinf(numbers).any():
-            raise ValueError(f"{what} of {name!r} is infinite")
-        found[name] = xr.Variable(array.dims, numbers, kept_attrs(array.attrs))
-    return xr.Dataset(found, labels)

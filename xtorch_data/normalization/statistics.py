@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,44 @@ from ..datasets.iterable import IterableDataset
 from ..datasets.map import MapDataset
 from ..planning.chunk_fitting import DEFAULT_MEMORY
 from ..planning.coverage import covered
+from ..planning.places import places_of
 from ..planning.plan import Plan
 from ..planning.selection import SampleTable, product
 from ..samples.arguments import as_bytes
 from ..samples.definition import SampleDefinition
 from ..sources.source import as_source
+from .files import FIRST
 from .fit import moments_of
+from .moments import Moments
 
-__all__ = ["fitted", "kept_attrs"]
+__all__ = ["Statistics", "as_statistics", "fitted"]
+
+Statistics = Mapping[Any, Any] | xr.Dataset
 
 # Attributes of the data that its statistics have as well.
 KEPT_ATTRS = ("units", "long_name", "standard_name")
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """What is counted of one source.
+
+    Attributes
+    ----------
+    samples : SampleDefinition
+        The samples; of another source, the places that these have of it.
+    wanted : sequence of SampleTable
+        Which of their windows count: those that all tables want.
+    names : list of Hashable
+        Variables.
+    shown : list of Hashable
+        The same as users name them.
+    """
+
+    samples: SampleDefinition
+    wanted: Sequence[SampleTable]
+    names: list[Hashable]
+    shown: list[Hashable]
 
 
 def fitted(
@@ -34,42 +62,115 @@ def fitted(
     per: Hashable | Iterable[Hashable],
     variables: Iterable[Hashable] | None,
     progress: bool | None,
-) -> tuple[dict[Hashable, xr.DataArray], dict[Hashable, xr.DataArray]]:
-    """Mean and standard deviation by variable; see `xtorch_data.Normalize.fit`."""
+) -> tuple[dict[Hashable, xr.DataArray], dict[Hashable, xr.DataArray], str | None]:
+    """Mean and standard deviation by variable, and the name of the first source, if of several.
+
+    See `xtorch_data.Normalize.fit`.
+    """
     samples, plan, retries = _defined(dataset, variables)
-    names = _names(samples.variable_dtypes, variables)
+    fits = _by_source(samples, _wanted(plan), variables)
     kept = _dims(per)
-    have = {dim for name in names for dim in samples.variable_dims[name]}
-    labels = {dim: _labels(samples, dim, have) for dim in kept}
-    found = moments_of(
-        samples,
-        _wanted(plan),
-        names,
-        kept,
-        memory=plan.memory,
-        retries=retries,
-        progress=progress,
-    )
-    mean, std = {}, {}
-    for name in names:
-        moments = found[name]
-        some = moments.count > 0
-        if not some.any():
-            raise ValueError(f"variable {name!r} has no value but NaN: there is no mean")
-        if not np.isfinite([moments.mean[some], moments.std[some]]).all():
+    have = {dim for fit in fits for name in fit.names for dim in fit.samples.variable_dims[name]}
+    for dim in kept:
+        if dim not in have:
             raise ValueError(
-                f"variable {name!r} has infinite values, or such that their squares are: "
-                "ds.where(np.isfinite(ds)) makes them NaN, which does not count"
+                f"per={dim!r} is no dim of the variables; theirs are {sorted(map(str, have))}"
             )
-        dims = [dim for dim in kept if dim in samples.variable_dims[name]]
-        coords = {dim: labels[dim] for dim in dims}
-        attrs = kept_attrs(samples.labels.attrs.get(name, {}))
-        mean[name] = xr.DataArray(moments.mean, coords, dims, attrs=attrs)
-        std[name] = xr.DataArray(moments.std, coords, dims, attrs=attrs)
-    return mean, std
+    labels = [_labels_of(fit, kept) for fit in fits]
+    for dim in kept:
+        _require_alike(dim, fits, labels)
+    mean, std = {}, {}
+    for fit, own in zip(fits, labels, strict=True):
+        found = moments_of(
+            fit.samples,
+            fit.wanted,
+            fit.names,
+            kept,
+            memory=plan.memory,
+            retries=retries,
+            progress=progress,
+        )
+        for name, shown in zip(fit.names, fit.shown, strict=True):
+            moments = found[name]
+            _require_values(shown, moments)
+            dims = [dim for dim in kept if dim in fit.samples.variable_dims[name]]
+            coords = {dim: own[dim] for dim in dims}
+            attrs = _kept_attrs(fit.samples.labels.attrs.get(name, {}))
+            mean[shown] = xr.DataArray(moments.mean, coords, dims, attrs=attrs)
+            std[shown] = xr.DataArray(moments.std, coords, dims, attrs=attrs)
+    of_several = any(fit.samples is not samples for fit in fits)
+    return mean, std, samples.source if of_several else None
 
 
-def kept_attrs(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
+def _by_source(
+    samples: SampleDefinition, wanted: SampleTable | None, variables: Iterable[Hashable] | None
+) -> list[_Fit]:
+    """What is counted of each source of which there is something to count."""
+    owners = {
+        shown: (each, name)
+        for each in samples.sources
+        for name in each.variable_dtypes
+        for shown in [name if each is samples else f"{each.source}/{name}"]
+    }
+    if variables is not None and samples.source is not None:  # the first one has two names
+        asked = [variables] if isinstance(variables, str) else list(variables)
+        begin = f"{samples.source}/"
+        variables = [
+            name.removeprefix(begin) if isinstance(name, str) and name not in owners else name
+            for name in asked
+        ]
+    dtypes = {shown: each.variable_dtypes[name] for shown, (each, name) in owners.items()}
+    wanted_names = _names(dtypes, variables)
+    fits = []
+    for each in samples.sources:
+        shown = [name for name in wanted_names if owners[name][0] is each]
+        if not shown:
+            continue
+        names = [owners[name][1] for name in shown]
+        if each is samples:
+            fits.append(_Fit(samples, () if wanted is None else (wanted,), names, shown))
+            continue
+        laid = {dim: steps for dim, (_, steps) in each.labels.laid.items()}
+        places, tables = places_of(each.windows, wanted, laid)
+        own = replace(each, labels=replace(each.labels, windows=places))
+        fits.append(_Fit(own, tables, names, shown))
+    return fits
+
+
+def _labels_of(fit: _Fit, kept: Sequence[Hashable]) -> dict[Hashable, pd.Index[Any]]:
+    """Labels of the covered places along the dims that are kept, of those that a source has."""
+    have = {dim for name in fit.names for dim in fit.samples.variable_dims[name]}
+    return {dim: _labels(fit.samples, dim) for dim in kept if dim in have}
+
+
+def _require_alike(
+    dim: Hashable, fits: Sequence[_Fit], labels: Sequence[Mapping[Hashable, pd.Index[Any]]]
+) -> None:
+    """Raise ValueError if sources have different labels along a dim that is kept."""
+    there = [(fit, own[dim]) for fit, own in zip(fits, labels, strict=True) if dim in own]
+    for fit, own in there[1:]:
+        if not own.equals(there[0][1]):
+            first, other = there[0][0].samples.source, fit.samples.source
+            raise ValueError(
+                f"per={dim!r}: sources {first!r} and {other!r} have different labels along it. "
+                f"Fit them one by one, with variables={fit.shown} and so on, and give each to its "
+                f"source: preprocess={{{first!r}: …, {other!r}: …}}"
+            )
+
+
+def _require_values(name: Hashable, moments: Moments) -> None:
+    """Raise ValueError if there is no mean of a variable, or none that is a number."""
+    some = moments.count > 0
+    if not some.any():
+        raise ValueError(f"variable {name!r} has no value but NaN: there is no mean")
+    if not np.isfinite([moments.mean[some], moments.std[some]]).all():
+        raise ValueError(
+            f"variable {name!r} has infinite values, or such that their squares are: "
+            "ds.where(np.isfinite(ds)) makes them NaN, which does not count"
+        )
+
+
+def _kept_attrs(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
     """Those attributes of the data that its statistics have as well."""
     return {key: attrs[key] for key in KEPT_ATTRS if isinstance(attrs.get(key), str)}
 
@@ -130,12 +231,8 @@ def _dims(per: Hashable | Iterable[Hashable]) -> list[Hashable]:
     return list(dict.fromkeys(per))
 
 
-def _labels(samples: SampleDefinition, dim: Hashable, have: set[Hashable]) -> Any:
+def _labels(samples: SampleDefinition, dim: Hashable) -> pd.Index[Any]:
     """Labels of the covered places along a dim that is kept."""
-    if dim not in have:
-        raise ValueError(
-            f"per={dim!r} is no dim of the variables; theirs are {sorted(map(str, have))}"
-        )
     index = samples.labelled.index(dim)
     if index is None:
         raise ValueError(
@@ -143,7 +240,37 @@ def _labels(samples: SampleDefinition, dim: Hashable, have: set[Hashable]) -> An
             f"ds.assign_coords({printable(dim)}=range(ds.sizes[{dim!r}])) gives it one"
         )
     axis = covered(samples.windows.axis(dim), samples.beyond.get(dim))
-    found = index[axis.start(np.arange(len(axis)))]
+    found: pd.Index[Any] = index[axis.start(np.arange(len(axis)))]
     if isinstance(index, pd.MultiIndex) or not found.is_unique:
         raise ValueError(f"per={dim!r} needs a plain coordinate without a label that comes twice")
     return found
+
+
+def as_statistics(values: Statistics, what: str) -> xr.Dataset:
+    """Numbers by variable as a Dataset, checked."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{what} must be a mapping of variables to numbers, not {values!r}")
+    found: dict[Hashable, xr.Variable] = {}
+    labels: dict[Hashable, pd.Index[Any]] = {}
+    first: dict[Hashable, Hashable] = {}  # the variable which had them
+    for name, value in values.items():
+        array = xr.DataArray(value)
+        for dim in array.dims:
+            index = array.indexes.get(dim)
+            if index is None or not index.is_unique or isinstance(index, pd.MultiIndex):
+                raise ValueError(
+                    f"{what} of {name!r} needs a coordinate along {dim!r}, a plain one without "
+                    "repeated labels"
+                )
+            other = first.setdefault(dim, name)
+            if not labels.setdefault(dim, index).equals(index):
+                raise ValueError(
+                    f"{what} of {name!r} has other labels along {dim!r} than that of {other!r}: "
+                    "make a Normalize of each, and Compose them"
+                )
+        numbers = np.array(array, dtype=np.float64)
+        if np.isinf(numbers).any():
+            raise ValueError(f"{what} of {name!r} is infinite")
+        found[name] = xr.Variable(array.dims, numbers, _kept_attrs(array.attrs))
+    source = values.attrs.get(FIRST) if isinstance(values, xr.Dataset) else None
+    return xr.Dataset(found, labels, {FIRST: source} if isinstance(source, str) else {})

@@ -9,28 +9,24 @@ from typing import Any
 
 from ..common import html
 from ..common.cached import cached_property
-from ..common.redact import printable
-from ..common.text import format_bytes, number_of
-from ..common.user_warnings import warn_user
+from ..common.text import number_of
 from . import intervals as stretches
 from . import resume, states
-from .blocks import BlockGrid, plan_blocks
+from .blocks import BlockGrid
 from .chunks import Layout
-from .companions import Beside, frames_of, kept_beside, region_nbytes
+from .companions import Beside, frames_of, region_nbytes
 from .frames import Frame
 from .index_maps import IntArray
 from .intervals import Interval, Uneven, total
 from .line import Line, run_length
+from .memory_use import memory_use
 from .resume import Progress, WorkerProgress
 from .selection import BlockSums, Masked, SampleTable, Weighted, factors
 from .stages import BlockRead, Stage, reads
-from .tables import chunks_table, plan_facts, windows_table
+from .tables import plan_facts, plan_sections
 from .windows import Windows
 
 __all__ = ["Plan"]
-
-# In order, blocks held and read ahead at most, if the memory allows more.
-BLOCKS_AHEAD = 8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,46 +120,28 @@ class Plan:
 
         The other parameters are the attributes of those names.
         """
-        layouts, total = tuple(layouts), memory
-        frames = frames_of(windows.space, others)
-        grid, share = plan_blocks(windows, layouts, memory, shuffle, frames)
-        beside = Beside()
-        if frames and len(windows):
-            beside = kept_beside(frames, windows.space, grid.cuts, memory // 4, shuffle)
-            memory -= beside.nbytes
-            passing = [each for place, each in enumerate(frames) if place not in beside.resident]
-            grid, share = plan_blocks(windows, layouts, memory, shuffle, passing)
-        if warn and len(windows) and grid.nbytes > memory:
-            warn_user(
-                f"one sample takes {format_bytes(grid.nbytes)}, more than memory="
-                f"{format_bytes(total)}: blocks of one window are read, one at a "
-                "time, and the memory is exceeded",
-                key=(total, *(axis.size for axis in windows.axes), *(x.name for x in layouts)),
-            )
-        nbytes = max(1, grid.nbytes)
-        # Memory that blocks have left, until the next ones are read; what is kept is not left.
-        spare = 0 if cached or share < 3 else memory // 3
-        budget = memory - spare
-        if not shuffle:  # a few blocks ahead hide a read; more would only take fresh memory
-            budget = min(budget, BLOCKS_AHEAD * nbytes)
+        layouts = tuple(layouts)
+        use = memory_use(
+            windows, layouts, others, memory, shuffle=shuffle, cached=cached, warn=warn
+        )
         plan = cls(
             layouts=layouts,
-            grid=grid,
+            grid=use.grid,
             shuffle=shuffle,
             seed=seed,
             batch_size=batch_size,
             drop_last=drop_last,
             uneven=uneven,
-            memory=total,
+            memory=memory,
             independent=independent,
             cached=cached,
-            pool_blocks=max(1, memory // share // nbytes),
-            budget=budget,
+            pool_blocks=use.pool_blocks,
+            budget=use.budget,
             where=where,
             weights=weights,
             labels=labels,
             others=tuple(map(tuple, others)),
-            beside=beside,
+            beside=use.beside,
         )
         if len(windows):
             plan._require_samples()
@@ -400,12 +378,7 @@ class Plan:
         return plan_facts(self.grid, self.layouts, self.pool_blocks if self.shuffle else 0)
 
     def _repr_html_(self) -> str:
-        names = ", ".join(printable(each.name) for each in self.layouts)
-        parts = [
-            html.facts(self.facts()),
-            html.section("Windows", f"{len(self.windows):,}", windows_table(self.windows)),
-            html.section("Chunks", names, chunks_table(self.windows, self.layouts)),
-        ]
+        parts = [html.facts(self.facts()), *plan_sections(self.windows, self.layouts)]
         return html.page("xtorch_data.Plan", number_of(self.samples, "sample"), parts, repr(self))
 
     def __repr__(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
 from ..common import html
 from ..common.redact import printable
@@ -12,7 +12,7 @@ from .chunks import Chunks, Layout
 from .edges import ExtendedDim
 from .windows import Windows
 
-__all__ = ["chunks_table", "plan_facts", "windows_table"]
+__all__ = ["chunks_table", "plan_facts", "plan_sections", "windows_table"]
 
 
 def plan_facts(
@@ -68,3 +68,12 @@ def _grid(chunks: Chunks | None) -> str:
     if chunks is None:
         return "–"
     return f"{chunks.count:,} of {chunks.largest:,}" if chunks.in_chunks else "not chunked"
+
+
+def plan_sections(windows: Windows, layouts: Sequence[Layout]) -> list[str]:
+    """What is shown on a page when it is unfolded: the windows, and the chunks of each variable."""
+    names = ", ".join(printable(each.name) for each in layouts)
+    return [
+        html.section("Windows", f"{len(windows):,}", windows_table(windows)),
+        html.section("Chunks", names, chunks_table(windows, layouts)),
+    ]

@@ -21,7 +21,7 @@ from .frames import Frame, SampleAxis, SampleSpace
 from .index_maps import IndexMap, IntArray, Regular, Term, apart, runs_of
 from .intervals import Interval
 
-__all__ = ["Axis", "IntArray", "SourceWindows", "WindowDim", "Windows"]
+__all__ = ["Axis", "IntArray", "SourceWindows", "WindowDim", "Windows", "require_steps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,14 +242,7 @@ class Windows(SourceWindows):
                     f"{spelled('input_overlap')} names dim {dim!r}, which is not in "
                     f"{spelled('input_dims')} ({list(input_dims)})"
                 )
-        for dim, length in sizes.items():
-            if length != length:  # not a number
-                raise ValueError(
-                    f"the size of dim {dim!r} is unknown, as that of a filtered dask array is; its "
-                    "compute_chunk_sizes() finds it"
-                )
-            if length == 0:
-                raise ValueError(f"the data is empty: dim {dim!r} has size 0")
+        require_steps(sizes)
         axes = [
             Axis(dim, length, 1, Regular(0, length), windowed=False)
             for dim, length in sizes.items()
@@ -358,3 +351,15 @@ class Windows(SourceWindows):
         kept = first < last
         numbers = runs_of(first[kept], (last - first)[kept], 1)
         return Windows(self.space.restrict(self.axes.index(axis), numbers))
+
+
+def require_steps(sizes: Mapping[Any, int]) -> None:
+    """Raise ValueError if a dim has no steps, or it is not known how many."""
+    for dim, length in sizes.items():
+        if length != length:  # not a number
+            raise ValueError(
+                f"the size of dim {dim!r} is unknown, as that of a filtered dask array is; its "
+                "compute_chunk_sizes() finds it"
+            )
+        if length == 0:
+            raise ValueError(f"the data is empty: dim {dim!r} has size 0")

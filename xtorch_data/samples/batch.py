@@ -17,15 +17,13 @@ from .batch_page import batch_sections
 from .draws import Draws
 from .labels import BoolArray, Labels, PartLabels
 from .plot_batch import plot_samples, sample_arrays
-from .tensors import UNSIGNED, as_numpy, sent
+from .tensors import as_numpy, moved, packed, sent, unpacked
 from .transport import between_processes
 
 __all__ = ["Batch"]
 
 # Attributes that a batch has beside those of its class: no part can have these names.
 ATTRIBUTES = ("index", "skipped")
-# Dims of the tensors that these are for.
-DIMS_OF_FORMAT = {torch.channels_last: 4, torch.channels_last_3d: 5}
 
 
 class Batch:
@@ -72,16 +70,12 @@ class Batch:
         self._arrival: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        parts = {
-            name: (part.view(UNSIGNED[part.dtype]), part.dtype) if part.dtype in UNSIGNED else part
-            for name, part in self._parts.items()
-        }
+        parts = {name: packed(part) for name, part in self._parts.items()}
         return {**self.__dict__, "_parts": parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        for name, part in state["_parts"].items():
-            self._parts[name] = part[0].view(part[1]) if isinstance(part, tuple) else part
+        parts = {name: unpacked(part) for name, part in state["_parts"].items()}
+        self.__dict__.update(state, _parts=parts)
 
     def __getattr__(self, name: str) -> torch.Tensor:
         parts = self.__dict__.get("_parts", {})
@@ -282,18 +276,12 @@ class Batch:
             How the tensors lie there. ``torch.channels_last`` is for those with four dims,
             ``torch.channels_last_3d`` for those with five; others stay as they are.
         """
-        dims = DIMS_OF_FORMAT.get(memory_format)
-        moved = {
-            name: tensor.to(
-                device,
-                non_blocking=non_blocking,
-                memory_format=memory_format
-                if dims in (None, tensor.ndim)
-                else torch.preserve_format,
-            )
-            for name, tensor in self._parts.items()
-        }
-        return self._with(moved)
+        return self._with(
+            {
+                name: moved(tensor, device, non_blocking, memory_format)
+                for name, tensor in self._parts.items()
+            }
+        )
 
     def _with(
         self,
@@ -370,23 +358,12 @@ class Batch:
                 "this batch has lost its labels: it was sent from another process, and the "
                 "dataset it came from no longer exists in this one"
             )
-        names = list(self._parts) if part is None else [part]
-        arrays: dict[str | None, dict[str, Any]] = {}
-        for name in names:
-            array, labels = as_numpy(self[name]), self._part_labels[name]
-            labels.require_fit(name, array.shape, self.index.shape)
-            arrays.setdefault(labels.source, {})[name] = (array, labels)
-        found = {
-            source: (self._labels if source is None else self._labels.others[source]).to_dataset(
-                of_source, self.index.numpy(), suffixes=len(of_source) > 1, flipped=self._flipped
-            )
-            for source, of_source in arrays.items()
-        }
+        names = self.keys() if part is None else [part]
+        arrays = {name: (as_numpy(self[name]), self._part_labels[name]) for name in names}
+        found = self._labels.to_datasets(arrays, self.index.numpy(), self._flipped)
         if part is not None or not self._labels.others:
             return next(iter(found.values()))
-        return xr.DataTree.from_dict(
-            {str(source or self._labels.source): each for source, each in found.items()}
-        )
+        return xr.DataTree.from_dict(found)
 
     def plot(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from ..common.redact import printable_lines
 from ..common.user_warnings import warn_user
 from ..planning.chunks import Layout
 from ..planning.edges import EdgeRule, ExtendedDim
-from ..planning.windows import Windows
+from ..planning.windows import Windows, require_steps
 from ..sources.lazy_arrays import in_memory, is_lazy
 from ..sources.source import Source, layout_of
 from .breaks import SampleBreaks, windows_between_breaks
@@ -100,11 +100,7 @@ def checked_space(
     for part, select in selections.items():
         if not names_of(select):
             raise ValueError(f"part {part!r} selects no variable")
-    if "sample" in input_dims or "sample" in selected:
-        raise ValueError(
-            "'sample' is the name of the batch dimension: rename the windowed dim or variable "
-            "of the data that has it"
-        )
+    require_other_names(input_dims, selected)
     _require_different_dims(data, selected)
     constants: dict[Hashable, Any] = {}
     rules = edge_rules(**{name: given.get(name) for name in EDGES}, input_dims=input_dims)
@@ -151,6 +147,26 @@ def _with_halos(
         if rule.halo and isinstance(sizes[dim], int) and dim in data.sizes:
             found[dim] = (data.sizes[dim] if sizes[dim] == -1 else sizes[dim]) + rule.halo
     return found
+
+
+def require_other_names(windowed: Container[Hashable], selected: Container[Hashable]) -> None:
+    """Raise ValueError if a dim of samples, or a variable, is named like the batch dimension."""
+    if "sample" in windowed or "sample" in selected:
+        raise ValueError(
+            "'sample' is the name of the batch dimension: rename the windowed dim or variable "
+            "of the data that has it"
+        )
+
+
+def require_regular(data: xr.Dataset) -> None:
+    """Raise ValueError if data has a dim twice, or one that is empty or of unknown size."""
+    _require_different_dims(data, list(data.data_vars))
+    if None in data.sizes:
+        raise ValueError(
+            "a dim is named None, which elsewhere means that there is none: "
+            "ds.rename_dims({None: 'NAME'}) gives it another name"
+        )
+    require_steps(data.sizes)
 
 
 def _require_different_dims(data: xr.Dataset, names: Iterable[Hashable]) -> None:
@@ -356,3 +372,15 @@ def layouts_of(
     return tuple(
         layout_of(data.variables[name], name, dims, held.get(name)) for name in data.data_vars
     )
+
+
+def repeated_along(
+    windows: Windows, variables: Mapping[Hashable, frozenset[Hashable]]
+) -> dict[Hashable, list[Hashable]]:
+    """By dims of which each place is a sample: variables that lack them, if others do not."""
+    lacking = {
+        axis.dim: [name for name, dims in variables.items() if axis.dim not in dims]
+        for axis in windows.axes
+        if not axis.windowed and len(axis) > 1
+    }
+    return {dim: names for dim, names in lacking.items() if names}

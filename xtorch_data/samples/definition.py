@@ -32,6 +32,7 @@ from .checks import (
     coords_of,
     dtypes_of,
     layouts_of,
+    repeated_along,
     warn_of_relabelled,
 )
 from .durations import Length
@@ -445,16 +446,6 @@ class SampleDefinition:
         """What there is to say of breaks in labels, in a line for each dim that has some."""
         return list(self.breaks.facts(self.windows_with_lost, self.labels.coords))
 
-    def _repeated(self) -> dict[Hashable, list[Hashable]]:
-        """By dims of which each place is a sample: variables that lack them, if others do not."""
-        every = self.variable_dims.items()
-        lacking = {
-            axis.dim: [name for name, dims in every if axis.dim not in dims]
-            for axis in self.windows.axes
-            if not axis.windowed and len(axis) > 1 and self.items is None
-        }
-        return {dim: names for dim, names in lacking.items() if names}
-
     def __repr__(self) -> str:
         parts = ", ".join(
             f"{printable(part.name)}: "
@@ -464,7 +455,8 @@ class SampleDefinition:
         )
         repeated = (
             f"repeated at each place of {dim!r}, which they lack: {names}"
-            for dim, names in self._repeated().items()
+            for dim, names in repeated_along(self.windows, self.variable_dims).items()
+            if self.items is None
         )
         sources = (
             f"{name}: {rules}{f'; {lost}' if lost else ''}; from {origin}"

@@ -79,9 +79,16 @@ class LabelledWindows:
         return self._labels.windows[index] if self._labels.items is None else self[index]
 
     def first_steps(self, dim: Hashable) -> IntArray:
-        """First step of each window along a dim of the samples, as positions in the data."""
+        """First step of each window along a dim of the samples, as positions in the data.
+
+        ValueError if the samples have no such dim, or these are windows of another source.
+        """
         axis = self._labels.windows.axis(dim)
-        assert isinstance(axis, Axis)  # of the first source
+        if not isinstance(axis, Axis):
+            raise ValueError(
+                "windows along a dim are those of the first source: dataset.windows.first_steps("
+                f"{dim!r}); of({self._labels.source!r})[i] says where sample i lies in this one"
+            )
         starts = axis.start(np.arange(len(axis)))
         if dim in self._labels.laid:
             starts = self._labels.laid[dim][1][starts]
@@ -243,6 +250,27 @@ class Labels:
                 if alive is not None and alive.token == token:
                     found = _latest[token] = alive
         return found
+
+    def to_datasets(
+        self,
+        parts: Mapping[str, tuple[npt.NDArray[Any], PartLabels]],
+        samples: IntArray,
+        flipped: Mapping[Hashable, BoolArray],
+    ) -> dict[str, xr.Dataset]:
+        """Label arrays of several sources, by source, the first one first; see `to_dataset`."""
+        of_sources: dict[str | None, dict[str, tuple[npt.NDArray[Any], PartLabels]]] = {}
+        for part, (array, labels) in parts.items():
+            labels.require_fit(part, array.shape, samples.shape)
+            of_sources.setdefault(labels.source, {})[part] = array, labels
+        known: dict[str | None, Labels] = {None: self}
+        known.update(self.others)
+        return {
+            str(each.source): each.to_dataset(
+                of_sources[name], samples, suffixes=len(of_sources[name]) > 1, flipped=flipped
+            )
+            for name, each in known.items()
+            if name in of_sources
+        }
 
     def to_dataset(
         self,

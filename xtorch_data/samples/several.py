@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,13 @@ from ..sources.source import as_source
 from .aligned import OtherData, aligned
 from .batch import ATTRIBUTES, Batch
 from .breaks import BreakRule, SampleBreaks
-from .checks import CheckedSpace, checked_space, reads_of
+from .checks import (
+    CheckedSpace,
+    checked_space,
+    reads_of,
+    require_other_names,
+    require_regular,
+)
 from .select import Select, names_of, resolve_parts
 from .source_rules import Source
 from .transforms import Transform, transforms_of
@@ -33,6 +40,16 @@ NO_BATCH_TRANSFORM = (
 def is_several(ds: Any) -> bool:
     """Whether what is given as data are several sources by name."""
     return isinstance(ds, Mapping) and not isinstance(ds, xr.Dataset | xr.DataTree)
+
+
+@contextlib.contextmanager
+def _noted(source: str) -> Iterator[None]:
+    """Let errors say of which source they are."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        error.add_note(f"of source {source!r}")
+        raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +76,8 @@ class _Sources:
             )
         data = {}
         for name, each in given.items():
-            try:
+            with _noted(name):
                 data[name] = as_source(each.ds)
-            except (TypeError, ValueError) as error:
-                error.add_note(f"of source {name!r}")
-                raise
             if data[name].generator is not None:
                 raise TypeError(
                     f"source {name!r} is an xbatcher.BatchGenerator, which can only be data alone"
@@ -163,11 +177,19 @@ def defined_of_several(
     if batch_transform is not None:
         raise ValueError(NO_BATCH_TRANSFORM)
     selections = sources.selections(inputs, targets, parts)
-    prepare = _preprocesses(preprocess, sources.names)
-    functions = transforms_of(transform, target_transform, list(selections))
 
     def of(source: str) -> dict[str, Select]:
         return {part: select for part, (own, select) in selections.items() if own == source}
+
+    variables = {
+        source: [name for select in of(source).values() for name in names_of(select)]
+        for source in sources.names
+    }
+    prepare = _preprocesses(preprocess, variables)
+    functions = {
+        part: _bound(function, selections[part][0], variables)
+        for part, function in transforms_of(transform, target_transform, list(selections)).items()
+    }
 
     def made(source: str, space: CheckedSpace) -> Any:
         own = of(source)
@@ -189,6 +211,10 @@ def defined_of_several(
         )
         for name in used
     )
+    for other in others:
+        with _noted(other.name):
+            there = [name for name in variables[other.name] if name in other.data.data_vars]
+            require_regular(other.data[there])
     x = of(first).get("x")
     anchors = _anchors(anchor, space.windows, x)
     found = aligned(space.windows, space.source.dataset, others, anchors)
@@ -204,6 +230,8 @@ def defined_of_several(
         own = replace(sources.data[name], dataset=lazy)
         sizes = {axis.dim: axis.size for axis in windows.axes if axis.windowed}
         names = [each for select in of(name).values() for each in names_of(select)]
+        with _noted(name):
+            require_other_names(sizes, names)
         constants: dict[Hashable, Any] = {}
         reads, template = reads_of(lazy, names, sizes, prepare.get(name), constants)
         of_source = CheckedSpace(
@@ -244,10 +272,25 @@ def _needed(
     return data[list(dict.fromkeys(n for select in selections.values() for n in names_of(select)))]
 
 
-def _preprocesses(given: Any, names: Sequence[str]) -> dict[str, Transform | None]:
-    """The functions for blocks, by source."""
+def _preprocesses(
+    given: Any, variables: Mapping[str, Sequence[Hashable]]
+) -> dict[str, Transform | None]:
+    """The functions for blocks, by source; `variables` has the names of each that parts take."""
+    names = list(variables)
     if given is None:
         return {}
+    if hasattr(given, "_of_source"):  # of statistics, each source takes its own
+        found: dict[str, Transform | None] = {}
+        for name in names:
+            own = given._of_source(name, name == names[0], variables[name])
+            if own is not None and not set(own.mean.data_vars).isdisjoint(variables[name]):
+                found[name] = Transform.of(own, "preprocess")
+        if not found:
+            raise ValueError(
+                f"preprocess has statistics of {list(given.mean.data_vars)}, and no part has any "
+                f"of these; variables of other sources than {names[0]!r} are named 'SOURCE/NAME'"
+            )
+        return found
     if not isinstance(given, Mapping):
         raise TypeError(
             "with several sources, preprocess is a mapping of their names to functions, "
@@ -255,8 +298,20 @@ def _preprocesses(given: Any, names: Sequence[str]) -> dict[str, Transform | Non
         )
     for name in given:
         if name not in names:
-            raise ValueError(f"preprocess names source {name!r}; the sources are {list(names)}")
-    return {name: Transform.of(each, f"preprocess[{name!r}]") for name, each in given.items()}
+            raise ValueError(f"preprocess names source {name!r}; the sources are {names}")
+    made = {name: Transform.of(each, f"preprocess[{name!r}]") for name, each in given.items()}
+    return {
+        name: each if each is None else _bound(each, name, variables) for name, each in made.items()
+    }
+
+
+def _bound(given: Transform, source: str, variables: Mapping[str, Sequence[Hashable]]) -> Transform:
+    """A function for one source: of statistics of several, those of that."""
+    function = given.function
+    if not hasattr(function, "_of_source"):
+        return given
+    own = function._of_source(source, source == next(iter(variables)), variables[source])
+    return given if own is None else replace(given, function=own)
 
 
 def _anchors(given: Any, windows: Windows, x: Select | None) -> dict[Hashable, int]:
