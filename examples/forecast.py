@@ -94,11 +94,8 @@ def main(output=Path("demo_output"), epochs=15):
 
     model = Forecaster()
     train(model, training, validation, epochs)
-    with torch.no_grad():  # a forecast takes the place of the target, and with it its labels
-        parts = [batch.replace(y=model(batch.x)).to_xarray("y") for batch in test]
-    forecast = xr.concat(parts, "sample").assign_coords(ds[["latitude", "longitude"]].coords)
-    forecast = normalize.inverse(forecast.swap_dims(sample="time").drop_vars("sample"))
-    forecast.to_zarr(output / "forecast.zarr", mode="w", consolidated=False)
+    # A forecast takes the place of the target, and with it its labels.
+    forecast = xtd.predict(model, test, output / "forecast.zarr", inverse=normalize, mode="w")
     truth = ds[NAME].sel(time=forecast.time)
     draw(truth[-1], forecast[NAME][-1], output / "forecast.png")
 

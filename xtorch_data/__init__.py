@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from .samples.source_rules import AsOf, At, Source, ValidTime, Within
     from .samples.transforms import Compose
     from .sources.opening import open_zarr
+    from .writing.mosaic import Mosaic
+    from .writing.mosaic_explanation import MosaicExplanation
+    from .writing.predict import predict
     from .writing.rechunk import rechunk
 
 __version__ = "0.1.0"
@@ -48,6 +51,8 @@ __all__ = [
     "IterableDataset",
     "KnownAtAnchor",
     "MapDataset",
+    "Mosaic",
+    "MosaicExplanation",
     "Normalize",
     "PeakMemory",
     "RandomFlip",
@@ -63,6 +68,7 @@ __all__ = [
     "Within",
     "kfold",
     "open_zarr",
+    "predict",
     "random_split",
     "rechunk",
     "set_options",
@@ -88,6 +94,8 @@ _HOMES = {
     "IterableDataset": "datasets.iterable",
     "KnownAtAnchor": "datasets.known",
     "MapDataset": "datasets.map",
+    "Mosaic": "writing.mosaic",
+    "MosaicExplanation": "writing.mosaic_explanation",
     "Normalize": "normalization.normalize",
     "PeakMemory": "report.memory",
     "RandomFlip": "samples.augment",
@@ -103,6 +111,7 @@ _HOMES = {
     "Within": "samples.source_rules",
     "kfold": "datasets.splits",
     "open_zarr": "sources.opening",
+    "predict": "writing.predict",
     "random_split": "datasets.splits",
     "rechunk": "writing.rechunk",
     "set_options": "common.options",

@@ -411,3 +411,39 @@ def test_a_transform_names_its_own_dims(ds):
         ds, {"time": 8, "x": 5}, inputs="a", transform=lambda s: s.mean("x").expand_dims("member")
     )
     assert next(iter(dataset)).dims("x") == ("sample", "member", "time")
+
+
+def test_predictions_may_have_more_dims_which_are_named(ds):
+    dataset = xtd.MapDataset(
+        ds, {"time": 8, "x": 5}, {"time": 6}, inputs="a", targets=xtd.Select(["a", "b"], time=7)
+    )
+    batch = dataset.fetch([0, 3])
+    members = torch.stack([batch.y, 2 * batch.y, 3 * batch.y], dim=2)
+    dims = {"y": ("sample", "variable", "member", ...)}
+    labeled = batch.replace(y=members, dims=dims).to_xarray("y")
+    plain = batch.to_xarray("y")
+    for member in range(3):
+        xr.testing.assert_equal(labeled.isel(member=member), (member + 1) * plain)
+    assert labeled["a"].dims == ("sample", "member", "x")
+    named = batch.replace(y=members, dims={"y": ("sample", "variable", "member", "x")})
+    assert named.dims("y") == ("sample", "variable", "member", "x")
+    both = named.to_xarray()
+    assert both["b"].dims == both["a_y"].dims == ("sample", "member", "x")
+    copied = ForkingPickler.loads(ForkingPickler.dumps(named))
+    assert copied.dims("y") == named.dims("y")
+
+
+def test_dims_that_do_not_fit_are_refused(batch):
+    y = torch.zeros(6, 2, 8, 5)
+    for dims, message in [
+        ({"y": ("member", "sample", "time", "x")}, "begin with"),
+        ({"y": ("sample", "member", "time")}, r"has shape \(6, 2, 8, 5\), which does not fit dims"),
+        ({"y": ("sample", "time", "time", "x")}, "must be different"),
+        ({"x": ("sample", ...)}, "dims name part 'x', which is not replaced"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            batch.replace(y=y, dims=dims)
+    with pytest.raises(TypeError, match="sequence of names"):
+        batch.replace(y=y, dims={"y": "member"})
+    with pytest.raises(ValueError, match="does not fit its labels"):
+        batch.replace(y=y).to_xarray("y")

@@ -55,7 +55,7 @@ class Unpacker:
             for group, tables in groups
             if tables is not None
         }
-        return batch.replace(**packed)
+        return batch.replace(dims=None, **packed)
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with the parts that were asked for, of one with groups on the device."""

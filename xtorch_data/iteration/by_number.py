@@ -253,7 +253,7 @@ class Fetcher:
         if len(done) == 1:
             return batch
         back = torch.from_numpy(np.argsort(np.concatenate(done), kind="stable"))
-        found = batch.replace(**{name: batch[name][back] for name in batch.keys()})
+        found = batch.replace(dims=None, **{name: batch[name][back] for name in batch.keys()})
         found.index = batch.index[back]
         return found
 

@@ -150,25 +150,43 @@ class Batch:
         """Names of the parts."""
         return list(self._parts)
 
-    def replace(self, **parts: torch.Tensor) -> Batch:
+    def replace(
+        self, *, dims: Mapping[str, Sequence[Hashable]] | None = None, **parts: torch.Tensor
+    ) -> Batch:
         """A batch with the same samples and labels, but other values.
 
         Parameters
         ----------
+        dims : mapping of str to sequence of Hashable, optional
+            By part, names of the dims of a new tensor that has others than the one it replaces,
+            ``{"y": ("sample", "member", "time", "x")}``. They begin as those of the part do, with
+            ``"sample"`` and, where variables are stacked, ``"variable"``; ``...`` stands for those
+            that are not named. Dims that the data does not have are labeled by nothing.
         **parts : torch.Tensor
             New tensors by part, of as many samples. To be labeled by `to_xarray` they must have
-            the shape of the tensors that they replace.
+            the shape of the tensors that they replace, or their `dims` be given.
 
         Raises
         ------
         KeyError, TypeError, ValueError
-            If there is no such part, or what is given is no tensor of these samples.
+            If there is no such part, or what is given is no tensor of these samples, or `dims` do
+            not fit it.
 
         Examples
         --------
         Predictions go back to xarray in place of the targets::
 
             batch.replace(y=model(batch.x)).to_xarray("y")
+
+        Those of an ensemble, with a dim more:
+
+        >>> import numpy as np, torch, xarray as xr, xtorch_data as xtd
+        >>> t2m = xr.DataArray(np.zeros(8), dims="time", name="t2m")
+        >>> batch = xtd.MapDataset(t2m, {"time": 4}, targets="t2m").fetch([0, 1])
+        >>> members = torch.stack([batch.y, batch.y + 1], dim=1)
+        >>> batch = batch.replace(y=members, dims={"y": ("sample", "member", ...)})
+        >>> batch.to_xarray("y")["t2m"].dims
+        ('sample', 'member', 'time')
         """
         for name, tensor in parts.items():
             self[name]
@@ -179,7 +197,12 @@ class Batch:
                     f"part {name!r} must have the {number_of(len(self), 'sample')} of this batch "
                     f"along its first dim, but has shape {tuple(tensor.shape)}"
                 )
-        return self._with({**self._parts, **parts})
+        labels = dict(self._part_labels)
+        for name, names in (dims or {}).items():
+            if name not in parts:
+                raise ValueError(f"dims name part {name!r}, which is not replaced: {list(parts)}")
+            labels[name] = labels[name].with_dims(name, names, parts[name].shape, self.index.ndim)
+        return self._with({**self._parts, **parts}, labels)
 
     def dims(self, part: str) -> tuple[Hashable, ...]:
         """Names of the dims of a part's tensor, in their order.

@@ -53,6 +53,7 @@ class CheckedSpace:
     # Of the data that is given: the same, or with what lies beyond its ends, and that by dim.
     source: Source
     beyond: Mapping[Hashable, ExtendedDim] = field(default_factory=dict)
+    halos: Mapping[Hashable, tuple[int, int]] = field(default_factory=dict)  # by dim, both sides
 
 
 def checked_space(
@@ -135,6 +136,7 @@ def checked_space(
         constants,
         replace(source, dataset=extended(data, beyond)),
         beyond,
+        {dim: (rule.before, rule.after) for dim, rule in rules.items() if rule.halo},
     )
 
 

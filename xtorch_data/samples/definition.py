@@ -42,7 +42,7 @@ from .labels import LabelledWindows, Labels
 from .losses import Loss, losses_of, warnings_of_losses, with_lost
 from .preprocessing import Preprocessor
 from .select import Part, Select, make_part, resolve_parts
-from .several import NO_BATCH_TRANSFORM, defined_of_several, is_several
+from .several import NO_BATCH_TRANSFORM, anchors_of, defined_of_several, is_several
 from .source_rules import Rule, in_short
 from .transforms import Transform, name_of, transforms_of
 from .trials import require_blocks_independent
@@ -92,6 +92,7 @@ class SampleDefinition:
     whole: SampleTable | None = None  # samples that lack nothing, where that is of two dims
     rules: Mapping[Hashable, Rule] = field(default_factory=dict)  # of another source, by dim
     anchors: Mapping[Hashable, int] = field(default_factory=dict)  # of the first, steps of windows
+    halos: Mapping[Hashable, tuple[int, int]] = field(default_factory=dict)  # steps on both sides
 
     @classmethod
     def of(
@@ -153,7 +154,10 @@ class SampleDefinition:
         given = transforms_of(transform, target_transform, list(selections))
         of_batches = Transform.of(batch_transform, "batch_transform")
         space = checked_space(source, input_dims, input_overlap, selections, prepare, breaks, edges)
-        return cls._of(selections, space, prepare, given, floating, cast_to, of_batches, seed)
+        made = cls._of(selections, space, prepare, given, floating, cast_to, of_batches, seed)
+        if made.items is not None:
+            return made
+        return replace(made, anchors=anchors_of(anchor, space.windows, selections.get("x")))
 
     @classmethod
     def _of(
@@ -211,6 +215,7 @@ class SampleDefinition:
             transforms=given,
             batch_transform=of_batches,
             seed=seed,
+            halos=space.halos,
         )
 
     # Where samples lie.

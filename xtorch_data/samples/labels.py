@@ -6,7 +6,7 @@ import math
 import uuid
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -182,6 +182,35 @@ class PartLabels:
         if self.flattened < 2:
             return (*before, *self.dims)
         return (*before, self.dims[: self.flattened], *self.dims[self.flattened :])
+
+    def with_dims(
+        self, part: str, dims: Sequence[Any], shape: Sequence[int], lead: int
+    ) -> PartLabels:
+        """Labels of a tensor of a shape with other dims; ``...`` stands for those not named.
+
+        TypeError or ValueError if they do not fit it.
+        """
+        if isinstance(dims, str) or not isinstance(dims, Sequence):
+            raise TypeError(
+                f"dims of part {part!r} must be a sequence of names, ('sample', …), not {dims!r}"
+            )
+        before = ("sample",) * lead + ("variable",) * self.stacked
+        names: list[Hashable] = []
+        for dim in dims:
+            rest = [name for name in (*before, *self.dims) if name not in dims]
+            names += rest if dim is ... else [dim]
+        own = tuple(names[len(before) :])
+        if tuple(names[: len(before)]) != before or len(set(names)) < len(names):
+            raise ValueError(
+                f"dims of part {part!r} are {tuple(names)}: they must be different, and begin with "
+                f"{before}"
+            )
+        if len(names) != len(shape) or (self.stacked and shape[lead] != len(self.variables)):
+            raise ValueError(
+                f"part {part!r} has shape {tuple(shape)}, which does not fit dims "
+                f"({', '.join(map(printable, names))})"
+            )
+        return replace(self, dims=own, flattened=0, unflattened=None)
 
     def fit(self, shape: Sequence[int], index: Sequence[int]) -> bool:
         """Whether a tensor of a shape has these axes, with `index` the shape of its samples."""

@@ -29,7 +29,7 @@ from .select import Select, names_of, resolve_parts
 from .source_rules import Source
 from .transforms import Transform, transforms_of
 
-__all__ = ["NO_BATCH_TRANSFORM", "defined_of_several", "is_several"]
+__all__ = ["NO_BATCH_TRANSFORM", "anchors_of", "defined_of_several", "is_several"]
 
 NO_BATCH_TRANSFORM = (
     "batch_transform cannot be given with several sources, whose batches are no single Dataset: "
@@ -216,7 +216,7 @@ def defined_of_several(
             there = [name for name in variables[other.name] if name in other.data.data_vars]
             require_regular(other.data[there])
     x = of(first).get("x")
-    anchors = _anchors(anchor, space.windows, x)
+    anchors = anchors_of(anchor, space.windows, x)
     found = aligned(space.windows, space.source.dataset, others, anchors)
     if not len(found.windows):
         reasons = "; ".join(f"{loss.source!r}: {loss}" for loss in found.losses)
@@ -314,7 +314,7 @@ def _bound(given: Transform, source: str, variables: Mapping[str, Sequence[Hasha
     return given if own is None else replace(given, function=own)
 
 
-def _anchors(given: Any, windows: Windows, x: Select | None) -> dict[Hashable, int]:
+def anchors_of(given: Any, windows: Windows, x: Select | None) -> dict[Hashable, int]:
     """By dim, the step of a window that a sample is at."""
     anchors: dict[Hashable, int] = {}
     for axis in windows.axes:

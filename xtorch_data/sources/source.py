@@ -26,7 +26,8 @@ __all__ = [
     "UNFINISHED", "Source", "as_source", "layout_of", "with_graphs_shown",
 ]  # fmt: skip
 
-# The attribute of a store that `rechunk` has not finished: chunks that are missing are fill values.
+# The attribute of a store that `rechunk` or a `Mosaic` has not finished: chunks that are missing
+# are fill values.
 UNFINISHED = "xtorch_data_unfinished"
 
 
@@ -72,9 +73,11 @@ def as_source(data: Any, dims: Sequence[Hashable] | None = None) -> Source:
         if not data.data_vars:
             raise ValueError("the dataset is empty: it has no data variables")
         if UNFINISHED in data.attrs:
+            maker = dict(data.attrs[UNFINISHED]).get("made by", "xtorch_data.rechunk")
+            goes_on = "mode='a'" if maker.endswith("Mosaic") else "the same call of it"
             raise ValueError(
-                "the data is a copy that xtorch_data.rechunk has not finished: the same call of it "
-                "goes on where it was interrupted"
+                f"the data is a store that {maker} has not finished: {goes_on} goes on where it "
+                "was interrupted"
             )
         require_sound(data)
         return Source(with_plain_arrays(with_graphs_shown(data)))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +20,7 @@ from ..samples.arguments import as_bytes
 from ..sources.lazy_arrays import in_memory
 from ..sources.source import as_source, layout_of, with_graphs_shown
 from .rechunk_run import Call, Runner
-from .zarr_target import Target, Task, VariableCopy, checksum, tasks
+from .zarr_target import Target, Task, VariableCopy, checksum, quiet, tasks
 
 __all__ = ["rechunk"]
 
@@ -130,7 +128,7 @@ def rechunk(
         if name not in data.dims and each.nbytes > SMALL_BYTES and each.dtype.kind in KINDS
     ]
     target, runner = Target(path, storage_options), Runner()
-    with _quiet(), hiding_secrets(), target.held():
+    with quiet(), hiding_secrets(), target.held():
         whole = data.drop_vars(names).compute()
         planned = _planned(data, names, dataset.plan, nbytes, chunks or {}, shards, runner)
         content = _content(data, names)
@@ -402,15 +400,3 @@ def _read_back(task: Task, part: xr.Variable, dtype: np.dtype[Any]) -> int | Non
         raise
     except Exception:
         return None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing said of what is not the user's to change: that Zarr's specification is young."""
-    with warnings.catch_warnings():
-        for message in (
-            "(?s).*does not have a Zarr V3 specification",
-            "Consolidated metadata is currently not part in the Zarr format 3",
-        ):
-            warnings.filterwarnings("ignore", message=message)
-        yield

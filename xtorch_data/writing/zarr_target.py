@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import warnings
 import zlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -28,7 +29,7 @@ try:
 except ImportError:  # on Windows: that nobody else copies there is up to the user
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Target", "Task", "VariableCopy", "checksum", "tasks"]
+__all__ = ["RELATED", "Target", "Task", "VariableCopy", "checksum", "quiet", "tasks"]
 
 # The group in which is kept what is done, until all is.
 RECORD = "rechunk_record"
@@ -80,10 +81,16 @@ class Task:
 class Target:
     """A store that is written to, region by region, and keeps a record of what is done."""
 
-    def __init__(self, store: Any, storage_options: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        store: Any,
+        storage_options: Mapping[str, Any] | None,
+        what: str = "copy",
+        maker: str = "xtorch_data.rechunk",
+    ) -> None:
         if isinstance(store, (str, os.PathLike)) and "://" not in os.fspath(store):
             store = os.path.abspath(os.path.expanduser(store))  # wherever a cluster's workers run
-        self.store = store
+        self.store, self.what, self.maker = store, what, maker
         self.options: dict[str, Any] = (
             {} if storage_options is None else {"storage_options": storage_options}
         )
@@ -104,7 +111,9 @@ class Target:
             yield
             return
         if os.path.isfile(self.store):
-            raise FileExistsError(f"{self} is a file, and a copy is a folder: give another path")
+            raise FileExistsError(
+                f"{self} is a file, and a {self.what} is a folder: give another path"
+            )
         new = not os.path.exists(self.store)
         os.makedirs(self.store, exist_ok=True)
         with contextlib.ExitStack() as stack:
@@ -115,8 +124,8 @@ class Target:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise FileExistsError(
-                        f"another rechunk copies into {self} at this moment: wait until it has "
-                        "finished, or give another path"
+                        f"another {self.maker.rpartition('.')[2]} copies into {self} at this "
+                        "moment: wait until it has finished, or give another path"
                     ) from None
                 except OSError:  # a file system without locks
                     pass
@@ -134,13 +143,16 @@ class Target:
         ds: xr.Dataset,
         encoding: Mapping[Any, Mapping[str, Any]],
         content: Mapping[str, str | None],
+        known: Mapping[str, Any] | None = None,
+        replace: bool = False,
     ) -> tuple[VariableCopy, ...]:
         """Write what there is to begin with, unless that was done before.
 
         `whole` are variables in memory, which are written as a whole, `copies` how the others of
         `ds` are copied, `encoding` what the user wants by variable, and `content` what tells their
-        values from any others; None where nothing does. Returns how they are copied, as was decided
-        when it was begun.
+        values from any others; None where nothing does. `known` is what else must be the same to go
+        on, and `replace` whether a store that is there is replaced. Returns how they are copied, as
+        was decided when it was begun.
 
         Raises
         ------
@@ -158,21 +170,22 @@ class Target:
             own = encodings[copy.name]
             own["chunks"] = tuple(copy.chunks[dim] for dim in dims)
             own["shards"] = copy.shards and tuple(copy.shards[dim] for dim in dims)
-        identity = _identity(ds, whole, encodings)
+        identity = {**_identity(ds, whole, encodings), "made by": self.maker, **(known or {})}
         there = self._there()
         if there is None and isinstance(self.store, str) and _is_full(self.store):
             raise FileExistsError(f"{self} is a folder that has other files in it")
-        if there is not None:
+        if there is not None and not replace:
             begun: Any = there.attrs.get(UNFINISHED)
             if begun is None:
                 raise FileExistsError(
-                    f"{self} exists, and is not a copy that was interrupted: open it with "
+                    f"{self} exists, and is not a {self.what} that was interrupted: open it with "
                     "xtorch_data.open_zarr, remove it, or give another path"
                 )
             differ = [key for key in identity if begun.get(key) != identity[key]]
             if differ:
                 raise FileExistsError(
-                    f"{self} is the unfinished copy of something else: {', '.join(differ)} differ. "
+                    f"{self} is the unfinished {self.what} of something else: {', '.join(differ)} "
+                    "differ. "
                     "Remove it, give another path, or the data and arguments that it was begun with"
                 )
             if f"{RECORD}/done" in there:
@@ -219,6 +232,32 @@ class Target:
         record.create_array("done", shape=(count,), chunks=(1,), dtype="uint64", compressors=None)
         return tuple(copies)
 
+    def unfinished(self, mode: str) -> dict[str, Any] | None:
+        """What is known of the unfinished store that is there, if it is to go on by ``mode="a"``.
+
+        Raises
+        ------
+        FileExistsError
+            If there is a store that `mode` does not allow, or a folder that is none.
+        """
+        there = self._there()
+        if there is None:
+            if isinstance(self.store, str) and _is_full(self.store):
+                raise FileExistsError(f"{self} is a folder that has other files in it")
+            return None
+        begun: Any = there.attrs.get(UNFINISHED)
+        mine = begun is not None and begun.get("made by") == self.maker
+        if mode == "w-":
+            more = "; mode='a' goes on with it" if mine else ""
+            raise FileExistsError(f"{self} exists{more}, and mode='w' replaces it")
+        if mode == "w":
+            return None
+        if not mine:
+            raise FileExistsError(
+                f"{self} exists, and is no unfinished {self.what}: mode='w' replaces it"
+            )
+        return dict(begun) if f"{RECORD}/done" in there else None
+
     def _there(self) -> zarr.Group | None:
         with suppress(FileNotFoundError):
             return self._group("r")
@@ -243,6 +282,10 @@ class Target:
         xr.Dataset({task.name: variable}).to_zarr(
             self.store, region=region, mode="r+", consolidated=False, **self.options
         )
+
+    def array(self, name: str) -> Any:
+        """A stored array, for values that need no encoding."""
+        return self._group("r+")[name]
 
     def open(self) -> xr.Dataset:
         """What has been written so far, lazily; in any thread."""
@@ -378,3 +421,15 @@ def checksum(variable: xr.Variable, dtype: np.dtype[Any] | None = None) -> int:
     if kind in "fc" and (missing := np.isnan(values)).any():
         values = np.where(missing, np.nan, values).astype(values.dtype)  # one of all its bits
     return zlib.crc32(values.reshape(-1).view("u1").data)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing said of what is not the user's to change: that Zarr's specification is young."""
+    with warnings.catch_warnings():
+        for message in (
+            "(?s).*does not have a Zarr V3 specification",
+            "Consolidated metadata is currently not part in the Zarr format 3",
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        yield

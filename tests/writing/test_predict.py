@@ -1,0 +1,128 @@
+"""predict: a model over a loader, and what it leaves as it was."""
+
+import warnings
+
+import iris_sample_data
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import xtorch_data as xtd
+
+
+def fields(steps=12):
+    values = np.random.default_rng(0).normal(size=(steps, 6, 8)).astype("float32")
+    return xr.Dataset(
+        {"a": (("time", "y", "x"), values)}, {"time": xr.date_range("2000", periods=steps)}
+    )
+
+
+@pytest.fixture
+def dataset():
+    return xtd.MapDataset(
+        fields(), {"time": 3, "y": -1, "x": -1}, {"time": 2},
+        inputs=xtd.Select("a", time=slice(0, 2)), targets=xtd.Select("a", time=2),
+    )  # fmt: skip
+
+
+class Last(torch.nn.Module):
+    """The last step plus a number; notes in which mode it ran."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.ones(()))
+        self.drop = torch.nn.Dropout(0.5)
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append((self.training, torch.is_inference_mode_enabled()))
+        return self.drop(x[:, -1] + self.bias)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_predictions_have_the_labels_of_their_targets(dataset, shuffle):
+    loader = xtd.DataLoader(dataset, batch_size=4, shuffle=shuffle)
+    result = xtd.predict(Last(), loader)
+    expected = fields().isel(time=slice(1, -1)) + 1
+    expected["time"] = fields()["time"][2:]
+    xr.testing.assert_equal(result, expected)
+
+
+def test_the_model_is_left_in_the_mode_it_was_in(dataset):
+    model = Last()
+    model.drop.eval()
+    xtd.predict(model, xtd.DataLoader(dataset, batch_size=4))
+    assert model.training and not model.drop.training
+    assert set(model.seen) == {(False, True)}
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+    def fails(batch):
+        raise RuntimeError("as meant")
+
+    with pytest.raises(RuntimeError, match="as meant"):
+        xtd.predict(model, xtd.DataLoader(dataset, batch_size=4), forward=fails)
+    assert model.training and not model.drop.training
+
+
+def test_forward_takes_the_batch_and_may_name_more_dims(dataset):
+    loader = xtd.DataLoader(dataset, batch_size=4)
+
+    def forward(batch):
+        return torch.stack([batch.y, 2 * batch.y], 1), ("sample", "member", ...)
+
+    result = xtd.predict(None, loader, forward=forward)
+    assert result["a"].dims == ("member", "time", "y", "x")
+    xr.testing.assert_equal(result.isel(member=1), 2 * fields().isel(time=slice(2, None)))
+
+
+def test_what_the_loader_leaves_out_is_missing_with_a_warning(dataset):
+    loader = xtd.DataLoader(dataset, batch_size=4, drop_last=True)
+    with pytest.warns(UserWarning, match="2 samples of the dataset were not predicted"):
+        result = xtd.predict(Last(), loader)
+    assert np.isnan(result["a"][8:]).all() and not np.isnan(result["a"][:8]).any()
+
+
+def test_streams_and_loaders_of_torch_serve_as_well(dataset):
+    stream = xtd.IterableDataset(dataset, batch_size=4)
+    expected = xtd.predict(Last(), xtd.DataLoader(dataset, batch_size=4))
+    xr.testing.assert_equal(xtd.predict(Last(), stream), expected)
+    plain = torch.utils.data.DataLoader(stream, batch_size=None)
+    xr.testing.assert_equal(xtd.predict(Last(), plain), expected)
+    with pytest.raises(TypeError, match=r"loader must be an xtorch_data\.DataLoader"):
+        xtd.predict(Last(), dataset)
+    with pytest.raises(TypeError, match="yields them"):
+        xtd.predict(Last(), torch.utils.data.DataLoader(dataset, batch_size=4))
+
+
+def test_a_bar_counts_batches(dataset, capsys):
+    pytest.importorskip("tqdm")
+    with xtd.set_options(progress=True):
+        xtd.predict(Last(), xtd.DataLoader(dataset, batch_size=4))
+    assert "predict: 100%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_of_a_real_ocean_the_patches_blend_to_what_they_were(written, tmp_path):
+    """Sea surface temperatures, packed and with land masked."""
+    path = iris_sample_data.path + "/ostia_monthly.nc"
+    with warnings.catch_warnings(), xr.open_dataset(path) as ds:
+        warnings.simplefilter("ignore")
+        samples = xtd.MapDataset(
+            ds, {"time": 6, "latitude": 18, "longitude": 108}, {"time": 3, "longitude": 54},
+            boundary={"longitude": "wrap"}, halo={"longitude": 4}, inputs="surface_temperature",
+            targets="surface_temperature",
+        )  # fmt: skip
+        normalize = xtd.Normalize.fit(samples)
+        samples = samples.replace(preprocess=normalize)
+        loader = xtd.DataLoader(samples, batch_size=8, shuffle=True)
+        place = [tmp_path / "predicted.zarr"] if written else []
+        result = xtd.predict(
+            torch.nn.Identity(), loader, *place, blend="hann", inverse=normalize
+        ).load()
+        expected = ds.isel(time=slice(0, result.sizes["time"]))
+        name = "surface_temperature"
+        np.testing.assert_allclose(result[name], expected[name], rtol=1e-5)
+        assert result[name].attrs == expected[name].attrs
+        for each in expected[name].coords:
+            assert result[each].equals(expected[each]), each

@@ -1,0 +1,90 @@
+"""From sums of predictions to labeled values: divided by weights, labeled, in units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from ..samples.definition import SampleDefinition
+from .mosaic_layout import MosaicLayout, Values
+from .zarr_target import RELATED
+
+__all__ = ["divided", "inverted", "labeled", "with_nan"]
+
+FloatArray = npt.NDArray[np.float64]
+Finish = Callable[[xr.Dataset], xr.Dataset]
+
+
+def divided(values: Values, weights: FloatArray | Sequence[FloatArray], overlaps: bool) -> Values:
+    """Sums divided by those of weights, NaN where these are 0; in place where they are floating.
+
+    `weights` are shaped as the last dims of the sums, or factors of which they are the outer
+    product. What does not overlap is no sum. Integers become floating where one is missing.
+    """
+    factors = [weights] if isinstance(weights, np.ndarray) else list(weights)
+    if values.dtype.kind not in "fc" and not all(each.all() for each in factors):
+        values = values.astype(with_nan(values.dtype))
+    axis = values.ndim - sum(each.ndim for each in factors)
+    for each in factors:
+        before, axis = axis, axis + each.ndim
+        if overlaps and not (each == 1).all():
+            shaped = each.reshape(*each.shape, *[1] * (values.ndim - axis)).astype(values.dtype)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                values /= shaped
+        if not each.all():
+            values[(slice(None),) * before + (each == 0,)] = np.nan
+    return values
+
+
+def with_nan(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """A floating dtype for integers of which some are missing."""
+    return np.dtype("float32" if dtype.itemsize < 3 else "float64")
+
+
+def labeled(
+    layout: MosaicLayout,
+    others: Mapping[Hashable, int],
+    region: tuple[slice, ...],
+    values: Values,
+) -> xr.Dataset:
+    """Values of a region of the field, ``(variable, *others, *dims)``, with coordinates."""
+    part, labels, data = layout.part, layout.definition.labels, layout.definition.data
+    dims = (*others, *layout.dims)
+    variables = {}
+    for name, own in zip(part.variables, values, strict=True):
+        variables[name] = xr.Variable(dims, own, labels.attrs.get(name))
+        if name in data.variables:
+            stored = data.variables[name].encoding
+            variables[name].encoding = {key: stored[key] for key in RELATED if key in stored}
+    inside = dict(zip(layout.dims, region, strict=True))
+    coords = layout.coords.isel(inside, missing_dims="ignore")
+    return xr.Dataset(variables, coords.coords, data.attrs)
+
+
+def inverted(inverse: Any, definition: SampleDefinition, names: Sequence[Hashable]) -> Finish:
+    """A function that brings a labeled Dataset to units, by what a user gives.
+
+    TypeError if that is no function, nor has a method ``inverse``.
+    """
+    if inverse is None:
+        return lambda dataset: dataset
+    if hasattr(inverse, "_of_source") and definition.source is not None:  # of several sources
+        inverse = inverse._of_source(definition.source, True, names) or inverse
+    function = getattr(inverse, "inverse", inverse)
+    if not callable(function):
+        raise TypeError(
+            "inverse must be a Normalize, or a function from a Dataset to a Dataset, not "
+            f"{type(inverse).__name__}"
+        )
+
+    def finish(dataset: xr.Dataset) -> xr.Dataset:
+        found = function(dataset)
+        if not isinstance(found, xr.Dataset):
+            raise TypeError(f"inverse must return a Dataset, not {type(found).__name__}")
+        return found
+
+    return finish

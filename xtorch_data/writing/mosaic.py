@@ -1,0 +1,455 @@
+"""Mosaic: predictions of samples, laid into one labeled Dataset over the dims of the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xarray as xr
+
+from ..common.text import number_of
+from ..datasets.iterable import IterableDataset
+from ..datasets.map import MapDataset
+from ..datasets.topology import ranks_wait
+from ..planning.overlap_add import Blend
+from ..samples.batch import Batch
+from ..samples.labels import Labels
+from ..samples.tensors import as_numpy
+from .finishing import divided, inverted, labeled, with_nan
+from .mosaic_explanation import MosaicExplanation
+from .mosaic_layout import MosaicLayout, Values
+from .mosaic_store import Mode, MosaicStore
+from .partial_sums import PartialSums, Tile
+
+__all__ = ["Mosaic"]
+
+
+class Mosaic:
+    """Predictions of samples, laid into one labeled Dataset over the dims of the data.
+
+    Each prediction lies where its target does. Of windows with a halo only the core counts, windows
+    that wrap around a circle fold back, and what lies beyond the ends of the data is dropped.
+
+    The result has the variables of a part, with the dims of the samples in the order of the data:
+    along windowed dims as many steps as the targets of the dataset reach over, also where `Select`
+    takes a single one. Coordinates and attributes are those of the data. Places that nobody
+    predicted are NaN.
+
+    Parameters
+    ----------
+    dataset : IterableDataset or MapDataset
+        The samples; of a part of a split, its own.
+    path : str, path or zarr store, optional
+        Where to write the result, chunk by chunk as each is complete; without it, it is in memory.
+    part : str
+        The part in whose place predictions stand.
+    keep : Hashable or mapping of Hashable to (Hashable, Hashable), optional
+        A windowed dim along which windows stay apart. With ``keep="time"`` the result has
+        ``init_time``, the labels of the anchors of samples, and ``lead_time``, the label of each
+        step less that; ``time`` itself is a coordinate of both. A mapping gives other names,
+        ``keep={"time": ("init", "lead")}``. Where labels are not as far apart in every window, as
+        months are, ``lead_time`` counts steps.
+    blend : {"mean", "hann"}, optional
+        Weights of the steps of a window where samples overlap, divided by their sum at each place:
+        all the same, or less to both ends of a window. There is none by default, and an overlap is
+        an error.
+    inverse : callable, optional
+        What brings predictions back to units: a `Normalize`, or a function of a labeled Dataset. It
+        takes what is blended; with a `path`, a chunk at a time.
+    encoding : mapping, optional
+        By variable, what `xarray.Dataset.to_zarr` takes. Chunks are those of the source by default.
+    mode : {"w-", "w", "a"}
+        With a `path`: to refuse one that exists, to replace it, or to go on with one that is not
+        complete. Chunks that are complete stay as they are; samples of the others are to be added
+        again.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit the samples, or these overlap along a dim that is neither kept
+        nor blended, which the message names.
+    FileExistsError
+        If there is something at `path` that `mode` does not allow.
+
+    Notes
+    -----
+    Until `close` the store is marked incomplete, and no dataset takes it as data; so it stays if
+    the ``with`` block ends by an exception, or the process is killed. Sums of chunks that are not
+    complete are kept in the dataset's `memory`; what is more goes into a scratch file beside the
+    store.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, xtorch_data as xtd
+    >>> t2m = xr.DataArray(np.arange(8.0), dims="x", name="t2m")
+    >>> samples = xtd.MapDataset(t2m, {"x": 4}, {"x": 2}, inputs="t2m", targets="t2m")
+    >>> with Mosaic(samples, blend="mean") as mosaic:
+    ...     for batch in xtd.DataLoader(samples, batch_size=2):
+    ...         mosaic.add(batch, 2 * batch.x)
+    >>> mosaic.to_xarray()["t2m"].values
+    array([ 0.,  2.,  4.,  6.,  8., 10., 12., 14.], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        dataset: IterableDataset | MapDataset,
+        path: Any = None,
+        *,
+        part: str = "y",
+        keep: Hashable | Mapping[Any, tuple[Hashable, Hashable]] | None = None,
+        blend: Blend | None = None,
+        inverse: Callable[[xr.Dataset], xr.Dataset] | Any = None,
+        encoding: Mapping[Any, Mapping[str, Any]] | None = None,
+        mode: Mode = "w-",
+    ) -> None:
+        if not isinstance(dataset, (IterableDataset, MapDataset)):
+            raise TypeError(
+                "dataset must be an xtorch_data.IterableDataset or MapDataset, not "
+                f"{type(dataset).__name__}"
+            )
+        if ranks_wait():
+            raise NotImplementedError(
+                "predictions of several ranks cannot be laid into one mosaic: let one rank predict"
+            )
+        inside = dataset._inside
+        self._layout = MosaicLayout.of(inside.what, part, keep, blend)
+        names = self._layout.part.variables
+        self._blend, self._inverse = blend, inverted(inverse, inside.definition, names)
+        self._memory = inside.plan.memory
+        self._store = None
+        if path is not None:
+            self._store = MosaicStore(path, mode, self._layout, encoding or {}, self._memory, blend)
+        elif encoding is not None or mode != "w-":
+            given = "encoding" if encoding is not None else "mode"
+            raise ValueError(f"{given} is for a result that is written: give a path")
+        shape = self._layout.field.shape
+        self._added = np.zeros(shape, dtype=bool).reshape(-1)
+        self._known: set[str] = set()  # tokens of labels that fit
+        self._others: dict[Hashable, int] = {}
+        self._sums: PartialSums | None = None
+        self._weights: Values | None = None  # of the steps of a sample
+        self._left: npt.NDArray[np.int64] | None = None
+        self._result: xr.Dataset | None = None
+        self._state: Literal["open", "closed", "left incomplete"] = "open"
+
+    # Adding.
+
+    def add(
+        self, batch: Batch, y: torch.Tensor | Values, dims: Sequence[Hashable] | None = None
+    ) -> None:
+        """Lay the predictions of the samples of a batch.
+
+        Parameters
+        ----------
+        batch : Batch
+            The samples, in any order and each once; those that it marks as `Batch.repeated` are
+            left out.
+        y : torch.Tensor or numpy.ndarray
+            Predictions, shaped as the tensor of the part, ``(sample, …)``, on any device. Along
+            dims with a halo they may have only the core.
+        dims : sequence of Hashable, optional
+            Names of the dims of `y`, where it has more than the part or another order, such as
+            ``("sample", "member", "time", …)``; ``...`` stands for the others. Those that the part
+            lacks come first in the result.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `y` does not fit, a sample is added twice, is none of the dataset's or was flipped,
+            integers overlap, or the mosaic is closed.
+        """
+        if self._state != "open":
+            raise ValueError(f"this mosaic is {self._state}: nothing can be added")
+        if not isinstance(batch, Batch):
+            raise TypeError(
+                "add takes a batch of xtorch_data, which knows its samples, and predictions, not "
+                f"{type(batch).__name__}"
+            )
+        self._require_fit(batch)
+        numbers = batch.index.numpy().reshape(-1)
+        values, others = self._layout.arranged(
+            as_numpy(y) if isinstance(y, torch.Tensor) else np.asarray(y), dims, batch.index.ndim
+        )
+        if len(values) != len(numbers):
+            raise ValueError(
+                f"y has {number_of(len(values), 'sample')}, and the batch {len(numbers)}"
+            )
+        chosen = ~batch.repeated.numpy().reshape(-1)
+        if not chosen.all():
+            numbers, values = numbers[chosen], values[chosen]
+        if not len(numbers):
+            return
+        self._require_new(numbers)
+        sums = self._begun(values, others)
+        along = self._layout.numbers(numbers)
+        self._added[numbers] = True
+        if self._store is None:
+            sums.add(along, values, self._weights)
+        else:
+            sums.add(along, values, self._weights, self._store.done, self._finish, self._left)
+
+    def _require_fit(self, batch: Batch) -> None:
+        """Raise ValueError if a batch is of other samples, or they were flipped."""
+        if any(np.any(flags) for flags in batch._flipped.values()):
+            raise ValueError(
+                "samples of this batch were flipped along "
+                f"{[dim for dim, flags in batch._flipped.items() if np.any(flags)]}: predictions "
+                "are laid of batches without augment="
+            )
+        labels = batch._labels
+        if labels is None or labels.token in self._known:
+            return
+        mine = self._layout.definition.labels
+        if labels is not mine and not _alike(labels, mine):
+            raise ValueError(
+                "this batch is of another dataset than the mosaic: its samples lie elsewhere, or "
+                "have other labels"
+            )
+        self._known.add(labels.token)
+
+    def _require_new(self, numbers: npt.NDArray[np.int64]) -> None:
+        """Raise ValueError if a sample was added before, or is none of the dataset's."""
+        samples = self._layout.samples
+        if samples is not None and not (there := samples.reshape(-1)[numbers]).all():
+            raise ValueError(f"sample {numbers[~there][0]} is none of this dataset")
+        before = self._added[numbers]
+        if before.any():
+            raise ValueError(f"sample {numbers[before][0]} was added before")
+        if len(np.unique(numbers)) < len(numbers):
+            different, often = np.unique(numbers, return_counts=True)
+            raise ValueError(f"sample {different[often > 1][0]} is in the batch twice")
+
+    def _begun(self, values: Values, others: dict[Hashable, int]) -> PartialSums:
+        """The sums; the first batch says of what dtype they are, and of which other dims."""
+        if self._sums is None:
+            if values.dtype.kind in "iub" and self._layout.field.overlaps:
+                raise TypeError(
+                    f"predictions of dtype {values.dtype} cannot be blended: make them floating"
+                )
+            dtype = values.dtype
+            if dtype.kind not in "fciub":
+                raise TypeError(f"predictions are numbers, not of dtype {dtype}")
+            if dtype.kind == "f" and dtype.itemsize < 4:
+                dtype = np.dtype("float32")
+            self._others = others
+            lead = (len(self._layout.part.variables), *others.values())
+            self._sums = self._made(dtype.newbyteorder("="), lead)
+            weights = self._layout.weights
+            self._weights = None if weights is None else weights.astype(dtype)
+        elif others != self._others:
+            raise ValueError(
+                f"y has other dims {others} than the predictions before, {self._others}"
+            )
+        elif not np.can_cast(values.dtype, self._sums.dtype, "same_kind"):
+            raise TypeError(
+                f"y has dtype {values.dtype}, and the predictions before {self._sums.dtype}"
+            )
+        return self._sums
+
+    def _made(self, dtype: np.dtype[Any], lead: tuple[int, ...]) -> PartialSums:
+        layout, store = self._layout, self._store
+        if store is None:
+            return PartialSums(layout.field, layout.dropped, lead, dtype)
+        if dtype.kind in "iub" and not layout.whole:
+            dtype = with_nan(dtype)
+        field = store.begin(dtype, self._others, self._finished)
+        self._left = field.counts(layout.samples)
+        return PartialSums(field, layout.dropped, lead, dtype, self._memory, store.folder)
+
+    def wanted(self, batch: Batch) -> npt.NDArray[np.bool_]:
+        """For each sample of a batch, whether its predictions are still to be added.
+
+        Of a store that goes on, those of chunks that are complete are not.
+
+        Parameters
+        ----------
+        batch : Batch
+            Samples of the dataset.
+
+        Returns
+        -------
+        numpy.ndarray of bool
+            Shape ``(sample,)``.
+        """
+        numbers = batch.index.numpy().reshape(-1)
+        found = ~batch.repeated.numpy().reshape(-1)
+        return found if self._store is None else np.asarray(found & self._store.lacking(numbers))
+
+    # Finishing.
+
+    def _finish(self, tile: Tile, sums: Values) -> None:
+        """Write a tile to which all of its samples were added."""
+        assert self._store is not None and self._sums is not None
+        field = self._sums.field
+        values = self._quotient(tile, sums, self._layout.samples)
+        self._store.write(tile, self._finished(field.region(tile), values))
+
+    def _quotient(self, tile: Tile, sums: Values, added: npt.NDArray[np.bool_] | None) -> Values:
+        """The sums of a tile divided by those of weights: of all samples, or of those added."""
+        assert self._sums is not None
+        field = self._sums.field
+        return divided(sums, field.weights_in(tile, added), field.overlaps)
+
+    def _finished(self, region: tuple[slice, ...], values: Values) -> xr.Dataset:
+        """The Dataset of a region of the field, in units."""
+        return self._inverse(labeled(self._layout, self._others, region, values))
+
+    @property
+    def _missing(self) -> npt.NDArray[np.bool_]:
+        """Samples of the dataset that were not added."""
+        missing = ~self._added
+        if self._layout.samples is not None:
+            missing &= self._layout.samples.reshape(-1)
+        return np.asarray(missing)
+
+    @property
+    def lacking(self) -> int:
+        """How many samples of the dataset are still to be added."""
+        missing = self._missing
+        if self._store is not None:
+            missing = missing & self._store.lacking(slice(None))
+        return int(np.count_nonzero(missing))
+
+    def _of_added(self) -> npt.NDArray[np.bool_] | None:
+        """Which samples were added, shaped as the sample axes; None for all that there can be."""
+        if self._added.all():
+            return None
+        return self._added.reshape(self._layout.field.shape)
+
+    def to_xarray(self) -> xr.Dataset:
+        """The result: of a mosaic in memory what was added so far, of one with a path once closed.
+
+        Returns
+        -------
+        xarray.Dataset
+            The variables of the part. Opened lazily where it was written.
+
+        Raises
+        ------
+        ValueError
+            If it is written, and not complete.
+        """
+        if self._result is not None:
+            return self._result.copy()
+        if self._store is not None:
+            raise ValueError(
+                f"{self._store} is not complete: close() completes it, and mode='a' goes on"
+            )
+        return self._in_memory(copy=True)
+
+    def _in_memory(self, copy: bool) -> xr.Dataset:
+        sums = self._begun_anyhow()
+        tile = (0,) * len(self._layout.field.dims)
+        values = sums.tile(tile)
+        values = self._quotient(tile, values.copy() if copy else values, self._of_added())
+        return self._finished(self._layout.field.region(tile), values)
+
+    def _begun_anyhow(self) -> PartialSums:
+        """The sums, also where no batch came."""
+        if self._sums is None:
+            self._sums = self._made(np.dtype("float32"), (len(self._layout.part.variables),))
+        return self._sums
+
+    def close(self) -> None:
+        """Complete the result; nothing can be added afterwards.
+
+        With a path, what is left is written, and the store is no longer marked incomplete.
+        """
+        if self._state != "open":
+            return
+        if self._store is None:
+            self._result = self._in_memory(copy=False)
+        else:
+            self._result = self._completed(self._store)
+        self._state = "closed"
+        if self._sums is not None:
+            self._sums.close()
+
+    def _completed(self, store: MosaicStore) -> xr.Dataset:
+        sums = self._begun_anyhow()
+        missing = self.lacking
+        if missing and sums.dtype.kind in "iub":
+            raise ValueError(
+                f"not added: {number_of(missing, 'sample')}, and {sums.dtype} has no value for "
+                "what is missing; add the rest, or make predictions floating"
+            )
+        added = self._of_added()
+        for tile in sums.tiles:
+            values = self._quotient(tile, sums.taken(tile), added)
+            store.write(tile, self._finished(sums.field.region(tile), values))
+        return store.finish(missing, self._nothing)
+
+    def _nothing(self, tile: Tile) -> xr.Dataset:
+        """The Dataset of a tile of which no sample came."""
+        assert self._sums is not None
+        shape = self._sums.shape(tile)
+        return self._finished(
+            self._sums.field.region(tile), np.full(shape, np.nan, self._sums.dtype)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, *error: Any) -> None:
+        if kind is None:
+            self.close()
+        elif self._state == "open" and self._store is not None:
+            self._state = "left incomplete"
+            self._store.leave()
+            if self._sums is not None:
+                self._sums.close()
+
+    def explain(self) -> MosaicExplanation:
+        """What the result is, what it takes, and how far it is.
+
+        Returns
+        -------
+        MosaicExplanation
+            Prints as text, in a notebook as a table.
+        """
+        layout, sums, store = self._layout, self._sums, self._store
+        sizes = {**self._others, **dict(zip(layout.dims, layout.field.sizes, strict=True))}
+        itemsize = 4 if sums is None else sums.dtype.itemsize
+        added, missing = np.count_nonzero(self._added), np.count_nonzero(self._missing)
+        return MosaicExplanation(
+            variables=layout.part.variables,
+            sizes=sizes,
+            nbytes=len(layout.part.variables) * math.prod(sizes.values()) * itemsize,
+            overlaps={each.dim: each.most for each in layout.field.dims if each.most > 1},
+            blend=self._blend,
+            samples=int(added + missing),
+            added=int(added),
+            chunks=None if store is None else store.done.size,
+            written=0 if store is None else int(np.count_nonzero(store.done)),
+            memory=self._memory,
+            held=0 if sums is None else sums.nbytes,
+            peak=0 if sums is None else sums.peak,
+            set_aside=0 if sums is None else sums.set_aside,
+        )
+
+    def __repr__(self) -> str:
+        sizes = dict(zip(self._layout.dims, self._layout.field.sizes, strict=True))
+        shown = ", ".join(f"{dim}: {size:,}" for dim, size in sizes.items())
+        where = "in memory" if self._store is None else f"in {self._store}"
+        return (
+            f"<xtorch_data.Mosaic of {list(self._layout.part.variables)} ({shown}) {where}, "
+            f"{self._state}>"
+        )
+
+
+def _alike(one: Labels, other: Labels) -> bool:
+    """Whether samples lie at the same places, with the same labels along their dims."""
+    mine: Any = one.windows
+    if not mine.same_as(other.windows):
+        return False
+    indexes = one.coords.xindexes, other.coords.xindexes
+    names = [axis.dim for axis in mine.axes]
+    return all(
+        (name in indexes[0]) == (name in indexes[1])
+        and (name not in indexes[0] or one.coords[name].equals(other.coords[name]))
+        for name in names
+    )

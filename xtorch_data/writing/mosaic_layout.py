@@ -1,0 +1,329 @@
+"""The layout of a mosaic: which field the samples of a dataset make, and how tensors lie in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from types import EllipsisType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from ..common.cached import cached_property
+from ..common.redact import printable
+from ..datasets.what import What
+from ..planning.index_maps import IntArray
+from ..planning.overlap_add import Field, FieldDim, window_weights
+from ..planning.windows import Axis
+from ..samples.definition import SampleDefinition
+from ..samples.field_labels import field_coords
+from ..samples.select import Part
+from ..sources.lazy_arrays import in_memory
+
+__all__ = ["MosaicLayout"]
+
+Values = npt.NDArray[Any]
+BLENDS = ("mean", "hann")
+# Bytes of a chunk, about, where the source has none.
+CHUNK_BYTES = 8 * 2**20
+# Tiles that there is room for at least.
+TILES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class MosaicLayout:
+    """What a mosaic is of; made by `of`, once for each.
+
+    Attributes
+    ----------
+    definition : SampleDefinition
+        What samples are.
+    part : Part
+        The part of which predictions are.
+    field : Field
+        Where samples lie, in one tile.
+    taken : mapping of Hashable to slice or list of int
+        By dim of the part, the steps of a tensor that are laid: those of the core of a window.
+    kept : mapping of Hashable to (Hashable, Hashable)
+        Names of the two dims in the place of one that is kept.
+    samples : ndarray of bool, optional
+        Which samples there are, where not all are; shape of the sample axes.
+    coords : xarray.Dataset
+        Coordinates of the field.
+    """
+
+    definition: SampleDefinition
+    part: Part
+    field: Field
+    taken: Mapping[Hashable, slice | list[int]]
+    kept: Mapping[Hashable, tuple[Hashable, Hashable]]
+    samples: npt.NDArray[np.bool_] | None
+    coords: xr.Dataset
+
+    @classmethod
+    def of(cls, what: What, part: str, keep: Any, blend: Any) -> MosaicLayout:
+        """Check the arguments against the samples of a dataset.
+
+        ValueError or TypeError, naming the dim, if these do not fit.
+        """
+        definition = what.definition
+        found = _part(definition, part)
+        if blend is not None and blend not in BLENDS:
+            raise ValueError(f"blend must be one of {list(BLENDS)}, or None, not {blend!r}")
+        windows, table = definition.windows, what.table
+        kept = _kept(keep, definition)
+        if not what.samples:
+            raise ValueError("the dataset has no samples, of which there could be predictions")
+        dims, weights, places, taken = [], [], [], {}
+        for dim in _order(definition, found):
+            axis = windows.axis(dim)
+            place = windows.axes.index(axis)
+            count = len(axis)
+            numbers = np.arange(count) if table is None else table.along(place, count)
+            steps, own = _laid_steps(definition, found, axis)
+            if dim in found.dims:
+                taken[dim] = own
+            each = FieldDim.of(axis, numbers, steps, definition.beyond.get(dim), dim in kept)
+            if each.most > 1 and blend is None:
+                raise ValueError(
+                    f"samples overlap along {dim!r}: up to {each.most} predict the same step. "
+                    f"keep={dim!r} keeps their windows apart; blend='mean' or 'hann' makes one "
+                    "value of them"
+                )
+            dims.append(each)
+            places.append(place)
+            weights.append(window_weights(blend if each.most > 1 else "mean", len(steps)))
+        field = Field(tuple(dims), tuple(places), tuple(weights), windows.shape)
+        coords = field_coords(definition.labels, dims, kept, definition.anchors)
+        samples = None
+        if table is not None and not table.values.all():
+            samples = np.asarray(table.full(range(len(windows.shape)), windows.shape), dtype=bool)
+        return cls(definition, found, field, taken, kept, samples, coords)
+
+    @property
+    def dims(self) -> tuple[Hashable, ...]:
+        """Names of the dims of the field."""
+        found: list[Hashable] = []
+        for each in self.field.dims:
+            found += self.kept[each.dim] if each.kept else [each.dim]
+        return tuple(found)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the samples of the dataset cover each place."""
+        return self.samples is None and all(each.whole for each in self.field.dims)
+
+    @property
+    def dropped(self) -> list[bool]:
+        """For each dim of the field, whether samples lack it."""
+        return [each.dim not in self.part.dims for each in self.field.dims]
+
+    def numbers(self, samples: IntArray) -> list[IntArray]:
+        """For each dim of the field, the windows of some samples."""
+        found = self.definition.windows.space.numbers(samples)
+        return [np.asarray(found[place]) for place in self.field.places]
+
+    def names(self, lead: int) -> tuple[Hashable, ...]:
+        """Dims of the tensor of the part."""
+        return ("sample",) * lead + ("variable",) * self.part.stacked + self.part.dims
+
+    # Tensors.
+
+    def arranged(
+        self, values: Values, dims: Sequence[Any] | None, lead: int
+    ) -> tuple[Values, dict[Hashable, int]]:
+        """An array as ``(sample, variable, *others, *dims of the field)``, halos cut off.
+
+        The others are dims that the part does not have; their names and sizes come as well. `lead`
+        is 1 where there is a dim of samples. TypeError or ValueError if the array does not fit.
+        """
+        names = self.names(lead) if dims is None else self._completed(dims, lead)
+        sizes = dict(zip(names, values.shape, strict=False))
+        if len(names) != values.ndim:
+            raise ValueError(
+                f"y has shape {values.shape}, which does not fit its dims "
+                f"({', '.join(map(printable, names))}); dims=(…) names others"
+            )
+        known = self.names(lead)
+        for dim in known:
+            if dim not in sizes:
+                raise ValueError(
+                    f"dims of y lack {dim!r}: they must be those of part {self.part.name!r}, "
+                    f"{known}, and may be more"
+                )
+        others = {dim: sizes[dim] for dim in names if dim not in known}
+        for dim in others:
+            if dim in self.dims or dim in self.coords.variables or dim in self.part.variables:
+                raise ValueError(
+                    f"dims of y name {dim!r}, which is not a dim of part {self.part.name!r} "
+                    f"({known}), but is in the data: give it another name"
+                )
+        cut: list[Any] = [slice(None)] * values.ndim
+        expected = dict(zip(self.part.dims, self.part.shape, strict=True))
+        laid = {each.dim: len(each.steps) for each in self.field.dims}
+        for axis, dim in enumerate(names):
+            if dim == "variable" and self.part.stacked:
+                expected.setdefault(dim, len(self.part.variables))
+            if dim not in expected:
+                continue
+            if sizes[dim] == expected[dim]:
+                cut[axis] = self.taken.get(dim, slice(None))
+            elif sizes[dim] != laid.get(dim):  # else the halo was cut off by the model
+                raise ValueError(
+                    f"y has {sizes[dim]} along {dim!r}, and part {self.part.name!r} has "
+                    f"{expected[dim]}: its shape is {values.shape} with dims "
+                    f"({', '.join(map(printable, names))})"
+                )
+        for axis, each in enumerate(cut):
+            if each != slice(None):
+                values = values[(slice(None),) * axis + (each,)]
+        inside = [each.dim for each in self.field.dims if each.dim in self.part.dims]
+        wanted = [*self.names(lead)[: lead + self.part.stacked], *others, *inside]
+        values = values.transpose([names.index(dim) for dim in wanted])
+        if not lead:
+            values = values[None]
+        return (values if self.part.stacked else values[:, None]), others
+
+    def _completed(self, dims: Sequence[Any], lead: int) -> tuple[Hashable, ...]:
+        """Names that a user gives for the dims of a tensor; ``...`` stands for all the others."""
+        if isinstance(dims, str):
+            raise TypeError(f"dims is a sequence of names, such as {(dims,)}, not {dims!r}")
+        names: list[Hashable] = []
+        for each in dims:
+            if isinstance(each, EllipsisType):
+                names += [name for name in self.names(lead) if name not in dims]
+            else:
+                names.append(each)
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"dims of y name {twice[0]!r} twice: {names}")
+        return tuple(names)
+
+    @cached_property
+    def weights(self) -> Values | None:
+        """Weights of the steps of a sample, in the order of the field; None where all are 1."""
+        if all((each == 1).all() for each in self.field.weights):
+            return None
+        found: Values = np.ones(())
+        for weights, dropped in zip(self.field.weights, self.dropped, strict=True):
+            found = found * weights[0] if dropped else found[..., None] * weights
+        return found
+
+    # Chunks.
+
+    def chunks(
+        self, name: Hashable, given: Sequence[int] | None, itemsize: int, memory: int
+    ) -> tuple[int, ...]:
+        """Steps of a chunk along each dim of the field: those of the source, or what is given.
+
+        Of chunks of the source that are too large for several in memory, a part.
+        """
+        sizes = list(self.field.sizes)
+        if given is not None:
+            return tuple(min(int(size), most) for size, most in zip(given, sizes, strict=True))
+        layouts = {each.name: each for each in self.definition.layouts}
+        layout = layouts.get(name) or next(iter(layouts.values()), None)
+        stored = layout is not None and bool(layout.chunks) and layout.in_chunks
+        variable = self.definition.data.variables.get(name)
+        stored = stored and (variable is None or not in_memory(variable))
+        most = max(1, memory // TILES) if stored else min(CHUNK_BYTES, max(1, memory // TILES))
+        if stored:
+            assert layout is not None
+            at = 0
+            for each in self.field.dims:
+                grid = layout.chunks.get(each.dim)
+                if grid is not None and grid.in_chunks:
+                    size = grid.largest // len(each.steps) if each.kept else grid.largest
+                    sizes[at] = min(sizes[at], max(1, size))
+                at += len(each.shape)
+        for at in range(len(sizes)):
+            rest = math.prod(sizes) // sizes[at] * itemsize
+            if sizes[at] * rest > most:
+                sizes[at] = max(1, most // rest)
+        return tuple(sizes)
+
+
+def _part(definition: SampleDefinition, name: str) -> Part:
+    """A part of which predictions can be laid."""
+    if definition.items is not None:
+        raise ValueError(
+            "items of an xbatcher.BatchGenerator are no windows that can be laid: give its "
+            "input_dims and input_overlap to the dataset"
+        )
+    parts = {part.name: (each, part) for each, part in definition.every_part}
+    if name not in parts:
+        raise ValueError(
+            f"the samples have no part {name!r}, of whose variables predictions could be; their "
+            f"parts are {list(parts)}"
+        )
+    owner, part = parts[name]
+    if owner is not definition:
+        raise ValueError(
+            f"part {name!r} is of source {owner.source!r}, and predictions are laid along the dims "
+            f"of the first one, {definition.source!r}"
+        )
+    return part
+
+
+def _kept(keep: Any, definition: SampleDefinition) -> dict[Hashable, tuple[Hashable, Hashable]]:
+    """The dim that is kept, and the names of what stands in its place."""
+    if keep is None:
+        return {}
+    given = dict(keep) if isinstance(keep, Mapping) else {keep: (f"init_{keep}", f"lead_{keep}")}
+    if len(given) != 1:
+        raise ValueError(f"keep names one dim, not {list(given)}")
+    ((dim, names),) = given.items()
+    windowed = [axis.dim for axis in definition.windows.axes if axis.windowed]
+    if dim not in windowed:
+        raise ValueError(
+            f"keep names dim {dim!r}, along which there are no windows to keep apart; there are "
+            f"along {windowed}"
+        )
+    if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != 2:
+        raise ValueError(f"keep={{{dim!r}: (…, …)}} gives two names, not {names!r}")
+    return {dim: (names[0], names[1])}
+
+
+def _order(definition: SampleDefinition, part: Part) -> list[Hashable]:
+    """The dims of the samples in the order of the data."""
+    dims = [axis.dim for axis in definition.windows.axes]
+    data = definition.data
+    for name in part.variables:
+        if name in data.variables and set(dims) <= set(data.variables[name].dims):
+            return [dim for dim in data.variables[name].dims if dim in dims]
+    rest = [dim for dim in dims if dim not in data.sizes]
+    return [*rest, *(dim for dim in data.sizes if dim in dims)]
+
+
+def _laid_steps(
+    definition: SampleDefinition, part: Part, axis: Axis
+) -> tuple[IntArray, slice | list[int]]:
+    """Steps of a window that are laid, ascending, and which of the tensor these are.
+
+    Those of the halo are not.
+    """
+    before, after = definition.halos.get(axis.dim, (0, 0))
+    indexer = part.indexers.get(axis.dim, slice(None)) if axis.windowed else slice(None)
+    steps = np.atleast_1d(np.arange(axis.size)[indexer])
+    order = np.argsort(steps, kind="stable")
+    core = order[(steps[order] >= before) & (steps[order] < axis.size - after)]
+    if not len(core):
+        raise ValueError(
+            f"part {part.name!r} has no step along {axis.dim!r} but those of the halo, which are "
+            "cut off from predictions"
+        )
+    return steps[core], _as_slice(core.tolist())
+
+
+def _as_slice(places: list[int]) -> slice | list[int]:
+    """Places as a slice where they are evenly spaced."""
+    if len(places) == 1:
+        return slice(places[0], places[0] + 1)
+    step = places[1] - places[0]
+    if all(after - before == step for before, after in zip(places, places[1:], strict=False)):
+        end = places[-1] + (1 if step > 0 else -1)
+        return slice(places[0], None if end < 0 else end, step)
+    return places

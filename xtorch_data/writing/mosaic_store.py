@@ -1,0 +1,222 @@
+"""The Zarr store of a mosaic: written tile by tile, and marked incomplete until it is closed."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Literal, get_args
+
+import dask.array
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from ..common.text import number_of
+from ..common.user_warnings import warn_user
+from ..planning.index_maps import IntArray
+from ..planning.overlap_add import Field
+from .mosaic_layout import MosaicLayout, Values
+from .partial_sums import Tile, folder_beside
+from .zarr_target import Target, Task, VariableCopy, quiet
+
+__all__ = ["Mode", "MosaicStore"]
+
+Mode = Literal["w-", "w", "a"]
+MAKER = "xtorch_data.Mosaic"
+# What of an encoding changes values.
+ENCODED = {"dtype", "scale_factor", "add_offset", "_FillValue", "missing_value", "units"}
+
+
+class MosaicStore:
+    """Made by a `Mosaic` with a path, and as long as this is open; its thread touches it."""
+
+    def __init__(
+        self,
+        path: Any,
+        mode: Mode,
+        layout: MosaicLayout,
+        encoding: Mapping[Any, Mapping[str, Any]],
+        memory: int,
+        blend: str | None,
+    ) -> None:
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode must be one of {list(get_args(Mode))}, not {mode!r}")
+        for name in encoding:
+            if name not in layout.part.variables and name not in layout.coords.variables:
+                raise ValueError(
+                    f"encoding names {name!r}, which the result does not have; its variables are "
+                    f"{list(layout.part.variables)}"
+                )
+        self._layout, self._encoding, self._memory = layout, encoding, memory
+        self._blend, self._mode = blend, mode
+        self.folder = folder_beside(path)
+        self._target = Target(path, None, what="result", maker=MAKER)
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(self._target.held())
+        try:
+            self._begun = self._target.unfinished(mode)
+        except BaseException:
+            self._stack.close()
+            raise
+        self.field = layout.field
+        self.done = np.zeros(layout.field.tiles, dtype=bool)
+        self._lacking: npt.NDArray[np.bool_] | None = None
+        if self._begun is not None and "tile" in self._begun:
+            self.field = layout.field.tiled(self._begun["tile"])
+            self._read_record()
+
+    def __str__(self) -> str:
+        return str(self._target)
+
+    def _read_record(self) -> None:
+        """Find out which tiles are complete, and of which samples each tile is."""
+        count = len(self._layout.part.variables)
+        record = self._target.done[:].reshape(count, *self.field.tiles)
+        self.done = (record != 0).all(axis=0)
+        found = ~self.done
+        for at, each in enumerate(self.field.dims):
+            windows, tiles = each.touches
+            moved = np.moveaxis(found, at, 0)
+            lacking = np.zeros((self.field.shape[self.field.places[at]], *moved.shape[1:]), bool)
+            np.logical_or.at(lacking, windows, moved[tiles])
+            found = np.moveaxis(lacking, 0, at)
+        self._lacking = found.transpose(np.argsort(self.field.places)).reshape(-1)
+
+    def lacking(self, samples: IntArray | slice) -> Any:
+        """For some samples, whether a tile that they touch was incomplete when this was opened."""
+        return True if self._lacking is None else self._lacking[samples]
+
+    def begin(
+        self,
+        dtype: np.dtype[Any],
+        others: Mapping[Hashable, int],
+        finished: Callable[[tuple[slice, ...], Values], xr.Dataset],
+    ) -> Field:
+        """Write what there is to begin with, and return the field in tiles.
+
+        `finished` makes the Dataset of a region, as it will be written.
+        """
+        layout, names = self._layout, list(map(str, self._layout.part.variables))
+        lead = tuple(others.values())
+        chunks, shards = self._chunks(dtype, lead)
+        if self._begun is None:
+            sizes = [1] * len(layout.field.sizes)
+            for unit in (shards.get(name) or chunks[name] for name in names):
+                sizes = [math.lcm(one, other) for one, other in zip(sizes, unit, strict=True)]
+            at, tile = 0, []
+            for each in layout.field.dims:
+                tile.append(min(sizes[at], each.length))
+                at += len(each.shape)
+            self.field = layout.field.tiled(tile)
+            self.done = np.zeros(self.field.tiles, dtype=bool)
+        first = (0,) * len(self.field.dims)
+        shape = (len(names), *lead, *self.field.tile_shape(first))
+        sample = finished(self.field.region(first), np.zeros(shape, dtype))
+        self._dims = dims = (*others, *layout.dims)
+        template = {}
+        for name in names:
+            own = sample.variables.get(name)
+            if own is None or own.dims != dims or own.shape != shape[1:]:
+                raise ValueError(
+                    f"inverse must keep variable {name!r} with its dims {dims}, but made "
+                    f"{'none' if own is None else own.dims} of it: what is written chunk by chunk "
+                    "has the shape of the field"
+                )
+            nothing = dask.array.zeros((*lead, *layout.field.sizes), dtype=own.dtype, chunks=-1)
+            template[name] = xr.Variable(dims, nothing, own.attrs, own.encoding)
+        whole = layout.coords.compute().assign_attrs(sample.attrs)
+        made = whole.assign(template)
+        cuts = tuple((0, size) for size in lead) + self._cuts()
+        copies = [
+            VariableCopy(
+                name,
+                dict(zip(dims, (*lead, *chunks[name]), strict=True)),
+                shards.get(name) and dict(zip(dims, (*lead, *shards[name]), strict=True)),
+                cuts,
+            )
+            for name in names
+        ]
+        encoding = {name: dict(each) for name, each in self._encoding.items()}
+        for name in names:
+            given = encoding.get(name, {})
+            kept = {key: given[key] for key in given if key not in ("chunks", "shards")}
+            if template[name].dtype.kind == "f" and np.dtype(kept.get("dtype", "f4")).kind == "f":
+                kept = {"fill_value": np.nan, "_FillValue": np.nan, **kept}
+            encoding[name] = kept
+        self._fills = all("fill_value" in encoding[name] for name in names)
+        known = {"tile": [each.tile for each in self.field.dims], "blend": str(self._blend)}
+        self._target.begin(whole, copies, made, encoding, {}, known, replace=self._mode == "w")
+        # What is stored as it is goes past xarray, which takes ten times as long for a small chunk.
+        plain = [name for name in names if not ENCODED.intersection(self._encoding.get(name, {}))]
+        self._arrays = {name: self._target.array(name) for name in plain}
+        self._names = sorted(names)
+        self._record = self._target.done
+        return self.field
+
+    def _cuts(self) -> tuple[tuple[int, ...], ...]:
+        found: list[tuple[int, ...]] = []
+        for each in self.field.dims:
+            found.append(tuple(each.extent(tile)[0] for tile in range(each.tiles)) + (each.length,))
+            found += [(0, size) for size in each.shape[1:]]
+        return tuple(found)
+
+    def _chunks(self, dtype: np.dtype[Any], lead: tuple[int, ...]) -> tuple[Any, Any]:
+        """Chunks and shards of each variable, along the dims of the field."""
+        layout, chunks, shards = self._layout, {}, {}
+        itemsize = dtype.itemsize * math.prod(lead)
+        count = len(lead) + len(layout.field.sizes)
+        for name in layout.part.variables:
+            own = self._encoding.get(name, {})
+            for key in ("chunks", "shards"):
+                given = own.get(key)
+                if given is not None and len(given) != count:
+                    raise ValueError(
+                        f"encoding[{name!r}][{key!r}] is {given}, and {name!r} has {count} dims"
+                    )
+            given = own.get("chunks")
+            chunks[name] = layout.chunks(
+                name, None if given is None else given[len(lead) :], itemsize, self._memory
+            )
+            if own.get("shards"):
+                shards[name] = tuple(own["shards"][len(lead) :])
+        return chunks, shards
+
+    def write(self, tile: Tile, dataset: xr.Dataset) -> None:
+        """Write a tile that is complete, and record it."""
+        region = [slice(0, dataset.sizes[dim]) for dim in self._dims]
+        inside = self.field.region(tile)
+        region[len(region) - len(inside) :] = inside
+        number = int(np.ravel_multi_index(tile, self.field.tiles))
+        for place, name in enumerate(self._names):
+            where = dict(zip(self._dims, region, strict=True))
+            task = Task(place * self.done.size + number, name, where)
+            if name in self._arrays:
+                self._arrays[name][tuple(region)] = dataset.variables[name].values
+            else:
+                self._target.write(task, dataset.variables[name])
+            self._record[task.number] = 1
+        self.done[tile] = True
+
+    def finish(self, missing: int, nothing: Callable[[Tile], xr.Dataset]) -> xr.Dataset:
+        """Complete the store and open it; `missing` samples were never added.
+
+        `nothing` makes the Dataset of a tile of which no sample came.
+        """
+        if not self._fills:
+            for tile in zip(*np.nonzero(~self.done), strict=True):
+                where = tuple(int(each) for each in tile)
+                self.write(where, nothing(where))
+        if missing and self._begun is not None:
+            warn_user(
+                f"{number_of(missing, 'sample')} of chunks of {self} that were not complete when "
+                "it was opened were not added since: what they alone predict is missing"
+            )
+        with quiet():
+            opened = self._target.finish()
+        self._stack.close()
+        return opened
+
+    def leave(self) -> None:
+        """Leave the store as it is."""
+        self._stack.close()
