@@ -10,8 +10,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from ..samples.definition import SampleDefinition
+from .encodings import RELATED, kept
 from .mosaic_layout import MosaicLayout, Values
-from .zarr_target import RELATED
 
 __all__ = ["divided", "inverted", "labeled", "with_nan"]
 
@@ -58,8 +58,7 @@ def labeled(
     for name, own in zip(part.variables, values, strict=True):
         variables[name] = xr.Variable(dims, own, labels.attrs.get(name))
         if name in data.variables:
-            stored = data.variables[name].encoding
-            variables[name].encoding = {key: stored[key] for key in RELATED if key in stored}
+            variables[name].encoding = kept(data.variables[name], RELATED)
     inside = dict(zip(layout.dims, region, strict=True))
     coords = layout.coords.isel(inside, missing_dims="ignore")
     return xr.Dataset(variables, coords.coords, data.attrs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -14,16 +13,17 @@ import xarray as xr
 from ..common.text import number_of
 from ..datasets.iterable import IterableDataset
 from ..datasets.map import MapDataset
-from ..datasets.topology import ranks_wait
 from ..planning.overlap_add import Blend
 from ..samples.batch import Batch
-from ..samples.labels import Labels
 from ..samples.tensors import as_numpy
+from .exchange import Exchange
 from .finishing import divided, inverted, labeled, with_nan
+from .mosaic_checks import require_new, require_of, require_unflipped
 from .mosaic_explanation import MosaicExplanation
 from .mosaic_layout import MosaicLayout, Values
 from .mosaic_store import Mode, MosaicStore
 from .partial_sums import PartialSums, Tile
+from .ranks import Ranks
 
 __all__ = ["Mosaic"]
 
@@ -77,6 +77,10 @@ class Mosaic:
 
     Notes
     -----
+    Ranks of torch.distributed make, fill and close a mosaic with a path together, each with its own
+    samples. `close` waits for all of them; sums of chunks that have samples of several ranks are
+    exchanged in the store. An exception in the ``with`` block ends it without waiting.
+
     Until `close` the store is marked incomplete, and no dataset takes it as data; so it stays if
     the ``with`` block ends by an exception, or the process is killed. Sums of chunks that are not
     complete are kept in the dataset's `memory`; what is more goes into a scratch file beside the
@@ -111,9 +115,11 @@ class Mosaic:
                 "dataset must be an xtorch_data.IterableDataset or MapDataset, not "
                 f"{type(dataset).__name__}"
             )
-        if ranks_wait():
-            raise NotImplementedError(
-                "predictions of several ranks cannot be laid into one mosaic: let one rank predict"
+        self._ranks = Ranks.current()
+        if path is None and self._ranks.size > 1:
+            raise ValueError(
+                f"{self._ranks.size} ranks have predictions of samples of their own: give a path, "
+                "where they are laid together"
             )
         inside = dataset._inside
         self._layout = MosaicLayout.of(inside.what, part, keep, blend)
@@ -122,7 +128,9 @@ class Mosaic:
         self._memory = inside.plan.memory
         self._store = None
         if path is not None:
-            self._store = MosaicStore(path, mode, self._layout, encoding or {}, self._memory, blend)
+            self._store = MosaicStore(
+                path, mode, self._layout, encoding or {}, self._memory, blend, self._ranks
+            )
         elif encoding is not None or mode != "w-":
             given = "encoding" if encoding is not None else "mode"
             raise ValueError(f"{given} is for a result that is written: give a path")
@@ -131,6 +139,7 @@ class Mosaic:
         self._known: set[str] = set()  # tokens of labels that fit
         self._others: dict[Hashable, int] = {}
         self._sums: PartialSums | None = None
+        self._complete: list[Tile] = []  # tiles that could not be written yet
         self._weights: Values | None = None  # of the steps of a sample
         self._left: npt.NDArray[np.int64] | None = None
         self._result: xr.Dataset | None = None
@@ -183,7 +192,7 @@ class Mosaic:
             numbers, values = numbers[chosen], values[chosen]
         if not len(numbers):
             return
-        self._require_new(numbers)
+        require_new(numbers, self._layout.samples, self._added)
         sums = self._begun(values, others)
         along = self._layout.numbers(numbers)
         self._added[numbers] = True
@@ -194,34 +203,11 @@ class Mosaic:
 
     def _require_fit(self, batch: Batch) -> None:
         """Raise ValueError if a batch is of other samples, or they were flipped."""
-        if any(np.any(flags) for flags in batch._flipped.values()):
-            raise ValueError(
-                "samples of this batch were flipped along "
-                f"{[dim for dim, flags in batch._flipped.items() if np.any(flags)]}: predictions "
-                "are laid of batches without augment="
-            )
-        labels = batch._labels
-        if labels is None or labels.token in self._known:
-            return
-        mine = self._layout.definition.labels
-        if labels is not mine and not _alike(labels, mine):
-            raise ValueError(
-                "this batch is of another dataset than the mosaic: its samples lie elsewhere, or "
-                "have other labels"
-            )
-        self._known.add(labels.token)
-
-    def _require_new(self, numbers: npt.NDArray[np.int64]) -> None:
-        """Raise ValueError if a sample was added before, or is none of the dataset's."""
-        samples = self._layout.samples
-        if samples is not None and not (there := samples.reshape(-1)[numbers]).all():
-            raise ValueError(f"sample {numbers[~there][0]} is none of this dataset")
-        before = self._added[numbers]
-        if before.any():
-            raise ValueError(f"sample {numbers[before][0]} was added before")
-        if len(np.unique(numbers)) < len(numbers):
-            different, often = np.unique(numbers, return_counts=True)
-            raise ValueError(f"sample {different[often > 1][0]} is in the batch twice")
+        token = None if batch._labels is None else batch._labels.token
+        require_unflipped(batch)
+        if token is not None and token not in self._known:
+            require_of(batch, self._layout.definition.labels)
+            self._known.add(token)
 
     def _begun(self, values: Values, others: dict[Hashable, int]) -> PartialSums:
         """The sums; the first batch says of what dtype they are, and of which other dims."""
@@ -237,9 +223,7 @@ class Mosaic:
                 dtype = np.dtype("float32")
             self._others = others
             lead = (len(self._layout.part.variables), *others.values())
-            self._sums = self._made(dtype.newbyteorder("="), lead)
-            weights = self._layout.weights
-            self._weights = None if weights is None else weights.astype(dtype)
+            self._begin(dtype.newbyteorder("="), lead)
         elif others != self._others:
             raise ValueError(
                 f"y has other dims {others} than the predictions before, {self._others}"
@@ -248,7 +232,13 @@ class Mosaic:
             raise TypeError(
                 f"y has dtype {values.dtype}, and the predictions before {self._sums.dtype}"
             )
+        assert self._sums is not None
         return self._sums
+
+    def _begin(self, dtype: np.dtype[Any], lead: tuple[int, ...]) -> None:
+        weights = self._layout.weights
+        self._weights = None if weights is None else weights.astype(dtype)
+        self._sums = self._made(dtype, lead)
 
     def _made(self, dtype: np.dtype[Any], lead: tuple[int, ...]) -> PartialSums:
         layout, store = self._layout, self._store
@@ -281,12 +271,19 @@ class Mosaic:
 
     # Finishing.
 
-    def _finish(self, tile: Tile, sums: Values) -> None:
-        """Write a tile to which all of its samples were added."""
+    def _finish(self, tile: Tile) -> None:
+        """Write a tile to which all of its samples were added, as soon as that can be."""
         assert self._store is not None and self._sums is not None
-        field = self._sums.field
-        values = self._quotient(tile, sums, self._layout.samples)
-        self._store.write(tile, self._finished(field.region(tile), values))
+        self._complete.append(tile)
+        if self._store.ready:
+            for each in self._complete:
+                self._write(each, self._sums.taken(each), self._layout.samples)
+            self._complete.clear()
+
+    def _write(self, tile: Tile, sums: Values, added: npt.NDArray[np.bool_] | None) -> None:
+        assert self._store is not None and self._sums is not None
+        region = self._sums.field.region(tile)
+        self._store.write(tile, self._finished(region, self._quotient(tile, sums, added)))
 
     def _quotient(self, tile: Tile, sums: Values, added: npt.NDArray[np.bool_] | None) -> Values:
         """The sums of a tile divided by those of weights: of all samples, or of those added."""
@@ -350,8 +347,15 @@ class Mosaic:
 
     def _begun_anyhow(self) -> PartialSums:
         """The sums, also where no batch came."""
+        mine = None if self._sums is None else (self._sums.dtype.str, self._others)
+        known = [each for each in self._ranks.together(lambda: mine) if each is not None]
+        if any(each != known[0] for each in known):
+            raise ValueError(f"ranks have predictions of other dtypes or dims: {known}")
         if self._sums is None:
-            self._sums = self._made(np.dtype("float32"), (len(self._layout.part.variables),))
+            dtype, self._others = known[0] if known else ("float32", {})
+            lead = (len(self._layout.part.variables), *self._others.values())
+            self._begin(np.dtype(dtype), lead)
+        assert self._sums is not None
         return self._sums
 
     def close(self) -> None:
@@ -364,13 +368,24 @@ class Mosaic:
         if self._store is None:
             self._result = self._in_memory(copy=False)
         else:
-            self._result = self._completed(self._store)
+            try:
+                self._result = self._completed(self._store)
+            except BaseException:
+                self._leave()
+                raise
         self._state = "closed"
         if self._sums is not None:
             self._sums.close()
 
     def _completed(self, store: MosaicStore) -> xr.Dataset:
         sums = self._begun_anyhow()
+        self._ranks.first(store.create)
+        assert store.ready
+        for tile in self._complete:
+            self._write(tile, sums.taken(tile), self._layout.samples)
+        self._complete.clear()
+        exchange = Exchange(self._ranks, store, sums, self._added)
+        self._added = exchange.added()
         missing = self.lacking
         if missing and sums.dtype.kind in "iub":
             raise ValueError(
@@ -378,9 +393,12 @@ class Mosaic:
                 "what is missing; add the rest, or make predictions floating"
             )
         added = self._of_added()
-        for tile in sums.tiles:
-            values = self._quotient(tile, sums.taken(tile), added)
-            store.write(tile, self._finished(sums.field.region(tile), values))
+
+        def finish() -> None:
+            for tile, values in exchange.tiles():
+                self._write(tile, values, added)
+
+        self._ranks.together(finish)
         return store.finish(missing, self._nothing)
 
     def _nothing(self, tile: Tile) -> xr.Dataset:
@@ -398,10 +416,15 @@ class Mosaic:
         if kind is None:
             self.close()
         elif self._state == "open" and self._store is not None:
-            self._state = "left incomplete"
+            self._leave()
+
+    def _leave(self) -> None:
+        """Leave the store as it is, marked incomplete."""
+        self._state = "left incomplete"
+        if self._store is not None:
             self._store.leave()
-            if self._sums is not None:
-                self._sums.close()
+        if self._sums is not None:
+            self._sums.close()
 
     def explain(self) -> MosaicExplanation:
         """What the result is, what it takes, and how far it is.
@@ -411,25 +434,10 @@ class Mosaic:
         MosaicExplanation
             Prints as text, in a notebook as a table.
         """
-        layout, sums, store = self._layout, self._sums, self._store
-        sizes = {**self._others, **dict(zip(layout.dims, layout.field.sizes, strict=True))}
-        itemsize = 4 if sums is None else sums.dtype.itemsize
-        added, missing = np.count_nonzero(self._added), np.count_nonzero(self._missing)
-        return MosaicExplanation(
-            variables=layout.part.variables,
-            sizes=sizes,
-            nbytes=len(layout.part.variables) * math.prod(sizes.values()) * itemsize,
-            overlaps={each.dim: each.most for each in layout.field.dims if each.most > 1},
-            blend=self._blend,
-            samples=int(added + missing),
-            added=int(added),
-            chunks=None if store is None else store.done.size,
-            written=0 if store is None else int(np.count_nonzero(store.done)),
-            memory=self._memory,
-            held=0 if sums is None else sums.nbytes,
-            peak=0 if sums is None else sums.peak,
-            set_aside=0 if sums is None else sums.set_aside,
-        )
+        return MosaicExplanation.of(
+            self._layout, self._blend, self._others, self._sums, self._store, self._memory,
+            int(np.count_nonzero(self._added)), int(np.count_nonzero(self._missing)),
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         sizes = dict(zip(self._layout.dims, self._layout.field.sizes, strict=True))
@@ -439,17 +447,3 @@ class Mosaic:
             f"<xtorch_data.Mosaic of {list(self._layout.part.variables)} ({shown}) {where}, "
             f"{self._state}>"
         )
-
-
-def _alike(one: Labels, other: Labels) -> bool:
-    """Whether samples lie at the same places, with the same labels along their dims."""
-    mine: Any = one.windows
-    if not mine.same_as(other.windows):
-        return False
-    indexes = one.coords.xindexes, other.coords.xindexes
-    names = [axis.dim for axis in mine.axes]
-    return all(
-        (name in indexes[0]) == (name in indexes[1])
-        and (name not in indexes[0] or one.coords[name].equals(other.coords[name]))
-        for name in names
-    )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from ..common import html
 from ..common.redact import printable
 from ..common.text import format_bytes, number_of
+from .mosaic_layout import MosaicLayout
+from .mosaic_store import MosaicStore
+from .partial_sums import PartialSums
 
 __all__ = ["MosaicExplanation"]
 
@@ -55,6 +61,37 @@ class MosaicExplanation:
     held: int
     peak: int
     set_aside: int
+
+    @classmethod
+    def of(
+        cls,
+        layout: MosaicLayout,
+        blend: str | None,
+        others: Mapping[Hashable, int],
+        sums: PartialSums | None,
+        store: MosaicStore | None,
+        memory: int,
+        added: int,
+        missing: int,
+    ) -> MosaicExplanation:
+        """Facts of the layout of a mosaic, of its sums once there are some, and of its store."""
+        sizes = {**others, **dict(zip(layout.dims, layout.field.sizes, strict=True))}
+        itemsize = 4 if sums is None else sums.dtype.itemsize
+        return cls(
+            variables=layout.part.variables,
+            sizes=sizes,
+            nbytes=len(layout.part.variables) * math.prod(sizes.values()) * itemsize,
+            overlaps={each.dim: each.most for each in layout.field.dims if each.most > 1},
+            blend=blend,
+            samples=added + missing,
+            added=added,
+            chunks=None if store is None else store.done.size,
+            written=0 if store is None else int(np.count_nonzero(store.done)),
+            memory=memory,
+            held=0 if sums is None else sums.nbytes,
+            peak=0 if sums is None else sums.peak,
+            set_aside=0 if sums is None else sums.set_aside,
+        )
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """Names and values, as they are printed."""

@@ -18,6 +18,7 @@ from ..planning.index_maps import IntArray
 from ..planning.overlap_add import Field
 from .mosaic_layout import MosaicLayout, Values
 from .partial_sums import Tile, folder_beside
+from .ranks import Ranks
 from .zarr_target import Target, Task, VariableCopy, quiet
 
 __all__ = ["Mode", "MosaicStore"]
@@ -39,6 +40,7 @@ class MosaicStore:
         encoding: Mapping[Any, Mapping[str, Any]],
         memory: int,
         blend: str | None,
+        ranks: Ranks,
     ) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f"mode must be one of {list(get_args(Mode))}, not {mode!r}")
@@ -49,39 +51,64 @@ class MosaicStore:
                     f"{list(layout.part.variables)}"
                 )
         self._layout, self._encoding, self._memory = layout, encoding, memory
-        self._blend, self._mode = blend, mode
+        self._blend, self._mode, self._ranks = blend, mode, ranks
         self.folder = folder_beside(path)
         self._target = Target(path, None, what="result", maker=MAKER)
         self._stack = contextlib.ExitStack()
-        self._stack.enter_context(self._target.held())
-        try:
-            self._begun = self._target.unfinished(mode)
-        except BaseException:
-            self._stack.close()
-            raise
+        self._begun = ranks.first(self._opened)
         self.field = layout.field
         self.done = np.zeros(layout.field.tiles, dtype=bool)
         self._lacking: npt.NDArray[np.bool_] | None = None
-        if self._begun is not None and "tile" in self._begun:
+        self._created = False
+        self._arrays: dict[str, Any] | None = None  # once there are some
+        if self._begun is not None:
             self.field = layout.field.tiled(self._begun["tile"])
-            self._read_record()
+            self.read_done()
+            self._lacking = self._samples_of(~self.done)
+
+    def _opened(self) -> dict[str, Any] | None:
+        """What is known of a store that goes on; the first rank keeps it from others."""
+        self._stack.enter_context(self._target.held())
+        try:
+            begun = self._target.unfinished(self._mode)
+            if begun is not None:
+                mine = self._known()
+                differ = [key for key in mine if mine[key] != begun.get(key)]
+                if differ:
+                    raise FileExistsError(
+                        f"{self} is the unfinished result of something else: {', '.join(differ)} "
+                        "differ. Give another path, or the dataset and options it was begun with"
+                    )
+            elif self._mode == "w" and self._ranks.size > 1:
+                self._target.reserve()
+        except BaseException:
+            self._stack.close()
+            raise
+        return begun
+
+    def _known(self) -> dict[str, Any]:
+        """What must be the same for a store to go on."""
+        names = list(map(str, self._layout.part.variables))
+        return {"names": names, "sizes": list(self._layout.field.sizes), "blend": str(self._blend)}
 
     def __str__(self) -> str:
         return str(self._target)
 
-    def _read_record(self) -> None:
-        """Find out which tiles are complete, and of which samples each tile is."""
+    def read_done(self) -> None:
+        """Find out which tiles are complete, whoever wrote them."""
         count = len(self._layout.part.variables)
         record = self._target.done[:].reshape(count, *self.field.tiles)
         self.done = (record != 0).all(axis=0)
-        found = ~self.done
+
+    def _samples_of(self, found: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Samples that touch any of some tiles."""
         for at, each in enumerate(self.field.dims):
             windows, tiles = each.touches
             moved = np.moveaxis(found, at, 0)
-            lacking = np.zeros((self.field.shape[self.field.places[at]], *moved.shape[1:]), bool)
-            np.logical_or.at(lacking, windows, moved[tiles])
-            found = np.moveaxis(lacking, 0, at)
-        self._lacking = found.transpose(np.argsort(self.field.places)).reshape(-1)
+            some = np.zeros((self.field.shape[self.field.places[at]], *moved.shape[1:]), bool)
+            np.logical_or.at(some, windows, moved[tiles])
+            found = np.moveaxis(some, 0, at)
+        return found.transpose(np.argsort(self.field.places)).reshape(-1)
 
     def lacking(self, samples: IntArray | slice) -> Any:
         """For some samples, whether a tile that they touch was incomplete when this was opened."""
@@ -93,9 +120,10 @@ class MosaicStore:
         others: Mapping[Hashable, int],
         finished: Callable[[tuple[slice, ...], Values], xr.Dataset],
     ) -> Field:
-        """Write what there is to begin with, and return the field in tiles.
+        """Work out what there is to begin with, and return the field in tiles.
 
-        `finished` makes the Dataset of a region, as it will be written.
+        The first rank writes it at once. `finished` makes the Dataset of a region, as it will be
+        written.
         """
         layout, names = self._layout, list(map(str, self._layout.part.variables))
         lead = tuple(others.values())
@@ -145,14 +173,30 @@ class MosaicStore:
                 kept = {"fill_value": np.nan, "_FillValue": np.nan, **kept}
             encoding[name] = kept
         self._fills = all("fill_value" in encoding[name] for name in names)
-        known = {"tile": [each.tile for each in self.field.dims], "blend": str(self._blend)}
-        self._target.begin(whole, copies, made, encoding, {}, known, replace=self._mode == "w")
-        # What is stored as it is goes past xarray, which takes ten times as long for a small chunk.
-        plain = [name for name in names if not ENCODED.intersection(self._encoding.get(name, {}))]
-        self._arrays = {name: self._target.array(name) for name in plain}
+        known = {"tile": [each.tile for each in self.field.dims], **self._known()}
+        self._first: Any = whole, copies, made, encoding, {}, known, self._mode == "w"
         self._names = sorted(names)
-        self._record = self._target.done
+        if self._ranks.rank == 0:
+            self.create()
         return self.field
+
+    def create(self) -> None:
+        """Write what there is to begin with, unless that was done."""
+        if not self._created:
+            with quiet():
+                self._target.begin(*self._first)
+            self._created = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether tiles can be written: not before the first rank has begun."""
+        if self._arrays is None and (self._created or self._target.begun):
+            # What is stored as it is goes past xarray, which takes ten times as long.
+            encoded = {name for name in self._names if ENCODED & {*self._encoding.get(name, {})}}
+            plain = [name for name in self._names if name not in encoded]
+            self._arrays = {name: self._target.array(name) for name in plain}
+            self._record = self._target.done
+        return self._arrays is not None
 
     def _cuts(self) -> tuple[tuple[int, ...], ...]:
         found: list[tuple[int, ...]] = []
@@ -183,7 +227,8 @@ class MosaicStore:
         return chunks, shards
 
     def write(self, tile: Tile, dataset: xr.Dataset) -> None:
-        """Write a tile that is complete, and record it."""
+        """Write a tile that is complete, and record it; once it is `ready`."""
+        assert self._arrays is not None
         region = [slice(0, dataset.sizes[dim]) for dim in self._dims]
         inside = self.field.region(tile)
         region[len(region) - len(inside) :] = inside
@@ -191,31 +236,48 @@ class MosaicStore:
         for place, name in enumerate(self._names):
             where = dict(zip(self._dims, region, strict=True))
             task = Task(place * self.done.size + number, name, where)
-            if name in self._arrays:
-                self._arrays[name][tuple(region)] = dataset.variables[name].values
+            array = self._arrays.get(name)
+            if array is not None:
+                array[tuple(region)] = dataset.variables[name].values
             else:
                 self._target.write(task, dataset.variables[name])
             self._record[task.number] = 1
         self.done[tile] = True
+
+    # What ranks exchange in the end: it lies with the record, and goes with it.
+
+    def keep(self, name: str, values: npt.NDArray[Any]) -> None:
+        """Keep an array of this rank for others."""
+        self._target.keep(f"{self._ranks.rank} {name}", values)
+
+    def kept(self, rank: int, name: str) -> npt.NDArray[Any]:
+        """An array of some rank."""
+        return np.asarray(self._target.kept(f"{rank} {name}"))
 
     def finish(self, missing: int, nothing: Callable[[Tile], xr.Dataset]) -> xr.Dataset:
         """Complete the store and open it; `missing` samples were never added.
 
         `nothing` makes the Dataset of a tile of which no sample came.
         """
-        if not self._fills:
-            for tile in zip(*np.nonzero(~self.done), strict=True):
-                where = tuple(int(each) for each in tile)
-                self.write(where, nothing(where))
+
+        def finished() -> None:
+            self.read_done()
+            if not self._fills:
+                for tile in zip(*np.nonzero(~self.done), strict=True):
+                    where = tuple(int(each) for each in tile)
+                    self.write(where, nothing(where))
+            with quiet():
+                self._target.finish()
+            self._stack.close()
+
+        self._ranks.first(finished)
+        self.done[...] = True
         if missing and self._begun is not None:
             warn_user(
                 f"{number_of(missing, 'sample')} of chunks of {self} that were not complete when "
                 "it was opened were not added since: what they alone predict is missing"
             )
-        with quiet():
-            opened = self._target.finish()
-        self._stack.close()
-        return opened
+        return self._target.opened()
 
     def leave(self) -> None:
         """Leave the store as it is."""

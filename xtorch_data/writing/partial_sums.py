@@ -79,7 +79,7 @@ class PartialSums:
         values: Values,
         weights: Values | None = None,
         skipped: npt.NDArray[np.bool_] | None = None,
-        finish: Callable[[Tile, Values], object] | None = None,
+        finish: Callable[[Tile], object] | None = None,
         left: npt.NDArray[np.int64] | None = None,
     ) -> None:
         """Add samples.
@@ -95,7 +95,7 @@ class PartialSums:
         skipped : numpy.ndarray of bool, optional
             Tiles that are left out.
         finish : callable, optional
-            Called with each tile to which all of its samples were added, and let go then.
+            Called with each tile to which all of its samples were added.
         left : numpy.ndarray of int64, optional
             How many samples each tile still lacks; counted down.
         """
@@ -123,7 +123,7 @@ class PartialSums:
                     and finish is not None
                     and not (skipped is not None and skipped[tile])
                 ):
-                    finish(tile, self.taken(tile))
+                    finish(tile)
 
     def _lay(self, sums: Values, key: tuple[Any, ...], values: Values) -> None:
         if self.field.overlaps:

@@ -113,7 +113,7 @@ def predict(
                 found = call(batch if device is None else _at(batch, device))
                 mosaic.add(batch, *found) if isinstance(found, tuple) else mosaic.add(batch, found)
             shown(1)
-        missing = mosaic.lacking
+    missing = mosaic.lacking  # of all ranks
     if missing:
         warn_user(
             f"{number_of(missing, 'sample')} of the dataset were not predicted, as the loader did "

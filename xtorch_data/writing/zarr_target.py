@@ -8,7 +8,7 @@ import json
 import os
 import warnings
 import zlib
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,33 +17,24 @@ import dask.array
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.codecs import BloscCodec
 
 from ..common.redact import printable, redacted
 from ..planning.chunk_fitting import regions
 from ..sources.opening import open_zarr
 from ..sources.source import UNFINISHED
+from .encodings import RELATED, kept, stored_as
 
 try:
     import fcntl
 except ImportError:  # on Windows: that nobody else copies there is up to the user
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["RELATED", "Target", "Task", "VariableCopy", "checksum", "quiet", "tasks"]
+__all__ = ["Target", "Task", "VariableCopy", "checksum", "quiet", "tasks"]
 
 # The group in which is kept what is done, until all is.
 RECORD = "rechunk_record"
-# What of a variable's encoding says what its values are stored as. The rest says how its old store
-# kept them.
-STORED_AS = (
-    "dtype", "scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "fill_value",
-    "units", "calendar",
-)  # fmt: skip
-# Names of variables that belong to it, which xarray takes from the variable itself.
-RELATED = (
-    "coordinates", "bounds", "grid_mapping", "climatology", "geometry", "node_coordinates",
-    "node_count", "part_node_count", "interior_ring", "cell_measures", "formula_terms",
-)  # fmt: skip
+# In it, what ranks keep for each other.
+PARTS = "parts"
 
 
 @dataclass(frozen=True)
@@ -162,7 +153,7 @@ class Target:
         # A store that is not consolidated may list its variables in any order.
         copies = sorted(copies, key=lambda copy: copy.name)
         encodings = {
-            name: _encoding(variable, encoding.get(name, {}))
+            name: stored_as(variable, encoding.get(name, {}))
             for name, variable in ds.variables.items()
         }
         for copy in copies:
@@ -189,6 +180,8 @@ class Target:
                     "Remove it, give another path, or the data and arguments that it was begun with"
                 )
             if f"{RECORD}/done" in there:
+                if f"{RECORD}/{PARTS}" in there:  # of ranks that were interrupted
+                    del self._group("r+")[f"{RECORD}/{PARTS}"]
                 cuts: Any = there[RECORD].attrs["cuts"]
                 return tuple(
                     VariableCopy(
@@ -212,7 +205,7 @@ class Target:
         mark = {UNFINISHED: {**identity, "content": dict(content)}}
         made = made.drop_encoding().assign_attrs(mark)
         for name, variable in made.variables.items():
-            variable.encoding = _kept(ds.variables[name], RELATED)
+            variable.encoding = kept(ds.variables[name], RELATED)
         # Marked from the first moment on.
         group = zarr.create_group(
             self.store, zarr_format=3, overwrite=there is not None, attributes=mark, **self.options
@@ -283,6 +276,28 @@ class Target:
             self.store, region=region, mode="r+", consolidated=False, **self.options
         )
 
+    @property
+    def begun(self) -> bool:
+        """Whether `begin` has written all that there is to begin with."""
+        there = self._there()
+        return there is not None and f"{RECORD}/done" in there
+
+    def reserve(self) -> None:
+        """Put an empty store that is not finished in the place of whatever is there."""
+        mark = {UNFINISHED: {"made by": self.maker}}
+        zarr.create_group(
+            self.store, zarr_format=3, overwrite=True, attributes=mark, **self.options
+        )
+
+    def keep(self, name: str, values: Any) -> None:
+        """Keep an array with the record."""
+        parts = self._group("r+").require_group(f"{RECORD}/{PARTS}")
+        parts.create_array(name, data=values, compressors=None, overwrite=True)
+
+    def kept(self, name: str) -> Any:
+        """An array that was kept with the record."""
+        return self._group("r")[f"{RECORD}/{PARTS}/{name}"][...]  # type: ignore[index]
+
     def array(self, name: str) -> Any:
         """A stored array, for values that need no encoding."""
         return self._group("r+")[name]
@@ -299,9 +314,13 @@ class Target:
         group = self._group("r+")
         del group.attrs[UNFINISHED]  # from here on, it is finished
         del group[RECORD]
-        consolidated = bool(group.store.supports_consolidated_metadata)
-        if consolidated:
+        if group.store.supports_consolidated_metadata:
             zarr.consolidate_metadata(group.store, path=group.path or None)
+        return self.opened()
+
+    def opened(self) -> xr.Dataset:
+        """The data once it is finished."""
+        consolidated = bool(self._group("r").store.supports_consolidated_metadata)
         return open_zarr(self.store, consolidated=consolidated, **self.options)
 
 
@@ -317,48 +336,6 @@ def tasks(copies: Sequence[VariableCopy], ds: xr.Dataset) -> Iterator[Task]:
         for region in regions(variable.sizes, copy.cuts):
             yield Task(number, copy.name, region)
             number += 1
-
-
-def _encoding(variable: xr.Variable, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What a variable is stored as: as it was, but for what is wanted."""
-    kept = _kept(variable, STORED_AS)
-    if variable.dtype.kind in "mU":  # of their own, which tells them from numbers
-        for key in ("dtype", "units"):
-            kept.pop(key, None)
-    if not _unpacks_alike(kept, variable.dtype):
-        kept = {}
-    if isinstance(kept.get("dtype"), np.dtype):
-        kept["dtype"] = kept["dtype"].newbyteorder("=")  # others are slower, or not read by all
-    if variable.dtype.kind == "f" and not {"_FillValue", "missing_value"} & {
-        *kept,
-        *variable.attrs,
-    }:
-        kept["_FillValue"] = None  # nothing was masked, and nothing will be
-    if variable.dtype.kind in "fiubmM" and variable.ndim:
-        kept["compressors"] = (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),)
-    return kept | dict(wanted)
-
-
-def _unpacks_alike(kept: Mapping[str, Any], dtype: np.dtype[Any]) -> bool:
-    """Whether packed values are the same once Zarr has made float64 of factors of float32."""
-    factors = [np.asarray(kept.get(key, 0)) for key in ("scale_factor", "add_offset")]
-    if dtype != np.float32 or all(factor.dtype != np.float32 for factor in factors):
-        return True
-    stored = np.dtype(kept.get("dtype", dtype))
-    if stored.kind not in "iu" or stored.itemsize > 2:  # too many to try
-        return False
-    bits = 8 * stored.itemsize
-    packed = np.arange(-(2 ** (bits - 1)), 2**bits)  # also of the other sign
-    scale, offset = kept.get("scale_factor", 1), kept.get("add_offset", 0)
-    narrow, wide = (
-        packed.astype(each) * np.asarray(scale, each) + np.asarray(offset, each)
-        for each in (np.dtype("f4"), np.dtype("f8"))
-    )
-    return bool(np.array_equal(narrow, wide))
-
-
-def _kept(variable: xr.Variable, keys: Iterable[str]) -> dict[str, Any]:
-    return {key: variable.encoding[key] for key in keys if key in variable.encoding}
 
 
 def _identity(

@@ -1,0 +1,63 @@
+"""Batches whose predictions are laid: whether they are of the samples of a mosaic, each once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..samples.batch import Batch
+from ..samples.labels import Labels
+
+__all__ = ["require_new", "require_of", "require_unflipped"]
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+def require_unflipped(batch: Batch) -> None:
+    """Raise ValueError if samples of a batch were flipped, so that predictions would be, too."""
+    flipped = [dim for dim, flags in batch._flipped.items() if np.any(flags)]
+    if flipped:
+        raise ValueError(
+            f"samples of this batch were flipped along {flipped}: predictions are laid of batches "
+            "without augment="
+        )
+
+
+def require_of(batch: Batch, labels: Labels) -> None:
+    """Raise ValueError if the samples of a batch lie elsewhere, or have other labels."""
+    own = batch._labels
+    if own is not None and own is not labels and not _alike(own, labels):
+        raise ValueError(
+            "this batch is of another dataset than the mosaic: its samples lie elsewhere, or have "
+            "other labels"
+        )
+
+
+def _alike(one: Labels, other: Labels) -> bool:
+    """Whether samples lie at the same places, with the same labels along their dims."""
+    mine: Any = one.windows
+    if not mine.same_as(other.windows):
+        return False
+    indexes = one.coords.xindexes, other.coords.xindexes
+    names = [axis.dim for axis in mine.axes]
+    return all(
+        (name in indexes[0]) == (name in indexes[1])
+        and (name not in indexes[0] or one.coords[name].equals(other.coords[name]))
+        for name in names
+    )
+
+
+def require_new(
+    numbers: npt.NDArray[np.int64], samples: BoolArray | None, added: BoolArray
+) -> None:
+    """Raise ValueError if a sample is in `added`, is given twice, or is none of `samples`."""
+    if samples is not None and not (there := samples.reshape(-1)[numbers]).all():
+        raise ValueError(f"sample {numbers[~there][0]} is none of this dataset")
+    before = added[numbers]
+    if before.any():
+        raise ValueError(f"sample {numbers[before][0]} was added before")
+    if len(np.unique(numbers)) < len(numbers):
+        different, often = np.unique(numbers, return_counts=True)
+        raise ValueError(f"sample {different[often > 1][0]} is in the batch twice")
