@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import xbatcher
 from hypothesis import given
 from mosaic_data import cases, expected, laid, lay, made, predictions, series, world
 from strategies import examples
@@ -288,6 +289,9 @@ def test_predictions_that_do_not_fit_are_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             mosaic.add(batch, y, dims)
+    for dims in ("member", batch.y):
+        with pytest.raises(TypeError, match="dims is a sequence of names"):
+            mosaic.add(batch, batch.y, dims)
     mosaic.add(batch, batch.y.transpose(1, 2), ("sample", "lon", "lat"))
     xr.testing.assert_equal(mosaic.to_xarray().isel(time=0), ds.isel(time=0))
     with pytest.raises(ValueError, match="other dims {'member': 2}"):
@@ -312,6 +316,13 @@ def test_arguments_that_do_not_fit_are_refused():
             xtd.Mosaic(dataset, **options)
     with pytest.raises(TypeError, match="inverse must be a Normalize"):
         xtd.Mosaic(dataset, keep="time", inverse=3)
+    generator = xbatcher.BatchGenerator(ds, {"time": 3, "lat": 4, "lon": 4, "level": 1})
+    with pytest.raises(ValueError, match=r"items of an xbatcher\.BatchGenerator"):
+        xtd.Mosaic(xtd.MapDataset(generator, targets="a"))
+    with pytest.raises(ValueError, match="anchor cannot be given"):
+        xtd.MapDataset(generator, anchor={"time": 1})
+    with pytest.raises(ValueError, match="outside a window of 3 steps"):
+        xtd.MapDataset(ds, {"time": 3}, anchor={"time": 3})
     with pytest.raises(TypeError, match="dataset must be"):
         xtd.Mosaic(ds)
     with pytest.raises(ValueError, match="no part 'y'"):

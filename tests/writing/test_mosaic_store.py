@@ -217,6 +217,9 @@ def test_what_is_there_is_kept_or_replaced(tmp_path):
     for mode in ("w-", "w", "a"):
         with pytest.raises(FileExistsError, match="has other files in it"):
             xtd.Mosaic(dataset, tmp_path / "folder", blend="hann", mode=mode)
+    unnamed = xtd.MapDataset(ds.rename(a=3), {"time": 2}, inputs=3, targets=3)
+    with pytest.raises(ValueError, match="Zarr names variables and dims by text, not 3"):
+        xtd.Mosaic(unnamed, tmp_path / "other.zarr", blend="hann")
     with pytest.raises(ValueError, match="mode must be one of"):
         xtd.Mosaic(dataset, path, blend="hann", mode="r")
 

@@ -156,6 +156,11 @@ class SampleDefinition:
         space = checked_space(source, input_dims, input_overlap, selections, prepare, breaks, edges)
         made = cls._of(selections, space, prepare, given, floating, cast_to, of_batches, seed)
         if made.items is not None:
+            if anchor is not None:
+                raise ValueError(
+                    "anchor cannot be given with an xbatcher.BatchGenerator, whose items may have "
+                    "many windows"
+                )
             return made
         return replace(made, anchors=anchors_of(anchor, space.windows, selections.get("x")))
 

@@ -189,8 +189,10 @@ class MosaicLayout:
 
     def _completed(self, dims: Sequence[Any], lead: int) -> tuple[Hashable, ...]:
         """Names that a user gives for the dims of a tensor; ``...`` stands for all the others."""
-        if isinstance(dims, str):
-            raise TypeError(f"dims is a sequence of names, such as {(dims,)}, not {dims!r}")
+        if isinstance(dims, str) or not isinstance(dims, Sequence):
+            raise TypeError(
+                f"dims is a sequence of names, such as {self.names(lead)}, not {dims!r}"
+            )
         names: list[Hashable] = []
         for each in dims:
             if isinstance(each, EllipsisType):

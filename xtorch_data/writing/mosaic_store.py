@@ -44,6 +44,9 @@ class MosaicStore:
     ) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f"mode must be one of {list(get_args(Mode))}, not {mode!r}")
+        for label in (*layout.part.variables, *layout.dims):
+            if not isinstance(label, str):
+                raise ValueError(f"Zarr names variables and dims by text, not {label!r}")
         for name in encoding:
             if name not in layout.part.variables and name not in layout.coords.variables:
                 raise ValueError(
