@@ -993,3 +993,39 @@ def test_the_repr_shows_numbers():
     )
     many = dict.fromkeys(map(str, range(50)), 1.0)
     assert "and 30 more" in repr(xtd.Normalize(many, many))
+
+
+@pytest.mark.parametrize("inputs", ["u", ["u", "v"]])
+def test_of_a_batch_a_part_is_restored_as_a_tensor(inputs):
+    rng = np.random.default_rng(0)
+    data = {name: (("time", "level"), 5 + 3 * rng.normal(size=(20, 2))) for name in ("u", "v")}
+    ds = xr.Dataset(data, {"level": [850, 500]})
+    raw = xtd.MapDataset(ds, {"time": 4, "level": 2}, inputs=inputs, targets="v")
+    normalize = xtd.Normalize.fit(raw, per="level")
+    batch = raw.replace(preprocess=normalize).fetch([0, 3])
+    for part in ("x", "y"):
+        found = normalize.inverse(batch, part=part)
+        assert found.shape == batch[part].shape and found.dtype == torch.float32
+        torch.testing.assert_close(found, raw.fetch([0, 3])[part], rtol=1e-5, atol=1e-5)
+    members = torch.stack([batch.y, -batch.y], 1)
+    many = batch.replace(y=members, dims={"y": ("sample", "member", ...)})
+    restored = normalize.inverse(many, part="y")
+    torch.testing.assert_close(restored[:, 0], normalize.inverse(batch, part="y"))
+    with pytest.raises(TypeError, match="part='y'"):
+        normalize.inverse(batch)
+    with pytest.raises(KeyError, match="no part 'z'"):
+        normalize.inverse(batch, part="z")
+
+
+def test_of_a_batch_of_several_sources_each_part_has_the_statistics_of_its_own():
+    times = xr.date_range("2000-01-01", periods=20)
+    a = xr.Dataset({"a": ("time", np.arange(20.0))}, {"time": times})
+    b = xr.Dataset({"a": ("time", 7 * np.arange(20.0))}, {"time": times})
+    raw = xtd.MapDataset(
+        {"era5": a, "sst": xtd.Source(b, time=xtd.AsOf(3, latency="0h"))}, {"time": 4}, inputs="a"
+    )
+    normalize = xtd.Normalize.fit(raw)
+    batch = raw.replace(preprocess=normalize).fetch([1, 2])
+    for part in ("x", "sst"):
+        found = normalize.inverse(batch, part=part)
+        torch.testing.assert_close(found, raw.fetch([1, 2])[part], rtol=1e-5, atol=1e-4)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
+import torch
 import xarray as xr
 
 from ..common.redact import printable
+from ..samples.batch import Batch
 from .files import FIRST, read_statistics, write_statistics
+from .of_batches import restored_part
 from .scaling import Values, at_places, floating, normalized, restored
 from .statistics import Statistics, as_statistics, fitted
 
@@ -210,21 +213,28 @@ class Normalize:
         """
         return self._apply(obj, normalized, _attrs_of_normalized)
 
-    def inverse(self, obj: Object) -> Object:
+    @overload
+    def inverse(self, obj: Object) -> Object: ...
+    @overload
+    def inverse(self, obj: Batch, part: str) -> torch.Tensor: ...
+    def inverse(self, obj: Any, part: str | None = None) -> Any:
         """Bring normalized values back to what they were.
-
-        Also those of a batch: ``normalize.inverse(batch.replace(y=model(x)).to_xarray("y"))``.
 
         Parameters
         ----------
-        obj : xarray.Dataset, xarray.DataArray or xarray.DataTree
+        obj : xarray.Dataset, xarray.DataArray, xarray.DataTree or Batch
             Normalized data, or a prediction of such.
+        part : str, optional
+            Of a batch, which part: ``normalize.inverse(batch.replace(y=model(x)), part="y")``.
 
         Returns
         -------
-        xarray.Dataset, xarray.DataArray or xarray.DataTree
-            Of the same dims and coordinates.
+        xarray.Dataset, xarray.DataArray, xarray.DataTree or torch.Tensor
+            Of the same dims and coordinates; of a batch a tensor of the same shape and device,
+            without a gradient.
         """
+        if isinstance(obj, Batch):
+            return restored_part(self, obj, part)
         return self._apply(obj, restored, self._attrs_of_restored)
 
     def save(self, path: str | PathLike[str]) -> None:
