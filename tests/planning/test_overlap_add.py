@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xtorch_data.planning.edges import ExtendedDim
-from xtorch_data.planning.index_maps import term_of
+from xtorch_data.planning.index_maps import IndexMap, term_of
 from xtorch_data.planning.overlap_add import Field, FieldDim, window_weights
-from xtorch_data.planning.windows import Axis
 
 
 @st.composite
@@ -23,7 +22,7 @@ def dims(draw, kept=None):
     starts = sorted(draw(st.sets(st.integers(0, whole - size), min_size=1)))
     if beyond is not None and beyond.boundary == "wrap":  # each place of the circle once
         starts = sorted({start % length: start for start in starts}.values())
-    axis = Axis("t", whole, size, term_of(starts), windowed=True)
+    axis = IndexMap("t", whole, size, {0: term_of(starts)})
     numbers = sorted(draw(st.sets(st.integers(0, len(starts) - 1), min_size=1)))
     steps = sorted(draw(st.sets(st.integers(0, size - 1), min_size=1)))
     kept = draw(st.booleans()) if kept is None else kept

@@ -214,8 +214,43 @@ def test_of_several_sources_the_first_one_has_the_field():
     normalize = xtd.Normalize.fit(dataset)
     normalized = dataset.replace(preprocess=normalize)
     xr.testing.assert_allclose(laid(normalized, inverse=normalize), ds.isel(time=slice(2, None)))
-    with pytest.raises(ValueError, match="is of source 'sst'"):
-        xtd.Mosaic(dataset, part="sst")
+    with pytest.raises(ValueError, match="keep is for parts of the first source"):
+        xtd.Mosaic(dataset, part="sst", keep="time")
+    assert laid(dataset, part="sst", blend="mean", model=lambda b: b["sst"])["b"][-1] == 119
+
+
+def test_predictions_on_the_finer_grid_of_another_source():
+    """Downscaling: coarse patches in, the fine ones under them out."""
+
+    def grid(n, name):
+        edges = np.linspace(0, 48, n + 1)
+        middles = (edges[1:] + edges[:-1]) / 2
+        return xr.Dataset(
+            {name: (("time", "y", "x"), np.random.default_rng(n).normal(size=(3, n, n)))},
+            {"time": xr.date_range("2000", periods=3), "y": middles[::-1], "x": middles},
+        )
+
+    coarse, fine = grid(12, "a"), grid(48, "b").isel(time=slice(None, None, -1))
+    dataset = xtd.MapDataset(
+        {"era5": coarse, "radar": xtd.Source(fine, y=xtd.Within(), x=xtd.Within())},
+        {"y": 4, "x": 4}, {"x": 2}, inputs="a", targets="radar/b",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="samples overlap along 'x'"):
+        xtd.Mosaic(dataset)
+    result = laid(dataset, blend="hann")
+    xr.testing.assert_allclose(result, fine.reindex(time=result["time"]).astype("float32"))
+    normalize = xtd.Normalize.fit(dataset)
+    normalized = dataset.replace(preprocess=normalize)
+    restored = laid(normalized, blend="hann", inverse=normalize)
+    np.testing.assert_allclose(restored["b"], result["b"], rtol=1e-4, atol=1e-5)
+    high = coarse.expand_dims(level=[0, 1])
+    with pytest.raises(ValueError, match="those along 'level' predict the same steps of source"):
+        xtd.Mosaic(
+            xtd.MapDataset(
+                {"era5": high, "radar": xtd.Source(fine, y=xtd.Within(), x=xtd.Within())},
+                {"y": 4, "x": 4}, inputs="a", targets="radar/b",
+            )
+        )  # fmt: skip
 
 
 # Batches.

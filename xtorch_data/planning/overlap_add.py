@@ -16,9 +16,8 @@ import numpy.typing as npt
 
 from ..common.cached import cached_property
 from .edges import NOTHING, ExtendedDim
-from .index_maps import IntArray
+from .index_maps import IndexMap, IntArray
 from .intervals import Interval
-from .windows import Axis
 
 __all__ = ["Blend", "Field", "FieldDim", "Piece", "window_weights"]
 
@@ -99,25 +98,28 @@ class FieldDim:
     @classmethod
     def of(
         cls,
-        axis: Axis,
+        along: IndexMap,
         numbers: IntArray,
         steps: IntArray,
         beyond: ExtendedDim | None,
         kept: bool,
     ) -> FieldDim:
-        """A dim of which some windows have samples; `steps` are those that are laid."""
-        starts = axis.start(np.arange(len(axis)))
-        places = np.arange(axis.length) if beyond is None else _inside(beyond)
+        """A dim of which some windows have samples; `steps` are those that are laid.
+
+        It follows one sample axis, or none where it is whole.
+        """
+        dim, terms = along.dim, list(along.terms.values())
+        starts = along.base + (terms[0].at(np.arange(len(terms[0]))) if terms else np.zeros(1, int))
+        steps = steps * along.step
+        places = np.arange(along.length) if beyond is None else _inside(beyond)
         if kept:
-            return cls(
-                axis.dim, starts, numbers, steps, places, True, len(numbers), 0, len(numbers)
-            )
-        laid = cls(axis.dim, starts, numbers, steps, places, False, 1, 0, int(places.max()) + 1)
+            return cls(dim, starts, numbers, steps, places, True, len(numbers), 0, len(numbers))
+        laid = cls(dim, starts, numbers, steps, places, False, 1, 0, int(places.max()) + 1)
         covered = np.flatnonzero(laid.times)
         first = int(covered[0]) if len(covered) else 0
         length = int(covered[-1]) + 1 - first if len(covered) else 0
         shifted = np.where(places == NOTHING, NOTHING, places - first)
-        return cls(axis.dim, starts, numbers, steps, shifted, False, max(1, length), first, length)
+        return cls(dim, starts, numbers, steps, shifted, False, max(1, length), first, length)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -322,7 +324,7 @@ class Field:
     weights : tuple of ndarray of float64
         For each dim, the weights of the steps that are laid.
     shape : tuple of int
-        Number of windows along each sample axis.
+        Number of windows along each sample axis, 1 for what stands in the place of none.
     """
 
     dims: tuple[FieldDim, ...]

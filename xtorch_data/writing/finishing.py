@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from ..samples.definition import SampleDefinition
 from .encodings import RELATED, kept
 from .mosaic_layout import MosaicLayout, Values
 
@@ -64,15 +63,17 @@ def labeled(
     return xr.Dataset(variables, coords.coords, data.attrs)
 
 
-def inverted(inverse: Any, definition: SampleDefinition, names: Sequence[Hashable]) -> Finish:
+def inverted(inverse: Any, layout: MosaicLayout, names: Sequence[Hashable]) -> Finish:
     """A function that brings a labeled Dataset to units, by what a user gives.
 
     TypeError if that is no function, nor has a method ``inverse``.
     """
     if inverse is None:
         return lambda dataset: dataset
+    definition = layout.definition
     if hasattr(inverse, "_of_source") and definition.source is not None:  # of several sources
-        inverse = inverse._of_source(definition.source, True, names) or inverse
+        first = definition is layout.first
+        inverse = inverse._of_source(definition.source, first, names) or inverse
     function = getattr(inverse, "inverse", inverse)
     if not callable(function):
         raise TypeError(

@@ -124,7 +124,7 @@ class Mosaic:
         inside = dataset._inside
         self._layout = MosaicLayout.of(inside.what, part, keep, blend)
         names = self._layout.part.variables
-        self._blend, self._inverse = blend, inverted(inverse, inside.definition, names)
+        self._blend, self._inverse = blend, inverted(inverse, self._layout, names)
         self._memory = inside.plan.memory
         self._store = None
         if path is not None:
@@ -206,7 +206,7 @@ class Mosaic:
         token = None if batch._labels is None else batch._labels.token
         require_unflipped(batch)
         if token is not None and token not in self._known:
-            require_of(batch, self._layout.definition.labels)
+            require_of(batch, self._layout.first.labels)
             self._known.add(token)
 
     def _begun(self, values: Values, others: dict[Hashable, int]) -> PartialSums:

@@ -15,9 +15,9 @@ import xarray as xr
 from ..common.cached import cached_property
 from ..common.redact import printable
 from ..datasets.what import What
-from ..planning.index_maps import IntArray
+from ..planning.index_maps import IndexMap, IntArray
 from ..planning.overlap_add import Field, FieldDim, window_weights
-from ..planning.windows import Axis
+from ..planning.windows import WindowDim
 from ..samples.definition import SampleDefinition
 from ..samples.field_labels import field_coords
 from ..samples.select import Part
@@ -40,7 +40,7 @@ class MosaicLayout:
     Attributes
     ----------
     definition : SampleDefinition
-        What samples are.
+        What samples have of the source that the part is of.
     part : Part
         The part of which predictions are.
     field : Field
@@ -53,6 +53,8 @@ class MosaicLayout:
         Which samples there are, where not all are; shape of the sample axes.
     coords : xarray.Dataset
         Coordinates of the field.
+    first : SampleDefinition
+        That of the first source, where there are several; else the same.
     """
 
     definition: SampleDefinition
@@ -62,6 +64,7 @@ class MosaicLayout:
     kept: Mapping[Hashable, tuple[Hashable, Hashable]]
     samples: npt.NDArray[np.bool_] | None
     coords: xr.Dataset
+    first: SampleDefinition
 
     @classmethod
     def of(cls, what: What, part: str, keep: Any, blend: Any) -> MosaicLayout:
@@ -69,24 +72,27 @@ class MosaicLayout:
 
         ValueError or TypeError, naming the dim, if these do not fit.
         """
-        definition = what.definition
-        found = _part(definition, part)
+        first, table = what.definition, what.table
+        definition, found = _part(first, part)
         if blend is not None and blend not in BLENDS:
             raise ValueError(f"blend must be one of {list(BLENDS)}, or None, not {blend!r}")
-        windows, table = definition.windows, what.table
-        kept = _kept(keep, definition)
+        kept = _kept(keep, definition, of_first=definition is first)
         if not what.samples:
             raise ValueError("the dataset has no samples, of which there could be predictions")
-        dims, weights, places, taken = [], [], [], {}
-        for dim in _order(definition, found):
-            axis = windows.axis(dim)
-            place = windows.axes.index(axis)
-            count = len(axis)
-            numbers = np.arange(count) if table is None else table.along(place, count)
-            steps, own = _laid_steps(definition, found, axis)
+        maps = {each.dim: each for each in definition.windows.frame.maps}
+        places, shape = _places(maps, first, definition)
+        dims, weights, taken = [], [], {}
+        for dim in (order := _order(definition, found)):
+            count = shape[places[dim]]
+            numbers = np.arange(count)
+            if table is not None and maps[dim].terms:
+                (axis,) = maps[dim].terms
+                numbers = table.along(axis, count)
+            steps, own = _laid_steps(definition, found, definition.windows.axis(dim))
             if dim in found.dims:
                 taken[dim] = own
-            each = FieldDim.of(axis, numbers, steps, definition.beyond.get(dim), dim in kept)
+            beyond = definition.beyond.get(dim)
+            each = FieldDim.of(maps[dim], numbers, steps, beyond, dim in kept)
             if each.most > 1 and blend is None:
                 raise ValueError(
                     f"samples overlap along {dim!r}: up to {each.most} predict the same step. "
@@ -94,14 +100,16 @@ class MosaicLayout:
                     "value of them"
                 )
             dims.append(each)
-            places.append(place)
             weights.append(window_weights(blend if each.most > 1 else "mean", len(steps)))
-        field = Field(tuple(dims), tuple(places), tuple(weights), windows.shape)
+        field = Field(
+            tuple(dims), tuple(places[dim] for dim in order), tuple(weights), tuple(shape)
+        )
         coords = field_coords(definition.labels, dims, kept, definition.anchors)
         samples = None
         if table is not None and not table.values.all():
-            samples = np.asarray(table.full(range(len(windows.shape)), windows.shape), dtype=bool)
-        return cls(definition, found, field, taken, kept, samples, coords)
+            sizes = first.windows.shape
+            samples = np.asarray(table.full(range(len(sizes)), sizes), dtype=bool).reshape(shape)
+        return cls(definition, found, field, taken, kept, samples, coords, first)
 
     @property
     def dims(self) -> tuple[Hashable, ...]:
@@ -123,8 +131,8 @@ class MosaicLayout:
 
     def numbers(self, samples: IntArray) -> list[IntArray]:
         """For each dim of the field, the windows of some samples."""
-        found = self.definition.windows.space.numbers(samples)
-        return [np.asarray(found[place]) for place in self.field.places]
+        found = np.unravel_index(samples, self.field.shape)
+        return [found[place] for place in self.field.places]
 
     def names(self, lead: int) -> tuple[Hashable, ...]:
         """Dims of the tensor of the part."""
@@ -248,8 +256,8 @@ class MosaicLayout:
         return tuple(sizes)
 
 
-def _part(definition: SampleDefinition, name: str) -> Part:
-    """A part of which predictions can be laid."""
+def _part(definition: SampleDefinition, name: str) -> tuple[SampleDefinition, Part]:
+    """A part of which predictions can be laid, and the definition it is of."""
     if definition.items is not None:
         raise ValueError(
             "items of an xbatcher.BatchGenerator are no windows that can be laid: give its "
@@ -261,19 +269,65 @@ def _part(definition: SampleDefinition, name: str) -> Part:
             f"the samples have no part {name!r}, of whose variables predictions could be; their "
             f"parts are {list(parts)}"
         )
-    owner, part = parts[name]
-    if owner is not definition:
-        raise ValueError(
-            f"part {name!r} is of source {owner.source!r}, and predictions are laid along the dims "
-            f"of the first one, {definition.source!r}"
-        )
-    return part
+    return parts[name]
 
 
-def _kept(keep: Any, definition: SampleDefinition) -> dict[Hashable, tuple[Hashable, Hashable]]:
+def _places(
+    maps: Mapping[Hashable, IndexMap], first: SampleDefinition, owner: SampleDefinition
+) -> tuple[dict[Hashable, int], list[int]]:
+    """By dim of a source, the sample axis that it follows; and windows along these axes.
+
+    Axes of one window that no dim follows are left out, and there is one for each dim that is
+    whole. ValueError if a dim of another source follows several axes, or none follows one of them.
+    """
+    of_axes: dict[int, Hashable] = {}
+    for dim, each in maps.items():
+        laid = owner.labels.laid.get(dim)
+        at_ends = owner is not first and (dim in first.halos or dim in first.beyond)
+        if at_ends or (laid is not None and dim not in owner.beyond and _repeats(laid[1])):
+            raise ValueError(
+                f"predictions of source {owner.source!r} cannot be laid along {dim!r}, along which "
+                "samples have a halo, or reach beyond the ends of the data"
+            )
+        if len(each.terms) > 1 or any(axis in of_axes for axis in each.terms):
+            raise ValueError(
+                f"predictions of source {owner.source!r} cannot be laid along {dim!r}, where they "
+                "lie by several dims of the first source together"
+            )
+        of_axes.update(dict.fromkeys(each.terms, dim))
+    places: dict[Hashable, int] = {}
+    shape: list[int] = []
+    for axis, count in enumerate(first.windows.shape):
+        if axis in of_axes:
+            places[of_axes[axis]] = len(shape)
+            shape.append(count)
+        elif count > 1:
+            raise ValueError(
+                f"samples overlap: those along {first.windows.axes[axis].dim!r} predict the same "
+                f"steps of source {owner.source!r}, which lacks that dim"
+            )
+    for dim in maps:
+        if dim not in places:
+            places[dim] = len(shape)
+            shape.append(1)
+    return places, shape
+
+
+def _repeats(steps: IntArray) -> bool:
+    there = steps[steps >= 0]
+    return len(np.unique(there)) < len(there)
+
+
+def _kept(
+    keep: Any, definition: SampleDefinition, of_first: bool
+) -> dict[Hashable, tuple[Hashable, Hashable]]:
     """The dim that is kept, and the names of what stands in its place."""
     if keep is None:
         return {}
+    if not of_first:
+        raise ValueError(
+            f"keep is for parts of the first source, and this one is of {definition.source!r}"
+        )
     given = dict(keep) if isinstance(keep, Mapping) else {keep: (f"init_{keep}", f"lead_{keep}")}
     if len(given) != 1:
         raise ValueError(f"keep names one dim, not {list(given)}")
@@ -301,7 +355,7 @@ def _order(definition: SampleDefinition, part: Part) -> list[Hashable]:
 
 
 def _laid_steps(
-    definition: SampleDefinition, part: Part, axis: Axis
+    definition: SampleDefinition, part: Part, axis: WindowDim
 ) -> tuple[IntArray, slice | list[int]]:
     """Steps of a window that are laid, ascending, and which of the tensor these are.
 
