@@ -187,8 +187,8 @@ class Mosaic:
             raise ValueError(
                 f"y has {number_of(len(values), 'sample')}, and the batch {len(numbers)}"
             )
-        chosen = ~batch.repeated.numpy().reshape(-1)
-        if not chosen.all():
+        if batch._repeated is not None and batch.repeated.any():
+            chosen = ~batch.repeated.numpy().reshape(-1)
             numbers, values = numbers[chosen], values[chosen]
         if not len(numbers):
             return

@@ -58,6 +58,7 @@ def require_new(
     before = added[numbers]
     if before.any():
         raise ValueError(f"sample {numbers[before][0]} was added before")
-    if len(np.unique(numbers)) < len(numbers):
+    ascending = bool((numbers[1:] > numbers[:-1]).all())
+    if not ascending and len(np.unique(numbers)) < len(numbers):
         different, often = np.unique(numbers, return_counts=True)
         raise ValueError(f"sample {different[often > 1][0]} is in the batch twice")

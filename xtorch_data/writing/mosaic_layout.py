@@ -148,11 +148,33 @@ class MosaicLayout:
         The others are dims that the part does not have; their names and sizes come as well. `lead`
         is 1 where there is a dim of samples. TypeError or ValueError if the array does not fit.
         """
-        names = self.names(lead) if dims is None else self._completed(dims, lead)
-        sizes = dict(zip(names, values.shape, strict=False))
-        if len(names) != values.ndim:
+        if dims is not None:
+            dims = self._completed(dims, lead)
+        key = dims, values.shape[lead:], lead
+        if key not in self._fitting:
+            self._fitting[key] = self._fitted(dims, values.shape, lead)
+        cut, order, others = self._fitting[key]
+        for axis, each in cut:
+            values = values[(slice(None),) * axis + (each,)]
+        values = values.transpose(order)
+        if not lead:
+            values = values[None]
+        return (values if self.part.stacked else values[:, None]), others
+
+    @cached_property
+    def _fitting(self) -> dict[Any, Any]:
+        """What `_fitted` found for shapes and dims that came before."""
+        return {}
+
+    def _fitted(
+        self, dims: Sequence[Any] | None, shape: tuple[int, ...], lead: int
+    ) -> tuple[list[tuple[int, Any]], list[int], dict[Hashable, int]]:
+        """How an array is cut along axes, and their order then; and the sizes of other dims."""
+        names = self.names(lead) if dims is None else tuple(dims)
+        sizes = dict(zip(names, shape, strict=False))
+        if len(names) != len(shape):
             raise ValueError(
-                f"y has shape {values.shape}, which does not fit its dims "
+                f"y has shape {shape}, which does not fit its dims "
                 f"({', '.join(map(printable, names))}); dims=(…) names others"
             )
         known = self.names(lead)
@@ -169,7 +191,7 @@ class MosaicLayout:
                     f"dims of y name {dim!r}, which is not a dim of part {self.part.name!r} "
                     f"({known}), but is in the data: give it another name"
                 )
-        cut: list[Any] = [slice(None)] * values.ndim
+        cut: list[tuple[int, Any]] = []
         expected = dict(zip(self.part.dims, self.part.shape, strict=True))
         laid = {each.dim: len(each.steps) for each in self.field.dims}
         for axis, dim in enumerate(names):
@@ -178,22 +200,17 @@ class MosaicLayout:
             if dim not in expected:
                 continue
             if sizes[dim] == expected[dim]:
-                cut[axis] = self.taken.get(dim, slice(None))
+                if dim in self.taken:
+                    cut.append((axis, self.taken[dim]))
             elif sizes[dim] != laid.get(dim):  # else the halo was cut off by the model
                 raise ValueError(
                     f"y has {sizes[dim]} along {dim!r}, and part {self.part.name!r} has "
-                    f"{expected[dim]}: its shape is {values.shape} with dims "
+                    f"{expected[dim]}: its shape is {shape} with dims "
                     f"({', '.join(map(printable, names))})"
                 )
-        for axis, each in enumerate(cut):
-            if each != slice(None):
-                values = values[(slice(None),) * axis + (each,)]
         inside = [each.dim for each in self.field.dims if each.dim in self.part.dims]
         wanted = [*self.names(lead)[: lead + self.part.stacked], *others, *inside]
-        values = values.transpose([names.index(dim) for dim in wanted])
-        if not lead:
-            values = values[None]
-        return (values if self.part.stacked else values[:, None]), others
+        return cut, [names.index(dim) for dim in wanted], others
 
     def _completed(self, dims: Sequence[Any], lead: int) -> tuple[Hashable, ...]:
         """Names that a user gives for the dims of a tensor; ``...`` stands for all the others."""
