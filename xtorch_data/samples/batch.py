@@ -15,7 +15,8 @@ from ..common.redact import printable
 from ..common.text import number_of
 from .batch_page import batch_sections
 from .draws import Draws
-from .labels import BoolArray, Labels, PartLabels
+from .labels import BoolArray, Labels
+from .part_labels import PartLabels, require_samples, with_dims
 from .plot_batch import plot_samples, sample_arrays
 from .tensors import as_numpy, moved, packed, sent, unpacked
 from .transport import between_processes
@@ -174,34 +175,15 @@ class Batch:
 
         Examples
         --------
-        Predictions go back to xarray in place of the targets::
+        Predictions go back to xarray in place of the targets, also with a dim more::
 
             batch.replace(y=model(batch.x)).to_xarray("y")
-
-        Those of an ensemble, with a dim more:
-
-        >>> import numpy as np, torch, xarray as xr, xtorch_data as xtd
-        >>> t2m = xr.DataArray(np.zeros(8), dims="time", name="t2m")
-        >>> batch = xtd.MapDataset(t2m, {"time": 4}, targets="t2m").fetch([0, 1])
-        >>> members = torch.stack([batch.y, batch.y + 1], dim=1)
-        >>> batch = batch.replace(y=members, dims={"y": ("sample", "member", ...)})
-        >>> batch.to_xarray("y")["t2m"].dims
-        ('sample', 'member', 'time')
+            batch.replace(y=members, dims={"y": ("sample", "member", ...)}).to_xarray("y")
         """
         for name, tensor in parts.items():
             self[name]
-            if not isinstance(tensor, torch.Tensor):
-                raise TypeError(f"part {name!r} must be a tensor, not {type(tensor).__name__}")
-            if self.index.ndim and tensor.shape[:1] != self.index.shape:
-                raise ValueError(
-                    f"part {name!r} must have the {number_of(len(self), 'sample')} of this batch "
-                    f"along its first dim, but has shape {tuple(tensor.shape)}"
-                )
-        labels = dict(self._part_labels)
-        for name, names in (dims or {}).items():
-            if name not in parts:
-                raise ValueError(f"dims name part {name!r}, which is not replaced: {list(parts)}")
-            labels[name] = labels[name].with_dims(name, names, parts[name].shape, self.index.ndim)
+            require_samples(name, tensor, self.index)
+        labels = with_dims(self._part_labels, dims or {}, parts, self.index.ndim)
         return self._with({**self._parts, **parts}, labels)
 
     def dims(self, part: str) -> tuple[Hashable, ...]:
