@@ -147,6 +147,7 @@ class Fetcher:
             retries=self._retries,
             timeout=samples.read_timeout,
             blank=samples.blank,
+            laid=samples.labels.laid,
         )
         preprocessor = samples.preprocessor(data, self.recorder.epoch, self.recorder)
         return Group(Reader(source, preprocessor, self._disk), grids, nbytes)

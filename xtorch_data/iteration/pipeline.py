@@ -115,6 +115,7 @@ class Request:
             skipping=self.skipping,
             timeout=samples.read_timeout,
             blank=samples.blank,
+            laid=samples.labels.laid,
         )
         return Reader(source, samples.preprocessor(self.data, self.epoch, self.recorder), self.disk)
 
