@@ -148,6 +148,7 @@ class Fetcher:
             timeout=samples.read_timeout,
             blank=samples.blank,
             buffers=self._blocks,
+            laid=samples.labels.laid,
         )
         preprocessor = samples.preprocessor(data, self.recorder.epoch, self.recorder)
         return Group(Reader(source, preprocessor, self._disk), grids, nbytes)

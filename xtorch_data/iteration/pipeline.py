@@ -116,6 +116,7 @@ class Request:
             timeout=samples.read_timeout,
             blank=samples.blank,
             buffers=self.blocks,
+            laid=samples.labels.laid,
         )
         return Reader(source, samples.preprocessor(self.data, self.epoch, self.recorder), self.disk)
 

@@ -32,16 +32,13 @@ def same_labels(source: OtherSource, axes: SampleAxes, dim: Hashable) -> Aligned
     """The steps with the same labels as those of the first source along a dim of that name."""
     place = axes.dims.index(dim)
     axis, mine = axes.windows.axes[place], axes.labels(dim)
-    if mine is None or dim not in source.data.coords:
-        if mine is None and dim not in source.data.coords and axis.length == source.data.sizes[dim]:
-            made = IndexMap(dim, axis.length, axis.size, {}, axis.windowed)
-            return AlignedDim(made, term=(place, axis.starts))
-        raise ValueError(
-            f"source {source.name!r} has {source.data.sizes[dim]} steps along {dim!r}, the first "
-            f"one {axis.length}; labels would tell which are the same: give both a coordinate, or "
-            "rename the dim"
-        )
-    steps, present = source.find(dim, mine)
+    if mine is None and dim not in source.data.coords:
+        steps = _same_steps(source, axes, axis)
+        present = steps >= 0
+    elif mine is None or dim not in source.data.coords:
+        raise _untold(source, axes, axis)
+    else:
+        steps, present = source.find(dim, mine)
     source.take(dim, steps[present])
     made = IndexMap(dim, source.data.sizes[dim], axis.size, {}, axis.windowed)
     if present.all():
@@ -50,6 +47,24 @@ def same_labels(source: OtherSource, axes: SampleAxes, dim: Hashable) -> Aligned
     there = alignment.whole_in(steps, starts, axis.size)
     axes.leave_out(source, dim, place, ~there, LACKING)
     return AlignedDim(made, {place: (np.cumsum(present) - 1)[starts]})
+
+
+def _same_steps(source: OtherSource, axes: SampleAxes, axis: Axis) -> IntArray:
+    """The steps at the places of those of the first source, where neither has labels."""
+    beyond = axes.beyond.get(axis.dim)
+    if source.data.sizes[axis.dim] != (axis.length if beyond is None else beyond.length):
+        raise _untold(source, axes, axis)
+    return np.arange(axis.length) if beyond is None else beyond.steps
+
+
+def _untold(source: OtherSource, axes: SampleAxes, axis: Axis) -> ValueError:
+    """The error that nothing tells which steps belong together."""
+    beyond, dim = axes.beyond.get(axis.dim), axis.dim
+    return ValueError(
+        f"source {source.name!r} has {source.data.sizes[dim]} steps along {dim!r}, the first one "
+        f"{axis.length if beyond is None else beyond.length}; labels would tell which are the "
+        "same: give both a coordinate, or rename the dim"
+    )
 
 
 def at_labels(source: OtherSource, axes: SampleAxes, dim: Hashable, rule: At) -> AlignedDim:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from ..planning.edges import ExtendedDim, Laid
 from ..planning.frames import Frame, SampleSpace
 from ..planning.index_maps import IndexMap, term_of
 from ..planning.selection import SampleTable
@@ -15,7 +16,7 @@ from ..planning.windows import Windows
 from .align_labels import at_labels, same_labels
 from .align_times import as_of, valid_time
 from .align_within import within
-from .aligning import AlignedDim, Laid, OtherSource, SampleAxes
+from .aligning import AlignedDim, OtherSource, SampleAxes
 from .losses import Loss
 from .source_rules import AsOf, At, Rule, ValidTime, Within
 
@@ -71,6 +72,7 @@ def aligned(
     first: xr.Dataset,
     others: tuple[OtherData, ...],
     anchor: Mapping[Hashable, int],
+    beyond: Mapping[Hashable, ExtendedDim],
 ) -> Aligned:
     """Find what samples have of other sources, and leave out those that lack something.
 
@@ -84,6 +86,8 @@ def aligned(
         The other sources.
     anchor : mapping of Hashable to int
         By dim, the step of a window that a sample is at.
+    beyond : mapping of Hashable to ExtendedDim
+        By dim, what windows find beyond the ends of the first source.
 
     Returns
     -------
@@ -98,7 +102,7 @@ def aligned(
         If labels cannot be compared, a rule does not fit, or no window is left; the message names
         the source, the dim and both ranges of labels.
     """
-    axes = SampleAxes(windows, first, anchor)
+    axes = SampleAxes(windows, first, anchor, beyond)
     # Dims whose labels are anchors, along which nobody may look ahead.
     anchored = {
         rule.of for other in others for rule in other.rules.values() if isinstance(rule, AsOf)

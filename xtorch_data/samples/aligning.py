@@ -15,6 +15,7 @@ import xarray as xr
 from ..common.redact import printable
 from ..common.text import number_of
 from ..planning import alignment
+from ..planning.edges import ExtendedDim, Laid
 from ..planning.index_maps import IndexMap, IntArray, Term, term_of
 from ..planning.selection import SampleTable, product
 from ..planning.windows import Windows
@@ -37,9 +38,6 @@ ROUNDING = 1e-6
 # Data in memory is copied where it is laid out anew, which is faster to read than what is selected
 # later, unless that takes so many times its memory.
 MOST_COPIED = 2
-
-# By dim of a source that is laid out anew: its name in the user's data, and the step of each step.
-Laid = Mapping[Hashable, tuple[Hashable, IntArray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +75,14 @@ class SampleAxes:
     Made by `aligned`, for as long as it runs; rules leave windows out.
     """
 
-    def __init__(self, windows: Windows, first: xr.Dataset, anchor: Mapping[Hashable, int]) -> None:
-        self.windows, self.first, self.anchor = windows, first, anchor
+    def __init__(
+        self,
+        windows: Windows,
+        first: xr.Dataset,
+        anchor: Mapping[Hashable, int],
+        beyond: Mapping[Hashable, ExtendedDim],
+    ) -> None:
+        self.windows, self.first, self.anchor, self.beyond = windows, first, anchor, beyond
         self.kept = [np.ones(count, dtype=bool) for count in windows.shape]
         self.where: SampleTable | None = None  # which samples are left, where axes do not tell
         self.losses: list[Loss] = []

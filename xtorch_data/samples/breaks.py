@@ -214,7 +214,8 @@ def windows_between_breaks(
     for dim in [axis.dim for axis in windows.axes if axis.dim in found or axis.dim in edges]:
         length, breaks = windows.axis(dim).length, found.get(dim)
         anew = () if breaks is None else breaks.positions
-        windows, extended = windows.at_edges(dim, edges.get(dim, EdgeRule()), anew)
+        edge = edges.get(dim, EdgeRule())
+        windows, extended = windows.at_edges(dim, edge, anew)
         axis = windows.axis(dim)
         if extended is not None:
             beyond[dim] = extended
@@ -226,8 +227,12 @@ def windows_between_breaks(
             )
         if breaks is None:
             continue
-        if extended is not None:
-            found[dim] = replace(breaks, before=extended.before)
+        lead = -edge.before % axis.stride
+        found[dim] = replace(
+            breaks,
+            before=0 if extended is None else extended.before,
+            leads=(lead if edge.boundary is None else -edge.before, lead),
+        )
         if not len(axis):
             longest = number_of(breaks.longest(length), "step")
             raise ValueError(

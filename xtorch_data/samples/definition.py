@@ -18,8 +18,9 @@ from ..common.text import shape_of
 from ..common.user_warnings import about, warn_user
 from ..planning.chunks import Layout
 from ..planning.edges import ExtendedDim
+from ..planning.intervals import Interval
 from ..planning.selection import SampleTable
-from ..planning.windows import SourceWindows, Windows
+from ..planning.windows import SourceWindows, WindowDim, Windows
 from ..sources.conventions import warn_of_bounds, warn_of_shared_axes
 from ..sources.source import as_source
 from .arguments import numpy_dtype
@@ -290,6 +291,11 @@ class SampleDefinition:
     def beyond(self) -> Mapping[Hashable, ExtendedDim]:
         """What windows find beyond the ends of dims; there they count its steps."""
         return self.labels.beyond
+
+    def inside(self, axis: WindowDim) -> Interval:
+        """Steps ``[start, stop)`` of the data along a dim, as its windows count."""
+        beyond = self.beyond.get(axis.dim)
+        return (0, axis.length) if beyond is None else beyond.inside
 
     @property
     def blank(self) -> dict[Hashable, ExtendedDim]:

@@ -16,7 +16,7 @@ import xarray as xr
 
 from ..common.redact import printable
 from ..common.text import number_of
-from ..planning.edges import ExtendedDim
+from ..planning.edges import ExtendedDim, Laid
 from ..planning.windows import Axis, IntArray, SourceWindows, WindowDim
 from ..sources.conventions import text_of, texts_of
 from ..sources.lazy_arrays import in_memory
@@ -221,7 +221,7 @@ class Labels:
     others: Mapping[str, Labels] = field(default_factory=dict)  # of other sources, by name
     beyond: Mapping[Hashable, ExtendedDim] = field(default_factory=dict)  # ends of dims, by dim
     # By dim that is laid out anew: its name in the data of the user, and which step each step is.
-    laid: Mapping[Hashable, tuple[Hashable, IntArray]] = field(default_factory=dict)
+    laid: Laid = field(default_factory=dict)
     # Of these labels alone: others made of them, by `dataclasses.replace`, get another.
     token: str = field(init=False, default_factory=lambda: uuid.uuid4().hex)
 

@@ -63,7 +63,7 @@ def sample_arrays(
     where = {}
     if labels is not None:
         region = labels.labelled[number]
-        where = {dim: at for dim, at in region.items() if not isinstance(at, slice)}
+        where = {dim: at for dim, at in region.items() if isinstance(at, int)}
     known = labels or Labels(Windows.of(()), xr.Dataset(), {})
     found = []
     for part, (array, own) in parts.items():

@@ -217,7 +217,7 @@ def defined_of_several(
             require_regular(other.data[there])
     x = of(first).get("x")
     anchors = _anchors(anchor, space.windows, x)
-    found = aligned(space.windows, space.source.dataset, others, anchors)
+    found = aligned(space.windows, space.source.dataset, others, anchors, space.beyond)
     if not len(found.windows):
         reasons = "; ".join(f"{loss.source!r}: {loss}" for loss in found.losses)
         raise ValueError(f"there is no sample of which all sources have their part: {reasons}")
