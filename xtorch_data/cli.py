@@ -83,7 +83,7 @@ def _dataset(
     """The dataset that the options describe."""
     import xtorch_data as xtd
 
-    from .samples.select import NoTensorsError
+    from .samples.no_tensors import NoTensorsError
 
     with _refusing():
         ds = _opened(store, engine, group, opening)

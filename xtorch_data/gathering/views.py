@@ -15,6 +15,7 @@ from ..common.buffers import Buffers
 from ..planning.stages import WindowBox
 from ..planning.windows import Windows
 from ..samples.select import Part, common_dtype
+from .counts import counts
 
 __all__ = [
     "Array",
@@ -114,7 +115,12 @@ def window_views(
     cast: dict[tuple[Hashable, np.dtype[Any]], Array] = {}
     views: dict[str, list[Array]] = {}
     for part in parts:
-        for name in part.variables:
+        if part.takes == "count":
+            views[part.name] = [
+                counts(windows, sample_dims, part, variables, n) for n in part.arrays
+            ]
+            continue
+        for name in part.arrays:
             if (name, part.dtype) not in cast:
                 array = variables[name].to_numpy()
                 if buffers is not None:
@@ -130,7 +136,7 @@ def window_views(
                     variables[name].dims,
                     whole,
                 )
-                for name in part.variables
+                for name in part.arrays
             ]
     return views
 

@@ -112,13 +112,14 @@ class Fetcher:
     def _stored_alike(self) -> list[list[Hashable]]:
         """Variables that must be read, grouped by how they are stored.
 
-        A preprocess takes all variables of a block, so that then there is one group.
+        Also those in memory of which it is noted where they are present, cell by cell. A preprocess
+        takes all variables of a block, so that then there is one group.
         """
         if self._samples.preprocess is not None:
             return [list(self._data.data_vars)]
         alike: dict[Hashable, list[Hashable]] = {}
         for name, variable in self._data.variables.items():
-            if not in_memory(variable):
+            if not in_memory(variable) or name in self._samples.present:
                 chunks = layout_of(variable, name, self._dims).chunks
                 key = tuple((dim, grid.key) for dim, grid in chunks.items())
                 alike.setdefault(key, []).append(name)
@@ -127,7 +128,9 @@ class Fetcher:
     def _group(self, names: list[Hashable], together: bool) -> Group:
         """Some variables, with small chunks read together or one by one."""
         samples, data, dims = self._samples, self._data, self._dims
-        layouts = [layout_of(data.variables[name], name, dims) for name in names]
+        layouts = [
+            layout_of(data.variables[name], name, dims, self._nbytes_of(name)) for name in names
+        ]
         small = CELL_BYTES if samples.preprocess is None else PREPROCESSED_BYTES
         small = min(small, self._memory // CELLS_IN_MEMORY)
         small = (self._cell_nbytes or small) if together else 0
@@ -149,6 +152,10 @@ class Fetcher:
         )
         preprocessor = samples.preprocessor(data, self.recorder.epoch, self.recorder)
         return Group(Reader(source, preprocessor, self._disk), grids, nbytes)
+
+    def _nbytes_of(self, name: Hashable) -> int:
+        """Bytes of a value of a variable, with what says that it is there."""
+        return int(self._data.variables[name].dtype.itemsize) + (name in self._samples.present)
 
     def fetch(self, numbers: IntArray, epoch: int, buffers: Buffers) -> Batch:
         """A batch of samples ``numbers (sample,)``, in this order; each chunk read once if it fits.
@@ -321,20 +328,22 @@ class Fetcher:
             for number in groups:
                 around = self._around(number, region, cells)
                 read.update(self._groups[number].joined(region, around, self._blocks))
-            variables = {
-                name: read[name] if name in read else variable.isel(region, missing_dims="ignore")
+            others = {
+                name: variable.isel(region, missing_dims="ignore")
                 for name, variable in self._data.variables.items()
+                if name not in read
             }
+            variables = {**others, **read}
             if recipe.transforms:
                 cut = self._data.isel(region, missing_dims="ignore")
-                data = cut.assign({n: v for n, v in read.items() if n in cut.data_vars})
+                data = cut.assign({n: v for n, v in read.items() if n not in cut.coords})
                 data = data.assign_coords({n: v for n, v in read.items() if n in cut.coords})
         plain = [part for part in recipe.parts if part.name not in recipe.transforms]
         views = window_views(recipe.windows, recipe.sample_dims, plain, variables)
         if not recipe.transforms:
             return PieceInMemory(piece, views)
         assert data is not None
-        names = {n for part in recipe.parts if part not in plain for n in part.variables}
+        names = {n for part in recipe.parts if part not in plain for n in part.arrays}
         return PieceInMemory(piece, views, data[[n for n in data.data_vars if n in names]])
 
     def _around(

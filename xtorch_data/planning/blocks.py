@@ -210,7 +210,8 @@ def _cut_along(
     ways = thin(candidates(axis, frame.layouts, by_end=True), 1)
     plain = [consecutive(frame, place, cut) for cut in ways]
     target = min(budget, IN_ORDER_BLOCK_BYTES)
-    once = sum(map(frame.nbytes_once, frame.layouts))
+    # Of the first source nothing may be read, where only others are asked about.
+    once = max(1, sum(map(frame.nbytes_once, frame.layouts)))
     # Ends of blocks at ends of chunks, or else what is left of a chunk is kept.
     for cuts in (plain, plain + with_whole_chunks(frame, place, plain)):
         options = [*before, cuts, *after]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import math
 import operator
 import reprlib
 from collections import Counter
 from collections.abc import Container, Hashable, KeysView, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +20,18 @@ from ..common.cached import cached_property
 from ..common.redact import printable
 from ..planning.windows import Windows
 from ..sources.conventions import fields
-from ..sources.lazy_arrays import in_memory
-from ..sources.object_arrays import PANDAS_DTYPE, kind_of_objects
+from .no_tensors import NoTensorsError, is_numeric
+from .presence import Presence, Takes
 
 __all__ = [
-    "NoTensorsError",
     "Part",
     "Select",
     "Stretch",
     "common_dtype",
+    "counts",
+    "label_of",
     "make_part",
+    "named",
     "names_of",
     "resolve_parts",
 ]
@@ -69,6 +73,8 @@ class Select:
     (tensor([0., 3., 7.]),)
     """
 
+    takes: Takes = "values"
+
     def __init__(
         self,
         variables: Hashable | list[Hashable],
@@ -77,6 +83,12 @@ class Select:
     ) -> None:
         self.variables = variables
         self.indexers: dict[Any, GivenIndexer] = {**(indexers or {}), **indexers_kwargs}
+
+    def _of(self, variables: Hashable | list[Hashable], takes: Takes | None = None) -> Self:
+        """The same selection of variables under other names, or of something else of them."""
+        found = copy.copy(self)
+        found.variables, found.takes = variables, takes or self.takes
+        return found
 
     def __repr__(self) -> str:
         indexers = "".join(
@@ -99,6 +111,15 @@ class Part:
     dtype: np.dtype[Any]  # of the values as they are gathered
     # Dims which none of the variables has: values are broadcast over them.
     lacking: tuple[Hashable, ...] = field(default=())
+    takes: Takes = "values"  # what of the variables
+    values: int = 0  # of a count, how many there may be in a sample
+
+    @property
+    def arrays(self) -> tuple[Hashable, ...]:
+        """Names that the variables, or their presence, have in a block."""
+        if self.takes == "values":
+            return self.variables
+        return tuple(map(Presence, self.variables))
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -112,7 +133,7 @@ class Part:
         A window is then a view of memory in each. Without a list it is one, the part itself.
         """
         listed = {dim: each for dim, each in self.indexers.items() if isinstance(each, list)}
-        if not listed:
+        if not listed or self.takes == "count":
             return (Stretch(self, (slice(None),) * len(self.dims)),)
         runs = [
             _neighbors(listed[dim]) if dim in listed else [(slice(None), slice(None))]
@@ -138,10 +159,12 @@ class Part:
         Values are copied: a transform may work in place, and neighbors share the block.
         """
         if not self.stacked:
-            array = sample[self.variables[0]]
+            array = sample[self.arrays[0]].rename(self.variables[0])
             array = array.isel(self.indexers, missing_dims="ignore") if self.indexers else array
             return array.copy(deep=False, data=array.to_numpy().copy())
-        chosen = sample[list(self.variables)]
+        chosen = sample[list(self.arrays)]
+        if self.takes != "values":
+            chosen = chosen.rename(dict(zip(self.arrays, self.variables, strict=True)))
         chosen = chosen.isel(self.indexers, missing_dims="ignore") if self.indexers else chosen
         values = {name: each.to_numpy().copy() for name, each in chosen.data_vars.items()}
         return chosen.copy(deep=False, data=values)
@@ -213,6 +236,16 @@ def _as_select(part: str, specification: Any, data: xr.Dataset, reserved: Contai
     if part in reserved:
         raise ValueError(f"a part cannot be named {part!r}: a batch has something else there")
     select = specification if isinstance(specification, Select) else Select(specification)
+    if getattr(select, "min", 1) != 1:
+        raise ValueError(
+            f"part {part!r}: {select!r} says how much of a sample must be present, as where= "
+            "takes it; a part says where values are, without min"
+        )
+    return named(f"part {part!r}", select, data)
+
+
+def named(label: str, select: Select, data: xr.Dataset) -> Select:
+    """A selection with its variables as a name or a list of names; TypeError if they are none."""
     given: Any = select.variables
     names = given
     if not isinstance(given, Hashable) or (isinstance(given, tuple) and given not in [*data]):
@@ -223,13 +256,19 @@ def _as_select(part: str, specification: Any, data: xr.Dataset, reserved: Contai
         names = None
     if names is None:
         raise TypeError(
-            f"part {part!r}: give a name, a list of names or Select, not {type(given).__name__} "
+            f"{label}: give a name, a list of names or Select, not {type(given).__name__} "
             + reprlib.repr(given)
         )
     twice = [name for name, times in Counter(each).items() if times > 1]
     if twice:
-        raise ValueError(f"part {part!r} names variable {twice[0]!r} twice")
-    return Select(names, select.indexers)
+        raise ValueError(f"{label} names variable {twice[0]!r} twice")
+    return select._of(names)
+
+
+def counts(conditions: Mapping[str, Select], data: xr.Dataset) -> dict[str, Select]:
+    """Selections of how many values are present, for presences by what messages call them."""
+    found = {label: named(label, select, data) for label, select in conditions.items()}
+    return {label: each._of(each.variables, "count") for label, each in found.items()}
 
 
 def names_of(select: Select) -> list[Hashable]:
@@ -246,41 +285,52 @@ def make_part(
     dtype: np.dtype[Any],
 ) -> Part:
     """Check one selection against the data and the windows."""
+    label = label_of(name)
     names = names_of(select)
     windowed = {axis.dim: axis.size for axis in windows.axes if axis.windowed}
     for dim in select.indexers:
         if dim not in windowed:
             raise ValueError(
-                f"part {name!r} selects along dim {dim!r}, which is not in input_dims "
-                f"({list(windowed)})"
+                f"{label} selects along dim {dim!r}, which is not in input_dims ({list(windowed)})"
             )
     indexers: dict[Hashable, Indexer] = {}
     sizes: dict[Hashable, int] = {}
     for dim in sample_dims:
         size, indexer = windowed[dim], select.indexers.get(dim)
         if indexer is not None:
-            indexer = indexers[dim] = _as_indexer(f"part {name!r}", dim, indexer, size)
+            indexer = indexers[dim] = _as_indexer(label, dim, indexer, size)
         if not isinstance(indexer, int):
             sizes[dim] = size if indexer is None else len(np.arange(size)[indexer])
     dtypes = []
     for variable in names:
         dtypes.append(data.variables[variable].dtype)
-        if not is_numeric(dtypes[-1]):
+        if select.takes == "values" and not is_numeric(dtypes[-1]):
             usable = fields(data, windowed) or [
                 each for each, var in data.data_vars.items() if is_numeric(var.dtype)
             ]
             raise NoTensorsError(name, variable, data.variables[variable], usable)
     have = {dim for variable in names for dim in data.variables[variable].dims}
-    return Part(
+    part = Part(
         name=name,
         variables=tuple(names),
         stacked=isinstance(select.variables, list),
         indexers=indexers,
         dims=tuple(sizes),
         shape=tuple(sizes.values()),
-        dtype=common_dtype(dtypes, dtype),
+        dtype=common_dtype(dtypes, dtype) if select.takes == "values" else np.dtype(bool),
         lacking=tuple(dim for dim in sizes if dim not in have),
+        takes=select.takes,
     )
+    if part.takes != "count":
+        return part
+    values = len(names) * math.prod(part.shape)
+    dtype = np.dtype(np.int64)
+    return replace(part, dims=(), shape=(), dtype=dtype, lacking=(), values=values)
+
+
+def label_of(part: str) -> str:
+    """A part in messages: by its name, if a user has given it one."""
+    return f"part {part!r}" if part.isidentifier() else part
 
 
 def _as_indexer(part: str, dim: Hashable, indexer: Any, size: int) -> Indexer:
@@ -350,97 +400,6 @@ def _as_steps(given: str, listed: Sequence[Any], size: int) -> slice | list[int]
         return steps
     stop = steps[-1] + (1 if apart > 0 else -1)
     return slice(steps[0], None if stop < 0 else stop, apart)
-
-
-def is_numeric(dtype: np.dtype[Any]) -> bool:
-    """Whether values become a tensor: floating ones are cast, of others torch has the dtype."""
-    return dtype.kind in "fiub" or (dtype.kind == "c" and dtype.itemsize <= 16)
-
-
-class NoTensorsError(TypeError):
-    """Error for a variable whose dtype no tensor has; `usable` variables could be taken instead."""
-
-    def __init__(
-        self, part: str, name: Hashable, variable: xr.Variable, usable: list[Hashable]
-    ) -> None:
-        self.part, self.usable = part, usable
-        dtype = variable.encoding.get(PANDAS_DTYPE, variable.dtype)
-        self.fact = (
-            f"variable {name!r} of part {part!r} has dtype {dtype}, of which there are no tensors"
-        )
-        argument = {"x": "inputs=", "y": "targets="}.get(part, "")
-        instead = f"give {argument}{usable}, or " if usable else ""
-        super().__init__(f"{self.fact}: {instead}{_recipe(name, variable)}")
-
-    def __reduce__(self) -> Any:
-        return TypeError, self.args
-
-
-def _recipe(name: Hashable, variable: xr.Variable) -> str:
-    """Advice how values become numbers, by what they are."""
-    block, data, dtype = f"block[{name!r}]", f"ds[{name!r}]", variable.dtype
-    pandas_dtype, kind = variable.encoding.get(PANDAS_DTYPE), dtype.kind
-    objects = kind_of_objects(variable) if kind == "O" else None
-    if kind == "O" and variable.encoding.get("dtype") == np.bool_:
-        return (
-            "it has booleans, of which those that are its fill value are missing: "
-            f"{_with(name, f'{block} == 1')} takes missing ones for False, and opened with "
-            "mask_and_scale=False none is missing"
-        )
-    if pandas_dtype == "category":
-        before = f"ds.assign({{{name!r}: ({data}.dims, {data}.data.codes)}})"
-        return f"give the codes of its categories, {before}, or {_with(name, f'{block} == …')}"
-    if pandas_dtype is not None and pandas_dtype.startswith("period"):
-        before = f"ds.assign({{{name!r}: ({data}.dims, {data}.data.day_of_year)}})"
-        return f"make numbers of its periods before, such as {before}"
-    if pandas_dtype is not None and pandas_dtype.startswith("interval"):
-        before = f"ds.assign({{{name!r}: ({data}.dims, {data}.data.mid)}})"
-        return f"make numbers of its intervals before, such as {before}"
-    if objects in ("datetime", "datetime64", "date"):
-        times = f"pd.to_datetime({data}.values, utc=True).day_of_year"
-        before = f"ds.assign({{{name!r}: ({data}.dims, {times})}})"
-        return f"make numbers of its dates before, such as {before}"
-    if kind == "m" or objects in ("timedelta", "timedelta64"):
-        return _with(name, f'{block} / np.timedelta64(1, "h")')
-    if kind == "M" or (kind == "O" and _holds_dates(variable, objects)):
-        return _with(name, f"{block}.dt.dayofyear")
-    if kind == "c":
-        return _with(name, f"{block}.astype(complex)")
-    if kind == "f":
-        return _with(name, f"{block}.astype(float)")
-    if kind == "V":
-        fields = list(dtype.names or ())
-        field = f"[{fields[0]!r}]" if fields else ".view(…)"
-        before = f"ds.assign({{{name!r}: ({data}.dims, {data}.values{field})}})"
-        return f"take its numbers before, such as {before}"
-    if kind in "SUT" or objects in ("string", "bytes"):
-        return _with(name, f"{block} == {_example(variable)}")
-    if objects is not None:
-        return _with(name, f"{block}.astype(float)")
-    return _with(name, "…") + f" with {block} == … for text, or .astype(float) for numbers"
-
-
-def _with(name: Hashable, made: str) -> str:
-    return (
-        f"make numbers of it, such as preprocess=lambda block: block.assign({{{name!r}: {made}}})"
-    )
-
-
-def _holds_dates(variable: xr.Variable, objects: str | None) -> bool:
-    """Whether objects are dates of a calendar of cftime, as far as that is known."""
-    if "calendar" in variable.encoding:
-        return True
-    if objects is None or not variable.size:
-        return False
-    first = variable[dict.fromkeys(variable.dims, 0)].to_numpy()[()]
-    return hasattr(first, "calendar")
-
-
-def _example(variable: xr.Variable) -> str:
-    """A value to compare text with."""
-    if not in_memory(variable) or not variable.size:
-        return "…"
-    return reprlib.repr(np.asarray(variable.to_numpy()).ravel()[:1].tolist()[0])
 
 
 def common_dtype(dtypes: Sequence[np.dtype[Any]], floating: np.dtype[Any]) -> np.dtype[Any]:
