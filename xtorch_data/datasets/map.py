@@ -74,7 +74,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     transform, target_transform : callable, optional
         xarray object → xarray object, for every sample of the part ``x`` or ``y``. As `transform`,
         a mapping of names of parts to such functions serves any part.
-    where : xarray.DataArray, array_like of bool or callable, optional
+    where : xarray.DataArray, array_like of bool, callable, NotNull or list of these, optional
         Which samples there are, as for `IterableDataset`. `len` and ``dataset[i]`` count those that
         are left; `windows` and `Batch.index` have the numbers that all samples have without it.
     memory : int or str
