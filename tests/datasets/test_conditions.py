@@ -4,6 +4,7 @@ import copy
 import warnings
 from pathlib import Path
 
+import failures_data
 import iris_sample_data
 import numpy as np
 import pytest
@@ -295,6 +296,20 @@ def test_states_go_on_and_counts_are_told():
     again.load_state_dict(state)
     rest = [number for batch in again for number in batch.index.tolist()]
     assert sorted([*first[0], *rest]) == expected
+
+
+def test_what_cannot_be_read_is_wanted_and_skipped(tmp_path):
+    damaged = {(2, 0), (2, 1), (2, 2)}
+    failures_data.fields(tmp_path / "d.zarr", damaged, names=("a",))
+    lazy = xtd.open_zarr(tmp_path / "d.zarr", consolidated=False)
+    windows = {"time": 3, "x": 4}
+    with pytest.warns(UserWarning, match="leaves out none"):
+        dataset = xtd.IterableDataset(
+            lazy, windows, inputs="a", where=xtd.NotNull("a"), on_error="skip", batch_size=4
+        )
+    assert dataset.plan.samples == len(dataset.windows)
+    with pytest.raises(xtd.ReadError, match="could not read 'a'"):
+        xtd.IterableDataset(lazy, windows, inputs="a", where=xtd.NotNull("a"))
 
 
 @pytest.mark.parametrize("minimum", [0.07, 0.29, 0.57, 0.58])

@@ -240,6 +240,74 @@ def test_transforms_get_booleans_named_like_the_variable():
         np.testing.assert_array_equal(batch["two"][0], present)
 
 
+def test_samples_by_number_of_what_is_in_memory_and_what_is_not_have_presence():
+    ds = holey().drop_vars("longitude")
+    ds["land"] = ds.a.isel(time=0)
+    lazy = counted(ds[["b"]].drop_vars(["time", "y", "x"]), {"b": (7, 4, 5)})[0]
+    mixed = ds.drop_vars("b").assign(b=lazy.b.variable)
+    parts = {"x": ["a", "b"], "mask": xtd.NotNull(["a", "land"]), "b": xtd.NotNull("b")}
+    for functions in ({}, {"transform": {"mask": lambda both: both, "x": filled}}):
+        samples = xtd.MapDataset(mixed, WINDOWS, OVERLAP, parts=parts, **functions)
+        numbers = [3, 0, len(samples) - 1, 3, 11]
+        batch = samples.fetch(numbers)
+        for place, number in enumerate(numbers):
+            window = ds.isel(samples.windows[number])
+            land = window.land.notnull().expand_dims(time=6)
+            expected = np.stack([window.a.notnull(), land])
+            np.testing.assert_array_equal(batch["mask"][place], expected)
+            np.testing.assert_array_equal(batch["b"][place], window.b.notnull())
+
+
+def test_large_windows_that_lie_in_two_blocks_have_presence():
+    ds = forecast(40, y=32, x=64, names=("a",))
+    ds["a"] = ds.a.where(np.random.default_rng(3).random(ds.a.shape) > 0.3)
+    lazy, _ = counted(ds.drop_vars(["time", "y", "x", "longitude"]), {"a": (5, 32, 64)})
+    windows = {"time": 8, "y": 32, "x": 64}
+    dataset = xtd.IterableDataset(
+        lazy, windows, {"time": 7}, parts={"x": "a", "mask": xtd.NotNull("a")}, memory="400 kB",
+        batch_size=3,
+    )  # fmt: skip
+    for batch in dataset:
+        assert torch.equal(batch["mask"], ~torch.isnan(batch["x"]))
+        assert len(batch["mask"].unique()) == 2
+    assert dataset.stats().paths["windows split"]
+
+
+def test_a_function_of_batches_gets_presence_as_well():
+    ds = holey()
+
+    def kept(batch):
+        assert batch.a_mask.dtype == bool and batch.a_mask.attrs == {}
+        return batch.assign(a_x=batch.a_x.where(batch.a_mask, 0.0))
+
+    dataset = xtd.IterableDataset(
+        ds, WINDOWS, parts={"x": "a", "mask": xtd.NotNull("a")}, batch_transform=kept, batch_size=4
+    )
+    for batch in dataset:
+        assert not torch.isnan(batch["x"]).any()
+        assert torch.equal(batch["mask"], batch["x"] != 0)
+        assert set(batch.to_xarray()) == {"a_x", "a_mask"}
+
+
+def test_what_is_kept_on_disk_has_presence_too(tmp_path):
+    ds = holey().drop_vars(["time", "y", "x", "longitude"])
+    ds.chunk(time=7).to_zarr(tmp_path / "data.zarr", consolidated=False)
+    lazy = xtd.open_zarr(tmp_path / "data.zarr", consolidated=False)
+    parts = {"x": "a", "mask": xtd.NotNull("a")}
+    where = xtd.NotNull("b", min=0.65)
+    for kind in (xtd.IterableDataset, xtd.IterableDataset, xtd.MapDataset):
+        dataset = kind(
+            lazy, WINDOWS, OVERLAP, parts=parts, where=where, cache=tmp_path / "cache",
+            preprocess=filled,
+        )  # fmt: skip
+        batches = [dataset.fetch(range(len(dataset)))] if kind is xtd.MapDataset else dataset
+        for batch in batches:
+            for place, number in enumerate(batch.index.tolist()):
+                window = ds.isel(dataset.windows[number])
+                np.testing.assert_array_equal(batch["mask"][place], window.a.notnull())
+                assert float(window.b.notnull().mean()) >= 0.65
+
+
 def test_labels_are_those_of_the_variable_without_its_attributes():
     ds = holey()
     ds.a.attrs["units"] = "K"
@@ -265,6 +333,11 @@ def test_normalize_is_fitted_on_values_and_leaves_presence_alone():
     normalize = xtd.Normalize.fit(samples)
     assert list(normalize.mean) == ["a"]
     after = samples.replace(preprocess=xtd.Compose([normalize, filled]))
+    known = xtd.Normalize({"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0})
+    alone = xtd.MapDataset(ds, WINDOWS, inputs="a", targets=xtd.NotNull("b")).fetch([0]).to_xarray()
+    back = known.inverse(alone)
+    xr.testing.assert_identical(back.b, alone.b)
+    xr.testing.assert_allclose(back.a.drop_attrs(), alone.a.drop_attrs() * 3 + 1)
     again = xtd.Normalize.fit(samples.replace(preprocess=filled))
     assert list(again.mean) == ["a"]
     numbers = range(len(samples))

@@ -30,6 +30,7 @@ from ..reading.regions import Reader
 from ..reading.variables import ReadError, SourceReader, require_whole
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
+from ..samples.presence import presence_of
 from ..sources.file_maps import maps_of
 from ..sources.lazy_arrays import in_memory
 from ..sources.npy_files import NpyFile, Stamp
@@ -92,6 +93,12 @@ class Fetcher:
         self._whole_maps = maps_of(samples.data.variables.values())
         self._data = with_recycled_memory(data, self._blocks, samples.dtypes)
         self._disk = on_disk.cells(self._data, self._blocks) if on_disk else {}
+        # A preprocess gets copies, and so all variables in cells.
+        self._in_memory_present = [
+            name
+            for name in (samples.present if samples.preprocess is None else ())
+            if in_memory(self._data.variables[name])
+        ]
         self.recorder = Recorder(epoch)
         self._groups = [self._group(names, together=True) for names in self._stored_alike()]
         self._together = range(len(self._groups))
@@ -112,14 +119,13 @@ class Fetcher:
     def _stored_alike(self) -> list[list[Hashable]]:
         """Variables that must be read, grouped by how they are stored.
 
-        Also those in memory of which it is noted where they are present, cell by cell. A preprocess
-        takes all variables of a block, so that then there is one group.
+        A preprocess takes all variables of a block, so that then there is one group.
         """
         if self._samples.preprocess is not None:
             return [list(self._data.data_vars)]
         alike: dict[Hashable, list[Hashable]] = {}
         for name, variable in self._data.variables.items():
-            if not in_memory(variable) or name in self._samples.present:
+            if not in_memory(variable):
                 chunks = layout_of(variable, name, self._dims).chunks
                 key = tuple((dim, grid.key) for dim, grid in chunks.items())
                 alike.setdefault(key, []).append(name)
@@ -279,7 +285,7 @@ class Fetcher:
         count = starts.shape[1]
         if not columns:  # variables without any of the dims are one cell each
             everything: list[Cell] = [(number, ()) for number in groups]
-            yield [(np.arange(count), everything)]
+            yield [(some, everything) for some in self._pieces(np.arange(count))]
             return
         found, of = np.unique(np.stack(columns), axis=1, return_inverse=True)
         of = of.ravel()
@@ -302,10 +308,18 @@ class Fetcher:
                 yield portion
                 portion, taken, nbytes = [], set(), 0
                 more = sum(self._groups[cell[0]].nbytes for cell in wanted)
-            portion.append((some, wanted))
+            portion += [(each, wanted) for each in self._pieces(some)]
             taken.update(wanted)
             nbytes += more
         yield portion
+
+    def _pieces(self, rows: IntArray) -> list[IntArray]:
+        """Samples in the same cells, by the pieces that they are cut from.
+
+        Of data in memory, a piece costs nothing, however far it reaches, unless it is noted where
+        its values are present.
+        """
+        return np.split(rows, len(rows)) if self._in_memory_present else [rows]
 
     # From cells to the windows in them.
 
@@ -333,10 +347,10 @@ class Fetcher:
                 for name, variable in self._data.variables.items()
                 if name not in read
             }
-            variables = {**others, **read}
+            variables = {**others, **read, **presence_of(others, self._in_memory_present)}
             if recipe.transforms:
                 cut = self._data.isel(region, missing_dims="ignore")
-                data = cut.assign({n: v for n, v in read.items() if n not in cut.coords})
+                data = cut.assign({n: v for n, v in variables.items() if n not in cut.coords})
                 data = data.assign_coords({n: v for n, v in read.items() if n in cut.coords})
         plain = [part for part in recipe.parts if part.name not in recipe.transforms]
         views = window_views(recipe.windows, recipe.sample_dims, plain, variables)

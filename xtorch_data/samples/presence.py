@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import xarray as xr
 
 __all__ = ["Presence", "Takes", "presence_of"]
@@ -35,6 +36,11 @@ def presence_of(
     """
     found = {}
     for name in names:
-        present = block[name].notnull()
-        found[Presence(name)] = xr.Variable(present.dims, present.to_numpy())
+        variable = block[name]
+        if variable.dtype.kind in "fcMm":  # NaN and NaT do not equal themselves
+            values = variable.to_numpy()
+            present = np.equal(values, values)
+        else:
+            present = variable.notnull().to_numpy()
+        found[Presence(name)] = xr.Variable(variable.dims, present)
     return found
