@@ -363,10 +363,19 @@ def test_packed_values_are_decoded_on_the_device_beside_presence(tmp_path):
     packed = {"dtype": "int16", "scale_factor": 0.1, "_FillValue": -32768}
     ds.to_zarr(tmp_path / "p.zarr", encoding={n: packed for n in "ab"}, consolidated=False)
     opened = xtd.open_zarr(tmp_path / "p.zarr", consolidated=False)
-    parts = {"x": ["a", "b"], "mask": xtd.NotNull("a")}
-    dataset = xtd.IterableDataset(opened, WINDOWS, parts=parts, batch_size=4)
-    there = xtd.DataLoader(copy.copy(dataset), device="cpu", gather="device", decode="device")
-    assert_same(there, xtd.DataLoader(dataset))
+    for parts in (
+        {"x": ["a", "b"], "mask": xtd.NotNull("a")},
+        {"x": "a", "mask": xtd.NotNull(["a", "b"])},
+    ):
+        dataset = xtd.IterableDataset(opened, WINDOWS, parts=parts, batch_size=4)
+        here = list(xtd.DataLoader(copy.copy(dataset)))
+        assert not here[0]["mask"].all()
+        for gather in ("host", "device"):
+            loader = xtd.DataLoader(
+                copy.copy(dataset), device="cpu", gather=gather, decode="device"
+            )
+            assert_same(loader, here)
+            assert loader.explain()
 
 
 def test_flips_turn_presence_and_change_no_sign_of_it():

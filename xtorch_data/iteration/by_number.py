@@ -94,11 +94,11 @@ class Fetcher:
         self._data = with_recycled_memory(data, self._blocks, samples.dtypes)
         self._disk = on_disk.cells(self._data, self._blocks) if on_disk else {}
         # A preprocess gets copies, and so all variables in cells.
-        self._in_memory_present = [
-            name
-            for name in (samples.present if samples.preprocess is None else ())
-            if in_memory(self._data.variables[name])
-        ]
+        self._in_memory_present = {
+            name: present
+            for name, present in samples.present.items()
+            if samples.preprocess is None and in_memory(self._data.variables[name])
+        }
         self.recorder = Recorder(epoch)
         self._groups = [self._group(names, together=True) for names in self._stored_alike()]
         self._together = range(len(self._groups))

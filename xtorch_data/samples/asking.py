@@ -69,7 +69,7 @@ def _whole_windows(samples: SampleDefinition, function: Transform) -> SampleDefi
         labels=replace(labels, items=items),
         parts=(part,),
         transforms={part.name: function},
-        present=(),
+        present={},
         unread=frozenset(),
         batch_transform=None,
         cast=None,

@@ -40,6 +40,7 @@ from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
 from .losses import Loss, losses_of, warnings_of_losses, with_lost
 from .preprocessing import Preprocessor
+from .presence import Present, not_null
 from .select import Part, Select, counts, make_part, resolve_parts
 from .several import NO_BATCH_TRANSFORM, defined_of_several, is_several
 from .source_rules import Rule, in_short
@@ -77,7 +78,8 @@ class SampleDefinition:
 
     preprocess: Transform | None  # for every block that is read
     transforms: Mapping[str, Transform]  # for the samples of a part
-    present: tuple[Hashable, ...] = ()  # variables of which it is noted where they are present
+    # Variables of which it is noted where they are present, and how that is told of their values.
+    present: Mapping[Hashable, Present] = field(default_factory=dict)
     unread: frozenset[Hashable] = frozenset()  # those of which parts have nothing else
     # What only a stream of batches has: a function of these, and what random functions depend on.
     batch_transform: Transform | None = None
@@ -230,7 +232,7 @@ class SampleDefinition:
             cast=cast_to,
             preprocess=prepare,
             transforms=given,
-            present=tuple(dict.fromkeys(present)),
+            present=dict.fromkeys(present, not_null),
             unread=frozenset(present).difference(values),
             batch_transform=of_batches,
             seed=seed,
@@ -357,7 +359,7 @@ class SampleDefinition:
 
     def preprocessor(self, data: xr.Dataset, epoch: int, recorder: Recorder) -> Preprocessor | None:
         """What makes blocks of what is read of `data`, this data or some variables of it."""
-        present = tuple(name for name in self.present if name in data.data_vars)
+        present = {name: each for name, each in self.present.items() if name in data.data_vars}
         if self.preprocess is None and not present:
             return None
         return Preprocessor(

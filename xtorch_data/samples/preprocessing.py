@@ -7,7 +7,7 @@ is checked.
 from __future__ import annotations
 
 from collections.abc import Container, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..planning.stages import BlockRead
 from ..planning.windows import Windows
 from ..sources.declared_dtypes import keeps_values
 from ..sources.lazy_arrays import in_memory
-from .presence import presence_of
+from .presence import Present, presence_of
 from .transforms import Transform
 from .trials import labels_of, require_labels_kept
 
@@ -42,7 +42,8 @@ class Preprocessor:
     seed: int  # this and the epoch matter if the function is random
     epoch: int
     recorder: Recorder  # notes what it takes
-    present: tuple[Hashable, ...] = ()  # variables whose presence is noted
+    # Variables whose presence is noted, and how it is told.
+    present: Mapping[Hashable, Present] = field(default_factory=dict)
     values: Container[Hashable] | None = None  # what is given to the function; None for all
 
     def __call__(self, load: BlockRead, block: xr.Dataset) -> xr.Dataset:

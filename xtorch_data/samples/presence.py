@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
-__all__ = ["Presence", "Takes", "presence_of"]
+__all__ = ["Presence", "Present", "Takes", "not_null", "presence_of"]
+
+# From values of a variable as they are read: where it is present.
+Present = Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]]
 
 # What a part takes of its variables: their values, whether they are there, or how many are.
 Takes = Literal["values", "presence", "count"]
@@ -25,22 +29,24 @@ class Presence:
     variable: Hashable
 
 
-def presence_of(
-    block: Mapping[Any, xr.Variable], names: Iterable[Hashable]
-) -> dict[Presence, xr.Variable]:
-    """Where some variables of a block are present: not NaN, NaT or None.
+def not_null(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Where decoded values are present: not NaN, NaT or None."""
+    if values.dtype.kind in "fcMm":  # NaN and NaT do not equal themselves
+        equal: npt.NDArray[np.bool_] = np.equal(values, values)
+        return equal
+    return np.asarray(xr.Variable([*map(str, range(values.ndim))], values).notnull())
 
-    The block is in memory, decoded, and as it was read: `Preprocessor` asks before it calls the
-    function of the user. Places that are no data, such as padded ones, are to be made False here,
-    and nowhere else.
+
+def presence_of(
+    block: Mapping[Any, xr.Variable], present: Mapping[Hashable, Present]
+) -> dict[Presence, xr.Variable]:
+    """Where some variables of a block are present, each by a function of its values.
+
+    The block is in memory, and as it was read: `Preprocessor` asks before it calls the function of
+    the user. Places that are no data, such as padded ones, are to be made False here, and nowhere
+    else.
     """
-    found = {}
-    for name in names:
-        variable = block[name]
-        if variable.dtype.kind in "fcMm":  # NaN and NaT do not equal themselves
-            values = variable.to_numpy()
-            present = np.equal(values, values)
-        else:
-            present = variable.notnull().to_numpy()
-        found[Presence(name)] = xr.Variable(variable.dims, present)
-    return found
+    return {
+        Presence(name): xr.Variable(block[name].dims, function(block[name].to_numpy()))
+        for name, function in present.items()
+    }
