@@ -421,6 +421,52 @@ def test_conditions_of_several_sources_are_asked_where_their_data_lies(kind, ask
     assert kept(named) == expected
 
 
+GRIDS = {"topo/z": 0.6, "gfs/f": 0.7}
+
+
+@pytest.mark.parametrize("kind", [xtd.MapDataset, xtd.IterableDataset])
+@pytest.mark.parametrize("asked", [["topo/z"], ["gfs/f"], ["topo/z", "gfs/f"]])
+def test_finer_grids_and_forecasts_are_asked_once_where_they_do_not_differ(kind, asked):
+    rng = np.random.default_rng(0)
+
+    def made(name, coords, holes):
+        values = rng.normal(size=[len(each) for each in coords.values()])
+        values[rng.random(values.shape) < holes] = np.nan
+        return xr.Dataset({name: (tuple(coords), values)}, coords)
+
+    times = np.datetime64("2020-01-01", "ns") + np.arange(20) * np.timedelta64(1, "D")
+    inits = np.datetime64("2019-12-28", "ns") + np.arange(60) * np.timedelta64(12, "h")
+    leads = np.arange(0, 48, 6) * np.timedelta64(1, "h").astype("m8[ns]")
+    places = {"latitude": np.arange(16.0), "longitude": np.arange(24.0)}
+    finer = {dim: np.arange(-0.375, len(at) - 0.5, 0.25) for dim, at in places.items()}
+    beside = {
+        "topo": made("z", finer, 0.4), "gfs": made("f", {"init_time": inits, "lead_time": leads}, 0.3)
+    }  # fmt: skip
+    topo, counts = counted(beside["topo"], {"z": (16, 24)})
+    rules = {"init_time": xtd.AsOf(1, latency="5h"), "lead_time": xtd.ValidTime("0h", "24h")}
+    sources = {
+        "era5": made("t", {"time": times, **places}, 0.0),
+        "topo": xtd.Source(topo, latitude=xtd.Within(), longitude=xtd.Within()),
+        "gfs": xtd.Source(beside["gfs"], rules),
+    }
+    windows = {"time": 4, "latitude": 4, "longitude": 6}
+    where = [xtd.NotNull(name, min=GRIDS[name]) for name in asked]
+    dataset = kind(sources, windows, inputs="t", where=where)
+    assert set(reads(counts, ["z"]).values()) <= {1}
+
+    def holds(number, name):
+        source, variable = name.split("/")
+        window = dataset.windows.of(source)[number]
+        return beside[source][variable].isel(window).notnull().mean() >= GRIDS[name]
+
+    numbers = range(len(dataset.windows))
+    expected = [number for number in numbers if all(holds(number, name) for name in asked)]
+    assert 0 < len(expected) < len(dataset.windows)
+    assert kept(dataset) == expected
+    along = {"topo/z": ("latitude", "longitude"), "gfs/f": ("time",)}
+    assert set(dataset.where.dims) == {dim for name in asked for dim in along[name]}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
