@@ -439,9 +439,8 @@ def test_finer_grids_and_forecasts_are_asked_once_where_they_do_not_differ(kind,
     leads = np.arange(0, 48, 6) * np.timedelta64(1, "h").astype("m8[ns]")
     places = {"latitude": np.arange(16.0), "longitude": np.arange(24.0)}
     finer = {dim: np.arange(-0.375, len(at) - 0.5, 0.25) for dim, at in places.items()}
-    beside = {
-        "topo": made("z", finer, 0.4), "gfs": made("f", {"init_time": inits, "lead_time": leads}, 0.3)
-    }  # fmt: skip
+    forecast = {"init_time": inits, "lead_time": leads}
+    beside = {"topo": made("z", finer, 0.4), "gfs": made("f", forecast, 0.3)}
     topo, counts = counted(beside["topo"], {"z": (16, 24)})
     rules = {"init_time": xtd.AsOf(1, latency="5h"), "lead_time": xtd.ValidTime("0h", "24h")}
     sources = {
@@ -474,12 +473,17 @@ def test_finer_grids_and_forecasts_are_asked_once_where_they_do_not_differ(kind,
         ({"where": xtd.NotNull("tos")}, "no data variable 'tos'"),
         ({"where": xtd.NotNull(["t2m", "sst/tos"])}, "variables of several sources"),
         ({"where": xtd.NotNull("sst/tos"), "parts": {"x": "t2m"}}, "samples have no part"),
+        (
+            {"where": xtd.NotNull("sst/deep"), "parts": {"x": "t2m", "s": "sst/tos"}},
+            "'deep' has dim 'z', which the samples do not have",
+        ),
         ({"parts": {"x": "t2m", "m": xtd.NotNull("sst/toss")}}, "part 'm'.*did you mean 'tos'"),
     ],
 )
 def test_conditions_of_sources_that_do_not_fit_are_errors(arguments, words):
     labels = np.datetime64("2000-01-01", "ns") + np.arange(20) * np.timedelta64(1, "D")
-    sources = {"era5": series("t2m", labels, 0.1), "sst": series("tos", labels, 0.1)}
+    deep = series("tos", labels, 0.1).assign(deep=(("time", "z"), np.ones((20, 2))))
+    sources = {"era5": series("t2m", labels, 0.1), "sst": deep}
     with pytest.raises(ValueError, match=words):
         xtd.MapDataset(sources, {"time": 4}, **arguments)
 

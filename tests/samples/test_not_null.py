@@ -308,6 +308,18 @@ def test_what_is_kept_on_disk_has_presence_too(tmp_path):
                 assert float(window.b.notnull().mean()) >= 0.65
 
 
+@pytest.mark.parametrize("kind", [xtd.MapDataset, xtd.IterableDataset])
+def test_nothing_is_read_to_make_a_dataset_of_presence(kind):
+    ds = holey().drop_vars(["longitude", "y", "x", "time"])
+    lazy, counts = counted(ds, {"a": (5, 6, 5), "b": (5, 6, 5)})
+    parts = {"x": "a", "mask": xtd.NotNull(["a", "b"])}
+    kind(
+        lazy, WINDOWS, parts=parts, preprocess=filled,
+        transform={"mask": lambda both: both, "x": filled},
+    )  # fmt: skip
+    assert not reads(counts, ["a", "b"])
+
+
 def test_labels_are_those_of_the_variable_without_its_attributes():
     ds = holey()
     ds.a.attrs["units"] = "K"

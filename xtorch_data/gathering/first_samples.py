@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from ..common.buffers import Buffers
@@ -12,7 +13,7 @@ from ..planning.stages import WindowBox
 from ..samples.definition import SampleDefinition
 from ..samples.labels import Labels
 from ..samples.made_up import Budget, numbered, on_trial, unnoticed
-from ..samples.presence import presence_of
+from ..samples.presence import Presence
 from ..samples.transforms import Transform
 from ..samples.trials import require_places_kept
 from ..sources.lazy_arrays import in_memory
@@ -107,7 +108,10 @@ def _given_to_functions(samples: SampleDefinition) -> list[tuple[Transform, Any]
     data = samples.data.isel(cut, missing_dims="ignore")
     try:
         with unnoticed():
-            present = presence_of(data.variables, samples.present)
+            present = {
+                Presence(name): xr.Variable(data[name].dims, np.ones(data[name].shape, dtype=bool))
+                for name in samples.present
+            }
             data = data[samples.values]
             block = data.copy(deep=False, data=numbered(data, samples.constants))
             if samples.preprocess is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ __all__ = [
     "layouts_of",
     "names_in",
     "reads_of",
+    "require_dims",
     "warn_of_relabelled",
 ]
 
@@ -96,20 +97,13 @@ def checked_space(
             "'sample' is the name of the batch dimension: rename the windowed dim or variable "
             "of the data that has it"
         )
-    _require_different_dims(data, selected)
+    _require_different_dims(data, [*selected, *present])
     constants: dict[Hashable, Any] = {}
     reads, template = reads_of(data, selected, sizes_in_steps, preprocess, constants)
     _require_different_dims(data, reads)
     used = {dim for name in selected for dim in template.variables[name].dims} | set(input_dims)
     used |= {dim for name in present for dim in data.variables[name].dims}
-    for condition, select in conditions.items():
-        for name in names_of(select):
-            for dim in data.variables[name].dims:
-                if dim not in used:
-                    raise ValueError(
-                        f"{condition}: variable {name!r} has dim {dim!r}, which the samples do "
-                        f"not have; theirs are {sorted(map(str, used))}"
-                    )
+    require_dims(conditions, data, used)
     if None in used and None in source.sizes:
         raise ValueError(
             "a dim of the samples is named None, which elsewhere means that there is none: "
@@ -125,6 +119,20 @@ def checked_space(
     by_position = Windows.from_sizes(sizes, sizes_in_steps, overlaps)
     windows, found = windows_between_breaks(by_position, data, breaks)
     return CheckedSpace(windows, found, tuple(input_dims), None, reads, template, constants)
+
+
+def require_dims(
+    conditions: Mapping[str, Select], data: xr.Dataset, dims: Collection[Hashable]
+) -> None:
+    """Raise ValueError if conditions are of variables with dims that samples do not have."""
+    for condition, select in conditions.items():
+        for name in names_of(select):
+            for dim in data.variables[name].dims:
+                if dim not in dims:
+                    raise ValueError(
+                        f"{condition}: variable {name!r} has dim {dim!r}, which the samples do "
+                        f"not have; theirs are {sorted(map(str, dims))}"
+                    )
 
 
 def _require_different_dims(data: xr.Dataset, names: Iterable[Hashable]) -> None:

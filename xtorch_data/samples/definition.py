@@ -41,7 +41,7 @@ from .labels import LabelledWindows, Labels
 from .losses import Loss, losses_of, warnings_of_losses, with_lost
 from .preprocessing import Preprocessor
 from .presence import Present, not_null
-from .select import Part, Select, counts, make_part, resolve_parts
+from .select import Part, Select, as_counts, make_part, resolve_parts
 from .several import NO_BATCH_TRANSFORM, defined_of_several, is_several
 from .source_rules import Rule, in_short
 from .transforms import Transform, name_of, transforms_of
@@ -159,7 +159,7 @@ class SampleDefinition:
         prepare = Transform.of(preprocess, "preprocess")
         given = transforms_of(transform, target_transform, list(selections))
         of_batches = Transform.of(batch_transform, "batch_transform")
-        counted = counts(conditions or {}, source.dataset)
+        counted = as_counts(conditions or {}, source.dataset)
         space = checked_space(
             source, input_dims, input_overlap, selections, prepare, breaks, counted
         )

@@ -85,4 +85,4 @@ class NotNull(Select):
     def __repr__(self) -> str:
         selected = Select(self.variables, self.indexers)
         shown = repr(selected) if self.indexers else repr(self.variables)
-        return f"NotNull({shown}{'' if self.min == 1 else f', min={self.min:g}'})"
+        return f"NotNull({shown}{'' if self.min == 1 else f', min={self.min!r}'})"

@@ -27,8 +27,8 @@ __all__ = [
     "Part",
     "Select",
     "Stretch",
+    "as_counts",
     "common_dtype",
-    "counts",
     "label_of",
     "make_part",
     "named",
@@ -265,7 +265,7 @@ def named(label: str, select: Select, data: xr.Dataset) -> Select:
     return select._of(names)
 
 
-def counts(conditions: Mapping[str, Select], data: xr.Dataset) -> dict[str, Select]:
+def as_counts(conditions: Mapping[str, Select], data: xr.Dataset) -> dict[str, Select]:
     """Selections of how many values are present, for presences by what messages call them."""
     found = {label: named(label, select, data) for label, select in conditions.items()}
     return {label: each._of(each.variables, "count") for label, each in found.items()}

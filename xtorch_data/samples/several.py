@@ -18,8 +18,8 @@ from ..sources.source import as_source
 from .aligned import OtherData, aligned
 from .batch import ATTRIBUTES, Batch
 from .breaks import BreakRule, SampleBreaks
-from .checks import CheckedSpace, checked_space, names_in, reads_of
-from .select import Select, counts, label_of, names_of, resolve_parts
+from .checks import CheckedSpace, checked_space, names_in, reads_of, require_dims
+from .select import Select, as_counts, label_of, names_of, resolve_parts
 from .source_rules import Source
 from .transforms import Transform, transforms_of
 
@@ -119,7 +119,7 @@ class _Sources:
     ) -> dict[str, tuple[str, Select]]:
         """By what messages call it: the source that a condition is of, and what it counts there."""
         first = self.data[self.names[0]]
-        counted = counts(given, first.dataset)
+        counted = as_counts(given, first.dataset)
         found = {label: self.owned(label, select) for label, select in counted.items()}
         for label, (source, _) in found.items():
             if source not in used:
@@ -206,6 +206,9 @@ def defined_of_several(
     space = checked_space(
         data, input_dims, input_overlap, of(first), prepare.get(first), breaks, asked(first)
     )
+    for name in used:
+        lazy = sources.data[name].dataset
+        require_dims(asked(name), lazy, _needed(lazy, [of(name)], prepare.get(name)).dims)
     others = tuple(
         OtherData(
             name,
