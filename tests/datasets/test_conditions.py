@@ -155,6 +155,20 @@ def test_chunks_are_read_once_for_all_conditions_together(kind, more):
     assert set(reads(counts, ["a", "b"]).values()) == {1}
 
 
+def test_chunks_across_the_order_of_samples_are_read_hardly_more_than_once():
+    """In order, places are taken one by one, and little memory would hold none of their chunks."""
+    rng = np.random.default_rng(0)
+    ds = xr.Dataset({"a": (("time", "x"), rng.normal(size=(4000, 40)).astype("f4"))})
+    ds["a"] = ds.a.where(rng.random(ds.a.shape) > 0.2)
+    lazy, counts = counted(ds, {"a": (200, 20)})
+    dataset = xtd.MapDataset(
+        lazy, {"time": 10}, {"time": 9}, where=xtd.NotNull("a", min=0.8), memory="400 kB"
+    )
+    assert sum(reads(counts, ["a"]).values()) <= 1.3 * len(reads(counts, ["a"])) == 1.3 * 40
+    present = ds.a.notnull().rolling(time=10).mean()[9:]
+    np.testing.assert_array_equal(dataset.where.transpose(*ds.a.dims), present >= 0.8 - 1e-9)
+
+
 def test_what_a_condition_does_not_ask_about_is_not_read():
     ds = holey().drop_vars(["longitude", "y", "x", "time"])
     lazy, counts = counted(ds, {"a": (5, 3, 5), "b": (5, 6, 5)})

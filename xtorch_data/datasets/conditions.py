@@ -209,14 +209,20 @@ def answers(
     size = COUNTS_TOGETHER
     if function is not None:
         size = max(1, min(CALLS_TOGETHER, math.isqrt(len(windows))))
-    plan = Plan.of(
-        windows,
-        asking.layouts,
-        memory=memory,
-        batch_size=size,
-        warn=False,
-        others=[each.layouts for each in asking.others],
+    # The order makes no difference, but in one of the two less may have to be read.
+    plans = (
+        Plan.of(
+            windows,
+            asking.layouts,
+            memory=memory,
+            shuffle=shuffle,
+            batch_size=size,
+            warn=False,
+            others=[each.layouts for each in asking.others],
+        )
+        for shuffle in (False, True)
     )
+    plan = min(plans, key=lambda plan: plan.grid.amplification)
     reader = EpochReader(asking, plan, on_disk, retries, skipping)
     # What cannot be read, and is skipped, has no answer: it is wanted, and skipped whenever it is
     # read, on every rank.
