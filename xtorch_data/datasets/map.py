@@ -66,7 +66,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         Variables of the part ``x``. Every data variable, as a list, by default.
     targets : Hashable, list of Hashable or Select, optional
         Variables of the part ``y``.
-    parts : mapping of str to Hashable, list of Hashable or Select, optional
+    parts : mapping of str to Hashable, list of Hashable, Select or NotNull, optional
         Any number of named parts instead of `inputs` and `targets`.
     preprocess : callable or mapping of str to callable, optional
         ``Dataset → Dataset``, once for every chunk (or some small ones) that is read. For several
