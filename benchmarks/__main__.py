@@ -13,6 +13,7 @@ from .gpu import table_gpu
 from .race import say
 from .sources import table_sources
 from .speed import table_speed
+from .validity import table_validity
 from .workloads import NAMES
 
 RESULTS = Path(__file__).parent / "results.md"  # not kept; docs/benchmarks.md has the last ones
@@ -27,6 +28,7 @@ TABLES = {
     "gpu": table_gpu,
     "rechunk": chunks.table_rechunk,
     "sources": table_sources,
+    "validity": table_validity,
     "dask": chunks.table_dask,
     "formats": table_formats,
 }

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .report.watching import watch
     from .samples.augment import RandomFlip
     from .samples.batch import Batch
+    from .samples.not_null import NotNull
     from .samples.select import Select
     from .samples.source_rules import AsOf, At, Source, ValidTime, Within
     from .samples.transforms import Compose
@@ -49,6 +50,7 @@ __all__ = [
     "KnownAtAnchor",
     "MapDataset",
     "Normalize",
+    "NotNull",
     "PeakMemory",
     "RandomFlip",
     "ReadError",
@@ -89,6 +91,7 @@ _HOMES = {
     "KnownAtAnchor": "datasets.known",
     "MapDataset": "datasets.map",
     "Normalize": "normalization.normalize",
+    "NotNull": "samples.not_null",
     "PeakMemory": "report.memory",
     "RandomFlip": "samples.augment",
     "ReadError": "reading.variables",

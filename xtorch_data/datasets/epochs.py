@@ -26,11 +26,12 @@ from ..processes.workers import sent
 from ..reading.disk_cells import OnDisk
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
+from .conditions import answers
 from .fetching import Fetching
 from .how import HOW_ARGUMENTS, How
 from .topology import EpochCounter, different_batches, ranks_wait
 from .what import What, parted, require_same_samples
-from .where_and_weights import answers, as_weights
+from .where_and_weights import as_weights
 
 __all__ = ["Epochs"]
 
@@ -78,7 +79,7 @@ class Epochs:
 
     @classmethod
     def of(cls, what: What, how: How) -> Epochs:
-        """Plan the epochs of some samples; that reads only if `where` is a function."""
+        """Plan the epochs of some samples; that reads only where `where` asks the data."""
         definition = _definition(what, how)
         if definition.others and how.skipping:
             raise ValueError(

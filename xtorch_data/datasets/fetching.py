@@ -25,9 +25,9 @@ from ..reading.disk_cells import OnDisk
 from ..reading.forks import let_forks_wait_for_reads, make_safe
 from ..samples.arguments import as_bytes, as_cache, as_numbers, as_retries
 from ..samples.batch import Batch
+from .conditions import answers
 from .how import HOW_ARGUMENTS
 from .what import What, parted
-from .where_and_weights import answers
 
 __all__ = ["ACCESS_ARGUMENTS", "Access", "Fetching", "require_none_of_epochs"]
 
@@ -113,7 +113,7 @@ class Fetching:
 
     @classmethod
     def of(cls, what: What, access: Access) -> Fetching:
-        """Plan the access to some samples; that reads only if `where` is a function."""
+        """Plan the access to some samples; that reads only where `where` asks the data."""
         definition, memory, retries = what.definition, access.memory, access.retries
         require_functions_keep_places(definition)
         _, folder, size = access.cache

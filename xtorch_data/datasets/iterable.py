@@ -89,7 +89,7 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         single name has no such axis. Every data variable, as a list, by default.
     targets : Hashable, list of Hashable or Select, optional
         Variables of the part ``y``.
-    parts : mapping of str to Hashable, list of Hashable or Select, optional
+    parts : mapping of str to Hashable, list of Hashable, Select or NotNull, optional
         Any number of named parts instead of `inputs` and `targets`.
     preprocess : callable, optional
         ``Dataset → Dataset``, once for each block that is read, before windows are cut: for work
@@ -118,12 +118,13 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         one for each window, or one for each step of the data: then a sample's weight is the mean
         over the steps of its targets (the part ``y``; of its window if there is none). Needs
         ``shuffle=True``.
-    where : xarray.DataArray, array_like of bool or callable, optional
+    where : xarray.DataArray, array_like of bool, callable, NotNull or list of these, optional
         Which samples there are; others are neither yielded nor counted by `len`, and blocks that
         hold only such are not read. A boolean for each sample in the order of their numbers, a
         DataArray along dims of the sample space with one for each window, or a function
         ``Dataset → bool`` that is asked about every window when the dataset is made: that reads
-        the data once. It gets the variables of all parts, after `preprocess`.
+        the data once. It gets the variables of all parts, after `preprocess`. `NotNull` asks how
+        much of a sample is present in the data, before `preprocess`. Of a list, all must hold.
     memory : int or str
         Bytes, or text such as ``"1 GiB"``, that blocks held and read ahead may take, per process.
     cache : bool or path

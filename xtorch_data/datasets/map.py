@@ -74,7 +74,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         Variables of the part ``x``. Every data variable, as a list, by default.
     targets : Hashable, list of Hashable or Select, optional
         Variables of the part ``y``.
-    parts : mapping of str to Hashable, list of Hashable or Select, optional
+    parts : mapping of str to Hashable, list of Hashable, Select or NotNull, optional
         Any number of named parts instead of `inputs` and `targets`.
     preprocess : callable or mapping of str to callable, optional
         ``Dataset → Dataset``, once for every chunk (or some small ones) that is read. For several
@@ -82,7 +82,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     transform, target_transform : callable, optional
         xarray object → xarray object, for every sample of the part ``x`` or ``y``. As `transform`,
         a mapping of names of parts to such functions serves any part.
-    where : xarray.DataArray, array_like of bool or callable, optional
+    where : xarray.DataArray, array_like of bool, callable, NotNull or list of these, optional
         Which samples there are, as for `IterableDataset`. `len` and ``dataset[i]`` count those that
         are left; `windows` and `Batch.index` have the numbers that all samples have without it.
     memory : int or str

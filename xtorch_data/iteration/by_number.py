@@ -30,6 +30,7 @@ from ..reading.regions import Reader
 from ..reading.variables import ReadError, SourceReader, require_whole
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
+from ..samples.presence import presence_of
 from ..sources.file_maps import maps_of
 from ..sources.lazy_arrays import in_memory
 from ..sources.npy_files import NpyFile, Stamp
@@ -92,6 +93,12 @@ class Fetcher:
         self._whole_maps = maps_of(samples.data.variables.values())
         self._data = with_recycled_memory(data, self._blocks, samples.dtypes)
         self._disk = on_disk.cells(self._data, self._blocks) if on_disk else {}
+        # A preprocess gets copies, and so all variables in cells.
+        self._in_memory_present = {
+            name: present
+            for name, present in samples.present.items()
+            if samples.preprocess is None and in_memory(self._data.variables[name])
+        }
         self.recorder = Recorder(epoch)
         self._groups = [self._group(names, together=True) for names in self._stored_alike()]
         self._together = range(len(self._groups))
@@ -127,7 +134,9 @@ class Fetcher:
     def _group(self, names: list[Hashable], together: bool) -> Group:
         """Some variables, with small chunks read together or one by one."""
         samples, data, dims = self._samples, self._data, self._dims
-        layouts = [layout_of(data.variables[name], name, dims) for name in names]
+        layouts = [
+            layout_of(data.variables[name], name, dims, self._nbytes_of(name)) for name in names
+        ]
         small = CELL_BYTES if samples.preprocess is None else PREPROCESSED_BYTES
         small = min(small, self._memory // CELLS_IN_MEMORY)
         small = (self._cell_nbytes or small) if together else 0
@@ -152,6 +161,10 @@ class Fetcher:
         )
         preprocessor = samples.preprocessor(data, self.recorder.epoch, self.recorder)
         return Group(Reader(source, preprocessor, self._disk), grids, nbytes)
+
+    def _nbytes_of(self, name: Hashable) -> int:
+        """Bytes of a value of a variable, with what says that it is there."""
+        return int(self._data.variables[name].dtype.itemsize) + (name in self._samples.present)
 
     def fetch(self, numbers: IntArray, epoch: int, buffers: Buffers) -> Batch:
         """A batch of samples ``numbers (sample,)``, in this order; each chunk read once if it fits.
@@ -275,7 +288,7 @@ class Fetcher:
         count = starts.shape[1]
         if not columns:  # variables without any of the dims are one cell each
             everything: list[Cell] = [(number, ()) for number in groups]
-            yield [(np.arange(count), everything)]
+            yield [(some, everything) for some in self._pieces(np.arange(count))]
             return
         found, of = np.unique(np.stack(columns), axis=1, return_inverse=True)
         of = of.ravel()
@@ -298,10 +311,18 @@ class Fetcher:
                 yield portion
                 portion, taken, nbytes = [], set(), 0
                 more = sum(self._groups[cell[0]].nbytes for cell in wanted)
-            portion.append((some, wanted))
+            portion += [(each, wanted) for each in self._pieces(some)]
             taken.update(wanted)
             nbytes += more
         yield portion
+
+    def _pieces(self, rows: IntArray) -> list[IntArray]:
+        """Samples in the same cells, by the pieces that they are cut from.
+
+        Of data in memory, a piece costs nothing, however far it reaches, unless it is noted where
+        its values are present.
+        """
+        return np.split(rows, len(rows)) if self._in_memory_present else [rows]
 
     # From cells to the windows in them.
 
@@ -324,20 +345,22 @@ class Fetcher:
             for number in groups:
                 around = self._around(number, region, cells)
                 read.update(self._groups[number].joined(region, around, self._blocks))
-            variables = {
-                name: read[name] if name in read else variable.isel(region, missing_dims="ignore")
+            others = {
+                name: variable.isel(region, missing_dims="ignore")
                 for name, variable in self._data.variables.items()
+                if name not in read
             }
+            variables = {**others, **read, **presence_of(others, self._in_memory_present)}
             if recipe.transforms:
                 cut = self._data.isel(region, missing_dims="ignore")
-                data = cut.assign({n: v for n, v in read.items() if n in cut.data_vars})
+                data = cut.assign({n: v for n, v in variables.items() if n not in cut.coords})
                 data = data.assign_coords({n: v for n, v in read.items() if n in cut.coords})
         plain = [part for part in recipe.parts if part.name not in recipe.transforms]
         views = window_views(recipe.windows, recipe.sample_dims, plain, variables)
         if not recipe.transforms:
             return PieceInMemory(piece, views)
         assert data is not None
-        names = {n for part in recipe.parts if part not in plain for n in part.variables}
+        names = {n for part in recipe.parts if part not in plain for n in part.arrays}
         return PieceInMemory(piece, views, data[[n for n in data.data_vars if n in names]])
 
     def _around(

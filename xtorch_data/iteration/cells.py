@@ -116,7 +116,7 @@ class Group:
                 for dim, own in cell.items()
             }
         joined = {}
-        for name in self.names:
+        for name in next(iter(cells.values())).data_vars:  # and where they are present
             parts = {}
             for place, within in inside.items():
                 cell = self.region(place)

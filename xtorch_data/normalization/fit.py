@@ -96,7 +96,7 @@ def moments_of(
 def _groups(samples: SampleDefinition, names: Sequence[Hashable]) -> list[list[Hashable]]:
     """Variables that are read together: those stored alike, or with a preprocess all."""
     if samples.preprocess is not None:
-        return [list(samples.data.data_vars)]
+        return [samples.values]
     dims = [axis.dim for axis in samples.windows.axes]
     alike: dict[Hashable, list[Hashable]] = {}
     for name in names:

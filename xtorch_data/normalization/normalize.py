@@ -213,7 +213,8 @@ class Normalize:
     def inverse(self, obj: Object) -> Object:
         """Bring normalized values back to what they were.
 
-        Also those of a batch: ``normalize.inverse(batch.replace(y=model(x)).to_xarray("y"))``.
+        Also those of a batch: ``normalize.inverse(batch.replace(y=model(x)).to_xarray("y"))``. Of a
+        Dataset, booleans stay, which say where values are present.
 
         Parameters
         ----------
@@ -225,7 +226,11 @@ class Normalize:
         xarray.Dataset, xarray.DataArray or xarray.DataTree
             Of the same dims and coordinates.
         """
-        return self._apply(obj, restored, self._attrs_of_restored)
+        if not isinstance(obj, xr.Dataset):
+            return self._apply(obj, restored, self._attrs_of_restored)
+        masks = {name: each for name, each in obj.data_vars.items() if each.dtype == bool}
+        values = obj.drop_vars(list(masks))
+        return obj.assign(self._apply(values, restored, self._attrs_of_restored).data_vars)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the statistics to a file, exactly.

@@ -168,7 +168,7 @@ def plan_shuffled(
         more, region = costs_of(other, windows.shape, options)
         decoded, held = decoded + more, held + region
         once += nbytes_once(other, windows.space)
-    amplification = decoded / once
+    amplification = decoded / max(1, once)
     choice = _choose(amplification, held, budget, budget // BLOCKS_PER_POOL)
     return _grid(windows, options, choice, held, amplification)
 
@@ -210,7 +210,7 @@ def _cut_along(
     ways = thin(candidates(axis, frame.layouts, by_end=True), 1)
     plain = [consecutive(frame, place, cut) for cut in ways]
     target = min(budget, IN_ORDER_BLOCK_BYTES)
-    once = sum(map(frame.nbytes_once, frame.layouts))
+    once = max(1, sum(map(frame.nbytes_once, frame.layouts)))  # others alone may be read
     # Ends of blocks at ends of chunks, or else what is left of a chunk is kept.
     for cuts in (plain, plain + with_whole_chunks(frame, place, plain)):
         options = [*before, cuts, *after]

@@ -155,6 +155,12 @@ class ExtendedDim:
         folded = np.abs(at) % turn
         return np.minimum(folded, turn - folded) if self.length > 1 else np.zeros_like(at)
 
+    def made_up(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
+        """Which of its steps ``[start, stop)`` are none of the data: not those of a circle."""
+        at = np.arange(start, stop)
+        beyond: npt.NDArray[np.bool_] = (at < self.inside[0]) | (at >= self.inside[1])
+        return beyond & (self.boundary != "wrap")
+
     @property
     def blank(self) -> bool:
         """Whether there is nothing beyond the ends."""

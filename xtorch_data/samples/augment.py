@@ -132,12 +132,12 @@ class RandomFlip:
         for dim in self.dims:
             _require_cuts_alike(dim, samples)
         for part in samples.parts:
-            labels = PartLabels(part.variables, part.stacked, part.dims, part.indexers)
+            labels = PartLabels.of(part)
             if part.name in samples.transforms or samples.items is not None:
                 self._offsets(samples.labels, part.name, labels)
                 continue
             known[part.name] = labels
-            for name in self.signs:
+            for name in self.signs if part.takes == "values" else ():
                 if name in part.variables and part.dtype.kind not in "fc":
                     raise ValueError(_not_floating(part.name, name, part.dtype))
         if len(known) == len(samples.parts) and samples.batch_transform is None:
@@ -207,7 +207,8 @@ class RandomFlip:
                     f"RandomFlip flips along dim {dim!r}, which no part has: samples have the dims "
                     f"{list(every)}, those in input_dims"
                 )
-        variables = {name: None for labels in parts.values() for name in labels.variables}
+        valued = (labels for labels in parts.values() if not labels.present)
+        variables = {name: None for labels in valued for name in labels.variables}
         for name in self.signs:
             if name not in variables:
                 raise ValueError(
@@ -217,6 +218,8 @@ class RandomFlip:
 
     def _offsets(self, labels: Labels, part: str, own: PartLabels) -> Offsets:
         """Offsets of those variables of a part that may change their signs, where there are any."""
+        if own.present:  # which is the same, whatever the sign of a value is
+            return {}
         known = self._known.setdefault(labels, {})
         key = (part, own.dims, own.variables)
         if key not in known:

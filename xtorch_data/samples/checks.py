@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..common.redact import printable_lines
+from ..common.spelling import did_you_mean
 from ..common.user_warnings import warn_user
 from ..planning.chunks import Layout
 from ..planning.edges import EdgeRule, ExtendedDim
@@ -21,7 +22,7 @@ from .durations import Length, in_steps
 from .edges import edge_rules, extended, require_blanks, require_circles
 from .generator_items import Items
 from .preprocessing import check_preprocessed
-from .select import Part, names_of
+from .select import Part, Select, label_of, names_of
 from .transforms import Transform
 
 __all__ = [
@@ -30,7 +31,9 @@ __all__ = [
     "coords_of",
     "dtypes_of",
     "layouts_of",
+    "names_in",
     "reads_of",
+    "require_dims",
     "warn_of_relabelled",
 ]
 
@@ -47,7 +50,7 @@ class CheckedSpace:
     breaks: SampleBreaks
     sample_dims: tuple[Hashable, ...]
     items: Items | None
-    reads: tuple[Hashable, ...]
+    reads: tuple[Hashable, ...]  # what preprocess gets, or parts have the values of
     template: xr.Dataset  # the variables of the parts as they are after preprocess
     constants: Mapping[Hashable, Any]  # a value of each variable that a trial cannot make up
     # Of the data that is given: the same, or with what lies beyond its ends, and that by dim.
@@ -63,10 +66,12 @@ def checked_space(
     preprocess: Transform | None,
     breaks: Any = None,
     edges: Mapping[str, Any] | None = None,
+    conditions: Mapping[str, Select] | None = None,
 ) -> CheckedSpace:
     """The windows over the data and what is read for them; arguments that do not fit raise.
 
-    `edges` are the arguments `boundary`, `remainder` and `halo`.
+    `edges` are the arguments `boundary`, `remainder` and `halo`. Some `conditions` ask what is
+    present in the samples, and add nothing to these.
     """
     data = source.dataset
     given = {name: each for name, each in (edges or {}).items() if each is not None}
@@ -96,25 +101,32 @@ def checked_space(
     if not isinstance(input_overlap, Mapping | None):
         raise TypeError(f"input_overlap must be a mapping of dims to steps, not {input_overlap!r}")
     sizes_in_steps, overlaps = in_steps(input_dims, input_overlap, data, breaks)
-    selected = [name for select in selections.values() for name in names_of(select)]
-    for part, select in selections.items():
+    conditions = conditions or {}
+    for part, select in {**selections, **conditions}.items():
         if not names_of(select):
-            raise ValueError(f"part {part!r} selects no variable")
-    require_other_names(input_dims, selected)
-    _require_different_dims(data, selected)
+            raise ValueError(f"{label_of(part)} selects no variable")
+    selected, present = names_in(selections)
+    asked = names_in(conditions)[1]
+    for name in (*present, *asked):
+        if name not in data.data_vars:
+            raise ValueError(_unknown(name, data))
+    require_other_names(input_dims, [*selected, *present])
+    _require_different_dims(data, [*selected, *present])
     constants: dict[Hashable, Any] = {}
     rules = edge_rules(**{name: given.get(name) for name in EDGES}, input_dims=input_dims)
     with_halos = _with_halos(sizes_in_steps, rules, data)
     reads, template = reads_of(data, selected, with_halos, preprocess, constants)
     _require_different_dims(data, reads)
     used = {dim for name in selected for dim in template.variables[name].dims} | set(input_dims)
+    used |= {dim for name in present for dim in data.variables[name].dims}
+    require_dims(conditions, data, used)
     if None in used and None in source.sizes:
         raise ValueError(
             "a dim of the samples is named None, which elsewhere means that there is none: "
             "ds.rename_dims({None: 'NAME'}) gives it another name"
         )
     if source.generator is not None:
-        items = _items(source, selections, template)
+        items = _items(source, selections, template, conditions)
         ignored = SampleBreaks({}, items.windows)
         return CheckedSpace(
             items.windows, ignored, items.region_dims, items, reads, template, constants, source
@@ -124,7 +136,7 @@ def checked_space(
     by_position = Windows.from_sizes(sizes, sizes_in_steps, overlaps, longer)
     require_circles(data, rules)
     windows, found, beyond = windows_between_breaks(by_position, data, breaks, rules)
-    require_blanks(data, reads, beyond)
+    require_blanks(data, [*reads, *present, *asked], beyond)
     return CheckedSpace(
         windows,
         found,
@@ -169,6 +181,20 @@ def require_regular(data: xr.Dataset) -> None:
     require_steps(data.sizes)
 
 
+def require_dims(
+    conditions: Mapping[str, Select], data: xr.Dataset, dims: Collection[Hashable]
+) -> None:
+    """Raise ValueError if conditions are of variables with dims that samples do not have."""
+    for condition, select in conditions.items():
+        for name in names_of(select):
+            for dim in data.variables[name].dims:
+                if dim not in dims:
+                    raise ValueError(
+                        f"{condition}: variable {name!r} has dim {dim!r}, which the samples do "
+                        f"not have; theirs are {sorted(map(str, dims))}"
+                    )
+
+
 def _require_different_dims(data: xr.Dataset, names: Iterable[Hashable]) -> None:
     """Raise ValueError if a variable has a dim twice: xarray cannot index it."""
     for name in names:
@@ -182,21 +208,42 @@ def _require_different_dims(data: xr.Dataset, names: Iterable[Hashable]) -> None
                 )
 
 
-def _items(source: Source, selections: Mapping[str, Any], template: xr.Dataset) -> Items:
+def names_in(selections: Mapping[str, Select]) -> tuple[list[Hashable], list[Hashable]]:
+    """Variables of which some selections take the values, and of which the presence."""
+    found: tuple[list[Hashable], list[Hashable]] = [], []
+    for select in selections.values():
+        found[select.takes != "values"].extend(names_of(select))
+    return found
+
+
+def _items(
+    source: Source,
+    selections: Mapping[str, Select],
+    template: xr.Dataset,
+    conditions: Mapping[str, Select],
+) -> Items:
     """The items of a generator, for some parts."""
     parts = {
-        part: [template.variables[name] for name in names_of(select)]
+        part: [
+            (template if select.takes == "values" else source.dataset).variables[name]
+            for name in names_of(select)
+        ]
         for part, select in selections.items()
     }
     used = [variable for variables in parts.values() for variable in variables]
     items = Items.of(source.generator, source.sizes, source.names, used)
     for part, select in selections.items():
-        if items.patches is not None and getattr(select, "indexers", None):
+        if items.patches is not None and select.indexers:
             raise ValueError(
                 f"part {part!r} selects steps inside a window, but concat_input_dims=True makes an "
                 "item of many windows"
             )
-    return items.for_parts(parts)
+    if items.patches is not None and conditions:
+        raise ValueError(
+            f"{next(iter(conditions))} cannot be asked of items of many windows, as "
+            "concat_input_dims=True makes them: give where as a function"
+        )
+    return items.for_parts({**parts, **dict.fromkeys(conditions, ())})
 
 
 def reads_of(
@@ -214,7 +261,7 @@ def reads_of(
     """
     unknown = [name for name in selected if name not in data.data_vars]
     unique = tuple(dict.fromkeys(selected))
-    if preprocess is None:
+    if preprocess is None or not selected:
         if unknown:
             raise ValueError(_unknown(unknown[0], data))
         return unique, data
@@ -233,7 +280,10 @@ def reads_of(
 def _unknown(name: Hashable, data: xr.Dataset) -> str:
     """Message that there is no such data variable, and how there can be."""
     if name not in data.coords:
-        return f"no data variable {name!r}; the data variables are {list(data.data_vars)}"
+        known = list(data.data_vars)
+        return f"no data variable {name!r}; the data variables are {known}" + did_you_mean(
+            name, known
+        )
     if name not in data.dims:
         return f"{name!r} is a coordinate; ds.reset_coords({name!r}) makes a data variable of it"
     new = f"{name}_value"
@@ -341,7 +391,7 @@ def dtypes_of(data: xr.Dataset, parts: Sequence[Part]) -> dict[Hashable, np.dtyp
     """Dtypes to which lazy floating variables are cast as they are read, where parts allow it."""
     wanted: dict[Hashable, set[np.dtype[Any]]] = {}
     for part in parts:
-        for name in part.variables:
+        for name in part.variables if part.takes == "values" else ():
             wanted.setdefault(name, set()).add(part.dtype)
     return {
         name: dtypes.pop()
@@ -362,12 +412,15 @@ def layouts_of(
     held = {
         name: max(part.dtype.itemsize, data.variables[name].dtype.itemsize)
         for part in parts
+        if part.takes == "values"
         for name in part.variables
         if name in data
     }
     for name, dtype in dtypes.items():  # never held as what xarray decodes it to in between
         stored = np.dtype(data.variables[name].encoding.get("dtype", data.variables[name].dtype))
         held[name] = max(dtype.itemsize, stored.itemsize)
+    for name, values in _held_beside(parts).items():
+        held[name] = held.get(name, data.variables[name].dtype.itemsize) + values
     dims = [axis.dim for axis in windows.axes]
     return tuple(
         layout_of(data.variables[name], name, dims, held.get(name)) for name in data.data_vars
@@ -384,3 +437,17 @@ def repeated_along(
         if not axis.windowed and len(axis) > 1
     }
     return {dim: names for dim, names in lacking.items() if names}
+
+
+def _held_beside(parts: Sequence[Part]) -> dict[Hashable, int]:
+    """Bytes that are held for each value of variables beside it: what says that it is there.
+
+    Counts over windows are as many integers, and as many again while sums are taken.
+    """
+    found: dict[Hashable, int] = {}
+    for part in parts:
+        if part.takes != "values":
+            counts = 2 * part.dtype.itemsize if part.takes == "count" else 0
+            for name in part.variables:
+                found[name] = max(found.get(name, 0), 1 + counts)
+    return found

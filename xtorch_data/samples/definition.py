@@ -33,6 +33,7 @@ from .checks import (
     coords_of,
     dtypes_of,
     layouts_of,
+    names_in,
     repeated_along,
     warn_of_relabelled,
 )
@@ -42,7 +43,8 @@ from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
 from .losses import Loss, losses_of, warnings_of_losses, with_lost
 from .preprocessing import Preprocessor
-from .select import Part, Select, make_part, resolve_parts
+from .presence import Present, not_null
+from .select import Part, Select, as_counts, make_part, resolve_parts
 from .several import NO_BATCH_TRANSFORM, defined_of_several, is_several
 from .source_rules import Rule, in_short
 from .transforms import Transform, name_of, transforms_of
@@ -79,6 +81,9 @@ class SampleDefinition:
 
     preprocess: Transform | None  # for every block that is read
     transforms: Mapping[str, Transform]  # for the samples of a part
+    # Variables of which it is noted where they are present, and how that is told of their values.
+    present: Mapping[Hashable, Present] = field(default_factory=dict)
+    unread: frozenset[Hashable] = frozenset()  # those of which parts have nothing else
     # What only a stream of batches has: a function of these, and what random functions depend on.
     batch_transform: Transform | None = None
     seed: int = 0
@@ -93,6 +98,9 @@ class SampleDefinition:
     whole: SampleTable | None = None  # samples that lack nothing, where that is of two dims
     rules: Mapping[Hashable, Rule] = field(default_factory=dict)  # of another source, by dim
     anchors: Mapping[Hashable, int] = field(default_factory=dict)  # of the first, steps of windows
+
+    # Counts of what is present in the same samples, until it was asked which of them there are.
+    conditions: SampleDefinition | None = None
 
     @classmethod
     def of(
@@ -116,8 +124,13 @@ class SampleDefinition:
         seed: int = 0,
         dtype: Any = None,
         dims: Sequence[Hashable] | None = None,
+        conditions: Mapping[str, Select] | None = None,
     ) -> SampleDefinition:
-        """Work it out, and check the arguments, those of a dataset, against the data."""
+        """Work it out, and check the arguments, those of a dataset, against the data.
+
+        Each of the `conditions`, presences by what messages call them, is counted for the samples
+        in a definition of its own.
+        """
         floating, cast_to = numpy_dtype(dtype)
         edges = {"boundary": boundary, "remainder": remainder, "halo": halo}
         if is_several(ds):
@@ -139,6 +152,7 @@ class SampleDefinition:
                 seed=seed,
                 floating=floating,
                 cast=cast_to,
+                conditions=conditions or {},
             )
             return found
         source = as_source(ds, dims)
@@ -153,8 +167,15 @@ class SampleDefinition:
         prepare = Transform.of(preprocess, "preprocess")
         given = transforms_of(transform, target_transform, list(selections))
         of_batches = Transform.of(batch_transform, "batch_transform")
-        space = checked_space(source, input_dims, input_overlap, selections, prepare, breaks, edges)
-        return cls._of(selections, space, prepare, given, floating, cast_to, of_batches, seed)
+        counted = as_counts(conditions or {}, source.dataset)
+        space = checked_space(
+            source, input_dims, input_overlap, selections, prepare, breaks, edges, counted
+        )
+        found = cls._of(selections, space, prepare, given, floating, cast_to, of_batches, seed)
+        if not counted:
+            return found
+        counting = cls._of(counted, space, None, {}, floating, None, None, seed)
+        return replace(found, conditions=counting)
 
     @classmethod
     def _of(
@@ -170,20 +191,31 @@ class SampleDefinition:
     ) -> SampleDefinition:
         """The definition over the windows of a source."""
         windows, template, source = space.windows, space.template, space.source
+        names, present = names_in(selections)
         made = tuple(
-            make_part(name, select, template, windows, space.sample_dims, floating)
+            make_part(
+                name,
+                select,
+                template if select.takes == "values" else source.dataset,
+                windows,
+                space.sample_dims,
+                floating,
+            )
             for name, select in selections.items()
         )
         coords = coords_of(source.dataset, windows)
-        variables = {name: template.variables[name] for part in made for name in part.variables}
+        variables = {name: template.variables[name] for name in names}
         attrs = {name: dict(variable.attrs) for name, variable in variables.items()}
-        read = source.dataset[list(space.reads)]
+        prepare = prepare if names else None
+        values = space.reads if prepare is not None else tuple(names)
+        read = source.dataset[list(dict.fromkeys([*values, *present]))]
         labelled = prepare is not None or given
         data = read if labelled else read.drop_vars(list(read.coords))
         # Functions of the user get what xarray reads.
         dtypes = {} if labelled else dtypes_of(data, made)
         if prepare is not None:
-            require_blocks_independent(prepare, read, windows, variables, space.constants)
+            block = source.dataset[list(values)]
+            require_blocks_independent(prepare, block, windows, variables, space.constants)
             with about(prepare.function):
                 warn_of_relabelled(template, source.dataset, windows, space.beyond)
         return cls(
@@ -210,6 +242,8 @@ class SampleDefinition:
             cast=cast_to,
             preprocess=prepare,
             transforms=given,
+            present=dict.fromkeys(present, not_null),
+            unread=frozenset(present).difference(values),
             batch_transform=of_batches,
             seed=seed,
         )
@@ -245,7 +279,8 @@ class SampleDefinition:
         beside = {str(each.source): each.labels for each in others}
         labels = replace(self.labels, windows=windows, others=beside)
         whole = self.whole and self.whole.over(self.windows, windows)
-        return replace(self, labels=labels, others=others, whole=whole)
+        conditions = self.conditions and self.conditions.over(windows)
+        return replace(self, labels=labels, others=others, whole=whole, conditions=conditions)
 
     def in_batches(self, batch_transform: Transform | None, seed: int) -> SampleDefinition:
         """Definition of the same samples with a function of batches, and a seed."""
@@ -256,36 +291,6 @@ class SampleDefinition:
             changes = changes_of(self.preprocess, self.transforms, batch_transform)
             labels = replace(labels, changes=changes)
         return replace(self, labels=labels, batch_transform=batch_transform, seed=seed)
-
-    def whole_windows(self, function: Transform) -> SampleDefinition:
-        """Definition of one part: the scalar that a function makes of all variables of a window."""
-        names = tuple(self.variable_dims)
-        sizes = {axis.dim: axis.size for axis in self.windows.axes}
-        shape = tuple(sizes[dim] for dim in self.sample_dims)
-        part = Part("x", names, True, {}, self.sample_dims, shape, self.floating)
-        labels, items, data = self.labels, self.items, self.data
-        if not data.coords:  # which functions may use
-            others = [
-                name
-                for name, coord in labels.coords.coords.items()
-                if not set(coord.dims) <= set(data.dims)
-            ]
-            data = data.assign_coords(labels.coords.drop_vars(others).coords)
-        if items is not None:
-            items = replace(items, orders={part.name: items.order})
-        return replace(
-            self,
-            data=data,
-            layouts=layouts_of(data, self.windows, (part,), {}),
-            dtypes={},
-            labels=replace(labels, items=items),
-            parts=(part,),
-            transforms={part.name: function},
-            batch_transform=None,
-            cast=None,
-            others=(),
-            order=(),
-        )
 
     @property
     def beyond(self) -> Mapping[Hashable, ExtendedDim]:
@@ -378,8 +383,9 @@ class SampleDefinition:
         return [each for function in given if function is not None for each in function.functions()]
 
     def preprocessor(self, data: xr.Dataset, epoch: int, recorder: Recorder) -> Preprocessor | None:
-        """Preprocess for the blocks of `data`, which is this data as it is read."""
-        if self.preprocess is None:
+        """What makes blocks of what is read of `data`, this data or some variables of it."""
+        present = {name: each for name, each in self.present.items() if name in data.data_vars}
+        if self.preprocess is None and not present:
             return None
         return Preprocessor(
             data,
@@ -390,7 +396,15 @@ class SampleDefinition:
             self.seed,
             epoch,
             recorder,
+            present,
+            self.values,
+            self.beyond,
         )
+
+    @property
+    def values(self) -> list[Hashable]:
+        """Variables that are read for their values: what preprocess gets."""
+        return [name for name in self.data.data_vars if name not in self.unread]
 
     def needs_host(self) -> str | None:
         """The reason why samples cannot be cut on a device, or None."""
@@ -412,7 +426,7 @@ class SampleDefinition:
         return [
             (
                 part.name,
-                ", ".join(map(printable, self.names(each, part))),
+                _listed(part, self.names(each, part)),
                 f"after {each.transforms[part.name].argument}"
                 if part.name in each.transforms
                 else shape_of(each.shape(part), ["variable"] * part.stacked + list(part.dims)),
@@ -454,9 +468,7 @@ class SampleDefinition:
 
     def __repr__(self) -> str:
         parts = ", ".join(
-            f"{printable(part.name)}: "
-            + (f"{self.names(each, part)}" if part.stacked else f"{self.names(each, part)[0]!r}")
-            + f" {each.shape(part)}"
+            f"{printable(part.name)}: {_shown(part, self.names(each, part))} {each.shape(part)}"
             for each, part in self.every_part
         )
         repeated = (
@@ -469,3 +481,15 @@ class SampleDefinition:
             for name, rules, lost, origin in self.facts_of_sources()
         )
         return "\n  ".join([parts, *repeated, *sources, *self.facts_of_breaks()])
+
+
+def _shown(part: Part, names: list[Hashable]) -> str:
+    """The variables of a part as a user would write them."""
+    shown = f"{names if part.stacked else repr(names[0])}"
+    return shown if part.takes == "values" else f"NotNull({shown})"
+
+
+def _listed(part: Part, names: list[Hashable]) -> str:
+    """The variables of a part in a table."""
+    listed = ", ".join(map(printable, names))
+    return listed if part.takes == "values" else f"NotNull({listed})"

@@ -22,7 +22,7 @@ from ..sources.conventions import text_of, texts_of
 from ..sources.lazy_arrays import in_memory
 from .changes import Change
 from .generator_items import INPUT_BATCH, Items, Patches
-from .select import Indexer
+from .select import Indexer, Part
 
 __all__ = [
     "BoolArray",
@@ -167,6 +167,13 @@ class PartLabels:
     flattened: int = 0  # so many of `dims`, from the first on, are one axis of the tensor
     unflattened: tuple[int, ...] | None = None  # sizes of `dims`, where some are one axis
     source: str | None = None  # name of the source, of others than the first
+    present: bool = False  # whether values are those that say where the variables are present
+
+    @classmethod
+    def of(cls, part: Part) -> PartLabels:
+        """Those of a part before any transform."""
+        present = part.takes != "values"
+        return cls(part.variables, part.stacked, part.dims, part.indexers, present=present)
 
     @property
     def axes(self) -> int:
@@ -328,7 +335,8 @@ class Labels:
                 values = np.take(array, place, axis=variable_axis) if labels.stacked else array
                 key = suffixed(name) if name in repeated else name
                 variable_dims = (*lead, *(dims[dim] for dim in labels.dims))
-                data[key] = xr.Variable(variable_dims, values, self.attrs.get(name))
+                attrs = None if labels.present else self.attrs.get(name)  # such as units
+                data[key] = xr.Variable(variable_dims, values, attrs)
             for name, variable in self.coords.variables.items():
                 if set(variable.dims) & (changed | gone):
                     continue

@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 
 from ..common.integers import as_integer
+from ..common.spelling import did_you_mean
 from ..planning.windows import SourceWindows, Windows
 from ..sources.source import Source as Data
 from ..sources.source import as_source
@@ -21,11 +22,13 @@ from .breaks import BreakRule, SampleBreaks
 from .checks import (
     CheckedSpace,
     checked_space,
+    names_in,
     reads_of,
+    require_dims,
     require_other_names,
     require_regular,
 )
-from .select import Select, names_of, resolve_parts
+from .select import Select, as_counts, label_of, names_of, resolve_parts
 from .source_rules import Source
 from .transforms import Transform, transforms_of
 
@@ -88,7 +91,7 @@ class _Sources:
     def names(self) -> list[str]:
         return list(self.data)
 
-    def owner(self, part: str, variable: Hashable) -> tuple[str, Hashable]:
+    def owner(self, label: str, variable: Hashable) -> tuple[str, Hashable]:
         """The source of a variable that a part names, and its name there."""
         first = self.data[self.names[0]].dataset
         if variable in first.data_vars:
@@ -98,9 +101,10 @@ class _Sources:
             if source in self.data:
                 if name in self.data[source].dataset.data_vars:
                     return source, name
+                known = list(self.data[source].dataset.data_vars)
                 raise ValueError(
-                    f"part {part!r}: source {source!r} has no data variable {name!r}; it has "
-                    f"{list(self.data[source].dataset.data_vars)}"
+                    f"{label}: source {source!r} has no data variable {name!r}; it has {known}"
+                    + did_you_mean(name, known)
                 )
         others = [
             f"{source}/{name}"
@@ -108,9 +112,38 @@ class _Sources:
             for name in self.data[source].dataset.data_vars
         ]
         raise ValueError(
-            f"part {part!r}: no data variable {variable!r}; those of {self.names[0]!r} are "
+            f"{label}: no data variable {variable!r}; those of {self.names[0]!r} are "
             f"{list(first.data_vars)}, others are named {others}"
+            + did_you_mean(variable, [*first.data_vars, *others])
         )
+
+    def owned(self, label: str, select: Select) -> tuple[str, Select]:
+        """The source that a selection is of, and what it takes of that."""
+        owners = [self.owner(label, name) for name in names_of(select)]
+        sources = list(dict.fromkeys(source for source, _ in owners))
+        if len(sources) > 1:
+            raise ValueError(
+                f"{label} has variables of several sources, {sources}: give each source a part of "
+                "its own"
+            )
+        own = [name for _, name in owners]
+        variables = own if isinstance(select.variables, list) else own[0]
+        return sources[0] if sources else self.names[0], select._of(variables)
+
+    def conditions(
+        self, given: Mapping[str, Select], used: Sequence[str]
+    ) -> dict[str, tuple[str, Select]]:
+        """By what messages call it: the source that a condition is of, and what it counts there."""
+        first = self.data[self.names[0]]
+        counted = as_counts(given, first.dataset)
+        found = {label: self.owned(label, select) for label, select in counted.items()}
+        for label, (source, _) in found.items():
+            if source not in used:
+                raise ValueError(
+                    f"{label} is of source {source!r}, of which samples have no part: there are "
+                    f"parts of {list(used)}"
+                )
+        return found
 
     def selections(
         self, inputs: Any, targets: Any, parts: Mapping[str, Any] | None
@@ -121,19 +154,7 @@ class _Sources:
         named = resolve_parts(first.dataset, first.single, inputs, targets, parts, reserved)
         found: dict[str, tuple[str, Select]] = {}
         for part, select in named.items():
-            owners = [self.owner(part, name) for name in names_of(select)]
-            sources = list(dict.fromkeys(source for source, _ in owners))
-            if len(sources) > 1:
-                raise ValueError(
-                    f"part {part!r} has variables of several sources, {sources}: give each source "
-                    "a part of its own"
-                )
-            own = [name for _, name in owners]
-            variables = own if isinstance(select.variables, list) else own[0]
-            found[part] = (
-                sources[0] if sources else self.names[0],
-                Select(variables, select.indexers),
-            )
+            found[part] = self.owned(label_of(part), select)
         if parts is None:
             used = {source for source, _ in found.values()}
             for source in self.names[1:]:
@@ -171,6 +192,7 @@ def defined_of_several(
     seed: int,
     floating: np.dtype[Any],
     cast: torch.dtype | None,
+    conditions: Mapping[str, Select],
 ) -> Any:
     """The definition of the first source's samples, which has those of the others."""
     sources = _Sources.of(ds)
@@ -191,6 +213,12 @@ def defined_of_several(
         for part, function in transforms_of(transform, target_transform, list(selections)).items()
     }
 
+    def asked(source: str) -> dict[str, Select]:
+        return {label: select for label, (own, select) in counted.items() if own == source}
+
+    def counting(source: str, space: CheckedSpace) -> Any:
+        return make(asked(source), space, None, {}, floating, None, None, seed)
+
     def made(source: str, space: CheckedSpace) -> Any:
         own = of(source)
         given = {part: each for part, each in functions.items() if part in own}
@@ -198,14 +226,25 @@ def defined_of_several(
 
     first, *rest = sources.names
     data = sources.data[first]
-    space = checked_space(
-        data, input_dims, input_overlap, of(first), prepare.get(first), breaks, edges
-    )
     used = [name for name in rest if of(name)]
+    counted = sources.conditions(conditions, [first, *used])
+    space = checked_space(
+        data,
+        input_dims,
+        input_overlap,
+        of(first),
+        prepare.get(first),
+        breaks,
+        edges,
+        asked(first),
+    )
+    for name in used:
+        lazy = sources.data[name].dataset
+        require_dims(asked(name), lazy, _needed(lazy, [of(name)], prepare.get(name)).dims)
     others = tuple(
         OtherData(
             name,
-            _needed(sources.data[name].dataset, of(name), prepare.get(name)),
+            _needed(sources.data[name].dataset, [of(name), asked(name)], prepare.get(name)),
             sources.given[name].rules,
             sources.given[name].breaks == "ignore",
         )
@@ -221,17 +260,21 @@ def defined_of_several(
     if not len(found.windows):
         reasons = "; ".join(f"{loss.source!r}: {loss}" for loss in found.losses)
         raise ValueError(f"there is no sample of which all sources have their part: {reasons}")
-    main = made(first, replace(space, windows=found.windows))
-    beside = []
+    space = replace(space, windows=found.windows)
+    main = made(first, space)
+    count = counting(first, space) if counted else None
+    beside, counts_beside = [], []
     for place, (name, lazy, laid) in enumerate(
         zip(used, found.data, found.laid, strict=True), start=1
     ):
         windows: Any = SourceWindows(found.windows.space, place)
         own = replace(sources.data[name], dataset=lazy)
         sizes = {axis.dim: axis.size for axis in windows.axes if axis.windowed}
-        names = [each for select in of(name).values() for each in names_of(select)]
+        names, _ = names_in(of(name))
         with _noted(name):
-            require_other_names(sizes, names)
+            require_other_names(
+                sizes, [each for one in of(name).values() for each in names_of(one)]
+            )
         constants: dict[Hashable, Any] = {}
         reads, template = reads_of(lazy, names, sizes, prepare.get(name), constants)
         of_source = CheckedSpace(
@@ -248,6 +291,8 @@ def defined_of_several(
         named = replace(each.labels, source=name, laid=laid)
         rules = sources.given[name].rules
         beside.append(replace(each, source=name, labels=named, rules=rules))
+        if counted:
+            counts_beside.append(replace(counting(name, of_source), source=name))
     labels = replace(
         main.labels, source=first, others={str(each.source): each.labels for each in beside}
     )
@@ -260,16 +305,19 @@ def defined_of_several(
         losses=found.losses,
         whole=found.where,
         anchors=anchors,
+        conditions=count
+        and replace(count, source=first, others=tuple(counts_beside), order=tuple(counted)),
     )
 
 
 def _needed(
-    data: xr.Dataset, selections: Mapping[str, Select], prepare: Transform | None
+    data: xr.Dataset, selections: Sequence[Mapping[str, Select]], prepare: Transform | None
 ) -> xr.Dataset:
     """What is read of a source: a preprocess may want all of it."""
     if prepare is not None:
         return data
-    return data[list(dict.fromkeys(n for select in selections.values() for n in names_of(select)))]
+    every = (select for some in selections for select in some.values())
+    return data[list(dict.fromkeys(name for select in every for name in names_of(select)))]
 
 
 def _preprocesses(

@@ -30,8 +30,8 @@ if TYPE_CHECKING:  # engines are asked about any file, and zarr is slow to impor
 __all__ = [
     "LIBRARY_LOCKS", "DecodingArray", "OpenedFile", "SlicedArray", "ZarrBacked", "attributes",
     "contiguous", "deferred",
-    "forget_open_files", "in_memory", "inside_caches", "is_lazy", "must_be_read", "keys_of_slices",
-    "layers", "lazily", "opened_file", "read_through", "state_of", "stored_dtype",
+    "forget_open_files", "holds_memory", "in_memory", "inside_caches", "is_lazy", "must_be_read",
+    "keys_of_slices", "layers", "lazily", "opened_file", "read_through", "state_of", "stored_dtype",
     "stored_positions", "undecoded", "values_of_netcdf3", "with_source", "zarr_array",
 ]  # fmt: skip
 
@@ -47,6 +47,11 @@ _ONE_STEP = (indexing.BasicIndexer, indexing.OuterIndexer)
 def in_memory(variable: xr.Variable) -> bool:
     """Whether the values of a variable are in memory."""
     return bool(variable._in_memory)
+
+
+def holds_memory(variable: xr.Variable) -> bool:
+    """Whether values of a variable are in memory already, so that what is read may be a view."""
+    return in_memory(variable) or isinstance(layers(variable)[-1], np.ndarray)
 
 
 def is_lazy(variable: xr.Variable) -> bool:
