@@ -290,7 +290,7 @@ def test_workers_and_copies_have_the_same_edges():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"boundary": {"lon": "wrapp"}}, "must be one of"),
+        ({"boundary": {"lon": "round"}}, "must be one of"),
         ({"boundary": {"time": "wrap"}}, "on no circle"),
         ({"boundary": {"x": "wrap"}}, "not in input_dims"),
         ({"halo": {"lon": -1}}, "must not be negative"),

@@ -24,6 +24,7 @@ from ..report.unfit_chunks import warn_of_chunks
 from ..samples.arguments import as_epoch, as_ranks_and_workers
 from ..samples.batch import Batch
 from ..samples.durations import Length
+from ..samples.facts import described
 from .epochs import Epochs
 from .how import How
 from .map import MapDataset
@@ -406,7 +407,7 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         batches = "samples one at a time" if size is None else f"batches of {size:,}"
         return (
             f"<xtorch_data.IterableDataset {self.windows!r}{self._left_out}\n"
-            f"  {self._inside.definition!r}\n"
+            f"  {described(self._inside.definition)}\n"
             + "".join(f"  {line}\n" for line in self._uncovered)
             + f"  {batches}, {order}, from {self._inside.definition.origin}>"
         )

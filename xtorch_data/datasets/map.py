@@ -24,6 +24,7 @@ from ..samples.batch import Batch
 from ..samples.breaks import BreakRule
 from ..samples.durations import Length
 from ..samples.edges import Halo
+from ..samples.facts import described
 from .fetching import ACCESS_ARGUMENTS, Access, Fetching, require_none_of_epochs
 from .page import Dataset
 from .what import What, parted
@@ -243,7 +244,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     def __repr__(self) -> str:
         return (
             f"<xtorch_data.MapDataset {self.windows!r}{self._left_out}\n"
-            f"  {self._inside.definition!r}\n"
+            f"  {described(self._inside.definition)}\n"
             + "".join(f"  {line}\n" for line in self._uncovered)
             + f"  from {self._inside.definition.origin}>"
         )

@@ -13,8 +13,6 @@ import xarray as xr
 
 from ..common.options import options
 from ..common.recorder import Recorder
-from ..common.redact import printable
-from ..common.text import shape_of
 from ..common.user_warnings import about, warn_user
 from ..planning.chunks import Layout
 from ..planning.edges import ExtendedDim
@@ -34,20 +32,19 @@ from .checks import (
     dtypes_of,
     layouts_of,
     names_in,
-    repeated_along,
     warn_of_relabelled,
 )
 from .durations import Length
 from .generator_items import Items
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
-from .losses import Loss, losses_of, warnings_of_losses, with_lost
+from .losses import Loss, warnings_of_losses, with_lost
 from .preprocessing import Preprocessor
 from .presence import Present, not_null
 from .select import Part, Select, as_counts, make_part, resolve_parts
 from .several import NO_BATCH_TRANSFORM, defined_of_several, is_several
-from .source_rules import Rule, in_short
-from .transforms import Transform, name_of, transforms_of
+from .source_rules import Rule
+from .transforms import Transform, transforms_of
 from .trials import require_blocks_independent
 
 __all__ = ["SampleDefinition"]
@@ -419,77 +416,7 @@ class SampleDefinition:
             return "parts of several sources are put together on the host"
         return None
 
-    # What there is to say of it.
-
-    def facts_of_parts(self) -> list[tuple[Any, ...]]:
-        """Name, variables, shape of one sample and dtype of each part."""
-        return [
-            (
-                part.name,
-                _listed(part, self.names(each, part)),
-                f"after {each.transforms[part.name].argument}"
-                if part.name in each.transforms
-                else shape_of(each.shape(part), ["variable"] * part.stacked + list(part.dims)),
-                str(self.cast or part.dtype).removeprefix("torch.")
-                if part.dtype.kind == "f"
-                else part.dtype,
-            )
-            for each, part in self.every_part
-        ]
-
-    def facts_of_sources(self) -> list[tuple[str, str, str, str]]:
-        """Name, rules, losses and origin of each other source."""
-        losses = losses_of(self.losses, self.breaks.laid, self.windows)
-        return [
-            (
-                str(each.source),
-                in_short(each.rules, each.windows, self.windows),
-                "; ".join(str(loss) for loss in losses if loss.source == each.source),
-                each.origin,
-            )
-            for each in self.others
-        ]
-
     @property
     def windows_with_lost(self) -> Windows:
         """The windows, and those that other sources leave out between them."""
         return with_lost(self.losses, self.breaks.laid, self.windows)
-
-    def facts_of_functions(self) -> list[tuple[str, str, str]]:
-        """Argument, name and "yes" or "no" (random) of each function."""
-        return [
-            (each.argument, name_of(each.function), "yes" if each.takes_rng else "no")
-            for each in self.functions()
-        ]
-
-    def facts_of_breaks(self) -> list[str]:
-        """What there is to say of breaks in labels, in a line for each dim that has some."""
-        return list(self.breaks.facts(self.windows_with_lost, self.labels.coords))
-
-    def __repr__(self) -> str:
-        parts = ", ".join(
-            f"{printable(part.name)}: {_shown(part, self.names(each, part))} {each.shape(part)}"
-            for each, part in self.every_part
-        )
-        repeated = (
-            f"repeated at each place of {dim!r}, which they lack: {names}"
-            for dim, names in repeated_along(self.windows, self.variable_dims).items()
-            if self.items is None
-        )
-        sources = (
-            f"{name}: {rules}{f'; {lost}' if lost else ''}; from {origin}"
-            for name, rules, lost, origin in self.facts_of_sources()
-        )
-        return "\n  ".join([parts, *repeated, *sources, *self.facts_of_breaks()])
-
-
-def _shown(part: Part, names: list[Hashable]) -> str:
-    """The variables of a part as a user would write them."""
-    shown = f"{names if part.stacked else repr(names[0])}"
-    return shown if part.takes == "values" else f"NotNull({shown})"
-
-
-def _listed(part: Part, names: list[Hashable]) -> str:
-    """The variables of a part in a table."""
-    listed = ", ".join(map(printable, names))
-    return listed if part.takes == "values" else f"NotNull({listed})"

@@ -1,0 +1,91 @@
+"""What there is to say of samples: of their parts, sources, functions and breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from ..common.redact import printable
+from ..common.text import shape_of
+from .checks import repeated_along
+from .definition import SampleDefinition
+from .losses import losses_of
+from .select import Part
+from .source_rules import in_short
+from .transforms import name_of
+
+__all__ = ["breaks_of", "described", "functions_of", "parts_of", "sources_of"]
+
+
+def described(samples: SampleDefinition) -> str:
+    """What samples have and lack, in lines."""
+    parts = ", ".join(
+        f"{printable(part.name)}: {_shown(part, samples.names(each, part))} {each.shape(part)}"
+        for each, part in samples.every_part
+    )
+    repeated = (
+        f"repeated at each place of {dim!r}, which they lack: {names}"
+        for dim, names in repeated_along(samples.windows, samples.variable_dims).items()
+        if samples.items is None
+    )
+    sources = (
+        f"{name}: {rules}{f'; {lost}' if lost else ''}; from {origin}"
+        for name, rules, lost, origin in sources_of(samples)
+    )
+    return "\n  ".join([parts, *repeated, *sources, *breaks_of(samples)])
+
+
+def parts_of(samples: SampleDefinition) -> list[tuple[Any, ...]]:
+    """Name, variables, shape of one sample and dtype of each part."""
+    return [
+        (
+            part.name,
+            _listed(part, samples.names(each, part)),
+            f"after {each.transforms[part.name].argument}"
+            if part.name in each.transforms
+            else shape_of(each.shape(part), ["variable"] * part.stacked + list(part.dims)),
+            str(samples.cast or part.dtype).removeprefix("torch.")
+            if part.dtype.kind == "f"
+            else part.dtype,
+        )
+        for each, part in samples.every_part
+    ]
+
+
+def sources_of(samples: SampleDefinition) -> list[tuple[str, str, str, str]]:
+    """Name, rules, losses and origin of each other source."""
+    losses = losses_of(samples.losses, samples.breaks.laid, samples.windows)
+    return [
+        (
+            str(each.source),
+            in_short(each.rules, each.windows, samples.windows),
+            "; ".join(str(loss) for loss in losses if loss.source == each.source),
+            each.origin,
+        )
+        for each in samples.others
+    ]
+
+
+def functions_of(samples: SampleDefinition) -> list[tuple[str, str, str]]:
+    """Argument, name and "yes" or "no" (random) of each function."""
+    return [
+        (each.argument, name_of(each.function), "yes" if each.takes_rng else "no")
+        for each in samples.functions()
+    ]
+
+
+def breaks_of(samples: SampleDefinition) -> list[str]:
+    """What there is to say of breaks in labels, in a line for each dim that has some."""
+    return list(samples.breaks.facts(samples.windows_with_lost, samples.labels.coords))
+
+
+def _shown(part: Part, names: list[Hashable]) -> str:
+    """The variables of a part as a user would write them."""
+    shown = f"{names if part.stacked else repr(names[0])}"
+    return shown if part.takes == "values" else f"NotNull({shown})"
+
+
+def _listed(part: Part, names: list[Hashable]) -> str:
+    """The variables of a part in a table."""
+    listed = ", ".join(map(printable, names))
+    return listed if part.takes == "values" else f"NotNull({listed})"
