@@ -219,6 +219,16 @@ def test_breaks_leave_out_the_windows_that_would_follow(boundary, halo, cuts):
     assert sum(each.left_out for each in explained.values()) == lost
 
 
+@pytest.mark.parametrize("halo, lost", [((3, 0), 1), ((0, 3), 1), (2, 2), (5, 4), (0, 0)])
+def test_samples_whose_halo_passes_an_end_are_told(halo, lost):
+    values = xr.DataArray(np.zeros((20, 2), "f4"), dims=("x", "y"), name="a")
+    stream = xtd.IterableDataset(values, {"x": 4}, halo={"x": halo})
+    found = stream.explain()
+    assert found.windows == 5 * 2
+    assert found.left_out["halo"] == lost * 2
+    assert len(stream.windows) == found.samples == (5 - lost) * 2
+
+
 def test_stretches_without_a_break_are_those_of_the_data():
     samples = xtd.IterableDataset(
         broken(35, 10), {"time": 4}, boundary={"time": "edge"}, halo={"time": 2}, breaks="split"
