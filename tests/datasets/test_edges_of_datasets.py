@@ -346,6 +346,27 @@ def test_filters_and_weights_are_of_what_samples_have():
     assert {int(np.unravel_index(number, (10, 3, 3))[1]) for number in drawn} == {0}
 
 
+@pytest.mark.parametrize("boundary", ["edge", "reflect", "constant"])
+def test_weights_of_steps_are_of_those_that_are_there(boundary):
+    values = xr.DataArray(np.zeros((2000, 12), "f4"), dims=("y", "x"), name="a")
+    weights = xr.DataArray(np.where(np.arange(12) < 3, 1.0, 0.0), dims="x")
+    stream = xtd.IterableDataset(
+        values,
+        {"x": 3},
+        boundary={"x": boundary},
+        halo={"x": 1},
+        weights=weights,
+        shuffle=True,
+        batch_size=1000,
+    )
+    pads = {"constant_values": np.nan} if boundary == "constant" else {}
+    padded = np.pad(weights.values, 1, mode=boundary, **pads)
+    means = np.array([np.nanmean(padded[at : at + 5]) for at in range(0, 12, 3)])
+    drawn = np.concatenate([batch.index.numpy() for batch in stream]) % 4
+    found = np.bincount(drawn, minlength=4) / len(drawn)
+    np.testing.assert_allclose(found, means / means.sum(), atol=0.03)
+
+
 @pytest.mark.parametrize("by", ["windows", "targets"])
 def test_no_step_of_a_circle_is_in_two_parts(by):
     samples = xtd.MapDataset(
