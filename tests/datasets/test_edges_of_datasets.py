@@ -219,6 +219,16 @@ def test_breaks_leave_out_the_windows_that_would_follow(boundary, halo, cuts):
     assert sum(each.left_out for each in explained.values()) == lost
 
 
+@pytest.mark.parametrize("halo, lost", [((3, 0), 1), ((0, 3), 1), (2, 2), (5, 4), (0, 0)])
+def test_samples_whose_halo_passes_an_end_are_told(halo, lost):
+    values = xr.DataArray(np.zeros((20, 2), "f4"), dims=("x", "y"), name="a")
+    stream = xtd.IterableDataset(values, {"x": 4}, halo={"x": halo})
+    found = stream.explain()
+    assert found.windows == 5 * 2
+    assert found.left_out["halo"] == lost * 2
+    assert len(stream.windows) == found.samples == (5 - lost) * 2
+
+
 def test_stretches_without_a_break_are_those_of_the_data():
     samples = xtd.IterableDataset(
         broken(35, 10), {"time": 4}, boundary={"time": "edge"}, halo={"time": 2}, breaks="split"
@@ -334,6 +344,27 @@ def test_filters_and_weights_are_of_what_samples_have():
     stream = xtd.IterableDataset(samples, weights=weights, shuffle=True, batch_size=10)
     drawn = {number for batch in stream for number in batch.index.tolist()}
     assert {int(np.unravel_index(number, (10, 3, 3))[1]) for number in drawn} == {0}
+
+
+@pytest.mark.parametrize("boundary", ["edge", "reflect", "constant"])
+def test_weights_of_steps_are_of_those_that_are_there(boundary):
+    values = xr.DataArray(np.zeros((2000, 12), "f4"), dims=("y", "x"), name="a")
+    weights = xr.DataArray(np.where(np.arange(12) < 3, 1.0, 0.0), dims="x")
+    stream = xtd.IterableDataset(
+        values,
+        {"x": 3},
+        boundary={"x": boundary},
+        halo={"x": 1},
+        weights=weights,
+        shuffle=True,
+        batch_size=1000,
+    )
+    pads = {"constant_values": np.nan} if boundary == "constant" else {}
+    padded = np.pad(weights.values, 1, mode=boundary, **pads)
+    means = np.array([np.nanmean(padded[at : at + 5]) for at in range(0, 12, 3)])
+    drawn = np.concatenate([batch.index.numpy() for batch in stream]) % 4
+    found = np.bincount(drawn, minlength=4) / len(drawn)
+    np.testing.assert_allclose(found, means / means.sum(), atol=0.03)
 
 
 @pytest.mark.parametrize("by", ["windows", "targets"])

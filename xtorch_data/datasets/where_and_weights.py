@@ -94,10 +94,11 @@ def _as_table(given: Any, argument: str, samples: SampleDefinition) -> SampleTab
         if _has_steps(given, argument, axis, samples):
             _require_numbers(values.dtype)
             starts = axis.start(np.arange(len(axis)))
-            beyond = samples.beyond.get(dim)
+            beyond, steps = samples.beyond.get(dim), target_steps(axis, samples)
+            there: npt.NDArray[Any] = np.ones(axis.length, dtype=bool)
             if beyond is not None:
-                values = values.take(beyond.nearest, axis=number)
-            values = _mean(values, number, starts, target_steps(axis, samples))
+                values, there = values.take(beyond.nearest, axis=number), beyond.steps >= 0
+            values = _mean(values, there, number, starts, steps)
     return SampleTable(tuple(places[dim] for dim in dims), values)
 
 
@@ -162,13 +163,21 @@ def target_steps(axis: Axis, samples: SampleDefinition) -> IntArray:
 
 
 def _mean(
-    values: npt.NDArray[Any], along: int, starts: IntArray, steps: IntArray
+    values: npt.NDArray[Any],
+    there: npt.NDArray[Any],
+    along: int,
+    starts: IntArray,
+    steps: IntArray,
 ) -> npt.NDArray[np.float64]:
-    """Mean along an axis over some steps from each start on."""
-    total = np.zeros((*values.shape[:along], len(starts), *values.shape[along + 1 :]))
+    """Mean along an axis over some steps from each start on, of those that are `there`; else 0."""
+    total = np.zeros((len(starts), *values.shape[:along], *values.shape[along + 1 :]))
+    counts = np.zeros((len(starts), *[1] * (values.ndim - 1)))
+    first = np.moveaxis(values, along, 0)
     for step in steps.tolist():
-        total += values.take(starts + step, axis=along)
-    return total / len(steps)
+        counted = there[starts + step].reshape(counts.shape)
+        total += first[starts + step] * counted
+        counts += counted
+    return np.moveaxis(total / np.maximum(counts, 1), 0, along)
 
 
 def labeled(table: SampleTable, windows: Windows, labels: LabelledWindows) -> xr.DataArray:

@@ -8,7 +8,7 @@ layout. Pure arithmetic over integers.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -94,6 +94,18 @@ class EdgeRule:
             begins = begins[order]
             lengths = np.append(lengths, np.ones(int(late.sum()), dtype=np.int64))[order]
         return runs_of(begins - self.before, lengths, stride)
+
+    def lost_at_ends(self, length: int, size: int, stride: int, breaks: npt.ArrayLike = ()) -> int:
+        """Windows that are left out because their halos pass the ends of the data.
+
+        Examples
+        --------
+        >>> EdgeRule(before=2, after=2).lost_at_ends(10, 4, 4)
+        1
+        """
+        anywhere = replace(self, boundary=self.boundary or "edge")
+        found = len(anywhere.begins(length, size, stride, breaks))
+        return found - len(self.begins(length, size, stride, breaks))
 
     def _reach(self, room: IntArray) -> IntArray:
         """Steps before and behind each stretch, of so many steps, to which windows may reach."""

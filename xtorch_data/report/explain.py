@@ -75,9 +75,13 @@ def explain(
     }
     breaks = breaks_of(samples)
     along = {axis.dim: len(axis) for axis in samples.windows_with_lost.axes}
-    every = math.prod(
-        windows_along + (breaks[dim].left_out if dim in breaks else 0)
+    laid = {
+        dim: windows_along + (breaks[dim].left_out if dim in breaks else 0)
         for dim, windows_along in along.items()
+    }
+    every = math.prod(
+        windows_along + (0 if dim in stretches.steps else samples.breaks.at_ends.get(dim, 0))
+        for dim, windows_along in laid.items()
     )
     lost, of_two_dims = lost_samples(samples, along)
     beside = costs_of_sources(samples, plan, epoch, [part for rank in parts for part in rank])
@@ -86,7 +90,8 @@ def explain(
         windows=every,
         samples=count,
         left_out={
-            "breaks": every - math.prod(along.values()),
+            "halo": every - math.prod(laid.values()),
+            "breaks": math.prod(laid.values()) - math.prod(along.values()),
             **lost,
             "split": stretches.outside,
             "where": plan.left_out - stretches.outside - of_two_dims,

@@ -35,7 +35,7 @@ __all__ = [
 COUNTED_CELLS = 200_000
 
 # Other reasons for which samples are left out.
-REASONS = ("breaks", "where", "uneven", "drop_last")
+REASONS = ("halo", "breaks", "where", "uneven", "drop_last")
 
 Kept = Literal["whole", "handed on", "block by block"]
 
