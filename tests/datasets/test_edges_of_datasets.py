@@ -420,6 +420,27 @@ def test_no_step_of_a_circle_is_in_two_parts(by):
     assert columns(first) <= set(range(12)) and columns(second) <= set(range(12, 24))
 
 
+@pytest.mark.parametrize("boundary", ["wrap", "reflect", "edge", "constant"])
+def test_no_label_of_two_dims_is_in_two_parts(boundary):
+    basins = np.repeat(np.arange(8), 3)[None].repeat(LATITUDES, 0)
+    basins[6:] = (basins[6:] + 3) % 8
+    ds = GLOBE.assign_coords(basin=(("latitude", "longitude"), basins))
+    samples = xtd.MapDataset(
+        ds,
+        {"latitude": 1, "longitude": 1},
+        boundary={"longitude": boundary},
+        halo={"longitude": 1},
+        inputs="ground",
+    )
+    seen = []
+    for part in xtd.split(samples, "basin", fractions=(0.5, 0.5)):
+        numbers = [int(part.fetch([place]).index[0]) for place in range(len(part))]
+        windows = [part.windows[number] for number in numbers]
+        cuts = [(window["latitude"], window["longitude"]) for window in windows]
+        seen.append({int(basin) for cut in cuts for basin in basins[cut].ravel()})
+    assert seen[0] and seen[1] and not seen[0] & seen[1]
+
+
 def test_epochs_go_on_with_other_ranks_and_no_other_boundary(tmp_path):
     def stream(**options):
         return xtd.IterableDataset(
