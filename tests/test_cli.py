@@ -84,6 +84,7 @@ def test_verify_says_by_its_exit_code_whether_all_is_there(store):
         "left_out": 0,
         "known": [],
         "behind": [],
+        "uncovered": [],
     }
     keep = ["--ranks", 2, "--uneven", "keep", "--batch-size", 46]
     output = run("verify", path, *WINDOWS, *more, *keep, code=1)
