@@ -163,6 +163,40 @@ def test_longitudes_that_close_no_circle_are_not_wrapped(labels, attrs, message)
         xtd.MapDataset(ds, {"lon": 2}, boundary={"lon": "wrap"}, halo={"lon": 1})
 
 
+LABELS = {
+    "integers": np.arange(8),
+    "bytes": np.arange(8, dtype="u1"),
+    "text": np.array(list("abcdefgh")),
+    "durations": pd.to_timedelta(np.arange(8), "h"),
+    "dates": xr.date_range("2000-01-01", periods=8),
+    "noleap": xr.date_range("2000-01-01", periods=8, calendar="noleap", use_cftime=True),
+}
+
+
+@pytest.mark.parametrize("boundary", ["edge", "reflect", "constant"])
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_are_those_that_xarray_pads(kind, boundary):
+    values = np.arange(16, dtype="f4").reshape(2, 8)
+    ds = xr.Dataset({"a": (("y", "x"), values)}, {"x": LABELS[kind]})
+    samples = xtd.MapDataset(ds, {"x": 4}, boundary={"x": boundary}, halo={"x": 2})
+    padded = ds.pad(x=2, mode=boundary)
+    for number, window in enumerate((slice(0, 8), slice(4, 12))):
+        wanted = padded["x"][window]
+        xr.testing.assert_equal(samples.windows.coords(number).to_dataset()["x"], wanted)
+        labelled = samples.fetch([number]).to_xarray().isel(sample=0)
+        xr.testing.assert_equal(labelled["x"].variable, wanted.variable.to_base_variable())
+        np.testing.assert_array_equal(labelled["a"].values, padded["a"][0, window].values)
+
+
+def test_labels_of_several_levels_cannot_be_missing():
+    index = pd.MultiIndex.from_product([[0, 1], [0, 1, 2, 3]], names=["p", "q"])
+    coords = xr.Coordinates.from_pandas_multiindex(index, "x")
+    ds = xr.Dataset({"a": ("x", np.zeros(8, "f4"))}, coords)
+    assert len(xtd.MapDataset(ds, {"x": 4}, boundary={"x": "edge"}, halo={"x": 1})) == 2
+    with pytest.raises(ValueError, match=r"a MultiIndex.*reset_index\('x'\)"):
+        xtd.MapDataset(ds, {"x": 4}, boundary={"x": "constant"}, halo={"x": 1})
+
+
 # Breaks.
 
 
@@ -384,6 +418,27 @@ def test_no_step_of_a_circle_is_in_two_parts(by):
         assert not columns(train) & columns(test) and len(test)
     first, second = xtd.split(samples, "longitude", at=0.0, by=by)
     assert columns(first) <= set(range(12)) and columns(second) <= set(range(12, 24))
+
+
+@pytest.mark.parametrize("boundary", ["wrap", "reflect", "edge", "constant"])
+def test_no_label_of_two_dims_is_in_two_parts(boundary):
+    basins = np.repeat(np.arange(8), 3)[None].repeat(LATITUDES, 0)
+    basins[6:] = (basins[6:] + 3) % 8
+    ds = GLOBE.assign_coords(basin=(("latitude", "longitude"), basins))
+    samples = xtd.MapDataset(
+        ds,
+        {"latitude": 1, "longitude": 1},
+        boundary={"longitude": boundary},
+        halo={"longitude": 1},
+        inputs="ground",
+    )
+    seen = []
+    for part in xtd.split(samples, "basin", fractions=(0.5, 0.5)):
+        numbers = [int(part.fetch([place]).index[0]) for place in range(len(part))]
+        windows = [part.windows[number] for number in numbers]
+        cuts = [(window["latitude"], window["longitude"]) for window in windows]
+        seen.append({int(basin) for cut in cuts for basin in basins[cut].ravel()})
+    assert seen[0] and seen[1] and not seen[0] & seen[1]
 
 
 def test_epochs_go_on_with_other_ranks_and_no_other_boundary(tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, get_args
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from ..common.integers import as_integer
@@ -144,8 +145,14 @@ def _require_closed(data: xr.Dataset, dim: Hashable, steps: LabelSteps, circle: 
 def require_blanks(
     data: xr.Dataset, names: Iterable[Hashable], beyond: Mapping[Hashable, ExtendedDim]
 ) -> None:
-    """Raise ValueError if a variable that is read has no value for what is missing."""
+    """Raise ValueError if a variable that is read, or a label, cannot be missing."""
     blank = {dim for dim, each in beyond.items() if each.blank}
+    for dim in blank:
+        if isinstance(data.indexes.get(dim), pd.MultiIndex):
+            raise ValueError(
+                f"{spelled('boundary', dim)} is 'constant', where labels are missing, and those "
+                f"along {dim!r} are a MultiIndex, which has none: ds.reset_index({dim!r})"
+            )
     for name in names:
         variable = data.variables[name]
         if blank.intersection(variable.dims) and variable.dtype.kind not in "fcmM":

@@ -44,7 +44,8 @@ class LabelledWindows:
     """The samples of a dataset: where they lie and what their coordinates are.
 
     ``len(windows)`` is the number of samples, ``windows[i]`` what ``isel`` takes to cut sample
-    ``i``: a slice for every windowed dim, an integer for the others.
+    ``i``: a slice for every windowed dim, or positions where a window goes around the ends of the
+    data or beyond them, and an integer for the others.
     """
 
     def __init__(self, labels: Labels) -> None:
