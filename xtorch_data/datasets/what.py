@@ -45,6 +45,8 @@ class SampleArguments(TypedDict, total=False):
 
     breaks: BreakRule | Mapping[Any, BreakRule | None] | None
     anchor: Mapping[Any, int] | None
+    centers: Any
+    tolerance: Mapping[Any, Any] | None
     inputs: Any
     targets: Any
     parts: Mapping[str, Any] | None

@@ -22,6 +22,7 @@ from ..planning.windows import Axis, IntArray, Windows
 from ..reading.disk_cells import OnDisk
 from ..samples.definition import SampleDefinition
 from ..samples.labels import LabelledWindows
+from ..samples.losses import CENTERS
 from ..samples.transforms import Transform
 
 __all__ = ["answers", "as_weights", "as_where", "labeled", "target_steps"]
@@ -159,10 +160,22 @@ def _has_steps(given: xr.DataArray, argument: str, axis: Axis, labels: LabelledW
 
 
 def target_steps(axis: Axis, samples: SampleDefinition) -> IntArray:
-    """Steps inside a window that its target has, counted from the first; all without a target."""
+    """Steps inside a window that its target has, counted from the first; all without a target.
+
+    Of an event, a variable of it is a target at the step that has it.
+    """
     steps = np.arange(axis.size)
-    part = next((part for part in samples.parts if part.name == "y"), None)
-    return steps if part is None else np.atleast_1d(steps[part.indexers.get(axis.dim, slice(None))])
+    of = {part.name: (each, part) for each, part in samples.every_part}
+    if "y" not in of:
+        return steps
+    source, part = of["y"]
+    if samples.centers is not None and source.source == CENTERS:
+        return (
+            steps[samples.anchors[axis.dim]][None] if axis.dim in samples.centers.names else steps
+        )
+    if source is not samples.primary:
+        return steps
+    return np.atleast_1d(steps[part.indexers.get(axis.dim, slice(None))])
 
 
 def _mean(
@@ -232,7 +245,14 @@ def answers(
     asked = definition.whole_windows(Transform(_Flag(where), "where", takes_rng=False))
     windows = asked.windows
     size = max(1, min(256, math.isqrt(len(windows))))
-    plan = Plan.of(windows, asked.layouts, memory=memory, batch_size=size, warn=False)
+    plan = Plan.of(
+        windows,
+        asked.layouts,
+        memory=memory,
+        batch_size=size,
+        others=asked.layouts_beside,
+        warn=False,
+    )
     reader = EpochReader(asked, plan, on_disk, retries, skipping)
     # What cannot be read, and is skipped, has no answer: it is wanted, and skipped whenever it is
     # read, on every rank.

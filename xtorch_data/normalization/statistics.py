@@ -21,6 +21,7 @@ from ..planning.selection import SampleTable, product
 from ..samples.arguments import as_bytes
 from ..samples.definition import SampleDefinition
 from ..sources.source import as_source
+from .around_events import moments_around_events
 from .fit import moments_of
 
 __all__ = ["fitted", "kept_attrs"]
@@ -37,11 +38,12 @@ def fitted(
 ) -> tuple[dict[Hashable, xr.DataArray], dict[Hashable, xr.DataArray]]:
     """Mean and standard deviation by variable; see `xtorch_data.Normalize.fit`."""
     samples, plan, retries = _defined(dataset, variables)
-    names = _names(samples.variable_dtypes, variables)
+    names = _names(samples.primary.variable_dtypes, variables)
     kept = _dims(per)
-    have = {dim for name in names for dim in samples.variable_dims[name]}
+    have = {dim for name in names for dim in samples.primary.variable_dims[name]}
     labels = {dim: _labels(samples, dim, have) for dim in kept}
-    found = moments_of(
+    moments_found = moments_of if samples.centers is None else moments_around_events
+    found = moments_found(
         samples,
         _wanted(plan),
         names,
@@ -61,9 +63,9 @@ def fitted(
                 f"variable {name!r} has infinite values, or such that their squares are: "
                 "ds.where(np.isfinite(ds)) makes them NaN, which does not count"
             )
-        dims = [dim for dim in kept if dim in samples.variable_dims[name]]
+        dims = [dim for dim in kept if dim in samples.primary.variable_dims[name]]
         coords = {dim: labels[dim] for dim in dims}
-        attrs = kept_attrs(samples.labels.attrs.get(name, {}))
+        attrs = kept_attrs(samples.primary.labels.attrs.get(name, {}))
         mean[name] = xr.DataArray(moments.mean, coords, dims, attrs=attrs)
         std[name] = xr.DataArray(moments.std, coords, dims, attrs=attrs)
     return mean, std
@@ -136,6 +138,11 @@ def _labels(samples: SampleDefinition, dim: Hashable, have: set[Hashable]) -> An
         raise ValueError(
             f"per={dim!r} is no dim of the variables; theirs are {sorted(map(str, have))}"
         )
+    if samples.centers is not None and _in_part(samples, dim):
+        raise ValueError(
+            f"per={dim!r} keeps places along a dim of which samples around events have a part: "
+            "take statistics per dim of which they have a place or the whole"
+        )
     index = samples.labelled.index(dim)
     if index is None:
         raise ValueError(
@@ -147,3 +154,10 @@ def _labels(samples: SampleDefinition, dim: Hashable, have: set[Hashable]) -> An
     if isinstance(index, pd.MultiIndex) or not found.is_unique:
         raise ValueError(f"per={dim!r} needs a plain coordinate without a label that comes twice")
     return found
+
+
+def _in_part(samples: SampleDefinition, dim: Hashable) -> bool:
+    """Whether windows around events lie anywhere along a dim, or have several places of it."""
+    assert samples.centers is not None
+    axis = samples.primary.windows.axis(dim)
+    return dim in samples.centers.names or (axis.windowed and not axis.whole)

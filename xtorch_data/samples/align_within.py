@@ -29,7 +29,7 @@ def within(source: OtherSource, axes: SampleAxes, dim: Hashable, rule: Within) -
     own, descending = _sorted(source, axes, dim)
     labels = source.labels(dim)
     values = labels.values.astype(np.float64)
-    size, starts = axes.windows.axes[place].size, axes.starts(place)
+    size, starts = axes.axis(dim).size, axes.starts(dim)
     edges = alignment.cell_edges(own) if len(own) > 1 else np.repeat(own, 2)
     if descending:
         starts = len(own) - starts - size

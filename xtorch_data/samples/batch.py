@@ -16,6 +16,7 @@ from ..common.text import number_of
 from .batch_page import batch_sections
 from .draws import Draws
 from .labels import BoolArray, Labels, PartLabels
+from .losses import CENTERS
 from .plot_batch import plot_samples, sample_arrays
 from .tensors import UNSIGNED, as_numpy, sent
 from .transport import between_processes
@@ -382,11 +383,31 @@ class Batch:
             )
             for source, of_source in arrays.items()
         }
+        if self._labels.events is not None:
+            return self._around_events(found, self._labels, single=part is not None)
         if part is not None or not self._labels.others:
             return next(iter(found.values()))
         return xr.DataTree.from_dict(
             {str(source or self._labels.source): each for source, each in found.items()}
         )
+
+    def _around_events(
+        self, found: dict[str | None, xr.Dataset], labels: Labels, single: bool
+    ) -> xr.Dataset | xr.DataTree:
+        """Labeled parts of each source, with the labels of the events."""
+        numbers = self.index.numpy()
+        of_events, lead = labels.of_events(numbers), ("sample",) * numbers.ndim
+        own = found.pop(CENTERS, xr.Dataset(coords={"sample": (lead, numbers)}))
+        own = own.assign_coords({n: v for n, v in of_events.items() if n not in own.variables})
+        if not single and not labels.joint:
+            nodes = {str(source): each for source, each in found.items()}
+            return xr.DataTree.from_dict({**nodes, CENTERS: own})
+        for each in found.values():
+            taken = {name: f"center_{name}" for name in own.data_vars if name in each.variables}
+            taken |= {n: f"center_{n}" for n in of_events if n in own.coords and n in each}
+            own = own.rename(taken)
+            own = each.assign_coords(own.coords).assign(own.data_vars)
+        return own
 
     def plot(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -17,13 +17,17 @@ from ..common.redact import printable
 from ..common.text import shape_of
 from ..common.user_warnings import about, warn_user
 from ..planning.chunks import Layout
+from ..planning.frames import SampleSpace
 from ..planning.selection import SampleTable
-from ..planning.windows import SourceWindows, Windows
+from ..planning.windows import Axis, SourceWindows, Windows
 from ..sources.conventions import warn_of_bounds, warn_of_shared_axes
+from ..sources.lazy_arrays import in_memory
 from ..sources.source import Source, as_source
 from .arguments import numpy_dtype
+from .around_events import defined_around_events
 from .batch import ATTRIBUTES, Batch
 from .breaks import BreakRule, SampleBreaks
+from .centers import Centers
 from .changes import changes_of
 from .checks import (
     CheckedSpace,
@@ -37,7 +41,7 @@ from .durations import Length
 from .generator_items import Items
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
-from .losses import Loss, losses_of, warnings_of_losses, with_lost
+from .losses import CENTERS, Loss, losses_of, warnings_of_losses, with_lost
 from .preprocessing import Preprocessor
 from .select import Part, Select, make_part, resolve_parts
 from .several import NO_BATCH_TRANSFORM, defined_of_several, is_several
@@ -90,6 +94,8 @@ class SampleDefinition:
     whole: SampleTable | None = None  # samples that lack nothing, where that is of two dims
     rules: Mapping[Hashable, Rule] = field(default_factory=dict)  # of another source, by dim
     anchors: Mapping[Hashable, int] = field(default_factory=dict)  # of the first, steps of windows
+    # Events around which windows lie: then this only counts samples, and the data is beside it.
+    centers: Centers | None = None
 
     @classmethod
     def of(
@@ -100,6 +106,8 @@ class SampleDefinition:
         *,
         breaks: BreakRule | Mapping[Any, BreakRule | None] | None = None,
         anchor: Mapping[Any, int] | None = None,
+        centers: Any = None,
+        tolerance: Mapping[Any, Any] | None = None,
         inputs: Any = None,
         targets: Any = None,
         parts: Mapping[str, Any] | None = None,
@@ -113,26 +121,30 @@ class SampleDefinition:
     ) -> SampleDefinition:
         """Work it out, and check the arguments, those of a dataset, against the data."""
         floating, cast_to = numpy_dtype(dtype)
-        if is_several(ds):
-            found: SampleDefinition = defined_of_several(
-                cls._of,
-                ds,
-                input_dims,
-                input_overlap,
-                anchor=anchor,
-                breaks=breaks,
-                inputs=inputs,
-                targets=targets,
-                parts=parts,
-                preprocess=preprocess,
-                transform=transform,
-                target_transform=target_transform,
-                batch_transform=batch_transform,
-                seed=seed,
-                floating=floating,
-                cast=cast_to,
-            )
-            return found
+        if centers is None and tolerance is not None:
+            raise ValueError("tolerance is for centers=, which is not given")
+        arguments: dict[str, Any] = {
+            "anchor": anchor,
+            "breaks": breaks,
+            "inputs": inputs,
+            "targets": targets,
+            "parts": parts,
+            "preprocess": preprocess,
+            "transform": transform,
+            "target_transform": target_transform,
+            "batch_transform": batch_transform,
+            "seed": seed,
+            "floating": floating,
+            "cast": cast_to,
+        }
+        found: Any = None
+        if centers is not None:
+            arguments |= {"centers": centers, "tolerance": tolerance, "dims": dims}
+            found = defined_around_events(cls._of, cls, ds, input_dims, input_overlap, **arguments)
+        elif is_several(ds):
+            found = defined_of_several(cls._of, ds, input_dims, input_overlap, **arguments)
+        if found is not None:
+            return cast(SampleDefinition, found)
         source = as_source(ds, dims)
         selections = resolve_parts(
             source.dataset,
@@ -225,6 +237,19 @@ class SampleDefinition:
         """Digests by which states tell data with other labels; computed when they are read."""
         return LabelDigests(self.labels.coords, self.windows)
 
+    def axis(self, dim: Hashable) -> Axis:
+        """The windows along a dim, also one that events have labels of; then in any order."""
+        if self.centers is None or dim not in self.centers.names:
+            return self.windows.axis(dim)
+        along = self.primary.windows.map(dim)
+        return Axis(dim, along.length, along.size, along.terms[0], windowed=along.windowed)
+
+    def place(self, dim: Hashable) -> int:
+        """The sample axis that a dim follows: the first one, if events have labels of it."""
+        if self.centers is not None and dim in self.centers.names:
+            return 0
+        return self.windows.axes.index(self.windows.axis(dim))
+
     def over(self, windows: Windows) -> SampleDefinition:
         """Definition of other windows of the same data, numbered anew."""
         others = tuple(
@@ -244,10 +269,25 @@ class SampleDefinition:
                 raise ValueError(NO_BATCH_TRANSFORM)
             changes = changes_of(self.preprocess, self.transforms, batch_transform)
             labels = replace(labels, changes=changes)
-        return replace(self, labels=labels, batch_transform=batch_transform, seed=seed)
+        others = tuple(replace(each, seed=seed) for each in self.others)
+        return replace(
+            self, labels=labels, batch_transform=batch_transform, seed=seed, others=others
+        )
+
+    def around(self, data: SampleDefinition) -> SampleDefinition:
+        """Definition of the same events with nothing but the data around them, of one part."""
+        own = self.windows.space
+        space = SampleSpace(own.axes, own.frames[:2])
+        of_data = replace(data.labels, windows=SourceWindows(space, 1))
+        others = {str(data.source): of_data}
+        labels = replace(self.labels, windows=Windows(space), others=others)
+        order = tuple(part.name for part in data.parts)
+        return replace(self, labels=labels, others=(replace(data, labels=of_data),), order=order)
 
     def whole_windows(self, function: Transform) -> SampleDefinition:
         """Definition of one part: the scalar that a function makes of all variables of a window."""
+        if self.centers is not None:
+            return self.around(self.primary.whole_windows(function))
         names = tuple(self.variable_dims)
         sizes = {axis.dim: axis.size for axis in self.windows.axes}
         shape = tuple(sizes[dim] for dim in self.sample_dims)
@@ -284,14 +324,37 @@ class SampleDefinition:
         return (self, *self.others)
 
     @property
+    def primary(self) -> SampleDefinition:
+        """Definition of the first source of the user: this, or that of the data around events."""
+        return self if self.centers is None else self.others[0]
+
+    @property
     def every_part(self) -> list[tuple[SampleDefinition, Part]]:
         """The parts of all sources, in their order, each with the definition it is of."""
         found = {part.name: (each, part) for each in self.sources for part in each.parts}
         return [found[name] for name in self.order or found]
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether windows are cut from data in memory, so that nothing is read."""
+        return self.preprocess is None and all(
+            in_memory(variable) for variable in self.data.variables.values()
+        )
+
+    @property
+    def layouts_beside(self) -> list[tuple[Layout, ...]]:
+        """How other sources are stored; of events and data in memory around them, nothing is."""
+        around = self.centers is not None
+        return [() if around and each.in_memory else each.layouts for each in self.others]
+
     def names(self, each: SampleDefinition, part: Part) -> list[Hashable]:
         """Variables of a part of a source as users name them."""
-        return [name if each is self else f"{each.source}/{name}" for name in part.variables]
+        return list(self.named(each, part.variables).values())
+
+    def named(self, each: SampleDefinition, names: Iterable[Hashable]) -> dict[Hashable, Hashable]:
+        """Variables of a source, each with its name for users."""
+        plain = each is self or each is self.primary
+        return {name: name if plain else f"{each.source}/{name}" for name in names}
 
     @property
     def nbytes(self) -> int:
@@ -327,9 +390,10 @@ class SampleDefinition:
     def warn_of_bounds(self) -> None:
         """Warn if bounds of cells or a second grid, no dims of their own, make samples."""
         if self.items is None:  # an item of a generator holds all of such dims
-            described = (self.data, self.labels.coords)
-            parts = [part.variables for part in self.parts]
-            warn_of_bounds(self.variable_dims, self.windows, parts, described)
+            own = self.primary
+            described = (own.data, own.labels.coords)
+            parts = [part.variables for part in own.parts]
+            warn_of_bounds(own.variable_dims, self.windows, parts, described)
             warn_of_shared_axes(self.windows, self.labels.coords)
 
     # The functions of the user.
@@ -398,15 +462,29 @@ class SampleDefinition:
     def facts_of_sources(self) -> list[tuple[str, str, str, str]]:
         """Name, rules, losses and origin of each other source."""
         losses = losses_of(self.losses, self.breaks.laid, self.windows)
+
+        def lost(each: SampleDefinition) -> str:
+            return "; ".join(str(loss) for loss in losses if loss.source in self.lost_for(each))
+
         return [
-            (
-                str(each.source),
-                in_short(each.rules, each.windows, self.windows),
-                "; ".join(str(loss) for loss in losses if loss.source == each.source),
-                each.origin,
-            )
-            for each in self.others
+            (str(each.source), self.in_short(each), lost(each), each.origin) for each in self.others
         ]
+
+    def lost_for(self, each: SampleDefinition) -> tuple[str | None, ...]:
+        """Names of the sources whose losses are told with a source: of events, with their data."""
+        if each is self.primary:
+            return each.source, CENTERS
+        return () if each.source == CENTERS else (each.source,)
+
+    def in_short(self, each: SampleDefinition) -> str:
+        """What samples have of another source, in a line."""
+        if self.centers is None:
+            return in_short(each.rules, each.windows, self.windows)
+        if each.source == CENTERS:
+            return "those of the event"
+        if each is self.primary:
+            return f"around {', '.join(map(printable, self.centers.names))} of each event"
+        return in_short(each.rules, each.windows, self.primary.windows)
 
     @property
     def windows_with_lost(self) -> Windows:

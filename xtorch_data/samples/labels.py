@@ -16,11 +16,13 @@ import xarray as xr
 
 from ..common.redact import printable
 from ..common.text import number_of
+from ..planning.frames import Frame, SampleSpace
 from ..planning.windows import Axis, IntArray, SourceWindows, WindowDim
 from ..sources.conventions import text_of, texts_of
 from ..sources.lazy_arrays import in_memory
 from .changes import Change
 from .generator_items import INPUT_BATCH, Items, Patches
+from .losses import CENTERS
 from .select import Indexer
 
 __all__ = [
@@ -47,7 +49,9 @@ class LabelledWindows:
     """
 
     def __init__(self, labels: Labels) -> None:
-        self._labels = labels
+        # Of events, windows are those of the data around them.
+        self._events = None if labels.events is None else labels
+        self._labels = labels if labels.events is None else labels.others[labels.events]
 
     def __len__(self) -> int:
         return len(self._labels.windows)
@@ -64,7 +68,9 @@ class LabelledWindows:
     def of(self, source: str) -> LabelledWindows:
         """Where samples lie in a source, where there are several; by its name."""
         named: dict[str | None, Labels] = {self._labels.source: self._labels}
-        named.update(self._labels.others)
+        named.update((self._events or self._labels).others)
+        if self._events is not None:
+            named.setdefault(CENTERS, self._events.alone())
         if source not in named or source is None:
             raise KeyError(f"there is no source {source!r}; there are {[n for n in named if n]}")
         return LabelledWindows(named[source])
@@ -78,13 +84,20 @@ class LabelledWindows:
 
     def first_steps(self, dim: Hashable) -> IntArray:
         """First step of each window along a dim of the samples, as positions in the data."""
-        axis = self._labels.windows.axis(dim)
-        assert isinstance(axis, Axis)  # of the first source
-        return axis.start(np.arange(len(axis)))
+        counted = (self._events or self._labels).windows
+        if any(axis.dim == dim for axis in counted.axes):
+            axis = counted.axis(dim)
+            assert isinstance(axis, Axis)  # of the first source
+            return axis.start(np.arange(len(axis)))
+        # Of a dim that events have labels of, for each event.
+        return np.asarray(self._labels.windows.map(dim).start([np.arange(counted.shape[0])]))
 
     def index(self, dim: Hashable) -> pd.Index[Any] | None:
         """The coordinate of a dim as an index, if the data has one."""
-        return self._labels.coords[dim].to_index() if dim in self._labels.coords.coords else None
+        for labels in filter(None, (self._labels, self._events)):
+            if dim in labels.coords.coords:
+                return labels.coords[dim].to_index()
+        return None
 
     def texts(self, dim: Hashable) -> Callable[[int], str] | None:
         """From a step along a dim to its label, if the data has one in memory.
@@ -118,8 +131,14 @@ class LabelledWindows:
         return found
 
     def __repr__(self) -> str:
-        axes = ", ".join(map(_counted, self._labels.windows.axes))
-        return f"<{number_of(len(self), 'sample')} ({axes})>"
+        events, windows = self._events, self._labels.windows
+        if events is None:
+            axes = list(map(_counted, windows.axes))
+        else:  # dims of the data that events have no labels of are axes of the samples
+            own = {axis.dim: axis for axis in events.windows.axes}
+            axes = [_counted(next(iter(own.values())))]
+            axes += [_counted(own.get(axis.dim, axis)) for axis in windows.axes]
+        return f"<{number_of(len(self), 'sample')} ({', '.join(axes)})>"
 
 
 def _counted(axis: WindowDim) -> str:
@@ -194,6 +213,10 @@ class Labels:
     changes: tuple[Change, ...] = ()  # of values, in this order
     source: str | None = None  # name of the source, where there are several
     others: Mapping[str, Labels] = field(default_factory=dict)  # of other sources, by name
+    # Where these are labels of events: the name of the data around them, and whether that is all
+    # the data there is, so that samples are one Dataset.
+    events: str | None = None
+    joint: bool = False
     # Of another source, by dim that is laid out anew: its name in the data of the user, and steps.
     laid: Mapping[Hashable, tuple[Hashable, IntArray]] = field(default_factory=dict)
     # Of these labels alone: others made of them, by `dataclasses.replace`, get another.
@@ -209,6 +232,10 @@ class Labels:
     def _register(self) -> None:
         _copies[self.token, id(self)] = self
         _latest[self.token] = self
+
+    def of_part(self, part: PartLabels) -> Labels:
+        """Labels of the source that a part is of: these, or those of another."""
+        return self if part.source is None else self.others[part.source]
 
     @property
     def labelled(self) -> LabelledWindows:
@@ -292,6 +319,22 @@ class Labels:
                 coords[key] = renamed(found, dims)
         coords.setdefault("sample", xr.Variable(lead, samples))
         return xr.Dataset(data, coords)
+
+    def alone(self) -> Labels:
+        """Labels of the events of samples alone, without those of other dims."""
+        windows = self.windows
+        space = SampleSpace(windows.space.axes, (Frame(windows.frame.maps[:1]),))
+        return Labels(SourceWindows(space), self.coords, {}, source=CENTERS)
+
+    def of_events(self, samples: IntArray) -> dict[Hashable, xr.Variable]:
+        """Labels of the events of some samples; `samples` are their numbers."""
+        dim = self.windows.axes[0].dim
+        places = xr.Variable(("sample",) * samples.ndim, self.windows.starts(samples)[0])
+        return {
+            name: coord.to_base_variable().isel({dim: places})
+            for name, coord in self.coords.variables.items()
+            if coord.dims == (dim,)
+        }
 
     def _unlike(
         self, parts: Mapping[str, tuple[npt.NDArray[Any], PartLabels]], lead: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,15 +14,25 @@ from ..common.integers import as_integer
 from ..planning.windows import SourceWindows, Windows
 from ..sources.source import Source as Data
 from ..sources.source import as_source
-from .aligned import OtherData, aligned
+from .aligned import Aligned, OtherData, aligned
 from .batch import ATTRIBUTES, Batch
 from .breaks import BreakRule, SampleBreaks
 from .checks import CheckedSpace, checked_space, reads_of
+from .losses import CENTERS
 from .select import Select, names_of, resolve_parts
 from .source_rules import Source
 from .transforms import Transform, transforms_of
 
-__all__ = ["NO_BATCH_TRANSFORM", "defined_of_several", "is_several"]
+__all__ = [
+    "NO_BATCH_TRANSFORM",
+    "Sources",
+    "anchors_of",
+    "defined_beside",
+    "defined_of_several",
+    "is_several",
+    "other_data",
+    "preprocesses",
+]
 
 NO_BATCH_TRANSFORM = (
     "batch_transform cannot be given with several sources, whose batches are no single Dataset: "
@@ -36,14 +46,16 @@ def is_several(ds: Any) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class _Sources:
+class Sources:
     """The sources by name, the first one first, and what is said of the others."""
 
     data: Mapping[str, Data]
     given: Mapping[str, Source]
+    events: xr.Dataset | None = None  # whose variables are those of the source "centers"
 
     @classmethod
-    def of(cls, ds: Mapping[Any, Any]) -> _Sources:
+    def of(cls, ds: Mapping[Any, Any]) -> Sources:
+        """Check what a user gives as several sources."""
         if not ds:
             raise ValueError("there are no sources: {name: data, …}")
         for name in ds:
@@ -72,6 +84,7 @@ class _Sources:
 
     @property
     def names(self) -> list[str]:
+        """Names of the sources, the first one first; events are none of them."""
         return list(self.data)
 
     def owner(self, part: str, variable: Hashable) -> tuple[str, Hashable]:
@@ -81,14 +94,16 @@ class _Sources:
             return self.names[0], variable
         if isinstance(variable, str) and "/" in variable:
             source, _, name = variable.partition("/")
-            if source in self.data:
-                if name in self.data[source].dataset.data_vars:
+            if source in self.data or (source == CENTERS and self.events is not None):
+                known = list(self.dataset(source).data_vars)
+                if name in known:
                     return source, name
                 raise ValueError(
                     f"part {part!r}: source {source!r} has no data variable {name!r}; it has "
-                    f"{list(self.data[source].dataset.data_vars)}"
+                    f"{known}"
                 )
-        others = [
+        others = [f"{CENTERS}/{name}" for name in self.events or ()]
+        others += [
             f"{source}/{name}"
             for source in self.names[1:]
             for name in self.data[source].dataset.data_vars
@@ -97,6 +112,12 @@ class _Sources:
             f"part {part!r}: no data variable {variable!r}; those of {self.names[0]!r} are "
             f"{list(first.data_vars)}, others are named {others}"
         )
+
+    def dataset(self, source: str) -> xr.Dataset:
+        """The data of a source; of events, their variables."""
+        if source == CENTERS and self.events is not None:
+            return self.events
+        return self.data[source].dataset
 
     def selections(
         self, inputs: Any, targets: Any, parts: Mapping[str, Any] | None
@@ -158,11 +179,11 @@ def defined_of_several(
     cast: torch.dtype | None,
 ) -> Any:
     """The definition of the first source's samples, which has those of the others."""
-    sources = _Sources.of(ds)
+    sources = Sources.of(ds)
     if batch_transform is not None:
         raise ValueError(NO_BATCH_TRANSFORM)
     selections = sources.selections(inputs, targets, parts)
-    prepare = _preprocesses(preprocess, sources.names)
+    prepare = preprocesses(preprocess, sources.names)
     functions = transforms_of(transform, target_transform, list(selections))
 
     def of(source: str) -> dict[str, Select]:
@@ -177,25 +198,60 @@ def defined_of_several(
     data = sources.data[first]
     space = checked_space(data, input_dims, input_overlap, of(first), prepare.get(first), breaks)
     used = [name for name in rest if of(name)]
-    others = tuple(
+    others = other_data(sources, used, of, prepare)
+    anchors = anchors_of(anchor, space.windows, of(first).get("x"))
+    found = aligned(space.windows, data.dataset, others, anchors)
+    if not len(found.windows):
+        reasons = "; ".join(f"{loss.source!r}: {loss}" for loss in found.losses)
+        raise ValueError(f"there is no sample of which all sources have their part: {reasons}")
+    main = made(first, data, replace(space, windows=found.windows))
+    beside = defined_beside(made, sources, used, of, prepare, found, 1)
+    labels = replace(
+        main.labels, source=first, others={str(each.source): each.labels for each in beside}
+    )
+    return replace(
+        main,
+        source=first,
+        labels=labels,
+        others=tuple(beside),
+        order=tuple(selections),
+        losses=found.losses,
+        whole=found.where,
+        anchors=anchors,
+    )
+
+
+def other_data(
+    sources: Sources,
+    names: Sequence[str],
+    of: Callable[[str], dict[str, Select]],
+    prepare: Mapping[str, Transform | None],
+) -> tuple[OtherData, ...]:
+    """Other sources as rules look them up; `of` gives what parts take of one."""
+    return tuple(
         OtherData(
             name,
             _needed(sources.data[name].dataset, of(name), prepare.get(name)),
             sources.given[name].rules,
             sources.given[name].breaks == "ignore",
         )
-        for name in used
+        for name in names
     )
-    x = of(first).get("x")
-    anchors = _anchors(anchor, space.windows, x)
-    found = aligned(space.windows, data.dataset, others, anchors)
-    if not len(found.windows):
-        reasons = "; ".join(f"{loss.source!r}: {loss}" for loss in found.losses)
-        raise ValueError(f"there is no sample of which all sources have their part: {reasons}")
-    main = made(first, data, replace(space, windows=found.windows))
+
+
+def defined_beside(
+    made: Callable[[str, Data, CheckedSpace], Any],
+    sources: Sources,
+    used: Sequence[str],
+    of: Callable[[str], dict[str, Select]],
+    prepare: Mapping[str, Transform | None],
+    found: Aligned,
+    first: int,
+) -> list[Any]:
+    """Definitions of other sources, of which the first one's frame has a place in the space."""
     beside = []
     for place, (name, lazy, laid) in enumerate(
-        zip(used, found.data, found.laid, strict=True), start=1
+        zip(used, found.data, found.laid, strict=True), start=first
     ):
         windows: Any = SourceWindows(found.windows.space, place)
         own = replace(sources.data[name], dataset=lazy)
@@ -216,19 +272,7 @@ def defined_of_several(
         named = replace(each.labels, source=name, laid=laid)
         rules = sources.given[name].rules
         beside.append(replace(each, source=name, labels=named, rules=rules))
-    labels = replace(
-        main.labels, source=first, others={str(each.source): each.labels for each in beside}
-    )
-    return replace(
-        main,
-        source=first,
-        labels=labels,
-        others=tuple(beside),
-        order=tuple(selections),
-        losses=found.losses,
-        whole=found.where,
-        anchors=anchors,
-    )
+    return beside
 
 
 def _needed(
@@ -240,7 +284,7 @@ def _needed(
     return data[list(dict.fromkeys(n for select in selections.values() for n in names_of(select)))]
 
 
-def _preprocesses(given: Any, names: Sequence[str]) -> dict[str, Transform | None]:
+def preprocesses(given: Any, names: Sequence[str]) -> dict[str, Transform | None]:
     """The functions for blocks, by source."""
     if given is None:
         return {}
@@ -255,15 +299,17 @@ def _preprocesses(given: Any, names: Sequence[str]) -> dict[str, Transform | Non
     return {name: Transform.of(each, f"preprocess[{name!r}]") for name, each in given.items()}
 
 
-def _anchors(given: Any, windows: Windows, x: Select | None) -> dict[Hashable, int]:
-    """By dim, the step of a window that a sample is at."""
+def anchors_of(
+    given: Any, windows: Windows, x: Select | None, centered: Container[Hashable] = ()
+) -> dict[Hashable, int]:
+    """By dim, the step of a window that a sample is at; events are in the middle by default."""
     anchors: dict[Hashable, int] = {}
     for axis in windows.axes:
         cut = None if x is None else x.indexers.get(axis.dim)
         if isinstance(cut, slice):
             anchors[axis.dim] = range(axis.size)[cut][-1]
         elif cut is None:
-            anchors[axis.dim] = axis.size - 1
+            anchors[axis.dim] = axis.size // 2 if axis.dim in centered else axis.size - 1
         else:
             anchors[axis.dim] = int(np.max(np.arange(axis.size)[cut]))
     if given is not None and not isinstance(given, Mapping):
