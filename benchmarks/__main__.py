@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from . import chunks, costs, report
+from .events import table_events
 from .formats import table_formats
 from .gpu import table_gpu
 from .race import say
@@ -29,6 +30,7 @@ TABLES = {
     "rechunk": chunks.table_rechunk,
     "sources": table_sources,
     "validity": table_validity,
+    "events": table_events,
     "dask": chunks.table_dask,
     "formats": table_formats,
 }

@@ -218,7 +218,7 @@ def answers(
             shuffle=shuffle,
             batch_size=size,
             warn=False,
-            others=[each.layouts for each in asking.others],
+            others=asking.layouts_beside,
         )
         for shuffle in (False, True)
     )
@@ -249,7 +249,7 @@ def _asking(
     """A function that asks those of the user, checked; None if there is none."""
     if not functions:
         return None
-    if definition.random_blocks:
+    if definition.primary.random_blocks:
         raise ValueError(
             "where is asked once for all epochs, but preprocess draws other random numbers "
             "in each: give where as a DataArray of booleans"

@@ -90,7 +90,7 @@ class Epochs:
         definition.require_batches(how.batch_size)
         cached, folder, nbytes = how.cache
         on_disk = OnDisk.of(
-            folder, nbytes, how.memory, definition.data, definition.origin, how.retries
+            folder, nbytes, how.memory, definition.primary.data, definition.origin, how.retries
         )
         weights = as_weights(how.weights, definition)
         what = what.answered(
@@ -112,7 +112,7 @@ class Epochs:
             where=what.table,
             weights=weights,
             labels=definition.label_digests,
-            others=[each.layouts for each in definition.others],
+            others=definition.layouts_beside,
         )
         return cls(what, replace(how, weights=None), plan, on_disk)
 

@@ -70,7 +70,19 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     anchor : mapping of Hashable to int, optional
         The step that a sample is at along a dim, counted from the first step of its window or, if
         negative, from its end. Of other sources, `AsOf` and `ValidTime` take what belongs to its
-        label. By default the last step of ``x`` where `Select` cuts that dim, else the last one.
+        label; events lie there. By default the last step of ``x`` where `Select` cuts that dim,
+        else the middle, ``size // 2``, where `centers` have labels of it, else the last one.
+    centers : Dataset, DataFrame or mapping of Hashable to array_like, optional
+        Events, each of which is a sample: one-dimensional labels named like the dims of the data
+        that they are of. The window of an event has its cell at the anchor; events outside, or
+        whose window is not wholly inside or would cross a break, are left out, with a warning that
+        counts them. Longitudes are compared modulo 360. The events' dim comes first and takes the
+        place of these dims, which must be in `input_dims`. Other variables of the events are those
+        of a source ``"centers"``, named like ``"centers/wind"``; batches have all as labels, and
+        splits go by them.
+    tolerance : mapping of Hashable to number or duration, optional
+        By dim of such labels, how far the nearest step may be, instead of the cell that holds the
+        label: edges of cells lie half-way between labels.
     inputs : Hashable, list of Hashable or Select, optional
         Variables of the part ``x``. Every data variable, as a list, by default.
     targets : Hashable, list of Hashable or Select, optional
@@ -139,6 +151,13 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     >>> joined = MapDataset({"t2m": t2m, "sst": Source(sst, time=rule)}, input_dims={"time": 8})
     >>> joined[0]
     (tensor([0., 1., 2., 3., 4., 5., 6., 7.]), tensor([5., 6., 7.]))
+
+    Three steps around each of two events, and what was measured there:
+
+    >>> events = {"time": hours[[5, 20]], "wind": [12.0, 30.0]}
+    >>> around = MapDataset(t2m, {"time": 3}, centers=events, targets="centers/wind")
+    >>> around[1]
+    (tensor([19., 20., 21.]), tensor(30.))
     """
 
     _inside: Fetching
@@ -154,6 +173,8 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         remainder: Remainder | Mapping[Any, Remainder] | None = None,
         halo: Mapping[Any, Halo] | None = None,
         anchor: Mapping[Any, int] | None = None,
+        centers: Any = None,
+        tolerance: Mapping[Any, Any] | None = None,
         inputs: Any = None,
         targets: Any = None,
         parts: Mapping[str, Any] | None = None,
@@ -185,6 +206,8 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
                 remainder=remainder,
                 halo=halo,
                 anchor=anchor,
+                centers=centers,
+                tolerance=tolerance,
                 inputs=inputs,
                 targets=targets,
                 parts=parts,

@@ -49,6 +49,8 @@ class SampleArguments(TypedDict, total=False):
     remainder: Remainder | Mapping[Any, Remainder] | None
     halo: Mapping[Any, Halo] | None
     anchor: Mapping[Any, int] | None
+    centers: Any
+    tolerance: Mapping[Any, Any] | None
     inputs: Any
     targets: Any
     parts: Mapping[str, Any] | None

@@ -14,6 +14,7 @@ from ..planning.selection import SampleTable
 from ..planning.windows import Axis, IntArray, Windows
 from ..samples.definition import SampleDefinition
 from ..samples.labels import LabelledWindows
+from ..samples.losses import CENTERS
 
 __all__ = ["as_weights", "as_where", "labeled", "target_steps"]
 
@@ -156,10 +157,22 @@ def _has_steps(given: xr.DataArray, argument: str, axis: Axis, samples: SampleDe
 
 
 def target_steps(axis: Axis, samples: SampleDefinition) -> IntArray:
-    """Steps inside a window that its target has, counted from the first; all without a target."""
+    """Steps inside a window that its target has, counted from the first; all without a target.
+
+    Of an event, a variable of it is a target at the step that has it.
+    """
     steps = np.arange(axis.size)
-    part = next((part for part in samples.parts if part.name == "y"), None)
-    return steps if part is None else np.atleast_1d(steps[part.indexers.get(axis.dim, slice(None))])
+    of = {part.name: (each, part) for each, part in samples.every_part}
+    if "y" not in of:
+        return steps
+    source, part = of["y"]
+    if samples.centers is not None and source.source == CENTERS:
+        return (
+            steps[samples.anchors[axis.dim]][None] if axis.dim in samples.centers.names else steps
+        )
+    if source is not samples.primary:
+        return steps
+    return np.atleast_1d(steps[part.indexers.get(axis.dim, slice(None))])
 
 
 def _mean(

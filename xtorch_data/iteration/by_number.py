@@ -143,7 +143,10 @@ class Fetcher:
         # A preprocess may take means and the like along dims that samples have whole.
         axes = samples.windows.axes if samples.preprocess is not None else ()
         whole = {axis.dim for axis in axes if axis.whole}
-        grids, nbytes = cells_of(layouts, dims, small, whole, unordered(samples.windows.frame))
+        windows = samples.windows
+        scattered = any(axis.scattered for axis in windows.space.axes)
+        apart = unordered(windows.frame, scattered)
+        grids, nbytes = cells_of(layouts, dims, small, whole, apart)
         if samples.preprocess is None:
             data = xr.Dataset({name: data.variables[name] for name in names})
         source = SourceReader(
@@ -190,20 +193,53 @@ class Fetcher:
         # It may be a chunk next to theirs, which was read with it because they are small.
         return self._fetched(numbers, epoch, buffers, apart)
 
+    def pieces(self, pieces: Sequence[WindowBox]) -> list[PieceInMemory]:
+        """Some regions in memory of their own; ReadError if they cannot be read.
+
+        As many are read together as half of the memory holds the cells of.
+        """
+        found: list[PieceInMemory] = []
+        wanted: list[tuple[WindowBox, list[Cell]]] = []
+        cells: set[Cell] = set()
+        nbytes = 0
+        for piece in pieces:
+            own = self._cells_around(piece)
+            new = [cell for cell in own if cell not in cells]
+            nbytes += sum(self._groups[number].nbytes for number, _ in new)
+            if wanted and 2 * nbytes > self._memory:
+                found += self._copied(wanted, cells)
+                wanted, cells = [], set()
+                nbytes = sum(self._groups[number].nbytes for number, _ in own)
+            wanted.append((piece, own))
+            cells.update(own)
+        return found + self._copied(wanted, cells)
+
+    def _copied(
+        self, wanted: Sequence[tuple[WindowBox, list[Cell]]], cells: Iterable[Cell]
+    ) -> list[PieceInMemory]:
+        read = self._cells(cells)
+        return [
+            self._in_memory(piece, {cell: read[cell] for cell in own}, self._together, copied=True)
+            for piece, own in wanted
+        ]
+
+    def _cells_around(self, piece: WindowBox) -> list[Cell]:
+        region = {
+            axis.dim: slice(*along)
+            for axis, along in zip(self._samples.windows.axes, piece.region, strict=True)
+        }
+        return [
+            (number, place)
+            for number in self._together
+            for place in itertools.product(*self._groups[number].around(region).values())
+        ]
+
     def piece(self, piece: WindowBox, keep: bool = True) -> PieceInMemory:
         """The samples in a box of windows, in memory; ReadError if they cannot be read.
 
         Without `keep`, its cells are not kept for later ones.
         """
-        region = {
-            axis.dim: slice(*along)
-            for axis, along in zip(self._samples.windows.axes, piece.region, strict=True)
-        }
-        wanted = [
-            (number, place)
-            for number in self._together
-            for place in itertools.product(*self._groups[number].around(region).values())
-        ]
+        wanted = self._cells_around(piece)
         found = self._in_memory(piece, self._cells(wanted), self._together)
         if not keep:
             with self._lock:
@@ -327,9 +363,16 @@ class Fetcher:
     # From cells to the windows in them.
 
     def _in_memory(
-        self, piece: WindowBox, cells: Mapping[Cell, xr.Dataset], groups: Sequence[int]
+        self,
+        piece: WindowBox,
+        cells: Mapping[Cell, xr.Dataset],
+        groups: Sequence[int],
+        copied: bool = False,
     ) -> PieceInMemory:
-        """A piece of the sample space with its data, from the cells around it."""
+        """A piece of the sample space with its data, from the cells around it.
+
+        With `copied`, cells are not held on to: a piece may be small beside them.
+        """
         recipe = self._samples
         region = {
             axis.dim: slice(*each)
@@ -339,12 +382,13 @@ class Fetcher:
         if self._samples.preprocess is not None:
             (number,) = groups
             data = self._groups[number].combined(region, self._around(number, region, cells))
+            data = data.copy(deep=True) if copied else data
             variables: Mapping[Any, xr.Variable] = data.variables
         else:
             read: dict[Hashable, xr.Variable] = {}
             for number in groups:
                 around = self._around(number, region, cells)
-                read.update(self._groups[number].joined(region, around, self._blocks))
+                read.update(self._groups[number].joined(region, around, self._blocks, copied))
             others = {
                 name: variable.isel(region, missing_dims="ignore")
                 for name, variable in self._data.variables.items()

@@ -18,6 +18,8 @@ __all__ = ["MemoryUse", "memory_use"]
 BLOCKS_AHEAD = 8
 # Of the memory, one in so many parts may be taken by other sources.
 SHARE_BESIDE = 4
+# The same where these are around events, and are kept for later epochs.
+SHARE_AROUND = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,10 @@ def memory_use(
     grid, share = plan_blocks(windows, layouts, memory, shuffle, frames)
     beside = Beside()
     if frames and len(windows):
-        beside = kept_beside(frames, windows.space, grid.cuts, memory // SHARE_BESIDE, shuffle)
+        # What is kept for later epochs, around events, is none of the blocks.
+        around = cached and any(axis.scattered for axis in windows.space.axes)
+        room = memory // (SHARE_AROUND if around else SHARE_BESIDE)
+        beside = kept_beside(frames, windows.space, grid.cuts, room, shuffle)
         memory -= beside.nbytes
         passing = [each for place, each in enumerate(frames) if place not in beside.resident]
         grid, share = plan_blocks(windows, layouts, memory, shuffle, passing)

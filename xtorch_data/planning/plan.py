@@ -14,7 +14,7 @@ from . import intervals as stretches
 from . import resume, states
 from .blocks import BlockGrid
 from .chunks import Layout
-from .companions import Beside, frames_of, region_nbytes
+from .companions import Beside, frames_of, order_of_cells, region_nbytes
 from .frames import Frame
 from .index_maps import IntArray
 from .intervals import Interval, Uneven, total
@@ -73,6 +73,11 @@ class Plan:
         How the variables of each other source are stored.
     beside : Beside
         What is kept of other sources.
+    order : ndarray of int64, optional
+        Where windows along the first axis are scattered and shuffled: the number of each, as blocks
+        count them, cell by cell of the chunks. Samples keep their numbers.
+    numbered : Windows, optional
+        Then, the windows as samples are numbered.
     resumed : tuple of (int, tuple of Progress)
         An epoch, and what all ranks have walked of its line before.
     """
@@ -94,6 +99,8 @@ class Plan:
     labels: states.DimLabels | None = None
     others: tuple[tuple[Layout, ...], ...] = ()
     beside: Beside = Beside()
+    order: IntArray | None = None
+    numbered: Windows | None = None
     resumed: tuple[int, tuple[Progress, ...]] = field(default=(0, ()))
 
     @classmethod
@@ -121,6 +128,11 @@ class Plan:
         The other parameters are the attributes of those names.
         """
         layouts = tuple(layouts)
+        frames = frames_of(windows.space, others)
+        order = order_of_cells(frames, windows.space) if shuffle and len(windows) else None
+        numbered = None if order is None else windows
+        if order is not None:
+            windows = windows.in_order(order)
         use = memory_use(
             windows, layouts, others, memory, shuffle=shuffle, cached=cached, warn=warn
         )
@@ -142,6 +154,8 @@ class Plan:
             labels=labels,
             others=tuple(map(tuple, others)),
             beside=use.beside,
+            order=order,
+            numbered=numbered,
         )
         if len(windows):
             plan._require_samples()
@@ -195,7 +209,7 @@ class Plan:
     @property
     def windows(self) -> Windows:
         """The sample space."""
-        return self.grid.windows
+        return self.numbered or self.grid.windows
 
     @cached_property
     def frame(self) -> Frame:
@@ -205,7 +219,7 @@ class Plan:
     @cached_property
     def passing(self) -> tuple[Frame, ...]:
         """The other sources that are read block by block."""
-        frames = frames_of(self.windows.space, self.others)
+        frames = frames_of(self.grid.windows.space, self.others)
         kept = self.beside.resident
         return tuple(each for place, each in enumerate(frames) if place not in kept)
 
@@ -343,7 +357,9 @@ class Plan:
 
     def line(self, epoch: int) -> Line:
         """The order of an epoch."""
-        choice: Masked | Weighted | None = self.kept
+        choice: Masked | Weighted | None = None
+        if self.where is not None:
+            choice = Masked(BlockSums([self._in_order(self.where)], self.grid))
         if self._weights is not None:
             choice = Weighted(self._weights, self.samples, self.seed, epoch, run_length(self.grid))
         return Line(self.grid, self.shuffle, self.seed, epoch, self.pool_blocks, choice)
@@ -353,11 +369,26 @@ class Plan:
         """The samples that `where` keeps; None if that is every one."""
         return None if self.where is None else Masked(BlockSums([self.where], self.grid))
 
+    def _in_order(self, table: SampleTable) -> SampleTable:
+        """A table with its windows as blocks count them."""
+        if self.order is None or 0 not in table.axes:
+            return table
+        return SampleTable(table.axes, table.values.take(self.order, axis=0))
+
+    def numbers(self, stage: Stage) -> IntArray:
+        """Sample number at each wanted position of a stage."""
+        numbers = stage.numbers(self.grid.windows)
+        if self.order is None:
+            return numbers
+        below = math.prod(self.windows.shape[1:])
+        return self.order[numbers // below] * below + numbers % below
+
     @cached_property
     def _weights(self) -> BlockSums | None:
         if self.weights is None:
             return None
-        return BlockSums(factors(self.weights, self.where, self.windows.shape), self.grid)
+        tables = factors(self.weights, self.where, self.windows.shape)
+        return BlockSums([self._in_order(table) for table in tables], self.grid)
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: what was worked out of them is larger, and worked out again."""
@@ -395,6 +426,10 @@ class Plan:
     def _fingerprint(self) -> dict[str, Any]:
         found = states.fingerprint(self.line(0))
         tables = {"where": self.where, "weights": self.weights}
+        if self.windows.space.axes and self.windows.space.axes[0].scattered:
+            found["windows"] = states.digest_of(self.windows.space.frames[:2])
+        if self.order is not None:
+            found["cells"] = states.digest(self.order.tobytes())
         if self.labels is not None:
             found["labels"] = self.labels.found
         return found | {name: table.digest() for name, table in tables.items() if table is not None}

@@ -30,7 +30,7 @@ def within(source: OtherSource, axes: SampleAxes, dim: Hashable, rule: Within) -
     own, descending = _sorted(source, axes, dim)
     labels = source.labels(dim)
     values = labels.values.astype(np.float64)
-    size, starts = axes.windows.axes[place].size, _starts(source, axes, dim, place)
+    size, starts = axes.axis(dim).size, _starts(source, axes, dim, place)
     edges = alignment.cell_edges(own) if len(own) > 1 else np.repeat(own, 2)
     if descending:
         starts = len(own) - starts - size
@@ -84,10 +84,10 @@ def _starts(source: OtherSource, axes: SampleAxes, dim: Hashable, place: int) ->
 
     Windows that have no extent, beyond the ends of the data, are left out.
     """
-    starts = axes.starts(place)
+    starts = axes.starts(dim)
     if dim not in axes.beyond or _goes_around(axes, dim):
         return starts
-    beyond, size = axes.beyond[dim], axes.windows.axes[place].size
+    beyond, size = axes.beyond[dim], axes.axis(dim).size
     starts = starts - beyond.before
     outside = (starts < 0) | (starts + size > beyond.length)
     axes.leave_out(source, dim, place, outside, "extents beyond the ends of the first source")

@@ -22,7 +22,20 @@ def asked(samples: SampleDefinition, function: Transform | None) -> SampleDefini
     if function is None:
         assert counted is not None
         return counted
-    whole = _whole_windows(samples, function)
+    if samples.centers is None:
+        return _also(_whole_windows(samples, function), counted)
+    own = None if counted is None else counted.primary
+    whole = _also(_whole_windows(samples.primary, function), own)
+    if counted is None:
+        return samples.around(whole)
+    name, others = str(whole.source), counted.others[1:]
+    labels = replace(counted.labels, others={**counted.labels.others, name: whole.labels})
+    order = ("x", *(part.name for _, part in counted.every_part))
+    return replace(counted, labels=labels, others=(whole, *others), order=order)
+
+
+def _also(whole: SampleDefinition, counted: SampleDefinition | None) -> SampleDefinition:
+    """Definition of the answers of a function, and of some counts of the same samples."""
     if counted is None:
         return whole
     more = [name for name in counted.data.data_vars if name not in whole.data.data_vars]
@@ -35,7 +48,7 @@ def asked(samples: SampleDefinition, function: Transform | None) -> SampleDefini
     return replace(
         whole,
         data=data,
-        layouts=layouts_of(data, samples.windows, parts, {}),
+        layouts=layouts_of(data, whole.windows, parts, {}),
         labels=labels,
         parts=parts,
         present=counted.present,

@@ -128,7 +128,7 @@ class RandomFlip:
 
     def _require_fit(self, samples: SampleDefinition) -> None:
         """Raise if the samples of a dataset cannot be flipped so, as far as that is known."""
-        known = {}
+        known, samples = {}, samples.primary
         for dim in self.dims:
             _require_cuts_alike(dim, samples)
         for part in samples.parts:
@@ -187,7 +187,7 @@ class RandomFlip:
         parts = {}
         for name, tensor in batch._parts.items():
             own = batch._part_labels[name]
-            offsets = self._offsets(labels, name, own)
+            offsets = self._offsets(labels.of_part(own), name, own)
             if not offsets and not set(self.dims) & set(own.dims):
                 continue
             own.require_fit(name, tensor.shape, numbers.shape)

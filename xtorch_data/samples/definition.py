@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -16,14 +16,18 @@ from ..common.recorder import Recorder
 from ..common.user_warnings import about, warn_user
 from ..planning.chunks import Layout
 from ..planning.edges import ExtendedDim
+from ..planning.frames import SampleSpace
 from ..planning.intervals import Interval
 from ..planning.selection import SampleTable
-from ..planning.windows import SourceWindows, WindowDim, Windows
+from ..planning.windows import Axis, SourceWindows, WindowDim, Windows
 from ..sources.conventions import warn_of_bounds, warn_of_shared_axes
+from ..sources.lazy_arrays import in_memory
 from ..sources.source import as_source
 from .arguments import numpy_dtype
+from .around_events import defined_around_events
 from .batch import ATTRIBUTES, Batch
 from .breaks import BreakRule, SampleBreaks
+from .centers import Centers
 from .changes import changes_of
 from .checks import (
     CheckedSpace,
@@ -39,10 +43,11 @@ from .generator_items import Items
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
 from .losses import Loss, warnings_of_losses, with_lost
+from .named_sources import is_several
 from .preprocessing import Preprocessor
 from .presence import Present, not_null
 from .select import Part, Select, as_counts, make_part, resolve_parts
-from .several import NO_BATCH_TRANSFORM, defined_of_several, is_several
+from .several import NO_BATCH_TRANSFORM, defined_of_several
 from .source_rules import Rule
 from .transforms import Transform, transforms_of
 from .trials import require_blocks_independent
@@ -95,6 +100,8 @@ class SampleDefinition:
     whole: SampleTable | None = None  # samples that lack nothing, where that is of two dims
     rules: Mapping[Hashable, Rule] = field(default_factory=dict)  # of another source, by dim
     anchors: Mapping[Hashable, int] = field(default_factory=dict)  # of the first, steps of windows
+    # Events around which windows lie: then this only counts samples, and the data is beside it.
+    centers: Centers | None = None
 
     # Counts of what is present in the same samples, until it was asked which of them there are.
     conditions: SampleDefinition | None = None
@@ -111,6 +118,8 @@ class SampleDefinition:
         remainder: Any = None,
         halo: Mapping[Any, Any] | None = None,
         anchor: Mapping[Any, int] | None = None,
+        centers: Any = None,
+        tolerance: Mapping[Any, Any] | None = None,
         inputs: Any = None,
         targets: Any = None,
         parts: Mapping[str, Any] | None = None,
@@ -130,28 +139,32 @@ class SampleDefinition:
         """
         floating, cast_to = numpy_dtype(dtype)
         edges = {"boundary": boundary, "remainder": remainder, "halo": halo}
-        if is_several(ds):
-            found: SampleDefinition = defined_of_several(
-                cls._of,
-                ds,
-                input_dims,
-                input_overlap,
-                anchor=anchor,
-                breaks=breaks,
-                edges=edges,
-                inputs=inputs,
-                targets=targets,
-                parts=parts,
-                preprocess=preprocess,
-                transform=transform,
-                target_transform=target_transform,
-                batch_transform=batch_transform,
-                seed=seed,
-                floating=floating,
-                cast=cast_to,
-                conditions=conditions or {},
-            )
-            return found
+        if centers is None and tolerance is not None:
+            raise ValueError("tolerance is for centers=, which is not given")
+        arguments: dict[str, Any] = {
+            "anchor": anchor,
+            "breaks": breaks,
+            "edges": edges,
+            "inputs": inputs,
+            "targets": targets,
+            "parts": parts,
+            "preprocess": preprocess,
+            "transform": transform,
+            "target_transform": target_transform,
+            "batch_transform": batch_transform,
+            "seed": seed,
+            "floating": floating,
+            "cast": cast_to,
+            "conditions": conditions or {},
+        }
+        found: Any = None
+        if centers is not None:
+            arguments |= {"centers": centers, "tolerance": tolerance, "dims": dims}
+            found = defined_around_events(cls._of, cls, ds, input_dims, input_overlap, **arguments)
+        elif is_several(ds):
+            found = defined_of_several(cls._of, ds, input_dims, input_overlap, **arguments)
+        if found is not None:
+            return cast(SampleDefinition, found)
         source = as_source(ds, dims)
         selections = resolve_parts(
             source.dataset,
@@ -168,11 +181,11 @@ class SampleDefinition:
         space = checked_space(
             source, input_dims, input_overlap, selections, prepare, breaks, edges, counted
         )
-        found = cls._of(selections, space, prepare, given, floating, cast_to, of_batches, seed)
+        alone = cls._of(selections, space, prepare, given, floating, cast_to, of_batches, seed)
         if not counted:
-            return found
+            return alone
         counting = cls._of(counted, space, None, {}, floating, None, None, seed)
-        return replace(found, conditions=counting)
+        return replace(alone, conditions=counting)
 
     @classmethod
     def _of(
@@ -267,6 +280,19 @@ class SampleDefinition:
         """Digests by which states tell data with other labels; computed when they are read."""
         return LabelDigests(self.labels.coords, self.windows)
 
+    def axis(self, dim: Hashable) -> Axis:
+        """The windows along a dim, also one that events have labels of; then in any order."""
+        if self.centers is None or dim not in self.centers.names:
+            return self.windows.axis(dim)
+        along = self.primary.windows.map(dim)
+        return Axis(dim, along.length, along.size, along.terms[0], windowed=along.windowed)
+
+    def place(self, dim: Hashable) -> int:
+        """The sample axis that a dim follows: the first one, if events have labels of it."""
+        if self.centers is not None and dim in self.centers.names:
+            return 0
+        return self.windows.axes.index(self.windows.axis(dim))
+
     def over(self, windows: Windows) -> SampleDefinition:
         """Definition of other windows of the same data, numbered anew."""
         others = tuple(
@@ -287,12 +313,25 @@ class SampleDefinition:
                 raise ValueError(NO_BATCH_TRANSFORM)
             changes = changes_of(self.preprocess, self.transforms, batch_transform)
             labels = replace(labels, changes=changes)
-        return replace(self, labels=labels, batch_transform=batch_transform, seed=seed)
+        others = tuple(replace(each, seed=seed) for each in self.others)
+        return replace(
+            self, labels=labels, batch_transform=batch_transform, seed=seed, others=others
+        )
+
+    def around(self, data: SampleDefinition) -> SampleDefinition:
+        """Definition of the same events with nothing but the data around them, of one part."""
+        own = self.windows.space
+        space = SampleSpace(own.axes, own.frames[:2])
+        of_data = replace(data.labels, windows=SourceWindows(space, 1))
+        others = {str(data.source): of_data}
+        labels = replace(self.labels, windows=Windows(space), others=others)
+        order = tuple(part.name for part in data.parts)
+        return replace(self, labels=labels, others=(replace(data, labels=of_data),), order=order)
 
     @property
     def beyond(self) -> Mapping[Hashable, ExtendedDim]:
         """What windows find beyond the ends of dims; there they count its steps."""
-        return self.labels.beyond
+        return self.primary.labels.beyond
 
     def inside(self, axis: WindowDim) -> Interval:
         """Steps ``[start, stop)`` of the data along a dim, as its windows count."""
@@ -312,14 +351,37 @@ class SampleDefinition:
         return (self, *self.others)
 
     @property
+    def primary(self) -> SampleDefinition:
+        """Definition of the first source of the user: this, or that of the data around events."""
+        return self if self.centers is None else self.others[0]
+
+    @property
     def every_part(self) -> list[tuple[SampleDefinition, Part]]:
         """The parts of all sources, in their order, each with the definition it is of."""
         found = {part.name: (each, part) for each in self.sources for part in each.parts}
         return [found[name] for name in self.order or found]
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether windows are cut from data in memory, so that nothing is read."""
+        return self.preprocess is None and all(
+            in_memory(variable) for variable in self.data.variables.values()
+        )
+
+    @property
+    def layouts_beside(self) -> list[tuple[Layout, ...]]:
+        """How other sources are stored; of events and data in memory around them, nothing is."""
+        around = self.centers is not None
+        return [() if around and each.in_memory else each.layouts for each in self.others]
+
     def names(self, each: SampleDefinition, part: Part) -> list[Hashable]:
         """Variables of a part of a source as users name them."""
-        return [name if each is self else f"{each.source}/{name}" for name in part.variables]
+        return list(self.named(each, part.variables).values())
+
+    def named(self, each: SampleDefinition, names: Iterable[Hashable]) -> dict[Hashable, Hashable]:
+        """Variables of a source, each with its name for users."""
+        plain = each is self or each is self.primary
+        return {name: name if plain else f"{each.source}/{name}" for name in names}
 
     @property
     def nbytes(self) -> int:
@@ -355,9 +417,10 @@ class SampleDefinition:
     def warn_of_bounds(self) -> None:
         """Warn if bounds of cells or a second grid, no dims of their own, make samples."""
         if self.items is None:  # an item of a generator holds all of such dims
-            described = (self.data, self.labels.coords)
-            parts = [part.variables for part in self.parts]
-            warn_of_bounds(self.variable_dims, self.windows, parts, described)
+            own = self.primary
+            described = (own.data, own.labels.coords)
+            parts = [part.variables for part in own.parts]
+            warn_of_bounds(own.variable_dims, self.windows, parts, described)
             warn_of_shared_axes(self.windows, self.labels.coords)
 
     # The functions of the user.

@@ -9,12 +9,20 @@ from ..common.redact import printable
 from ..common.text import shape_of
 from .checks import repeated_along
 from .definition import SampleDefinition
-from .losses import losses_of
+from .losses import CENTERS, losses_of
 from .select import Part
 from .source_rules import in_short
 from .transforms import name_of
 
-__all__ = ["breaks_of", "described", "functions_of", "parts_of", "sources_of"]
+__all__ = [
+    "breaks_of",
+    "described",
+    "functions_of",
+    "lost_for",
+    "parts_of",
+    "rules_of",
+    "sources_of",
+]
 
 
 def described(samples: SampleDefinition) -> str:
@@ -23,10 +31,11 @@ def described(samples: SampleDefinition) -> str:
         f"{printable(part.name)}: {_shown(part, samples.names(each, part))} {each.shape(part)}"
         for each, part in samples.every_part
     )
+    events = None if samples.centers is None else samples.centers.dim
     repeated = (
         f"repeated at each place of {dim!r}, which they lack: {names}"
-        for dim, names in repeated_along(samples.windows, samples.variable_dims).items()
-        if samples.items is None
+        for dim, names in repeated_along(samples.windows, samples.primary.variable_dims).items()
+        if samples.items is None and dim != events
     )
     sources = (
         f"{name}: {rules}{f'; {lost}' if lost else ''}; from {origin}"
@@ -58,12 +67,30 @@ def sources_of(samples: SampleDefinition) -> list[tuple[str, str, str, str]]:
     return [
         (
             str(each.source),
-            in_short(each.rules, each.windows, samples.windows),
-            "; ".join(str(loss) for loss in losses if loss.source == each.source),
+            rules_of(samples, each),
+            "; ".join(str(loss) for loss in losses if loss.source in lost_for(samples, each)),
             each.origin,
         )
         for each in samples.others
     ]
+
+
+def lost_for(samples: SampleDefinition, each: SampleDefinition) -> tuple[str | None, ...]:
+    """Names of the sources whose losses are told with a source: of events, with their data."""
+    if each is samples.primary:
+        return each.source, CENTERS
+    return () if each.source == CENTERS else (each.source,)
+
+
+def rules_of(samples: SampleDefinition, each: SampleDefinition) -> str:
+    """What samples have of another source, in a line."""
+    if samples.centers is None:
+        return in_short(each.rules, each.windows, samples.windows)
+    if each.source == CENTERS:
+        return "those of the event"
+    if each is samples.primary:
+        return f"around {', '.join(map(printable, samples.centers.names))} of each event"
+    return in_short(each.rules, each.windows, samples.primary.windows)
 
 
 def functions_of(samples: SampleDefinition) -> list[tuple[str, str, str]]:
