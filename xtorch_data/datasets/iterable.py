@@ -85,15 +85,16 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         The step that a sample is at along a dim, counted from the first step of its window or, if
         negative, from its end. Of other sources, `AsOf` and `ValidTime` take what belongs to its
         label; events lie there. By default the last step of ``x`` where `Select` cuts that dim,
-        else the middle, ``size // 2``, where `centers` have labels of it, else the last one.
+        else the middle, ``size // 2`` behind the `halo`, where `centers` have labels of it, else
+        the last one.
     centers : Dataset, DataFrame or mapping of Hashable to array_like, optional
         Events, each of which is a sample: one-dimensional labels named like the dims of the data
         that they are of. The window of an event has its cell at the anchor; events outside, or
-        whose window is not wholly inside or would cross a break, are left out, with a warning that
-        counts them. Longitudes are compared modulo 360. The events' dim comes first and takes the
-        place of these dims, which must be in `input_dims`. Other variables of the events are those
-        of a source ``"centers"``, named like ``"centers/wind"``; batches have all as labels, and
-        splits go by them.
+        whose window would cross a break or, without a `boundary`, an end of the data, are left out,
+        with a warning that counts them. Longitudes are compared modulo 360. The events' dim comes
+        first and takes the place of these dims, which must be in `input_dims`. Other variables of
+        the events are those of a source ``"centers"``, named like ``"centers/wind"``; batches have
+        all as labels, and splits go by them.
     tolerance : mapping of Hashable to number or duration, optional
         By dim of such labels, how far the nearest step may be, instead of the cell that holds the
         label: edges of cells lie half-way between labels.

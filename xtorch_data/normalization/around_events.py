@@ -66,12 +66,25 @@ def moments_around_events(
         )
         for name, dims in kept.items()
     }
+    made_up = {
+        dim: beyond.made_up(0, len(beyond))
+        for dim, beyond in primary.beyond.items()
+        if dim in primary.sample_dims
+    }
     reader = EpochReader(asked, plan, None, retries, skipping=False)
     batches = reader.batches(plan, 0, plan.intervals(0, 0, 1))
     with bar(plan.samples, "sample", "fitting", progress) as done, closing(batches):
         for batch in batches:
             numbers = asked.windows.space.numbers(batch.index.numpy())
             values = np.moveaxis(batch["x"].numpy(), 1, 0)
+            starts = asked.primary.windows.starts(batch.index.numpy())
+            for axis, begins in zip(primary.windows.axes, starts, strict=True):
+                if axis.dim in made_up:  # which is none of the data
+                    gone = made_up[axis.dim][begins[:, None] + np.arange(axis.size)]
+                    place = 2 + primary.sample_dims.index(axis.dim)
+                    own = [1] * values.ndim
+                    own[1], own[place] = gone.shape
+                    values = np.where(gone.reshape(own), np.nan, values)
             for own, (name, dims) in zip(values, kept.items(), strict=True):
                 apart = [dim for dim in dims if dim not in primary.sample_dims]
                 within = [dim for dim in dims if dim in primary.sample_dims]

@@ -14,17 +14,21 @@ import numpy as np
 import torch
 import xarray as xr
 
+from ..planning.edges import EdgeRule
 from ..planning.frames import SampleSpace
 from ..planning.index_maps import Regular, Table
 from ..planning.windows import Axis, SourceWindows, Windows
+from ..sources.source import Source as Data
 from ..sources.source import as_source
 from .aligned import Around, aligned
 from .breaks import BreakRule, SampleBreaks
-from .centers import Centers, placed
-from .checks import CheckedSpace, checked_space
+from .centers import Centers
+from .checks import CheckedSpace, checked_space, names_in
+from .edges import extended, require_blanks
 from .labels import Labels
 from .losses import CENTERS
 from .named_sources import Sources, is_several
+from .placing import Placed, placed
 from .select import Select
 from .several import (
     NO_BATCH_TRANSFORM,
@@ -95,9 +99,7 @@ def defined_around_events(
             raise ValueError(
                 f"input_overlap names {dim!r}, along which centers say where windows lie"
             )
-    for argument, given in edges.items():
-        if given is not None:
-            raise ValueError(f"{argument} cannot be given with centers yet")
+    edges = _edges(edges, events, input_dims)
     sources = replace(sources, events=events.variables)
     selections = sources.selections(inputs, targets, parts)
     taken = variables_of(sources, selections)
@@ -120,16 +122,12 @@ def defined_around_events(
         breaks,
         edges,
         definer.asked(first),
+        events.names,
     )
-    anchors = anchors_of(anchor, space.windows, definer.of(first).get("x"), events.names)
-    axes = {name: space.windows.axis(name) for name in events.names}
-    windows = placed(events, data.dataset, axes, anchors, breaks)
+    space, windows, anchors = _placed(events, data, space, definer, anchor, breaks)
     laid = _counted(events, space.windows)
     around = Around(
-        tuple(
-            replace(axis, starts=Table(windows.starts[axis.dim])) if axis.dim in axes else axis
-            for axis in space.windows.axes
-        ),
+        _axes(space, windows),
         {name: events.label(name, data.dataset) for name in events.names},
         windows.kept,
         of_events,
@@ -207,6 +205,69 @@ def defined_around_events(
         order=tuple(counted),
     )
     return replace(samples, conditions=counting)
+
+
+def _edges(edges: Mapping[str, Any], events: Centers, input_dims: Any) -> dict[str, Any]:
+    """Arguments for the ends of dims; ValueError where events leave nothing to say."""
+    remainder = edges.get("remainder")
+    if isinstance(remainder, Mapping):
+        named = [dim for dim in events.names if remainder.get(dim) is not None]
+    else:
+        others = [dim for dim in input_dims if dim not in events.names]
+        named = [] if remainder is None or others else list(events.names)
+        remainder = None if remainder is None else dict.fromkeys(others, remainder)
+    if named:
+        raise ValueError(
+            f"remainder is of {named[0]!r}, along which centers say where windows lie, so that "
+            "none is the last"
+        )
+    return {**edges, "remainder": remainder}
+
+
+def _placed(
+    events: Centers,
+    data: Data,
+    space: CheckedSpace,
+    definer: Definer,
+    anchor: Mapping[Any, int] | None,
+    breaks: Any,
+) -> tuple[CheckedSpace, Placed, dict[Hashable, int]]:
+    """The space, its windows with their halos, where each event has its own, and their anchors."""
+    first = definer.sources.names[0]
+    halos = {dim: rule.halo for dim, rule in space.edges.items()}
+    axes = [replace(axis, size=axis.size + halos.get(axis.dim, 0)) for axis in space.windows.axes]
+    windows = Windows.of(axes)
+    sizes = {dim: windows.axis(dim).size for dim in events.names}
+    middles = {
+        dim: space.edges.get(dim, EdgeRule()).before + (size - halos.get(dim, 0)) // 2
+        for dim, size in sizes.items()
+    }
+    anchors = anchors_of(anchor, windows, definer.of(first).get("x"), middles)
+    found = placed(events, data.dataset, sizes, anchors, breaks, space.edges)
+    present = [names_in(each)[1] for each in (definer.of(first), definer.asked(first))]
+    names = [*space.reads, *present[0], *present[1]]
+    require_blanks(space.source.dataset, names, found.beyond)
+    laid = replace(
+        space,
+        windows=windows,
+        source=replace(space.source, dataset=extended(space.source.dataset, found.beyond)),
+        beyond={**space.beyond, **found.beyond},
+    )
+    return laid, found, anchors
+
+
+def _axes(space: CheckedSpace, windows: Placed) -> tuple[Axis, ...]:
+    """The dims of the data; those that events have labels of begin where each event says."""
+    return tuple(
+        replace(
+            axis,
+            length=len(space.beyond.get(axis.dim, range(axis.length))),
+            starts=Table(windows.starts[axis.dim]),
+        )
+        if axis.dim in windows.starts
+        else axis
+        for axis in space.windows.axes
+    )
 
 
 def _counted(events: Centers, windows: Windows) -> Windows:

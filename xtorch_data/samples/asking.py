@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .checks import layouts_of
 from .definition import SampleDefinition
+from .layouts import layouts_of
 from .select import Part
 from .transforms import Transform
 

@@ -12,25 +12,22 @@ import xarray as xr
 from ..common.redact import printable_lines
 from ..common.spelling import did_you_mean
 from ..common.user_warnings import warn_user
-from ..planning.chunks import Layout
 from ..planning.edges import EdgeRule, ExtendedDim
 from ..planning.windows import Windows, require_steps
-from ..sources.lazy_arrays import in_memory, is_lazy
-from ..sources.source import Source, layout_of
+from ..sources.lazy_arrays import in_memory
+from ..sources.source import Source
 from .breaks import SampleBreaks, windows_between_breaks
 from .durations import Length, in_steps
 from .edges import edge_rules, extended, require_blanks, require_circles
 from .generator_items import Items
 from .preprocessing import check_preprocessed
-from .select import Part, Select, label_of, names_of
+from .select import Select, label_of, names_of
 from .transforms import Transform
 
 __all__ = [
     "CheckedSpace",
     "checked_space",
     "coords_of",
-    "dtypes_of",
-    "layouts_of",
     "names_in",
     "reads_of",
     "require_dims",
@@ -56,6 +53,8 @@ class CheckedSpace:
     # Of the data that is given: the same, or with what lies beyond its ends, and that by dim.
     source: Source
     beyond: Mapping[Hashable, ExtendedDim] = field(default_factory=dict)
+    # What is asked of the ends of dims along which events say where windows lie.
+    edges: Mapping[Hashable, EdgeRule] = field(default_factory=dict)
 
 
 def checked_space(
@@ -67,11 +66,13 @@ def checked_space(
     breaks: Any = None,
     edges: Mapping[str, Any] | None = None,
     conditions: Mapping[str, Select] | None = None,
+    centered: Container[Hashable] = (),
 ) -> CheckedSpace:
     """The windows over the data and what is read for them; arguments that do not fit raise.
 
     `edges` are the arguments `boundary`, `remainder` and `halo`. Some `conditions` ask what is
-    present in the samples, and add nothing to these.
+    present in the samples, and add nothing to these. Along dims that are `centered`, windows are
+    laid as if there were no edges: events say where they lie.
     """
     data = source.dataset
     given = {name: each for name, each in (edges or {}).items() if each is not None}
@@ -133,9 +134,11 @@ def checked_space(
         )
     sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
     longer = [dim for dim, rule in rules.items() if rule.remainder == "pad"]
+    of_events = {dim: rule for dim, rule in rules.items() if dim in centered}
+    laid = {dim: rule for dim, rule in rules.items() if dim not in centered}
     by_position = Windows.from_sizes(sizes, sizes_in_steps, overlaps, longer)
     require_circles(data, rules)
-    windows, found, beyond = windows_between_breaks(by_position, data, breaks, rules)
+    windows, found, beyond = windows_between_breaks(by_position, data, breaks, laid)
     require_blanks(data, [*reads, *present, *asked], beyond)
     return CheckedSpace(
         windows,
@@ -147,6 +150,7 @@ def checked_space(
         constants,
         replace(source, dataset=extended(data, beyond)),
         beyond,
+        of_events,
     )
 
 
@@ -387,46 +391,6 @@ def coords_of(data: xr.Dataset, windows: Windows) -> xr.Dataset:
     return found
 
 
-def dtypes_of(data: xr.Dataset, parts: Sequence[Part]) -> dict[Hashable, np.dtype[Any]]:
-    """Dtypes to which lazy floating variables are cast as they are read, where parts allow it."""
-    wanted: dict[Hashable, set[np.dtype[Any]]] = {}
-    for part in parts:
-        for name in part.variables if part.takes == "values" else ():
-            wanted.setdefault(name, set()).add(part.dtype)
-    return {
-        name: dtypes.pop()
-        for name, dtypes in wanted.items()
-        if len(dtypes) == 1
-        and all(dtype.kind == "f" for dtype in (*dtypes, data.variables[name].dtype))
-        and is_lazy(data.variables[name])
-    }
-
-
-def layouts_of(
-    data: xr.Dataset,
-    windows: Windows,
-    parts: Sequence[Part],
-    dtypes: Mapping[Hashable, np.dtype[Any]],
-) -> tuple[Layout, ...]:
-    """Layouts of the variables that are read, with their bytes as they are held in memory."""
-    held = {
-        name: max(part.dtype.itemsize, data.variables[name].dtype.itemsize)
-        for part in parts
-        if part.takes == "values"
-        for name in part.variables
-        if name in data
-    }
-    for name, dtype in dtypes.items():  # never held as what xarray decodes it to in between
-        stored = np.dtype(data.variables[name].encoding.get("dtype", data.variables[name].dtype))
-        held[name] = max(dtype.itemsize, stored.itemsize)
-    for name, values in _held_beside(parts).items():
-        held[name] = held.get(name, data.variables[name].dtype.itemsize) + values
-    dims = [axis.dim for axis in windows.axes]
-    return tuple(
-        layout_of(data.variables[name], name, dims, held.get(name)) for name in data.data_vars
-    )
-
-
 def repeated_along(
     windows: Windows, variables: Mapping[Hashable, frozenset[Hashable]]
 ) -> dict[Hashable, list[Hashable]]:
@@ -437,17 +401,3 @@ def repeated_along(
         if not axis.windowed and len(axis) > 1
     }
     return {dim: names for dim, names in lacking.items() if names}
-
-
-def _held_beside(parts: Sequence[Part]) -> dict[Hashable, int]:
-    """Bytes that are held for each value of variables beside it: what says that it is there.
-
-    Counts over windows are as many integers, and as many again while sums are taken.
-    """
-    found: dict[Hashable, int] = {}
-    for part in parts:
-        if part.takes != "values":
-            counts = 2 * part.dtype.itemsize if part.takes == "count" else 0
-            for name in part.variables:
-                found[name] = max(found.get(name, 0), 1 + counts)
-    return found

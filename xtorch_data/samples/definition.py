@@ -33,8 +33,6 @@ from .checks import (
     CheckedSpace,
     checked_space,
     coords_of,
-    dtypes_of,
-    layouts_of,
     names_in,
     warn_of_relabelled,
 )
@@ -42,6 +40,7 @@ from .durations import Length
 from .generator_items import Items
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
+from .layouts import dtypes_of, layouts_of
 from .losses import Loss, warnings_of_losses, with_lost
 from .named_sources import is_several
 from .preprocessing import Preprocessor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -316,16 +316,19 @@ def _bound(given: Transform, source: str, variables: Mapping[str, Sequence[Hasha
 
 
 def anchors_of(
-    given: Any, windows: Windows, x: Select | None, centered: Container[Hashable] = ()
+    given: Any,
+    windows: Windows,
+    x: Select | None,
+    otherwise: Mapping[Hashable, int] | None = None,
 ) -> dict[Hashable, int]:
-    """By dim, the step of a window that a sample is at; events are in the middle by default."""
+    """By dim, the step of a window that a sample is at; by default the last, or one `otherwise`."""
     anchors: dict[Hashable, int] = {}
     for axis in windows.axes:
         cut = None if x is None else x.indexers.get(axis.dim)
         if isinstance(cut, slice):
             anchors[axis.dim] = range(axis.size)[cut][-1]
         elif cut is None:
-            anchors[axis.dim] = axis.size // 2 if axis.dim in centered else axis.size - 1
+            anchors[axis.dim] = (otherwise or {}).get(axis.dim, axis.size - 1)
         else:
             anchors[axis.dim] = int(np.max(np.arange(axis.size)[cut]))
     if given is not None and not isinstance(given, Mapping):
