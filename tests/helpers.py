@@ -359,7 +359,9 @@ def fields(steps, names=("a", "b")):
 
 def chunk_reads(plan, epoch, intervals):
     """Chunks of each variable that a plan reads for intervals of a line; 0 if it has no chunks."""
-    counts, _ = plan.decoded(epoch, intervals)
+    from xtorch_data.planning.stages import reads as reads_of_stages
+
+    counts, _ = reads_of_stages(plan.stages(epoch, intervals), plan.frame)
     return {
         layout.name: int(count) if layout.in_chunks else 0
         for layout, count in zip(plan.layouts, counts, strict=True)

@@ -27,7 +27,7 @@ from ..samples.definition import SampleDefinition
 from ..samples.not_null import NotNull
 from ..samples.select import Part, Select
 from ..samples.transforms import Transform
-from .split_parts import MOST_ENTRIES
+from .split_dims import MOST_ENTRIES
 from .where_and_weights import as_where
 
 __all__ = ["Conditions", "answers", "both"]

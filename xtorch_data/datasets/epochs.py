@@ -20,6 +20,7 @@ from ..planning.intervals import cut, total
 from ..planning.plan import Plan
 from ..planning.resume import Position, WorkerProgress
 from ..planning.states import part_of, require_no_part
+from ..planning.worker_states import progress_of, require_progress, state_of_worker
 from ..processes.orphans import watch_in_worker
 from ..processes.shared_memory import SharedBuffers
 from ..processes.workers import sent
@@ -218,7 +219,7 @@ class Epochs:
         info = torch.utils.data.get_worker_info()
         if info is None:
             return None
-        return self.plan.part(self.rank, self.world_size, info.id, info.num_workers)
+        return progress_of(self.plan, self.rank, self.world_size, info.id, info.num_workers)
 
     def state(self) -> dict[str, Any]:
         """State of the latest iteration in this process."""
@@ -226,7 +227,7 @@ class Epochs:
         epoch, batches = self._position.reached or (self._counter.next, 0)
         part = self._part()
         if part is not None:
-            return self.plan.state_of_part(epoch, replace(part, batches=batches))
+            return state_of_worker(self.plan, epoch, replace(part, batches=batches))
         return self.plan.state_after(epoch, batches, self.world_size)
 
     def resume(self, state: Mapping[str, Any], strict: bool) -> None:
@@ -238,7 +239,7 @@ class Epochs:
         else:  # torchdata's StatefulDataLoader asks and tells each of its workers
             taken = part_of(state, part).batches
             if strict:
-                plan.require_part(plan.resumed[0], replace(part, batches=taken))
+                require_progress(plan, plan.resumed[0], replace(part, batches=taken))
             self._taken = taken
             self._counter.go_on(plan.resumed[0])
         self.plan = plan

@@ -20,7 +20,14 @@ from ..reading.disk_cells import OnDisk
 from ..report.uncovered import uncovered
 from ..report.unfit_chunks import warn_of_chunks
 from ..samples.definition import SampleDefinition
-from ..samples.facts import breaks_of, functions_of, parts_of, sources_of
+from ..samples.facts import (
+    breaks_of,
+    functions_of,
+    parts_of,
+    sources_of,
+    warn_of_bounds_in,
+    warn_of_breaks,
+)
 from ..samples.labels import LabelledWindows
 from .what import What
 from .where_and_weights import labeled
@@ -91,9 +98,9 @@ class Dataset:
         if info is not None and info.id:  # one of a loader's workers speaks for all
             return
         definition = self._inside.definition
-        definition.warn_of_breaks()
+        warn_of_breaks(definition)
         if fit:
-            definition.warn_of_bounds()
+            warn_of_bounds_in(definition)
             warn_of_chunks(self._inside.plan, definition.data)
 
     def __copy__(self) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -10,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import xarray as xr
 
 from ..common.redact import printable
 from ..planning.coverage import wanted_along
@@ -23,19 +21,17 @@ from ..planning.windows import Axis, Windows
 from ..report.uncovered import PartOfSplit
 from ..samples.definition import SampleDefinition
 from ..sources.coordinates import Along, RankedLabels, runs
+from .split_dims import dim_of, is_centered, is_dim, ranked, require_entries
 from .split_sources import require_told, within_sources
 from .where_and_weights import target_steps
 
 __all__ = [
-    "MOST_ENTRIES",
     "WINDOWS_IN_A_BLOCK",
     "By",
     "Stretches",
     "along_of",
     "block_of",
     "ends_of",
-    "is_centered",
-    "is_dim",
     "lead_of",
     "left_by",
     "reach_of",
@@ -47,9 +43,6 @@ By = Literal["windows", "targets"]
 
 # Windows that a block of `random_split` has room for, end to end.
 WINDOWS_IN_A_BLOCK = 8
-
-# Entries of a table over two axes, or labels of a coordinate of two dims.
-MOST_ENTRIES = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +102,7 @@ class Stretches:
         require_told(samples, self.along, self.by)
         labels = labels or ranked(samples, self.along)
         axes = [samples.axis(dim) for dim in labels.dims]
-        _require_entries(self.along, map(len, axes))
+        require_entries(self.along, map(len, axes))
         targets = None if self.by == "windows" else _steps_named(samples, axes, self.by)
         inside = members(labels.ranks, *self._places(labels), axes, targets)
         numbers = [samples.place(dim) for dim in labels.dims]
@@ -262,15 +255,6 @@ def along_of(
     return Along.of_labels(name, labels, has)
 
 
-def dim_of(
-    samples: SampleDefinition, dim: Hashable
-) -> tuple[int, pd.Index[Any] | None, ExtendedDim | None]:
-    """Length and labels of a dim of the data, and what lies beyond its ends for windows."""
-    beyond = samples.beyond.get(dim)
-    length = samples.axis(dim).length if beyond is None else beyond.length
-    return length, samples.labelled.data_index(dim), beyond
-
-
 def _in_order(samples: SampleDefinition, dim: Hashable) -> Axis:
     """The windows along a dim, each once and in their order there."""
     axis = samples.axis(dim)
@@ -353,16 +337,6 @@ def left_by(samples: SampleDefinition, parts: Iterable[Stretches], outside: int)
     return PartOfSplit(steps, outside)
 
 
-def is_dim(samples: SampleDefinition, name: Hashable) -> bool:
-    """Whether a name is that of a dim of the samples."""
-    return is_centered(samples, name) or any(axis.dim == name for axis in samples.windows.axes)
-
-
-def is_centered(samples: SampleDefinition, name: Hashable) -> bool:
-    """Whether events have labels of a dim."""
-    return samples.centers is not None and name in samples.centers.names
-
-
 def _around_events(
     windows: Windows, axis: Axis, intervals: Sequence[Interval], lead: int
 ) -> Windows:
@@ -372,26 +346,6 @@ def _around_events(
     of = np.searchsorted(starts, begins + lead, side="right") - 1
     inside = (of >= 0) & (begins + axis.size <= np.append(stops, -1)[of])
     return Windows(windows.space.restrict(0, np.flatnonzero(inside)))
-
-
-def ranked(samples: SampleDefinition, name: Hashable) -> RankedLabels:
-    """A coordinate of one or two dims of the samples; ValueError if there is none of that name."""
-    dims = [axis.dim for axis in samples.windows.axes]
-    known: dict[Hashable, xr.Variable] = dict(samples.labels.coords.variables)
-    if samples.centers is not None:  # of the data, those along one dim of the events at most
-        known = {
-            each: coord
-            for each, coord in samples.primary.labels.coords.variables.items()
-            if len(set(coord.dims) & set(samples.centers.names)) < 2
-        } | known
-        dims += samples.centers.names
-    fitting = [each for each, coord in known.items() if each not in dims and coord.ndim in (1, 2)]
-    if name not in fitting:
-        others = f", and their coordinates of one or two dims {fitting}" if fitting else ""
-        raise ValueError(f"there is no dim {name!r} in the samples; theirs are {dims}{others}")
-    variable = known[name]
-    _require_entries(name, variable.shape)
-    return RankedLabels.of(name, variable)
 
 
 def require_targets(samples: SampleDefinition) -> None:
@@ -449,13 +403,3 @@ def _only(windows: Windows, place: int, some: BoolArray) -> Windows:
 
 def _intervals(there: BoolArray) -> list[Interval]:
     return [(int(start), int(stop)) for start, stop in runs(there)]
-
-
-def _require_entries(name: Hashable, sizes: Iterable[int]) -> None:
-    """Raise ValueError if a table of such sizes is too large."""
-    sizes = list(sizes)
-    if math.prod(sizes) > MOST_ENTRIES:
-        raise ValueError(
-            f"a split along {name!r} needs a table of {' × '.join(f'{size:,}' for size in sizes)} "
-            f"entries, and {MOST_ENTRIES:,} are the most: split along one of its dims before"
-        )

@@ -14,7 +14,8 @@ from ..planning.index_maps import apart
 from ..sources.conventions import text_of
 from .iterable import IterableDataset
 from .map import MapDataset
-from .split_parts import ends_of, is_dim, reach_of
+from .split_dims import is_dim
+from .split_parts import ends_of, reach_of
 
 __all__ = ["Either", "Split"]
 

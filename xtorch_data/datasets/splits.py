@@ -19,13 +19,13 @@ from .iterable import IterableDataset
 from .map import MapDataset
 from .page import part_of
 from .split_cuts import Cut, cut_at, cut_by_ranges, cut_by_shares, cut_fold, deal
+from .split_dims import is_centered
 from .split_parts import (
     WINDOWS_IN_A_BLOCK,
     By,
     Stretches,
     along_of,
     block_of,
-    is_centered,
     lead_of,
     require_targets,
 )

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ..samples.batch import Batch
-from ..samples.labels import PartLabels
 from ..samples.packing import Group, Packed
+from ..samples.part_labels import PartLabels
 from ..samples.select import Part
 from .streams import Streams
 

@@ -20,7 +20,8 @@ from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
 from ..samples.draws import Draws
 from ..samples.generator_items import Items, arranged, labelled
-from ..samples.labels import PartLabels, renamed
+from ..samples.labels import renamed
+from ..samples.part_labels import PartLabels
 from ..samples.select import Part
 from ..samples.tensor_dtypes import common_dtype
 from ..samples.transforms import Transform

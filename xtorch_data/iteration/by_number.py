@@ -5,10 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,9 +32,9 @@ from ..sources.file_maps import maps_of
 from ..sources.lazy_arrays import in_memory
 from ..sources.npy_files import NpyFile, Stamp
 from ..sources.source import layout_of
-from .budget import Budget, Claim
 from .cells import Group, Place, Region, cells_of, unordered
-from .threads import Threads, note_interrupt, waited
+from .held_cells import Cell, HeldCells
+from .threads import Threads
 
 __all__ = ["Fetched", "Fetcher"]
 
@@ -45,17 +42,6 @@ __all__ = ["Fetched", "Fetcher"]
 CELL_BYTES, PREPROCESSED_BYTES = 2**16, 2**20
 # But so that many cells fit in memory.
 CELLS_IN_MEMORY = 64
-
-ENDED = "nothing can be read any more, because the interpreter ends"
-
-Cell = tuple[int, Place]  # number of a group, and place in its grid
-
-
-@dataclass(eq=False)
-class _HeldCell(Claim):
-    """A cell that is held or being read."""
-
-    read: Future[xr.Dataset] = field(init=False)
 
 
 class Fetcher:
@@ -104,9 +90,7 @@ class Fetcher:
         self._together = range(len(self._groups))
         # The same variables, with small chunks read one by one; where it was needed.
         self._apart: Sequence[int] | None = None
-        # Cells that are held or being read, the one used last at the end.
-        self._held: OrderedDict[Cell, _HeldCell] = OrderedDict()
-        self._budget = Budget(memory)
+        self._held = HeldCells(self._groups, memory, self._threads)
         self._lock = threading.Lock()
         if threads is None:
             weakref.finalize(self, self._threads.end)
@@ -217,7 +201,7 @@ class Fetcher:
     def _copied(
         self, wanted: Sequence[tuple[WindowBox, list[Cell]]], cells: Iterable[Cell]
     ) -> list[PieceInMemory]:
-        read = self._cells(cells)
+        read = self._held.cells(cells)
         return [
             self._in_memory(piece, {cell: read[cell] for cell in own}, self._together, copied=True)
             for piece, own in wanted
@@ -240,11 +224,9 @@ class Fetcher:
         Without `keep`, its cells are not kept for later ones.
         """
         wanted = self._cells_around(piece)
-        found = self._in_memory(piece, self._cells(wanted), self._together)
+        found = self._in_memory(piece, self._held.cells(wanted), self._together)
         if not keep:
-            with self._lock:
-                for cell in wanted:
-                    self._drop(cell)
+            self._held.drop(wanted)
         return found
 
     def _groups_apart(self) -> Sequence[int]:
@@ -275,7 +257,7 @@ class Fetcher:
         places, starts = windows.space.numbers(numbers), windows.starts(numbers)
         done: list[IntArray] = []
         for portion in self._portions(starts, groups):
-            cells = self._cells({cell for _, wanted in portion for cell in wanted})
+            cells = self._held.cells({cell for _, wanted in portion for cell in wanted})
             pieces, order = [], []
             before = 0
             for rows, _ in portion:
@@ -295,9 +277,7 @@ class Fetcher:
             done.append(chosen[as_asked])
             del cells, pieces, loaded  # before the next ones are read
             if not self._keep:
-                with self._lock:
-                    for cell in list(self._held):
-                        self._drop(cell)
+                self._held.drop()
         batch = assembly.finish(single=False)
         self.recorder.add(transform=assembly.transform_seconds)
         if len(done) == 1:
@@ -413,62 +393,6 @@ class Fetcher:
         """The cells of a group which a region touches."""
         numbers = self._groups[number].around(region).values()
         return {place: cells[number, place] for place in itertools.product(*numbers)}
-
-    # Reading and keeping.
-
-    def _cells(self, wanted: Iterable[Cell]) -> dict[Cell, xr.Dataset]:
-        """Some cells, read together if they are not held."""
-        wanted = sorted(wanted)
-        with self._lock:
-            known = {cell: self._held[cell] for cell in wanted if cell in self._held}
-            for cell in known:
-                self._held.move_to_end(cell)
-            futures = {
-                cell: (known[cell] if cell in known else self._begin(cell)).read for cell in wanted
-            }
-        found = {}
-        try:
-            for cell in wanted:
-                found[cell] = waited(futures[cell])
-            return found
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                note_interrupt()
-            with self._lock:
-                for cell in [cell for cell, future in futures.items() if _failed(future)]:
-                    self._drop(cell)
-            if isinstance(error, CancelledError):
-                raise RuntimeError(ENDED) from error
-            raise
-        finally:  # futures have the error, whose traceback has this frame, and that what was read
-            del futures, known
-
-    def _begin(self, cell: Cell) -> _HeldCell:
-        held = _HeldCell(nbytes=self._groups[cell[0]].nbytes)
-        while self._held and not self._budget.fits(held):
-            self._drop(next(iter(self._held)))
-        try:
-            held.read = self._threads.start(self._read(cell))
-        except CancelledError as error:
-            raise RuntimeError(ENDED) from error
-        self._held[cell] = held  # before it counts, as an interrupt may come between
-        self._budget.begin(held)
-        return held
-
-    def _drop(self, cell: Cell) -> None:
-        held = self._held.pop(cell, None)
-        if held is not None:
-            self._budget.end(held)
-
-    async def _read(self, cell: Cell) -> xr.Dataset:
-        group = self._groups[cell[0]]
-        load = group.load(cell[1])
-        found = await group.reader.read(load)
-        return await group.reader.preprocessed(load, found.block)
-
-
-def _failed(future: Future[Any]) -> bool:
-    return not future.done() or future.cancelled() or future.exception() is not None
 
 
 class Fetched(Sequence[tuple[torch.Tensor, ...]]):

@@ -13,6 +13,7 @@ from ..common.progress import bar
 from ..iteration.epoch_reader import EpochReader
 from ..planning.plan import Plan
 from ..planning.selection import SampleTable
+from ..samples.asking import around_events
 from ..samples.definition import SampleDefinition
 from ..samples.select import Part
 from .moments import Moments
@@ -42,10 +43,11 @@ def moments_around_events(
     sizes = {axis.dim: axis.size for axis in primary.windows.axes}
     shape = tuple(sizes[dim] for dim in primary.sample_dims)
     part = Part("x", tuple(names), True, {}, primary.sample_dims, shape, floating)
-    asked = samples.around(
+    asked = around_events(
+        samples,
         replace(
             primary, parts=(part,), transforms={}, dtypes={}, cast=None, floating=floating, order=()
-        )
+        ),
     )
     nbytes = max(1, asked.nbytes)
     plan = Plan.of(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..common.text import format_bytes
 from ..common.user_warnings import warn_user
 from .blocks import BlockGrid, plan_blocks
 from .chunks import Layout
 from .companions import Beside, frames_of, kept_beside
+from .frames import Frame
 from .windows import Windows
 
-__all__ = ["MemoryUse", "memory_use"]
+__all__ = ["MemoryUse", "held_as", "memory_use"]
 
 # In order, blocks held and read ahead at most, if the memory allows more.
 BLOCKS_AHEAD = 8
@@ -82,3 +84,12 @@ def memory_use(
     if not shuffle:  # a few blocks ahead hide a read; more would only take fresh memory
         budget = min(budget, BLOCKS_AHEAD * nbytes)
     return MemoryUse(grid, beside, max(1, memory // share // nbytes), budget)
+
+
+def held_as(grid: BlockGrid, frame: Frame, layouts: tuple[Layout, ...]) -> BlockGrid:
+    """The same blocks of a frame, whose values take other memory."""
+    if not len(grid):
+        return grid
+    region = frame.region(grid.box(len(grid) // 2))  # all are much the same
+    now, then = (replace(frame, layouts=x).nbytes(region) for x in (frame.layouts, layouts))
+    return replace(grid, nbytes=math.ceil(grid.nbytes * then / max(1, now)))

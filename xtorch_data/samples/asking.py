@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..planning.frames import SampleSpace
+from ..planning.windows import SourceWindows, Windows
 from .definition import SampleDefinition
 from .layouts import layouts_of
 from .select import Part
 from .transforms import Transform
 
-__all__ = ["asked"]
+__all__ = ["around_events", "asked"]
 
 
 def asked(samples: SampleDefinition, function: Transform | None) -> SampleDefinition:
@@ -27,11 +29,22 @@ def asked(samples: SampleDefinition, function: Transform | None) -> SampleDefini
     own = None if counted is None else counted.primary
     whole = _also(_whole_windows(samples.primary, function), own)
     if counted is None:
-        return samples.around(whole)
+        return around_events(samples, whole)
     name, others = str(whole.source), counted.others[1:]
     labels = replace(counted.labels, others={**counted.labels.others, name: whole.labels})
     order = ("x", *(part.name for _, part in counted.every_part))
     return replace(counted, labels=labels, others=(whole, *others), order=order)
+
+
+def around_events(samples: SampleDefinition, data: SampleDefinition) -> SampleDefinition:
+    """Definition of the same events with nothing but the data around them, of one part."""
+    own = samples.windows.space
+    space = SampleSpace(own.axes, own.frames[:2])
+    of_data = replace(data.labels, windows=SourceWindows(space, 1))
+    others = {str(data.source): of_data}
+    labels = replace(samples.labels, windows=Windows(space), others=others)
+    order = tuple(part.name for part in data.parts)
+    return replace(samples, labels=labels, others=(replace(data, labels=of_data),), order=order)
 
 
 def _also(whole: SampleDefinition, counted: SampleDefinition | None) -> SampleDefinition:

@@ -14,8 +14,9 @@ import xarray as xr
 
 from .batch import Batch
 from .definition import SampleDefinition
-from .labels import BoolArray, Labels, PartLabels
+from .labels import BoolArray, Labels
 from .offsets import offset_at, offset_of, require_statistics_alike
+from .part_labels import PartLabels
 from .tensors import UNSIGNED, sent
 
 __all__ = ["RandomFlip"]

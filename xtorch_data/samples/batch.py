@@ -16,7 +16,8 @@ from ..common.text import number_of
 from .batch_page import batch_sections
 from .draws import Draws
 from .label_events import with_events
-from .labels import BoolArray, Labels, PartLabels
+from .labels import BoolArray, Labels
+from .part_labels import PartLabels
 from .plot_batch import plot_samples, sample_arrays
 from .tensors import as_numpy, moved, packed, sent, unpacked
 from .transport import between_processes

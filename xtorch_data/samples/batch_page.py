@@ -9,7 +9,8 @@ import torch
 from ..common import html
 from ..common.redact import printable
 from ..common.text import format_bytes, shape_of
-from .labels import Labels, PartLabels
+from .labels import Labels
+from .part_labels import PartLabels
 
 __all__ = ["batch_sections"]
 

@@ -13,14 +13,12 @@ import xarray as xr
 
 from ..common.options import options
 from ..common.recorder import Recorder
-from ..common.user_warnings import about, warn_user
+from ..common.user_warnings import about
 from ..planning.chunks import Layout
 from ..planning.edges import ExtendedDim
-from ..planning.frames import SampleSpace
 from ..planning.intervals import Interval
 from ..planning.selection import SampleTable
 from ..planning.windows import Axis, SourceWindows, WindowDim, Windows
-from ..sources.conventions import warn_of_bounds, warn_of_shared_axes
 from ..sources.lazy_arrays import in_memory
 from ..sources.source import as_source
 from .arguments import numpy_dtype
@@ -41,7 +39,7 @@ from .generator_items import Items
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
 from .layouts import dtypes_of, layouts_of
-from .losses import Loss, warnings_of_losses, with_lost
+from .losses import Loss, with_lost
 from .named_sources import is_several
 from .preprocessing import Preprocessor
 from .presence import Present, not_null
@@ -317,16 +315,6 @@ class SampleDefinition:
             self, labels=labels, batch_transform=batch_transform, seed=seed, others=others
         )
 
-    def around(self, data: SampleDefinition) -> SampleDefinition:
-        """Definition of the same events with nothing but the data around them, of one part."""
-        own = self.windows.space
-        space = SampleSpace(own.axes, own.frames[:2])
-        of_data = replace(data.labels, windows=SourceWindows(space, 1))
-        others = {str(data.source): of_data}
-        labels = replace(self.labels, windows=Windows(space), others=others)
-        order = tuple(part.name for part in data.parts)
-        return replace(self, labels=labels, others=(replace(data, labels=of_data),), order=order)
-
     @property
     def beyond(self) -> Mapping[Hashable, ExtendedDim]:
         """What windows find beyond the ends of dims; there they count its steps."""
@@ -406,22 +394,6 @@ class SampleDefinition:
                 f"come one at a time, with batch_size=None, not {batch_size} in a batch"
             )
 
-    def warn_of_breaks(self) -> None:
-        """Warn of breaks in labels, unless the user has said what is to become of them."""
-        for message, about_what in self.breaks.warnings(self.labels.coords):
-            warn_user(message, about_what)
-        for message, about_what in warnings_of_losses(self.losses, self.breaks.laid):
-            warn_user(message, about_what)
-
-    def warn_of_bounds(self) -> None:
-        """Warn if bounds of cells or a second grid, no dims of their own, make samples."""
-        if self.items is None:  # an item of a generator holds all of such dims
-            own = self.primary
-            described = (own.data, own.labels.coords)
-            parts = [part.variables for part in own.parts]
-            warn_of_bounds(own.variable_dims, self.windows, parts, described)
-            warn_of_shared_axes(self.windows, self.labels.coords)
-
     # The functions of the user.
 
     @property
@@ -464,19 +436,6 @@ class SampleDefinition:
     def values(self) -> list[Hashable]:
         """Variables that are read for their values: what preprocess gets."""
         return [name for name in self.data.data_vars if name not in self.unread]
-
-    def needs_host(self) -> str | None:
-        """The reason why samples cannot be cut on a device, or None."""
-        for function in (*self.transforms.values(), self.batch_transform):
-            if function is not None:
-                return f"{function.argument} takes labeled samples, which are on the host"
-        if self.items is not None:
-            return "items of an xbatcher.BatchGenerator are arranged on the host"
-        if self.blank:
-            return "what lies beyond the ends of the data is made missing on the host"
-        if self.others:
-            return "parts of several sources are put together on the host"
-        return None
 
     @property
     def windows_with_lost(self) -> Windows:

@@ -7,9 +7,11 @@ from typing import Any
 
 from ..common.redact import printable
 from ..common.text import shape_of
+from ..common.user_warnings import warn_user
+from ..sources.conventions import warn_of_bounds, warn_of_shared_axes
 from .checks import repeated_along
 from .definition import SampleDefinition
-from .losses import CENTERS, losses_of
+from .losses import CENTERS, losses_of, warnings_of_losses
 from .select import Part
 from .source_rules import in_short
 from .transforms import name_of
@@ -19,9 +21,12 @@ __all__ = [
     "described",
     "functions_of",
     "lost_for",
+    "needs_host",
     "parts_of",
     "rules_of",
     "sources_of",
+    "warn_of_bounds_in",
+    "warn_of_breaks",
 ]
 
 
@@ -116,3 +121,35 @@ def _listed(part: Part, names: list[Hashable]) -> str:
     """The variables of a part in a table."""
     listed = ", ".join(map(printable, names))
     return listed if part.takes == "values" else f"NotNull({listed})"
+
+
+def warn_of_breaks(samples: SampleDefinition) -> None:
+    """Warn of breaks in labels, unless the user has said what is to become of them."""
+    for message, about_what in samples.breaks.warnings(samples.labels.coords):
+        warn_user(message, about_what)
+    for message, about_what in warnings_of_losses(samples.losses, samples.breaks.laid):
+        warn_user(message, about_what)
+
+
+def warn_of_bounds_in(samples: SampleDefinition) -> None:
+    """Warn if bounds of cells or a second grid, no dims of their own, make samples."""
+    if samples.items is None:  # an item of a generator holds all of such dims
+        own = samples.primary
+        described = (own.data, own.labels.coords)
+        parts = [part.variables for part in own.parts]
+        warn_of_bounds(own.variable_dims, samples.windows, parts, described)
+        warn_of_shared_axes(samples.windows, samples.labels.coords)
+
+
+def needs_host(samples: SampleDefinition) -> str | None:
+    """The reason why samples cannot be cut on a device, or None."""
+    for function in (*samples.transforms.values(), samples.batch_transform):
+        if function is not None:
+            return f"{function.argument} takes labeled samples, which are on the host"
+    if samples.items is not None:
+        return "items of an xbatcher.BatchGenerator are arranged on the host"
+    if samples.blank:
+        return "what lies beyond the ends of the data is made missing on the host"
+    if samples.others:
+        return "parts of several sources are put together on the host"
+    return None

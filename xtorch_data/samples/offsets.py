@@ -12,7 +12,8 @@ import xarray as xr
 
 from ..common.redact import printable
 from .batch import Batch
-from .labels import Labels, PartLabels
+from .labels import Labels
+from .part_labels import PartLabels
 
 __all__ = ["offset_at", "offset_of", "require_statistics_alike"]
 

@@ -14,6 +14,7 @@ import xarray as xr
 from ..planning.chunks import Layout
 from ..sources.lazy_arrays import DecodingArray, inside_caches, is_lazy, layers, undecoded
 from .definition import SampleDefinition
+from .facts import needs_host
 from .presence import not_null
 from .select import Part
 
@@ -83,7 +84,7 @@ def packed(samples: SampleDefinition) -> Packed:
     """
     if samples.preprocess is not None:
         raise ValueError("preprocess takes decoded values")
-    why = samples.needs_host()
+    why = needs_host(samples)
     if why is not None:
         raise ValueError(why)
     parts = samples.parts

@@ -25,7 +25,8 @@ from ..common.figures import (
 )
 from ..planning.windows import Windows
 from ..sources.conventions import is_east, is_north, is_time, text_of
-from .labels import BoolArray, Labels, PartLabels
+from .labels import BoolArray, Labels
+from .part_labels import PartLabels
 
 __all__ = ["SampleArray", "plot_samples", "sample_arrays"]
 

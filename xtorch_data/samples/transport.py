@@ -12,7 +12,8 @@ import torch
 from ..processes.internals import collate_with
 from ..processes.shared_memory import shareable
 from .draws import Draws
-from .labels import BoolArray, Labels, PartLabels
+from .labels import BoolArray, Labels
+from .part_labels import PartLabels
 
 __all__ = ["between_processes"]
 
