@@ -40,7 +40,11 @@ def samples(tmp_path_factory):
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_workers_make_the_same_samples_and_go_on(samples, shuffle):
+@pytest.mark.parametrize(
+    "edges", [{}, {"boundary": {"time": "reflect", "y": "edge"}, "halo": {"y": 2}}]
+)
+def test_workers_make_the_same_samples_and_go_on(samples, shuffle, edges):
+    samples = samples.replace(**edges)
     every = samples.fetch(range(len(samples)))
 
     def loader(workers):

@@ -356,3 +356,45 @@ def test_other_sources_follow_the_windows_around_the_circle(shuffle):
     assert sorted(numbers) == sorted([*expected, *expected])
     assert stream.explain().samples == len(samples)
     assert "12" in samples._repr_html_()
+
+
+def test_no_event_falls_through_the_seam_of_a_circle():
+    lon = np.arange(0, 360, 0.1).astype("f4")
+    ds = xr.Dataset({"a": ("lon", lon)}, {"lon": lon})
+    # Around the edge half-way between the last label and the first one.
+    events = 359.95 + np.concatenate([np.linspace(-1e-5, 1e-5, 41), np.linspace(-0.2, 0.2, 81)])
+
+    samples = xtd.MapDataset(
+        ds, {"lon": 1}, centers={"lon": events}, boundary={"lon": "wrap"}, inputs="a"
+    )
+
+    assert len(samples) == len(events)
+    own = samples.fetch(range(len(events))).x[:, 0].numpy()
+    away = (own - events + 180) % 360 - 180
+    assert np.abs(away).max() < 0.0502
+
+
+def test_statistics_of_other_sources_count_each_place_around_events_once():
+    rng = np.random.default_rng(0)
+    times = xr.date_range("2000-01-01", periods=12)
+    ds = xr.Dataset({"a": ("time", rng.normal(size=12))}, {"time": times})
+    days = xr.Dataset(
+        {"b": ("day", rng.normal(size=30))}, {"day": xr.date_range("1999-12-20", periods=30)}
+    )
+    samples = xtd.MapDataset(
+        {"a": ds, "days": xtd.Source(days, day=xtd.AsOf(2, latency="1D"))},
+        {"time": 3},
+        centers={"time": times[[0, 5, 5, 11]]},
+        boundary={"time": "constant"},
+        parts={"x": "a", "y": "days/b"},
+    )
+
+    found = xtd.Normalize.fit(samples)
+
+    windows = np.pad(ds.a.values, 1, constant_values=np.nan)[np.add.outer([0, 5, 5, 11], range(3))]
+    places = [12 + event - 1 - back for event in (0, 5, 11) for back in (0, 1)]
+    assert float(found.mean["a"]) == pytest.approx(np.nanmean(windows), rel=1e-6)
+    assert sorted({float(v) for n in range(4) for v in samples[n][1]}) == pytest.approx(
+        sorted(days.b.values[places]), rel=1e-6
+    )
+    assert float(found.mean["days/b"]) == pytest.approx(days.b.values[places].mean(), rel=1e-6)

@@ -223,6 +223,8 @@ def _in_cell(
     edges = alignment.cell_edges(labels)
     if period is not None:
         asked = alignment.turned(asked, edges[0])
+        if abs(period - (edges[-1] - edges[0])) < ROUNDING * period:
+            edges[-1] = edges[0] + period  # a circle has no gap, however its labels are rounded
     found = np.searchsorted(edges, asked, side="right") - 1
     found = np.where((found < 0) | (found >= len(labels)), -1, found).astype(np.int64)
     if len(holes):
