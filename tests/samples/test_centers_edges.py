@@ -398,3 +398,34 @@ def test_statistics_of_other_sources_count_each_place_around_events_once():
         sorted(days.b.values[places]), rel=1e-6
     )
     assert float(found.mean["days/b"]) == pytest.approx(days.b.values[places].mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_what_is_made_up_is_not_present_where_blocks_are_filled(boundary, shuffle):
+    ds = world(time=8, lat=6, lon=12)
+    rng = np.random.default_rng(0)
+    steps = {"time": rng.integers(0, 8, 40), "lat": rng.integers(0, 6, 40)}
+    steps["lon"] = rng.integers(0, 12, 40)
+    samples = xtd.MapDataset(
+        stored(ds, {"time": 3, "lat": 4, "lon": 5}),
+        {"time": 1, "lat": 3, "lon": 5},
+        centers=events_at(ds, steps, dict.fromkeys(steps, [0.0] * 40)),
+        boundary={"lat": "edge", "lon": boundary},
+        parts={"x": "a", "mask": xtd.NotNull("a")},
+        preprocess=lambda block: block.fillna(7.0),
+    )
+    there = ds["a"].notnull().pad(lat=FAR, constant_values=False)
+    how = {"mode": "wrap"} if boundary == "wrap" else {"constant_values": False}
+    there = there.pad(lon=FAR, **how).values
+    padded = far(ds, {"lat": "edge", "lon": boundary}).a.fillna(7.0).values
+
+    assert len(samples) == 40
+    stream = xtd.IterableDataset(samples, batch_size=4, shuffle=shuffle, memory="8 KiB")
+    for batch in (*stream, samples.fetch(range(40))):
+        for x, mask, number in zip(batch.x, batch["mask"], batch.index.tolist(), strict=True):
+            time, lat, lon = (int(steps[dim][number]) for dim in DIMS)
+            lats, lons = FAR + lat - 1, FAR + lon - 2
+            cut = slice(time, time + 1), slice(lats, lats + 3), slice(lons, lons + 5)
+            np.testing.assert_array_equal(mask, there[cut])
+            np.testing.assert_array_equal(x, padded[cut])
