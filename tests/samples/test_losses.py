@@ -160,6 +160,7 @@ def test_samples_that_are_left_out_one_by_one_are_counted(quiet):
     valid = sources["fc"].valid.values
     lacking = int((~np.isin(valid, times)).sum())
     assert left_out(dataset) == {
+        "halo": 0,
         "breaks": 0,
         "an": lacking,
         "split": 0,
