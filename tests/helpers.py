@@ -23,6 +23,8 @@ import xbatcher
 import zarr
 from zarr.abc.store import SuffixByteRequest
 
+import xtorch_data as xtd
+
 # ---------------------------------------------------------------------------------------------
 # Oracles
 
@@ -260,6 +262,16 @@ def forecast(time=60, y=4, x=5, names=("a", "b"), dtype="float32"):
             "longitude": (("y", "x"), rng.normal(size=(y, x))),
         },
     )
+
+
+def in_chunks(ds, storage, path):
+    """A forecast as it is, as arrays of dask, or in a Zarr store."""
+    if storage == "dask":
+        return ds.chunk(time=7, y=4)
+    if storage == "zarr":
+        ds.drop_vars("longitude").chunk(time=7, y=4).to_zarr(path, consolidated=False)
+        return xtd.open_zarr(path, consolidated=False)
+    return ds
 
 
 def numbered(samples, dims=("time",)):

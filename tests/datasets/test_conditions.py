@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from helpers import counted, forecast, reads, xbatcher_windows
+from helpers import counted, forecast, in_chunks, reads, xbatcher_windows
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import cases, examples
@@ -79,14 +79,7 @@ def test_samples_have_the_share_that_each_window_of_isel_has(case, data):
 @pytest.fixture(params=["memory", "dask", "zarr"])
 def data(request, tmp_path):
     ds = holey()
-    if request.param == "dask":
-        return ds, ds.chunk(time=7, y=4)
-    if request.param == "zarr":
-        ds.drop_vars("longitude").chunk(time=7, y=4).to_zarr(
-            tmp_path / "data.zarr", consolidated=False
-        )
-        return ds, xtd.open_zarr(tmp_path / "data.zarr", consolidated=False)
-    return ds, ds
+    return ds, in_chunks(ds, request.param, tmp_path / "data.zarr")
 
 
 @pytest.mark.parametrize("kind", [xtd.MapDataset, xtd.IterableDataset])

@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray as xr
 from devices import DEVICES, assert_same
-from helpers import add_noise, counted, forecast, reads, xbatcher_windows
+from helpers import add_noise, counted, forecast, in_chunks, reads, xbatcher_windows
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import cases, examples
@@ -90,14 +90,7 @@ def test_presence_is_that_of_isel_in_any_store_order_and_memory(case, filling):
 @pytest.fixture(params=["memory", "dask", "zarr"])
 def data(request, tmp_path):
     ds = holey()
-    if request.param == "dask":
-        return ds, ds.chunk(time=7, y=4)
-    if request.param == "zarr":
-        ds.drop_vars("longitude").chunk(time=7, y=4).to_zarr(
-            tmp_path / "data.zarr", consolidated=False
-        )
-        return ds, xtd.open_zarr(tmp_path / "data.zarr", consolidated=False)
-    return ds, ds
+    return ds, in_chunks(ds, request.param, tmp_path / "data.zarr")
 
 
 SELECTS = {

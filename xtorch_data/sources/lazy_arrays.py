@@ -225,7 +225,10 @@ def contiguous(variable: xr.Variable) -> tuple[xr.Variable, dict[Hashable, IntAr
     are given for dims alone of which not all are wanted once, in their order. Where a slice would
     have others, too, the list stays.
     """
-    data = layers(variable)[0]
+    data, *_ = chain = layers(variable)
+    keys = [each.key.tuple for each in chain if type(each) is indexing.LazilyIndexedArray]
+    if not any(isinstance(place, np.ndarray) for key in keys for place in key):
+        return variable, {}
     wanted: dict[int, IntArray] = {}
 
     def plain(lazy: Any) -> Any:
@@ -249,8 +252,6 @@ def contiguous(variable: xr.Variable) -> tuple[xr.Variable, dict[Hashable, IntAr
         return type(lazy)(lazy.array, kind(tuple(key)))
 
     found = plain(data)
-    if found is data:
-        return variable, {}
     by_dim = {variable.dims[at]: steps for at, steps in wanted.items()}
     new = xr.Variable(variable.dims, found, variable.attrs, variable.encoding)
     return new, by_dim
