@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from . import chunks, costs, report
+from .events import table_events
 from .formats import table_formats
 from .gpu import table_gpu
 from .race import say
 from .sources import table_sources
 from .speed import table_speed
+from .validity import table_validity
 from .workloads import NAMES
 
 RESULTS = Path(__file__).parent / "results.md"  # not kept; docs/benchmarks.md has the last ones
@@ -27,6 +29,8 @@ TABLES = {
     "gpu": table_gpu,
     "rechunk": chunks.table_rechunk,
     "sources": table_sources,
+    "validity": table_validity,
+    "events": table_events,
     "dask": chunks.table_dask,
     "formats": table_formats,
 }

@@ -23,6 +23,8 @@ import xbatcher
 import zarr
 from zarr.abc.store import SuffixByteRequest
 
+import xtorch_data as xtd
+
 # ---------------------------------------------------------------------------------------------
 # Oracles
 
@@ -262,6 +264,16 @@ def forecast(time=60, y=4, x=5, names=("a", "b"), dtype="float32"):
     )
 
 
+def in_chunks(ds, storage, path):
+    """A forecast as it is, as arrays of dask, or in a Zarr store."""
+    if storage == "dask":
+        return ds.chunk(time=7, y=4)
+    if storage == "zarr":
+        ds.drop_vars("longitude").chunk(time=7, y=4).to_zarr(path, consolidated=False)
+        return xtd.open_zarr(path, consolidated=False)
+    return ds
+
+
 def numbered(samples, dims=("time",)):
     """One variable ``a`` whose value at each place is the number of the place."""
     sizes = samples if isinstance(samples, tuple) else (samples,)
@@ -359,7 +371,9 @@ def fields(steps, names=("a", "b")):
 
 def chunk_reads(plan, epoch, intervals):
     """Chunks of each variable that a plan reads for intervals of a line; 0 if it has no chunks."""
-    counts, _ = plan.decoded(epoch, intervals)
+    from xtorch_data.planning.stages import reads as reads_of_stages
+
+    counts, _ = reads_of_stages(plan.stages(epoch, intervals), plan.frame)
     return {
         layout.name: int(count) if layout.in_chunks else 0
         for layout, count in zip(plan.layouts, counts, strict=True)

@@ -84,6 +84,7 @@ def test_verify_says_by_its_exit_code_whether_all_is_there(store):
         "left_out": 0,
         "known": [],
         "behind": [],
+        "uncovered": [],
     }
     keep = ["--ranks", 2, "--uneven", "keep", "--batch-size", 46]
     output = run("verify", path, *WINDOWS, *more, *keep, code=1)
@@ -380,6 +381,62 @@ def test_rules_for_breaks_that_do_not_fit_are_refused(given, message, summers):
     path, _ = summers
     output = run("explain", path, *SUMMERS, "--breaks", *given, code=2)
     assert message in " ".join(output.split())
+
+
+@pytest.fixture(scope="module")
+def globe(tmp_path_factory):
+    """A store of one map around the globe."""
+    path = tmp_path_factory.mktemp("globe") / "globe"
+    coords = {"y": np.linspace(85, -85, 18), "longitude": np.arange(0, 360, 10.0)}
+    ds = xr.Dataset({"a": (("y", "longitude"), np.zeros((18, 36), "f4"))}, coords)
+    ds.to_zarr(path, consolidated=False)
+    return str(path)
+
+
+GLOBE = ["--input-dims", "y=4,longitude=8"]
+
+
+@pytest.mark.parametrize(
+    "given, samples",
+    [
+        ([], 4 * 4),
+        (["--boundary", "longitude=wrap,y=edge"], 5 * 5),
+        (["--remainder", "shift"], 5 * 5),
+        (["--remainder", "y=shift"], 5 * 4),
+        (["--halo", "y=2"], 3 * 4),
+        (["--halo", "y=0:2", "--halo", "longitude=1"], 4 * 3),
+        (["--halo", "y=9", "--boundary", "y=reflect", "--remainder", "drop"], 4 * 4),
+    ],
+)
+def test_windows_may_reach_beyond_the_ends(given, samples, globe, capsys):
+    with pytest.raises(SystemExit):
+        main(["explain", globe, *GLOBE, "--json", *given])
+    out, err = capsys.readouterr()
+    assert json.loads(out)["samples"] == samples
+    assert not err
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (["--boundary", "wrap"], "give DIM=RULE, not 'wrap'"),
+        (["--boundary", "y=round"], "--boundary y must be one of ['wrap', 'edge', 'reflect'"),
+        (["--boundary", "x=edge"], "--boundary names dim 'x', which is not in --input-dims"),
+        (["--remainder", "last"], "a rule is drop, pad or shift, not 'last'"),
+        (["--remainder", "y=pad"], "--boundary y is one of ['wrap', 'edge', 'reflect'"),
+        (["--halo", "y=some"], "give DIM=STEPS or DIM=BEFORE:AFTER, not 'y=some'"),
+        (["--halo", "y=1:2:3"], "--halo y is a number of steps, or (before, behind)"),
+        (["--halo", "y=-1"], "--halo y must not be negative"),
+    ],
+)
+def test_rules_for_the_ends_that_do_not_fit_are_refused(given, message, globe):
+    output = run("explain", globe, *GLOBE, *given, code=2)
+    assert message in " ".join(output.split())
+
+
+def test_steps_in_no_window_are_told_with_what_would_cover_them(globe):
+    found = run("verify", globe, *GLOBE)
+    assert "2 steps of 'y', 4 steps of 'longitude'; --remainder='shift', or --boundary" in found
 
 
 def test_doctor_says_what_is_slow_and_why(tmp_path, monkeypatch):

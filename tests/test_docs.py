@@ -24,6 +24,7 @@ def is_called_by_users(public):
         xtd.IterableDataset,
         xtd.MapDataset,
         xtd.Normalize,
+        xtd.NotNull,
         xtd.Select,
         xtd.xbatcher.IterableDataset,
         xtd.xbatcher.MapDataset,

@@ -54,6 +54,18 @@ def test_a_transform_gets_the_very_items_that_the_generator_yields(generator, ki
         assert_same_item(found, item, generator.concat_input_dims)
 
 
+@pytest.mark.parametrize("kind", CLASSES)
+def test_items_are_counted_by_position_whatever_their_labels(kind):
+    labels = np.delete(np.arange(40.0), [7, 8, 9, 21])  # no stretch is as long as a window
+    array = xr.DataArray(np.arange(36.0), {"time": labels}, name="a")
+    generator = xbatcher.BatchGenerator(array, {"time": 18})
+    dataset = kind(generator, transform=lambda item: torch.as_tensor(item.values))
+    expected = [item.values for item in generator]
+    assert len(expected) == 2
+    for found, item in zip(items_of(dataset), expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(found).ravel(), item)
+
+
 @examples(12, 300)
 @given(generators() | grouped(), st.sampled_from(CLASSES), st.data())
 def test_tensors_are_those_of_xbatchers_own_classes(generator, kind, draw):

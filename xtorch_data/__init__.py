@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .report.watching import watch
     from .samples.augment import RandomFlip
     from .samples.batch import Batch
+    from .samples.not_null import NotNull
     from .samples.select import Select
     from .samples.source_rules import AsOf, At, Source, ValidTime, Within
     from .samples.transforms import Compose
@@ -54,6 +55,7 @@ __all__ = [
     "Mosaic",
     "MosaicExplanation",
     "Normalize",
+    "NotNull",
     "PeakMemory",
     "RandomFlip",
     "ReadError",
@@ -97,6 +99,7 @@ _HOMES = {
     "Mosaic": "writing.mosaic",
     "MosaicExplanation": "writing.mosaic_explanation",
     "Normalize": "normalization.normalize",
+    "NotNull": "samples.not_null",
     "PeakMemory": "report.memory",
     "RandomFlip": "samples.augment",
     "ReadError": "reading.variables",

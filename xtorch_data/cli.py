@@ -175,7 +175,8 @@ def verify(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
     dataset = _dataset(**options)
     with _refusing_arguments():
         dataset.plan.require_shares(ranks)
-    found = counted(dataset, ranks, workers)
+    with spelling(_option):
+        found = counted(dataset, ranks, workers)
     uneven = found.samples % ranks if dataset.plan.uneven == "drop" else 0
     short = found.left_out - uneven  # by --drop-last
     text = str(found)

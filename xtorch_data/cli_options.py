@@ -46,15 +46,35 @@ def _by_dim(given: tuple[str, ...], form: str, read: Callable[[str], Any]) -> di
     return found
 
 
-def _rules(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Any:
+def _rules(*known: str) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], Any]:
     """``split`` for all dims, or ``time=split,level=ignore`` by dim, as a mapping."""
-    found = {dim: rule for dim, _, rule in (each.rpartition("=") for each in _items(given))}
-    if "" in found and len(found) > 1:
-        raise click.BadParameter("give RULE for all dims, or DIM=RULE for each that has one")
-    for rule in found.values():
-        if rule not in ("split", "raise", "ignore"):
-            raise click.BadParameter(f"a rule is split, raise or ignore, not {rule!r}")
-    return found.get("", found or None)
+
+    def rules(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Any:
+        found = {dim: rule for dim, _, rule in (each.rpartition("=") for each in _items(given))}
+        if "" in found and len(found) > 1:
+            raise click.BadParameter("give RULE for all dims, or DIM=RULE for each that has one")
+        for rule in found.values():
+            if rule not in known:
+                one_of = f"{', '.join(known[:-1])} or {known[-1]}"
+                raise click.BadParameter(f"a rule is {one_of}, not {rule!r}")
+        return found.get("", found or None)
+
+    return rules
+
+
+def _boundaries(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Any:
+    """``longitude=wrap,latitude=edge``, as a mapping."""
+    return _by_dim(given, "DIM=RULE", str.strip) or None
+
+
+def _halos(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Any:
+    """``latitude=8,time=4:0``, as a mapping: on both sides, or before and behind."""
+
+    def halo(text: str) -> int | tuple[int, ...]:
+        sides = tuple(int(side) for side in text.split(":"))
+        return sides[0] if len(sides) == 1 else sides
+
+    return _by_dim(given, "DIM=STEPS or DIM=BEFORE:AFTER", halo) or None
 
 
 def _names(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Any:
@@ -92,8 +112,16 @@ OPTIONS = [
         "--input-overlap", multiple=True, callback=_lengths, metavar="DIM=STEPS,…",
         help="Overlap of neighboring windows.",
     ),
-    click.option("--breaks", multiple=True, callback=_rules, metavar="RULE|DIM=RULE,…",
+    click.option("--breaks", multiple=True, callback=_rules("split", "raise", "ignore"),
+                 metavar="RULE|DIM=RULE,…",
                  help="What becomes of breaks in labels: split, raise or ignore."),
+    click.option("--boundary", multiple=True, callback=_boundaries, metavar="DIM=RULE,…",
+                 help="What lies beyond the ends of a dim: wrap, edge, reflect or constant."),
+    click.option("--remainder", multiple=True, callback=_rules("drop", "pad", "shift"),
+                 metavar="RULE|DIM=RULE,…",
+                 help="What becomes of the last, partial window: drop, pad or shift."),
+    click.option("--halo", multiple=True, callback=_halos, metavar="DIM=STEPS,…",
+                 help="Steps that each sample has in addition, on both sides or BEFORE:AFTER."),
     click.option("--inputs", multiple=True, callback=_names, metavar="NAME,…",
                  help="Variables of the part x; by default all."),
     click.option("--targets", multiple=True, callback=_names, metavar="NAME,…",

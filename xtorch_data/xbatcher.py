@@ -292,6 +292,7 @@ class _Side:
             data,
             {axis.dim: axis.size for axis in windows.axes},
             parts={f"part{number}": name for number, name in enumerate(names)},
+            breaks="ignore",  # generators count by position
             **arguments,
         )
         return part_of(regions, regions._inside.what.over(windows))

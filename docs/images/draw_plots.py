@@ -1,4 +1,4 @@
-"""Draw the pictures of how-to/plots.md and of tutorials/missing-days.md.
+"""Draw the pictures of how-to/plots.md and of tutorials/missing-days.md and date-line.md.
 
 Run `python docs/images/draw_plots.py`.
 
@@ -55,6 +55,13 @@ with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         if "plot.windows" in block:
             save(names["ax"], "plot_breaks")
             break
+
+names = {}
+for block in blocks_of("tutorials/date-line.md", r"python|\{\.python \.ours\}"):
+    exec(block, names)
+    if ".plot(" in block:
+        save(names["axes"][0, 0], "plot_date_line")
+        break
 
 names = {}
 blocks = blocks_of("how-to/plots.md")

@@ -64,7 +64,7 @@ def test_samples_are_slices_of_the_data(case, data):
     with case.stored.open() as ds, tiny_memory_allowed():
         names = {"inputs": case.inputs, "targets": case.targets}
         windows = {"input_dims": case.input_dims, "input_overlap": case.input_overlap}
-        dataset = xtd.MapDataset(ds, **windows, **names, memory=case.memory)
+        dataset = xtd.MapDataset(ds, **windows, **names, breaks="ignore", memory=case.memory)
         oracle = Oracle(ds)
         numbers = st.lists(st.integers(-len(dataset), len(dataset) - 1), min_size=1, max_size=12)
         for _ in range(2):

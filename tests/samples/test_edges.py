@@ -233,16 +233,45 @@ def test_user_data_stays_as_it_is():
         block["a"].values[...] = -1
         return block
 
+    for options in (
+        {"boundary": {"lon": "wrap", "lat": "constant"}, "halo": {"lon": 1, "lat": 1}},
+        {"boundary": {"lon": "wrap"}, "input_overlap": {"lon": 2}},
+    ):
+        samples = xtd.MapDataset(
+            ds, input_dims={"lat": 3, "lon": 3}, preprocess=spoil, inputs="a", **options
+        )
+        assert all((samples[number][0] == -1).all() for number in range(len(samples)))
+        with tiny_memory_allowed():  # blocks of which some lie wholly in the data
+            for batch in xtd.IterableDataset(samples, memory=1):
+                assert (batch.x == -1).all()
+        xr.testing.assert_identical(ds, before)
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("storage", ["memory", "zarr"])
+def test_what_is_made_up_is_not_present(boundary, storage, tmp_path):
+    ds = world(lon=12)
+    ds["a"] = ds["a"].where(ds["a"] > -0.5)
     samples = xtd.MapDataset(
-        ds,
-        input_dims={"lat": 3, "lon": 3},
-        boundary={"lon": "wrap", "lat": "constant"},
-        halo={"lon": 1, "lat": 1},
-        preprocess=spoil,
-        inputs="a",
+        stored(ds, storage, tmp_path, {"time": 2, "lat": 4, "lon": 5})[["a", "m"]],
+        input_dims={"lat": 3, "lon": 4},
+        boundary={"lat": "edge", "lon": boundary},
+        halo={"lat": 1, "lon": 2},
+        parts={"x": "a", "mask": xtd.NotNull("a")},
+        preprocess=lambda block: block.fillna(0.0),
     )
-    assert all((samples[number][0] == -1).all() for number in range(len(samples)))
-    xr.testing.assert_identical(ds, before)
+    present = ds["a"].notnull().pad(lat=9, constant_values=False)
+    how = {"mode": "wrap"} if boundary == "wrap" else {"constant_values": False}
+    present = present.pad(lon=9, **how).values
+    for stream in (xtd.IterableDataset(samples, batch_size=4), [samples.fetch(range(30))]):
+        for batch in stream:
+            for mask, number in zip(batch["mask"], batch.index.tolist(), strict=True):
+                time, lat, lon = np.unravel_index(number, (5, 2, 3))
+                y, x = 9 + 3 * lat - 1, 9 + 4 * lon - 2
+                np.testing.assert_array_equal(mask, present[time, y : y + 5, x : x + 8])
+    whole = samples.replace(where=xtd.NotNull("a", min=0.5))
+    counted = [float(samples[number][1].float().mean()) >= 0.5 for number in range(30)]
+    assert whole.fetch(range(len(whole))).index.tolist() == np.flatnonzero(counted).tolist()
 
 
 def test_workers_and_copies_have_the_same_edges():
@@ -261,7 +290,7 @@ def test_workers_and_copies_have_the_same_edges():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"boundary": {"lon": "wrapp"}}, "must be one of"),
+        ({"boundary": {"lon": "round"}}, "must be one of"),
         ({"boundary": {"time": "wrap"}}, "on no circle"),
         ({"boundary": {"x": "wrap"}}, "not in input_dims"),
         ({"halo": {"lon": -1}}, "must not be negative"),

@@ -8,6 +8,7 @@ import xarray as xr
 from several_data import DAILY, DAYS, HOURS, era5, samples, sst
 
 import xtorch_data as xtd
+from xtorch_data.samples.facts import functions_of
 from xtorch_data.samples.losses import losses_of
 
 
@@ -90,7 +91,7 @@ def test_a_sample_has_the_bytes_of_all_parts():
 
 def test_functions_of_all_sources_are_told():
     dataset = samples(preprocess={"sst": lambda ds: ds + 1}, transform={"sst": lambda da: da * 2})
-    named = [argument for argument, *_ in dataset._inside.definition.facts_of_functions()]
+    named = [argument for argument, *_ in functions_of(dataset._inside.definition)]
     assert named == ["preprocess['sst']", "transform['sst']"]
 
 
@@ -159,6 +160,7 @@ def test_samples_that_are_left_out_one_by_one_are_counted(quiet):
     valid = sources["fc"].valid.values
     lacking = int((~np.isin(valid, times)).sum())
     assert left_out(dataset) == {
+        "halo": 0,
         "breaks": 0,
         "an": lacking,
         "split": 0,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["require_known", "spelled", "spelling"]
+__all__ = ["did_you_mean", "require_known", "spelled", "spelling"]
 
 
 def _as_python(argument: str, *keys: Any) -> str:
@@ -33,6 +33,19 @@ def spelling(spell: Callable[..., str]) -> Iterator[None]:
         _spelling.reset(token)
 
 
+def did_you_mean(name: Any, names: Iterable[Any]) -> str:
+    """The end of a message about an unknown name: the nearest of those that there are, if any is.
+
+    Examples
+    --------
+    >>> did_you_mean("ssst", ["sst", "t2m"])
+    ": did you mean 'sst'?"
+    """
+    known = [each for each in names if isinstance(each, str)]
+    near = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) else []
+    return f": did you mean {near[0]!r}?" if near else ""
+
+
 def require_known(given: Iterable[str], names: Collection[str], of: str) -> None:
     """Raise TypeError if keyword arguments are none of those that there are; it names the nearest.
 
@@ -44,6 +57,5 @@ def require_known(given: Iterable[str], names: Collection[str], of: str) -> None
     """
     for name in given:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, names)
             raise TypeError(f"{of} got an unexpected keyword argument {name!r}{hint}")

@@ -101,7 +101,7 @@ class ChunkSampler(torch.utils.data.Sampler[int]):
         rank, world_size = self._topology.current()
         plan.require_shares(world_size)
         stages = plan.stages(epoch, plan.intervals(epoch, rank, world_size))
-        found: Iterator[IntArray] = (stage.numbers(plan.windows) for stage in stages)
+        found: Iterator[IntArray] = (plan.numbers(stage) for stage in stages)
         if plan.kept is not None:  # the dataset counts those alone
             found = map(plan.kept.positions, found)
         return (position for some in found for position in some.tolist())

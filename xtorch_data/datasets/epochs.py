@@ -20,17 +20,19 @@ from ..planning.intervals import cut, total
 from ..planning.plan import Plan
 from ..planning.resume import Position, WorkerProgress
 from ..planning.states import part_of, require_no_part
+from ..planning.worker_states import progress_of, require_progress, state_of_worker
 from ..processes.orphans import watch_in_worker
 from ..processes.shared_memory import SharedBuffers
 from ..processes.workers import sent
 from ..reading.disk_cells import OnDisk
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
+from .conditions import answers
 from .fetching import Fetching
 from .how import HOW_ARGUMENTS, How
 from .topology import EpochCounter, different_batches, ranks_wait
 from .what import What, parted, require_same_samples
-from .where_and_weights import answers, as_weights
+from .where_and_weights import as_weights
 
 __all__ = ["Epochs"]
 
@@ -78,7 +80,7 @@ class Epochs:
 
     @classmethod
     def of(cls, what: What, how: How) -> Epochs:
-        """Plan the epochs of some samples; that reads only if `where` is a function."""
+        """Plan the epochs of some samples; that reads only where `where` asks the data."""
         definition = _definition(what, how)
         if definition.others and how.skipping:
             raise ValueError(
@@ -89,7 +91,7 @@ class Epochs:
         definition.require_batches(how.batch_size)
         cached, folder, nbytes = how.cache
         on_disk = OnDisk.of(
-            folder, nbytes, how.memory, definition.data, definition.origin, how.retries
+            folder, nbytes, how.memory, definition.primary.data, definition.origin, how.retries
         )
         weights = as_weights(how.weights, definition)
         what = what.answered(
@@ -111,7 +113,7 @@ class Epochs:
             where=what.table,
             weights=weights,
             labels=definition.label_digests,
-            others=[each.layouts for each in definition.others],
+            others=definition.layouts_beside,
         )
         return cls(what, replace(how, weights=None), plan, on_disk)
 
@@ -217,7 +219,7 @@ class Epochs:
         info = torch.utils.data.get_worker_info()
         if info is None:
             return None
-        return self.plan.part(self.rank, self.world_size, info.id, info.num_workers)
+        return progress_of(self.plan, self.rank, self.world_size, info.id, info.num_workers)
 
     def state(self) -> dict[str, Any]:
         """State of the latest iteration in this process."""
@@ -225,7 +227,7 @@ class Epochs:
         epoch, batches = self._position.reached or (self._counter.next, 0)
         part = self._part()
         if part is not None:
-            return self.plan.state_of_part(epoch, replace(part, batches=batches))
+            return state_of_worker(self.plan, epoch, replace(part, batches=batches))
         return self.plan.state_after(epoch, batches, self.world_size)
 
     def resume(self, state: Mapping[str, Any], strict: bool) -> None:
@@ -237,7 +239,7 @@ class Epochs:
         else:  # torchdata's StatefulDataLoader asks and tells each of its workers
             taken = part_of(state, part).batches
             if strict:
-                plan.require_part(plan.resumed[0], replace(part, batches=taken))
+                require_progress(plan, plan.resumed[0], replace(part, batches=taken))
             self._taken = taken
             self._counter.go_on(plan.resumed[0])
         self.plan = plan

@@ -25,9 +25,9 @@ from ..reading.disk_cells import OnDisk
 from ..reading.forks import let_forks_wait_for_reads, make_safe
 from ..samples.arguments import as_bytes, as_cache, as_numbers, as_retries
 from ..samples.batch import Batch
+from .conditions import answers
 from .how import HOW_ARGUMENTS
 from .what import What, parted
-from .where_and_weights import answers
 
 __all__ = ["ACCESS_ARGUMENTS", "Access", "Fetching", "require_none_of_epochs"]
 
@@ -113,11 +113,12 @@ class Fetching:
 
     @classmethod
     def of(cls, what: What, access: Access) -> Fetching:
-        """Plan the access to some samples; that reads only if `where` is a function."""
+        """Plan the access to some samples; that reads only where `where` asks the data."""
         definition, memory, retries = what.definition, access.memory, access.retries
         require_functions_keep_places(definition)
         _, folder, size = access.cache
-        on_disk = OnDisk.of(folder, size, memory, definition.data, definition.origin, retries)
+        data = definition.primary.data
+        on_disk = OnDisk.of(folder, size, memory, data, definition.origin, retries)
         what = what.answered(
             lambda where, samples: answers(where, samples, memory, on_disk, retries)
         )
@@ -129,7 +130,7 @@ class Fetching:
             batch_size=None,
             where=what.table,
             labels=definition.label_digests,
-            others=[each.layouts for each in definition.others],
+            others=definition.layouts_beside,
         )
         return cls(what, access, plan, on_disk)
 
@@ -201,6 +202,8 @@ class Fetching:
                 memory = self.plan.memory
                 others = self.definition.others
                 beside = memory // 4 if others else 0
+                if self.definition.centers is not None:  # of the events nothing is read
+                    beside = memory
                 buffers = SharedBuffers if self._shares_memory else Buffers
                 self._reading = (
                     epoch,
@@ -210,7 +213,7 @@ class Fetching:
                         epoch,
                         self.retries,
                         self.keeps,
-                        self.on_disk,
+                        self.on_disk if self.definition.centers is None else None,
                     ),
                     self._companions(beside, epoch) if others else None,
                     buffers(min(memory, IDLE_BYTES)),
@@ -219,8 +222,11 @@ class Fetching:
 
     def _companions(self, memory: int, epoch: int) -> Companions:
         """What reads the other sources, each in an equal share of the memory."""
-        count = len(self.definition.others)
-        return Companions(self.definition, [memory // count] * count, (), epoch, self.retries)
+        count = len([each for each in self.definition.others if not each.in_memory]) or 1
+        shares = [memory // count] * len(self.definition.others)
+        return Companions(
+            self.definition, shares, (), epoch, self.retries, on_disk=self.on_disk, keep=self.keeps
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_epoch": self.epoch, "_reading": None, "_lock": None}

@@ -24,6 +24,7 @@ from ..report.unfit_chunks import warn_of_chunks
 from ..samples.arguments import as_epoch, as_ranks_and_workers
 from ..samples.batch import Batch
 from ..samples.durations import Length
+from ..samples.facts import described
 from .epochs import Epochs
 from .how import How
 from .map import MapDataset
@@ -83,13 +84,26 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
     anchor : mapping of Hashable to int, optional
         The step that a sample is at along a dim, counted from the first step of its window or, if
         negative, from its end. Of other sources, `AsOf` and `ValidTime` take what belongs to its
-        label. By default the last step of ``x`` where `Select` cuts that dim, else the last one.
+        label; events lie there. By default the last step of ``x`` where `Select` cuts that dim,
+        else the middle, ``size // 2`` behind the `halo`, where `centers` have labels of it, else
+        the last one.
+    centers : Dataset, DataFrame or mapping of Hashable to array_like, optional
+        Events, each of which is a sample: one-dimensional labels named like the dims of the data
+        that they are of. The window of an event has its cell at the anchor; events outside, or
+        whose window would cross a break or, without a `boundary`, an end of the data, are left out,
+        with a warning that counts them. Longitudes are compared modulo 360. The events' dim comes
+        first and takes the place of these dims, which must be in `input_dims`. Other variables of
+        the events are those of a source ``"centers"``, named like ``"centers/wind"``; batches have
+        all as labels, and splits go by them.
+    tolerance : mapping of Hashable to number or duration, optional
+        By dim of such labels, how far the nearest step may be, instead of the cell that holds the
+        label: edges of cells lie half-way between labels.
     inputs : Hashable, list of Hashable or Select, optional
         Variables of the part ``x``. A list is stacked on a ``variable`` axis after ``sample``; a
         single name has no such axis. Every data variable, as a list, by default.
     targets : Hashable, list of Hashable or Select, optional
         Variables of the part ``y``.
-    parts : mapping of str to Hashable, list of Hashable or Select, optional
+    parts : mapping of str to Hashable, list of Hashable, Select or NotNull, optional
         Any number of named parts instead of `inputs` and `targets`.
     preprocess : callable, optional
         ``Dataset → Dataset``, once for each block that is read, before windows are cut: for work
@@ -118,12 +132,13 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         one for each window, or one for each step of the data: then a sample's weight is the mean
         over the steps of its targets (the part ``y``; of its window if there is none). Needs
         ``shuffle=True``.
-    where : xarray.DataArray, array_like of bool or callable, optional
+    where : xarray.DataArray, array_like of bool, callable, NotNull or list of these, optional
         Which samples there are; others are neither yielded nor counted by `len`, and blocks that
         hold only such are not read. A boolean for each sample in the order of their numbers, a
         DataArray along dims of the sample space with one for each window, or a function
         ``Dataset → bool`` that is asked about every window when the dataset is made: that reads
-        the data once. It gets the variables of all parts, after `preprocess`.
+        the data once. It gets the variables of all parts, after `preprocess`. `NotNull` asks how
+        much of a sample is present in the data, before `preprocess`. Of a list, all must hold.
     memory : int or str
         Bytes, or text such as ``"1 GiB"``, that blocks held and read ahead may take, per process.
     cache : bool or path
@@ -405,7 +420,7 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         batches = "samples one at a time" if size is None else f"batches of {size:,}"
         return (
             f"<xtorch_data.IterableDataset {self.windows!r}{self._left_out}\n"
-            f"  {self._inside.definition!r}\n"
+            f"  {described(self._inside.definition)}\n"
             + "".join(f"  {line}\n" for line in self._uncovered)
             + f"  {batches}, {order}, from {self._inside.definition.origin}>"
         )

@@ -84,8 +84,13 @@ def _known(
 ) -> KnownAtAnchor:
     ((place, term),) = along.terms.items()
     axis = windows.axes[place]
-    first = comparable(samples.labels.coords, axis.dim)
-    assert first is not None
+    if place == 0 and samples.centers is not None:  # the anchors are the events' own labels
+        of, step = samples.centers.anchor_of(rule.of, samples.primary.labels.coords), 0
+        first = samples.centers.label(of, samples.primary.labels.coords)
+    else:
+        found = comparable(samples.labels.coords, axis.dim)
+        assert found is not None
+        first, step = found, samples.anchors[axis.dim]
     latency = in_units(rule.latency, labels, "latency")
     ends = labels.values
     if rule.label == "left":
@@ -95,7 +100,7 @@ def _known(
         numbers = np.arange(begin, min(begin + TOGETHER, len(axis)))
         starts = along.base + term.at(numbers)
         last = starts + along.extent - 1
-        anchors = first.values[axis.start(numbers) + samples.anchors[axis.dim]]
+        anchors = first.values[axis.start(numbers) + step]
         # A position before the first step is none.
         spare = np.where(starts < 0, -1, anchors - latency - ends[last])
         if not where and (spare < 0).any():
@@ -110,10 +115,13 @@ def _known(
 
 def anchors_behind_inputs(samples: SampleDefinition) -> Iterator[str]:
     """Where the anchor is later than the last step of part ``x``, in words, by dim."""
-    x = next((part for part in samples.parts if part.name == "x"), None)
+    x = next((part for part in samples.primary.parts if part.name == "x"), None)
     if x is None or not samples.others:
         return
-    for axis in samples.windows.axes:
+    rules = [rule for each in samples.others for rule in each.rules.values()]
+    if samples.centers is not None and not any(isinstance(rule, AsOf) for rule in rules):
+        return  # an event may lie among the targets
+    for axis in samples.primary.windows.axes:
         if not axis.windowed or axis.dim not in x.dims + tuple(x.indexers):
             continue
         cut = x.indexers.get(axis.dim, slice(None))

@@ -24,6 +24,7 @@ from ..samples.batch import Batch
 from ..samples.breaks import BreakRule
 from ..samples.durations import Length
 from ..samples.edges import Halo
+from ..samples.facts import described
 from .fetching import ACCESS_ARGUMENTS, Access, Fetching, require_none_of_epochs
 from .page import Dataset
 from .what import What, parted
@@ -69,12 +70,25 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     anchor : mapping of Hashable to int, optional
         The step that a sample is at along a dim, counted from the first step of its window or, if
         negative, from its end. Of other sources, `AsOf` and `ValidTime` take what belongs to its
-        label. By default the last step of ``x`` where `Select` cuts that dim, else the last one.
+        label; events lie there. By default the last step of ``x`` where `Select` cuts that dim,
+        else the middle, ``size // 2`` behind the `halo`, where `centers` have labels of it, else
+        the last one.
+    centers : Dataset, DataFrame or mapping of Hashable to array_like, optional
+        Events, each of which is a sample: one-dimensional labels named like the dims of the data
+        that they are of. The window of an event has its cell at the anchor; events outside, or
+        whose window would cross a break or, without a `boundary`, an end of the data, are left out,
+        with a warning that counts them. Longitudes are compared modulo 360. The events' dim comes
+        first and takes the place of these dims, which must be in `input_dims`. Other variables of
+        the events are those of a source ``"centers"``, named like ``"centers/wind"``; batches have
+        all as labels, and splits go by them.
+    tolerance : mapping of Hashable to number or duration, optional
+        By dim of such labels, how far the nearest step may be, instead of the cell that holds the
+        label: edges of cells lie half-way between labels.
     inputs : Hashable, list of Hashable or Select, optional
         Variables of the part ``x``. Every data variable, as a list, by default.
     targets : Hashable, list of Hashable or Select, optional
         Variables of the part ``y``.
-    parts : mapping of str to Hashable, list of Hashable or Select, optional
+    parts : mapping of str to Hashable, list of Hashable, Select or NotNull, optional
         Any number of named parts instead of `inputs` and `targets`.
     preprocess : callable or mapping of str to callable, optional
         ``Dataset → Dataset``, once for every chunk (or some small ones) that is read. For several
@@ -82,7 +96,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     transform, target_transform : callable, optional
         xarray object → xarray object, for every sample of the part ``x`` or ``y``. As `transform`,
         a mapping of names of parts to such functions serves any part.
-    where : xarray.DataArray, array_like of bool or callable, optional
+    where : xarray.DataArray, array_like of bool, callable, NotNull or list of these, optional
         Which samples there are, as for `IterableDataset`. `len` and ``dataset[i]`` count those that
         are left; `windows` and `Batch.index` have the numbers that all samples have without it.
     memory : int or str
@@ -138,6 +152,13 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     >>> joined = MapDataset({"t2m": t2m, "sst": Source(sst, time=rule)}, input_dims={"time": 8})
     >>> joined[0]
     (tensor([0., 1., 2., 3., 4., 5., 6., 7.]), tensor([5., 6., 7.]))
+
+    Three steps around each of two events, and what was measured there:
+
+    >>> events = {"time": hours[[5, 20]], "wind": [12.0, 30.0]}
+    >>> around = MapDataset(t2m, {"time": 3}, centers=events, targets="centers/wind")
+    >>> around[1]
+    (tensor([19., 20., 21.]), tensor(30.))
     """
 
     _inside: Fetching
@@ -153,6 +174,8 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         remainder: Remainder | Mapping[Any, Remainder] | None = None,
         halo: Mapping[Any, Halo] | None = None,
         anchor: Mapping[Any, int] | None = None,
+        centers: Any = None,
+        tolerance: Mapping[Any, Any] | None = None,
         inputs: Any = None,
         targets: Any = None,
         parts: Mapping[str, Any] | None = None,
@@ -184,6 +207,8 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
                 remainder=remainder,
                 halo=halo,
                 anchor=anchor,
+                centers=centers,
+                tolerance=tolerance,
                 inputs=inputs,
                 targets=targets,
                 parts=parts,
@@ -243,7 +268,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
     def __repr__(self) -> str:
         return (
             f"<xtorch_data.MapDataset {self.windows!r}{self._left_out}\n"
-            f"  {self._inside.definition!r}\n"
+            f"  {described(self._inside.definition)}\n"
             + "".join(f"  {line}\n" for line in self._uncovered)
             + f"  from {self._inside.definition.origin}>"
         )

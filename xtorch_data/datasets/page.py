@@ -20,6 +20,14 @@ from ..reading.disk_cells import OnDisk
 from ..report.uncovered import uncovered
 from ..report.unfit_chunks import warn_of_chunks
 from ..samples.definition import SampleDefinition
+from ..samples.facts import (
+    breaks_of,
+    functions_of,
+    parts_of,
+    sources_of,
+    warn_of_bounds_in,
+    warn_of_breaks,
+)
 from ..samples.labels import LabelledWindows
 from .what import What
 from .where_and_weights import labeled
@@ -90,9 +98,9 @@ class Dataset:
         if info is not None and info.id:  # one of a loader's workers speaks for all
             return
         definition = self._inside.definition
-        definition.warn_of_breaks()
+        warn_of_breaks(definition)
         if fit:
-            definition.warn_of_bounds()
+            warn_of_bounds_in(definition)
             warn_of_chunks(self._inside.plan, definition.data)
 
     def __copy__(self) -> Self:
@@ -165,8 +173,8 @@ def page(dataset: Any, kind: str, text: str, facts: Iterable[tuple[str, Any]] = 
     `text` is its plain repr; `facts` there are to say first.
     """
     definition: SampleDefinition = dataset._inside.definition
-    windows, functions = definition.windows, definition.facts_of_functions()
-    breaks = [("breaks", line) for line in definition.facts_of_breaks()]
+    windows, functions = definition.windows, functions_of(definition)
+    breaks = [("breaks", line) for line in breaks_of(definition)]
     breaks += [("left over", line.removeprefix("in no window: ")) for line in dataset._uncovered]
     found = [
         html.facts([*facts, *dataset._facts(), *breaks, ("source", definition.origin)]),
@@ -179,14 +187,14 @@ def page(dataset: Any, kind: str, text: str, facts: Iterable[tuple[str, Any]] = 
         html.section(
             "Parts",
             f"{format_bytes(definition.nbytes)} a sample",
-            html.table(("part", "variables", "one sample", "dtype"), definition.facts_of_parts()),
+            html.table(("part", "variables", "one sample", "dtype"), parts_of(definition)),
             opened=True,
         ),
     ]
     if definition.others:
         heads = ("source", "its steps in a sample", "left out", "from")
         names = ", ".join(str(each.source) for each in definition.others)
-        others = html.table(heads, definition.facts_of_sources())
+        others = html.table(heads, sources_of(definition))
         found.append(html.section("Other sources", names, others, opened=True))
     if functions:
         names = ", ".join(dict.fromkeys(argument for argument, *_ in functions))

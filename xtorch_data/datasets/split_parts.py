@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ import pandas as pd
 from ..common.redact import printable
 from ..planning.coverage import wanted_along
 from ..planning.edges import ExtendedDim
-from ..planning.index_maps import IntArray, apart, runs_of
+from ..planning.index_maps import IntArray, apart, runs_of, term_of
 from ..planning.intervals import Interval
 from ..planning.label_ranks import Ranks, ends_of_windows, in_stretches, members
 from ..planning.selection import SampleTable
@@ -22,18 +21,17 @@ from ..planning.windows import Axis, Windows
 from ..report.uncovered import PartOfSplit
 from ..samples.definition import SampleDefinition
 from ..sources.coordinates import Along, RankedLabels, runs
+from .split_dims import dim_of, is_centered, is_dim, ranked, require_entries
 from .split_sources import require_told, within_sources
 from .where_and_weights import target_steps
 
 __all__ = [
-    "MOST_ENTRIES",
     "WINDOWS_IN_A_BLOCK",
     "By",
     "Stretches",
     "along_of",
     "block_of",
     "ends_of",
-    "is_dim",
     "lead_of",
     "left_by",
     "reach_of",
@@ -45,9 +43,6 @@ By = Literal["windows", "targets"]
 
 # Windows that a block of `random_split` has room for, end to end.
 WINDOWS_IN_A_BLOCK = 8
-
-# Entries of a table over two axes, or labels of a coordinate of two dims.
-MOST_ENTRIES = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,23 +92,26 @@ class Stretches:
         """
         windows = samples.windows
         if is_dim(samples, self.along):
-            axis, found = windows.axis(self.along), self._of_dim(samples)
+            axis, found = samples.axis(self.along), self._of_dim(samples)
             lead = lead_of(samples, axis, self.by)
-            kept = windows.within(self.along, found, lead)
+            if is_centered(samples, self.along):
+                kept = _around_events(windows, axis, found, lead)
+            else:
+                kept = windows.within(self.along, found, lead)
             return within_sources(samples, kept, self.along, found, self.by, lead), None
         require_told(samples, self.along, self.by)
         labels = labels or ranked(samples, self.along)
-        axes = [windows.axis(dim) for dim in labels.dims]
-        _require_entries(self.along, map(len, axes))
+        axes = [samples.axis(dim) for dim in labels.dims]
+        require_entries(self.along, map(len, axes))
         targets = None if self.by == "windows" else _steps_named(samples, axes, self.by)
         inside = members(labels.ranks, *self._places(labels), axes, targets)
-        for place, axis in enumerate(axes):
+        numbers = [samples.place(dim) for dim in labels.dims]
+        for place, number in enumerate(numbers):
             some = _along_axis(inside, place)
-            windows = _only(windows, axis.dim, some)
+            windows = _only(windows, number, some)
             inside = inside.compress(some, axis=place)
         if inside.all():
             return windows, None
-        numbers = [samples.windows.axes.index(axis) for axis in axes]
         values = inside.transpose(np.argsort(numbers).tolist())
         return windows, SampleTable(tuple(sorted(numbers)), values)
 
@@ -223,7 +221,7 @@ def along_of(
     # Where windows reach back into what is not theirs, what there is begins with their targets.
     reaching = by == "targets" and any(part.by == "targets" for part in parts)
     if is_dim(samples, name):
-        axis = samples.windows.axis(name)
+        axis = _in_order(samples, name)
         length, index, beyond = dim_of(samples, name)
         lead = lead_of(samples, axis, by) if reaching else 0
         begin, end, earliest = 0, length, 0
@@ -237,7 +235,7 @@ def along_of(
     labels = ranked(samples, name)
     ranks = labels.ranks
     for place, dim in enumerate(labels.dims):
-        axis = samples.windows.axis(dim)
+        axis = _in_order(samples, dim)
         covered = np.zeros(axis.length, dtype=bool)
         lead = lead_of(samples, axis, by) if reaching else 0
         # The labels of what lies beyond the ends are among those of the coordinate.
@@ -257,13 +255,12 @@ def along_of(
     return Along.of_labels(name, labels, has)
 
 
-def dim_of(
-    samples: SampleDefinition, dim: Hashable
-) -> tuple[int, pd.Index[Any] | None, ExtendedDim | None]:
-    """Length and labels of a dim of the data, and what lies beyond its ends for windows."""
-    beyond = samples.beyond.get(dim)
-    length = samples.windows.axis(dim).length if beyond is None else beyond.length
-    return length, samples.labelled.data_index(dim), beyond
+def _in_order(samples: SampleDefinition, dim: Hashable) -> Axis:
+    """The windows along a dim, each once and in their order there."""
+    axis = samples.axis(dim)
+    if axis.starts.ascending:
+        return axis
+    return replace(axis, starts=term_of(np.unique(axis.start(np.arange(len(axis))))))
 
 
 def _steps(
@@ -313,8 +310,8 @@ def reach_of(
     kept = high >= 0
     if where is not None:
         windows = samples.windows
-        table = wanted_along(where, windows, labels.dims)
-        places = [windows.axes.index(windows.axis(dim)) for dim in labels.dims]
+        places = [samples.place(dim) for dim in labels.dims]
+        table = wanted_along(where, windows, [windows.axes[place].dim for place in places])
         there = table.full(sorted(places), [windows.shape[place] for place in sorted(places)])
         kept = kept & there.transpose(np.argsort(np.argsort(places)).tolist())
     if not kept.any():
@@ -324,7 +321,7 @@ def reach_of(
 
 def _ends(samples: SampleDefinition, labels: RankedLabels, by: By) -> tuple[Ranks, Ranks]:
     """First and last label, as ranks, of each window or of its targets."""
-    axes = [samples.windows.axis(dim) for dim in labels.dims]
+    axes = [samples.axis(dim) for dim in labels.dims]
     return ends_of_windows(labels.ranks, axes, _steps_named(samples, axes, by))
 
 
@@ -333,32 +330,22 @@ def left_by(samples: SampleDefinition, parts: Iterable[Stretches], outside: int)
     steps: dict[Hashable, tuple[Sequence[Interval], int]] = {}
     for part in parts:
         for dim, found in part.steps(samples).items():
-            axis = samples.windows.axis(dim)
+            axis = samples.axis(dim)
             if dim in steps and dim != part.along:
                 found = _common(steps[dim][0], found, axis.length)
             steps[dim] = found, lead_of(samples, axis, part.by)
     return PartOfSplit(steps, outside)
 
 
-def is_dim(samples: SampleDefinition, name: Hashable) -> bool:
-    """Whether a name is that of a dim of the samples."""
-    return any(axis.dim == name for axis in samples.windows.axes)
-
-
-def ranked(samples: SampleDefinition, name: Hashable) -> RankedLabels:
-    """A coordinate of one or two dims of the samples; ValueError if there is none of that name."""
-    coords, dims = samples.labels.coords, [axis.dim for axis in samples.windows.axes]
-    fitting = [
-        each
-        for each, coord in coords.variables.items()
-        if each not in dims and coord.ndim in (1, 2)
-    ]
-    if name not in fitting:
-        others = f", and their coordinates of one or two dims {fitting}" if fitting else ""
-        raise ValueError(f"there is no dim {name!r} in the samples; theirs are {dims}{others}")
-    variable = coords.variables[name]
-    _require_entries(name, variable.shape)
-    return RankedLabels.of(name, variable)
+def _around_events(
+    windows: Windows, axis: Axis, intervals: Sequence[Interval], lead: int
+) -> Windows:
+    """Windows around events that lie in one of some intervals, but for their first steps."""
+    begins = axis.start(np.arange(len(axis)))
+    starts, stops = np.array(intervals, dtype=np.int64).reshape(-1, 2).T
+    of = np.searchsorted(starts, begins + lead, side="right") - 1
+    inside = (of >= 0) & (begins + axis.size <= np.append(stops, -1)[of])
+    return Windows(windows.space.restrict(0, np.flatnonzero(inside)))
 
 
 def require_targets(samples: SampleDefinition) -> None:
@@ -406,24 +393,13 @@ def _along_axis(table: BoolArray, place: int) -> BoolArray:
     return np.asarray(table.any(axis=tuple(at for at in range(table.ndim) if at != place)))
 
 
-def _only(windows: Windows, dim: Hashable, some: BoolArray) -> Windows:
-    """Windows of a dim for which there is True."""
+def _only(windows: Windows, place: int, some: BoolArray) -> Windows:
+    """Windows along an axis for which there is True."""
     if some.all():
         return windows
     first, last = runs(some).T
-    place = windows.axes.index(windows.axis(dim))
     return Windows(windows.space.restrict(place, runs_of(first, last - first, 1)))
 
 
 def _intervals(there: BoolArray) -> list[Interval]:
     return [(int(start), int(stop)) for start, stop in runs(there)]
-
-
-def _require_entries(name: Hashable, sizes: Iterable[int]) -> None:
-    """Raise ValueError if a table of such sizes is too large."""
-    sizes = list(sizes)
-    if math.prod(sizes) > MOST_ENTRIES:
-        raise ValueError(
-            f"a split along {name!r} needs a table of {' × '.join(f'{size:,}' for size in sizes)} "
-            f"entries, and {MOST_ENTRIES:,} are the most: split along one of its dims before"
-        )

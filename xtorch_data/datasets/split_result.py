@@ -14,7 +14,8 @@ from ..planning.index_maps import apart
 from ..sources.conventions import text_of
 from .iterable import IterableDataset
 from .map import MapDataset
-from .split_parts import ends_of, is_dim, reach_of
+from .split_dims import is_dim
+from .split_parts import ends_of, reach_of
 
 __all__ = ["Either", "Split"]
 
@@ -87,23 +88,31 @@ def _reach(dataset: Either) -> str:
         found = reach_of(samples, plan.where, part)
         if found is None:
             return "none"
-        units = samples.labels.coords.variables[part.along].attrs.get("units")
+        coords = samples.labels.coords
+        if part.along not in coords.variables:  # of the data around events
+            coords = samples.primary.labels.coords
+        units = coords.variables[part.along].attrs.get("units")
         ends, stretches = [text_of(end, units) for end in found], len(part.intervals)
     else:
-        axis = plan.windows.axis(part.along)
-        place, (begin, end) = plan.windows.axes.index(axis), ends_of(samples, axis, part.by)
-        numbers = np.array([0, len(axis) - 1])
+        axis = samples.axis(part.along)
+        place = samples.place(part.along)
+        begin, end = ends_of(samples, axis, part.by)
+        numbers = np.arange(len(axis))
         if plan.where is not None:
             numbers = plan.where.along(place, len(axis))
         if not len(numbers):
             return "none"
-        first = int(axis.start(numbers[0])) + begin
-        last = int(axis.start(numbers[-1])) + end
+        if axis.starts.ascending:
+            numbers = numbers[[0, -1]]
+        begun = axis.start(numbers)
+        first, last = int(begun.min()) + begin, int(begun.max()) + end
         label = dataset.windows.texts(part.along)
         ends = [f"step {first:,}", f"step {last - 1:,}"]
         if label is not None:
             ends = [label(first), label(last - 1)]
-        begins, lasts = axis.starts.bounds
+        begins, lasts = map(np.sort, axis.starts.bounds)
         stretches = len(apart(begins + begin, lasts + end)[0])
+        if place == 0 and samples.centers is not None:  # events are anywhere
+            stretches = len(part.intervals)
     holes = f", in {stretches:,} stretches" if stretches > 1 and plan.where is None else ""
     return " to ".join(dict.fromkeys(ends)) + holes

@@ -13,6 +13,7 @@ from ..planning.index_maps import IndexMap
 from ..planning.intervals import Interval
 from ..planning.windows import Windows
 from ..samples.definition import SampleDefinition
+from ..samples.losses import CENTERS
 from ..samples.source_rules import AsOf, Within
 from ..sources.comparable import Comparable, comparable
 
@@ -47,21 +48,26 @@ def within_sources(
     lead : int
         Steps of a window that may lie before it.
     """
-    if not samples.others:
+    events = samples.centers
+    if not samples.others or (events is not None and dim == events.dim):
         return windows
-    place = next(at for at, axis in enumerate(windows.axes) if axis.dim == dim)
-    mine = comparable(samples.labels.coords, dim)
-    count = len(windows.axes[place])
+    centered = events is not None and dim in events.names
+    place = 0 if centered else [axis.dim for axis in windows.axes].index(dim)
+    mine = comparable(samples.primary.labels.coords, dim)
+    count = windows.shape[place]
     if mine is None or not count or mine.kind == "text":
         return windows
-    every, kept = samples.windows.axis(dim), np.ones(count, dtype=bool)
-    begins = windows.axes[place].start(np.arange(count)) + lead
+    every, kept = samples.axis(dim), np.ones(count, dtype=bool)
+    along = windows.space.frames[1 if events else 0]
+    (term,) = [each.terms[place] for each in along.maps if each.dim == dim]
+    begins, all_begins = term.at(np.arange(count)) + lead, every.start(np.arange(len(every)))
     starts, stops = np.array(intervals, dtype=np.int64).reshape(-1, 2).T
     of = np.searchsorted(starts, begins, side="right") - 1
     # What no sample begins before, or ends behind, no other part has.
-    before = every.first_from(starts) > 0
-    behind = every.first_from(stops - every.size + 1) < len(every)
+    before, behind = all_begins.min() < starts, all_begins.max() + every.size > stops
     for other, frame in zip(samples.others, windows.space.frames[1:], strict=True):
+        if centered and (other is samples.primary or other.source == CENTERS):
+            continue  # which lie in the part
         targets = any(part.name == "y" for part in other.parts)
         for each in frame.maps:
             if place not in each.terms:
@@ -90,7 +96,7 @@ def _labels(
     windows: Windows, each: IndexMap, place: int, theirs: Comparable, mine: Comparable
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Least and largest label of the steps of each window along an axis."""
-    numbers = np.arange(len(windows.axes[place]))
+    numbers = np.arange(windows.shape[place])
     boxes: dict[int, tuple[Any, Any]] = {
         axis: (0, windows.shape[axis]) for axis in each.terms if axis != place
     }

@@ -19,6 +19,7 @@ from .iterable import IterableDataset
 from .map import MapDataset
 from .page import part_of
 from .split_cuts import Cut, cut_at, cut_by_ranges, cut_by_shares, cut_fold, deal
+from .split_dims import is_centered
 from .split_parts import (
     WINDOWS_IN_A_BLOCK,
     By,
@@ -326,9 +327,10 @@ def _block(dataset: Either, line: Along) -> int:
     """
     if line.labels is not None:
         return block_of(dataset._inside.definition, line.labels)
-    chunks = (layout.chunks.get(line.name) for layout in dataset.plan.layouts)
+    samples = dataset._inside.definition
+    chunks = (layout.chunks.get(line.name) for layout in samples.primary.layouts)
     chunk = max((grid.largest for grid in chunks if grid is not None), default=1)
-    size = dataset.plan.windows.axis(line.name).size
+    size = samples.axis(line.name).size
     return chunk * -(-WINDOWS_IN_A_BLOCK * size // chunk)
 
 
@@ -385,13 +387,14 @@ def _lack(dataset: Either, line: Along, by: By, part: Sequence[Interval]) -> str
         whose = "window" if by == "windows" else "sample's targets"
         return f"no {whose} has all its labels among those it has, {labels}"
     samples = dataset._inside.definition
-    axis = samples.windows.axis(line.name)
+    axis = samples.axis(line.name)
     room = f"a window of {axis.size}"
     if by == "targets":
         lead = lead_of(samples, axis, by)
         room = f"the {number_of(axis.size - lead, 'step')} of a window from its first target on"
-    if len(samples.windows.within(line.name, part)) and samples.others:
-        place = samples.windows.axes.index(axis)
+    centered = is_centered(samples, line.name)
+    if samples.others and not centered and len(samples.windows.within(line.name, part)):
+        place = samples.place(line.name)
         names = ", ".join(
             repr(each.source)
             for each in samples.others

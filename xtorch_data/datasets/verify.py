@@ -243,7 +243,7 @@ def _counted(plan: Plan, epoch: int, intervals: list[Interval]) -> int:
     """Different samples in some stretches of the line, each sample looked up."""
     seen = np.zeros(len(plan.windows), dtype=bool)
     for stage in plan.stages(epoch, intervals):
-        seen[stage.numbers(plan.windows)] = True
+        seen[plan.numbers(stage)] = True
     return int(seen.sum())
 
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any, TypedDict, cast
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from ..common.cached import cached_property
 from ..common.spelling import require_known
 from ..planning.edges import Boundary, Remainder
-from ..planning.selection import SampleTable, product
+from ..planning.selection import SampleTable
 from ..planning.windows import Windows
 from ..processes.workers import starts_workers
 from ..report.uncovered import PartOfSplit
@@ -26,8 +25,8 @@ from ..samples.breaks import BreakRule
 from ..samples.definition import SampleDefinition
 from ..samples.edges import Halo
 from ..sources.coordinates import RankedLabels
-from .split_parts import MOST_ENTRIES, Stretches, left_by
-from .where_and_weights import as_where
+from .conditions import Conditions, both
+from .split_parts import Stretches, left_by
 
 __all__ = [
     "SAMPLE_ARGUMENTS",
@@ -38,8 +37,8 @@ __all__ = [
     "show_all",
 ]
 
-# From a function and the samples: for each of these, whether the function wants it.
-Answers = Callable[[Callable[[xr.Dataset], Any], SampleDefinition], npt.NDArray[np.bool_]]
+# From conditions and the samples: those that meet them.
+Answers = Callable[[Conditions, SampleDefinition], SampleTable]
 
 
 class SampleArguments(TypedDict, total=False):
@@ -50,6 +49,8 @@ class SampleArguments(TypedDict, total=False):
     remainder: Remainder | Mapping[Any, Remainder] | None
     halo: Mapping[Any, Halo] | None
     anchor: Mapping[Any, int] | None
+    centers: Any
+    tolerance: Mapping[Any, Any] | None
     inputs: Any
     targets: Any
     parts: Mapping[str, Any] | None
@@ -74,8 +75,8 @@ class What:
     ----------
     definition : SampleDefinition
         What a sample is made of.
-    where : SampleTable, callable or None
-        Which samples there are; a function of the user until it was asked, by `answered`.
+    where : SampleTable, Conditions or None
+        Which samples there are; conditions until the data was asked, by `answered`.
     arguments : mapping
         All arguments as they were given, for `replaced`; a worker process gets none.
     parts : tuple of Stretches
@@ -85,7 +86,7 @@ class What:
     """
 
     definition: SampleDefinition
-    where: SampleTable | Callable[[xr.Dataset], Any] | None
+    where: SampleTable | Conditions | None
     arguments: Mapping[str, Any]
     parts: tuple[Stretches, ...] = ()
     members: SampleTable | None = None
@@ -93,22 +94,25 @@ class What:
     @classmethod
     def of(cls, where: Any = None, **arguments: Any) -> What:
         """Check the arguments against the data, which is not read."""
-        definition = SampleDefinition.of(**arguments)
-        return cls(definition, _where(where, definition), arguments)
+        conditions = Conditions.of(where)
+        definition = SampleDefinition.of(**arguments, conditions=conditions.not_null)
+        return cls(definition, conditions.known(definition), arguments)
 
     def answered(self, answers: Answers) -> What:
-        """The same samples, once the function that says which there are was asked about each."""
-        if not callable(self.where):
+        """The same samples, once the data was asked which there are."""
+        if not isinstance(self.where, Conditions):
             return self
-        found = answers(self.where, self.definition)
-        return replace(self, where=_where(found, self.definition))
+        found = both(
+            self.where.table, answers(self.where, self.definition), self.definition.windows
+        )
+        return replace(self, where=found, definition=replace(self.definition, conditions=None))
 
     @cached_property
     def table(self) -> SampleTable | None:
         """Which samples there are; None for every one."""
-        assert not callable(self.where)
+        assert not isinstance(self.where, Conditions)
         windows = self.definition.windows
-        return _both(_both(self.where, self.members, windows), self.definition.whole, windows)
+        return both(both(self.where, self.members, windows), self.definition.whole, windows)
 
     @property
     def samples(self) -> int:
@@ -123,7 +127,7 @@ class What:
 
     def over(self, windows: Windows) -> What:
         """Some of the samples, numbered anew."""
-        assert not callable(self.where)
+        assert not isinstance(self.where, Conditions)
         before = self.definition
         where, members = (
             table and table.over(before.windows, windows) for table in (self.where, self.members)
@@ -137,7 +141,7 @@ class What:
         """
         windows, members = part.kept(self.definition, labels)
         found = self.over(windows)
-        members = _both(found.members, members, windows)
+        members = both(found.members, members, windows)
         return replace(found, members=members, parts=(*self.parts, part))
 
     def stretches(self) -> PartOfSplit:
@@ -152,8 +156,9 @@ class What:
         if not self.arguments:
             raise RuntimeError("a worker of a loader cannot replace what samples are")
         arguments = {**self.arguments, **options}
-        where = arguments.pop("where", None)
-        found = What(SampleDefinition.of(**arguments), None, arguments)
+        conditions = Conditions.of(arguments.pop("where", None))
+        definition = SampleDefinition.of(**arguments, conditions=conditions.not_null)
+        found = What(definition, None, arguments)
         for part in self.parts:
             found = found.within(part)
             if not found.samples:
@@ -162,9 +167,8 @@ class What:
                     f"there is no sample of the part that a split has left along {part.along!r}, "
                     f"{first} to {last}, in the new data or with the new windows"
                 )
-        if "where" in options:
-            where = _where(where, found.definition)
-        elif self.where is not None:
+        where = conditions.known(found.definition)
+        if "where" not in options and self.where is not None:
             require_same_samples("where", options, self.definition, found.definition)
             where = self.where
         return replace(found, where=where)
@@ -207,29 +211,6 @@ def show_all(constructor: Callable[..., None]) -> None:
     ]
     *first, _ = own.parameters.values()
     cast(Any, constructor).__signature__ = own.replace(parameters=[*first, *samples])
-
-
-def _where(given: Any, definition: SampleDefinition) -> Any:
-    """A table of what a user gives, or a function as it is."""
-    if callable(given) and not isinstance(given, xr.DataArray):
-        return given
-    return as_where(given, definition)
-
-
-def _both(
-    one: SampleTable | None, other: SampleTable | None, windows: Windows
-) -> SampleTable | None:
-    """The samples that are in both of two tables."""
-    if one is None or other is None:
-        return one or other
-    entries = math.prod(windows.shape[place] for place in {*one.axes, *other.axes})
-    if entries > max(MOST_ENTRIES, one.values.size, other.values.size):
-        raise ValueError(
-            f"which samples there are takes a table of {entries:,} entries, and "
-            f"{MOST_ENTRIES:,} are the most: where, or a split along a coordinate of two dims, "
-            "goes by too many dims together"
-        )
-    return product(one, other, windows.shape)
 
 
 def _count(table: SampleTable | None, windows: Windows) -> int:

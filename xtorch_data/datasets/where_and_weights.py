@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable, Hashable, Iterable
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from ..common.progress import bar
 from ..common.redact import printable
-from ..iteration.epoch_reader import EpochReader
-from ..planning.plan import Plan
 from ..planning.selection import SampleTable
 from ..planning.windows import Axis, IntArray, Windows
-from ..reading.disk_cells import OnDisk
 from ..samples.definition import SampleDefinition
 from ..samples.labels import LabelledWindows
-from ..samples.transforms import Transform
+from ..samples.losses import CENTERS
 
-__all__ = ["answers", "as_weights", "as_where", "labeled", "target_steps"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["as_weights", "as_where", "labeled", "target_steps"]
 
 
 def as_where(where: Any, samples: SampleDefinition) -> SampleTable | None:
@@ -105,10 +95,11 @@ def _as_table(given: Any, argument: str, samples: SampleDefinition) -> SampleTab
         if _has_steps(given, argument, axis, samples):
             _require_numbers(values.dtype)
             starts = axis.start(np.arange(len(axis)))
-            beyond = samples.beyond.get(dim)
+            beyond, steps = samples.beyond.get(dim), target_steps(axis, samples)
+            there: npt.NDArray[Any] = np.ones(axis.length, dtype=bool)
             if beyond is not None:
-                values = values.take(beyond.nearest, axis=number)
-            values = _mean(values, number, starts, target_steps(axis, samples))
+                values, there = values.take(beyond.nearest, axis=number), beyond.steps >= 0
+            values = _mean(values, there, number, starts, steps)
     return SampleTable(tuple(places[dim] for dim in dims), values)
 
 
@@ -166,20 +157,40 @@ def _has_steps(given: xr.DataArray, argument: str, axis: Axis, samples: SampleDe
 
 
 def target_steps(axis: Axis, samples: SampleDefinition) -> IntArray:
-    """Steps inside a window that its target has, counted from the first; all without a target."""
+    """Steps inside a window that its target has, counted from the first; all without a target.
+
+    Of an event, a variable of it is a target at the step that has it.
+    """
     steps = np.arange(axis.size)
-    part = next((part for part in samples.parts if part.name == "y"), None)
-    return steps if part is None else np.atleast_1d(steps[part.indexers.get(axis.dim, slice(None))])
+    of = {part.name: (each, part) for each, part in samples.every_part}
+    if "y" not in of:
+        return steps
+    source, part = of["y"]
+    if samples.centers is not None and source.source == CENTERS:
+        return (
+            steps[samples.anchors[axis.dim]][None] if axis.dim in samples.centers.names else steps
+        )
+    if source is not samples.primary:
+        return steps
+    return np.atleast_1d(steps[part.indexers.get(axis.dim, slice(None))])
 
 
 def _mean(
-    values: npt.NDArray[Any], along: int, starts: IntArray, steps: IntArray
+    values: npt.NDArray[Any],
+    there: npt.NDArray[Any],
+    along: int,
+    starts: IntArray,
+    steps: IntArray,
 ) -> npt.NDArray[np.float64]:
-    """Mean along an axis over some steps from each start on."""
-    total = np.zeros((*values.shape[:along], len(starts), *values.shape[along + 1 :]))
+    """Mean along an axis over some steps from each start on, of those that are `there`; else 0."""
+    total = np.zeros((len(starts), *values.shape[:along], *values.shape[along + 1 :]))
+    counts = np.zeros((len(starts), *[1] * (values.ndim - 1)))
+    first = np.moveaxis(values, along, 0)
     for step in steps.tolist():
-        total += values.take(starts + step, axis=along)
-    return total / len(steps)
+        counted = there[starts + step].reshape(counts.shape)
+        total += first[starts + step] * counted
+        counts += counted
+    return np.moveaxis(total / np.maximum(counts, 1), 0, along)
 
 
 def labeled(table: SampleTable, windows: Windows, labels: LabelledWindows) -> xr.DataArray:
@@ -191,64 +202,3 @@ def labeled(table: SampleTable, windows: Windows, labels: LabelledWindows) -> xr
         if index is not None:
             coords[axis.dim] = index[axis.start(np.arange(len(axis)))]
     return xr.DataArray(table.values, coords, [axis.dim for axis in axes])
-
-
-@dataclass
-class _Flag:
-    """The answer of a user's function for a window, as the tensor of a part."""
-
-    where: Callable[[xr.Dataset], Any]
-
-    _untried = True  # the function is asked about each window once
-
-    def __call__(self, window: xr.Dataset) -> xr.DataArray:
-        answer = self.where(window)
-        if isinstance(answer, xr.Dataset) or np.ndim(answer) or np.asarray(answer).dtype != bool:
-            raise TypeError(
-                f"where returns True or False for a window, not {type(answer).__name__} "
-                f"{answer!r:.200}"
-            )
-        return xr.DataArray(bool(answer))
-
-
-def answers(
-    where: Callable[[xr.Dataset], Any],
-    definition: SampleDefinition,
-    memory: int,
-    on_disk: OnDisk | None,
-    retries: int,
-    skipping: bool = False,
-) -> npt.NDArray[np.bool_]:
-    """For each sample, whether a function wants it: one pass over the data.
-
-    Raises
-    ------
-    TypeError
-        If it does not return a bool, or takes random numbers.
-    ValueError
-        If samples are others in every epoch.
-    """
-    if definition.random_blocks:
-        raise ValueError(
-            "where is asked once for all epochs, but preprocess draws other random numbers "
-            "in each: give where as a DataArray of booleans"
-        )
-    function = Transform.of(where, "where")
-    if function is not None and function.takes_rng:
-        raise TypeError("where cannot take random numbers: it is asked once, for all epochs")
-    asked = definition.whole_windows(Transform(_Flag(where), "where", takes_rng=False))
-    windows = asked.windows
-    size = max(1, min(256, math.isqrt(len(windows))))
-    plan = Plan.of(windows, asked.layouts, memory=memory, batch_size=size, warn=False)
-    reader = EpochReader(asked, plan, on_disk, retries, skipping)
-    # What cannot be read, and is skipped, has no answer: it is wanted, and skipped whenever it is
-    # read, on every rank.
-    kept = np.ones(len(windows), dtype=bool)
-    batches = reader.batches(plan, 0, plan.intervals(0, 0, 1))  # all, also in a loader's worker
-    with bar(len(windows), "sample", "where") as done, closing(batches):
-        for batch in batches:
-            # Broadcast over dims that no variable has.
-            kept[batch.index.numpy()] = batch["x"].numpy().reshape(len(batch.index), -1)[:, 0]
-            done(len(batch.index))
-    logger.info("where leaves out %d of %d samples", len(kept) - kept.sum(), len(kept))
-    return kept

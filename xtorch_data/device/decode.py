@@ -34,10 +34,7 @@ class Unpacker:
             ]
             for part in self._recipe.parts
         }
-        self._labels = {
-            part.name: PartLabels(part.variables, part.stacked, part.dims, part.indexers)
-            for part in self._recipe.parts
-        }
+        self._labels = {part.name: PartLabels.of(part) for part in self._recipe.parts}
 
     def used_on(self, streams: Streams) -> None:
         """Note that a stream reads the tables."""

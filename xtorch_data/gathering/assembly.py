@@ -58,9 +58,7 @@ class Assembly:
         for part in recipe.parts:
             if part.name not in recipe.transforms:
                 self._allocate(part.name, part.sample_shape, part.dtype)
-                self._labels[part.name] = PartLabels(
-                    part.variables, part.stacked, part.dims, part.indexers
-                )
+                self._labels[part.name] = PartLabels.of(part)
 
     def _allocate(self, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
         array = self._buffers.take((len(self._numbers), *shape), dtype)
@@ -126,7 +124,9 @@ class Assembly:
                     array, variables, dims, stacked = self._transformed(
                         transform, part, sample, number, rng
                     )
-                    labels = PartLabels(variables, stacked, dims, part.indexers)
+                    labels = replace(
+                        PartLabels.of(part), variables=variables, stacked=stacked, dims=dims
+                    )
                     self._put(part, row, array, labels)
                     self.ways[Way.TRANSFORMED] += len(variables)
                 except Exception as error:
@@ -289,8 +289,8 @@ class Assembly:
                 out = self._buffers.take(array.shape, array.dtype)
                 out[...] = array
                 self._arrays[part.name], self._tensors[part.name] = out, torch.from_numpy(out)
-                self._labels[part.name] = PartLabels(
-                    labels.variables, stacked, dims, labels.indexers
+                self._labels[part.name] = replace(
+                    labels, stacked=stacked, dims=dims, flattened=0, unflattened=None
                 )
         except Exception as error:
             error.add_note(f"in batch_transform of the batch that begins with sample {number}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from ..common.buffers import Buffers
@@ -12,6 +13,7 @@ from ..planning.stages import WindowBox
 from ..samples.definition import SampleDefinition
 from ..samples.labels import Labels
 from ..samples.made_up import Budget, numbered, on_trial, unnoticed
+from ..samples.presence import Presence
 from ..samples.transforms import Transform
 from ..samples.trials import require_places_kept
 from ..sources.lazy_arrays import in_memory
@@ -106,12 +108,18 @@ def _given_to_functions(samples: SampleDefinition) -> list[tuple[Transform, Any]
     data = samples.data.isel(cut, missing_dims="ignore")
     try:
         with unnoticed():
+            present = {
+                Presence(name): xr.Variable(data[name].dims, np.ones(data[name].shape, dtype=bool))
+                for name in samples.present
+            }
+            data = data[samples.values]
             block = data.copy(deep=False, data=numbered(data, samples.constants))
             if samples.preprocess is not None:
                 block = on_trial(samples.preprocess, block)
+            block = block.assign(present)
             parts = [part for part in recipe.parts if part.name not in recipe.transforms]
             views = window_views(windows, recipe.sample_dims, parts, block.variables)
-            names = {name for part in recipe.parts for name in part.variables}
+            names = {name for part in recipe.parts for name in part.arrays}
             labeled = block[[name for name in block.data_vars if name in names]]
             piece = WindowBox(tuple(box), windows.frame)
             stage = StageInMemory(

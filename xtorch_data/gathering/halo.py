@@ -107,7 +107,7 @@ class HaloJoiner:
         whole = [
             part for part in self.parts if part not in split and part.name not in self.transformed
         ]
-        needed = {name for part in self.parts if part not in split for name in part.variables}
+        needed = {name for part in self.parts if part not in split for name in part.arrays}
         views: dict[str, Sequence[View]] = {}
         if split:
             views.update(self._split_views(split, segments, dim))
@@ -121,7 +121,7 @@ class HaloJoiner:
         if not self.transformed:
             return PieceInMemory(piece, views)
         names = {
-            name for part in self.parts if part.name in self.transformed for name in part.variables
+            name for part in self.parts if part.name in self.transformed for name in part.arrays
         }
         labelled = data[[name for name in data.data_vars if name in names]]
         return PieceInMemory(piece, views, labelled)
@@ -146,7 +146,7 @@ class HaloJoiner:
             inside = range(size)[indexer]
             along = part.dims.index(dim)
             of_part: list[View] = []
-            for place, name in enumerate(part.variables):
+            for place, name in enumerate(part.arrays):
                 arrays = [each[part.name][place] for each in found]
                 if dim in segments[-1].data.variables[name].dims:
                     of_part.append(SplitView(axis, along, inside.start, begins, arrays))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ class StageInMemory:
     """The pieces of a stage, as one; lives until its last sample is gathered.
 
     `order` has, for each sample in turn, its number among those of all pieces one after the other.
+    `counted` has the number along the first axis of each window as blocks count them, where these
+    have another order.
     """
 
     def __init__(
@@ -32,9 +34,14 @@ class StageInMemory:
         pieces: Sequence[PieceInMemory],
         order: IntArray | range,
         failures: Sequence[Failure] = (),
+        counted: IntArray | None = None,
     ) -> None:
         self.pieces = pieces
+        self._counted = counted
         self.beside: tuple[StageInMemory, ...] = ()  # the same samples in other sources
+        # Of another source with several pieces beside one of the first: from that one and the
+        # number along the first axis to the piece of each sample.
+        self.grouped: Callable[[IntArray, IntArray], IntArray] | None = None
         self._failures = failures
         self._windows = windows
         self._order = order
@@ -86,6 +93,8 @@ class StageInMemory:
                 inside = left
             numbers.append(inside + of_piece(self._first[:, axis], pieces))
         numbers.reverse()
+        if self._counted is not None:
+            numbers[0] = self._counted[numbers[0]]
         flat = np.zeros_like(order)
         for number, size in zip(numbers, windows.shape, strict=True):
             flat *= size
@@ -107,7 +116,10 @@ class StageInMemory:
     def same(self, indices: SampleIndices) -> SampleIndices:
         """Where samples lie here that were located in a stage of another source, in its pieces."""
         numbers = self._windows.space.numbers(indices.numbers)
-        return self._located(indices.numbers, indices.pieces, numbers)
+        pieces = indices.pieces
+        if self.grouped is not None:
+            pieces = self.grouped(pieces, numbers[0])
+        return self._located(indices.numbers, pieces, numbers)
 
     def one_that_is_there(self) -> SampleIndices | None:
         """The first sample that could be read."""

@@ -16,6 +16,7 @@ from ..planning.stages import WindowBox
 from ..planning.windows import Windows
 from ..samples.select import Part
 from ..samples.tensor_dtypes import common_dtype
+from .counts import counts
 
 __all__ = [
     "Array",
@@ -115,7 +116,12 @@ def window_views(
     cast: dict[tuple[Hashable, np.dtype[Any]], Array] = {}
     views: dict[str, list[Array]] = {}
     for part in parts:
-        for name in part.variables:
+        if part.takes == "count":
+            views[part.name] = [
+                counts(windows, sample_dims, part, variables, n) for n in part.arrays
+            ]
+            continue
+        for name in part.arrays:
             if (name, part.dtype) not in cast:
                 array = variables[name].to_numpy()
                 if buffers is not None:
@@ -131,7 +137,7 @@ def window_views(
                     variables[name].dims,
                     whole,
                 )
-                for name in part.variables
+                for name in part.arrays
             ]
     return views
 

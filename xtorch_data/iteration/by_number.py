@@ -5,10 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,13 +27,14 @@ from ..reading.regions import Reader
 from ..reading.variables import ReadError, SourceReader, require_whole
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
+from ..samples.presence import presence_of
 from ..sources.file_maps import maps_of
 from ..sources.lazy_arrays import in_memory
 from ..sources.npy_files import NpyFile, Stamp
 from ..sources.source import layout_of
-from .budget import Budget, Claim
 from .cells import Group, Place, Region, cells_of, unordered
-from .threads import Threads, note_interrupt, waited
+from .held_cells import Cell, HeldCells
+from .threads import Threads
 
 __all__ = ["Fetched", "Fetcher"]
 
@@ -44,17 +42,6 @@ __all__ = ["Fetched", "Fetcher"]
 CELL_BYTES, PREPROCESSED_BYTES = 2**16, 2**20
 # But so that many cells fit in memory.
 CELLS_IN_MEMORY = 64
-
-ENDED = "nothing can be read any more, because the interpreter ends"
-
-Cell = tuple[int, Place]  # number of a group, and place in its grid
-
-
-@dataclass(eq=False)
-class _HeldCell(Claim):
-    """A cell that is held or being read."""
-
-    read: Future[xr.Dataset] = field(init=False)
 
 
 class Fetcher:
@@ -92,14 +79,18 @@ class Fetcher:
         self._whole_maps = maps_of(samples.data.variables.values())
         self._data = with_recycled_memory(data, self._blocks, samples.dtypes)
         self._disk = on_disk.cells(self._data, self._blocks) if on_disk else {}
+        # A preprocess gets copies, and so all variables in cells.
+        self._in_memory_present = {
+            name: present
+            for name, present in samples.present.items()
+            if samples.preprocess is None and in_memory(self._data.variables[name])
+        }
         self.recorder = Recorder(epoch)
         self._groups = [self._group(names, together=True) for names in self._stored_alike()]
         self._together = range(len(self._groups))
         # The same variables, with small chunks read one by one; where it was needed.
         self._apart: Sequence[int] | None = None
-        # Cells that are held or being read, the one used last at the end.
-        self._held: OrderedDict[Cell, _HeldCell] = OrderedDict()
-        self._budget = Budget(memory)
+        self._held = HeldCells(self._groups, memory, self._threads)
         self._lock = threading.Lock()
         if threads is None:
             weakref.finalize(self, self._threads.end)
@@ -127,14 +118,19 @@ class Fetcher:
     def _group(self, names: list[Hashable], together: bool) -> Group:
         """Some variables, with small chunks read together or one by one."""
         samples, data, dims = self._samples, self._data, self._dims
-        layouts = [layout_of(data.variables[name], name, dims) for name in names]
+        layouts = [
+            layout_of(data.variables[name], name, dims, self._nbytes_of(name)) for name in names
+        ]
         small = CELL_BYTES if samples.preprocess is None else PREPROCESSED_BYTES
         small = min(small, self._memory // CELLS_IN_MEMORY)
         small = (self._cell_nbytes or small) if together else 0
         # A preprocess may take means and the like along dims that samples have whole.
         axes = samples.windows.axes if samples.preprocess is not None else ()
         whole = {axis.dim for axis in axes if axis.whole}
-        grids, nbytes = cells_of(layouts, dims, small, whole, unordered(samples.windows.frame))
+        windows = samples.windows
+        scattered = any(axis.scattered for axis in windows.space.axes)
+        apart = unordered(windows.frame, scattered)
+        grids, nbytes = cells_of(layouts, dims, small, whole, apart)
         if samples.preprocess is None:
             data = xr.Dataset({name: data.variables[name] for name in names})
         source = SourceReader(
@@ -148,9 +144,14 @@ class Fetcher:
             timeout=samples.read_timeout,
             blank=samples.blank,
             buffers=self._blocks,
+            laid=samples.labels.laid,
         )
         preprocessor = samples.preprocessor(data, self.recorder.epoch, self.recorder)
         return Group(Reader(source, preprocessor, self._disk), grids, nbytes)
+
+    def _nbytes_of(self, name: Hashable) -> int:
+        """Bytes of a value of a variable, with what says that it is there."""
+        return int(self._data.variables[name].dtype.itemsize) + (name in self._samples.present)
 
     def fetch(self, numbers: IntArray, epoch: int, buffers: Buffers) -> Batch:
         """A batch of samples ``numbers (sample,)``, in this order; each chunk read once if it fits.
@@ -176,25 +177,56 @@ class Fetcher:
         # It may be a chunk next to theirs, which was read with it because they are small.
         return self._fetched(numbers, epoch, buffers, apart)
 
+    def pieces(self, pieces: Sequence[WindowBox]) -> list[PieceInMemory]:
+        """Some regions in memory of their own; ReadError if they cannot be read.
+
+        As many are read together as half of the memory holds the cells of.
+        """
+        found: list[PieceInMemory] = []
+        wanted: list[tuple[WindowBox, list[Cell]]] = []
+        cells: set[Cell] = set()
+        nbytes = 0
+        for piece in pieces:
+            own = self._cells_around(piece)
+            new = [cell for cell in own if cell not in cells]
+            nbytes += sum(self._groups[number].nbytes for number, _ in new)
+            if wanted and 2 * nbytes > self._memory:
+                found += self._copied(wanted, cells)
+                wanted, cells = [], set()
+                nbytes = sum(self._groups[number].nbytes for number, _ in own)
+            wanted.append((piece, own))
+            cells.update(own)
+        return found + self._copied(wanted, cells)
+
+    def _copied(
+        self, wanted: Sequence[tuple[WindowBox, list[Cell]]], cells: Iterable[Cell]
+    ) -> list[PieceInMemory]:
+        read = self._held.cells(cells)
+        return [
+            self._in_memory(piece, {cell: read[cell] for cell in own}, self._together, copied=True)
+            for piece, own in wanted
+        ]
+
+    def _cells_around(self, piece: WindowBox) -> list[Cell]:
+        region = {
+            axis.dim: slice(*along)
+            for axis, along in zip(self._samples.windows.axes, piece.region, strict=True)
+        }
+        return [
+            (number, place)
+            for number in self._together
+            for place in itertools.product(*self._groups[number].around(region).values())
+        ]
+
     def piece(self, piece: WindowBox, keep: bool = True) -> PieceInMemory:
         """The samples in a box of windows, in memory; ReadError if they cannot be read.
 
         Without `keep`, its cells are not kept for later ones.
         """
-        region = {
-            axis.dim: slice(*along)
-            for axis, along in zip(self._samples.windows.axes, piece.region, strict=True)
-        }
-        wanted = [
-            (number, place)
-            for number in self._together
-            for place in itertools.product(*self._groups[number].around(region).values())
-        ]
-        found = self._in_memory(piece, self._cells(wanted), self._together)
+        wanted = self._cells_around(piece)
+        found = self._in_memory(piece, self._held.cells(wanted), self._together)
         if not keep:
-            with self._lock:
-                for cell in wanted:
-                    self._drop(cell)
+            self._held.drop(wanted)
         return found
 
     def _groups_apart(self) -> Sequence[int]:
@@ -225,7 +257,7 @@ class Fetcher:
         places, starts = windows.space.numbers(numbers), windows.starts(numbers)
         done: list[IntArray] = []
         for portion in self._portions(starts, groups):
-            cells = self._cells({cell for _, wanted in portion for cell in wanted})
+            cells = self._held.cells({cell for _, wanted in portion for cell in wanted})
             pieces, order = [], []
             before = 0
             for rows, _ in portion:
@@ -245,9 +277,7 @@ class Fetcher:
             done.append(chosen[as_asked])
             del cells, pieces, loaded  # before the next ones are read
             if not self._keep:
-                with self._lock:
-                    for cell in list(self._held):
-                        self._drop(cell)
+                self._held.drop()
         batch = assembly.finish(single=False)
         self.recorder.add(transform=assembly.transform_seconds)
         if len(done) == 1:
@@ -274,7 +304,7 @@ class Fetcher:
         count = starts.shape[1]
         if not columns:  # variables without any of the dims are one cell each
             everything: list[Cell] = [(number, ()) for number in groups]
-            yield [(np.arange(count), everything)]
+            yield [(some, everything) for some in self._pieces(np.arange(count))]
             return
         found, of = np.unique(np.stack(columns), axis=1, return_inverse=True)
         of = of.ravel()
@@ -297,17 +327,32 @@ class Fetcher:
                 yield portion
                 portion, taken, nbytes = [], set(), 0
                 more = sum(self._groups[cell[0]].nbytes for cell in wanted)
-            portion.append((some, wanted))
+            portion += [(each, wanted) for each in self._pieces(some)]
             taken.update(wanted)
             nbytes += more
         yield portion
 
+    def _pieces(self, rows: IntArray) -> list[IntArray]:
+        """Samples in the same cells, by the pieces that they are cut from.
+
+        Of data in memory, a piece costs nothing, however far it reaches, unless it is noted where
+        its values are present.
+        """
+        return np.split(rows, len(rows)) if self._in_memory_present else [rows]
+
     # From cells to the windows in them.
 
     def _in_memory(
-        self, piece: WindowBox, cells: Mapping[Cell, xr.Dataset], groups: Sequence[int]
+        self,
+        piece: WindowBox,
+        cells: Mapping[Cell, xr.Dataset],
+        groups: Sequence[int],
+        copied: bool = False,
     ) -> PieceInMemory:
-        """A piece of the sample space with its data, from the cells around it."""
+        """A piece of the sample space with its data, from the cells around it.
+
+        With `copied`, cells are not held on to: a piece may be small beside them.
+        """
         recipe = self._samples
         region = {
             axis.dim: slice(*each)
@@ -317,26 +362,29 @@ class Fetcher:
         if self._samples.preprocess is not None:
             (number,) = groups
             data = self._groups[number].combined(region, self._around(number, region, cells))
+            data = data.copy(deep=True) if copied else data
             variables: Mapping[Any, xr.Variable] = data.variables
         else:
             read: dict[Hashable, xr.Variable] = {}
             for number in groups:
                 around = self._around(number, region, cells)
-                read.update(self._groups[number].joined(region, around, self._blocks))
-            variables = {
-                name: read[name] if name in read else variable.isel(region, missing_dims="ignore")
+                read.update(self._groups[number].joined(region, around, self._blocks, copied))
+            others = {
+                name: variable.isel(region, missing_dims="ignore")
                 for name, variable in self._data.variables.items()
+                if name not in read
             }
+            variables = {**others, **read, **presence_of(others, self._in_memory_present)}
             if recipe.transforms:
                 cut = self._data.isel(region, missing_dims="ignore")
-                data = cut.assign({n: v for n, v in read.items() if n in cut.data_vars})
+                data = cut.assign({n: v for n, v in variables.items() if n not in cut.coords})
                 data = data.assign_coords({n: v for n, v in read.items() if n in cut.coords})
         plain = [part for part in recipe.parts if part.name not in recipe.transforms]
         views = window_views(recipe.windows, recipe.sample_dims, plain, variables)
         if not recipe.transforms:
             return PieceInMemory(piece, views)
         assert data is not None
-        names = {n for part in recipe.parts if part not in plain for n in part.variables}
+        names = {n for part in recipe.parts if part not in plain for n in part.arrays}
         return PieceInMemory(piece, views, data[[n for n in data.data_vars if n in names]])
 
     def _around(
@@ -345,62 +393,6 @@ class Fetcher:
         """The cells of a group which a region touches."""
         numbers = self._groups[number].around(region).values()
         return {place: cells[number, place] for place in itertools.product(*numbers)}
-
-    # Reading and keeping.
-
-    def _cells(self, wanted: Iterable[Cell]) -> dict[Cell, xr.Dataset]:
-        """Some cells, read together if they are not held."""
-        wanted = sorted(wanted)
-        with self._lock:
-            known = {cell: self._held[cell] for cell in wanted if cell in self._held}
-            for cell in known:
-                self._held.move_to_end(cell)
-            futures = {
-                cell: (known[cell] if cell in known else self._begin(cell)).read for cell in wanted
-            }
-        found = {}
-        try:
-            for cell in wanted:
-                found[cell] = waited(futures[cell])
-            return found
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                note_interrupt()
-            with self._lock:
-                for cell in [cell for cell, future in futures.items() if _failed(future)]:
-                    self._drop(cell)
-            if isinstance(error, CancelledError):
-                raise RuntimeError(ENDED) from error
-            raise
-        finally:  # futures have the error, whose traceback has this frame, and that what was read
-            del futures, known
-
-    def _begin(self, cell: Cell) -> _HeldCell:
-        held = _HeldCell(nbytes=self._groups[cell[0]].nbytes)
-        while self._held and not self._budget.fits(held):
-            self._drop(next(iter(self._held)))
-        try:
-            held.read = self._threads.start(self._read(cell))
-        except CancelledError as error:
-            raise RuntimeError(ENDED) from error
-        self._held[cell] = held  # before it counts, as an interrupt may come between
-        self._budget.begin(held)
-        return held
-
-    def _drop(self, cell: Cell) -> None:
-        held = self._held.pop(cell, None)
-        if held is not None:
-            self._budget.end(held)
-
-    async def _read(self, cell: Cell) -> xr.Dataset:
-        group = self._groups[cell[0]]
-        load = group.load(cell[1])
-        found = await group.reader.read(load)
-        return await group.reader.preprocessed(load, found.block)
-
-
-def _failed(future: Future[Any]) -> bool:
-    return not future.done() or future.cancelled() or future.exception() is not None
 
 
 class Fetched(Sequence[tuple[torch.Tensor, ...]]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Hashable, Mapping, Sequence
+from collections.abc import Collection, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ def cells_of(
     dims: Sequence[Hashable],
     small: int,
     whole: Container[Hashable] = (),
-    apart: Container[Hashable] = (),
+    apart: Collection[Hashable] = (),
 ) -> tuple[dict[Hashable, Chunks], int]:
     """The grids of cells for variables that are read together, and the bytes of a cell.
 
@@ -42,15 +42,22 @@ def cells_of(
                 grids[dim] = grids[dim].joined(max(1, grids[dim].count))
     nbytes = sum(layout.itemsize for layout in layouts)
     nbytes *= math.prod(grid.largest for grid in grids.values())
-    for dim in reversed([dim for dim in grids if dim not in apart]):
+    # Of what is not stored in chunks any steps are read for their own cost.
+    single = [dim for dim in apart if dim in grids and grids[dim].in_chunks]
+    for dim in reversed([dim for dim in grids if dim not in single]):
         every = min(max(1, small // nbytes), grids[dim].count)
         grids[dim] = grids[dim].joined(every)
         nbytes *= every
     return grids, nbytes
 
 
-def unordered(frame: Frame) -> set[Hashable]:
-    """Dims along which windows do not follow each other, so that they want single chunks."""
+def unordered(frame: Frame, scattered: bool) -> set[Hashable]:
+    """Dims along which windows do not follow each other, so that they want single chunks.
+
+    All of them, where windows are scattered: whatever lies beside a chunk, another block may want.
+    """
+    if scattered:
+        return {each.dim for each in frame.maps}
     return {
         each.dim
         for each in frame.maps
@@ -105,9 +112,13 @@ class Group:
         }
 
     def joined(
-        self, region: Region, cells: Mapping[Place, xr.Dataset], buffers: Buffers
+        self,
+        region: Region,
+        cells: Mapping[Place, xr.Dataset],
+        buffers: Buffers,
+        copied: bool = False,
     ) -> dict[Hashable, xr.Variable]:
-        """The variables over a region; copied only where it lies in several cells."""
+        """The variables over a region; copied where it lies in several cells, or if asked for."""
         inside = {}
         for place in cells:
             cell = self.region(place)
@@ -116,14 +127,14 @@ class Group:
                 for dim, own in cell.items()
             }
         joined = {}
-        for name in self.names:
+        for name in next(iter(cells.values())).data_vars:  # and where they are present
             parts = {}
             for place, within in inside.items():
                 cell = self.region(place)
                 own = {dim: moved(within[dim], cell[dim].start) for dim in within}
                 parts[place] = cells[place].variables[name].isel(own)
             first = next(iter(parts.values()))
-            if len(parts) == 1:
+            if len(parts) == 1 and not copied:
                 joined[name] = first
                 continue
             sizes = {**first.sizes, **{dim: cut.stop - cut.start for dim, cut in region.items()}}

@@ -61,7 +61,8 @@ class EpochReader:
     def _read_into(self, buffers: Buffers) -> None:
         self._block_buffers = buffers
         self.data = with_recycled_memory(self._samples.data, buffers, self._samples.dtypes)
-        self._disk = self._on_disk.cells(self.data, buffers) if self._on_disk else {}
+        own = self._on_disk if self._samples.centers is None else None
+        self._disk = own.cells(self.data, buffers) if own else {}
 
     def make_batches_in(self, kind: type[Buffers]) -> None:
         """Gather batches from now on in memory of a kind, such as other processes can have."""
@@ -118,7 +119,13 @@ class EpochReader:
         epoch = epoch if any(each.random_blocks for each in samples.others) else 0
         if self._companions is None or self._of_epoch != epoch:
             self._companions = Companions(
-                samples, plan.beside.passing, plan.beside.resident, epoch, self._retries
+                samples,
+                plan.beside.passing,
+                plan.beside.resident,
+                epoch,
+                self._retries,
+                plan.order,
+                self._on_disk if samples.centers is not None else None,
             )
             self._of_epoch = epoch
         return self._companions

@@ -116,6 +116,7 @@ class Request:
             timeout=samples.read_timeout,
             blank=samples.blank,
             buffers=self.blocks,
+            laid=samples.labels.laid,
         )
         return Reader(source, samples.preprocessor(self.data, self.epoch, self.recorder), self.disk)
 
@@ -144,7 +145,14 @@ def run(request: Request) -> Generator[Batch, None, None]:
     reader = request.reader(threads)
     budget = StageBudget(request.plan.budget, request.nbytes, request.cache, destination.memory)
     stages = StageReader(
-        reader, request.joiner, destination, request.cache, budget, recorder, request.companions
+        reader,
+        request.joiner,
+        destination,
+        request.cache,
+        budget,
+        recorder,
+        request.companions,
+        request.plan.order,
     )
     substitutes = None
     if request.skipping:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import xarray as xr
 
@@ -16,10 +17,11 @@ from ..gathering.halo import Halo, HaloJoiner
 from ..gathering.stage import StageInMemory
 from ..gathering.views import PieceInMemory
 from ..planning.stages import BlockRead, Stage, WindowBox
+from ..planning.windows import IntArray
 from ..reading.failures import reaching
 from ..reading.regions import Reader, Rest
 from .budget import BlockCache, StageBudget
-from .companions import Companions
+from .companions import Beside, Companions
 from .read_ahead import PendingStage, settle
 from .substitutes import Found, first_that_is_there
 
@@ -48,6 +50,7 @@ class StageReader:
     budget: StageBudget
     recorder: Recorder
     companions: Companions | None = None
+    counted: IntArray | None = None  # of `Plan.order`
 
     async def read(self, pending: PendingStage, before: PendingStage | None) -> StageInMemory:
         """A stage in memory, where batches are made of it."""
@@ -56,9 +59,12 @@ class StageReader:
         loads = [self._pieces(load, pending, before) for load in pending.stage.loads]
         boxes = [box for load in pending.stage.loads for box in load.pieces]
         beside = asyncio.gather(*self._beside(boxes))
+        beside.add_done_callback(_noted)
         try:
             pieces = [piece for found in await asyncio.gather(*loads) for piece in found]
             others = await beside
+            if self.companions is not None:
+                self.companions.report(self.recorder)
         except BaseException:
             beside.cancel()
             with contextlib.suppress(BaseException):  # nobody else asks for its outcome
@@ -66,13 +72,13 @@ class StageReader:
             raise
         regions = [piece.piece.region for piece in pieces]
         failures = reaching(self.reader.source.failures, regions, windows)
-        stage = StageInMemory(windows, pieces, await order, failures)
+        stage = StageInMemory(windows, pieces, await order, failures, self.counted)
         if self.companions is not None:
             stage.beside = self.companions.stages(others, await order)
         del pieces, others
         return await self._sent(stage)
 
-    def _beside(self, boxes: Sequence[WindowBox]) -> list[asyncio.Future[list[PieceInMemory]]]:
+    def _beside(self, boxes: Sequence[WindowBox]) -> list[asyncio.Future[Beside]]:
         """Begin to read what other sources have beside some boxes."""
         if self.companions is None:
             return []
@@ -132,3 +138,9 @@ class StageReader:
         self.reader.source.require_maps()
         with self.recorder.timed("prepare"):
             return self.joiner.pieces(load, block, halo)
+
+
+def _noted(done: asyncio.Future[Any]) -> None:
+    """Note that what went wrong is known: whoever gave up a stage does not ask."""
+    if not done.cancelled():
+        done.exception()

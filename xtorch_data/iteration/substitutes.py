@@ -188,9 +188,9 @@ def _whole(reader: Reader, failure: Failure) -> Failure:
     dims = [axis.dim for axis in reader.windows.axes]
     name = failure.variable
     grids = layout_of(reader.dataset.variables[name], name, dims).chunks
-    region = dict(failure.region)
-    for dim, (start, stop) in failure.region.items():
+    counted = dict(failure.counted)
+    for dim, (start, stop) in failure.counted.items():
         if dim in grids and grids[dim].in_chunks and start < stop:
             first, last = grids[dim].number([start, stop - 1]).tolist()
-            region[dim] = grids[dim].bounds(first)[0], grids[dim].bounds(last)[1]
-    return replace(failure, region=region)
+            counted[dim] = grids[dim].bounds(first)[0], grids[dim].bounds(last)[1]
+    return replace(failure, counted=counted)

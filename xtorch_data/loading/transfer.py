@@ -33,6 +33,7 @@ from ..report.memory import PeakMemory, batch_nbytes
 from ..samples.arguments import as_bytes, as_prefetch
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
+from ..samples.facts import needs_host
 from ..samples.packing import Packed, packed
 from ..samples.tensors import has_streams
 
@@ -255,7 +256,7 @@ def _require_cuts(dataset: Any, num_workers: int, device: torch.device) -> None:
     elif device.type == "mps":
         why = "the memory of MPS is that of the host, so that nothing would be saved"
     else:
-        why = dataset._inside.definition.needs_host()
+        why = needs_host(dataset._inside.definition)
     if why is not None:
         raise ValueError(f"windows cannot be cut on the device (gather='device'): {why}")
 

@@ -89,14 +89,14 @@ def moments_of(
             if walk.is_dask:
                 _compute(walk, take)
             else:
-                _read(walk, take, samples.origin, retries)
+                _read(walk, take, samples, retries)
     return found
 
 
 def _groups(samples: SampleDefinition, names: Sequence[Hashable]) -> list[list[Hashable]]:
     """Variables that are read together: those stored alike, or with a preprocess all."""
     if samples.preprocess is not None:
-        return [list(samples.data.data_vars)]
+        return [samples.values]
     dims = [axis.dim for axis in samples.windows.axes]
     alike: dict[Hashable, list[Hashable]] = {}
     for name in names:
@@ -327,19 +327,22 @@ def _counted(walk: _Walk, number: int, box: Box, block: xr.Dataset) -> Found:
     return walk.moments(load, block)
 
 
-def _read(walk: _Walk, take: Callable[[Found], None], origin: str, retries: int) -> None:
+def _read(
+    walk: _Walk, take: Callable[[Found], None], samples: SampleDefinition, retries: int
+) -> None:
     """Read blocks ahead, and work out their moments beside that."""
     memory = walk.plan.memory
     threads, recorder = Threads(), Recorder(0)
     data = with_recycled_memory(walk.data, Buffers(memory, total=memory), {})
     source = SourceReader(
         dataset=data,
-        origin=origin,
+        origin=samples.origin,
         windows=walk.windows,
         recorder=recorder,
         executor=threads.work,
         graphs=threads.graphs,
         retries=retries,
+        laid=samples.labels.laid,
     )
     reader = Reader(source, walk.preprocessor(data, recorder))
 

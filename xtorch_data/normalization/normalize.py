@@ -220,6 +220,9 @@ class Normalize:
     def inverse(self, obj: Any, part: str | None = None) -> Any:
         """Bring normalized values back to what they were.
 
+        Also those of a batch: ``normalize.inverse(batch, part="y")``. Of a Dataset, booleans stay,
+        which say where values are present.
+
         Parameters
         ----------
         obj : xarray.Dataset, xarray.DataArray, xarray.DataTree or Batch
@@ -235,7 +238,11 @@ class Normalize:
         """
         if isinstance(obj, Batch):
             return restored_part(self, obj, part)
-        return self._apply(obj, restored, self._attrs_of_restored)
+        if not isinstance(obj, xr.Dataset):
+            return self._apply(obj, restored, self._attrs_of_restored)
+        masks = {name: each for name, each in obj.data_vars.items() if each.dtype == bool}
+        values = obj.drop_vars(list(masks))
+        return obj.assign(self._apply(values, restored, self._attrs_of_restored).data_vars)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the statistics to a file, exactly.

@@ -58,7 +58,7 @@ def at_places(
     array: xr.DataArray,
 ) -> Values:
     """Statistics of the places of an array, to be broadcast against its values."""
-    places = {}
+    places, known = {}, []
     for dim in statistic.dims:
         if dim not in array.coords:
             raise ValueError(
@@ -68,14 +68,19 @@ def at_places(
         index, labels = indexes[dim], array.coords[dim]
         wanted = labels.to_numpy().ravel()
         found = index.get_indexer(pd.Index(wanted))
-        if (found < 0).any():
+        unknown = (found < 0) & ~pd.isna(wanted)  # beyond the data there may be no label, nor value
+        if unknown.any():
             raise ValueError(
                 f"there are no statistics of {name!r} for {printable(dim)}="
-                f"{printable(wanted[found < 0][0])}: they are of {len(index)} labels, "
+                f"{printable(wanted[unknown][0])}: they are of {len(index)} labels, "
                 f"{printable(index[0])} to {printable(index[-1])}"
             )
         places[dim] = xr.Variable(labels.dims, found.reshape(labels.shape))
+        if (found < 0).any():
+            known.append(places[dim] >= 0)
     chosen = statistic.isel(places)
+    for there in known:
+        chosen = chosen.where(there)  # type: ignore[no-untyped-call]
     order = [dim for dim in array.dims if dim in chosen.dims]
     values = chosen.transpose(*order).to_numpy()
     return values[tuple(slice(None) if dim in order else None for dim in array.dims)]

@@ -22,7 +22,9 @@ from ..planning.plan import Plan
 from ..planning.selection import SampleTable, product
 from ..samples.arguments import as_bytes
 from ..samples.definition import SampleDefinition
+from ..samples.losses import CENTERS
 from ..sources.source import as_source
+from .around_events import moments_around_events
 from .files import FIRST
 from .fit import moments_of
 from .moments import Moments
@@ -70,7 +72,9 @@ def fitted(
     samples, plan, retries = _defined(dataset, variables)
     fits = _by_source(samples, _wanted(plan), variables)
     kept = _dims(per)
-    have = {dim for fit in fits for name in fit.names for dim in fit.samples.variable_dims[name]}
+    have = {
+        dim for fit in fits for name in fit.names for dim in fit.samples.primary.variable_dims[name]
+    }
     for dim in kept:
         if dim not in have:
             raise ValueError(
@@ -81,10 +85,8 @@ def fitted(
         _require_alike(dim, fits, labels)
     mean, std = {}, {}
     for fit, own in zip(fits, labels, strict=True):
-        found = moments_of(
-            fit.samples,
-            fit.wanted,
-            fit.names,
+        found = _moments(
+            fit,
             kept,
             memory=plan.memory,
             retries=retries,
@@ -93,28 +95,29 @@ def fitted(
         for name, shown in zip(fit.names, fit.shown, strict=True):
             moments = found[name]
             _require_values(shown, moments)
-            dims = [dim for dim in kept if dim in fit.samples.variable_dims[name]]
+            dims = [dim for dim in kept if dim in fit.samples.primary.variable_dims[name]]
             coords = {dim: own[dim] for dim in dims}
-            attrs = _kept_attrs(fit.samples.labels.attrs.get(name, {}))
+            attrs = _kept_attrs(fit.samples.primary.labels.attrs.get(name, {}))
             mean[shown] = xr.DataArray(moments.mean, coords, dims, attrs=attrs)
             std[shown] = xr.DataArray(moments.std, coords, dims, attrs=attrs)
     of_several = any(fit.samples is not samples for fit in fits)
-    return mean, std, samples.source if of_several else None
+    return mean, std, samples.primary.source if of_several else None
 
 
 def _by_source(
     samples: SampleDefinition, wanted: SampleTable | None, variables: Iterable[Hashable] | None
 ) -> list[_Fit]:
     """What is counted of each source of which there is something to count."""
+    sources = [each for each in samples.sources if each.source != CENTERS]
     owners = {
         shown: (each, name)
-        for each in samples.sources
-        for name in each.variable_dtypes
-        for shown in [name if each is samples else f"{each.source}/{name}"]
+        for each in sources
+        for name, shown in samples.named(each, each.variable_dtypes).items()
     }
-    if variables is not None and samples.source is not None:  # the first one has two names
+    first = samples.primary.source
+    if variables is not None and first is not None:  # the first one has two names
         asked = [variables] if isinstance(variables, str) else list(variables)
-        begin = f"{samples.source}/"
+        begin = f"{first}/"
         variables = [
             name.removeprefix(begin) if isinstance(name, str) and name not in owners else name
             for name in asked
@@ -122,12 +125,12 @@ def _by_source(
     dtypes = {shown: each.variable_dtypes[name] for shown, (each, name) in owners.items()}
     wanted_names = _names(dtypes, variables)
     fits = []
-    for each in samples.sources:
+    for each in sources:
         shown = [name for name in wanted_names if owners[name][0] is each]
         if not shown:
             continue
         names = [owners[name][1] for name in shown]
-        if each is samples:
+        if each is samples.primary:
             fits.append(_Fit(samples, () if wanted is None else (wanted,), names, shown))
             continue
         laid = {dim: steps for dim, (_, steps) in each.labels.laid.items()}
@@ -137,9 +140,30 @@ def _by_source(
     return fits
 
 
+def _moments(
+    fit: _Fit,
+    kept: Sequence[Hashable],
+    *,
+    memory: int,
+    retries: int,
+    progress: bool | None,
+) -> dict[Hashable, Moments]:
+    """Moments of what is counted of a source; around events, of all that their windows hold."""
+    found = moments_of if fit.samples.centers is None else moments_around_events
+    return found(
+        fit.samples,
+        fit.wanted,
+        fit.names,
+        kept,
+        memory=memory,
+        retries=retries,
+        progress=progress,
+    )
+
+
 def _labels_of(fit: _Fit, kept: Sequence[Hashable]) -> dict[Hashable, pd.Index[Any]]:
     """Labels of the covered places along the dims that are kept, of those that a source has."""
-    have = {dim for name in fit.names for dim in fit.samples.variable_dims[name]}
+    have = {dim for name in fit.names for dim in fit.samples.primary.variable_dims[name]}
     return {dim: _labels(fit.samples, dim) for dim in kept if dim in have}
 
 
@@ -233,6 +257,11 @@ def _dims(per: Hashable | Iterable[Hashable]) -> list[Hashable]:
 
 def _labels(samples: SampleDefinition, dim: Hashable) -> pd.Index[Any]:
     """Labels of the covered places along a dim that is kept."""
+    if samples.centers is not None and _in_part(samples, dim):
+        raise ValueError(
+            f"per={dim!r} keeps places along a dim of which samples around events have a part: "
+            "take statistics per dim of which they have a place or the whole"
+        )
     index = samples.labelled.index(dim)
     if index is None:
         raise ValueError(
@@ -274,3 +303,10 @@ def as_statistics(values: Statistics, what: str) -> xr.Dataset:
         found[name] = xr.Variable(array.dims, numbers, _kept_attrs(array.attrs))
     source = values.attrs.get(FIRST) if isinstance(values, xr.Dataset) else None
     return xr.Dataset(found, labels, {FIRST: source} if isinstance(source, str) else {})
+
+
+def _in_part(samples: SampleDefinition, dim: Hashable) -> bool:
+    """Whether windows around events lie anywhere along a dim, or have several places of it."""
+    assert samples.centers is not None
+    axis = samples.primary.windows.axis(dim)
+    return dim in samples.centers.names or (axis.windowed and not axis.whole)

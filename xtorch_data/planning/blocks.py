@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .chunks import Chunks, Layout, merged
-from .companions import costs_of, nbytes_once
+from .companions import costs_of, nbytes_once, nbytes_used
 from .cuts import (
     Cut,
     EachWindow,
@@ -158,19 +158,37 @@ def plan_shuffled(
     options = [
         [
             independent(frame, place, numbers)
-            for numbers, _ in thin(candidates(axis, frame.layouts), len(windows.axes))
+            for numbers in _ways_to_cut(windows, place, frame.layouts, beside)
         ]
-        for place, axis in enumerate(windows.axes)
+        for place in range(len(windows.axes))
     ]
     decoded, held = _costs(frame, options, INDEX_BYTES)
     once = sum(map(frame.nbytes_once, frame.layouts))
     for other in beside:
-        more, region = costs_of(other, windows.shape, options)
+        more, region = costs_of(other, windows.shape, options, budget)
         decoded, held = decoded + more, held + region
-        once += nbytes_once(other, windows.space)
-    amplification = decoded / once
+        once += nbytes_used(other, windows.space)
+    amplification = decoded / max(1, once)
     choice = _choose(amplification, held, budget, budget // BLOCKS_PER_POOL)
     return _grid(windows, options, choice, held, amplification)
+
+
+def _ways_to_cut(
+    windows: Windows, place: int, layouts: Sequence[Layout], beside: Sequence[Frame]
+) -> list[IntArray]:
+    """Ways to cut an axis: along a scattered one between cells of the source that is largest.
+
+    Other axes of a space that has such an axis are cut between chunks of all sources.
+    """
+    scattered = windows.space.axes[0].scattered
+    cells = [frame for frame in beside if frame.along_scattered and frame.layouts]
+    if scattered and place == 0 and cells:
+        largest = max(cells, key=lambda frame: nbytes_once(frame, windows.space))
+        return largest.scattered.cuts
+    if scattered:
+        layouts = [each for frame in beside for each in frame.layouts]
+    axis = windows.axes[place]
+    return [numbers for numbers, _ in thin(candidates(axis, layouts), len(windows.axes))]
 
 
 def plan_in_order(
@@ -210,14 +228,15 @@ def _cut_along(
     ways = thin(candidates(axis, frame.layouts, by_end=True), 1)
     plain = [consecutive(frame, place, cut) for cut in ways]
     target = min(budget, IN_ORDER_BLOCK_BYTES)
-    once = sum(map(frame.nbytes_once, frame.layouts))
+    once = max(1, sum(map(frame.nbytes_once, frame.layouts)))  # others alone may be read
     # Ends of blocks at ends of chunks, or else what is left of a chunk is kept.
     for cuts in (plain, plain + with_whole_chunks(frame, place, plain)):
         options = [*before, cuts, *after]
-        decoded, held = _costs(frame, options, index_bytes=0)
+        # Where nothing is read, samples alone have a size.
+        decoded, held = _costs(frame, options, index_bytes=0 if frame.layouts else INDEX_BYTES)
         for other in beside:  # of which cells are handed on
-            held = held + costs_of(other, windows.shape, options)[1]
-        amplification = decoded / once
+            held = held + costs_of(other, windows.shape, options, budget)[1]
+        amplification = decoded / max(1, once)
         choice = _choose(amplification, held, budget, target, tolerated=1.0)
         grid = _grid(windows, options, choice, held, amplification)
         if grid.nbytes <= budget and grid.amplification <= 1.0:

@@ -27,6 +27,8 @@ __all__ = [
     "frames_of",
     "kept_beside",
     "nbytes_once",
+    "nbytes_used",
+    "order_of_cells",
     "region_nbytes",
 ]
 
@@ -59,15 +61,41 @@ def frames_of(space: SampleSpace, layouts: Sequence[Sequence[Layout]]) -> tuple[
     """The frames of the other sources, with how these are stored; none if that is not given."""
     if not layouts:
         return ()
+    scattered = bool(space.axes) and space.axes[0].scattered
     return tuple(
-        replace(frame, layouts=tuple(each))
+        replace(
+            frame,
+            layouts=tuple(each),
+            along_scattered=scattered and any(0 in along.terms for along in frame.maps),
+        )
         for frame, each in zip(space.frames[1:], layouts, strict=True)
     )
+
+
+def order_of_cells(frames: Sequence[Frame], space: SampleSpace) -> IntArray | None:
+    """Windows of a scattered axis cell by cell, of the source that is largest; else None."""
+    cells = [frame for frame in frames if frame.along_scattered and frame.layouts]
+    if not cells:
+        return None
+    return max(cells, key=lambda frame: nbytes_once(frame, space)).scattered.order()
 
 
 def everything(space: SampleSpace) -> Box:
     """The box of all windows."""
     return tuple((0, count) for count in space.shape)
+
+
+def nbytes_used(frame: Frame, space: SampleSpace) -> int:
+    """Bytes that are decoded if every chunk that windows touch is, once."""
+    if not frame.along_scattered:
+        return nbytes_once(frame, space)
+    found = 0.0
+    region = frame.named(frame.region(everything(space)))
+    for each in frame.layouts:
+        dims = [dim for dim in each.chunks if dim not in frame.scattered.maps]
+        places = (int(each.chunks[dim].decoded(*region[dim])) for dim in dims)
+        found += each.itemsize * math.prod(places) * frame.scattered.used(each)
+    return int(found)
 
 
 def nbytes_once(frame: Frame, space: SampleSpace) -> int:
@@ -77,9 +105,13 @@ def nbytes_once(frame: Frame, space: SampleSpace) -> int:
 
 
 def costs_of(
-    frame: Frame, counts: Sequence[int], options: Sequence[Sequence[Cut]]
+    frame: Frame, counts: Sequence[int], options: Sequence[Sequence[Cut]], budget: int = 0
 ) -> tuple[FloatArray, FloatArray]:
-    """Bytes decoded in an epoch and bytes of a region, for every combination of cuts."""
+    """Bytes decoded in an epoch and bytes of a region, for every combination of cuts.
+
+    Of scattered windows the chunks that they are cut from have to fit, too: where these take more
+    than `budget`, they count.
+    """
     shape = tuple(len(cuts) for cuts in options)
     groups: dict[int, list[IndexMap]] = {}
     whole: list[IndexMap] = []
@@ -87,12 +119,13 @@ def costs_of(
         # Dims that follow two axes are counted along the first, over all windows of the other.
         axis = min(each.terms, default=None)
         (whole if axis is None else groups.setdefault(axis, [])).append(each)
-    decoded, held = np.zeros(shape), np.zeros(shape)
+    decoded, held, in_chunks = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for layout in frame.layouts:
         along = [each for each in whole if each.dim in layout.chunks]
         grids = (layout.chunks[each.dim].decoded(0, each.length) for each in along)
         read = np.full(shape, float(layout.itemsize * math.prod(map(int, grids))))
         size = np.full(shape, float(layout.itemsize * math.prod(each.length for each in along)))
+        chunks = size
         uncut = np.ones(shape, dtype=bool)
         repeats = np.ones(shape)
         for place, cuts in enumerate(options):
@@ -103,12 +136,22 @@ def costs_of(
             if not dims:
                 repeats = repeats * intervals
                 continue
-            found = [_of_cut(layout, dims, place, counts, cut.numbers) for cut in cuts]
-            read = read * np.array([each for each, _ in found]).reshape(column)
-            size = size * np.array([each for _, each in found]).reshape(column)
+            apart = frame.along_scattered and place == 0
+            found: list[tuple[float, ...]] = [
+                frame.scattered.costs(layout, cut.numbers)
+                if apart and not isinstance(cut.numbers, EachWindow)
+                else _of_cut(layout, dims, place, counts, cut.numbers)
+                for cut in cuts
+            ]
+            read = read * np.array([each[0] for each in found]).reshape(column)
+            size = size * np.array([each[1] for each in found]).reshape(column)
+            chunks = chunks * np.array([each[-1] for each in found]).reshape(column)
             uncut = uncut & (intervals == 1)
         decoded += read * np.where(uncut, 1, repeats)
         held += size
+        in_chunks += chunks
+    if frame.along_scattered:
+        held = np.where(in_chunks > budget, np.maximum(held, in_chunks), held)
     return decoded, held
 
 
@@ -147,7 +190,7 @@ def kept_beside(
     once = [nbytes_once(frame, space) for frame in frames]
     costs = [blocks_cost(frame, space, cuts) for frame in frames]
     often = [
-        _laps(frame, space) if not shuffle else read / max(1, nbytes)
+        read / max(1, nbytes) if shuffle or frame.along_scattered else _laps(frame, space)
         for frame, (read, _), nbytes in zip(frames, costs, once, strict=True)
     ]
     left, kept = memory, []
@@ -155,8 +198,13 @@ def kept_beside(
         if often[place] > OFTEN and once[place] <= left:
             kept.append(place)
             left -= once[place]
+    # Chunks that are wanted again are anywhere, where windows are scattered.
     wanted = [
-        0 if place in kept else min(nbytes, int(2 * held))
+        0
+        if place in kept
+        else nbytes
+        if frames[place].along_scattered
+        else min(nbytes, int(2 * held))
         for place, ((_, held), nbytes) in enumerate(zip(costs, once, strict=True))
     ]
     share = min(1.0, left / max(1, sum(wanted)))
@@ -183,4 +231,4 @@ def _laps(frame: Frame, space: SampleSpace) -> float:
 
 def region_nbytes(frames: Sequence[Frame], box: Sequence[Interval]) -> int:
     """Bytes of the regions of some sources beside a box of windows."""
-    return sum(frame.nbytes(frame.region(box)) for frame in frames)
+    return sum(frame.nbytes_beside(box) for frame in frames)

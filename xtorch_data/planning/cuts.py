@@ -49,7 +49,7 @@ class Cut:
 
 
 def candidates(
-    axis: Axis, layouts: Iterable[Layout], by_end: bool = False
+    axis: Axis, layouts: Sequence[Layout], by_end: bool = False
 ) -> list[tuple[IntArray, IntArray | None]]:
     """Ways to cut an axis: from one window an interval to not at all, at chunk boundaries.
 
@@ -85,6 +85,8 @@ def candidates(
             found.append((np.append(0, numbers), stops if by_end else None))
     end = axis.span(0, count)[1]
     found.append((np.array([0, count]), np.array([end]) if by_end else None))
+    if not layouts:  # nothing is read between windows
+        return found
     hole = chunk if grids else axis.size
     return [_cut_at_holes(axis, numbers, stops, hole) for numbers, stops in found]
 

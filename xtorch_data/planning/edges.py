@@ -7,8 +7,8 @@ layout. Pure arithmetic over integers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -18,10 +18,14 @@ from ..common.cached import cached_property
 from .index_maps import IntArray, Term, runs_of
 from .intervals import Interval
 
-__all__ = ["NOTHING", "Boundary", "EdgeRule", "ExtendedDim", "Remainder"]
+__all__ = ["NOTHING", "Boundary", "EdgeRule", "ExtendedDim", "Laid", "Remainder"]
 
 Boundary = Literal["wrap", "edge", "reflect", "constant"]
 Remainder = Literal["drop", "pad", "shift"]
+
+# By dim that windows count otherwise than the data of the user: its name there, and the step of
+# that at each of its steps.
+Laid = Mapping[Hashable, tuple[Hashable, IntArray]]
 
 # Instead of a step of the data, where there is none.
 NOTHING = -1
@@ -67,10 +71,8 @@ class EdgeRule:
         """
         steps = np.asarray(breaks, dtype=np.int64)
         starts, stops = np.append(0, steps), np.append(steps, length)
-        opens = np.zeros((2, len(starts)), dtype=bool)  # stretches that begin, end with the data
-        if self.boundary is not None:
-            opens[0, 0] = opens[1, -1] = True
         room = stops - starts
+        reach = self._reach(room)
         whole = np.maximum((room - size) // stride + 1, 0)
         covered = np.where(whole > 0, (whole - 1) * stride + size, 0)
         partial = (covered < room) & (whole * stride < room)  # one more would begin in the data
@@ -79,21 +81,41 @@ class EdgeRule:
             counts[-1] += partial[-1]
             if self.boundary == "wrap":
                 counts[-1] = -(-room[-1] // stride)
-        first = np.where(opens[0], 0, -(-self.before // stride))
-        inside = (room - size - self.after) // stride + 1
-        counts = np.where(opens[1], counts, np.minimum(counts, inside))
+        first = np.maximum(-((reach[0] - self.before) // stride), 0)
+        counts = np.minimum(counts, (room - size - self.after + reach[1]) // stride + 1)
         some = counts > first
         begins = (starts + first * stride)[some]
         lengths = (counts - first)[some]
         if self.remainder == "shift":
             late = (room >= size) & partial
-            late &= opens[1] | (self.after == 0)
-            late &= opens[0] | (room - size >= self.before)
+            late &= (self.after <= reach[1]) & (self.before <= room - size + reach[0])
             begins = np.append(begins, (stops - size)[late])
             order = np.argsort(begins, kind="stable")
             begins = begins[order]
             lengths = np.append(lengths, np.ones(int(late.sum()), dtype=np.int64))[order]
         return runs_of(begins - self.before, lengths, stride)
+
+    def lost_at_ends(self, length: int, size: int, stride: int, breaks: npt.ArrayLike = ()) -> int:
+        """Windows that are left out because their halos pass the ends of the data.
+
+        Examples
+        --------
+        >>> EdgeRule(before=2, after=2).lost_at_ends(10, 4, 4)
+        1
+        """
+        anywhere = replace(self, boundary=self.boundary or "edge")
+        found = len(anywhere.begins(length, size, stride, breaks))
+        return found - len(self.begins(length, size, stride, breaks))
+
+    def _reach(self, room: IntArray) -> IntArray:
+        """Steps before and behind each stretch, of so many steps, to which windows may reach."""
+        reach = np.zeros((2, len(room)), dtype=np.int64)
+        if self.boundary is not None:
+            anywhere = np.iinfo(np.int64).max // 4
+            # What is turned back at an end must not lie beyond a break.
+            turned = self.boundary == "reflect" and len(room) > 1
+            reach[0, 0], reach[1, -1] = room[[0, -1]] - 1 if turned else (anywhere, anywhere)
+        return reach
 
     def beyond(self, length: int, size: int, begins: Term) -> ExtendedDim | None:
         """What windows find that begin so, with `size` steps; None if all lie in the data."""
@@ -144,6 +166,12 @@ class ExtendedDim:
         turn = max(1, 2 * (self.length - 1))
         folded = np.abs(at) % turn
         return np.minimum(folded, turn - folded) if self.length > 1 else np.zeros_like(at)
+
+    def made_up(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
+        """Which of its steps ``[start, stop)`` are none of the data: not those of a circle."""
+        at = np.arange(start, stop)
+        beyond: npt.NDArray[np.bool_] = (at < self.inside[0]) | (at >= self.inside[1])
+        return beyond & (self.boundary != "wrap")
 
     @property
     def blank(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,16 +19,22 @@ from ..common.cached import cached_property
 from .chunks import Chunks, Layout
 from .index_maps import IndexMap, IntArray, Regular, Term
 from .intervals import Box, Interval
+from .scattered import Groups, Scattered
 
 __all__ = ["Frame", "SampleAxis", "SampleSpace"]
 
 
 @dataclass(frozen=True)
 class SampleAxis:
-    """Counts windows; where they lie is for frames to say."""
+    """Counts windows; where they lie is for frames to say.
+
+    Of a `scattered` one, as of events, neighbors lie anywhere: what they want is read chunk by
+    chunk, never all that is between them.
+    """
 
     name: Hashable
     count: int
+    scattered: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +46,12 @@ class Frame:
 
     maps: tuple[IndexMap, ...]
     layouts: tuple[Layout, ...] = ()
+    along_scattered: bool = False  # whether it follows an axis that is scattered, the first one
+
+    @cached_property
+    def scattered(self) -> Scattered:
+        """Its windows along that axis."""
+        return Scattered(self.maps, self.layouts)
 
     @cached_property
     def places(self) -> Frame:
@@ -95,6 +107,35 @@ class Frame:
             if along.dim in layout.chunks:
                 nbytes *= self.steps_once(place, layout.chunks[along.dim])
         return nbytes
+
+    def groups(self, box: Sequence[Interval], windows: IntArray | None = None) -> Groups:
+        """Scattered windows of a box by cell; `windows` if others are meant along the axis."""
+        return self.scattered.groups_of(slice(*box[0]) if windows is None else windows, box)
+
+    def regions(
+        self, box: Sequence[Interval], groups: Groups | None = None
+    ) -> Iterator[dict[Hashable, Interval]]:
+        """Data positions that a box of windows covers, by dim: of scattered ones group by group."""
+        if not self.along_scattered:
+            yield self.named(self.region(box))
+            return
+        groups = self.groups(box) if groups is None else groups
+        others = {each.dim: each.span(box) for each in self.maps if 0 not in each.terms}
+        for group in range(len(groups)):
+            yield {**others, **groups.region(group)}
+
+    def nbytes_beside(self, box: Sequence[Interval]) -> int:
+        """Bytes of what lies beside a box of windows of another source."""
+        if not self.along_scattered:
+            return self.nbytes(self.region(box))
+        groups, found = self.groups(box), 0
+        others = [each for each in self.maps if 0 not in each.terms]
+        sizes = {each.dim: stop - start for each in others for start, stop in [each.span(box)]}
+        for layout in self.layouts:
+            own = [size for dim, size in sizes.items() if dim in layout.chunks]
+            places = self.scattered.places(layout, groups).sum()
+            found += layout.itemsize * math.prod(own) * int(places)
+        return found
 
     def nbytes(self, region: Sequence[Interval]) -> int:
         """Bytes of the variables over a region."""

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..common.text import format_bytes
 from ..common.user_warnings import warn_user
 from .blocks import BlockGrid, plan_blocks
 from .chunks import Layout
 from .companions import Beside, frames_of, kept_beside
+from .frames import Frame
 from .windows import Windows
 
-__all__ = ["MemoryUse", "memory_use"]
+__all__ = ["MemoryUse", "held_as", "memory_use"]
 
 # In order, blocks held and read ahead at most, if the memory allows more.
 BLOCKS_AHEAD = 8
 # Of the memory, one in so many parts may be taken by other sources.
 SHARE_BESIDE = 4
+# The same where these are around events, and are kept for later epochs.
+SHARE_AROUND = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +64,10 @@ def memory_use(
     grid, share = plan_blocks(windows, layouts, memory, shuffle, frames)
     beside = Beside()
     if frames and len(windows):
-        beside = kept_beside(frames, windows.space, grid.cuts, memory // SHARE_BESIDE, shuffle)
+        # What is kept for later epochs, around events, is none of the blocks.
+        around = cached and any(axis.scattered for axis in windows.space.axes)
+        room = memory // (SHARE_AROUND if around else SHARE_BESIDE)
+        beside = kept_beside(frames, windows.space, grid.cuts, room, shuffle)
         memory -= beside.nbytes
         passing = [each for place, each in enumerate(frames) if place not in beside.resident]
         grid, share = plan_blocks(windows, layouts, memory, shuffle, passing)
@@ -77,3 +84,12 @@ def memory_use(
     if not shuffle:  # a few blocks ahead hide a read; more would only take fresh memory
         budget = min(budget, BLOCKS_AHEAD * nbytes)
     return MemoryUse(grid, beside, max(1, memory // share // nbytes), budget)
+
+
+def held_as(grid: BlockGrid, frame: Frame, layouts: tuple[Layout, ...]) -> BlockGrid:
+    """The same blocks of a frame, whose values take other memory."""
+    if not len(grid):
+        return grid
+    region = frame.region(grid.box(len(grid) // 2))  # all are much the same
+    now, then = (replace(frame, layouts=x).nbytes(region) for x in (frame.layouts, layouts))
+    return replace(grid, nbytes=math.ceil(grid.nbytes * then / max(1, now)))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..common import html
@@ -13,16 +12,17 @@ from ..common.text import number_of
 from . import intervals as stretches
 from . import resume, states
 from .blocks import BlockGrid
+from .cell_order import CellOrder
 from .chunks import Layout
 from .companions import Beside, frames_of, region_nbytes
 from .frames import Frame
 from .index_maps import IntArray
-from .intervals import Interval, Uneven, total
+from .intervals import Interval, Uneven
 from .line import Line, run_length
-from .memory_use import memory_use
-from .resume import Progress, WorkerProgress
+from .memory_use import held_as, memory_use
+from .resume import Progress
 from .selection import BlockSums, Masked, SampleTable, Weighted, factors
-from .stages import BlockRead, Stage, reads
+from .stages import BlockRead, Stage
 from .tables import plan_facts, plan_sections
 from .windows import Windows
 
@@ -73,6 +73,8 @@ class Plan:
         How the variables of each other source are stored.
     beside : Beside
         What is kept of other sources.
+    cells : CellOrder, optional
+        Of scattered windows that are shuffled: the order in which blocks count them.
     resumed : tuple of (int, tuple of Progress)
         An epoch, and what all ranks have walked of its line before.
     """
@@ -94,6 +96,7 @@ class Plan:
     labels: states.DimLabels | None = None
     others: tuple[tuple[Layout, ...], ...] = ()
     beside: Beside = Beside()
+    cells: CellOrder | None = None
     resumed: tuple[int, tuple[Progress, ...]] = field(default=(0, ()))
 
     @classmethod
@@ -121,8 +124,15 @@ class Plan:
         The other parameters are the attributes of those names.
         """
         layouts = tuple(layouts)
+        cells = CellOrder.of(windows, others) if shuffle else None
         use = memory_use(
-            windows, layouts, others, memory, shuffle=shuffle, cached=cached, warn=warn
+            cells.counted if cells else windows,
+            layouts,
+            others,
+            memory,
+            shuffle=shuffle,
+            cached=cached,
+            warn=warn,
         )
         plan = cls(
             layouts=layouts,
@@ -142,6 +152,7 @@ class Plan:
             labels=labels,
             others=tuple(map(tuple, others)),
             beside=use.beside,
+            cells=cells,
         )
         if len(windows):
             plan._require_samples()
@@ -183,19 +194,14 @@ class Plan:
         """The same order of the same samples, whose values take other memory: packed ones."""
         if layouts is self.layouts:  # with what has been worked out
             return self
-        if not len(self.grid):
-            return replace(self, layouts=layouts)
-        region = self.frame.region(self.grid.box(len(self.grid) // 2))  # all are much the same
-        now, then = (replace(self.frame, layouts=x).nbytes(region) for x in (self.layouts, layouts))
-        nbytes = math.ceil(self.grid.nbytes * then / max(1, now))
-        return replace(self, layouts=layouts, grid=replace(self.grid, nbytes=nbytes))
+        return replace(self, layouts=layouts, grid=held_as(self.grid, self.frame, layouts))
 
     # What there is, and what it takes.
 
     @property
     def windows(self) -> Windows:
         """The sample space."""
-        return self.grid.windows
+        return self.cells.windows if self.cells else self.grid.windows
 
     @cached_property
     def frame(self) -> Frame:
@@ -205,7 +211,7 @@ class Plan:
     @cached_property
     def passing(self) -> tuple[Frame, ...]:
         """The other sources that are read block by block."""
-        frames = frames_of(self.windows.space, self.others)
+        frames = frames_of(self.grid.windows.space, self.others)
         kept = self.beside.resident
         return tuple(each for place, each in enumerate(frames) if place not in kept)
 
@@ -266,9 +272,9 @@ class Plan:
 
     def left(self, epoch: int) -> Sequence[Interval]:
         """What is still to be walked of an epoch's line."""
-        return resume.remaining(self.samples, self._walked(epoch))
+        return resume.remaining(self.samples, self.walked(epoch))
 
-    def _walked(self, epoch: int) -> tuple[Progress, ...]:
+    def walked(self, epoch: int) -> tuple[Progress, ...]:
         """What was walked of an epoch's line before it was resumed."""
         return self.resumed[1] if self.resumed[0] == epoch else ()
 
@@ -296,7 +302,7 @@ class Plan:
     ) -> tuple[Progress, Sequence[Interval]]:
         """The walk along an epoch's line on a topology, and what was left where it began."""
         walk = self._walk(world_size, num_workers)
-        *before, latest = self._walked(epoch) or [walk]
+        *before, latest = self.walked(epoch) or [walk]
         if latest.goes_on(walk):  # exactly the batches that would have come next
             return latest, resume.remaining(self.samples, tuple(before))
         return walk, self.left(epoch)
@@ -322,7 +328,7 @@ class Plan:
 
     def batches(self, epoch: int, rank: int, world_size: int) -> int:
         """Number of batches that one rank yields, however many workers it has."""
-        left = resume.samples_left(self.samples, self._walked(epoch))
+        left = resume.samples_left(self.samples, self.walked(epoch))
         mine = stretches.share_total(left, rank, world_size, self.uneven)
         return stretches.batches(mine, self.batch_size or 1, self.drop_last)
 
@@ -333,17 +339,15 @@ class Plan:
 
     def require_shares(self, world_size: int) -> None:
         """Raise ValueError if there are fewer samples than ranks, so that all would get none."""
-        if self.uneven == "drop" and self.samples < world_size:
-            raise ValueError(
-                f"{self.samples} samples cannot be shared by {world_size} ranks with "
-                "uneven='drop': every rank would get none"
-            )
+        resume.require_shares(self.samples, world_size, self.uneven)
 
     # What is read for it.
 
     def line(self, epoch: int) -> Line:
         """The order of an epoch."""
         choice: Masked | Weighted | None = self.kept
+        if self.where is not None and self.cells is not None:
+            choice = Masked(BlockSums([self.cells.table(self.where)], self.grid))
         if self._weights is not None:
             choice = Weighted(self._weights, self.samples, self.seed, epoch, run_length(self.grid))
         return Line(self.grid, self.shuffle, self.seed, epoch, self.pool_blocks, choice)
@@ -353,11 +357,24 @@ class Plan:
         """The samples that `where` keeps; None if that is every one."""
         return None if self.where is None else Masked(BlockSums([self.where], self.grid))
 
+    @property
+    def order(self) -> IntArray | None:
+        """The number of each window along the first axis, as blocks count them, if that differs."""
+        return None if self.cells is None else self.cells.numbers
+
+    def numbers(self, stage: Stage) -> IntArray:
+        """Sample number at each wanted position of a stage."""
+        numbers = stage.numbers(self.grid.windows)
+        return numbers if self.cells is None else self.cells.samples(numbers)
+
     @cached_property
     def _weights(self) -> BlockSums | None:
         if self.weights is None:
             return None
-        return BlockSums(factors(self.weights, self.where, self.windows.shape), self.grid)
+        tables = factors(self.weights, self.where, self.windows.shape)
+        if self.cells is not None:
+            tables = tuple(map(self.cells.table, tables))
+        return BlockSums(tables, self.grid)
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: what was worked out of them is larger, and worked out again."""
@@ -366,10 +383,6 @@ class Plan:
     def stages(self, epoch: int, intervals: Iterable[Interval]) -> Iterator[Stage]:
         """What to load, in order, to walk over intervals of an epoch's line."""
         return self.line(epoch).stages(intervals, self.independent)
-
-    def decoded(self, epoch: int, intervals: Iterable[Interval]) -> tuple[list[int], list[int]]:
-        """Chunks, and bytes of them, decoded for intervals of a line, for each variable."""
-        return reads(self.stages(epoch, intervals), self.frame)
 
     # As a reader sees it.
 
@@ -395,6 +408,10 @@ class Plan:
     def _fingerprint(self) -> dict[str, Any]:
         found = states.fingerprint(self.line(0))
         tables = {"where": self.where, "weights": self.weights}
+        if self.windows.space.axes and self.windows.space.axes[0].scattered:
+            found["windows"] = states.digest_of(self.windows.space.frames[:2])
+        if self.cells is not None:
+            found["cells"] = states.digest(self.cells.numbers.tobytes())
         if self.labels is not None:
             found["labels"] = self.labels.found
         return found | {name: table.digest() for name, table in tables.items() if table is not None}
@@ -403,7 +420,7 @@ class Plan:
         self, epoch: int, batches: int, world_size: int, num_workers: int = 1
     ) -> dict[str, Any]:
         """A JSON-able state, after every rank has yielded so many batches of an epoch."""
-        walked = self._walked(epoch)
+        walked = self.walked(epoch)
         if batches and batches >= max(
             self.batches(epoch, rank, world_size) for rank in (0, world_size - 1)
         ):
@@ -416,18 +433,6 @@ class Plan:
             walked = (*walked, walk)
         return states.as_state(epoch, walked, self.fingerprint())
 
-    def part(self, rank: int, world_size: int, worker: int, num_workers: int) -> WorkerProgress:
-        """One worker of one rank, which has yielded nothing yet."""
-        size = self.batch_size or 1
-        return WorkerProgress(
-            rank, world_size, worker, num_workers, size, self.uneven, self.drop_last
-        )
-
-    def state_of_part(self, epoch: int, part: WorkerProgress) -> dict[str, Any]:
-        """A JSON-able state of one worker alone."""
-        state = states.as_state(epoch, self._walked(epoch), self.fingerprint())
-        return {**state, "part": list(astuple(part))}
-
     def resume(self, state: Mapping[str, Any], strict: bool = True) -> Plan:
         """The plan that goes on where a state of `state_after` was taken.
 
@@ -438,11 +443,6 @@ class Plan:
         if strict:
             resume.require_possible(self.samples, walks)
         return replace(self, resumed=(epoch, tuple(walks)))
-
-    def require_part(self, epoch: int, part: WorkerProgress) -> None:
-        """Raise ValueError if a worker has yielded more batches than it has."""
-        mine = self.intervals(epoch, part.rank, part.world_size, part.worker, part.num_workers)
-        resume.require_batches(total(mine), part)
 
     def afresh(self) -> Plan:
         """The plan with nothing resumed."""

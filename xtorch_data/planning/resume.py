@@ -19,6 +19,7 @@ __all__ = [
     "remaining",
     "require_batches",
     "require_possible",
+    "require_shares",
     "samples_left",
 ]
 
@@ -217,6 +218,15 @@ def require_batches(samples: int, part: WorkerProgress) -> None:
         raise ValueError(
             f"batches is {part.batches} in the state, but worker {part.worker} of rank {part.rank} "
             f"has {most}"
+        )
+
+
+def require_shares(samples: int, world_size: int, uneven: Uneven) -> None:
+    """Raise ValueError if there are fewer samples than ranks, so that all would get none."""
+    if uneven == "drop" and samples < world_size:
+        raise ValueError(
+            f"{samples} samples cannot be shared by {world_size} ranks with "
+            "uneven='drop': every rank would get none"
         )
 
 

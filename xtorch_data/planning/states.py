@@ -11,6 +11,7 @@ import numpy as np
 
 from ..common.integers import as_integer
 from ..common.redact import printable
+from .frames import Frame
 from .intervals import Uneven
 from .line import Line
 from .resume import Progress, WorkerProgress
@@ -19,6 +20,8 @@ __all__ = [
     "DimLabels",
     "as_number",
     "as_state",
+    "digest",
+    "digest_of",
     "entries",
     "fingerprint",
     "from_state",
@@ -42,6 +45,7 @@ _DIGESTS = {
     "blocks": "the order of blocks (it depends on chunks and memory)",
     "where": "the samples that where leaves",
     "weights": "the weights",
+    "cells": "the order of events by chunks",
     "subset": "the indices of the Subset",
 }
 _NAMES = {"blocks in a pool": "the number of blocks in a pool (it depends on memory)"}
@@ -86,23 +90,28 @@ def part_of(state: Mapping[str, Any], here: WorkerProgress) -> WorkerProgress:
     return found
 
 
+def digest(found: bytes) -> str:
+    """What tells some bytes from others."""
+    return hashlib.sha256(found).hexdigest()[:16]
+
+
+def digest_of(frames: Iterable[Frame]) -> str:
+    """What tells where windows lie in some sources."""
+    return digest(b"".join(each.digest() for frame in frames for each in frame.maps))
+
+
 def fingerprint(line: Line) -> dict[str, Any]:
     """What a line depends on, but for its epoch."""
     windows = line.grid.windows
-    digest = hashlib.sha256()
-    for each in windows.frame.maps:
-        digest.update(each.digest())
     found = {
         "samples": len(windows),
-        "windows": digest.hexdigest()[:16],
+        "windows": digest_of([windows.frame]),
         "shuffle": line.shuffle,
         "seed": line.seed,
     }
     if line.shuffle:  # in order the line is the same however it is cut into blocks
-        blocks = hashlib.sha256()
-        for cuts in line.grid.cuts:
-            blocks.update(np.asarray(cuts).tobytes())
-        found["blocks"] = blocks.hexdigest()[:16]
+        cuts = (np.asarray(each).tobytes() for each in line.grid.cuts)
+        found["blocks"] = digest(b"".join(cuts))
         found["blocks in a pool"] = min(line.pool_blocks, len(line.grid))
     return found
 
@@ -129,7 +138,7 @@ def _different(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterato
     for name in {**expected, **found}:
         if found.get(name) == expected.get(name) or name == "labels":
             continue
-        if name in ("blocks", "blocks in a pool") and not same:
+        if name in ("blocks", "cells", "blocks in a pool") and not same:
             continue
         if name in _DIGESTS:
             only = "" if name in expected else ", in the state only"

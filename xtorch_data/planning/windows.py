@@ -160,6 +160,10 @@ class SourceWindows:
         """Data positions at which samples begin, shape ``(number of dims, *samples.shape)``."""
         return self.space.starts(samples, self.place)
 
+    def map(self, dim: Hashable) -> IndexMap:
+        """Where windows lie along a dim; ValueError if it is none of the source's."""
+        return self.frame.maps[self.axes.index(self.axis(dim))]
+
     def axis(self, dim: Hashable) -> WindowDim:
         """What windows have of a dim; ValueError if it is none of the source's."""
         for axis in self.axes:
@@ -309,6 +313,14 @@ class Windows(SourceWindows):
             axis = replace(axis, length=len(beyond), starts=begins.moved(beyond.before))
         axes = (axis if each is before else each for each in self.axes)
         return Windows.of(axes), beyond
+
+    def in_order(self, numbers: IntArray) -> Windows:
+        """All windows along the first axis in another order, counted anew."""
+        space = self.space.restrict(0, numbers)
+        first, *others = space.frames
+        counted = replace(first.maps[0], terms={0: Regular(0, len(numbers))})
+        first = replace(first, maps=(counted, *first.maps[1:]))
+        return Windows(SampleSpace(space.axes, (first, *others)))
 
     def same_as(self, other: Windows) -> bool:
         """Whether the samples of both lie at the same places, under the same numbers."""

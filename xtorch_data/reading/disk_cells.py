@@ -232,8 +232,10 @@ class OnDisk:
         """The variables in cells."""
         found = {}
         for name, own in self.identities.items():
-            variable = data.variables[name]
-            if not in_memory(variable):  # such as one that is memory-mapped by now
+            variable = data.variables.get(name)  # of other parts, none
+            if variable is not None and not in_memory(
+                variable
+            ):  # such as one that is memory-mapped by now
                 cells = DiskCells.of(variable, own, self.cache, buffers, self.stamps.get(name))
                 if cells is not None:
                     found[name] = cells

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,21 @@ import xarray as xr
 from ..common.redact import printable, redacted, words_of
 from ..common.retry import is_transient
 from ..planning.chunks import Chunks
+from ..planning.edges import Laid
 from ..planning.intervals import Box
 from ..planning.windows import IntArray, Windows
 from ..sources.zarr_grids import StoredChunks
 from .zarr_chunks import ChunkError
 
-__all__ = ["Failure", "first_failure", "hit", "reaching", "read_by_chunks"]
+__all__ = [
+    "Failure",
+    "first_failure",
+    "hit",
+    "in_data",
+    "in_words",
+    "reaching",
+    "read_by_chunks",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +61,18 @@ class Failure:
     message: str
     source: str
     chunk: str | None = None
+    # The region as windows count it, where they reach beyond the data.
+    counted: Mapping[Hashable, tuple[int, int]] = field(kw_only=True, repr=False)
 
     @classmethod
     def of(
-        cls, name: Hashable, variable: xr.Variable, region: Region, source: str, error: Exception
+        cls,
+        name: Hashable,
+        variable: xr.Variable,
+        region: Region,
+        source: str,
+        error: Exception,
+        laid: Laid,
     ) -> Failure:
         """The failure of a variable that was to be read over a region, and is still lazy."""
         chunk, notes = None, ""
@@ -64,17 +81,35 @@ class Failure:
             chunk, source, error = error.chunk, error.store, cause_of(error)
         elif (chunks := StoredChunks.of(variable)) is not None and (keys := chunks.ends()):
             source, chunk = str(chunks.store), " … ".join(keys)
-        where = {dim: (part.start, part.stop) for dim, part in region.items()}
-        return cls(name, where, f"{words_of(error)}{redacted(notes)}", redacted(source), chunk)
+        counted = {dim: (part.start, part.stop) for dim, part in region.items()}
+        message = f"{words_of(error)}{redacted(notes)}"
+        where = in_data(region, laid)
+        return cls(name, where, message, redacted(source), chunk, counted=counted)
 
     def __str__(self) -> str:
-        where = ", ".join(
-            f"{printable(dim)}={start}:{stop}" for dim, (start, stop) in self.region.items()
-        )
+        where = in_words(self.region)
         chunk = "from" if self.chunk is None else f"in chunk {printable(self.chunk)} of"
         return (
             f"{self.variable!r} at isel({where}) {chunk} {printable(self.source)}: {self.message}"
         )
+
+
+def in_data(region: Region, laid: Laid) -> dict[Hashable, tuple[int, int]]:
+    """Positions ``[start, stop)`` in the data of the user between which a region lies."""
+    found = {}
+    for dim, part in region.items():
+        name, steps = laid.get(dim, (dim, None))
+        if steps is None or part.start == part.stop:
+            found[name] = part.start, part.stop
+        else:
+            inside = steps[part]
+            found[name] = int(inside.min()), int(inside.max()) + 1
+    return found
+
+
+def in_words(region: Mapping[Hashable, tuple[int, int]]) -> str:
+    """Positions along dims, as arguments of ``isel``."""
+    return ", ".join(f"{printable(dim)}={start}:{stop}" for dim, (start, stop) in region.items())
 
 
 def cause_of(error: Exception) -> Exception:
@@ -91,8 +126,8 @@ def hit(
     for failure in failures:
         touched = np.ones_like(found)
         for axis, at in zip(windows.axes, starts, strict=True):
-            if axis.dim in failure.region:
-                start, stop = failure.region[axis.dim]
+            if axis.dim in failure.counted:
+                start, stop = failure.counted[axis.dim]
                 touched &= (at < stop) & (at + axis.size > start)
         found |= touched
     return found
@@ -105,7 +140,7 @@ def reaching(failures: Iterable[Failure], boxes: Sequence[Box], windows: Windows
     def touches(failure: Failure, box: Box) -> bool:
         return all(
             box[places[dim]][0] < stop and start < box[places[dim]][1]
-            for dim, (start, stop) in failure.region.items()
+            for dim, (start, stop) in failure.counted.items()
         )
 
     return [each for each in failures if any(touches(each, box) for box in boxes)]
@@ -118,6 +153,7 @@ async def read_by_chunks(
     grids: Mapping[Hashable, Chunks],
     load: Callable[[xr.Variable, Region], Awaitable[None]],
     source: str,
+    laid: Laid,
 ) -> list[Failure]:
     """Read a lazy variable chunk by chunk, into it; what fails becomes NaN, or 0 for integers.
 
@@ -136,7 +172,7 @@ async def read_by_chunks(
         except MemoryError:
             raise
         except Exception as error:
-            failure = Failure.of(name, part, cell, source, error)
+            failure = Failure.of(name, part, cell, source, error, laid)
             logger.warning("skipping samples that need %s", failure)
             failures.append(failure)
             continue

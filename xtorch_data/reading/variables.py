@@ -20,9 +20,9 @@ import xarray as xr
 from ..common.buffers import Buffers
 from ..common.options import options
 from ..common.recorder import Recorder, Way
-from ..common.redact import printable, without_secrets
+from ..common.redact import without_secrets
 from ..common.retry import RETRIES, is_transient, retried
-from ..planning.edges import ExtendedDim
+from ..planning.edges import ExtendedDim, Laid
 from ..planning.windows import Windows
 from ..sources.declared_dtypes import UndeclaredError, as_declared
 from ..sources.file_maps import FileMap, maps_of
@@ -30,7 +30,14 @@ from ..sources.lazy_arrays import contiguous
 from ..sources.source import layout_of
 from .concurrency import together
 from .dask_graphs import DaskCompute
-from .failures import Failure, cause_of, first_failure, read_by_chunks
+from .failures import (
+    Failure,
+    cause_of,
+    first_failure,
+    in_data,
+    in_words,
+    read_by_chunks,
+)
 from .laying import laid_out
 from .recycled import decodes_on_the_loop, is_fetched, read_path
 from .zarr_chunks import ChunkError, noting_missing
@@ -93,6 +100,7 @@ class SourceReader:
     # Dims beyond whose ends there is nothing.
     blank: Mapping[Hashable, ExtendedDim] = field(default_factory=dict)
     buffers: Buffers = field(default_factory=lambda: Buffers(0))  # memory for what is laid out anew
+    laid: Laid = field(default_factory=dict)  # for messages
     _blocking: set[Hashable] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -230,12 +238,13 @@ class SourceReader:
                     grids[name],
                     partial(load_part, name),
                     self.origin,
+                    self.laid,
                 )
                 self.failures.extend(found)
                 self.recorder.fail(found)
             return
         failures = [
-            Failure.of(name, variable, regions[name], self.origin, error)
+            Failure.of(name, variable, regions[name], self.origin, error, self.laid)
             for name, variable in variables.items()
         ]
         # If memory or the store is to blame, no chunk is; and some errors name theirs.
@@ -245,7 +254,7 @@ class SourceReader:
                 load_own = partial(load_part, name)
                 part = await first_failure(variables[name], regions[name], grids[name], load_own)
                 if part is not None:
-                    failures = [Failure.of(name, *part, self.origin, error)]
+                    failures = [Failure.of(name, *part, self.origin, error, self.laid)]
                     break
         message = f"could not read {'; '.join(map(str, failures[:3]))}"
         raise ReadError(message) from without_secrets(cause)
@@ -286,9 +295,7 @@ class SourceReader:
         region: Mapping[Hashable, slice],
     ) -> None:
         """Load, again if that fails in passing."""
-        where = ", ".join(
-            f"{printable(dim)}={part.start}:{part.stop}" for dim, part in region.items()
-        )
+        where = in_words(in_data(region, self.laid))
         what = f"{', '.join(repr(name) for name in names)} at isel({where}) from {self.origin}"
 
         def note() -> None:

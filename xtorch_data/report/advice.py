@@ -69,7 +69,7 @@ def notes(data: xr.Dataset) -> Iterator[str]:
 
 def _on_halos(found: Explanation, plan: Plan) -> Iterator[str]:
     again = found.amplification_of["halo"]
-    if again <= ENOUGH_AMPLIFICATION:
+    if again <= ENOUGH_AMPLIFICATION or not plan.layouts:
         return
     in_chunks = any(layout.in_chunks for layout in plan.layouts)
     what = "chunks are decoded" if in_chunks else "steps are read"
@@ -135,8 +135,8 @@ def _on_mixing(found: Explanation, plan: Plan) -> Iterator[str]:
 
 
 def _on_small_chunks(found: Explanation, plan: Plan, data: xr.Dataset) -> Iterator[str]:
-    block = plan.block_nbytes / len(plan.layouts)
-    for each in found.variables:
+    block = plan.block_nbytes / max(1, len(plan.layouts))
+    for each in found.variables if plan.layouts else ():
         if each.source is not None:
             continue
         size = each.chunk_nbytes

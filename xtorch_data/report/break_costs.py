@@ -119,21 +119,22 @@ def breaks_of(samples: SampleDefinition) -> dict[Hashable, DimBreaks]:
     found, windows = {}, samples.windows_with_lost
     for dim, (positions, lost) in samples.breaks.losses(windows).items():
         axis, text = windows.axis(dim), texts(dim, samples.labels.coords)
-        start, stop = samples.breaks.found[dim].cut(*axis.stretches)
+        begin, end = samples.inside(axis)
+        start, stop = samples.breaks.found[dim].cut(*np.clip(axis.stretches, begin, end))
         order = np.argsort(start - stop, kind="stable")[:MOST_STRETCHES]
         found[dim] = DimBreaks(
             count=len(positions),
             windows=len(axis),
             left_out=int(lost.sum()),
             breaks=tuple(
-                Break(text(step - 1), text(step), step, count)
+                Break(text(step - 1), text(step), step - begin, count)
                 for step, count in zip(
                     positions[:MOST_BREAKS].tolist(), lost[:MOST_BREAKS].tolist(), strict=True
                 )
             ),
             longest=tuple(
-                Stretch(text(first), text(end - 1), end - first)
-                for first, end in zip(start[order].tolist(), stop[order].tolist(), strict=True)
+                Stretch(text(first), text(last - 1), last - first)
+                for first, last in zip(start[order].tolist(), stop[order].tolist(), strict=True)
             ),
         )
     return found

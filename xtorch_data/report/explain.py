@@ -53,6 +53,7 @@ def explain(
     `stretches` are those of a part of a split.
     """
     windows, workers = plan.windows, max(1, num_workers)
+    known = data if samples.centers is None else samples.primary.data
     parts = plan.shares(epoch, world_size, num_workers)
     left = plan.left(epoch)
     once = sum(map(plan.frame.nbytes_once, plan.layouts))
@@ -75,18 +76,27 @@ def explain(
     }
     breaks = breaks_of(samples)
     along = {axis.dim: len(axis) for axis in samples.windows_with_lost.axes}
-    every = math.prod(
-        windows_along + (breaks[dim].left_out if dim in breaks else 0)
+    laid = {
+        dim: windows_along + (breaks[dim].left_out if dim in breaks else 0)
         for dim, windows_along in along.items()
+    }
+    every = math.prod(
+        windows_along + (0 if dim in stretches.steps else samples.breaks.at_ends.get(dim, 0))
+        for dim, windows_along in laid.items()
     )
     lost, of_two_dims = lost_samples(samples, along)
     beside = costs_of_sources(samples, plan, epoch, [part for rank in parts for part in rank])
+    if samples.centers is not None:  # what is read lies around the events
+        own, _ = beside[str(samples.primary.source)]
+        used, decoded, exact = own.nbytes_once, own.nbytes, exact and own.exact
+        factors["halo"] = own.amplification
     found = Explanation(
         source=samples.origin,
         windows=every,
         samples=count,
         left_out={
-            "breaks": every - math.prod(along.values()),
+            "halo": every - math.prod(laid.values()),
+            "breaks": math.prod(laid.values()) - math.prod(along.values()),
             **lost,
             "split": stretches.outside,
             "where": plan.left_out - stretches.outside - of_two_dims,
@@ -105,10 +115,11 @@ def explain(
         + tuple(
             replace(
                 _variable(layout, each.data, *counts),
-                name=f"{each.source}/{layout.name}",
-                source=each.source,
+                name=names[layout.name],
+                source=None if each is samples.primary else each.source,
             )
             for each, layouts in zip(samples.others, plan.others, strict=True)
+            for names in [samples.named(each, [layout.name for layout in layouts])]
             for layout, counts in zip(layouts, beside[str(each.source)][1], strict=True)
         ),
         blocks=len(plan.grid),
@@ -123,7 +134,7 @@ def explain(
             epoch,
             max(parts[0], key=total),
             in_worker=num_workers > 0,
-            waiting=0 if on_disk is None else on_disk.waiting(data),
+            waiting=0 if on_disk is None else on_disk.waiting(known),
             on_device=on_device,
             pinned=pinned,
         ),
@@ -134,7 +145,7 @@ def explain(
         mixing=mixing_of(plan),
         exact=exact,
         advice=(),
-        notes=(*notes(data), *samples.breaks.notes()),
+        notes=(*notes(known), *samples.breaks.notes()),
         breaks=breaks,
         sources={name: costs for name, (costs, _) in beside.items()},
         cache="" if on_disk is None else _cache(plan, on_disk),
@@ -145,7 +156,7 @@ def explain(
         beside = costs_of_sources(samples, other, epoch, walked)
         return {name: costs for name, (costs, _) in beside.items()}
 
-    return replace(found, advice=tuple(advice(found, plan, data, costs_of)))
+    return replace(found, advice=tuple(advice(found, plan, known, costs_of)))
 
 
 def _cache(plan: Plan, on_disk: OnDisk) -> str:
@@ -167,7 +178,7 @@ def _counted(
 ) -> tuple[list[int], list[int]]:
     """Chunks and bytes of each variable that are decoded to walk over some parts of the line."""
     sums = np.zeros((2, len(plan.layouts)), dtype=np.int64)
-    for part in parts:
+    for part in parts if plan.layouts else ():
         sums += reads_of(plan.stages(epoch, part), plan.frame)
     chunks, nbytes = sums.tolist()
     return chunks, nbytes

@@ -75,13 +75,14 @@ class Explanation:
     source : str
         Where the data comes from.
     windows : int
-        Windows that fit into the data, also those that breaks or other sources leave out.
+        Windows that fit into the data, also those that halos, breaks or other sources leave out.
     samples : int
         Samples of the epoch, or what is left of it where it is resumed.
     left_out : mapping of str to int
-        Samples that are not yielded, by reason: ``"breaks"``; the name of each other source that
-        they lack something of; ``"split"``, those of a part along a coordinate of two dims that are
-        in no part or another one; ``"where"``, ``"uneven"``, ``"drop_last"``. Breaks leave out a
+        Samples that are not yielded, by reason: ``"halo"``, those whose halo passes an end of the
+        data; ``"breaks"``; the name of each other source that they lack something of; ``"split"``,
+        those of a part along a coordinate of two dims that are in no part or another one;
+        ``"where"``, ``"uneven"``, ``"drop_last"``. Breaks leave out a
         sample that would cross one along any dim: windows along the dim times those along the
         others, together with what these lose; sources likewise, of what the ones before have left.
     shuffle : bool

@@ -95,7 +95,8 @@ def plot_plan(
     counts = plan.grid.shape or (1,) * len(axes)
     cut = [axis for axis, count in zip(axes, counts, strict=True) if count > 1]
     whole = [axis for axis in axes if axis.windowed] or list(axes)
-    chosen = as_dims(dims, plan.windows, cut[-2:] or whole[:1])
+    found_dims = as_dims(dims, plan.windows, cut[-2:] or whole[:1])
+    chosen = [axis for axis in found_dims if isinstance(axis, Axis)]
     places = [axes.index(axis) for axis in chosen]
     ranks = max(1, min(world_size, MAX_READERS // max(1, num_workers)))
     most = MAX_READS // (ranks * max(1, num_workers))

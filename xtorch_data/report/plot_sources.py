@@ -46,15 +46,18 @@ class _Row:
 def plot_sources(samples: SampleDefinition, plan: Plan, sample: int, ax: Axes | None) -> Axes:
     """Draw when the steps of a sample are, by source: see `WindowPlots.sources`."""
     number = plan.windows.normalize(sample)
-    dim = _anchor_dim(samples)
-    labels = comparable(samples.labels.coords, dim)
+    dim, primary, events = _anchor_dim(samples), samples.primary, samples.centers
+    labels = comparable(primary.labels.coords, dim)
     assert labels is not None
-    axis = samples.windows.axis(dim)
-    (place,) = [at for at, each in enumerate(samples.windows.axes) if each.dim == dim]
-    start = int(samples.windows.starts(number)[place])
+    axis = primary.windows.axis(dim)
+    (place,) = [at for at, each in enumerate(primary.windows.axes) if each.dim == dim]
+    start = int(primary.windows.starts(number)[place])
     step = samples.anchors.get(dim, axis.size - 1)
     anchor = int(labels.values[start + step])
-    rows = [_row(each, samples, number) for each in samples.sources]
+    if events is not None and dim in events.names:  # the event's own label
+        event = int(samples.windows.starts(number)[0])
+        anchor = int(events.label(dim, primary.labels.coords).values[event])
+    rows = [_row(each, primary, number) for each in samples.sources if each.parts]
     other = {each.kind for each in rows if each.times is not None} - {labels.kind}
     if other:
         raise ValueError(
@@ -103,10 +106,10 @@ class _Scale:
 
 def _anchor_dim(samples: SampleDefinition) -> Hashable:
     """The dim of the first source whose labels are anchors."""
-    coords = samples.labels.coords
+    coords = samples.primary.labels.coords
     times = [
         axis.dim
-        for axis in samples.windows.axes
+        for axis in samples.primary.windows.axes
         if (found := comparable(coords, axis.dim)) is not None and found.is_time
     ]
     named = [
@@ -116,7 +119,7 @@ def _anchor_dim(samples: SampleDefinition) -> Hashable:
         if isinstance(rule, AsOf) and rule.of in times
     ]
     if not times:
-        dims = [axis.dim for axis in samples.windows.axes]
+        dims = [axis.dim for axis in samples.primary.windows.axes]
         raise ValueError(
             f"none of the dims {dims} has times as labels, on which steps could be drawn: "
             "plot.windows() shows positions"

@@ -13,7 +13,8 @@ from ..common.figures import COLORS, Axes, axes_or_new, ink, is_dark, label_step
 from ..planning.chunks import Chunks, Layout
 from ..planning.intervals import Interval
 from ..planning.plan import Plan
-from ..planning.windows import Axis, Windows
+from ..planning.windows import Axis, SourceWindows, WindowDim
+from ..samples.definition import SampleDefinition
 from ..samples.labels import LabelledWindows
 from ..sources.label_steps import Breaks
 from .plot_breaks import mark_breaks
@@ -33,13 +34,13 @@ LEAST_PART = 1 / 80
 class _Dim:
     """A dim that is drawn: the steps of each sample, the chunks, and the stretch that is shown."""
 
-    axis: Axis
+    axis: WindowDim
     chunks: Chunks | None
     spans: list[Interval]
     view: Interval
 
     @classmethod
-    def of(cls, axis: Axis, chunks: Chunks | None, cuts: Sequence[slice | int]) -> _Dim:
+    def of(cls, axis: WindowDim, chunks: Chunks | None, cuts: Sequence[slice | int]) -> _Dim:
         spans = [
             (cut.start, cut.stop) if isinstance(cut, slice) else (cut, cut + 1) for cut in cuts
         ]
@@ -59,7 +60,7 @@ class _Dim:
 
 
 def plot_windows(
-    labels: LabelledWindows,
+    definition: SampleDefinition,
     plan: Plan,
     samples: int | Sequence[int],
     dims: Hashable | Sequence[Hashable] | None,
@@ -71,12 +72,15 @@ def plot_windows(
     if not numbers:
         raise ValueError("samples is empty: there is nothing to draw")
     numbers = [plan.windows.normalize(number) for number in numbers]
-    several = [axis for axis in plan.windows.axes if axis.windowed and len(axis) > 1]
-    whole = [axis for axis in plan.windows.axes if axis.windowed]
-    chosen = as_dims(dims, plan.windows, (several or whole or plan.windows.axes)[-2:])
+    labels, axes = definition.labelled, definition.primary.windows.axes
+    several = [axis for axis in axes if axis.windowed and _several(axis)]
+    whole = [axis for axis in axes if axis.windowed]
+    chosen = as_dims(dims, definition.primary.windows, (several or whole or axes)[-2:])
     drawn = numbers[:MAX_SAMPLES]
     windows = [labels.laid(number) for number in drawn]
-    layout = _with_most_lines(plan, [axis.dim for axis in chosen])
+    layout = _with_most_lines(
+        plan.layouts or definition.primary.layouts, [axis.dim for axis in chosen]
+    )
     shown = [
         _Dim.of(axis, layout.chunks.get(axis.dim), [window[axis.dim] for window in windows])
         for axis in chosen
@@ -113,8 +117,10 @@ def plot_windows(
 
 
 def as_dims(
-    dims: Hashable | Sequence[Hashable] | None, windows: Windows, default: Sequence[Axis]
-) -> list[Axis]:
+    dims: Hashable | Sequence[Hashable] | None,
+    windows: SourceWindows,
+    default: Sequence[WindowDim],
+) -> list[WindowDim]:
     """One or two axes of the sample space."""
     if not windows.axes:
         raise ValueError("the samples have no dim: there is nothing to draw along")
@@ -128,7 +134,9 @@ def as_dims(
     return [windows.axis(dim) for dim in named]
 
 
-def label_dim(matplotlib_axis: Any, axis: Axis, labels: LabelledWindows, view: Interval) -> None:
+def label_dim(
+    matplotlib_axis: Any, axis: WindowDim, labels: LabelledWindows, view: Interval
+) -> None:
     """Show a stretch of a dim, with the labels of the data and how much of it is shown."""
     start, stop = view
     part = (
@@ -152,7 +160,7 @@ def chunk_edges(chunks: Chunks | None, view: Interval) -> np.ndarray[Any, Any]:
     return np.array([start, *begins, stop])
 
 
-def _view(axis: Axis, spans: Sequence[Interval]) -> Interval:
+def _view(axis: WindowDim, spans: Sequence[Interval]) -> Interval:
     """Stretch of a dim that is shown: all of it, unless windows would be too small to see."""
     least = min(stop - start for start, stop in spans)
     low, high = min(start for start, _ in spans), max(stop for _, stop in spans)
@@ -162,14 +170,19 @@ def _view(axis: Axis, spans: Sequence[Interval]) -> Interval:
     return max(0, low - around), min(axis.length, high + around)
 
 
-def _with_most_lines(plan: Plan, dims: Sequence[Hashable]) -> Layout:
+def _several(axis: WindowDim) -> bool:
+    """Whether there are windows at several places of a dim; events may be anywhere."""
+    return len(axis) > 1 if isinstance(axis, Axis) else axis.size < axis.length
+
+
+def _with_most_lines(layouts: Sequence[Layout], dims: Sequence[Hashable]) -> Layout:
     """The variable whose chunks are drawn: the one with the most of them along some dims."""
 
     def lines(layout: Layout) -> int:
         grids = (layout.chunks[dim] for dim in dims if dim in layout.chunks)
         return sum(grid.count for grid in grids if grid.in_chunks)
 
-    return max(plan.layouts, key=lines)
+    return max(layouts, key=lines)
 
 
 def _draw_bars(ax: Axes, dim: _Dim, numbers: Sequence[int]) -> None:

@@ -65,7 +65,7 @@ class WindowPlots:
         ImportError
             If matplotlib is not installed.
         """
-        return plot_windows(self._windows, self._plan, samples, dims, ax, self._breaks)
+        return plot_windows(self._samples, self._plan, samples, dims, ax, self._breaks)
 
     def sources(self, sample: int = 0, *, ax: Axes | None = None) -> Axes:
         """Draw when the steps are that one sample has of each source.

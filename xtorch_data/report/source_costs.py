@@ -14,13 +14,13 @@ from ..common.text import format_bytes
 from ..iteration.cells import cells_of, unordered
 from ..iteration.companions import cell_nbytes
 from ..planning.chunks import Chunks, Layout
-from ..planning.companions import blocks_cost, frames_of, nbytes_once
+from ..planning.companions import blocks_cost, frames_of, nbytes_once, nbytes_used
 from ..planning.frames import Frame
 from ..planning.intervals import Box, Interval, total
 from ..planning.plan import Plan
 from ..samples.definition import SampleDefinition
+from ..samples.facts import lost_for, rules_of
 from ..samples.losses import Loss, losses_of
-from ..samples.source_rules import in_short
 
 __all__ = [
     "SourceCosts",
@@ -35,7 +35,7 @@ __all__ = [
 COUNTED_CELLS = 200_000
 
 # Other reasons for which samples are left out.
-REASONS = ("breaks", "where", "uneven", "drop_last")
+REASONS = ("halo", "breaks", "where", "uneven", "drop_last")
 
 Kept = Literal["whole", "handed on", "block by block"]
 
@@ -120,15 +120,15 @@ def costs_of_sources(
     """What each other source costs in processes that walk some parts of an epoch's line."""
     parts = [part for part in parts if total(part)]
     space, losses = (
-        plan.windows.space,
+        plan.grid.windows.space,
         losses_of(samples.losses, samples.breaks.laid, samples.windows),
     )
     found = {}
     for place, (each, frame) in enumerate(
         zip(samples.others, frames_of(space, plan.others), strict=True)
     ):
-        whole, once = place in plan.beside.resident, nbytes_once(frame, space)
-        memory, exact = once, True
+        whole, once = place in plan.beside.resident, nbytes_used(frame, space)
+        memory, exact = nbytes_once(frame, space), True
         kept: Kept = "whole"
         if not len(space):
             reads: Reads = [(0, 0) for _ in frame.layouts]
@@ -140,13 +140,13 @@ def costs_of_sources(
             reads, exact = _passing(each, frame, plan, epoch, parts, memory)
         decoded = sum(size for _, size in reads)
         costs = SourceCosts(
-            rules=in_short(each.rules, each.windows, samples.windows),
+            rules=rules_of(samples, each),
             kept=kept,
             memory=memory,
             nbytes_once=once,
             nbytes=decoded,
             amplification=decoded / once if once else 1.0,
-            losses=tuple(loss for loss in losses if loss.source == each.source),
+            losses=tuple(loss for loss in losses if loss.source in lost_for(samples, each)),
             exact=exact,
         )
         found[str(each.source)] = costs, reads
@@ -204,10 +204,9 @@ def _passing(
     middle = plan.grid.box(len(plan.grid) // 2)
     held = _Held(samples, frame, memory)
     if held.cells(middle) * (len(plan.grid) + len(parts)) > COUNTED_CELLS:
-        nbytes, _ = blocks_cost(frame, plan.windows.space, plan.grid.cuts)
-        once = nbytes_once(frame, plan.windows.space)
-        times = nbytes / max(1, once)
+        nbytes, _ = blocks_cost(frame, plan.grid.windows.space, plan.grid.cuts)
         reads = _once(frame, plan.windows.space.shape)
+        times = nbytes / max(1, sum(size for _, size in reads))
         return [(int(n * times), int(size * times)) for n, size in reads], False
     for part in parts:  # each in a process that has read nothing yet
         held.forget()
@@ -241,15 +240,17 @@ class _Held:
         axes = self.samples.windows.axes
         dims = [axis.dim for axis in axes]
         whole = {axis.dim for axis in axes if axis.whole and prepared}
+        scattered = any(axis.scattered for axis in self.samples.windows.space.axes)
+        apart = unordered(self.frame, scattered)
         self.groups = [
-            (layouts, *cells_of(layouts, dims, small, whole, unordered(self.frame)))
-            for layouts in alike.values()
+            (layouts, *cells_of(layouts, dims, small, whole, apart)) for layouts in alike.values()
         ]
         self.chunks = dict.fromkeys((each.name for each in self.frame.layouts), 0)
         self.nbytes = dict(self.chunks)
 
-    def _wanted(self, box: Box, grids: Mapping[Hashable, Chunks]) -> list[range]:
-        region = self.frame.named(self.frame.region(box))
+    def _wanted(
+        self, region: Mapping[Hashable, Interval], grids: Mapping[Hashable, Chunks]
+    ) -> list[range]:
         return [
             range(int(grid.number(region[dim][0])), int(grid.number(region[dim][1] - 1)) + 1)
             for dim, grid in grids.items()
@@ -257,7 +258,11 @@ class _Held:
 
     def cells(self, box: Box) -> int:
         """How many cells the samples of a box lie in."""
-        return sum(math.prod(map(len, self._wanted(box, grids))) for _, grids, _ in self.groups)
+        return sum(
+            math.prod(map(len, self._wanted(region, grids)))
+            for region in self.frame.regions(box)
+            for _, grids, _ in self.groups
+        )
 
     def forget(self) -> None:
         """Hold nothing."""
@@ -266,10 +271,14 @@ class _Held:
 
     def read(self, box: Box) -> None:
         """Count what is decoded for the samples of a box, as the reader does: in its order."""
+        for region in self.frame.regions(box):
+            self._read(region)
+
+    def _read(self, region: Mapping[Hashable, Interval]) -> None:
         wanted = [
             (number, cell)
             for number, (_, grids, _) in enumerate(self.groups)
-            for cell in itertools.product(*self._wanted(box, grids))
+            for cell in itertools.product(*self._wanted(region, grids))
         ]
         for key in wanted:
             if key in self.held:

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..common.spelling import spelled
 from ..common.text import number_of
 from ..planning.intervals import Interval
 from ..samples.definition import SampleDefinition
-
-# Not of a part of a split, at whose ends windows have no other rule, nor where a source lacks more.
-REMEDY = "remainder='shift', or boundary along these dims, would cover them"
 
 __all__ = ["PartOfSplit", "steps_in_no_window", "uncovered"]
 
@@ -59,5 +57,7 @@ def uncovered(samples: SampleDefinition, part: PartOfSplit) -> Iterator[str]:
     counts = {dim: steps for dim, steps in steps_in_no_window(samples, part).items() if steps}
     if counts:
         line = ", ".join(f"{number_of(steps, 'step')} of {dim!r}" for dim, steps in counts.items())
-        told = "" if part.steps or samples.losses else f"; {REMEDY}"
+        # At the ends of a part of a split windows have no other rule, and a source may lack more.
+        shift = f"{spelled('remainder')}='shift', or {spelled('boundary')} along these dims"
+        told = "" if part.steps or samples.losses else f"; {shift}, would cover them"
         yield f"in no window: {line}{told}"

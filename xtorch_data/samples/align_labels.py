@@ -30,26 +30,42 @@ LACKING = "labels that it lacks"
 
 def same_labels(source: OtherSource, axes: SampleAxes, dim: Hashable) -> AlignedDim:
     """The steps with the same labels as those of the first source along a dim of that name."""
-    place = axes.dims.index(dim)
-    axis, mine = axes.windows.axes[place], axes.labels(dim)
-    if mine is None or dim not in source.data.coords:
-        if mine is None and dim not in source.data.coords and axis.length == source.data.sizes[dim]:
-            made = IndexMap(dim, axis.length, axis.size, {}, axis.windowed)
-            return AlignedDim(made, term=(place, axis.starts))
-        raise ValueError(
-            f"source {source.name!r} has {source.data.sizes[dim]} steps along {dim!r}, the first "
-            f"one {axis.length}; labels would tell which are the same: give both a coordinate, or "
-            "rename the dim"
-        )
-    steps, present = source.find(dim, mine)
+    place = axes.place(dim)
+    assert place is not None
+    axis, mine = axes.axis(dim), axes.labels(dim)
+    if mine is None and dim not in source.data.coords:
+        steps = _same_steps(source, axes, axis)
+        present = steps >= 0
+    elif mine is None or dim not in source.data.coords:
+        raise _untold(source, axes, axis)
+    else:
+        steps, present = source.find(dim, mine)
     source.take(dim, steps[present])
     made = IndexMap(dim, source.data.sizes[dim], axis.size, {}, axis.windowed)
     if present.all():
         return AlignedDim(made, term=(place, axis.starts))
-    starts = axes.starts(place)
+    starts = axes.starts(dim)
     there = alignment.whole_in(steps, starts, axis.size)
     axes.leave_out(source, dim, place, ~there, LACKING)
     return AlignedDim(made, {place: (np.cumsum(present) - 1)[starts]})
+
+
+def _same_steps(source: OtherSource, axes: SampleAxes, axis: Axis) -> IntArray:
+    """The steps at the places of those of the first source, where neither has labels."""
+    beyond = axes.beyond.get(axis.dim)
+    if source.data.sizes[axis.dim] != (axis.length if beyond is None else beyond.length):
+        raise _untold(source, axes, axis)
+    return np.arange(axis.length) if beyond is None else beyond.steps
+
+
+def _untold(source: OtherSource, axes: SampleAxes, axis: Axis) -> ValueError:
+    """The error that nothing tells which steps belong together."""
+    beyond, dim = axes.beyond.get(axis.dim), axis.dim
+    return ValueError(
+        f"source {source.name!r} has {source.data.sizes[dim]} steps along {dim!r}, the first one "
+        f"{axis.length if beyond is None else beyond.length}; labels would tell which are the "
+        "same: give both a coordinate, or rename the dim"
+    )
 
 
 def at_labels(source: OtherSource, axes: SampleAxes, dim: Hashable, rule: At) -> AlignedDim:
@@ -67,8 +83,7 @@ def at_labels(source: OtherSource, axes: SampleAxes, dim: Hashable, rule: At) ->
             f"source {source.name!r}: {rule.coord!r} has the dim {lacking[0]!r}, which the samples "
             f"lack; theirs are {axes.dims}"
         )
-    places = [axes.dims.index(along) for along in coord.dims]
-    windowed = [axis for axis in map(axes.windows.axes.__getitem__, places) if axis.windowed]
+    windowed = [axis for axis in map(axes.axis, coord.dims) if axis.windowed]
     if len(windowed) > 1:
         raise ValueError(
             f"source {source.name!r}: of the dims of {rule.coord!r}, {list(coord.dims)}, one at "
@@ -77,9 +92,9 @@ def at_labels(source: OtherSource, axes: SampleAxes, dim: Hashable, rule: At) ->
     mine = axes.labels(rule.coord)
     assert mine is not None
     if coord.ndim == 1:
-        begins = _at_one(source, axes, dim, mine, places[0])
+        begins = _at_one(source, axes, dim, mine, coord.dims[0])
     else:
-        begins = _at_two(source, axes, dim, mine, places)
+        begins = _at_two(source, axes, dim, mine, coord.dims)
     size, kept = 1, bool(windowed)
     if windowed:
         size = windowed[0].size
@@ -108,12 +123,13 @@ def _lay_out(source: OtherSource, dim: Hashable, steps: IntArray) -> None:
 
 
 def _at_one(
-    source: OtherSource, axes: SampleAxes, dim: Hashable, mine: Comparable, place: int
+    source: OtherSource, axes: SampleAxes, dim: Hashable, mine: Comparable, along: Hashable
 ) -> dict[int, IntArray]:
     """Begins of windows in the source, laid out along a dim of the first one."""
     steps, _ = source.find(dim, mine)
-    starts = axes.starts(place)
-    there = alignment.whole_in(steps, starts, axes.windows.axes[place].size)
+    place, starts = axes.place(along), axes.starts(along)
+    assert place is not None
+    there = alignment.whole_in(steps, starts, axes.axis(along).size)
     axes.leave_out(source, dim, place, ~there, LACKING)
     _lay_out(source, dim, steps)
     return {place: starts}
@@ -172,7 +188,11 @@ class _Line:
 
 
 def _at_two(
-    source: OtherSource, axes: SampleAxes, dim: Hashable, mine: Comparable, places: Sequence[int]
+    source: OtherSource,
+    axes: SampleAxes,
+    dim: Hashable,
+    mine: Comparable,
+    dims: Sequence[Hashable],
 ) -> dict[int, IntArray]:
     """Begins of windows in the source, laid out along the labels of two dims."""
     if mine.values.size > MOST_LABELS:
@@ -180,7 +200,7 @@ def _at_two(
             f"source {source.name!r}: {mine.values.size:,} labels of two dims are wanted along "
             f"{dim!r}; {MOST_LABELS:,} can be looked up"
         )
-    own: list[Axis] = [axes.windows.axes[place] for place in places]
+    own: list[Axis] = [axes.axis(each) for each in dims]
     several = next((at for at, axis in enumerate(own) if axis.size > 1), None)
     line = None
     if mine.values.dtype.kind == "i" and not mine.missing.any():
@@ -188,10 +208,22 @@ def _at_two(
     if line is None:
         line = _Line.of_rows(mine.values, several)
     steps, present = source.find(dim, replace(mine, values=line.labels))
-    begins = [along[axes.starts(place)] for along, place in zip(line.begins, places, strict=True)]
-    _leave_out_samples(source, axes, places, begins, present, max(axis.size for axis in own))
+    begins = [along[axes.starts(each)] for along, each in zip(line.begins, dims, strict=True)]
+    places = [place for place in map(axes.place, dims) if place is not None]
+    size = max(axis.size for axis in own)
+    if places[0] == places[1]:  # both follow the events
+        begins = [begins[0] + begins[1]]
+        axes.leave_out(
+            source,
+            dim,
+            places[0],
+            ~alignment.whole_in(np.where(present, 0, -1), begins[0], size),
+            LACKING,
+        )
+    else:
+        _leave_out_samples(source, axes, places, begins, present, size)
     _lay_out(source, dim, steps)
-    return dict(zip(places, begins, strict=True))
+    return dict(zip(places, begins, strict=False))
 
 
 def _leave_out_samples(

@@ -23,9 +23,11 @@ def as_of(
     source: OtherSource, axes: SampleAxes, dim: Hashable, rule: AsOf, ignores_breaks: bool
 ) -> AlignedDim:
     """The last steps along a dim that are known at each anchor."""
-    place = _anchored(source, axes, rule.of)
+    of = _anchored(source, axes, rule.of)
+    place = axes.place(of)
+    assert place is not None
     labels = source.ascending(dim)
-    anchors = _anchors(source, axes, place, dim, labels)
+    anchors = _anchors(source, axes, of, dim, labels)
     steps = _steps(source, rule, labels, dim)
     latency = in_units(rule.latency, labels, f"source {source.name!r}: latency along {dim!r}")
     if latency < 0:
@@ -47,8 +49,8 @@ def as_of(
     return AlignedDim(IndexMap(dim, len(labels.values), steps, {}), {place: begins})
 
 
-def _anchored(source: OtherSource, axes: SampleAxes, of: Hashable | None) -> int:
-    """The axis whose labels are anchors."""
+def _anchored(source: OtherSource, axes: SampleAxes, of: Hashable | None) -> Hashable:
+    """The dim whose labels are anchors."""
     if of is None:
         times = axes.times()
         if len(times) != 1:
@@ -58,31 +60,28 @@ def _anchored(source: OtherSource, axes: SampleAxes, of: Hashable | None) -> int
                 f"of {axes.dims}"
             )
         (of,) = times
-    place = axes.place(of)
-    if place is None:
+    if axes.place(of) is None:
         raise ValueError(
             f"source {source.name!r}: AsOf(of={of!r}) is no dim of the samples, {axes.dims}"
         )
-    return place
+    return of
 
 
 def _anchors(
-    source: OtherSource, axes: SampleAxes, place: int, dim: Hashable, labels: Comparable
+    source: OtherSource, axes: SampleAxes, of: Hashable, dim: Hashable, labels: Comparable
 ) -> npt.NDArray[np.int64]:
-    """Label of the anchor of each window along an axis, which must compare with some labels."""
-    of = axes.dims[place]
-    mine = axes.labels(of)
-    if mine is None:
+    """Label of the anchor of each window along a dim, which must compare with some labels."""
+    found, place = axes.anchors(of), axes.place(of)
+    if found is None or place is None:
         raise ValueError(
             f"source {source.name!r} needs labels along {of!r} of the first source, which has "
             f"none: ds.assign_coords({{{of!r}: …}})"
         )
+    mine, anchors, missing = found
     labels.require_same_kind(
         mine, (f"source {source.name!r} along {dim!r}", f"the first source along {of!r}")
     )
-    at = axes.starts(place) + axes.anchor[of]
-    anchors = mine.values[at]
-    axes.leave_out(source, dim, place, mine.missing[at], "an anchor without a label")
+    axes.leave_out(source, dim, place, missing, "an anchor without a label")
     return np.asarray(anchors)
 
 
@@ -144,7 +143,8 @@ def valid_time(
             f"source {source.name!r}: the leads along {dim!r} must be durations, such as "
             f"ds.assign_coords({{{dim!r}: pd.to_timedelta(ds[{dim!r}].values, 'h')}})"
         )
-    anchors = _anchors(source, axes, place, init, labels)
+    of = _anchored(source, axes, rules[init].of)  # type: ignore[union-attr]
+    anchors = _anchors(source, axes, of, init, labels)
     start, stop = (
         in_units(each, labels, f"source {source.name!r}: ValidTime along {dim!r}")
         for each in (rule.start, rule.stop)

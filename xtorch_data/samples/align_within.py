@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 
 import numpy as np
@@ -29,7 +30,7 @@ def within(source: OtherSource, axes: SampleAxes, dim: Hashable, rule: Within) -
     own, descending = _sorted(source, axes, dim)
     labels = source.labels(dim)
     values = labels.values.astype(np.float64)
-    size, starts = axes.windows.axes[place].size, axes.starts(place)
+    size, starts = axes.axis(dim).size, _starts(source, axes, dim, place)
     edges = alignment.cell_edges(own) if len(own) > 1 else np.repeat(own, 2)
     if descending:
         starts = len(own) - starts - size
@@ -43,6 +44,11 @@ def within(source: OtherSource, axes: SampleAxes, dim: Hashable, rule: Within) -
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     source.require_once(dim, ordered, labels.period is not None)
+    around = _goes_around(axes, dim) and _closes(ordered, labels.step)
+    if around:
+        turns = math.ceil((edges[-1] - edges[0]) / 720) + 1
+        ordered = np.concatenate([ordered + 360 * turn for turn in range(-turns, turns + 1)])
+        order = np.tile(order, 2 * turns + 1)
     if rule.size is not None:
         begins, count = _nearest(source, dim, ordered, lower, upper, rule)
     elif len(own) == 1:
@@ -52,6 +58,9 @@ def within(source: OtherSource, axes: SampleAxes, dim: Hashable, rule: Within) -
         )
     else:
         begins, count = _inside(source, axes, dim, ordered, lower, upper, rule, tolerance)
+    if around and (begins >= 0).any():  # only the turns that are needed
+        first, last = begins[begins >= 0].min(), begins.max() + count
+        order, begins = order[first:last], np.where(begins >= 0, begins - first, -1)
     if descending:
         order = order[::-1]
         begins = np.where(begins >= 0, len(order) - begins - count, -1)
@@ -60,10 +69,38 @@ def within(source: OtherSource, axes: SampleAxes, dim: Hashable, rule: Within) -
     return AlignedDim(IndexMap(dim, len(order), count, {}), {place: begins})
 
 
+def _goes_around(axes: SampleAxes, dim: Hashable) -> bool:
+    """Whether windows of the first source go on at the other end of it."""
+    return dim in axes.beyond and axes.beyond[dim].boundary == "wrap"
+
+
+def _closes(ordered: npt.NDArray[np.float64], step: float) -> bool:
+    """Whether longitudes close the circle."""
+    return bool(len(ordered)) and bool(ordered[0] + 360 - ordered[-1] < 1.5 * step)
+
+
+def _starts(source: OtherSource, axes: SampleAxes, dim: Hashable, place: int) -> IntArray:
+    """Where windows begin among the labels that are looked at, see `_sorted`.
+
+    Windows that have no extent, beyond the ends of the data, are left out.
+    """
+    starts = axes.starts(dim)
+    if dim not in axes.beyond or _goes_around(axes, dim):
+        return starts
+    beyond, size = axes.beyond[dim], axes.axis(dim).size
+    starts = starts - beyond.before
+    outside = (starts < 0) | (starts + size > beyond.length)
+    axes.leave_out(source, dim, place, outside, "extents beyond the ends of the first source")
+    return np.clip(starts, 0, beyond.length - size)
+
+
 def _sorted(
     source: OtherSource, axes: SampleAxes, dim: Hashable
 ) -> tuple[npt.NDArray[np.float64], bool]:
-    """Labels of the first source along a dim, ascending, and whether they are so backwards."""
+    """Labels of the first source along a dim, ascending, and whether they are so backwards.
+
+    Those beyond its ends are among them where windows go around a circle.
+    """
     mine = axes.labels(dim)
     if mine is None:
         raise ValueError(
@@ -80,14 +117,17 @@ def _sorted(
         )
     if mine.is_text:
         raise ValueError(f"source {source.name!r}: Within needs numbers along {dim!r}, not text")
-    own = mine.values.astype(np.float64)
+    seen = slice(None)
+    if dim in axes.beyond and not _goes_around(axes, dim):
+        seen = slice(*axes.beyond[dim].inside)
+    own = mine.values[seen].astype(np.float64)
     if mine.period is not None and len(own):  # a region may lie across the date line
         steps = (np.diff(own) + 180) % 360 - 180
         own = own[0] + np.append(0.0, np.cumsum(steps))
     descending = len(own) > 1 and bool(own[0] > own[-1])
     if descending:
         own = own[::-1]
-    if not (np.diff(own) > 0).all() or mine.missing.any():
+    if not (np.diff(own) > 0).all() or mine.missing[seen].any():
         raise ValueError(
             f"source {source.name!r}: Within needs labels of the first source along {dim!r} that "
             f"are sorted, each once, none missing: ds.sortby({dim!r}).drop_duplicates({dim!r})"

@@ -6,20 +6,23 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
+from ..planning.edges import ExtendedDim, Laid
 from ..planning.frames import Frame, SampleSpace
 from ..planning.index_maps import IndexMap, term_of
 from ..planning.selection import SampleTable
-from ..planning.windows import Windows
+from ..planning.windows import Axis, Windows
+from ..sources.comparable import Comparable
 from .align_labels import at_labels, same_labels
 from .align_times import as_of, valid_time
 from .align_within import within
-from .aligning import AlignedDim, Laid, OtherSource, SampleAxes
+from .aligning import AlignedDim, OtherSource, SampleAxes
 from .losses import Loss
 from .source_rules import AsOf, At, Rule, ValidTime, Within
 
-__all__ = ["Aligned", "Loss", "OtherData", "aligned"]
+__all__ = ["Aligned", "Around", "Loss", "OtherData", "aligned"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +69,51 @@ class Aligned:
     losses: tuple[Loss, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Around:
+    """Windows around events: the first source is then one more that lies beside these.
+
+    Attributes
+    ----------
+    axes : tuple of Axis
+        The dims of the first source. Those that events have labels of begin where each event says.
+    labels : mapping of Hashable to Comparable
+        By such a dim, the labels of the events.
+    kept : ndarray of bool
+        Which events have a window.
+    variables : bool
+        Whether samples have other variables of events.
+    """
+
+    axes: tuple[Axis, ...]
+    labels: Mapping[Hashable, Comparable]
+    kept: npt.NDArray[np.bool_]
+    variables: bool
+
+    def frames(self, windows: Windows) -> list[list[AlignedDim]]:
+        """The dims of the first source, and those of the events if samples have variables."""
+        places = {axis.dim: place for place, axis in enumerate(windows.axes)}
+        data = []
+        for axis in self.axes:
+            made = IndexMap(axis.dim, axis.length, axis.size, {}, axis.windowed)
+            if axis.dim in self.labels:
+                data.append(AlignedDim(made, {0: axis.start(np.arange(len(axis)))}))
+            else:
+                data.append(AlignedDim(made, term=(places[axis.dim], axis.starts)))
+        if not self.variables:
+            return [data]
+        events = windows.axes[0]
+        made = IndexMap(events.dim, events.length, 1, {}, windowed=False)
+        return [data, [AlignedDim(made, term=(0, events.starts))]]
+
+
 def aligned(
     windows: Windows,
     first: xr.Dataset,
     others: tuple[OtherData, ...],
     anchor: Mapping[Hashable, int],
+    beyond: Mapping[Hashable, ExtendedDim],
+    around: Around | None = None,
 ) -> Aligned:
     """Find what samples have of other sources, and leave out those that lack something.
 
@@ -84,6 +127,10 @@ def aligned(
         The other sources.
     anchor : mapping of Hashable to int
         By dim, the step of a window that a sample is at.
+    beyond : mapping of Hashable to ExtendedDim
+        By dim, what windows find beyond the ends of the first source.
+    around : Around, optional
+        Where `windows` are those of events, what lies around them.
 
     Returns
     -------
@@ -98,7 +145,13 @@ def aligned(
         If labels cannot be compared, a rule does not fit, or no window is left; the message names
         the source, the dim and both ranges of labels.
     """
-    axes = SampleAxes(windows, first, anchor)
+    axes = SampleAxes(windows, first, anchor, beyond)
+    before: list[list[AlignedDim]] = []
+    if around is not None:
+        own = {axis.dim: axis for axis in around.axes if axis.dim in around.labels}
+        axes = SampleAxes(windows, first, anchor, beyond, own, around.labels)
+        axes.kept[0] &= around.kept
+        before = around.frames(windows)
     # Dims whose labels are anchors, along which nobody may look ahead.
     anchored = {
         rule.of for other in others for rule in other.rules.values() if isinstance(rule, AsOf)
@@ -111,7 +164,9 @@ def aligned(
     for place, kept in enumerate(axes.kept):
         if not kept.all():
             space = space.restrict(place, term_of(np.flatnonzero(kept)))
-    frames = [Frame(tuple(each.of_windows(axes.kept) for each in dims)) for dims in found]
+    frames = [
+        Frame(tuple(each.of_windows(axes.kept) for each in dims)) for dims in [*before, *found]
+    ]
     return Aligned(
         Windows(SampleSpace(space.axes, (*space.frames, *frames))),
         tuple(source.data for source in sources),

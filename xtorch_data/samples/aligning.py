@@ -15,9 +15,10 @@ import xarray as xr
 from ..common.redact import printable
 from ..common.text import number_of
 from ..planning import alignment
+from ..planning.edges import ExtendedDim, Laid
 from ..planning.index_maps import IndexMap, IntArray, Term, term_of
 from ..planning.selection import SampleTable, product
-from ..planning.windows import Windows
+from ..planning.windows import Axis, Windows
 from ..sources.comparable import Comparable, comparable
 from ..sources.conventions import text_of
 from ..sources.lazy_arrays import deferred
@@ -25,7 +26,16 @@ from .durations import seconds_of
 from .losses import Loss
 from .source_rules import Span
 
-__all__ = ["TOLERANCE", "AlignedDim", "Laid", "OtherSource", "SampleAxes", "in_units"]
+__all__ = [
+    "ROUNDING",
+    "TOLERANCE",
+    "AlignedDim",
+    "Laid",
+    "OtherSource",
+    "SampleAxes",
+    "in_units",
+    "range_of",
+]
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -37,9 +47,6 @@ ROUNDING = 1e-6
 # Data in memory is copied where it is laid out anew, which is faster to read than what is selected
 # later, unless that takes so many times its memory.
 MOST_COPIED = 2
-
-# By dim of a source that is laid out anew: its name in the user's data, and the step of each step.
-Laid = Mapping[Hashable, tuple[Hashable, IntArray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,29 +84,65 @@ class SampleAxes:
     Made by `aligned`, for as long as it runs; rules leave windows out.
     """
 
-    def __init__(self, windows: Windows, first: xr.Dataset, anchor: Mapping[Hashable, int]) -> None:
-        self.windows, self.first, self.anchor = windows, first, anchor
+    def __init__(
+        self,
+        windows: Windows,
+        first: xr.Dataset,
+        anchor: Mapping[Hashable, int],
+        beyond: Mapping[Hashable, ExtendedDim],
+        around: Mapping[Hashable, Axis] | None = None,
+        events: Mapping[Hashable, Comparable] | None = None,
+    ) -> None:
+        self.windows, self.first, self.anchor, self.beyond = windows, first, anchor, beyond
         self.kept = [np.ones(count, dtype=bool) for count in windows.shape]
         self.where: SampleTable | None = None  # which samples are left, where axes do not tell
         self.losses: list[Loss] = []
+        self._events = events or {}  # labels of events, which are anchors
+        # Dims of the first source, each with the sample axis that it follows.
+        axes: dict[Hashable, tuple[int, Axis]] = {
+            axis.dim: (place, axis) for place, axis in enumerate(windows.axes)
+        }
+        if around is not None:  # those of events follow the first axis, that of the events
+            events_dim, *_ = axes
+            del axes[events_dim]
+            axes = {dim: (0, axis) for dim, axis in around.items()} | axes
+        self._axes = axes
         self._labels: dict[Hashable, Comparable | None] = {}
-        self._starts: dict[int, IntArray] = {}
+        self._starts: dict[Hashable, IntArray] = {}
 
     @property
     def dims(self) -> list[Hashable]:
-        """The dim of each axis."""
-        return [axis.dim for axis in self.windows.axes]
+        """The dims of the first source."""
+        return list(self._axes)
 
     def place(self, dim: Hashable) -> int | None:
-        """The axis that a dim of the first source makes; None if it has no such dim."""
-        return self.dims.index(dim) if dim in self.dims else None
+        """The axis that a dim of the first source follows; None if it has no such dim."""
+        return self._axes[dim][0] if dim in self._axes else None
 
-    def starts(self, place: int) -> IntArray:
-        """Where each window along an axis begins in the first source."""
-        if place not in self._starts:
-            axis = self.windows.axes[place]
-            self._starts[place] = axis.start(np.arange(len(axis)))
-        return self._starts[place]
+    def axis(self, dim: Hashable) -> Axis:
+        """Where windows begin along a dim of the first source, by number along its axis."""
+        return self._axes[dim][1]
+
+    def starts(self, dim: Hashable) -> IntArray:
+        """Where each window begins along a dim of the first source."""
+        if dim not in self._starts:
+            axis = self.axis(dim)
+            self._starts[dim] = axis.start(np.arange(len(axis)))
+        return self._starts[dim]
+
+    def anchors(self, dim: Hashable) -> tuple[Comparable, npt.NDArray[Any], BoolArray] | None:
+        """Labels along a dim, and the label of each anchor; whether it is missing.
+
+        The anchor of an event is its own label. None if there are no labels.
+        """
+        mine = self._events.get(dim)
+        if mine is not None:
+            return mine, mine.values, mine.missing
+        mine = self.labels(dim)
+        if mine is None:
+            return None
+        at = self.starts(dim) + self.anchor[dim]
+        return mine, mine.values[at], mine.missing[at]
 
     def labels(self, name: Hashable) -> Comparable | None:
         """Labels of a coordinate of the first source, if it has that."""
@@ -138,18 +181,20 @@ class SampleAxes:
         if not len(gone):
             return
         kept &= ~lacking
-        self.losses.append(Loss(source.name, axis.dim, reason, len(gone), self.starts(place)[gone]))
+        starts = axis.start(np.arange(len(axis)))[gone]
+        self.losses.append(Loss(source.name, axis.dim, reason, len(gone), starts))
         if not kept.any():
             lost = "; ".join(
                 f"{number_of(loss.count, 'window')}: {loss.reason} (source {loss.source!r})"
                 for loss in self.losses
                 if loss.dim == axis.dim
             )
+            along = axis.dim if axis.dim in self._axes else dim
+            mine = range_of(self.first, along) if along in self.first.coords else "nowhere"
             raise ValueError(
                 f"source {source.name!r} leaves no sample: of {number_of(len(kept), 'window')} "
                 f"along {axis.dim!r} all are left out, {lost}. Its labels along {dim!r} go "
-                f"{source.range_of(dim)}, those of the first source along {axis.dim!r} "
-                f"{range_of(self.first, axis.dim)}"
+                f"{source.range_of(dim)}, those of the first source along {along!r} {mine}"
             )
 
     def leave_out_samples(self, source: OtherSource, table: SampleTable, reason: str) -> None:
@@ -163,7 +208,7 @@ class SampleAxes:
         count = int(np.count_nonzero(before & ~table.values))
         if not count:
             return
-        dims = [self.dims[place] for place in table.axes]
+        dims = [self.windows.axes[place].dim for place in table.axes]
         self.losses.append(Loss(source.name, dims[0], f"{reason}, along {dims}", count))
         if count == np.count_nonzero(before):
             raise ValueError(

@@ -129,16 +129,16 @@ class RandomFlip:
 
     def _require_fit(self, samples: SampleDefinition) -> None:
         """Raise if the samples of a dataset cannot be flipped so, as far as that is known."""
-        known = {}
+        known, samples = {}, samples.primary
         for dim in self.dims:
             _require_cuts_alike(dim, samples)
         for part in samples.parts:
-            labels = PartLabels(part.variables, part.stacked, part.dims, part.indexers)
+            labels = PartLabels.of(part)
             if part.name in samples.transforms or samples.items is not None:
                 self._offsets(samples.labels, part.name, labels)
                 continue
             known[part.name] = labels
-            for name in self.signs:
+            for name in self.signs if part.takes == "values" else ():
                 if name in part.variables and part.dtype.kind not in "fc":
                     raise ValueError(_not_floating(part.name, name, part.dtype))
         if len(known) == len(samples.parts) and samples.batch_transform is None:
@@ -188,7 +188,7 @@ class RandomFlip:
         parts = {}
         for name, tensor in batch._parts.items():
             own = batch._part_labels[name]
-            offsets = self._offsets(labels, name, own)
+            offsets = self._offsets(labels.of_part(own), name, own)
             if not offsets and not set(self.dims) & set(own.dims):
                 continue
             own.require_fit(name, tensor.shape, numbers.shape)
@@ -208,7 +208,8 @@ class RandomFlip:
                     f"RandomFlip flips along dim {dim!r}, which no part has: samples have the dims "
                     f"{list(every)}, those in input_dims"
                 )
-        variables = {name: None for labels in parts.values() for name in labels.variables}
+        valued = (labels for labels in parts.values() if not labels.present)
+        variables = {name: None for labels in valued for name in labels.variables}
         for name in self.signs:
             if name not in variables:
                 raise ValueError(
@@ -218,6 +219,8 @@ class RandomFlip:
 
     def _offsets(self, labels: Labels, part: str, own: PartLabels) -> Offsets:
         """Offsets of those variables of a part that may change their signs, where there are any."""
+        if own.present:  # which is the same, whatever the sign of a value is
+            return {}
         known = self._known.setdefault(labels, {})
         key = (part, own.dims, own.variables)
         if key not in known:

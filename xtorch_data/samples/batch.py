@@ -15,6 +15,7 @@ from ..common.redact import printable
 from ..common.text import number_of
 from .batch_page import batch_sections
 from .draws import Draws
+from .label_events import with_events
 from .labels import BoolArray, Labels
 from .part_labels import PartLabels, require_samples, with_dims
 from .plot_batch import plot_samples, sample_arrays
@@ -366,6 +367,8 @@ class Batch:
         names = self.keys() if part is None else [part]
         arrays = {name: (as_numpy(self[name]), self._part_labels[name]) for name in names}
         found = self._labels.to_datasets(arrays, self.index.numpy(), self._flipped)
+        if self._labels.events is not None:
+            return with_events(found, self._labels, self.index.numpy(), single=part is not None)
         if part is not None or not self._labels.others:
             return next(iter(found.values()))
         return xr.DataTree.from_dict(found)

@@ -37,12 +37,15 @@ class SampleBreaks:
         Dims of which the user has not said what is to become of breaks.
     doubtful : mapping of Hashable to LabelSteps
         Dims whose labels are too irregular for breaks to be told, and not wholly so.
+    at_ends : mapping of Hashable to int
+        Windows along dims that are left out because their halos pass the ends of the data.
     """
 
     found: Mapping[Hashable, Breaks]
     laid: Windows
     unruled: frozenset[Hashable] = frozenset()
     doubtful: Mapping[Hashable, LabelSteps] = field(default_factory=dict)
+    at_ends: Mapping[Hashable, int] = field(default_factory=dict)
 
     def losses(self, windows: Windows) -> dict[Hashable, tuple[IntArray, IntArray]]:
         """By dim: the first step after each break, and the windows along the dim it leaves out.
@@ -211,10 +214,14 @@ def windows_between_breaks(
                 )
             doubtful[axis.dim] = steps
     beyond: dict[Hashable, ExtendedDim] = {}
+    at_ends: dict[Hashable, int] = {}
     for dim in [axis.dim for axis in windows.axes if axis.dim in found or axis.dim in edges]:
         length, breaks = windows.axis(dim).length, found.get(dim)
         anew = () if breaks is None else breaks.positions
-        windows, extended = windows.at_edges(dim, edges.get(dim, EdgeRule()), anew)
+        edge = edges.get(dim, EdgeRule())
+        laid = windows.axis(dim)
+        at_ends[dim] = edge.lost_at_ends(length, laid.size, laid.stride, anew)
+        windows, extended = windows.at_edges(dim, edge, anew)
         axis = windows.axis(dim)
         if extended is not None:
             beyond[dim] = extended
@@ -226,8 +233,12 @@ def windows_between_breaks(
             )
         if breaks is None:
             continue
-        if extended is not None:
-            found[dim] = replace(breaks, before=extended.before)
+        lead = -edge.before % axis.stride
+        found[dim] = replace(
+            breaks,
+            before=0 if extended is None else extended.before,
+            leads=(lead if edge.boundary is None else -edge.before, lead),
+        )
         if not len(axis):
             longest = number_of(breaks.longest(length), "step")
             raise ValueError(
@@ -236,7 +247,7 @@ def windows_between_breaks(
                 f"{argument}='ignore' counts windows by position, across breaks"
             )
     unruled = frozenset(dim for dim in found if by_dim.get(dim) is None)
-    return windows, SampleBreaks(found, windows, unruled, doubtful), beyond
+    return windows, SampleBreaks(found, windows, unruled, doubtful, at_ends), beyond
 
 
 def _by_dim(rules: Any, windows: Windows) -> dict[Hashable, str | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -10,27 +10,27 @@ import numpy as np
 import xarray as xr
 
 from ..common.redact import printable_lines
+from ..common.spelling import did_you_mean
 from ..common.user_warnings import warn_user
-from ..planning.chunks import Layout
 from ..planning.edges import EdgeRule, ExtendedDim
 from ..planning.windows import Windows, require_steps
-from ..sources.lazy_arrays import in_memory, is_lazy
-from ..sources.source import Source, layout_of
+from ..sources.lazy_arrays import in_memory
+from ..sources.source import Source
 from .breaks import SampleBreaks, windows_between_breaks
 from .durations import Length, in_steps
 from .edges import edge_rules, extended, require_blanks, require_circles
 from .generator_items import Items
 from .preprocessing import check_preprocessed
-from .select import Part, names_of
+from .select import Select, label_of, names_of
 from .transforms import Transform
 
 __all__ = [
     "CheckedSpace",
     "checked_space",
     "coords_of",
-    "dtypes_of",
-    "layouts_of",
+    "names_in",
     "reads_of",
+    "require_dims",
     "warn_of_relabelled",
 ]
 
@@ -47,13 +47,15 @@ class CheckedSpace:
     breaks: SampleBreaks
     sample_dims: tuple[Hashable, ...]
     items: Items | None
-    reads: tuple[Hashable, ...]
+    reads: tuple[Hashable, ...]  # what preprocess gets, or parts have the values of
     template: xr.Dataset  # the variables of the parts as they are after preprocess
     constants: Mapping[Hashable, Any]  # a value of each variable that a trial cannot make up
     # Of the data that is given: the same, or with what lies beyond its ends, and that by dim.
     source: Source
     beyond: Mapping[Hashable, ExtendedDim] = field(default_factory=dict)
     halos: Mapping[Hashable, tuple[int, int]] = field(default_factory=dict)  # by dim, both sides
+    # What is asked of the ends of dims along which events say where windows lie.
+    edges: Mapping[Hashable, EdgeRule] = field(default_factory=dict)
 
 
 def checked_space(
@@ -64,10 +66,14 @@ def checked_space(
     preprocess: Transform | None,
     breaks: Any = None,
     edges: Mapping[str, Any] | None = None,
+    conditions: Mapping[str, Select] | None = None,
+    centered: Container[Hashable] = (),
 ) -> CheckedSpace:
     """The windows over the data and what is read for them; arguments that do not fit raise.
 
-    `edges` are the arguments `boundary`, `remainder` and `halo`.
+    `edges` are the arguments `boundary`, `remainder` and `halo`. Some `conditions` ask what is
+    present in the samples, and add nothing to these. Along dims that are `centered`, windows are
+    laid as if there were no edges: events say where they lie.
     """
     data = source.dataset
     given = {name: each for name, each in (edges or {}).items() if each is not None}
@@ -97,35 +103,44 @@ def checked_space(
     if not isinstance(input_overlap, Mapping | None):
         raise TypeError(f"input_overlap must be a mapping of dims to steps, not {input_overlap!r}")
     sizes_in_steps, overlaps = in_steps(input_dims, input_overlap, data, breaks)
-    selected = [name for select in selections.values() for name in names_of(select)]
-    for part, select in selections.items():
+    conditions = conditions or {}
+    for part, select in {**selections, **conditions}.items():
         if not names_of(select):
-            raise ValueError(f"part {part!r} selects no variable")
-    require_other_names(input_dims, selected)
-    _require_different_dims(data, selected)
+            raise ValueError(f"{label_of(part)} selects no variable")
+    selected, present = names_in(selections)
+    asked = names_in(conditions)[1]
+    for name in (*present, *asked):
+        if name not in data.data_vars:
+            raise ValueError(_unknown(name, data))
+    require_other_names(input_dims, [*selected, *present])
+    _require_different_dims(data, [*selected, *present])
     constants: dict[Hashable, Any] = {}
     rules = edge_rules(**{name: given.get(name) for name in EDGES}, input_dims=input_dims)
     with_halos = _with_halos(sizes_in_steps, rules, data)
     reads, template = reads_of(data, selected, with_halos, preprocess, constants)
     _require_different_dims(data, reads)
     used = {dim for name in selected for dim in template.variables[name].dims} | set(input_dims)
+    used |= {dim for name in present for dim in data.variables[name].dims}
+    require_dims(conditions, data, used)
     if None in used and None in source.sizes:
         raise ValueError(
             "a dim of the samples is named None, which elsewhere means that there is none: "
             "ds.rename_dims({None: 'NAME'}) gives it another name"
         )
     if source.generator is not None:
-        items = _items(source, selections, template)
+        items = _items(source, selections, template, conditions)
         ignored = SampleBreaks({}, items.windows)
         return CheckedSpace(
             items.windows, ignored, items.region_dims, items, reads, template, constants, source
         )
     sizes = {dim: size for dim, size in source.sizes.items() if dim in used}
     longer = [dim for dim, rule in rules.items() if rule.remainder == "pad"]
+    of_events = {dim: rule for dim, rule in rules.items() if dim in centered}
+    laid = {dim: rule for dim, rule in rules.items() if dim not in centered}
     by_position = Windows.from_sizes(sizes, sizes_in_steps, overlaps, longer)
     require_circles(data, rules)
-    windows, found, beyond = windows_between_breaks(by_position, data, breaks, rules)
-    require_blanks(data, reads, beyond)
+    windows, found, beyond = windows_between_breaks(by_position, data, breaks, laid)
+    require_blanks(data, [*reads, *present, *asked], beyond)
     return CheckedSpace(
         windows,
         found,
@@ -137,6 +152,7 @@ def checked_space(
         replace(source, dataset=extended(data, beyond)),
         beyond,
         {dim: (rule.before, rule.after) for dim, rule in rules.items() if rule.halo},
+        of_events,
     )
 
 
@@ -171,6 +187,20 @@ def require_regular(data: xr.Dataset) -> None:
     require_steps(data.sizes)
 
 
+def require_dims(
+    conditions: Mapping[str, Select], data: xr.Dataset, dims: Collection[Hashable]
+) -> None:
+    """Raise ValueError if conditions are of variables with dims that samples do not have."""
+    for condition, select in conditions.items():
+        for name in names_of(select):
+            for dim in data.variables[name].dims:
+                if dim not in dims:
+                    raise ValueError(
+                        f"{condition}: variable {name!r} has dim {dim!r}, which the samples do "
+                        f"not have; theirs are {sorted(map(str, dims))}"
+                    )
+
+
 def _require_different_dims(data: xr.Dataset, names: Iterable[Hashable]) -> None:
     """Raise ValueError if a variable has a dim twice: xarray cannot index it."""
     for name in names:
@@ -184,21 +214,42 @@ def _require_different_dims(data: xr.Dataset, names: Iterable[Hashable]) -> None
                 )
 
 
-def _items(source: Source, selections: Mapping[str, Any], template: xr.Dataset) -> Items:
+def names_in(selections: Mapping[str, Select]) -> tuple[list[Hashable], list[Hashable]]:
+    """Variables of which some selections take the values, and of which the presence."""
+    found: tuple[list[Hashable], list[Hashable]] = [], []
+    for select in selections.values():
+        found[select.takes != "values"].extend(names_of(select))
+    return found
+
+
+def _items(
+    source: Source,
+    selections: Mapping[str, Select],
+    template: xr.Dataset,
+    conditions: Mapping[str, Select],
+) -> Items:
     """The items of a generator, for some parts."""
     parts = {
-        part: [template.variables[name] for name in names_of(select)]
+        part: [
+            (template if select.takes == "values" else source.dataset).variables[name]
+            for name in names_of(select)
+        ]
         for part, select in selections.items()
     }
     used = [variable for variables in parts.values() for variable in variables]
     items = Items.of(source.generator, source.sizes, source.names, used)
     for part, select in selections.items():
-        if items.patches is not None and getattr(select, "indexers", None):
+        if items.patches is not None and select.indexers:
             raise ValueError(
                 f"part {part!r} selects steps inside a window, but concat_input_dims=True makes an "
                 "item of many windows"
             )
-    return items.for_parts(parts)
+    if items.patches is not None and conditions:
+        raise ValueError(
+            f"{next(iter(conditions))} cannot be asked of items of many windows, as "
+            "concat_input_dims=True makes them: give where as a function"
+        )
+    return items.for_parts({**parts, **dict.fromkeys(conditions, ())})
 
 
 def reads_of(
@@ -216,7 +267,7 @@ def reads_of(
     """
     unknown = [name for name in selected if name not in data.data_vars]
     unique = tuple(dict.fromkeys(selected))
-    if preprocess is None:
+    if preprocess is None or not selected:
         if unknown:
             raise ValueError(_unknown(unknown[0], data))
         return unique, data
@@ -235,7 +286,10 @@ def reads_of(
 def _unknown(name: Hashable, data: xr.Dataset) -> str:
     """Message that there is no such data variable, and how there can be."""
     if name not in data.coords:
-        return f"no data variable {name!r}; the data variables are {list(data.data_vars)}"
+        known = list(data.data_vars)
+        return f"no data variable {name!r}; the data variables are {known}" + did_you_mean(
+            name, known
+        )
     if name not in data.dims:
         return f"{name!r} is a coordinate; ds.reset_coords({name!r}) makes a data variable of it"
     new = f"{name}_value"
@@ -337,43 +391,6 @@ def coords_of(data: xr.Dataset, windows: Windows) -> xr.Dataset:
             "batches have the numbers of their samples: rename or drop it"
         )
     return found
-
-
-def dtypes_of(data: xr.Dataset, parts: Sequence[Part]) -> dict[Hashable, np.dtype[Any]]:
-    """Dtypes to which lazy floating variables are cast as they are read, where parts allow it."""
-    wanted: dict[Hashable, set[np.dtype[Any]]] = {}
-    for part in parts:
-        for name in part.variables:
-            wanted.setdefault(name, set()).add(part.dtype)
-    return {
-        name: dtypes.pop()
-        for name, dtypes in wanted.items()
-        if len(dtypes) == 1
-        and all(dtype.kind == "f" for dtype in (*dtypes, data.variables[name].dtype))
-        and is_lazy(data.variables[name])
-    }
-
-
-def layouts_of(
-    data: xr.Dataset,
-    windows: Windows,
-    parts: Sequence[Part],
-    dtypes: Mapping[Hashable, np.dtype[Any]],
-) -> tuple[Layout, ...]:
-    """Layouts of the variables that are read, with their bytes as they are held in memory."""
-    held = {
-        name: max(part.dtype.itemsize, data.variables[name].dtype.itemsize)
-        for part in parts
-        for name in part.variables
-        if name in data
-    }
-    for name, dtype in dtypes.items():  # never held as what xarray decodes it to in between
-        stored = np.dtype(data.variables[name].encoding.get("dtype", data.variables[name].dtype))
-        held[name] = max(dtype.itemsize, stored.itemsize)
-    dims = [axis.dim for axis in windows.axes]
-    return tuple(
-        layout_of(data.variables[name], name, dims, held.get(name)) for name in data.data_vars
-    )
 
 
 def repeated_along(

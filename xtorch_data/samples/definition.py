@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -13,38 +13,40 @@ import xarray as xr
 
 from ..common.options import options
 from ..common.recorder import Recorder
-from ..common.redact import printable
-from ..common.text import shape_of
-from ..common.user_warnings import about, warn_user
+from ..common.user_warnings import about
 from ..planning.chunks import Layout
 from ..planning.edges import ExtendedDim
+from ..planning.intervals import Interval
 from ..planning.selection import SampleTable
-from ..planning.windows import SourceWindows, Windows
-from ..sources.conventions import warn_of_bounds, warn_of_shared_axes
+from ..planning.windows import Axis, SourceWindows, WindowDim, Windows
+from ..sources.lazy_arrays import in_memory
 from ..sources.source import as_source
 from .arguments import numpy_dtype
+from .around_events import defined_around_events
 from .batch import ATTRIBUTES, Batch
 from .breaks import BreakRule, SampleBreaks
+from .centers import Centers
 from .changes import changes_of
 from .checks import (
     CheckedSpace,
     checked_space,
     coords_of,
-    dtypes_of,
-    layouts_of,
-    repeated_along,
+    names_in,
     warn_of_relabelled,
 )
 from .durations import Length
 from .generator_items import Items
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
-from .losses import Loss, losses_of, warnings_of_losses, with_lost
+from .layouts import dtypes_of, layouts_of
+from .losses import Loss, with_lost
+from .named_sources import is_several
 from .preprocessing import Preprocessor
-from .select import Part, Select, make_part, resolve_parts
-from .several import NO_BATCH_TRANSFORM, anchors_of, defined_of_several, is_several
-from .source_rules import Rule, in_short
-from .transforms import Transform, name_of, transforms_of
+from .presence import Present, not_null
+from .select import Part, Select, as_counts, make_part, resolve_parts
+from .several import NO_BATCH_TRANSFORM, anchors_of, defined_of_several
+from .source_rules import Rule
+from .transforms import Transform, transforms_of
 from .trials import require_blocks_independent
 
 __all__ = ["SampleDefinition"]
@@ -78,6 +80,9 @@ class SampleDefinition:
 
     preprocess: Transform | None  # for every block that is read
     transforms: Mapping[str, Transform]  # for the samples of a part
+    # Variables of which it is noted where they are present, and how that is told of their values.
+    present: Mapping[Hashable, Present] = field(default_factory=dict)
+    unread: frozenset[Hashable] = frozenset()  # those of which parts have nothing else
     # What only a stream of batches has: a function of these, and what random functions depend on.
     batch_transform: Transform | None = None
     seed: int = 0
@@ -93,6 +98,11 @@ class SampleDefinition:
     rules: Mapping[Hashable, Rule] = field(default_factory=dict)  # of another source, by dim
     anchors: Mapping[Hashable, int] = field(default_factory=dict)  # of the first, steps of windows
     halos: Mapping[Hashable, tuple[int, int]] = field(default_factory=dict)  # steps on both sides
+    # Events around which windows lie: then this only counts samples, and the data is beside it.
+    centers: Centers | None = None
+
+    # Counts of what is present in the same samples, until it was asked which of them there are.
+    conditions: SampleDefinition | None = None
 
     @classmethod
     def of(
@@ -106,6 +116,8 @@ class SampleDefinition:
         remainder: Any = None,
         halo: Mapping[Any, Any] | None = None,
         anchor: Mapping[Any, int] | None = None,
+        centers: Any = None,
+        tolerance: Mapping[Any, Any] | None = None,
         inputs: Any = None,
         targets: Any = None,
         parts: Mapping[str, Any] | None = None,
@@ -116,31 +128,41 @@ class SampleDefinition:
         seed: int = 0,
         dtype: Any = None,
         dims: Sequence[Hashable] | None = None,
+        conditions: Mapping[str, Select] | None = None,
     ) -> SampleDefinition:
-        """Work it out, and check the arguments, those of a dataset, against the data."""
+        """Work it out, and check the arguments, those of a dataset, against the data.
+
+        Each of the `conditions`, presences by what messages call them, is counted for the samples
+        in a definition of its own.
+        """
         floating, cast_to = numpy_dtype(dtype)
         edges = {"boundary": boundary, "remainder": remainder, "halo": halo}
-        if is_several(ds):
-            found: SampleDefinition = defined_of_several(
-                cls._of,
-                ds,
-                input_dims,
-                input_overlap,
-                anchor=anchor,
-                breaks=breaks,
-                edges=edges,
-                inputs=inputs,
-                targets=targets,
-                parts=parts,
-                preprocess=preprocess,
-                transform=transform,
-                target_transform=target_transform,
-                batch_transform=batch_transform,
-                seed=seed,
-                floating=floating,
-                cast=cast_to,
-            )
-            return found
+        if centers is None and tolerance is not None:
+            raise ValueError("tolerance is for centers=, which is not given")
+        arguments: dict[str, Any] = {
+            "anchor": anchor,
+            "breaks": breaks,
+            "edges": edges,
+            "inputs": inputs,
+            "targets": targets,
+            "parts": parts,
+            "preprocess": preprocess,
+            "transform": transform,
+            "target_transform": target_transform,
+            "batch_transform": batch_transform,
+            "seed": seed,
+            "floating": floating,
+            "cast": cast_to,
+            "conditions": conditions or {},
+        }
+        found: Any = None
+        if centers is not None:
+            arguments |= {"centers": centers, "tolerance": tolerance, "dims": dims}
+            found = defined_around_events(cls._of, cls, ds, input_dims, input_overlap, **arguments)
+        elif is_several(ds):
+            found = defined_of_several(cls._of, ds, input_dims, input_overlap, **arguments)
+        if found is not None:
+            return cast(SampleDefinition, found)
         source = as_source(ds, dims)
         selections = resolve_parts(
             source.dataset,
@@ -153,16 +175,23 @@ class SampleDefinition:
         prepare = Transform.of(preprocess, "preprocess")
         given = transforms_of(transform, target_transform, list(selections))
         of_batches = Transform.of(batch_transform, "batch_transform")
-        space = checked_space(source, input_dims, input_overlap, selections, prepare, breaks, edges)
+        counted = as_counts(conditions or {}, source.dataset)
+        space = checked_space(
+            source, input_dims, input_overlap, selections, prepare, breaks, edges, counted
+        )
         made = cls._of(selections, space, prepare, given, floating, cast_to, of_batches, seed)
-        if made.items is not None:
-            if anchor is not None:
-                raise ValueError(
-                    "anchor cannot be given with an xbatcher.BatchGenerator, whose items may have "
-                    "many windows"
-                )
-            return made
-        return replace(made, anchors=anchors_of(anchor, space.windows, selections.get("x")))
+        if counted:
+            counting = cls._of(counted, space, None, {}, floating, None, None, seed)
+            made = replace(made, conditions=counting)
+        if made.items is None:
+            x = selections.get("x")
+            return replace(made, anchors=anchors_of(anchor, space.windows, x))
+        if anchor is not None:
+            raise ValueError(
+                "anchor cannot be given with an xbatcher.BatchGenerator, whose items may have many "
+                "windows"
+            )
+        return made
 
     @classmethod
     def _of(
@@ -178,20 +207,31 @@ class SampleDefinition:
     ) -> SampleDefinition:
         """The definition over the windows of a source."""
         windows, template, source = space.windows, space.template, space.source
+        names, present = names_in(selections)
         made = tuple(
-            make_part(name, select, template, windows, space.sample_dims, floating)
+            make_part(
+                name,
+                select,
+                template if select.takes == "values" else source.dataset,
+                windows,
+                space.sample_dims,
+                floating,
+            )
             for name, select in selections.items()
         )
         coords = coords_of(source.dataset, windows)
-        variables = {name: template.variables[name] for part in made for name in part.variables}
+        variables = {name: template.variables[name] for name in names}
         attrs = {name: dict(variable.attrs) for name, variable in variables.items()}
-        read = source.dataset[list(space.reads)]
+        prepare = prepare if names else None
+        values = space.reads if prepare is not None else tuple(names)
+        read = source.dataset[list(dict.fromkeys([*values, *present]))]
         labelled = prepare is not None or given
         data = read if labelled else read.drop_vars(list(read.coords))
         # Functions of the user get what xarray reads.
         dtypes = {} if labelled else dtypes_of(data, made)
         if prepare is not None:
-            require_blocks_independent(prepare, read, windows, variables, space.constants)
+            block = source.dataset[list(values)]
+            require_blocks_independent(prepare, block, windows, variables, space.constants)
             with about(prepare.function):
                 warn_of_relabelled(template, source.dataset, windows, space.beyond)
         return cls(
@@ -218,6 +258,8 @@ class SampleDefinition:
             cast=cast_to,
             preprocess=prepare,
             transforms=given,
+            present=dict.fromkeys(present, not_null),
+            unread=frozenset(present).difference(values),
             batch_transform=of_batches,
             seed=seed,
             halos=space.halos,
@@ -245,6 +287,19 @@ class SampleDefinition:
         """Digests by which states tell data with other labels; computed when they are read."""
         return LabelDigests(self.labels.coords, self.windows)
 
+    def axis(self, dim: Hashable) -> Axis:
+        """The windows along a dim, also one that events have labels of; then in any order."""
+        if self.centers is None or dim not in self.centers.names:
+            return self.windows.axis(dim)
+        along = self.primary.windows.map(dim)
+        return Axis(dim, along.length, along.size, along.terms[0], windowed=along.windowed)
+
+    def place(self, dim: Hashable) -> int:
+        """The sample axis that a dim follows: the first one, if events have labels of it."""
+        if self.centers is not None and dim in self.centers.names:
+            return 0
+        return self.windows.axes.index(self.windows.axis(dim))
+
     def over(self, windows: Windows) -> SampleDefinition:
         """Definition of other windows of the same data, numbered anew."""
         others = tuple(
@@ -254,7 +309,8 @@ class SampleDefinition:
         beside = {str(each.source): each.labels for each in others}
         labels = replace(self.labels, windows=windows, others=beside)
         whole = self.whole and self.whole.over(self.windows, windows)
-        return replace(self, labels=labels, others=others, whole=whole)
+        conditions = self.conditions and self.conditions.over(windows)
+        return replace(self, labels=labels, others=others, whole=whole, conditions=conditions)
 
     def in_batches(self, batch_transform: Transform | None, seed: int) -> SampleDefinition:
         """Definition of the same samples with a function of batches, and a seed."""
@@ -264,42 +320,20 @@ class SampleDefinition:
                 raise ValueError(NO_BATCH_TRANSFORM)
             changes = changes_of(self.preprocess, self.transforms, batch_transform)
             labels = replace(labels, changes=changes)
-        return replace(self, labels=labels, batch_transform=batch_transform, seed=seed)
-
-    def whole_windows(self, function: Transform) -> SampleDefinition:
-        """Definition of one part: the scalar that a function makes of all variables of a window."""
-        names = tuple(self.variable_dims)
-        sizes = {axis.dim: axis.size for axis in self.windows.axes}
-        shape = tuple(sizes[dim] for dim in self.sample_dims)
-        part = Part("x", names, True, {}, self.sample_dims, shape, self.floating)
-        labels, items, data = self.labels, self.items, self.data
-        if not data.coords:  # which functions may use
-            others = [
-                name
-                for name, coord in labels.coords.coords.items()
-                if not set(coord.dims) <= set(data.dims)
-            ]
-            data = data.assign_coords(labels.coords.drop_vars(others).coords)
-        if items is not None:
-            items = replace(items, orders={part.name: items.order})
+        others = tuple(replace(each, seed=seed) for each in self.others)
         return replace(
-            self,
-            data=data,
-            layouts=layouts_of(data, self.windows, (part,), {}),
-            dtypes={},
-            labels=replace(labels, items=items),
-            parts=(part,),
-            transforms={part.name: function},
-            batch_transform=None,
-            cast=None,
-            others=(),
-            order=(),
+            self, labels=labels, batch_transform=batch_transform, seed=seed, others=others
         )
 
     @property
     def beyond(self) -> Mapping[Hashable, ExtendedDim]:
         """What windows find beyond the ends of dims; there they count its steps."""
-        return self.labels.beyond
+        return self.primary.labels.beyond
+
+    def inside(self, axis: WindowDim) -> Interval:
+        """Steps ``[start, stop)`` of the data along a dim, as its windows count."""
+        beyond = self.beyond.get(axis.dim)
+        return (0, axis.length) if beyond is None else beyond.inside
 
     @property
     def blank(self) -> dict[Hashable, ExtendedDim]:
@@ -314,14 +348,37 @@ class SampleDefinition:
         return (self, *self.others)
 
     @property
+    def primary(self) -> SampleDefinition:
+        """Definition of the first source of the user: this, or that of the data around events."""
+        return self if self.centers is None else self.others[0]
+
+    @property
     def every_part(self) -> list[tuple[SampleDefinition, Part]]:
         """The parts of all sources, in their order, each with the definition it is of."""
         found = {part.name: (each, part) for each in self.sources for part in each.parts}
         return [found[name] for name in self.order or found]
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether windows are cut from data in memory, so that nothing is read."""
+        return self.preprocess is None and all(
+            in_memory(variable) for variable in self.data.variables.values()
+        )
+
+    @property
+    def layouts_beside(self) -> list[tuple[Layout, ...]]:
+        """How other sources are stored; of events and data in memory around them, nothing is."""
+        around = self.centers is not None
+        return [() if around and each.in_memory else each.layouts for each in self.others]
+
     def names(self, each: SampleDefinition, part: Part) -> list[Hashable]:
         """Variables of a part of a source as users name them."""
-        return [name if each is self else f"{each.source}/{name}" for name in part.variables]
+        return list(self.named(each, part.variables).values())
+
+    def named(self, each: SampleDefinition, names: Iterable[Hashable]) -> dict[Hashable, Hashable]:
+        """Variables of a source, each with its name for users."""
+        plain = each is self or each is self.primary
+        return {name: name if plain else f"{each.source}/{name}" for name in names}
 
     @property
     def nbytes(self) -> int:
@@ -347,21 +404,6 @@ class SampleDefinition:
                 f"come one at a time, with batch_size=None, not {batch_size} in a batch"
             )
 
-    def warn_of_breaks(self) -> None:
-        """Warn of breaks in labels, unless the user has said what is to become of them."""
-        for message, about_what in self.breaks.warnings(self.labels.coords):
-            warn_user(message, about_what)
-        for message, about_what in warnings_of_losses(self.losses, self.breaks.laid):
-            warn_user(message, about_what)
-
-    def warn_of_bounds(self) -> None:
-        """Warn if bounds of cells or a second grid, no dims of their own, make samples."""
-        if self.items is None:  # an item of a generator holds all of such dims
-            described = (self.data, self.labels.coords)
-            parts = [part.variables for part in self.parts]
-            warn_of_bounds(self.variable_dims, self.windows, parts, described)
-            warn_of_shared_axes(self.windows, self.labels.coords)
-
     # The functions of the user.
 
     @property
@@ -382,8 +424,9 @@ class SampleDefinition:
         return [each for function in given if function is not None for each in function.functions()]
 
     def preprocessor(self, data: xr.Dataset, epoch: int, recorder: Recorder) -> Preprocessor | None:
-        """Preprocess for the blocks of `data`, which is this data as it is read."""
-        if self.preprocess is None:
+        """What makes blocks of what is read of `data`, this data or some variables of it."""
+        present = {name: each for name, each in self.present.items() if name in data.data_vars}
+        if self.preprocess is None and not present:
             return None
         return Preprocessor(
             data,
@@ -394,82 +437,17 @@ class SampleDefinition:
             self.seed,
             epoch,
             recorder,
+            present,
+            self.values,
+            self.beyond,
         )
 
-    def needs_host(self) -> str | None:
-        """The reason why samples cannot be cut on a device, or None."""
-        for function in (*self.transforms.values(), self.batch_transform):
-            if function is not None:
-                return f"{function.argument} takes labeled samples, which are on the host"
-        if self.items is not None:
-            return "items of an xbatcher.BatchGenerator are arranged on the host"
-        if self.blank:
-            return "what lies beyond the ends of the data is made missing on the host"
-        if self.others:
-            return "parts of several sources are put together on the host"
-        return None
-
-    # What there is to say of it.
-
-    def facts_of_parts(self) -> list[tuple[Any, ...]]:
-        """Name, variables, shape of one sample and dtype of each part."""
-        return [
-            (
-                part.name,
-                ", ".join(map(printable, self.names(each, part))),
-                f"after {each.transforms[part.name].argument}"
-                if part.name in each.transforms
-                else shape_of(each.shape(part), ["variable"] * part.stacked + list(part.dims)),
-                str(self.cast or part.dtype).removeprefix("torch.")
-                if part.dtype.kind == "f"
-                else part.dtype,
-            )
-            for each, part in self.every_part
-        ]
-
-    def facts_of_sources(self) -> list[tuple[str, str, str, str]]:
-        """Name, rules, losses and origin of each other source."""
-        losses = losses_of(self.losses, self.breaks.laid, self.windows)
-        return [
-            (
-                str(each.source),
-                in_short(each.rules, each.windows, self.windows),
-                "; ".join(str(loss) for loss in losses if loss.source == each.source),
-                each.origin,
-            )
-            for each in self.others
-        ]
+    @property
+    def values(self) -> list[Hashable]:
+        """Variables that are read for their values: what preprocess gets."""
+        return [name for name in self.data.data_vars if name not in self.unread]
 
     @property
     def windows_with_lost(self) -> Windows:
         """The windows, and those that other sources leave out between them."""
         return with_lost(self.losses, self.breaks.laid, self.windows)
-
-    def facts_of_functions(self) -> list[tuple[str, str, str]]:
-        """Argument, name and "yes" or "no" (random) of each function."""
-        return [
-            (each.argument, name_of(each.function), "yes" if each.takes_rng else "no")
-            for each in self.functions()
-        ]
-
-    def facts_of_breaks(self) -> list[str]:
-        """What there is to say of breaks in labels, in a line for each dim that has some."""
-        return list(self.breaks.facts(self.windows_with_lost, self.labels.coords))
-
-    def __repr__(self) -> str:
-        parts = ", ".join(
-            f"{printable(part.name)}: "
-            + (f"{self.names(each, part)}" if part.stacked else f"{self.names(each, part)[0]!r}")
-            + f" {each.shape(part)}"
-            for each, part in self.every_part
-        )
-        repeated = (
-            f"repeated at each place of {dim!r}, which they lack: {names}"
-            for dim, names in repeated_along(self.windows, self.variable_dims).items()
-            if self.items is None
-        )
-        sources = (
-            f"{name}: {rules}{f'; {lost}' if lost else ''}; from {origin}"
-            for name, rules, lost, origin in self.facts_of_sources()
-        )
-        return "\n  ".join([parts, *repeated, *sources, *self.facts_of_breaks()])

@@ -6,12 +6,13 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, get_args
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from ..common.integers import as_integer
 from ..common.spelling import spelled
 from ..planning.edges import Boundary, EdgeRule, ExtendedDim, Remainder
-from ..sources.conventions import is_east, text_of
+from ..sources.conventions import circle_of, text_of
 from ..sources.label_steps import LabelSteps
 from ..sources.lazy_arrays import deferred, in_memory
 
@@ -118,20 +119,25 @@ def require_circles(data: xr.Dataset, rules: Mapping[Hashable, EdgeRule]) -> Non
                 f"mostly {steps.text(abs(steps.step))} apart, but not {text_of(labels[at])} and "
                 f"{text_of(labels[at + 1])}"
             )
-        if is_east(dim, data):
-            _require_closed(data, dim, steps, what)
+        circle = circle_of(dim, data)
+        if circle is not None:
+            _require_closed(data, dim, steps, circle)
 
 
-def _require_closed(data: xr.Dataset, dim: Hashable, steps: LabelSteps, what: str) -> None:
+def _require_closed(data: xr.Dataset, dim: Hashable, steps: LabelSteps, circle: float) -> None:
+    """Raise ValueError if longitudes do not go around once; they may begin anywhere."""
     labels = data.coords[dim].values
-    circle = 2 * np.pi if data.coords[dim].attrs.get("units") in ("radian", "radians") else 360.0
     step = abs(steps.step)
-    around = step * len(labels)
-    if abs(around - circle) <= CLOSING * step:
+    # The way on from the last label to the first one.
+    closing = circle - abs(float(steps.values.sum()))
+    if abs(closing - step) <= CLOSING * step:
         return
     ends = f"{text_of(labels[0])} to {text_of(labels[-1])}"
-    message = f"{what} is 'wrap', and the labels along {dim!r}, {ends}, do not close the circle"
-    if abs(around - step - circle) <= CLOSING * step:
+    message = (
+        f"{spelled('boundary', dim)} is 'wrap', and the labels along {dim!r}, {ends}, do not close "
+        "the circle"
+    )
+    if abs(closing) <= CLOSING * step:
         message += f": the last is the first again, and ds.isel({{{dim!r}: slice(-1)}}) drops it"
     raise ValueError(message)
 
@@ -139,8 +145,14 @@ def _require_closed(data: xr.Dataset, dim: Hashable, steps: LabelSteps, what: st
 def require_blanks(
     data: xr.Dataset, names: Iterable[Hashable], beyond: Mapping[Hashable, ExtendedDim]
 ) -> None:
-    """Raise ValueError if a variable that is read has no value for what is missing."""
+    """Raise ValueError if a variable that is read, or a label, cannot be missing."""
     blank = {dim for dim, each in beyond.items() if each.blank}
+    for dim in blank:
+        if isinstance(data.indexes.get(dim), pd.MultiIndex):
+            raise ValueError(
+                f"{spelled('boundary', dim)} is 'constant', where labels are missing, and those "
+                f"along {dim!r} are a MultiIndex, which has none: ds.reset_index({dim!r})"
+            )
     for name in names:
         variable = data.variables[name]
         if blank.intersection(variable.dims) and variable.dtype.kind not in "fcmM":
@@ -170,7 +182,8 @@ def extended(data: xr.Dataset, beyond: Mapping[Hashable, ExtendedDim]) -> xr.Dat
     padded = {name: _padded(each, beyond) for name, each in graphs.items()}
     others = data.assign({name: lazy[name] for name in lazy if name not in graphs})
     order = list(data.data_vars)
-    found = others.drop_vars(list(graphs)).isel({dim: each.nearest for dim, each in beyond.items()})
+    laid = {dim: each.nearest for dim, each in beyond.items()}
+    found = others.drop_vars(list(graphs)).isel(laid, missing_dims="ignore")
     found = found.assign(padded)[order]
     for dim, each in beyond.items():
         if each.blank:

@@ -15,12 +15,14 @@ import xarray as xr
 
 from ..common.redact import printable
 from ..common.text import number_of
-from ..planning.edges import ExtendedDim
+from ..planning.edges import ExtendedDim, Laid
+from ..planning.frames import Frame, SampleSpace
 from ..planning.windows import Axis, IntArray, SourceWindows, WindowDim
 from ..sources.conventions import text_of, texts_of
 from ..sources.lazy_arrays import in_memory
 from .changes import Change
 from .generator_items import INPUT_BATCH, Items, Patches
+from .losses import CENTERS
 from .part_labels import PartLabels
 
 __all__ = [
@@ -42,11 +44,14 @@ class LabelledWindows:
     """The samples of a dataset: where they lie and what their coordinates are.
 
     ``len(windows)`` is the number of samples, ``windows[i]`` what ``isel`` takes to cut sample
-    ``i``: a slice for every windowed dim, an integer for the others.
+    ``i``: a slice for every windowed dim, or positions where a window goes around the ends of the
+    data or beyond them, and an integer for the others.
     """
 
     def __init__(self, labels: Labels) -> None:
-        self._labels = labels
+        # Of events, windows are those of the data around them.
+        self._events = None if labels.events is None else labels
+        self._labels = labels if labels.events is None else labels.others[labels.events]
 
     def __len__(self) -> int:
         return len(self._labels.windows)
@@ -63,7 +68,9 @@ class LabelledWindows:
     def of(self, source: str) -> LabelledWindows:
         """Where samples lie in a source, where there are several; by its name."""
         named: dict[str | None, Labels] = {self._labels.source: self._labels}
-        named.update(self._labels.others)
+        named.update((self._events or self._labels).others)
+        if self._events is not None:
+            named.setdefault(CENTERS, self._events.alone())
         if source not in named or source is None:
             raise KeyError(f"there is no source {source!r}; there are {[n for n in named if n]}")
         return LabelledWindows(named[source])
@@ -79,22 +86,32 @@ class LabelledWindows:
     def first_steps(self, dim: Hashable) -> IntArray:
         """First step of each window along a dim of the samples, as positions in the data.
 
-        ValueError if the samples have no such dim, or these are windows of another source.
+        Of a dim that events have labels of, that of each event. ValueError if the samples have no
+        such dim, or these are windows of another source.
         """
-        axis = self._labels.windows.axis(dim)
-        if not isinstance(axis, Axis):
-            raise ValueError(
-                "windows along a dim are those of the first source: dataset.windows.first_steps("
-                f"{dim!r}); of({self._labels.source!r})[i] says where sample i lies in this one"
-            )
-        starts = axis.start(np.arange(len(axis)))
+        windows = self._labels.windows
+        if self._events is not None and any(along.dim == dim for along in windows.frame.maps):
+            numbers = [np.arange(count) for count in self._events.windows.shape]
+            starts = np.asarray(windows.map(dim).start(numbers)).ravel()
+        else:
+            axis = (self._events or self._labels).windows.axis(dim)
+            if not isinstance(axis, Axis):
+                raise ValueError(
+                    "windows along a dim are those of the first source: "
+                    f"dataset.windows.first_steps({dim!r}); of({self._labels.source!r})[i] says "
+                    "where sample i lies in this one"
+                )
+            starts = axis.start(np.arange(len(axis)))
         if dim in self._labels.laid:
             starts = self._labels.laid[dim][1][starts]
         return starts
 
     def index(self, dim: Hashable) -> pd.Index[Any] | None:
         """The coordinate of a dim as an index, if the data has one."""
-        return self._labels.coords[dim].to_index() if dim in self._labels.coords.coords else None
+        for labels in filter(None, (self._labels, self._events)):
+            if dim in labels.coords.coords:
+                return labels.coords[dim].to_index()
+        return None
 
     def data_index(self, dim: Hashable) -> pd.Index[Any] | None:
         """The coordinate of a dim of the data, without what lies beyond its ends."""
@@ -139,9 +156,13 @@ class LabelledWindows:
         return found
 
     def __repr__(self) -> str:
-        beyond = self._labels.beyond
-        axes = ", ".join(_counted(axis, beyond.get(axis.dim)) for axis in self._labels.windows.axes)
-        return f"<{number_of(len(self), 'sample')} ({axes})>"
+        events, windows, beyond = self._events, self._labels.windows, self._labels.beyond
+        axes = list(windows.axes)
+        if events is not None:  # dims of the data that events have no labels of are their axes too
+            own = {axis.dim: axis for axis in events.windows.axes}
+            axes = [next(iter(own.values())), *(own.get(axis.dim, axis) for axis in axes)]
+        counted = ", ".join(_counted(axis, beyond.get(axis.dim)) for axis in axes)
+        return f"<{number_of(len(self), 'sample')} ({counted})>"
 
 
 def _counted(axis: WindowDim, beyond: ExtendedDim | None) -> str:
@@ -169,9 +190,13 @@ class Labels:
     changes: tuple[Change, ...] = ()  # of values, in this order
     source: str | None = None  # name of the source, where there are several
     others: Mapping[str, Labels] = field(default_factory=dict)  # of other sources, by name
+    # Where these are labels of events: the name of the data around them, and whether that is all
+    # the data there is, so that samples are one Dataset.
+    events: str | None = None
+    joint: bool = False
     beyond: Mapping[Hashable, ExtendedDim] = field(default_factory=dict)  # ends of dims, by dim
     # By dim that is laid out anew: its name in the data of the user, and which step each step is.
-    laid: Mapping[Hashable, tuple[Hashable, IntArray]] = field(default_factory=dict)
+    laid: Laid = field(default_factory=dict)
     # Of these labels alone: others made of them, by `dataclasses.replace`, get another.
     token: str = field(init=False, default_factory=lambda: uuid.uuid4().hex)
 
@@ -185,6 +210,10 @@ class Labels:
     def _register(self) -> None:
         _copies[self.token, id(self)] = self
         _latest[self.token] = self
+
+    def of_part(self, part: PartLabels) -> Labels:
+        """Labels of the source that a part is of: these, or those of another."""
+        return self if part.source is None else self.others[part.source]
 
     @property
     def labelled(self) -> LabelledWindows:
@@ -278,7 +307,8 @@ class Labels:
                 values = np.take(array, place, axis=variable_axis) if labels.stacked else array
                 key = suffixed(name) if name in repeated else name
                 variable_dims = (*lead, *(dims[dim] for dim in labels.dims))
-                data[key] = xr.Variable(variable_dims, values, self.attrs.get(name))
+                attrs = None if labels.present else self.attrs.get(name)  # such as units
+                data[key] = xr.Variable(variable_dims, values, attrs)
             for name, variable in self.coords.variables.items():
                 if set(variable.dims) & (changed | gone):
                     continue
@@ -289,6 +319,22 @@ class Labels:
                 coords[key] = renamed(found, dims)
         coords.setdefault("sample", xr.Variable(lead, samples))
         return xr.Dataset(data, coords)
+
+    def alone(self) -> Labels:
+        """Labels of the events of samples alone, without those of other dims."""
+        windows = self.windows
+        space = SampleSpace(windows.space.axes, (Frame(windows.frame.maps[:1]),))
+        return Labels(SourceWindows(space), self.coords, {}, source=CENTERS)
+
+    def of_events(self, samples: IntArray) -> dict[Hashable, xr.Variable]:
+        """Labels of the events of some samples; `samples` are their numbers."""
+        dim = self.windows.axes[0].dim
+        places = xr.Variable(("sample",) * samples.ndim, self.windows.starts(samples)[0])
+        return {
+            name: coord.to_base_variable().isel({dim: places})
+            for name, coord in self.coords.variables.items()
+            if coord.dims == (dim,)
+        }
 
     def _unlike(
         self, parts: Mapping[str, tuple[npt.NDArray[Any], PartLabels]], lead: int

@@ -12,12 +12,14 @@ from ..common.text import number_of
 from ..planning.index_maps import IntArray, term_of
 from ..planning.windows import Windows
 
-__all__ = ["BREAKS", "Loss", "losses_of", "warnings_of_losses", "with_lost"]
+__all__ = ["BREAKS", "CENTERS", "Loss", "losses_of", "warnings_of_losses", "with_lost"]
 
 Bools = npt.NDArray[np.bool_]
 
 # The reason of windows whose steps of another source would cross a break.
 BREAKS = "breaks in its labels"
+# The source of events, of those that have no window.
+CENTERS = "centers"
 # Of more windows that are left out through one source, users are warned.
 MANY = 0.5
 
@@ -49,6 +51,8 @@ class Loss:
     )
 
     def __str__(self) -> str:
+        if self.source == CENTERS:
+            return f"{number_of(self.count, 'event')} left out: {self.reason}"
         if not len(self.starts):
             return f"{number_of(self.count, 'sample')} left out: {self.reason}"
         return f"{number_of(self.count, 'window')} along {self.dim!r} left out: {self.reason}"
@@ -115,9 +119,19 @@ def _enclosed(gone: Bools, there: Bools) -> Bools:
 def warnings_of_losses(losses: Sequence[Loss], laid: Windows) -> Iterator[tuple[str, Hashable]]:
     """What the user is to know of windows left out, and what it is about.
 
-    Of breaks always; of other reasons where more than half of the windows are lost through a
-    source.
+    Of events and breaks always; of other reasons where more than half of the windows are lost
+    through a source.
     """
+    events = [each for each in losses if each.source == CENTERS]
+    if events:
+        every = len(laid.axis(events[0].dim))
+        reasons = "; ".join(f"{each.count:,}: {each.reason}" for each in events)
+        yield (
+            f"{sum(each.count for each in events):,} of {number_of(every, 'event')} of centers are "
+            f"left out. {reasons}",
+            ("events", *(each.starts.tobytes() for each in events)),
+        )
+    losses = [each for each in losses if each.source != CENTERS]
     for each in losses:
         if each.reason == BREAKS:
             are = "is" if each.count == 1 else "are"

@@ -53,8 +53,8 @@ def offset_of(labels: Labels, part: str, name: Hashable, odd: bool) -> xr.Variab
 
 def offset_at(offset: xr.Variable, batch: Batch, own: PartLabels) -> npt.NDArray[np.float64]:
     """Offsets at the places of the samples of a batch, to be broadcast to ``(sample, *dims)``."""
-    labels = batch._labels
-    assert labels is not None
+    assert batch._labels is not None
+    labels = batch._labels.of_part(own)
     if not offset.ndim:
         return np.full([1] * (1 + own.axes), offset.to_numpy())
     numbers = np.atleast_1d(batch.index.numpy())

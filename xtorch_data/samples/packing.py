@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,8 @@ import xarray as xr
 from ..planning.chunks import Layout
 from ..sources.lazy_arrays import DecodingArray, inside_caches, is_lazy, layers, undecoded
 from .definition import SampleDefinition
+from .facts import needs_host
+from .presence import not_null
 from .select import Part
 
 __all__ = ["Group", "Packed", "Packing", "packed"]
@@ -47,6 +49,12 @@ class Packing:
                 values = function(values)
             return np.asarray(values).astype(dtype)
 
+    def present(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Where stored integers are decoded to a value, not to NaN."""
+        table = not_null(self.table(np.dtype(np.float32)))
+        signed = stored.astype(self.dtype, copy=False).view(f"i{self.dtype.itemsize}")
+        return table[signed.astype(np.int32) + len(table) // 2]
+
 
 @dataclass(frozen=True, eq=False)
 class Group:
@@ -76,14 +84,18 @@ def packed(samples: SampleDefinition) -> Packed:
     """
     if samples.preprocess is not None:
         raise ValueError("preprocess takes decoded values")
-    why = samples.needs_host()
+    why = needs_host(samples)
     if why is not None:
         raise ValueError(why)
     parts = samples.parts
     packings, reasons = {}, []
     for name, variable in samples.data.data_vars.items():
         found = _packing(variable.variable)
-        unfit = [part for part in parts if name in part.variables and part.dtype.kind != "f"]
+        unfit = [
+            part
+            for part in parts
+            if name in part.variables and part.takes == "values" and part.dtype.kind != "f"
+        ]
         if isinstance(found, Packing) and not unfit:
             packings[name] = found
         else:
@@ -95,9 +107,15 @@ def packed(samples: SampleDefinition) -> Packed:
     stored = replace(
         samples,
         data=data,
-        layouts=tuple(_layout(layout, data, packings) for layout in samples.layouts),
+        layouts=tuple(
+            _layout(layout, data, packings, samples.present) for layout in samples.layouts
+        ),
         dtypes={**samples.dtypes, **{name: each.dtype for name, each in packings.items()}},
         parts=tuple(group.part for some in groups.values() for group in some),
+        present={
+            name: packings[name].present if name in packings else each
+            for name, each in samples.present.items()
+        },
     )
     return Packed(stored, samples, groups)
 
@@ -105,6 +123,7 @@ def packed(samples: SampleDefinition) -> Packed:
 def _groups(part: Part, data: xr.Dataset, packings: Mapping[Hashable, Packing]) -> Iterable[Group]:
     """The variables of a part, by what they are stored as."""
     alike: dict[Any, list[int]] = {}
+    packings = packings if part.takes == "values" else {}
     for place, name in enumerate(part.variables):
         alike.setdefault(packings[name].dtype if name in packings else None, []).append(place)
     for number, (dtype, places) in enumerate(alike.items()):
@@ -121,13 +140,19 @@ def _groups(part: Part, data: xr.Dataset, packings: Mapping[Hashable, Packing]) 
         yield Group(own, tuple(places), found)
 
 
-def _layout(layout: Layout, data: xr.Dataset, packings: Mapping[Hashable, Packing]) -> Layout:
+def _layout(
+    layout: Layout,
+    data: xr.Dataset,
+    packings: Mapping[Hashable, Packing],
+    present: Container[Hashable],
+) -> Layout:
     """Layout of a variable in memory that is not decoded."""
     if layout.name not in packings:
         return layout
     variable = data.variables[layout.name]
     outside = [size for dim, size in variable.sizes.items() if dim not in layout.chunks]
-    return replace(layout, itemsize=packings[layout.name].dtype.itemsize * math.prod(outside))
+    itemsize = packings[layout.name].dtype.itemsize + (layout.name in present)
+    return replace(layout, itemsize=itemsize * math.prod(outside))
 
 
 def _packing(variable: xr.Variable) -> Packing | str:

@@ -11,7 +11,7 @@ import torch
 
 from ..common.redact import printable
 from ..common.text import number_of
-from .select import Indexer
+from .select import Indexer, Part
 
 __all__ = ["PartLabels", "require_samples", "with_dims"]
 
@@ -27,6 +27,13 @@ class PartLabels:
     flattened: int = 0  # so many of `dims`, from the first on, are one axis of the tensor
     unflattened: tuple[int, ...] | None = None  # sizes of `dims`, where some are one axis
     source: str | None = None  # name of the source, of others than the first
+    present: bool = False  # whether values are those that say where the variables are present
+
+    @classmethod
+    def of(cls, part: Part) -> PartLabels:
+        """Those of a part before any transform."""
+        present = part.takes != "values"
+        return cls(part.variables, part.stacked, part.dims, part.indexers, present=present)
 
     @property
     def axes(self) -> int:

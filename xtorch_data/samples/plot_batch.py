@@ -64,7 +64,7 @@ def sample_arrays(
     where = {}
     if labels is not None:
         region = labels.labelled[number]
-        where = {dim: at for dim, at in region.items() if not isinstance(at, slice)}
+        where = {dim: at for dim, at in region.items() if isinstance(at, int)}
     known = labels or Labels(Windows.of(()), xr.Dataset(), {})
     found = []
     for part, (array, own) in parts.items():
@@ -121,7 +121,7 @@ def plot_samples(
     for row, axes_of_row in zip(panels, drawn_on, strict=True):
         for panel, ax in zip(row, axes_of_row, strict=True):
             color = COLORS[parts.index(panel.part) % len(COLORS)]
-            _draw(panel, ax, limits.get(panel.array.name), color, kwargs)
+            _draw(panel, ax, limits.get(_alike(panel)), color, kwargs)
     if left_out and axes is None:
         drawn_on[0, 0].figure.supxlabel(
             f"{left_out:,} more variables: choose with variables=…", fontsize="small"
@@ -238,9 +238,14 @@ def _limits(panels: Sequence[Sequence[_Panel]]) -> dict[Hashable, tuple[float, f
         values = panel.array.values
         values = values[np.isfinite(values)]
         if values.size:
-            low, high = limits.get(panel.array.name, (np.inf, -np.inf))
-            limits[panel.array.name] = min(low, values.min()), max(high, values.max())
+            low, high = limits.get(_alike(panel), (np.inf, -np.inf))
+            limits[_alike(panel)] = min(low, values.min()), max(high, values.max())
     return limits
+
+
+def _alike(panel: _Panel) -> Hashable:
+    """A key of panels that are drawn in the same colors: values of a variable, or where it is."""
+    return panel.array.name, panel.array.dtype.kind
 
 
 def _ratio(panel: _Panel) -> float:

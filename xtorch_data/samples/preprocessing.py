@@ -1,9 +1,13 @@
-"""The user's function for blocks, and what it must keep."""
+"""From blocks as they were read to those that samples are cut from.
+
+Where values are present is noted first; then the user's function is called, and what it must keep
+is checked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,10 +15,12 @@ import xarray as xr
 
 from ..common.random import BLOCK_TRANSFORM, generator
 from ..common.recorder import Recorder
+from ..planning.edges import ExtendedDim
 from ..planning.stages import BlockRead
 from ..planning.windows import Windows
 from ..sources.declared_dtypes import keeps_values
-from ..sources.lazy_arrays import in_memory
+from ..sources.lazy_arrays import holds_memory
+from .presence import Present, presence_of
 from .transforms import Transform
 from .trials import labels_of, require_labels_kept
 
@@ -23,7 +29,7 @@ __all__ = ["Preprocessor", "check_preprocessed"]
 
 @dataclass(frozen=True, eq=False)
 class Preprocessor:
-    """Applies the user's function to blocks of one epoch.
+    """Notes what is present in blocks of one epoch, and applies the user's function to them.
 
     Made for each epoch that is read, and called on the threads that prepare blocks.
     """
@@ -33,17 +39,34 @@ class Preprocessor:
     # Of the variables of the parts, after preprocess.
     variable_dims: Mapping[Hashable, frozenset[Hashable]]
     variable_dtypes: Mapping[Hashable, np.dtype[Any]]
-    preprocess: Transform
+    preprocess: Transform | None
     seed: int  # this and the epoch matter if the function is random
     epoch: int
     recorder: Recorder  # notes what it takes
+    # Variables whose presence is noted, and how it is told.
+    present: Mapping[Hashable, Present] = field(default_factory=dict)
+    values: Container[Hashable] | None = None  # what is given to the function; None for all
+    beyond: Mapping[Hashable, ExtendedDim] = field(default_factory=dict)  # the ends of dims
 
     def __call__(self, load: BlockRead, block: xr.Dataset) -> xr.Dataset:
+        """The block of a load, from its region as it was read."""
+        region = load.frame.named(load.region)
+        made_up = {dim: each.made_up(*region[dim]) for dim, each in self.beyond.items()}
+        present = presence_of(block.variables, self.present, made_up)
+        if self.values is not None:
+            block = block.drop_vars([name for name in block.data_vars if name not in self.values])
+        if self.preprocess is not None:
+            block = self._preprocessed(self.preprocess, load, block)
+        return block.assign(present) if present else block
+
+    def _preprocessed(
+        self, preprocess: Transform, load: BlockRead, block: xr.Dataset
+    ) -> xr.Dataset:
         """Apply the function to the block of a load."""
         for name, variable in block.data_vars.items():
             source = self.dataset.variables[name]
             lacks = any(axis.dim not in source.dims for axis in self.windows.axes)
-            if in_memory(source) or source.chunks is not None or lacks:
+            if holds_memory(source) or source.chunks is not None or lacks:
                 # It is also the user's (a graph of dask may hold what it was made of), or another
                 # block's, and the function may work in place.
                 block[name] = variable.variable.copy(deep=True)
@@ -54,7 +77,7 @@ class Preprocessor:
         labels = labels_of(block)
         try:
             with self.recorder.timed("preprocess"):
-                result = self.preprocess(block, rng)
+                result = preprocess(block, rng)
             dims = [axis.dim for axis in self.windows.axes]
             check_preprocessed(result, block, dims, self.variable_dims)
             require_labels_kept("preprocess", labels, result)

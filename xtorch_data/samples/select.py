@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import math
 import operator
 import reprlib
 from collections import Counter
 from collections.abc import Container, Hashable, KeysView, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +20,17 @@ from ..common.cached import cached_property
 from ..common.redact import printable
 from ..planning.windows import Windows
 from ..sources.conventions import fields
+from .presence import Presence, Takes
 from .tensor_dtypes import NoTensorsError, common_dtype, is_numeric
 
 __all__ = [
     "Part",
     "Select",
     "Stretch",
+    "as_counts",
+    "label_of",
     "make_part",
+    "named",
     "names_of",
     "resolve_parts",
 ]
@@ -66,6 +72,8 @@ class Select:
     (tensor([0., 3., 7.]),)
     """
 
+    takes: Takes = "values"
+
     def __init__(
         self,
         variables: Hashable | list[Hashable],
@@ -74,6 +82,12 @@ class Select:
     ) -> None:
         self.variables = variables
         self.indexers: dict[Any, GivenIndexer] = {**(indexers or {}), **indexers_kwargs}
+
+    def _of(self, variables: Hashable | list[Hashable], takes: Takes | None = None) -> Self:
+        """The same selection of variables under other names, or of something else of them."""
+        found = copy.copy(self)
+        found.variables, found.takes = variables, takes or self.takes
+        return found
 
     def __repr__(self) -> str:
         indexers = "".join(
@@ -96,6 +110,15 @@ class Part:
     dtype: np.dtype[Any]  # of the values as they are gathered
     # Dims which none of the variables has: values are broadcast over them.
     lacking: tuple[Hashable, ...] = field(default=())
+    takes: Takes = "values"  # what of the variables
+    values: int = 0  # of a count, how many there may be in a sample
+
+    @property
+    def arrays(self) -> tuple[Hashable, ...]:
+        """Names that the variables, or their presence, have in a block."""
+        if self.takes == "values":
+            return self.variables
+        return tuple(map(Presence, self.variables))
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -109,7 +132,7 @@ class Part:
         A window is then a view of memory in each. Without a list it is one, the part itself.
         """
         listed = {dim: each for dim, each in self.indexers.items() if isinstance(each, list)}
-        if not listed:
+        if not listed or self.takes == "count":
             return (Stretch(self, (slice(None),) * len(self.dims)),)
         runs = [
             _neighbors(listed[dim]) if dim in listed else [(slice(None), slice(None))]
@@ -135,10 +158,12 @@ class Part:
         Values are copied: a transform may work in place, and neighbors share the block.
         """
         if not self.stacked:
-            array = sample[self.variables[0]]
+            array = sample[self.arrays[0]].rename(self.variables[0])
             array = array.isel(self.indexers, missing_dims="ignore") if self.indexers else array
             return array.copy(deep=False, data=array.to_numpy().copy())
-        chosen = sample[list(self.variables)]
+        chosen = sample[list(self.arrays)]
+        if self.takes != "values":
+            chosen = chosen.rename(dict(zip(self.arrays, self.variables, strict=True)))
         chosen = chosen.isel(self.indexers, missing_dims="ignore") if self.indexers else chosen
         values = {name: each.to_numpy().copy() for name, each in chosen.data_vars.items()}
         return chosen.copy(deep=False, data=values)
@@ -210,6 +235,16 @@ def _as_select(part: str, specification: Any, data: xr.Dataset, reserved: Contai
     if part in reserved:
         raise ValueError(f"a part cannot be named {part!r}: a batch has something else there")
     select = specification if isinstance(specification, Select) else Select(specification)
+    if getattr(select, "min", 1) != 1:
+        raise ValueError(
+            f"part {part!r}: {select!r} says how much of a sample must be present, as where= "
+            "takes it; a part says where values are, without min"
+        )
+    return named(f"part {part!r}", select, data)
+
+
+def named(label: str, select: Select, data: xr.Dataset) -> Select:
+    """A selection with its variables as a name or a list of names; TypeError if they are none."""
     given: Any = select.variables
     names = given
     if not isinstance(given, Hashable) or (isinstance(given, tuple) and given not in [*data]):
@@ -220,13 +255,19 @@ def _as_select(part: str, specification: Any, data: xr.Dataset, reserved: Contai
         names = None
     if names is None:
         raise TypeError(
-            f"part {part!r}: give a name, a list of names or Select, not {type(given).__name__} "
+            f"{label}: give a name, a list of names or Select, not {type(given).__name__} "
             + reprlib.repr(given)
         )
     twice = [name for name, times in Counter(each).items() if times > 1]
     if twice:
-        raise ValueError(f"part {part!r} names variable {twice[0]!r} twice")
-    return Select(names, select.indexers)
+        raise ValueError(f"{label} names variable {twice[0]!r} twice")
+    return select._of(names)
+
+
+def as_counts(conditions: Mapping[str, Select], data: xr.Dataset) -> dict[str, Select]:
+    """Selections of how many values are present, for presences by what messages call them."""
+    found = {label: named(label, select, data) for label, select in conditions.items()}
+    return {label: each._of(each.variables, "count") for label, each in found.items()}
 
 
 def names_of(select: Select) -> list[Hashable]:
@@ -243,41 +284,52 @@ def make_part(
     dtype: np.dtype[Any],
 ) -> Part:
     """Check one selection against the data and the windows."""
+    label = label_of(name)
     names = names_of(select)
     windowed = {axis.dim: axis.size for axis in windows.axes if axis.windowed}
     for dim in select.indexers:
         if dim not in windowed:
             raise ValueError(
-                f"part {name!r} selects along dim {dim!r}, which is not in input_dims "
-                f"({list(windowed)})"
+                f"{label} selects along dim {dim!r}, which is not in input_dims ({list(windowed)})"
             )
     indexers: dict[Hashable, Indexer] = {}
     sizes: dict[Hashable, int] = {}
     for dim in sample_dims:
         size, indexer = windowed[dim], select.indexers.get(dim)
         if indexer is not None:
-            indexer = indexers[dim] = _as_indexer(f"part {name!r}", dim, indexer, size)
+            indexer = indexers[dim] = _as_indexer(label, dim, indexer, size)
         if not isinstance(indexer, int):
             sizes[dim] = size if indexer is None else len(np.arange(size)[indexer])
     dtypes = []
     for variable in names:
         dtypes.append(data.variables[variable].dtype)
-        if not is_numeric(dtypes[-1]):
+        if select.takes == "values" and not is_numeric(dtypes[-1]):
             usable = fields(data, windowed) or [
                 each for each, var in data.data_vars.items() if is_numeric(var.dtype)
             ]
             raise NoTensorsError(name, variable, data.variables[variable], usable)
     have = {dim for variable in names for dim in data.variables[variable].dims}
-    return Part(
+    part = Part(
         name=name,
         variables=tuple(names),
         stacked=isinstance(select.variables, list),
         indexers=indexers,
         dims=tuple(sizes),
         shape=tuple(sizes.values()),
-        dtype=common_dtype(dtypes, dtype),
+        dtype=common_dtype(dtypes, dtype) if select.takes == "values" else np.dtype(bool),
         lacking=tuple(dim for dim in sizes if dim not in have),
+        takes=select.takes,
     )
+    if part.takes != "count":
+        return part
+    values = len(names) * math.prod(part.shape)
+    dtype = np.dtype(np.int64)
+    return replace(part, dims=(), shape=(), dtype=dtype, lacking=(), values=values)
+
+
+def label_of(part: str) -> str:
+    """A part in messages: by its name, if a user has given it one."""
+    return f"part {part!r}" if part.isidentifier() else part
 
 
 def _as_indexer(part: str, dim: Hashable, indexer: Any, size: int) -> Indexer:

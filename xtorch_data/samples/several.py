@@ -1,9 +1,8 @@
-"""Samples of several sources: which variables are whose, and a definition for each source."""
+"""Samples of several sources: a definition for each source."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,23 +12,30 @@ import xarray as xr
 
 from ..common.integers import as_integer
 from ..planning.windows import SourceWindows, Windows
-from ..sources.source import Source as Data
-from ..sources.source import as_source
-from .aligned import OtherData, aligned
-from .batch import ATTRIBUTES, Batch
+from .aligned import Aligned, OtherData, aligned
 from .breaks import BreakRule, SampleBreaks
 from .checks import (
     CheckedSpace,
     checked_space,
+    names_in,
     reads_of,
+    require_dims,
     require_other_names,
     require_regular,
 )
-from .select import Select, names_of, resolve_parts
-from .source_rules import Source
+from .named_sources import Sources, noted
+from .select import Select, names_of
 from .transforms import Transform, transforms_of
 
-__all__ = ["NO_BATCH_TRANSFORM", "anchors_of", "defined_of_several", "is_several"]
+__all__ = [
+    "NO_BATCH_TRANSFORM",
+    "Definer",
+    "anchors_of",
+    "defined_of_several",
+    "functions_of",
+    "preprocesses",
+    "variables_of",
+]
 
 NO_BATCH_TRANSFORM = (
     "batch_transform cannot be given with several sources, whose batches are no single Dataset: "
@@ -37,119 +43,120 @@ NO_BATCH_TRANSFORM = (
 )
 
 
-def is_several(ds: Any) -> bool:
-    """Whether what is given as data are several sources by name."""
-    return isinstance(ds, Mapping) and not isinstance(ds, xr.Dataset | xr.DataTree)
-
-
-@contextlib.contextmanager
-def _noted(source: str) -> Iterator[None]:
-    """Let errors say of which source they are."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        error.add_note(f"of source {source!r}")
-        raise
-
-
 @dataclass(frozen=True, eq=False)
-class _Sources:
-    """The sources by name, the first one first, and what is said of the others."""
+class Definer:
+    """What makes the definition of each source over its windows.
 
-    data: Mapping[str, Data]
-    given: Mapping[str, Source]
+    Attributes
+    ----------
+    make : callable
+        Makes the definition of one source.
+    sources : Sources
+        All of them.
+    selections, counted : mapping of str to (str, Select)
+        By part, and by condition: the source that it is of, and what it takes there.
+    prepare : mapping of str to Transform or None
+        By source, the function for its blocks.
+    functions : mapping of str to Transform
+        By part, the function for its samples.
+    floating : numpy.dtype
+        What floating data is gathered as.
+    cast : torch.dtype or None
+        What that is cast to afterwards.
+    seed : int
+        What random functions depend on.
+    """
 
-    @classmethod
-    def of(cls, ds: Mapping[Any, Any]) -> _Sources:
-        if not ds:
-            raise ValueError("there are no sources: {name: data, …}")
-        for name in ds:
-            if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
-                raise ValueError(f"the name of a source must be an identifier, not {name!r}")
-        given = {
-            name: each if isinstance(each, Source) else Source(each) for name, each in ds.items()
-        }
-        first = next(iter(given))
-        if given[first].rules:
-            raise ValueError(
-                f"source {first!r} comes first, and gives the samples: rules are for the others"
-            )
-        data = {}
-        for name, each in given.items():
-            with _noted(name):
-                data[name] = as_source(each.ds)
-            if data[name].generator is not None:
-                raise TypeError(
-                    f"source {name!r} is an xbatcher.BatchGenerator, which can only be data alone"
-                )
-        return cls(data, given)
+    make: Callable[..., Any]
+    sources: Sources
+    selections: Mapping[str, tuple[str, Select]]
+    counted: Mapping[str, tuple[str, Select]]
+    prepare: Mapping[str, Transform | None]
+    functions: Mapping[str, Transform]
+    floating: np.dtype[Any]
+    cast: torch.dtype | None
+    seed: int
+
+    def of(self, source: str) -> dict[str, Select]:
+        """What parts take of a source."""
+        return {part: select for part, (own, select) in self.selections.items() if own == source}
+
+    def asked(self, source: str) -> dict[str, Select]:
+        """What conditions count of a source."""
+        return {label: select for label, (own, select) in self.counted.items() if own == source}
 
     @property
-    def names(self) -> list[str]:
-        return list(self.data)
+    def used(self) -> list[str]:
+        """The other sources of which there are parts."""
+        return [name for name in self.sources.names[1:] if self.of(name)]
 
-    def owner(self, part: str, variable: Hashable) -> tuple[str, Hashable]:
-        """The source of a variable that a part names, and its name there."""
-        first = self.data[self.names[0]].dataset
-        if variable in first.data_vars:
-            return self.names[0], variable
-        if isinstance(variable, str) and "/" in variable:
-            source, _, name = variable.partition("/")
-            if source in self.data:
-                if name in self.data[source].dataset.data_vars:
-                    return source, name
-                raise ValueError(
-                    f"part {part!r}: source {source!r} has no data variable {name!r}; it has "
-                    f"{list(self.data[source].dataset.data_vars)}"
-                )
-        others = [
-            f"{source}/{name}"
-            for source in self.names[1:]
-            for name in self.data[source].dataset.data_vars
-        ]
-        raise ValueError(
-            f"part {part!r}: no data variable {variable!r}; those of {self.names[0]!r} are "
-            f"{list(first.data_vars)}, others are named {others}"
+    def defined(self, source: str, space: CheckedSpace) -> Any:
+        """The definition of the parts of a source."""
+        own = self.of(source)
+        given = {part: each for part, each in self.functions.items() if part in own}
+        return self.make(
+            own, space, self.prepare.get(source), given, self.floating, self.cast, None, self.seed
         )
 
-    def selections(
-        self, inputs: Any, targets: Any, parts: Mapping[str, Any] | None
-    ) -> dict[str, tuple[str, Select]]:
-        """By part: the source that it is of, and what it takes of that."""
-        first = self.data[self.names[0]]
-        reserved = {*ATTRIBUTES, *dir(Batch)}
-        named = resolve_parts(first.dataset, first.single, inputs, targets, parts, reserved)
-        found: dict[str, tuple[str, Select]] = {}
-        for part, select in named.items():
-            owners = [self.owner(part, name) for name in names_of(select)]
-            sources = list(dict.fromkeys(source for source, _ in owners))
-            if len(sources) > 1:
-                raise ValueError(
-                    f"part {part!r} has variables of several sources, {sources}: give each source "
-                    "a part of its own"
+    def counting(self, source: str, space: CheckedSpace) -> Any:
+        """The definition of the counts of a source."""
+        return self.make(self.asked(source), space, None, {}, self.floating, None, None, self.seed)
+
+    def other_data(self) -> tuple[OtherData, ...]:
+        """The other sources as rules look them up; ValueError if their data does not fit."""
+        found = []
+        for name in self.used:
+            lazy, prepare = self.sources.data[name].dataset, self.prepare.get(name)
+            own = self.of(name)
+            require_dims(self.asked(name), lazy, _needed(lazy, [own], prepare).dims)
+            needed = _needed(lazy, [own, self.asked(name)], prepare)
+            rules = self.sources.given[name]
+            found.append(OtherData(name, needed, rules.rules, rules.breaks == "ignore"))
+        for other in found:
+            with noted(other.name):
+                taken = [
+                    name for select in self.of(other.name).values() for name in names_of(select)
+                ]
+                there = [name for name in taken if name in other.data.data_vars]
+                require_regular(other.data[there])
+        return tuple(found)
+
+    def beside(self, found: Aligned, first: int) -> tuple[list[Any], list[Any]]:
+        """Definitions of the other sources, and of their counts if conditions are asked.
+
+        The frame of the first of them is at place `first` of the space.
+        """
+        definitions, counts = [], []
+        for place, (name, lazy, laid) in enumerate(
+            zip(self.used, found.data, found.laid, strict=True), start=first
+        ):
+            windows: Any = SourceWindows(found.windows.space, place)
+            own = replace(self.sources.data[name], dataset=lazy)
+            sizes = {axis.dim: axis.size for axis in windows.axes if axis.windowed}
+            names, _ = names_in(self.of(name))
+            with noted(name):
+                require_other_names(
+                    sizes, [each for one in self.of(name).values() for each in names_of(one)]
                 )
-            own = [name for _, name in owners]
-            variables = own if isinstance(select.variables, list) else own[0]
-            found[part] = (
-                sources[0] if sources else self.names[0],
-                Select(variables, select.indexers),
+            constants: dict[Hashable, Any] = {}
+            reads, template = reads_of(lazy, names, sizes, self.prepare.get(name), constants)
+            of_source = CheckedSpace(
+                windows,
+                SampleBreaks({}, found.windows),
+                tuple(sizes),
+                None,
+                reads,
+                template,
+                constants,
+                own,
             )
-        if parts is None:
-            used = {source for source, _ in found.values()}
-            for source in self.names[1:]:
-                if source in found:
-                    raise ValueError(
-                        f"source {source!r} makes a part of its own name, which there is: give the "
-                        "source another name, or say what each part has with parts="
-                    )
-                if source not in used:
-                    whole = self.data[source]
-                    every = list(whole.dataset.data_vars) if whole.single is None else whole.single
-                    made = resolve_parts(whole.dataset, None, None, None, {source: every}, reserved)
-                    found[source] = source, made[source]
-        if not any(source == self.names[0] for source, _ in found.values()):
-            raise ValueError(f"no part has a variable of the first source, {self.names[0]!r}")
-        return found
+            each = self.defined(name, of_source)
+            named = replace(each.labels, source=name, laid=laid)
+            rules = self.sources.given[name].rules
+            definitions.append(replace(each, source=name, labels=named, rules=rules))
+            if self.counted:
+                counts.append(replace(self.counting(name, of_source), source=name))
+        return definitions, counts
 
 
 def defined_of_several(
@@ -171,83 +178,46 @@ def defined_of_several(
     seed: int,
     floating: np.dtype[Any],
     cast: torch.dtype | None,
+    conditions: Mapping[str, Select],
 ) -> Any:
     """The definition of the first source's samples, which has those of the others."""
-    sources = _Sources.of(ds)
+    sources = Sources.of(ds)
     if batch_transform is not None:
         raise ValueError(NO_BATCH_TRANSFORM)
     selections = sources.selections(inputs, targets, parts)
-
-    def of(source: str) -> dict[str, Select]:
-        return {part: select for part, (own, select) in selections.items() if own == source}
-
-    variables = {
-        source: [name for select in of(source).values() for name in names_of(select)]
-        for source in sources.names
-    }
-    prepare = _preprocesses(preprocess, variables)
-    functions = {
-        part: _bound(function, selections[part][0], variables)
-        for part, function in transforms_of(transform, target_transform, list(selections)).items()
-    }
-
-    def made(source: str, space: CheckedSpace) -> Any:
-        own = of(source)
-        given = {part: each for part, each in functions.items() if part in own}
-        return make(own, space, prepare.get(source), given, floating, cast, None, seed)
-
-    first, *rest = sources.names
-    data = sources.data[first]
+    taken = variables_of(sources, selections)
+    definer = Definer(
+        make,
+        sources,
+        selections,
+        sources.conditions(conditions, [name for name in sources.names if taken[name]]),
+        preprocesses(preprocess, taken),
+        functions_of(transform, target_transform, selections, taken),
+        floating,
+        cast,
+        seed,
+    )
+    first = sources.names[0]
     space = checked_space(
-        data, input_dims, input_overlap, of(first), prepare.get(first), breaks, edges
+        sources.data[first],
+        input_dims,
+        input_overlap,
+        definer.of(first),
+        definer.prepare.get(first),
+        breaks,
+        edges,
+        definer.asked(first),
     )
-    used = [name for name in rest if of(name)]
-    others = tuple(
-        OtherData(
-            name,
-            _needed(sources.data[name].dataset, of(name), prepare.get(name)),
-            sources.given[name].rules,
-            sources.given[name].breaks == "ignore",
-        )
-        for name in used
-    )
-    for other in others:
-        with _noted(other.name):
-            there = [name for name in variables[other.name] if name in other.data.data_vars]
-            require_regular(other.data[there])
-    x = of(first).get("x")
-    anchors = anchors_of(anchor, space.windows, x)
-    found = aligned(space.windows, space.source.dataset, others, anchors)
+    others = definer.other_data()
+    anchors = anchors_of(anchor, space.windows, definer.of(first).get("x"))
+    found = aligned(space.windows, space.source.dataset, others, anchors, space.beyond)
     if not len(found.windows):
         reasons = "; ".join(f"{loss.source!r}: {loss}" for loss in found.losses)
         raise ValueError(f"there is no sample of which all sources have their part: {reasons}")
-    main = made(first, replace(space, windows=found.windows))
-    beside = []
-    for place, (name, lazy, laid) in enumerate(
-        zip(used, found.data, found.laid, strict=True), start=1
-    ):
-        windows: Any = SourceWindows(found.windows.space, place)
-        own = replace(sources.data[name], dataset=lazy)
-        sizes = {axis.dim: axis.size for axis in windows.axes if axis.windowed}
-        names = [each for select in of(name).values() for each in names_of(select)]
-        with _noted(name):
-            require_other_names(sizes, names)
-        constants: dict[Hashable, Any] = {}
-        reads, template = reads_of(lazy, names, sizes, prepare.get(name), constants)
-        of_source = CheckedSpace(
-            windows,
-            SampleBreaks({}, found.windows),
-            tuple(sizes),
-            None,
-            reads,
-            template,
-            constants,
-            own,
-        )
-        each = made(name, of_source)
-        named = replace(each.labels, source=name, laid=laid)
-        rules = sources.given[name].rules
-        beside.append(replace(each, source=name, labels=named, rules=rules))
+    space = replace(space, windows=found.windows)
+    main = definer.defined(first, space)
+    count = definer.counting(first, space) if definer.counted else None
+    beside, counts = definer.beside(found, 1)
     labels = replace(
         main.labels, source=first, others={str(each.source): each.labels for each in beside}
     )
@@ -260,19 +230,50 @@ def defined_of_several(
         losses=found.losses,
         whole=found.where,
         anchors=anchors,
+        conditions=count
+        and replace(count, source=first, others=tuple(counts), order=tuple(definer.counted)),
     )
 
 
+def variables_of(
+    sources: Sources, selections: Mapping[str, tuple[str, Select]]
+) -> dict[str, list[Hashable]]:
+    """By source, the names of the variables that parts take."""
+    return {
+        source: [
+            name
+            for own, select in selections.values()
+            if own == source
+            for name in names_of(select)
+        ]
+        for source in sources.names
+    }
+
+
+def functions_of(
+    transform: Any,
+    target_transform: Any,
+    selections: Mapping[str, tuple[str, Select]],
+    variables: Mapping[str, Sequence[Hashable]],
+) -> dict[str, Transform]:
+    """The functions for samples, by part."""
+    return {
+        part: _bound(function, selections[part][0], variables)
+        for part, function in transforms_of(transform, target_transform, list(selections)).items()
+    }
+
+
 def _needed(
-    data: xr.Dataset, selections: Mapping[str, Select], prepare: Transform | None
+    data: xr.Dataset, selections: Sequence[Mapping[str, Select]], prepare: Transform | None
 ) -> xr.Dataset:
     """What is read of a source: a preprocess may want all of it."""
     if prepare is not None:
         return data
-    return data[list(dict.fromkeys(n for select in selections.values() for n in names_of(select)))]
+    every = (select for some in selections for select in some.values())
+    return data[list(dict.fromkeys(name for select in every for name in names_of(select)))]
 
 
-def _preprocesses(
+def preprocesses(
     given: Any, variables: Mapping[str, Sequence[Hashable]]
 ) -> dict[str, Transform | None]:
     """The functions for blocks, by source; `variables` has the names of each that parts take."""
@@ -308,21 +309,26 @@ def _preprocesses(
 def _bound(given: Transform, source: str, variables: Mapping[str, Sequence[Hashable]]) -> Transform:
     """A function for one source: of statistics of several, those of that."""
     function = given.function
-    if not hasattr(function, "_of_source"):
+    if not hasattr(function, "_of_source") or source not in variables:
         return given
     own = function._of_source(source, source == next(iter(variables)), variables[source])
     return given if own is None else replace(given, function=own)
 
 
-def anchors_of(given: Any, windows: Windows, x: Select | None) -> dict[Hashable, int]:
-    """By dim, the step of a window that a sample is at."""
+def anchors_of(
+    given: Any,
+    windows: Windows,
+    x: Select | None,
+    otherwise: Mapping[Hashable, int] | None = None,
+) -> dict[Hashable, int]:
+    """By dim, the step of a window that a sample is at; by default the last, or one `otherwise`."""
     anchors: dict[Hashable, int] = {}
     for axis in windows.axes:
         cut = None if x is None else x.indexers.get(axis.dim)
         if isinstance(cut, slice):
             anchors[axis.dim] = range(axis.size)[cut][-1]
         elif cut is None:
-            anchors[axis.dim] = axis.size - 1
+            anchors[axis.dim] = (otherwise or {}).get(axis.dim, axis.size - 1)
         else:
             anchors[axis.dim] = int(np.max(np.arange(axis.size)[cut]))
     if given is not None and not isinstance(given, Mapping):

@@ -16,6 +16,7 @@ from ..common.user_warnings import warn_user
 from ..planning.windows import Windows
 
 __all__ = [
+    "circle_of",
     "descriptive",
     "fields",
     "is_east",
@@ -30,6 +31,7 @@ __all__ = [
 # https://cfconventions.org/cf-conventions/cf-conventions.html#latitude-coordinate
 _NORTH = "degrees_north", "degree_north", "degree_N", "degrees_N"
 _EAST = "degrees_east", "degree_east", "degree_E", "degrees_E"
+_RADIANS = "radian", "radians", "rad"
 _COMPASS = {**dict.fromkeys(_NORTH, ("°N", "°S")), **dict.fromkeys(_EAST, ("°E", "°W"))}
 
 # Steps of a dim that are looked at to tell how far they are apart.
@@ -186,6 +188,14 @@ def is_north(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
 def is_east(name: Hashable, array: xr.DataArray | xr.Dataset) -> bool:
     """Whether a coordinate is a longitude."""
     return _is(name, array, "longitude", _EAST)
+
+
+def circle_of(name: Hashable, array: xr.DataArray | xr.Dataset) -> float | None:
+    """A full turn in the units of a coordinate that is a longitude; else None."""
+    if not is_east(name, array):
+        return None
+    attrs = array.coords[name].attrs if name in array.coords else {}
+    return 2 * math.pi if attrs.get("units") in _RADIANS else 360.0
 
 
 def _is(

@@ -14,7 +14,7 @@ import xarray as xr
 from ..common.cached import cached_property
 from ..common.text import duration_of
 from ..planning.windows import Axis, IntArray
-from .conventions import is_east, text_of
+from .conventions import circle_of, text_of
 
 __all__ = ["Breaks", "LabelSteps"]
 
@@ -55,8 +55,9 @@ class LabelSteps:
             # Unsigned integers have no negative differences.
             exact = labels.astype(np.float64 if labels.dtype.kind == "f" else np.int64)
             values = np.diff(exact).astype(np.float64)
-            if is_east(dim, data):
-                values = (values + 180) % 360 - 180
+            circle = circle_of(dim, data)
+            if circle is not None:
+                values = (values + circle / 2) % circle - circle / 2
             return cls(values, times=False)
         if labels.dtype.kind == "O":
             return _of_objects(labels)
@@ -114,11 +115,15 @@ class Breaks:
         The first step after each of them, ascending.
     before : int
         Steps that windows count before the first one of the data.
+    leads : tuple of (int, int)
+        Steps to where the first window may begin, its halo included: from the first step of the
+        data, before which it may lie, and from a break.
     """
 
     steps: LabelSteps
     at: IntArray
     before: int = 0
+    leads: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
         return len(self.at)
@@ -138,9 +143,10 @@ class Breaks:
 
         `axis` is that of all windows, in no part of a split.
         """
-        edges = np.concatenate([[0], self.positions, [axis.length]])
-        before = np.diff(edges)[:-1]
-        room = axis.length - axis.size + 1 - edges[:-2]  # begins up to the end of the data
+        first, others = self.leads
+        begins = np.append(self.before + first, self.positions[:-1] + others)
+        before = np.maximum(self.positions - begins, 0)
+        room = axis.length - axis.size + 1 - begins  # begins up to the end of the data
         begun: IntArray = -(-np.minimum(before, np.maximum(room, 0)) // axis.stride)
         return begun - axis.fitting(before)
 

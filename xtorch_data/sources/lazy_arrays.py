@@ -30,8 +30,8 @@ if TYPE_CHECKING:  # engines are asked about any file, and zarr is slow to impor
 __all__ = [
     "LIBRARY_LOCKS", "DecodingArray", "OpenedFile", "SlicedArray", "ZarrBacked", "attributes",
     "contiguous", "deferred",
-    "forget_open_files", "in_memory", "inside_caches", "is_lazy", "must_be_read", "keys_of_slices",
-    "layers", "lazily", "opened_file", "read_through", "state_of", "stored_dtype",
+    "forget_open_files", "holds_memory", "in_memory", "inside_caches", "is_lazy", "must_be_read",
+    "keys_of_slices", "layers", "lazily", "opened_file", "read_through", "state_of", "stored_dtype",
     "stored_positions", "undecoded", "values_of_netcdf3", "with_source", "zarr_array",
 ]  # fmt: skip
 
@@ -47,6 +47,11 @@ _ONE_STEP = (indexing.BasicIndexer, indexing.OuterIndexer)
 def in_memory(variable: xr.Variable) -> bool:
     """Whether the values of a variable are in memory."""
     return bool(variable._in_memory)
+
+
+def holds_memory(variable: xr.Variable) -> bool:
+    """Whether values of a variable are in memory already, so that what is read may be a view."""
+    return in_memory(variable) or isinstance(layers(variable)[-1], np.ndarray)
 
 
 def is_lazy(variable: xr.Variable) -> bool:
@@ -220,7 +225,10 @@ def contiguous(variable: xr.Variable) -> tuple[xr.Variable, dict[Hashable, IntAr
     are given for dims alone of which not all are wanted once, in their order. Where a slice would
     have others, too, the list stays.
     """
-    data = layers(variable)[0]
+    data, *_ = chain = layers(variable)
+    keys = [each.key.tuple for each in chain if type(each) is indexing.LazilyIndexedArray]
+    if not any(isinstance(place, np.ndarray) for key in keys for place in key):
+        return variable, {}
     wanted: dict[int, IntArray] = {}
 
     def plain(lazy: Any) -> Any:
@@ -244,8 +252,6 @@ def contiguous(variable: xr.Variable) -> tuple[xr.Variable, dict[Hashable, IntAr
         return type(lazy)(lazy.array, kind(tuple(key)))
 
     found = plain(data)
-    if found is data:
-        return variable, {}
     by_dim = {variable.dims[at]: steps for at, steps in wanted.items()}
     new = xr.Variable(variable.dims, found, variable.attrs, variable.encoding)
     return new, by_dim

@@ -177,6 +177,11 @@ def _require_known(
     encoding: Mapping[Any, Mapping[str, Any]],
 ) -> None:
     """Raise ValueError if arguments name what is not there."""
+    if any(axis.scattered for axis in plan.windows.space.axes):
+        raise ValueError(
+            "chunks are fit to windows that follow each other, and those of dataset lie around "
+            "events: give a dataset without centers, of the same input_dims"
+        )
     for axis in plan.windows.axes:
         if axis.dim not in data.dims:
             raise ValueError(
