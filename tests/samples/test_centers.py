@@ -525,6 +525,12 @@ def test_other_sources_go_by_the_events_own_label():
         ({"time": TIMES[5:7]}, {"input_overlap": {"time": 1}}, "input_overlap names 'time'"),
         ({"time": TIMES[5:7]}, {"targets": "centers/wind"}, "no data variable 'wind'"),
         ({"time": TIMES[5:7]}, {"anchor": {"time": 9}}, "outside a window of 4 steps"),
+        ({"time": TIMES[5:7]}, {"tolerance": {"time": "-1h"}}, "is negative: '-1h'"),
+        ({"time": TIMES[5:7].tz_localize("UTC")}, {}, "centers has 'time' with a time zone, UTC"),
+        (pd.DataFrame([[TIMES[5], 1, 2]], columns=["time", "w", "w"]), {}, "column 'w'"),
+        ({"time": TIMES[5:7], "w": ["a", "b"]}, {"targets": "centers/w"}, "of centers has dtype"),
+        ({"time": TIMES[5:7], "w": [1, 2]}, {"targets": xtd.Select("centers/w", time=0)},
+         "variables of events have no dims"),
         ([1, 2], {}, "a Dataset, a DataFrame or a mapping"),
         (None, {"tolerance": {"time": "1h"}}, "which is not given"),
     ],
@@ -532,6 +538,28 @@ def test_other_sources_go_by_the_events_own_label():
 def test_what_does_not_fit_is_an_error_that_says_what_would(centers, more, message):
     with pytest.raises((ValueError, TypeError), match=message):
         xtd.MapDataset(field(), input_dims=SIZES, centers=centers, **{"inputs": "t2m", **more})
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("calendar", ["standard", "360_day"])
+@pytest.mark.parametrize("given_as", ["lists", "objects", "frame"])
+def test_labels_that_are_none_or_endless_are_left_out(calendar, given_as):
+    times = xr.date_range("2000-01-01", periods=40, freq="6h", calendar=calendar, use_cftime=True)
+    data = field(times)
+    events = {
+        "time": [None, times[10], times[11], times[12]],
+        "latitude": [45, 45, None, 45],
+        "longitude": [8.0, 8.0, 8.0, np.inf],
+        "wind": [1, None, 3, 4],
+    }
+    if given_as == "objects":
+        events = {name: np.array(each, dtype=object) for name, each in events.items()}
+    centers = pd.DataFrame(events) if given_as == "frame" else events
+    samples = xtd.MapDataset(
+        data, input_dims=SIZES, centers=centers, inputs="t2m", targets="centers/wind"
+    )
+    assert [samples.windows.of("centers")[i]["event"] for i in range(len(samples))] == [1]
+    assert torch.isnan(samples[0][1])
 
 
 def test_chunks_are_decoded_once_where_memory_allows():
