@@ -528,6 +528,7 @@ def test_other_sources_go_by_the_events_own_label():
         ({"time": TIMES[5:7]}, {"tolerance": {"time": "-1h"}}, "is negative: '-1h'"),
         ({"time": TIMES[5:7].tz_localize("UTC")}, {}, "centers has 'time' with a time zone, UTC"),
         (pd.DataFrame([[TIMES[5], 1, 2]], columns=["time", "w", "w"]), {}, "column 'w'"),
+        ({"time": TIMES[5:7], "sample": [1, 2]}, {}, "'sample', by which batches name"),
         ({"time": TIMES[5:7], "w": ["a", "b"]}, {"targets": "centers/w"}, "of centers has dtype"),
         ({"time": TIMES[5:7], "w": [1, 2]}, {"targets": xtd.Select("centers/w", time=0)},
          "variables of events have no dims"),
@@ -657,6 +658,17 @@ def test_names_that_both_have_are_told_apart():
     labeled = samples.fetch([0, 1]).to_xarray()
     assert labeled.wind.dims == ("sample", "time", "latitude", "longitude")
     np.testing.assert_array_equal(labeled.center_wind, samples.fetch([0, 1]).y)
+    # Also where events have the other name themselves.
+    events = {"time": TIMES[[9, 12]], "wind": [1.0, 2.0], "center_wind": [3.0, 4.0]}
+    events |= {"season": [5, 6], "center_season": [7, 8]}
+    data = data.assign_coords(season=("time", np.arange(40) // 10))
+    samples = xtd.MapDataset(data, {"time": 4}, centers=events, inputs="wind",
+                             targets="centers/wind")  # fmt: skip
+    labeled = samples.fetch([0, len(samples) - 1]).to_xarray()
+    assert labeled.season.dims == ("sample", "time")
+    found = ("center_wind_", "center_wind", "center_season_", "center_season")
+    values = [labeled[name].values.tolist() for name in found]
+    assert values == [[1, 2], [3, 4], [5, 6], [7, 8]]
 
 
 def test_stats_count_what_is_read_around_events():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import xarray as xr
 
 from ..sources.comparable import Comparable, comparable
 
-__all__ = ["Centers"]
+__all__ = ["Centers", "free_name"]
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -53,6 +53,10 @@ class Centers:
         (dim,) = events.dims
         if not events.sizes[dim]:
             raise ValueError("centers has no events")
+        if "sample" in events.variables:
+            raise ValueError(
+                "centers has 'sample', by which batches name their samples: give it another name"
+            )
         names = tuple(name for name in dims if name in events.variables)
         _require_named(events, names, dims)
         lacking = [name for name in names if name not in (windowed or {})]
@@ -73,10 +77,7 @@ class Centers:
 
     def own(self, name: Hashable) -> Hashable:
         """The name of the events' label along a dim, where windows have labels of that dim."""
-        found = f"center_{name}"
-        while found in self.events.variables:
-            found += "_"
-        return found
+        return free_name(f"center_{name}", self.events.variables)
 
     @property
     def labels(self) -> xr.Dataset:
@@ -106,6 +107,13 @@ class Centers:
         found = comparable(own, name)
         assert found is not None
         return found
+
+
+def free_name(name: str, taken: Container[Hashable]) -> str:
+    """A name like one that is wanted, which is none of those that are taken."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _as_dataset(given: Any, dims: list[Hashable]) -> xr.Dataset:
