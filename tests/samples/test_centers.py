@@ -650,6 +650,24 @@ def test_a_state_is_refused_if_the_events_are_others():
     xtd.IterableDataset(data, centers=events, **arguments).load_state_dict(state)
 
 
+@pytest.mark.parametrize("given_as", [dict, pd.DataFrame, xr.Dataset])
+def test_events_that_are_changed_later_change_no_sample(given_as):
+    labels = {"time": TIMES.values[[9, 12]].copy(), "wind": np.array([1.0, 2.0])}
+    events = given_as(labels)
+    if given_as is xr.Dataset:
+        events = xr.Dataset({name: ("event", each) for name, each in labels.items()})
+    samples = xtd.MapDataset(
+        field(), {"time": 4}, centers=events, inputs="t2m", targets="centers/wind"
+    )
+    for each in labels.values():
+        each[:] = each[::-1].copy()
+    if given_as is pd.DataFrame:
+        events.loc[:, "wind"] = 9.0
+    batch = samples.fetch([0, len(samples) - 1])
+    assert batch.y.tolist() == [1, 2]
+    assert (batch.to_xarray().center_time.values == TIMES.values[[9, 12]]).all()
+
+
 def test_names_that_both_have_are_told_apart():
     data = field().rename(u="wind")
     samples = xtd.MapDataset(

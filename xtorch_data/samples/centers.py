@@ -146,7 +146,8 @@ def _as_dataset(given: Any, dims: list[Hashable]) -> xr.Dataset:
         events = events.reset_index(dim) if dim in events.indexes else events
         events = events.rename_dims({dim: name})
     own = [name for name in events.coords if name != next(iter(events.dims))]
-    return events.reset_coords(own)
+    # What a user makes of the events later is no matter of samples that lie around these.
+    return events.reset_coords(own).copy(deep=True)
 
 
 def _values(column: pd.Series[Any]) -> npt.NDArray[Any]:
