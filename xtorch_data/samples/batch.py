@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from .draws import Draws
 from .label_events import with_events
 from .labels import BoolArray, Labels
 from .part_labels import PartLabels, require_samples, with_dims
-from .plot_batch import plot_samples, sample_arrays
+from .plot_batch import SampleArray, plot_samples, sample_arrays
 from .tensors import as_numpy, moved, packed, sent, unpacked
 from .transport import between_processes
 
@@ -307,38 +307,20 @@ class Batch:
             self._flipped if flipped is None else flipped,
         )
 
-    def joined(self, others: Iterable[Batch], order: Sequence[str]) -> Batch:
-        """The batch with the parts of others, as the first source's has those of other sources.
-
-        Parameters
-        ----------
-        others : iterable of Batch
-            Batches of the same samples, each of another source.
-        order : sequence of str
-            Names of all parts, in their order.
-
-        Returns
-        -------
-        Batch
-            The samples with all parts; `to_xarray` gives a ``DataTree``, a node for each source.
-        """
-        parts, labels = dict(self._parts), dict(self._part_labels)
-        for other in others:
-            parts.update(other._parts)
-            source = None if other._labels is None else other._labels.source
-            named = {
-                name: replace(each, source=source) for name, each in other._part_labels.items()
-            }
-            labels.update(named)
-        return self._with({name: parts[name] for name in order}, labels)
-
-    def to_xarray(self, part: str | None = None) -> xr.Dataset | xr.DataTree:
+    def to_xarray(
+        self, part: str | None = None, *, sample: int | None = None
+    ) -> xr.Dataset | xr.DataTree:
         """The batch with its labels.
 
         Parameters
         ----------
         part : str, optional
             Only this part. By default all parts, side by side.
+        sample : int, optional
+            Only the sample at this place of the batch, without the dim ``sample``: labels along
+            its dims are indexes, so that `sel` finds them. ``isel(sample=i)`` of what comes
+            otherwise leaves labels as plain coordinates, which `sel` takes no notice of; the same
+            indexes come by ``set_xindex("time")`` then.
 
         Returns
         -------
@@ -346,19 +328,44 @@ class Batch:
             One data variable per variable, with dims ``(sample, *windowed dims)``. The coordinate
             ``sample`` holds the sample numbers, or, where the data has a dim of that name whose
             places are samples, the labels of these; a coordinate along windowed dims has a value
-            for each sample, ``time (sample, time)``, one along another dim is ``(sample,)``. A
-            variable that stands in several parts is named ``{variable}_{part}``, a dim that parts
-            cut differently ``{dim}_{part}``. Values share memory with tensors on the CPU.
+            for each sample, ``time (sample, time)``, one along another dim is ``(sample,)``. Along
+            dims that every sample takes whole there is an index, ``latitude (latitude)``, unless
+            `augment` flips them. A variable that stands in several parts is named
+            ``{variable}_{part}``, a dim that parts cut differently ``{dim}_{part}``. Of a part
+            that goes beyond the anchor along times, other than ``x`` does, ``lead_time`` is the
+            label less that of the anchor; where that differs between samples, as of months, steps
+            are counted. Values share memory with tensors on the CPU.
 
         Raises
         ------
         KeyError
             If there is no such part.
+        IndexError
+            If there is no such sample.
         ValueError
             If a tensor given to `replace` has another shape than the one it replaced.
         RuntimeError
             If the batch came from another process and the dataset is not in this one.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xtorch_data as xtd
+        >>> t2m = xr.DataArray(np.zeros((10, 4)), dims=("time", "y"), name="t2m")
+        >>> t2m = t2m.assign_coords(time=xr.date_range("2020-01-01", periods=10), y=[4, 3, 2, 1])
+        >>> samples = xtd.MapDataset(
+        ...     t2m, {"time": 3, "y": -1}, inputs=xtd.Select("t2m", time=slice(0, 2)),
+        ...     targets=xtd.Select("t2m", time=2),
+        ... )
+        >>> batch = samples.fetch([0, 1])
+        >>> batch.to_xarray("x")["time"].dims, batch.to_xarray("x")["y"].dims
+        (('sample', 'time'), ('y',))
+        >>> batch.to_xarray("x", sample=1).sel(time="2020-01-05", y=2)["t2m"].shape
+        ()
+        >>> batch.to_xarray("y")["lead_time"].values.astype("timedelta64[h]")
+        np.timedelta64(24,'h')
         """
+        if sample is not None:
+            return self._sample(sample).to_xarray(part)
         if self._labels is None:
             raise RuntimeError(
                 "this batch has lost its labels: it was sent from another process, and the "
@@ -372,6 +379,31 @@ class Batch:
         if part is not None or not self._labels.others:
             return next(iter(found.values()))
         return xr.DataTree.from_dict(found)
+
+    def _arrays(self) -> list[SampleArray]:
+        """The variables of a single sample, to be drawn."""
+        arrays = {
+            name: (as_numpy(tensor), self._part_labels[name])
+            for name, tensor in self._parts.items()
+        }
+        return sample_arrays(arrays, self._labels, int(self.index), self._flipped)
+
+    def _sample(self, place: int) -> Batch:
+        """The sample at a place of the batch, alone; IndexError if there is none."""
+        place, count = operator.index(place), self.index.numel()
+        if not -count <= place < count:
+            raise IndexError(f"there is no sample {place} in a batch of {count}")
+        if not self.index.ndim:
+            return self
+        return Batch(
+            {name: tensor[place] for name, tensor in self._parts.items()},
+            self.index[place],
+            self._part_labels,
+            self._labels,
+            repeated=self.repeated[place],
+            draws=self._draws,
+            flipped={dim: flags[place] for dim, flags in self._flipped.items()},
+        )
 
     def plot(
         self,
@@ -423,22 +455,11 @@ class Batch:
         ImportError
             If matplotlib is not installed.
         """
-        numbers = self.index.reshape(-1).tolist()
-        rows = []
-        for place in [sample] if isinstance(sample, int | np.integer) else sample:
-            if not -len(numbers) <= place < len(numbers):
-                raise IndexError(f"there is no sample {place} in a batch of {len(numbers)}")
-            at = int(place) % len(numbers)
-            arrays = {
-                name: (as_numpy(tensor[at] if self.index.ndim else tensor), self._part_labels[name])
-                for name, tensor in self._parts.items()
-            }
-            flipped = {dim: flags.reshape(-1)[at] for dim, flags in self._flipped.items()}
-            rows.append(sample_arrays(arrays, self._labels, numbers[at], flipped))
-        if not rows:
+        places = [sample] if isinstance(sample, int | np.integer) else list(sample)
+        if not places:
             raise ValueError("sample is empty: there is nothing to draw")
         return plot_samples(
-            rows,
+            [self._sample(place)._arrays() for place in places],
             list(self._parts),
             variables=variables,
             dims=dims,

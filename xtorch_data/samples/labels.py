@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,7 @@ from ..sources.conventions import text_of, texts_of
 from ..sources.lazy_arrays import in_memory
 from .changes import Change
 from .generator_items import INPUT_BATCH, Items, Patches
+from .label_registry import register, registered
 from .leads import LEAD_TIME, Anchors, lead_coord
 from .losses import CENTERS
 from .part_labels import PartLabels
@@ -34,11 +34,6 @@ __all__ = [
 ]
 
 BoolArray = npt.NDArray[np.bool_]
-
-# Those that are alive: every copy, and of each token the one made last. Entries go with them, on
-# whatever thread that happens, also in the middle of what is done here: no lock could be held.
-_copies: weakref.WeakValueDictionary[tuple[str, int], Labels] = weakref.WeakValueDictionary()
-_latest: weakref.WeakValueDictionary[str, Labels] = weakref.WeakValueDictionary()
 
 
 class LabelledWindows:
@@ -205,15 +200,11 @@ class Labels:
     _leads: dict[Any, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._register()
+        register(self.token, self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._register()
-
-    def _register(self) -> None:
-        _copies[self.token, id(self)] = self
-        _latest[self.token] = self
+        register(self.token, self)
 
     def of_part(self, part: PartLabels) -> Labels:
         """Labels of the source that a part is of: these, or those of another."""
@@ -227,11 +218,7 @@ class Labels:
     @staticmethod
     def find(token: str) -> Labels | None:
         """The labels with a token, if this process has them, or a copy of them."""
-        found = _latest.get(token)
-        if found is None:  # the latest copy may be gone, and another still there
-            for alive in (reference() for reference in _copies.valuerefs()):
-                if alive is not None and alive.token == token:
-                    found = _latest[token] = alive
+        found: Labels | None = registered(token)
         return found
 
     def to_datasets(
