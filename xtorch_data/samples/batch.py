@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
-from ..common import html
 from ..common.redact import printable
-from ..common.text import number_of
-from .batch_page import batch_sections
+from .batch_tensors import Tensors
 from .draws import Draws
 from .label_events import with_events
 from .labels import BoolArray, Labels
 from .part_labels import PartLabels, require_samples, with_dims
 from .plot_batch import SampleArray, plot_samples, sample_arrays
+from .plot_truth import plot_truth, truth_of
 from .tensors import as_numpy, moved, packed, sent, unpacked
 from .transport import between_processes
 
@@ -28,7 +27,7 @@ __all__ = ["Batch"]
 ATTRIBUTES = ("index", "skipped")
 
 
-class Batch:
+class Batch(Tensors):
     """Tensors of some samples, batch first, which know where they come from.
 
     A batch unpacks into its parts, ``x, y = batch`` (``x, = batch`` without targets), in the order
@@ -78,51 +77,6 @@ class Batch:
     def __setstate__(self, state: dict[str, Any]) -> None:
         parts = {name: unpacked(part) for name, part in state["_parts"].items()}
         self.__dict__.update(state, _parts=parts)
-
-    def __getattr__(self, name: str) -> torch.Tensor:
-        parts = self.__dict__.get("_parts", {})
-        if name in parts:
-            return parts[name]  # type: ignore[no-any-return]
-        raise AttributeError(f"this batch has no part {name!r}; its parts are {list(parts)}")
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        try:
-            return self._parts[name]
-        except (KeyError, TypeError):
-            first = next(iter(self._parts), "x")
-            samples = isinstance(name, int) and self.index.ndim
-            raise KeyError(
-                f"this batch has no part {name!r}; its parts are {list(self._parts)}: "
-                f"batch.{first} or batch[{first!r}]"
-                + (f", and of one sample batch.{first}[{name}]" if samples else "")
-            ) from None
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        return iter(self._parts.values())
-
-    def __len__(self) -> int:
-        if self.index.ndim == 0:
-            raise TypeError("a single sample has no length: the dataset has batch_size=None")
-        return len(self.index)
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._parts]
-
-    def __repr__(self) -> str:
-        parts = ", ".join(
-            f"{printable(name)}: {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-            + (f" on {tensor.device}" if tensor.device.type != "cpu" else "")
-            for name, tensor in self._parts.items()
-        )
-        what = "one sample" if self.index.ndim == 0 else number_of(len(self), "sample")
-        return f"<Batch of {what} ({parts})>"
-
-    def _repr_html_(self) -> str:
-        what = "one sample" if self.index.ndim == 0 else number_of(len(self), "sample")
-        sections = batch_sections(
-            self._parts, self._part_labels, self.index, self.skipped, self._labels
-        )
-        return html.page("xtorch_data.Batch", what, sections, repr(self))
 
     @property
     def repeated(self) -> torch.Tensor:
@@ -412,6 +366,8 @@ class Batch:
         variables: Hashable | Iterable[Hashable] | None = None,
         dims: Hashable | Sequence[Hashable] | None = None,
         isel: Mapping[Any, int] | None = None,
+        truth: Batch | torch.Tensor | None = None,
+        part: str = "y",
         axes: Any = None,
         figsize: tuple[float, float] | None = None,
         **kwargs: Any,
@@ -434,6 +390,14 @@ class Batch:
             time nor height, else the last two that there are, of those with more than one step.
         isel : mapping of Hashable to int, optional
             Which step is drawn along dims of a sample that are not; the first by default.
+        truth : Batch or torch.Tensor, optional
+            What a part should be, to which the batch has a prediction: a batch of the same samples,
+            or a tensor like that part. Then a row is drawn for each variable of the part in each
+            sample: maps of the input of the same name, if there is one, of the prediction, the
+            truth, and the difference of both in colors around 0; or lines of these, and the
+            difference below. Six variables by default.
+        part : str
+            The part that is predicted, where there is a `truth`.
         axes : matplotlib.axes.Axes or array_like of these, optional
             Where to draw, as many as there are samples times variables; a new figure by default.
         figsize : tuple of float, optional
@@ -444,29 +408,45 @@ class Batch:
         Returns
         -------
         numpy.ndarray of matplotlib.axes.Axes
-            Shape ``(sample, variable)``; ``axes[0, 0].figure`` is the figure.
+            Shape ``(sample, variable)``; ``axes[0, 0].figure`` is the figure. With a `truth`,
+            a row for each variable of each sample, with None where it has fewer panels than others.
 
         Raises
         ------
         IndexError
             If there is no such sample.
         ValueError
-            If there is no such variable or dim, or `axes` are not as many as are needed.
+            If there is no such variable or dim, or `axes` are not as many as are needed; or `truth`
+            is of other samples, or of another shape.
+        KeyError, TypeError
+            If there is no such `part`, or `truth` is neither a batch nor a tensor.
         ImportError
             If matplotlib is not installed.
+
+        Examples
+        --------
+        A prediction beside its target, once more with another color map::
+
+            batch.replace(y=model(batch.x)).plot(truth=batch)
+            batch.replace(y=model(batch.x)).plot(truth=batch, cmap="magma")
         """
         places = [sample] if isinstance(sample, int | np.integer) else list(sample)
         if not places:
             raise ValueError("sample is empty: there is nothing to draw")
-        return plot_samples(
-            [self._sample(place)._arrays() for place in places],
-            list(self._parts),
-            variables=variables,
-            dims=dims,
-            isel=isel,
-            axes=axes,
-            figsize=figsize,
-            kwargs=kwargs,
+        samples = [self._sample(place)._arrays() for place in places]
+        how: dict[str, Any] = {
+            "variables": variables,
+            "dims": dims,
+            "isel": isel,
+            "axes": axes,
+            "figsize": figsize,
+            "kwargs": kwargs,
+        }
+        if truth is None:
+            return plot_samples(samples, list(self._parts), **how)
+        other = truth_of(self, truth, part)
+        return plot_truth(
+            samples, [other._sample(place)._arrays() for place in places], part, **how
         )
 
 

@@ -29,7 +29,8 @@ from .labels import BoolArray, Labels
 from .part_labels import PartLabels
 
 __all__ = [
-    "MAX_PANELS",
+    "MARKED_POINTS",
+    "OF_COLORS",
     "Panel",
     "SampleArray",
     "alike",
@@ -37,6 +38,7 @@ __all__ = [
     "draw",
     "finish",
     "limits_of",
+    "name_of",
     "panel_of",
     "plot_samples",
     "ratio_of",
@@ -188,6 +190,7 @@ def _as_dims(dims: Hashable | Sequence[Hashable] | None) -> tuple[Hashable, ...]
 def panel_of(
     found: SampleArray, wanted: tuple[Hashable, ...] | None, isel: Mapping[Any, int]
 ) -> Panel:
+    """What is drawn of a variable, along the dims that are wanted, or those that suit it."""
     array = _drawable(found.array)
     dims = tuple(dim for dim in wanted or () if dim in array.dims) or _dims_of(array, isel)
     steps = {dim: int(isel.get(dim, 0)) for dim in array.dims if dim not in dims}
@@ -277,6 +280,7 @@ def alike(panel: Panel) -> Hashable:
 
 
 def ratio_of(panel: Panel) -> float:
+    """Height over width of an Axes that suits a panel."""
     if len(panel.dims) < 2:
         return 0.65
     return min(max(_slope(panel), 0.3), 1.4) if _is_even(panel) else 0.75
@@ -307,6 +311,7 @@ def draw(
     color: str,
     kwargs: Mapping[str, Any],
 ) -> None:
+    """Draw a panel: a number, a series or a map."""
     if not panel.dims:
         value = panel.array.values.reshape(-1)[0]
         ax.text(0.5, 0.5, text_of(value), ha="center", va="center", fontsize="x-large")
@@ -331,7 +336,7 @@ def _draw_series(
     array, texts = with_steps(panel.array, panel.dims)
     marker = "." if array.size <= MARKED_POINTS else None
     given = {"color": color, "marker": marker, **kwargs}
-    array.plot.line(ax=ax, x=_name(dim), add_legend=False, **given)
+    array.plot.line(ax=ax, x=name_of(dim), add_legend=False, **given)
     if limits is not None and limits[0] < limits[1]:  # the same for all of the variable
         margin = 0.05 * (limits[1] - limits[0])
         ax.set_ylim(limits[0] - margin, limits[1] + margin)
@@ -358,7 +363,7 @@ def _draw_map(
     if given.get("add_colorbar", True) and "cbar_ax" not in given:  # as high as the map
         given["cbar_ax"] = ax.inset_axes((1.03, 0, 0.045, 1))
         given["cbar_kwargs"] = {"label": panel.label, **(given.get("cbar_kwargs") or {})}
-    array.plot.pcolormesh(ax=ax, x=_name(x), y=_name(y), **given)
+    array.plot.pcolormesh(ax=ax, x=name_of(x), y=name_of(y), **given)
     if "cbar_ax" in given:
         given["cbar_ax"].yaxis.label.set_size("small")  # it is to fit beside a map that is not high
     ax.set_facecolor(ink(0.2))  # where there is no value
@@ -382,8 +387,8 @@ def with_steps(
         if not _is_ordered(values):
             texts[dim] = [text_of(value) for value in values]
             values = np.arange(len(values))
-        coords[_name(dim)] = values
-    sizes = [_name(dim) for dim in array.dims]
+        coords[name_of(dim)] = values
+    sizes = [name_of(dim) for dim in array.dims]
     return xr.DataArray(array.values, coords, sizes, name="values"), texts
 
 
@@ -395,7 +400,7 @@ def _is_ordered(values: npt.NDArray[Any]) -> bool:
     return bool(whole and ((steps > 0).all() or (steps < 0).all()))
 
 
-def _name(dim: Hashable) -> str:
+def name_of(dim: Hashable) -> str:
     """A name of a dim that xarray takes as text; no two dims have the same."""
     return dim if isinstance(dim, str) else repr(dim)
 
