@@ -26,6 +26,7 @@ from .centers import Centers
 from .checks import CheckedSpace, checked_space, names_in
 from .edges import extended, require_blanks
 from .labels import Labels
+from .leads import Anchors
 from .losses import CENTERS
 from .named_sources import Sources, is_several
 from .placing import Placed, placed
@@ -149,8 +150,10 @@ def defined_around_events(
 
     def define(source: str, own: CheckedSpace) -> None:
         each = definer.defined(source, own)
-        named = replace(each, source=source, labels=replace(each.labels, source=source))
-        definitions.append(named)
+        labels = replace(each.labels, source=source)
+        if source == first:
+            labels = replace(labels, anchors=Anchors.of(anchors, each.parts))
+        definitions.append(replace(each, source=source, labels=labels))
         if counted:
             counts.append(replace(definer.counting(source, own), source=source))
 
