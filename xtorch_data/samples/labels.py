@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -218,8 +218,7 @@ class Labels:
     @staticmethod
     def find(token: str) -> Labels | None:
         """The labels with a token, if this process has them, or a copy of them."""
-        found: Labels | None = registered(token)
-        return found
+        return cast("Labels | None", registered(token))
 
     def to_datasets(
         self,
