@@ -20,6 +20,7 @@ from ..planning.windows import Axis, IntArray, SourceWindows, WindowDim
 from ..sources.conventions import text_of, texts_of
 from ..sources.lazy_arrays import in_memory
 from .changes import Change
+from .coordinates import dataset_of, renamed
 from .generator_items import INPUT_BATCH, Items, Patches
 from .label_registry import register, registered
 from .leads import LEAD_TIME, Anchors, lead_coord
@@ -30,7 +31,6 @@ __all__ = [
     "BoolArray",
     "LabelledWindows",
     "Labels",
-    "renamed",
 ]
 
 BoolArray = npt.NDArray[np.bool_]
@@ -314,7 +314,7 @@ class Labels:
                 if key not in taken:
                     coords[key] = renamed(lead_time, dims)
         coords.setdefault("sample", xr.Variable(lead, samples))
-        return xr.Dataset(data, coords)
+        return dataset_of(data, coords)
 
     def alone(self) -> Labels:
         """Labels of the events of samples alone, without those of other dims."""
@@ -437,12 +437,6 @@ def _turned(places: IntArray, flipped: BoolArray | None, within: int) -> IntArra
     if flipped is None:
         return places
     return np.where(np.expand_dims(flipped, (*range(-within, 0),)), places[..., ::-1], places)
-
-
-def renamed(variable: xr.Variable, names: Mapping[Any, Hashable]) -> xr.Variable:
-    """A variable with some of its dims renamed."""
-    dims = [names.get(dim, dim) for dim in variable.dims]
-    return xr.Variable(dims, variable.data, variable.attrs)
 
 
 def _between(ends: Sequence[xr.Variable]) -> str:
