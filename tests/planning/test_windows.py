@@ -231,3 +231,24 @@ def test_steps_that_are_left_over_lie_outside_the_first_and_the_last_window(leng
         covered = {step for begin in inside for step in range(begin, begin + size)}
         expected += len(set(range(start, stop)) - covered)
     assert axis.left_over(intervals, lead) == expected
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(0, 11)),
+        min_size=1, max_size=3,
+    ),
+    st.data(),
+)  # fmt: skip
+def test_fixed_dims_have_the_same_steps_in_every_sample_and_also_in_parts(dims, more):
+    sizes = {f"d{place}": length for place, (length, _, _) in enumerate(dims)}
+    inputs = {f"d{place}": min(size, length) for place, (length, size, _) in enumerate(dims)}
+    shared = {f"d{p}": min(lap, inputs[f"d{p}"] - 1) for p, (_, _, lap) in enumerate(dims)}
+    windows = Windows.from_sizes({"other": 2, **sizes}, inputs, shared)
+    places = {dim: {windows[i][dim].start for i in range(len(windows))} for dim in inputs}
+    assert windows.fixed == {dim for dim, found in places.items() if len(found) == 1}
+    dim = more.draw(st.sampled_from(sorted(inputs)))
+    begin = more.draw(st.integers(0, sizes[dim]))
+    part = windows.within(dim, [(begin, sizes[dim])])
+    if len(part):
+        assert part.fixed == windows.fixed

@@ -195,6 +195,16 @@ def test_one_sample_of_several_sources_is_a_tree_with_indexes():
         np.testing.assert_array_equal(found, ds["t2m"].sel(time="2020-02-06"))
 
 
+@pytest.mark.parametrize("dim", [1, ("lat", "lon")])
+def test_dims_whose_names_are_no_text_have_labels_as_in_the_data(dim):
+    ds = xr.Dataset({"a": xr.Variable(("time", dim), np.arange(12.0).reshape(3, 4))})
+    labels = xr.Coordinates({dim: xr.Variable((dim,), [4.0, 3.0, 2.0, 1.0])}, indexes={})
+    samples = xtd.MapDataset(ds.assign_coords(labels), {"time": 2, dim: -1})
+    for labeled in (samples.fetch([0]).to_xarray(), samples.fetch([0]).to_xarray(sample=0)):
+        assert labeled.variables[dim].dims == (dim,)
+        assert labeled.variables[dim].values.tolist() == [4.0, 3.0, 2.0, 1.0]
+
+
 def test_inverse_of_a_batch_with_whole_dims_is_in_units():
     ds = world()
     samples = xtd.MapDataset(ds, {"time": 3, "lat": -1, "lon": -1}, inputs="t2m")

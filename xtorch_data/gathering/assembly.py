@@ -17,10 +17,10 @@ from ..common.buffers import Buffers
 from ..common.random import BATCH_TRANSFORM, SAMPLE_TRANSFORM, generator
 from ..common.recorder import Way
 from ..samples.batch import Batch
+from ..samples.coordinates import renamed
 from ..samples.definition import SampleDefinition
 from ..samples.draws import Draws
 from ..samples.generator_items import Items, arranged, labelled
-from ..samples.labels import renamed
 from ..samples.part_labels import PartLabels
 from ..samples.select import Part
 from ..samples.tensor_dtypes import common_dtype

@@ -271,10 +271,9 @@ class Batch(Tensors):
         part : str, optional
             Only this part. By default all parts, side by side.
         sample : int, optional
-            Only the sample at this place of the batch, without the dim ``sample``: labels along
-            its dims are indexes, so that `sel` finds them. ``isel(sample=i)`` of what comes
-            otherwise leaves labels as plain coordinates, which `sel` takes no notice of; the same
-            indexes come by ``set_xindex("time")`` then.
+            Only the sample at this place of the batch, without the dim ``sample`` and with an index
+            along each dim, so that `sel` finds labels. After ``to_xarray().isel(sample=i)``, `sel`
+            takes labels for positions until ``set_xindex("time")`` makes that index.
 
         Returns
         -------
@@ -425,13 +424,11 @@ class Batch(Tensors):
 
         Examples
         --------
-        A prediction beside its target, once more with another color map::
+        A prediction beside its target::
 
             batch.replace(y=model(batch.x)).plot(truth=batch)
-            batch.replace(y=model(batch.x)).plot(truth=batch, cmap="magma")
         """
-        places = [sample] if isinstance(sample, int | np.integer) else list(sample)
-        if not places:
+        if not (places := [sample] if isinstance(sample, int | np.integer) else list(sample)):
             raise ValueError("sample is empty: there is nothing to draw")
         samples = [self._sample(place)._arrays() for place in places]
         how: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from ..planning.windows import Axis, IntArray, SourceWindows, WindowDim
 from ..sources.conventions import text_of, texts_of
 from ..sources.lazy_arrays import in_memory
 from .changes import Change
+from .coordinates import dataset_of, renamed
 from .generator_items import INPUT_BATCH, Items, Patches
 from .label_registry import register, registered
 from .leads import LEAD_TIME, Anchors, lead_coord
@@ -30,7 +31,6 @@ __all__ = [
     "BoolArray",
     "LabelledWindows",
     "Labels",
-    "renamed",
 ]
 
 BoolArray = npt.NDArray[np.bool_]
@@ -218,8 +218,7 @@ class Labels:
     @staticmethod
     def find(token: str) -> Labels | None:
         """The labels with a token, if this process has them, or a copy of them."""
-        found: Labels | None = registered(token)
-        return found
+        return cast("Labels | None", registered(token))
 
     def to_datasets(
         self,
@@ -315,7 +314,7 @@ class Labels:
                 if key not in taken:
                     coords[key] = renamed(lead_time, dims)
         coords.setdefault("sample", xr.Variable(lead, samples))
-        return xr.Dataset(data, coords)
+        return dataset_of(data, coords)
 
     def alone(self) -> Labels:
         """Labels of the events of samples alone, without those of other dims."""
@@ -438,12 +437,6 @@ def _turned(places: IntArray, flipped: BoolArray | None, within: int) -> IntArra
     if flipped is None:
         return places
     return np.where(np.expand_dims(flipped, (*range(-within, 0),)), places[..., ::-1], places)
-
-
-def renamed(variable: xr.Variable, names: Mapping[Any, Hashable]) -> xr.Variable:
-    """A variable with some of its dims renamed."""
-    dims = [names.get(dim, dim) for dim in variable.dims]
-    return xr.Variable(dims, variable.data, variable.attrs)
 
 
 def _between(ends: Sequence[xr.Variable]) -> str:
