@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch.distributed
 
-from ..datasets.topology import ranks_wait
+from ..datasets.topology import current_topology, ranks_wait
 
 __all__ = ["Ranks"]
 
@@ -27,11 +27,23 @@ class Ranks:
     size: int
 
     @classmethod
-    def current(cls) -> Ranks:
-        """Those that there are now."""
-        if not ranks_wait():
+    def of(cls, samples: Any) -> Ranks:
+        """Those that a dataset hands its samples out to; one of which alone it is told has all.
+
+        ValueError if they cannot wait for each other.
+        """
+        explicit = getattr(samples, "topology", None)
+        if explicit is not None and explicit.explicit == (0, 1):
             return cls(0, 1)
-        return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
+        rank, size = current_topology()
+        if size > 1 and not ranks_wait():
+            raise ValueError(
+                f"the environment says that this is rank {rank} of {size}, and without "
+                "torch.distributed ranks cannot wait for each other: call "
+                "torch.distributed.init_process_group first; or give the dataset rank=0, "
+                "world_size=1, and each process a path of its own"
+            )
+        return cls(rank, size)
 
     def together(self, call: Callable[[], T]) -> list[T]:
         """Results of a function that each rank calls, by rank, once all have come so far."""
