@@ -389,6 +389,10 @@ def test_files_that_were_being_written_are_removed_by_what_goes_on(tmp_path):
     result = written(dataset, path, [1, 2, 3], mode="a", encoding=encoding)
     xr.testing.assert_equal(result, ds)
     assert not [each for each in path.rglob("*") if each.name.endswith(".partial")]
+    (tmp_path / "b.zarr").mkdir()
+    (tmp_path / "b.zarr" / "zarr.0123.partial").touch()  # before anything else was there
+    written(dataset, tmp_path / "b.zarr", mode="a")
+    assert sorted(os.listdir(tmp_path / "b.zarr")) == ["a", "zarr.json"]
 
 
 def test_arrays_and_files_are_refused_and_folders_not_left_behind(tmp_path):

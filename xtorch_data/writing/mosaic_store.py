@@ -74,8 +74,8 @@ class MosaicStore:
         self._stack.enter_context(self._target.held())
         try:
             begun = self._target.unfinished(self._mode)
+            self._target.sweep()
             if begun is not None:
-                self._target.sweep()
                 mine = self._known()
                 differ = [key for key in mine if mine[key] != begun.get(key)]
                 if differ:

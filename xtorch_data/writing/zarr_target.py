@@ -385,7 +385,8 @@ def _encodings(
 
 
 def _is_full(path: str) -> bool:
-    return os.path.isdir(path) and bool(os.listdir(path))
+    """Whether a folder has files, but for those that Zarr was writing when it was killed."""
+    return os.path.isdir(path) and any(not name.endswith(PARTIAL) for name in os.listdir(path))
 
 
 def tasks(copies: Sequence[VariableCopy], ds: xr.Dataset) -> Iterator[Task]:
