@@ -70,7 +70,7 @@ def _rank(rank, folder, name, case, results):
     try:
         dataset = samples(folder / "source.zarr", name)
         blend = "hann" if name == "a" else None
-        mode = "w" if case == "replaces" else "w-"
+        mode = {"replaces": "w", "other": "a"}.get(case, "w-")
         if case == "predict":
             loader = xtd.DataLoader(dataset, batch_size=2, shuffle=True, uneven="pad")
             xtd.predict(None, loader, folder / "field.zarr", forward=model, blend=blend, mode=mode)
@@ -78,6 +78,9 @@ def _rank(rank, folder, name, case, results):
             with xtd.Mosaic(dataset, folder / "field.zarr", blend=blend, mode=mode) as mosaic:
                 of_all = case == "twice"
                 mine = range(0 if of_all else rank, len(dataset), 1 if of_all else RANKS)
+                if case == "other":  # so that tiles are complete before the first rank has come
+                    mine = np.array_split(np.arange(len(dataset)), RANKS - 1)[rank - 1]
+                    mine = mine if rank else []
                 if case == "idle":  # the first rank has nothing to do
                     mine = [n for n in range(len(dataset)) if 1 + n % (RANKS - 1) == rank]
                 for number in mine:
@@ -151,6 +154,25 @@ def test_an_error_of_one_rank_ends_all_and_the_store_goes_on(case, tmp_path):
     )
     xr.testing.assert_allclose(result.load(), expected(path, "a"))
     assert sorted(os.listdir(tmp_path / "field.zarr")) == ["a", "time", "y", "zarr.json"]
+
+
+def test_ranks_add_nothing_to_the_store_of_other_data(tmp_path):
+    path = source(tmp_path)
+    moved = xtd.open_zarr(path)
+    moved["time"] = moved["time"] + np.timedelta64(1, "D")
+    other = samples(path, "a").replace(ds=moved)
+    with pytest.raises(KeyboardInterrupt):
+        with xtd.Mosaic(other, tmp_path / "field.zarr", blend="hann") as mosaic:
+            for number in range(4):
+                batch = other.fetch([number])
+                mosaic.add(batch, batch.y)
+            raise KeyboardInterrupt
+    before = {each: each.stat().st_mtime_ns for each in tmp_path.rglob("field.zarr/**/*")}
+    told = together(tmp_path, "a", "other")
+    assert None not in told, told
+    assert "the unfinished result of something else" in told[1] and "coordinates" in told[1]
+    after = {each: each.stat().st_mtime_ns for each in tmp_path.rglob("field.zarr/**/*")}
+    assert before == after
 
 
 def test_workers_that_live_on_do_not_hold_the_store(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -150,10 +151,10 @@ def _dataset_of(loader: Any) -> IterableDataset | MapDataset:
 
 
 def _device_of(model: Any) -> torch.device | None:
-    """Where a module has its parameters; None if it has none."""
+    """Where a module has its parameters and buffers; None if it has none."""
     if not isinstance(model, torch.nn.Module):
         return None
-    first = next(model.parameters(), None)
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
     return None if first is None else first.device
 
 
