@@ -299,6 +299,9 @@ def test_batches_of_other_samples_and_flipped_ones_are_refused():
         batch = other.fetch([0])
         with pytest.raises(ValueError, match="of another dataset than the mosaic"):
             mosaic.add(batch, batch.y)
+    first, second = (dataset.replace(targets=xtd.Select("a", lon=at)) for at in (0, 1))
+    with pytest.raises(ValueError, match="part 'y' of this batch has other variables or steps"):
+        xtd.Mosaic(first).add(second.fetch([0]), second.fetch([0]).y)
     flipped = xtd.DataLoader(dataset, batch_size=2, augment=xtd.RandomFlip("lon", p=1.0))
     for batch in flipped:
         with pytest.raises(ValueError, match="were flipped along"):

@@ -17,7 +17,7 @@ from ..planning.overlap_add import Blend
 from ..samples.batch import Batch
 from .exchange import Exchange
 from .finishing import divided, inverted, labeled, with_nan
-from .mosaic_checks import as_predictions, dtype_of_sums, require_new, require_of, require_unflipped
+from .mosaic_checks import as_predictions, dtype_of_sums, require_alike, require_new, require_of
 from .mosaic_explanation import MosaicExplanation
 from .mosaic_layout import MosaicLayout, Values
 from .mosaic_store import Mode, MosaicStore
@@ -208,7 +208,7 @@ class Mosaic:
     def _require_fit(self, batch: Batch) -> None:
         """Raise ValueError if a batch is of other samples, or they were flipped."""
         token = None if batch._labels is None else batch._labels.token
-        require_unflipped(batch)
+        require_alike(batch, self._layout.part)
         if token is not None and token not in self._known:
             require_of(batch, self._layout.first.labels)
             self._known.add(token)

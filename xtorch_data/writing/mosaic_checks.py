@@ -10,20 +10,30 @@ import torch
 
 from ..samples.batch import Batch
 from ..samples.labels import Labels
+from ..samples.select import Part
 from ..samples.tensors import as_numpy
 
-__all__ = ["as_predictions", "dtype_of_sums", "require_new", "require_of", "require_unflipped"]
+__all__ = ["as_predictions", "dtype_of_sums", "require_alike", "require_new", "require_of"]
 
 BoolArray = npt.NDArray[np.bool_]
 
 
-def require_unflipped(batch: Batch) -> None:
-    """Raise ValueError if samples of a batch were flipped, so that predictions would be, too."""
+def require_alike(batch: Batch, part: Part) -> None:
+    """Raise ValueError if predictions of a batch would lie otherwise than a part of the mosaic.
+
+    Because samples were flipped, or the part is cut otherwise.
+    """
     flipped = [dim for dim, flags in batch._flipped.items() if np.any(flags)]
     if flipped:
         raise ValueError(
             f"samples of this batch were flipped along {flipped}: predictions are laid of batches "
             "without augment="
+        )
+    own = batch._part_labels.get(part.name)
+    if own and (own.variables, own.indexers) != (part.variables, part.indexers):
+        raise ValueError(
+            f"part {part.name!r} of this batch has other variables or steps than that of the "
+            "mosaic's dataset: take batches of a loader over the same dataset"
         )
 
 
