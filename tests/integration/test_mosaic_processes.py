@@ -136,7 +136,7 @@ def test_ranks_lay_a_field_together(name, case, tmp_path):
 def test_a_sample_of_two_ranks_is_told_to_all(tmp_path):
     source(tmp_path)
     told = together(tmp_path, "a", "twice")
-    assert told == ["ValueError: sample 0 was added by two ranks"] * RANKS
+    assert all(each.startswith("ValueError: sample 0 was added by two ranks") for each in told)
     assert UNFINISHED in xr.open_zarr(tmp_path / "field.zarr", consolidated=False).attrs
 
 

@@ -70,9 +70,9 @@ def require_elsewhere(path: Any, origins: Iterable[str]) -> None:
         if printable(redacted(place)) in origins:
             raise ValueError(f"{printable(redacted(place))} is the data itself: give another path")
         return
-    place = os.path.realpath(os.path.expanduser(place))
+    place = os.path.join(os.path.realpath(os.path.expanduser(place)), "")
     for origin in origins:
-        if os.path.isabs(origin) and os.path.commonpath([place, os.path.realpath(origin)]) == place:
+        if os.path.isabs(origin) and os.path.join(os.path.realpath(origin), "").startswith(place):
             raise ValueError(f"{origin} is the data that is read: give another path")
 
 
