@@ -18,7 +18,8 @@ STORED_AS = (
     "units", "calendar",
 )  # fmt: skip
 # What of that tells how numbers are packed, and which of them are missing.
-MASKED = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned")
+UNSIGNED = "_Unsigned"
+MASKED = ("scale_factor", "add_offset", "_FillValue", "missing_value", UNSIGNED)
 # Names of variables that belong to it, which xarray takes from the variable itself.
 RELATED = (
     "coordinates", "bounds", "grid_mapping", "climatology", "geometry", "node_coordinates",

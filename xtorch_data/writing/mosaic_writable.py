@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from ..common.redact import printable, redacted
+from .encodings import UNSIGNED
 from .mosaic_layout import MosaicLayout
 from .zarr_target import RECORD
 
@@ -119,7 +120,7 @@ def require_fits(name: str, values: np.ndarray[Any, Any], encoding: Mapping[str,
     if values.dtype.kind not in "fiu" or stored.kind not in "iu" or not values.size:
         return
     scale, offset = encoding.get("scale_factor", 1), encoding.get("add_offset", 0)
-    ends = np.iinfo(f"u{stored.itemsize}" if encoding.get("_Unsigned") == "true" else stored)
+    ends = np.iinfo(f"u{stored.itemsize}" if encoding.get(UNSIGNED) == "true" else stored)
     for value in (float(np.fmin.reduce(values, None)), float(np.fmax.reduce(values, None))):
         if not np.isnan(value) and not ends.min - 0.5 <= (value - offset) / scale <= ends.max + 0.5:
             raise ValueError(

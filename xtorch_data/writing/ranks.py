@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -49,15 +50,15 @@ class Ranks:
         """Results of a function that each rank calls, by rank, once all have come so far."""
         if self.size == 1:
             return [call()]
-        mine: tuple[Any, Exception | None] = None, None
+        result, own = None, None
         try:
-            mine = call(), None
+            result = call()
         except Exception as error:
-            mine = None, error
+            own = error
         found: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(found, mine)
-        if mine[1] is not None:
-            raise mine[1]
+        torch.distributed.all_gather_object(found, (result, own and _sendable(own)))
+        if own is not None:
+            raise own
         for rank, (_, other) in enumerate(found):
             if other is not None:
                 other.add_note(f"on rank {rank}")
@@ -67,3 +68,12 @@ class Ranks:
     def first(self, call: Callable[[], T]) -> T:
         """Result of a function that the first rank calls, on each of them."""
         return self.together(lambda: call() if self.rank == 0 else None)[0]  # type: ignore[return-value]
+
+
+def _sendable(error: Exception) -> Exception:
+    """An error as another process can make it again, else its words: that one waits for it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -165,8 +165,8 @@ class Target:
         if there is not None and not replace:
             self._require_same(there, identity)
             if f"{RECORD}/done" in there:
-                if f"{RECORD}/{PARTS}" in there:  # of ranks that were interrupted
-                    del self._group("r+")[f"{RECORD}/{PARTS}"]
+                # Without what ranks have left that were interrupted.
+                self._group("r+").create_group(f"{RECORD}/{PARTS}", overwrite=True)
                 cuts: Any = there[RECORD].attrs["cuts"]
                 return tuple(
                     VariableCopy(
@@ -210,6 +210,7 @@ class Target:
         record = group.create_group(
             RECORD, attributes={"cuts": {copy.name: list(copy.cuts) for copy in copies}}
         )
+        record.create_group(PARTS)  # here, as ranks that do so at once disturb each other
         count = sum(1 for _ in tasks(copies, ds))
         record.create_array("done", shape=(count,), chunks=(1,), dtype="uint64", compressors=None)
         return tuple(copies)
@@ -331,8 +332,8 @@ class Target:
 
     def keep(self, name: str, values: Any) -> None:
         """Keep an array with the record."""
-        parts = self._group("r+").require_group(f"{RECORD}/{PARTS}")
-        parts.create_array(name, data=values, compressors=None, overwrite=True)
+        path = f"{RECORD}/{PARTS}/{name}"
+        self._group("r+").create_array(path, data=values, compressors=None, overwrite=True)
 
     def kept(self, name: str) -> Any:
         """An array that was kept with the record."""
