@@ -292,3 +292,12 @@ def test_a_sample_that_stands_in_for_a_batch_has_the_steps_of_the_list(tmp_path,
         np.testing.assert_array_equal(batch.x[0, 0], window["a"].isel(steps))
         np.testing.assert_array_equal(batch.x[0, 1], window["b"].isel(steps))
         np.testing.assert_array_equal(batch.y[0], window["b"].isel(time=[0, 1, 4]))
+
+
+def test_a_tuple_of_steps_is_a_list_of_them(ds):
+    for steps in [(0, 2), (1, 0)]:
+        found, wanted = (
+            xtd.MapDataset(ds, {"time": 3}, inputs=xtd.Select("a", time=each))
+            for each in (steps, list(steps))
+        )
+        assert found[1][0].equal(wanted[1][0])

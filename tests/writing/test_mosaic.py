@@ -299,6 +299,9 @@ def test_batches_of_other_samples_and_flipped_ones_are_refused():
         batch = other.fetch([0])
         with pytest.raises(ValueError, match="of another dataset than the mosaic"):
             mosaic.add(batch, batch.y)
+    first, second = (dataset.replace(targets=xtd.Select("a", lon=at)) for at in (0, 1))
+    with pytest.raises(ValueError, match="part 'y' of this batch has other variables or steps"):
+        xtd.Mosaic(first).add(second.fetch([0]), second.fetch([0]).y)
     flipped = xtd.DataLoader(dataset, batch_size=2, augment=xtd.RandomFlip("lon", p=1.0))
     for batch in flipped:
         with pytest.raises(ValueError, match="were flipped along"):
@@ -329,7 +332,7 @@ def test_predictions_that_do_not_fit_are_refused():
             mosaic.add(batch, batch.y, dims)
     mosaic.add(batch, batch.y.transpose(1, 2), ("sample", "lon", "lat"))
     xr.testing.assert_equal(mosaic.to_xarray().isel(time=0), ds.isel(time=0))
-    with pytest.raises(ValueError, match="other dims {'member': 2}"):
+    with pytest.raises(ValueError, match="y has dims {'member': 2}, and the predictions before {}"):
         mosaic.add(dataset.fetch([2]), torch.zeros(1, 2, 4, 2), ("sample", "member", ...))
 
 
@@ -374,3 +377,86 @@ def test_explain_says_what_there_is_and_how_far_it_is():
     assert (explanation.added, explanation.samples, explanation.nbytes) == (2, 4, 40)
     assert "2 of 4 added" in str(explanation) and "hann" in str(explanation)
     assert "Mosaic of ['a'] (time: 10) in memory, open" in repr(mosaic)
+
+
+# What went wrong before.
+
+
+def test_predictions_are_numbers_that_the_sums_can_hold():
+    dataset = xtd.MapDataset(series(6), {"time": 2}, inputs="a", targets="a")
+    batch = dataset.fetch([0])
+    for y, message in [
+        (batch.y.to("meta"), "on the meta device"),
+        (batch.y.to_sparse(), "layout torch.sparse_coo"),
+        (np.ma.masked_less(batch.y.numpy(), 1), "masked array"),
+        ({"a": batch.y}, "not dict of dtype object"),
+        (None, "not NoneType"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            xtd.Mosaic(dataset).add(batch, y)
+    for first, second in [(torch.int8, torch.int64), (torch.float32, torch.float64)]:
+        mosaic = xtd.Mosaic(dataset)
+        mosaic.add(batch, batch.y.to(first))
+        with pytest.raises(TypeError, match="of the predictions before cannot hold"):
+            mosaic.add(dataset.fetch([1]), batch.y.to(second))
+    complex_ones = laid(dataset, model=lambda b: torch.complex(b.y, b.y).conj())
+    np.testing.assert_array_equal(complex_ones["a"], np.arange(6) * (1 - 1j))
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_a_batch_that_is_broken_off_leaves_no_result(error, monkeypatch):
+    dataset = xtd.MapDataset(series(6), {"time": 2}, inputs="a", targets="a")
+    mosaic = xtd.Mosaic(dataset)
+    batch = dataset.fetch([0, 1])
+    mosaic.add(batch, batch.y)
+
+    def broken(*_):
+        raise error
+
+    monkeypatch.setattr(mosaic._sums, "add", broken)
+    batch = dataset.fetch([2])
+    with pytest.raises(error):
+        mosaic.add(batch, batch.y)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="left incomplete: nothing can be added"):
+        mosaic.add(batch, batch.y)
+    with pytest.raises(ValueError, match="an error broke off a batch of this mosaic"):
+        mosaic.to_xarray()
+
+
+def test_variables_side_by_side_need_a_name_that_is_no_dim():
+    ds = xr.Dataset({"a": (("time", "variable"), np.arange(8.0).reshape(4, 2))})
+    dataset = xtd.MapDataset(ds, {"time": 2, "variable": 2}, inputs="a", targets=["a"])
+    with pytest.raises(ValueError, match="lie side by side along 'variable', which is a dim"):
+        xtd.Mosaic(dataset)
+    alone = dataset.replace(targets="a")
+    xr.testing.assert_equal(laid(alone), ds.astype("float32"))
+
+
+def test_attributes_of_packing_are_not_those_of_predictions(tmp_path):
+    """Of a source that was opened as it is packed."""
+    ds = series(6)
+    ds["a"].attrs = {"units": "K", "missing_value": 3.0, "_FillValue": 4.0, "scale_factor": 2.0}
+    dataset = xtd.MapDataset(ds, {"time": 2}, inputs="a", targets="a")
+    for place in ([], [tmp_path / "a.zarr"]):
+        loader = xtd.DataLoader(dataset, batch_size=2)
+        result = xtd.predict(None, loader, *place, forward=lambda b: b.y).load()
+        assert result["a"].values.tolist() == list(range(6))
+        assert result["a"].attrs == {"units": "K"}
+
+
+# Ranks.
+
+
+def test_ranks_that_cannot_wait_for_each_other_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    options = {"inputs": "a", "targets": "a", "batch_size": 2}
+    stream = xtd.IterableDataset(series(8), {"time": 2}, **options)
+    for place in ([], [tmp_path / "a.zarr"]):
+        with pytest.raises(ValueError, match="rank 1 of 2, and without torch.distributed"):
+            xtd.predict(None, stream, *place, forward=lambda b: b.y)
+    assert not list(tmp_path.iterdir())
+    alone = stream.replace(rank=0, world_size=1)
+    result = xtd.predict(None, alone, tmp_path / "a.zarr", forward=lambda b: b.y)
+    xr.testing.assert_equal(result.load(), series(8))

@@ -254,3 +254,152 @@ def test_integers_are_written_where_none_can_be_missing(tmp_path):
     some = dataset.replace(where=np.array([True, True, False, True]))
     result = xtd.predict(None, xtd.DataLoader(some), tmp_path / "c.zarr", forward=lambda b: b.y)
     assert result["kind"].dtype == np.float64 and np.isnan(result["kind"][2:, :4]).all()
+
+
+def short(name="a", **coords):
+    values = np.arange(16, dtype="float32").reshape(4, 4)
+    return xr.Dataset({name: (("y", "x"), values)}, coords)
+
+
+def patches(ds, name="a", **options):
+    return xtd.MapDataset(ds, {"y": 2, "x": 2}, inputs=name, targets=name, **options)
+
+
+def written(dataset, path, numbers=range(4), model=lambda batch: batch.y, **options):
+    with xtd.Mosaic(dataset, path, **options) as mosaic:
+        for number in numbers:
+            batch = dataset.fetch([number])
+            mosaic.add(batch, model(batch))
+    return mosaic.to_xarray().load()
+
+
+@pytest.mark.parametrize("name", ["u/v", "zarr.json", "..", "", "rechunk_record"])
+def test_names_that_zarr_cannot_hold_are_refused(name, tmp_path):
+    with pytest.raises(ValueError, match="Zarr cannot hold a variable of the name"):
+        xtd.Mosaic(patches(short(name), name), tmp_path / "a.zarr")
+    with pytest.raises(ValueError, match="Zarr cannot hold a variable of the name"):
+        xtd.Mosaic(patches(short().assign_coords({name: 1})), tmp_path / "a.zarr")
+    assert not os.listdir(tmp_path)
+
+
+def test_coordinates_that_zarr_cannot_hold_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="names variables and dims by text, not 3"):
+        xtd.Mosaic(patches(short().assign_coords({3: 1})), tmp_path / "a.zarr")
+    levels = short(p=("y", list("aabb")), q=("y", [0, 1, 0, 1])).set_index(y=["p", "q"])
+    dataset = xtd.MapDataset(levels, {"x": 2}, inputs="a", targets="a")
+    with pytest.raises(ValueError, match="the MultiIndex of 'y': ds.reset_index"):
+        xtd.Mosaic(dataset, tmp_path / "a.zarr")
+    dataset = patches(short())
+    batch = dataset.fetch([0])
+    with (
+        pytest.raises(ValueError, match="by text, not 3"),
+        xtd.Mosaic(dataset, tmp_path / "a.zarr") as mosaic,
+    ):
+        mosaic.add(batch, batch.y[None], (3, ...))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ({"chunks": (0, 2)}, "sizes are positive integers"),
+        ({"chunks": 2}, "'a' has 2 dims"),
+        ({"chunks": "auto"}, "'a' has 2 dims"),
+        ({"chunks": (2, 2), "shards": (3, 2)}, "divisible"),
+        ({"bogus": 1}, "unexpected encoding parameters"),
+        ({"dtype": "int16", "scale_factor": 0.1}, "no value for what is missing"),
+        ({"dtype": "int8", "_FillValue": -1, "scale_factor": 0.1}, "has the value 15, which"),
+        (3, "is a mapping of options"),
+    ],
+)
+def test_encodings_that_do_not_fit_are_refused_before_anything_is_there(
+    encoding, message, tmp_path
+):
+    with pytest.raises((TypeError, ValueError), match=message):
+        written(patches(short()), tmp_path / "a.zarr", encoding={"a": encoding})
+    if "value 15" not in message:  # which is found in the last chunk
+        assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("given", [{"fill_value": 0.0}, {"_FillValue": -9.0}, {"missing_value": 5}])
+def test_what_nobody_predicted_is_missing_whatever_fills_a_store(given, tmp_path):
+    encoding = {"a": {"chunks": (2, 2), **given}}
+    result = written(patches(short()), tmp_path / "a.zarr", [0, 3], encoding=encoding)
+    expected = short()["a"].values.copy()
+    expected[:2, 2:] = expected[2:, :2] = np.nan
+    if "missing_value" in given:
+        expected[expected == 5] = np.nan
+    np.testing.assert_array_equal(result["a"], expected)
+
+
+def test_the_data_that_is_read_is_not_written_over(tmp_path):
+    short().to_zarr(tmp_path / "inner" / "source.zarr", consolidated=False)
+    for ds in (
+        xtd.open_zarr(tmp_path / "inner" / "source.zarr"),
+        xr.open_zarr(tmp_path / "inner" / "source.zarr", consolidated=False) + 1,
+    ):
+        for path in (tmp_path / "inner" / "source.zarr", tmp_path / "inner"):
+            with pytest.raises(ValueError, match="is the data that is read"):
+                xtd.Mosaic(patches(ds), path, mode="w")
+    written(patches(ds), tmp_path / "inner" / "other.zarr")
+
+
+def test_what_inverse_makes_more_is_refused_where_it_would_be_lost(tmp_path):
+    dataset = patches(short(x=np.arange(4.0)))
+    for inverse in (
+        lambda d: d.assign(b=2 * d["a"]),
+        lambda d: d.assign_coords(x=2 * d["x"]),
+        lambda d: d.assign_coords(more=1),
+    ):
+        with pytest.raises(ValueError, match="inverse made .* with a path only predictions"):
+            written(dataset, tmp_path / "a.zarr", inverse=inverse)
+        assert not os.listdir(tmp_path)
+
+
+def test_variables_that_attributes_name_stay_coordinates(tmp_path):
+    ds = short(crs=0)
+    ds["a"].attrs["grid_mapping"] = "crs"
+    result = written(patches(ds), tmp_path / "a.zarr")
+    assert list(result) == ["a"] and list(result.coords) == ["crs"]
+    assert result["a"].attrs["grid_mapping"] == "crs"
+
+
+@pytest.mark.parametrize("change", ["windows", "where"])
+def test_a_store_does_not_go_on_with_other_samples(change, tmp_path):
+    ds, path = short(), tmp_path / "a.zarr"
+    dataset = patches(ds)
+    with pytest.raises(KeyboardInterrupt), xtd.Mosaic(dataset, path) as mosaic:
+        mosaic.add(dataset.fetch([0]), dataset.fetch([0]).y)
+        raise KeyboardInterrupt
+    other = (
+        dataset.replace(where=np.array([True, True, False, True]))
+        if change == "where"
+        else dataset.replace(input_dims={"y": 4, "x": 2})
+    )
+    with pytest.raises(FileExistsError, match="unfinished result of something else: samples"):
+        xtd.Mosaic(other, path, mode="a")
+
+
+def test_files_that_were_being_written_are_removed_by_what_goes_on(tmp_path):
+    ds, path = short(), tmp_path / "a.zarr"
+    dataset, encoding = patches(ds), {"a": {"chunks": (2, 2)}}
+    with pytest.raises(KeyboardInterrupt), xtd.Mosaic(dataset, path, encoding=encoding) as mosaic:
+        mosaic.add(dataset.fetch([0]), dataset.fetch([0]).y)
+        raise KeyboardInterrupt
+    (path / "a" / "c" / "1.0123.partial").touch()  # as Zarr names them
+    result = written(dataset, path, [1, 2, 3], mode="a", encoding=encoding)
+    xr.testing.assert_equal(result, ds)
+    assert not [each for each in path.rglob("*") if each.name.endswith(".partial")]
+    (tmp_path / "b.zarr").mkdir()
+    (tmp_path / "b.zarr" / "zarr.0123.partial").touch()  # before anything else was there
+    written(dataset, tmp_path / "b.zarr", mode="a")
+    assert sorted(os.listdir(tmp_path / "b.zarr")) == ["a", "zarr.json"]
+
+
+def test_arrays_and_files_are_refused_and_folders_not_left_behind(tmp_path):
+    zarr.create_array(tmp_path / "array.zarr", shape=(3,), dtype="f4")
+    for mode in ("w-", "w", "a"):
+        with pytest.raises(FileExistsError, match="is a Zarr array, and a result is a group"):
+            xtd.Mosaic(patches(short()), tmp_path / "array.zarr", mode=mode)
+    with pytest.raises(KeyboardInterrupt), xtd.Mosaic(patches(short()), tmp_path / "b" / "c" / "d"):
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == ["array.zarr"]

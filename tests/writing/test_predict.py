@@ -126,3 +126,10 @@ def test_of_a_real_ocean_the_patches_blend_to_what_they_were(written, tmp_path):
         assert result[name].attrs == expected[name].attrs
         for each in expected[name].coords:
             assert result[each].equals(expected[each]), each
+
+
+def test_what_a_model_returns_beside_predictions_is_refused(dataset):
+    loader = xtd.DataLoader(dataset, batch_size=4)
+    for more in [(), (torch.zeros(2),), (torch.zeros(2), torch.zeros(2))]:
+        with pytest.raises(TypeError, match="this is a tuple of Tensor"):
+            xtd.predict(lambda x, more=more: (x[:, -1], *more), loader)

@@ -334,7 +334,8 @@ def anchors_of(
         elif cut is None:
             anchors[axis.dim] = (otherwise or {}).get(axis.dim, axis.size - 1)
         else:
-            anchors[axis.dim] = int(np.max(np.arange(axis.size)[cut]))
+            steps = list(cut) if isinstance(cut, tuple) else cut  # NumPy takes tuples for dims
+            anchors[axis.dim] = int(np.max(np.arange(axis.size)[steps]))
     if given is not None and not isinstance(given, Mapping):
         raise TypeError(f"anchor must be a mapping of dims to steps of the window, not {given!r}")
     for dim, step in (given or {}).items():

@@ -25,7 +25,7 @@ def has_streams(device: torch.device) -> bool:
 
 def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """A tensor as an array, from wherever it is; bfloat16 becomes float32."""
-    tensor = tensor.detach().cpu()
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
     return tensor.numpy()

@@ -17,6 +17,9 @@ STORED_AS = (
     "dtype", "scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "fill_value",
     "units", "calendar",
 )  # fmt: skip
+# What of that tells how numbers are packed, and which of them are missing.
+UNSIGNED = "_Unsigned"
+MASKED = ("scale_factor", "add_offset", "_FillValue", "missing_value", UNSIGNED)
 # Names of variables that belong to it, which xarray takes from the variable itself.
 RELATED = (
     "coordinates", "bounds", "grid_mapping", "climatology", "geometry", "node_coordinates",

@@ -56,7 +56,10 @@ class Exchange:
         for each in self._added:
             both = np.flatnonzero(found & each)
             if len(both):
-                raise ValueError(f"sample {both[0]} was added by two ranks")
+                raise ValueError(
+                    f"sample {both[0]} was added by two ranks; a loader of xtorch_data hands out "
+                    "each once, or marks it as repeated, which samplers of torch do not"
+                )
             found |= each
         return found
 

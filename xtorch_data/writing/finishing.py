@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from .encodings import RELATED, kept
+from .encodings import MASKED, RELATED, kept
 from .mosaic_layout import MosaicLayout, Values
 
 __all__ = ["divided", "inverted", "labeled", "with_nan"]
@@ -55,7 +55,10 @@ def labeled(
     dims = (*others, *layout.dims)
     variables = {}
     for name, own in zip(part.variables, values, strict=True):
-        variables[name] = xr.Variable(dims, own, labels.attrs.get(name))
+        attrs = labels.attrs.get(name) or {}
+        # Of a source that was opened as it is packed: predictions are not, and none is masked.
+        attrs = {key: value for key, value in attrs.items() if key not in MASKED}
+        variables[name] = xr.Variable(dims, own, attrs)
         if name in data.variables:
             variables[name].encoding = kept(data.variables[name], RELATED)
     inside = dict(zip(layout.dims, region, strict=True))

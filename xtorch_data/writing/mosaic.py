@@ -15,13 +15,13 @@ from ..datasets.iterable import IterableDataset
 from ..datasets.map import MapDataset
 from ..planning.overlap_add import Blend
 from ..samples.batch import Batch
-from ..samples.tensors import as_numpy
 from .exchange import Exchange
 from .finishing import divided, inverted, labeled, with_nan
-from .mosaic_checks import require_new, require_of, require_unflipped
+from .mosaic_checks import as_predictions, dtype_of_sums, require_alike, require_new, require_of
 from .mosaic_explanation import MosaicExplanation
 from .mosaic_layout import MosaicLayout, Values
 from .mosaic_store import Mode, MosaicStore
+from .mosaic_writable import require_elsewhere
 from .partial_sums import PartialSums, Tile
 from .ranks import Ranks
 
@@ -79,7 +79,8 @@ class Mosaic:
     -----
     Ranks of torch.distributed make, fill and close a mosaic with a path together, each with its own
     samples. `close` waits for all of them; sums of chunks that have samples of several ranks are
-    exchanged in the store. An exception in the ``with`` block ends it without waiting.
+    exchanged in the store. An exception in the ``with`` block ends it without waiting. A rank whose
+    dataset has ``rank=0, world_size=1`` is alone.
 
     Until `close` the store is marked incomplete, and no dataset takes it as data; so it stays if
     the ``with`` block ends by an exception, or the process is killed. Sums of chunks that are not
@@ -115,19 +116,20 @@ class Mosaic:
                 "dataset must be an xtorch_data.IterableDataset or MapDataset, not "
                 f"{type(dataset).__name__}"
             )
-        self._ranks = Ranks.current()
+        inside = dataset._inside
+        self._ranks = Ranks.of(getattr(inside, "how", None))
         if path is None and self._ranks.size > 1:
             raise ValueError(
                 f"{self._ranks.size} ranks have predictions of samples of their own: give a path, "
                 "where they are laid together"
             )
-        inside = dataset._inside
         self._layout = MosaicLayout.of(inside.what, part, keep, blend)
         names = self._layout.part.variables
         self._blend, self._inverse = blend, inverted(inverse, self._layout, names)
         self._memory = inside.plan.memory
         self._store = None
         if path is not None:
+            require_elsewhere(path, {each.origin for each, _ in inside.definition.every_part})
             self._store = MosaicStore(
                 path, mode, self._layout, encoding or {}, self._memory, blend, self._ranks
             )
@@ -180,9 +182,7 @@ class Mosaic:
             )
         self._require_fit(batch)
         numbers = batch.index.numpy().reshape(-1)
-        values, others = self._layout.arranged(
-            as_numpy(y) if isinstance(y, torch.Tensor) else np.asarray(y), dims, batch.index.ndim
-        )
+        values, others = self._layout.arranged(as_predictions(y), dims, batch.index.ndim)
         if len(values) != len(numbers):
             raise ValueError(
                 f"y has {number_of(len(values), 'sample')}, and the batch {len(numbers)}"
@@ -195,16 +195,20 @@ class Mosaic:
         require_new(numbers, self._layout.samples, self._added)
         sums = self._begun(values, others)
         along = self._layout.numbers(numbers)
-        self._added[numbers] = True
-        if self._store is None:
-            sums.add(along, values, self._weights)
-        else:
-            sums.add(along, values, self._weights, self._store.done, self._finish, self._left)
+        try:
+            self._added[numbers] = True
+            if self._store is None:
+                sums.add(along, values, self._weights)
+            else:
+                sums.add(along, values, self._weights, self._store.done, self._finish, self._left)
+        except BaseException:  # some of them are laid, and nobody knows which
+            self._leave()
+            raise
 
     def _require_fit(self, batch: Batch) -> None:
         """Raise ValueError if a batch is of other samples, or they were flipped."""
         token = None if batch._labels is None else batch._labels.token
-        require_unflipped(batch)
+        require_alike(batch, self._layout.part)
         if token is not None and token not in self._known:
             require_of(batch, self._layout.first.labels)
             self._known.add(token)
@@ -212,33 +216,23 @@ class Mosaic:
     def _begun(self, values: Values, others: dict[Hashable, int]) -> PartialSums:
         """The sums; the first batch says of what dtype they are, and of which other dims."""
         if self._sums is None:
-            if values.dtype.kind in "iub" and self._layout.field.overlaps:
-                raise TypeError(
-                    f"predictions of dtype {values.dtype} cannot be blended: make them floating"
-                )
-            dtype = values.dtype
-            if dtype.kind not in "fciub":
-                raise TypeError(f"predictions are numbers, not of dtype {dtype}")
-            if dtype.kind == "f" and dtype.itemsize < 4:
-                dtype = np.dtype("float32")
+            dtype = dtype_of_sums(values.dtype, self._layout.field.overlaps)
             self._others = others
-            lead = (len(self._layout.part.variables), *others.values())
-            self._begin(dtype.newbyteorder("="), lead)
+            self._begin(dtype)
         elif others != self._others:
-            raise ValueError(
-                f"y has other dims {others} than the predictions before, {self._others}"
-            )
-        elif not np.can_cast(values.dtype, self._sums.dtype, "same_kind"):
+            raise ValueError(f"y has dims {others}, and the predictions before {self._others}")
+        elif not np.can_cast(values.dtype, self._sums.dtype):
             raise TypeError(
-                f"y has dtype {values.dtype}, and the predictions before {self._sums.dtype}"
+                f"y has dtype {values.dtype}, which {self._sums.dtype} of the predictions before "
+                "cannot hold"
             )
         assert self._sums is not None
         return self._sums
 
-    def _begin(self, dtype: np.dtype[Any], lead: tuple[int, ...]) -> None:
+    def _begin(self, dtype: np.dtype[Any]) -> None:
         weights = self._layout.weights
         self._weights = None if weights is None else weights.astype(dtype)
-        self._sums = self._made(dtype, lead)
+        self._sums = self._made(dtype, (len(self._layout.part.variables), *self._others.values()))
 
     def _made(self, dtype: np.dtype[Any], lead: tuple[int, ...]) -> PartialSums:
         layout, store = self._layout, self._store
@@ -276,9 +270,14 @@ class Mosaic:
         assert self._store is not None and self._sums is not None
         self._complete.append(tile)
         if self._store.ready:
-            for each in self._complete:
-                self._write(each, self._sums.taken(each), self._layout.samples)
-            self._complete.clear()
+            self._write_complete()
+
+    def _write_complete(self) -> None:
+        """Write the tiles that are complete."""
+        assert self._store is not None and self._sums is not None and self._store.ready
+        for tile in self._complete:
+            self._write(tile, self._sums.taken(tile), self._layout.samples)
+        self._complete.clear()
 
     def _write(self, tile: Tile, sums: Values, added: npt.NDArray[np.bool_] | None) -> None:
         assert self._store is not None and self._sums is not None
@@ -336,6 +335,8 @@ class Mosaic:
             raise ValueError(
                 f"{self._store} is not complete: close() completes it, and mode='a' goes on"
             )
+        if self._state != "open":
+            raise ValueError("an error broke off a batch of this mosaic: make another")
         return self._in_memory(copy=True)
 
     def _in_memory(self, copy: bool) -> xr.Dataset:
@@ -351,10 +352,13 @@ class Mosaic:
         known = [each for each in self._ranks.together(lambda: mine) if each is not None]
         if any(each != known[0] for each in known):
             raise ValueError(f"ranks have predictions of other dtypes or dims: {known}")
-        if self._sums is None:
-            dtype, self._others = known[0] if known else ("float32", {})
-            lead = (len(self._layout.part.variables), *self._others.values())
-            self._begin(np.dtype(dtype), lead)
+
+        def begin() -> None:
+            if self._sums is None:
+                dtype, self._others = known[0] if known else ("float32", {})
+                self._begin(np.dtype(dtype))
+
+        self._ranks.together(begin)
         assert self._sums is not None
         return self._sums
 
@@ -380,10 +384,7 @@ class Mosaic:
     def _completed(self, store: MosaicStore) -> xr.Dataset:
         sums = self._begun_anyhow()
         self._ranks.first(store.create)
-        assert store.ready
-        for tile in self._complete:
-            self._write(tile, sums.taken(tile), self._layout.samples)
-        self._complete.clear()
+        self._ranks.together(self._write_complete)  # an error of one is told to all
         exchange = Exchange(self._ranks, store, sums, self._added)
         self._added = exchange.added()
         missing = self.lacking

@@ -1,4 +1,4 @@
-"""Batches whose predictions are laid: whether they are of the samples of a mosaic, each once."""
+"""What is laid: batches of the samples of a mosaic, each once, and predictions that are numbers."""
 
 from __future__ import annotations
 
@@ -6,22 +6,34 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ..samples.batch import Batch
 from ..samples.labels import Labels
+from ..samples.select import Part
+from ..samples.tensors import as_numpy
 
-__all__ = ["require_new", "require_of", "require_unflipped"]
+__all__ = ["as_predictions", "dtype_of_sums", "require_alike", "require_new", "require_of"]
 
 BoolArray = npt.NDArray[np.bool_]
 
 
-def require_unflipped(batch: Batch) -> None:
-    """Raise ValueError if samples of a batch were flipped, so that predictions would be, too."""
+def require_alike(batch: Batch, part: Part) -> None:
+    """Raise ValueError if predictions of a batch would lie otherwise than a part of the mosaic.
+
+    Because samples were flipped, or the part is cut otherwise.
+    """
     flipped = [dim for dim, flags in batch._flipped.items() if np.any(flags)]
     if flipped:
         raise ValueError(
             f"samples of this batch were flipped along {flipped}: predictions are laid of batches "
             "without augment="
+        )
+    own = batch._part_labels.get(part.name)
+    if own and (own.variables, own.indexers) != (part.variables, part.indexers):
+        raise ValueError(
+            f"part {part.name!r} of this batch has other variables or steps than that of the "
+            "mosaic's dataset: take batches of a loader over the same dataset"
         )
 
 
@@ -62,3 +74,37 @@ def require_new(
     if not ascending and len(np.unique(numbers)) < len(numbers):
         different, often = np.unique(numbers, return_counts=True)
         raise ValueError(f"sample {different[often > 1][0]} is in the batch twice")
+
+
+def as_predictions(y: Any) -> npt.NDArray[Any]:
+    """Predictions as an array of numbers; TypeError or ValueError if they are none."""
+    if isinstance(y, torch.Tensor):
+        if y.is_meta:
+            raise ValueError("predictions are on the meta device, where tensors have no values")
+        try:
+            return as_numpy(y)
+        except TypeError as error:
+            raise TypeError(
+                f"predictions are a tensor of dtype {y.dtype} and layout {y.layout}: {error}"
+            ) from None
+    if np.ma.is_masked(y):
+        raise TypeError(
+            "predictions are a masked array, and what it masks is missing: y.filled(numpy.nan) "
+            "says so"
+        )
+    found = np.asarray(y)
+    if found.dtype.kind not in "fciub":
+        raise TypeError(
+            f"predictions are numbers in a tensor or an array, not {type(y).__name__} of dtype "
+            f"{found.dtype}"
+        )
+    return found
+
+
+def dtype_of_sums(dtype: np.dtype[Any], overlaps: bool) -> np.dtype[Any]:
+    """The dtype in which predictions are summed; TypeError if integers overlap."""
+    if dtype.kind in "iub" and overlaps:
+        raise TypeError(f"predictions of dtype {dtype} cannot be blended: make them floating")
+    if dtype.kind == "f" and dtype.itemsize < 4:
+        return np.dtype("float32")
+    return dtype.newbyteorder("=")

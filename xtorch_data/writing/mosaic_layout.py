@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,11 @@ class MosaicLayout:
         definition, found = _part(first, part)
         if blend is not None and blend not in BLENDS:
             raise ValueError(f"blend must be one of {list(BLENDS)}, or None, not {blend!r}")
+        if found.stacked and "variable" in found.dims:
+            raise ValueError(
+                f"the variables of part {part!r} lie side by side along 'variable', which is a dim "
+                "of the data, too: rename that, or take one variable by its name, not in a list"
+            )
         kept = _kept(keep, definition, of_first=definition is first)
         if not what.samples:
             raise ValueError("the dataset has no samples, of which there could be predictions")
@@ -118,6 +124,18 @@ class MosaicLayout:
         for each in self.field.dims:
             found += self.kept[each.dim] if each.kept else [each.dim]
         return tuple(found)
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells where samples lie, and which there are, from any others."""
+        found = hashlib.sha256()
+        for each in self.field.dims:
+            for values in (each.starts, each.numbers, each.steps, each.places):
+                found.update(f"{each.dim} {len(values)} ".encode())
+                found.update(np.asarray(values, dtype="<i8").tobytes())
+        if self.samples is not None:
+            found.update(np.packbits(self.samples).tobytes())
+        return found.hexdigest()[:16]
 
     @property
     def whole(self) -> bool:

@@ -17,6 +17,14 @@ from ..common.user_warnings import warn_user
 from ..planning.index_maps import IntArray
 from ..planning.overlap_add import Field
 from .mosaic_layout import MosaicLayout, Values
+from .mosaic_writable import (
+    filled,
+    require_chunks,
+    require_coords,
+    require_fits,
+    require_names,
+    require_text,
+)
 from .partial_sums import Tile, folder_beside
 from .ranks import Ranks
 from .zarr_target import Target, Task, VariableCopy, quiet
@@ -44,15 +52,7 @@ class MosaicStore:
     ) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f"mode must be one of {list(get_args(Mode))}, not {mode!r}")
-        for label in (*layout.part.variables, *layout.dims):
-            if not isinstance(label, str):
-                raise ValueError(f"Zarr names variables and dims by text, not {label!r}")
-        for name in encoding:
-            if name not in layout.part.variables and name not in layout.coords.variables:
-                raise ValueError(
-                    f"encoding names {name!r}, which the result does not have; its variables are "
-                    f"{list(layout.part.variables)}"
-                )
+        require_names(layout, encoding)
         self._layout, self._encoding, self._memory = layout, encoding, memory
         self._blend, self._mode, self._ranks = blend, mode, ranks
         self.folder = folder_beside(path)
@@ -74,6 +74,7 @@ class MosaicStore:
         self._stack.enter_context(self._target.held())
         try:
             begun = self._target.unfinished(self._mode)
+            self._target.sweep()
             if begun is not None:
                 mine = self._known()
                 differ = [key for key in mine if mine[key] != begun.get(key)]
@@ -91,8 +92,13 @@ class MosaicStore:
 
     def _known(self) -> dict[str, Any]:
         """What must be the same for a store to go on."""
-        names = list(map(str, self._layout.part.variables))
-        return {"names": names, "sizes": list(self._layout.field.sizes), "blend": str(self._blend)}
+        layout = self._layout
+        return {
+            "names": list(map(str, layout.part.variables)),
+            "sizes": list(layout.field.sizes),
+            "blend": str(self._blend),
+            "samples": layout.digest,
+        }
 
     def __str__(self) -> str:
         return str(self._target)
@@ -145,6 +151,9 @@ class MosaicStore:
         shape = (len(names), *lead, *self.field.tile_shape(first))
         sample = finished(self.field.region(first), np.zeros(shape, dtype))
         self._dims = dims = (*others, *layout.dims)
+        require_text(others)
+        encoding = {name: dict(each) for name, each in self._encoding.items()}
+        self._fills = True
         template = {}
         for name in names:
             own = sample.variables.get(name)
@@ -154,8 +163,12 @@ class MosaicStore:
                     f"{'none' if own is None else own.dims} of it: what is written chunk by chunk "
                     "has the shape of the field"
                 )
+            kept, fills = filled(name, own.dtype, encoding.get(name, {}))
+            encoding[name], self._fills = kept, self._fills and fills
             nothing = dask.array.zeros((*lead, *layout.field.sizes), dtype=own.dtype, chunks=-1)
             template[name] = xr.Variable(dims, nothing, own.attrs, own.encoding)
+        inside = dict(zip(layout.dims, self.field.region(first), strict=True))
+        require_coords(sample, names, layout.coords, inside)
         whole = layout.coords.compute().assign_attrs(sample.attrs)
         made = whole.assign(template)
         cuts = tuple((0, size) for size in lead) + self._cuts()
@@ -168,14 +181,6 @@ class MosaicStore:
             )
             for name in names
         ]
-        encoding = {name: dict(each) for name, each in self._encoding.items()}
-        for name in names:
-            given = encoding.get(name, {})
-            kept = {key: given[key] for key in given if key not in ("chunks", "shards")}
-            if template[name].dtype.kind == "f" and np.dtype(kept.get("dtype", "f4")).kind == "f":
-                kept = {"fill_value": np.nan, "_FillValue": np.nan, **kept}
-            encoding[name] = kept
-        self._fills = all("fill_value" in encoding[name] for name in names)
         known = {"tile": [each.tile for each in self.field.dims], **self._known()}
         self._first: Any = whole, copies, made, encoding, {}, known, self._mode == "w"
         self._names = sorted(names)
@@ -194,6 +199,8 @@ class MosaicStore:
     def ready(self) -> bool:
         """Whether tiles can be written: not before the first rank has begun."""
         if self._arrays is None and (self._created or self._target.begun):
+            if not self._created:
+                self._target.require_same(*self._first[:-1])
             # What is stored as it is goes past xarray, which takes ten times as long.
             encoded = {name for name in self._names if ENCODED & {*self._encoding.get(name, {})}}
             plain = [name for name in self._names if name not in encoded]
@@ -214,19 +221,13 @@ class MosaicStore:
         itemsize = dtype.itemsize * math.prod(lead)
         count = len(lead) + len(layout.field.sizes)
         for name in layout.part.variables:
-            own = self._encoding.get(name, {})
+            own = dict(self._encoding.get(name, {}))
             for key in ("chunks", "shards"):
-                given = own.get(key)
-                if given is not None and len(given) != count:
-                    raise ValueError(
-                        f"encoding[{name!r}][{key!r}] is {given}, and {name!r} has {count} dims"
-                    )
-            given = own.get("chunks")
-            chunks[name] = layout.chunks(
-                name, None if given is None else given[len(lead) :], itemsize, self._memory
-            )
-            if own.get("shards"):
-                shards[name] = tuple(own["shards"][len(lead) :])
+                if own.get(key) is not None:
+                    own[key] = require_chunks(str(name), key, own[key], count)[len(lead) :]
+            chunks[name] = layout.chunks(name, own.get("chunks"), itemsize, self._memory)
+            if own.get("shards") is not None:
+                shards[name] = own["shards"]
         return chunks, shards
 
     def write(self, tile: Tile, dataset: xr.Dataset) -> None:
@@ -243,6 +244,7 @@ class MosaicStore:
             if array is not None:
                 array[tuple(region)] = dataset.variables[name].values
             else:
+                require_fits(name, dataset.variables[name].values, self._encoding[name])
                 self._target.write(task, dataset.variables[name])
             self._record[task.number] = 1
         self.done[tile] = True
@@ -280,7 +282,9 @@ class MosaicStore:
                 f"{number_of(missing, 'sample')} of chunks of {self} that were not complete when "
                 "it was opened were not added since: what they alone predict is missing"
             )
-        return self._target.opened()
+        # Names of other variables that attributes have, such as a grid mapping, are no more theirs.
+        opened = self._target.opened()
+        return opened.set_coords([name for name in opened if name in self._layout.coords.variables])
 
     def leave(self) -> None:
         """Leave the store as it is."""

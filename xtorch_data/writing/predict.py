@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 import torch.utils.data
 import xarray as xr
@@ -111,7 +113,7 @@ def predict(
                 )
             if mosaic.wanted(batch).any():
                 found = call(batch if device is None else _at(batch, device))
-                mosaic.add(batch, *found) if isinstance(found, tuple) else mosaic.add(batch, found)
+                mosaic.add(batch, *_with_dims(found))
             shown(1)
     missing = mosaic.lacking  # of all ranks
     if missing:
@@ -120,6 +122,19 @@ def predict(
             "not yield them: places that they alone would cover are missing"
         )
     return mosaic.to_xarray()
+
+
+def _with_dims(found: Any) -> tuple[Any, ...]:
+    """Predictions, and names of their dims if there are any; TypeError for another tuple."""
+    if not isinstance(found, tuple):
+        return (found,)
+    if len(found) != 2 or isinstance(found[1], torch.Tensor | np.ndarray):
+        raise TypeError(
+            "a model returns predictions, or forward= returns (predictions, dims), and this is a "
+            f"tuple of {', '.join(type(each).__name__ for each in found)}: forward=lambda batch: "
+            "model(batch.x)[0] takes the first"
+        )
+    return found
 
 
 def _dataset_of(loader: Any) -> IterableDataset | MapDataset:
@@ -136,10 +151,10 @@ def _dataset_of(loader: Any) -> IterableDataset | MapDataset:
 
 
 def _device_of(model: Any) -> torch.device | None:
-    """Where a module has its parameters; None if it has none."""
+    """Where a module has its parameters and buffers; None if it has none."""
     if not isinstance(model, torch.nn.Module):
         return None
-    first = next(model.parameters(), None)
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
     return None if first is None else first.device
 
 

@@ -19,8 +19,9 @@ from ..reading.identity import identities
 from ..samples.arguments import as_bytes
 from ..sources.lazy_arrays import in_memory
 from ..sources.source import as_source, layout_of, with_graphs_shown
+from .identity import checksum
 from .rechunk_run import Call, Runner
-from .zarr_target import Target, Task, VariableCopy, checksum, quiet, tasks
+from .zarr_target import Target, Task, VariableCopy, quiet, tasks
 
 __all__ = ["rechunk"]
 
@@ -133,6 +134,7 @@ def rechunk(
         planned = _planned(data, names, dataset.plan, nbytes, chunks or {}, shards, runner)
         content = _content(data, names)
         copies = target.begin(whole, planned, data, encoding, content)
+        target.sweep()
         if verify:
             _verify_whole(target, whole)
         begun = target.content()

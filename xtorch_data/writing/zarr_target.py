@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import warnings
-import zlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import dask.array
-import numpy as np
 import xarray as xr
 import zarr
+from zarr.errors import ContainsArrayError
+from zarr.storage import MemoryStore
 
 from ..common.redact import printable, redacted
 from ..planning.chunk_fitting import regions
 from ..sources.opening import open_zarr
 from ..sources.source import UNFINISHED
 from .encodings import RELATED, kept, stored_as
+from .identity import identity_of
 
 try:
     import fcntl
 except ImportError:  # on Windows: that nobody else copies there is up to the user
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Target", "Task", "VariableCopy", "checksum", "quiet", "tasks"]
+__all__ = ["Target", "Task", "VariableCopy", "quiet", "tasks"]
 
 # The group in which is kept what is done, until all is.
 RECORD = "rechunk_record"
 # In it, what ranks keep for each other.
 PARTS = "parts"
+# How names of files end that Zarr has not written to their end.
+PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,10 @@ class Target:
             raise FileExistsError(
                 f"{self} is a file, and a {self.what} is a folder: give another path"
             )
-        new = not os.path.exists(self.store)
+        new, folder = [], self.store
+        while not os.path.exists(folder):
+            new.append(folder)
+            folder = os.path.dirname(folder)
         os.makedirs(self.store, exist_ok=True)
         with contextlib.ExitStack() as stack:
             if fcntl is not None:
@@ -113,6 +117,7 @@ class Target:
                 stack.callback(os.close, descriptor)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    stack.callback(_unlock, descriptor, os.getpid())
                 except BlockingIOError:
                     raise FileExistsError(
                         f"another {self.maker.rpartition('.')[2]} copies into {self} at this "
@@ -123,9 +128,9 @@ class Target:
             try:
                 yield
             finally:
-                if new:
-                    with suppress(OSError):  # unless something was written
-                        os.rmdir(self.store)
+                with suppress(OSError):  # unless something was written
+                    for folder in new:
+                        os.rmdir(folder)
 
     def begin(
         self,
@@ -152,36 +157,16 @@ class Target:
         """
         # A store that is not consolidated may list its variables in any order.
         copies = sorted(copies, key=lambda copy: copy.name)
-        encodings = {
-            name: stored_as(variable, encoding.get(name, {}))
-            for name, variable in ds.variables.items()
-        }
-        for copy in copies:
-            dims = ds.variables[copy.name].dims
-            own = encodings[copy.name]
-            own["chunks"] = tuple(copy.chunks[dim] for dim in dims)
-            own["shards"] = copy.shards and tuple(copy.shards[dim] for dim in dims)
-        identity = {**_identity(ds, whole, encodings), "made by": self.maker, **(known or {})}
+        encodings = _encodings(copies, ds, encoding)
+        identity = self._identity(whole, ds, encodings, known)
         there = self._there()
         if there is None and isinstance(self.store, str) and _is_full(self.store):
             raise FileExistsError(f"{self} is a folder that has other files in it")
         if there is not None and not replace:
-            begun: Any = there.attrs.get(UNFINISHED)
-            if begun is None:
-                raise FileExistsError(
-                    f"{self} exists, and is not a {self.what} that was interrupted: open it with "
-                    "xtorch_data.open_zarr, remove it, or give another path"
-                )
-            differ = [key for key in identity if begun.get(key) != identity[key]]
-            if differ:
-                raise FileExistsError(
-                    f"{self} is the unfinished {self.what} of something else: {', '.join(differ)} "
-                    "differ. "
-                    "Remove it, give another path, or the data and arguments that it was begun with"
-                )
+            self._require_same(there, identity)
             if f"{RECORD}/done" in there:
-                if f"{RECORD}/{PARTS}" in there:  # of ranks that were interrupted
-                    del self._group("r+")[f"{RECORD}/{PARTS}"]
+                # Without what ranks have left that were interrupted.
+                self._group("r+").create_group(f"{RECORD}/{PARTS}", overwrite=True)
                 cuts: Any = there[RECORD].attrs["cuts"]
                 return tuple(
                     VariableCopy(
@@ -206,6 +191,10 @@ class Target:
         made = made.drop_encoding().assign_attrs(mark)
         for name, variable in made.variables.items():
             variable.encoding = kept(ds.variables[name], RELATED)
+        # Tried where it costs nothing, so that an error leaves all as it is.
+        made.to_zarr(
+            MemoryStore(), zarr_format=3, compute=False, consolidated=False, encoding=encodings
+        )
         # Marked from the first moment on.
         group = zarr.create_group(
             self.store, zarr_format=3, overwrite=there is not None, attributes=mark, **self.options
@@ -221,9 +210,47 @@ class Target:
         record = group.create_group(
             RECORD, attributes={"cuts": {copy.name: list(copy.cuts) for copy in copies}}
         )
+        record.create_group(PARTS)  # here, as ranks that do so at once disturb each other
         count = sum(1 for _ in tasks(copies, ds))
         record.create_array("done", shape=(count,), chunks=(1,), dtype="uint64", compressors=None)
         return tuple(copies)
+
+    def require_same(
+        self,
+        whole: xr.Dataset,
+        copies: Sequence[VariableCopy],
+        ds: xr.Dataset,
+        encoding: Mapping[Any, Mapping[str, Any]],
+        content: Mapping[str, str | None],
+        known: Mapping[str, Any],
+    ) -> None:
+        """Raise FileExistsError unless the store was begun by `begin` with these arguments."""
+        identity = self._identity(whole, ds, _encodings(copies, ds, encoding), known)
+        self._require_same(self._group("r"), identity)
+
+    def _identity(
+        self,
+        whole: xr.Dataset,
+        ds: xr.Dataset,
+        encodings: Mapping[Any, Mapping[str, Any]],
+        known: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        return {**identity_of(ds, whole, encodings), "made by": self.maker, **(known or {})}
+
+    def _require_same(self, there: zarr.Group, identity: Mapping[str, Any]) -> None:
+        begun: Any = there.attrs.get(UNFINISHED)
+        if begun is None:
+            raise FileExistsError(
+                f"{self} exists, and is not a {self.what} that was interrupted: open it with "
+                "xtorch_data.open_zarr, remove it, or give another path"
+            )
+        differ = [key for key in identity if begun.get(key) != identity[key]]
+        if differ and begun != {"made by": self.maker}:  # `reserve` has left nothing else
+            raise FileExistsError(
+                f"{self} is the unfinished {self.what} of something else: {', '.join(differ)} "
+                "differ. "
+                "Remove it, give another path, or the data and arguments that it was begun with"
+            )
 
     def unfinished(self, mode: str) -> dict[str, Any] | None:
         """What is known of the unfinished store that is there, if it is to go on by ``mode="a"``.
@@ -251,10 +278,24 @@ class Target:
             )
         return dict(begun) if f"{RECORD}/done" in there else None
 
+    def sweep(self) -> None:
+        """Remove files that a process was writing when it was killed, of a local store."""
+        if isinstance(self.store, str) and "://" not in self.store:
+            for folder, _, names in os.walk(self.store):
+                for name in names:
+                    if name.endswith(PARTIAL):
+                        os.remove(os.path.join(folder, name))
+
     def _there(self) -> zarr.Group | None:
-        with suppress(FileNotFoundError):
+        try:
             return self._group("r")
-        return None
+        except FileNotFoundError:
+            return None
+        except ContainsArrayError:
+            raise FileExistsError(
+                f"{self} is a Zarr array, and a {self.what} is a group: remove it, or give another "
+                "path"
+            ) from None
 
     def _group(self, mode: Any) -> zarr.Group:
         return zarr.open_group(self.store, mode=mode, use_consolidated=False, **self.options)
@@ -291,8 +332,8 @@ class Target:
 
     def keep(self, name: str, values: Any) -> None:
         """Keep an array with the record."""
-        parts = self._group("r+").require_group(f"{RECORD}/{PARTS}")
-        parts.create_array(name, data=values, compressors=None, overwrite=True)
+        path = f"{RECORD}/{PARTS}/{name}"
+        self._group("r+").create_array(path, data=values, compressors=None, overwrite=True)
 
     def kept(self, name: str) -> Any:
         """An array that was kept with the record."""
@@ -324,8 +365,29 @@ class Target:
         return open_zarr(self.store, consolidated=consolidated, **self.options)
 
 
+def _unlock(descriptor: int, process: int) -> None:
+    """Let go of a lock, also where processes that were forked have the descriptor."""
+    if os.getpid() == process:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _encodings(
+    copies: Sequence[VariableCopy], ds: xr.Dataset, encoding: Mapping[Any, Mapping[str, Any]]
+) -> dict[Any, dict[str, Any]]:
+    """What each variable is stored as, and how it is chunked."""
+    found = {
+        name: stored_as(variable, encoding.get(name, {})) for name, variable in ds.variables.items()
+    }
+    for copy in copies:
+        dims, own = ds.variables[copy.name].dims, found[copy.name]
+        own["chunks"] = tuple(copy.chunks[dim] for dim in dims)
+        own["shards"] = copy.shards and tuple(copy.shards[dim] for dim in dims)
+    return found
+
+
 def _is_full(path: str) -> bool:
-    return os.path.isdir(path) and bool(os.listdir(path))
+    """Whether a folder has files, but for those that Zarr was writing when it was killed."""
+    return os.path.isdir(path) and any(not name.endswith(PARTIAL) for name in os.listdir(path))
 
 
 def tasks(copies: Sequence[VariableCopy], ds: xr.Dataset) -> Iterator[Task]:
@@ -336,68 +398,6 @@ def tasks(copies: Sequence[VariableCopy], ds: xr.Dataset) -> Iterator[Task]:
         for region in regions(variable.sizes, copy.cuts):
             yield Task(number, copy.name, region)
             number += 1
-
-
-def _identity(
-    ds: xr.Dataset, whole: xr.Dataset, encodings: Mapping[Any, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """What must be the same for a copy to go on."""
-    layout = {
-        name: [list(map(str, each.dims)), list(each.shape), str(each.dtype)]
-        for name, each in ds.variables.items()
-    }
-    chunks = {name: [each.get("chunks"), each.get("shards")] for name, each in encodings.items()}
-    others = {
-        name: {
-            key: str(value)
-            for key, value in sorted(each.items())
-            if key not in ("chunks", "shards")
-        }
-        for name, each in encodings.items()
-    }
-    attrs = [str(ds.attrs), {name: str(each.attrs) for name, each in ds.variables.items()}]
-    values = {name: checksum(each) for name, each in whole.variables.items()}
-    found = {
-        "source": ds.encoding.get("source", ""),
-        "variables": layout,
-        "chunks": chunks,
-        "encoding": others,
-        "attributes": attrs,
-        "coordinates": values,
-    }
-    return {key: _digest(value) for key, value in found.items()}
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def checksum(variable: xr.Variable, dtype: np.dtype[Any] | None = None) -> int:
-    """A number that changes with any value of a variable in memory.
-
-    The same for equal values in another byte order, unit of time or kind of text; and in another
-    dtype of numbers, if it is of which the values were.
-    """
-    values = np.asarray(variable.values)
-    native = values.dtype.newbyteorder("=") if dtype is None else dtype.newbyteorder("=")
-    # Copies of a region are made only for another dtype: they count as memory.
-    if native != values.dtype and native.kind in "fciu" and values.dtype.kind in "fciu":
-        with np.errstate(all="ignore"):
-            before = values.astype(native)
-            if np.array_equal(before.astype(values.dtype), values, equal_nan=True):
-                values = before
-    kind = values.dtype.kind
-    if kind in "mM":
-        seconds = values.astype(f"{kind}8[s]")
-        rest = (values - seconds).astype("m8[ns]")
-        return zlib.crc32(rest.tobytes(), zlib.crc32(seconds.tobytes()))
-    if kind not in "fciub":
-        return zlib.crc32("\0".join(map(str, values.ravel().tolist())).encode())
-    values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
-    if kind in "fc" and (missing := np.isnan(values)).any():
-        values = np.where(missing, np.nan, values).astype(values.dtype)  # one of all its bits
-    return zlib.crc32(values.reshape(-1).view("u1").data)
 
 
 @contextlib.contextmanager
