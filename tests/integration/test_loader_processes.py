@@ -304,3 +304,18 @@ def test_batches_of_workers_are_flipped_as_those_of_none(kind, persistent):
             assert np.array_equal(labels, theirs[number][1])
         turned.append([labels[0] > labels[1] for _, (_, labels) in sorted(ours.items())])
     assert turned[0] != turned[1] and 0 < sum(turned[0]) < 40
+
+
+def test_epochs_of_a_fixed_size_go_on_in_workers():
+    a = xr.DataArray(np.arange(60.0), dims="time", name="a")
+    samples = xtd.MapDataset(a, {"time": 3}, {"time": 2})
+    given = {"batch_size": 5, "shuffle": True, "epoch_size": 20}
+    loader = xtd.DataLoader(samples, num_workers=2, persistent_workers=True, **given)
+    alone = xtd.DataLoader(samples, **given)
+    assert len(loader) == 4
+    for _ in range(4):
+        ours, theirs = (
+            sorted(number for batch in each for number in batch.index.tolist())
+            for each in (loader, alone)
+        )
+        assert ours == theirs

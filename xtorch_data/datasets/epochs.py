@@ -112,6 +112,7 @@ class Epochs:
             cached=cached and not definition.random_blocks,
             where=what.table,
             weights=weights,
+            epoch_size=how.epoch_size,
             labels=definition.label_digests,
             others=definition.layouts_beside,
         )

@@ -203,7 +203,7 @@ def page(dataset: Any, kind: str, text: str, facts: Iterable[tuple[str, Any]] = 
     found += [*dataset._sections(), *map(_data_section, definition.sources)]
     head = number_of(len(windows), "sample")
     if dataset._inside.plan.where is not None:
-        head = f"{dataset._inside.plan.samples:,} of {head}"
+        head = f"{dataset._inside.plan.there:,} of {head}"
     return html.page(f"xtorch_data.{kind}", head, found, text)
 
 

@@ -230,7 +230,7 @@ def counted(dataset: IterableDataset, world_size: int, num_workers: int) -> Veri
         repeated=sum(total(worker) for rank in shares for worker in rank) - covered,
         missing=samples - covered,
         batches_per_rank=plan.batches_per_rank(shares),
-        drawn_from=None if plan.weights is None else plan.samples,
+        drawn_from=None if plan.weights is None else plan.there,
         padding=sum(map(sum, repeated)),
         left_out=walk.left_out(total(begun)),
         known=tuple(known_at_anchors(dataset._inside.definition, plan.windows)),
@@ -240,11 +240,17 @@ def counted(dataset: IterableDataset, world_size: int, num_workers: int) -> Veri
 
 
 def _counted(plan: Plan, epoch: int, intervals: list[Interval]) -> int:
-    """Different samples in some stretches of the line, each sample looked up."""
-    seen = np.zeros(len(plan.windows), dtype=bool)
-    for stage in plan.stages(epoch, intervals):
-        seen[plan.numbers(stage)] = True
-    return int(seen.sum())
+    """Different samples of each pass in some stretches of the epoch, each sample looked up."""
+    passes: dict[int, list[Interval]] = {}
+    for number, inside in plan.lines(epoch, intervals):
+        passes.setdefault(number, []).extend(inside)
+    found = 0
+    for number, walked in passes.items():
+        seen = np.zeros(len(plan.windows), dtype=bool)
+        for stage in plan.line(number).stages(walked):
+            seen[plan.numbers(stage)] = True
+        found += int(seen.sum())
+    return found
 
 
 def _union(intervals: list[Interval]) -> int:

@@ -139,6 +139,9 @@ class Explanation:
         a part of a split, of those between its windows.
     sources : mapping of str to SourceCosts
         What each other source costs and leaves out.
+    passes : float
+        How many passes over all samples the epoch makes: with `epoch_size`, part of one or several.
+        ``nbytes_used`` is then the same part of what all samples use.
     """
 
     source: str
@@ -169,6 +172,7 @@ class Explanation:
     device: DeviceCosts | None = None
     breaks: Mapping[Hashable, DimBreaks] = field(default_factory=dict)
     sources: Mapping[str, SourceCosts] = field(default_factory=dict)
+    passes: float = 1.0
 
     @property
     def chunk_reads(self) -> int:
@@ -234,7 +238,9 @@ class Explanation:
         if self.shuffle:
             pools = f"{number_of(self.pools, 'pool')} of {format_bytes(self.pool_nbytes)}"
             order = f"{pools}, mixing {self.mixing:.2f}"
+        passes = f"{self.passes:.3g} passes over all samples"
         return [
+            *([("epoch", passes)] if self.passes != 1 else []),
             ("batches", self._batches()),
             ("blocks", f"{blocks}; {order}, {format_bytes(self.memory)} of memory a process"),
             ("memory", self._memory()),
