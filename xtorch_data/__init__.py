@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .samples.augment import RandomFlip
     from .samples.batch import Batch
     from .samples.not_null import NotNull
+    from .samples.schedule import Schedule
     from .samples.select import Select
     from .samples.source_rules import AsOf, At, Source, ValidTime, Within
     from .samples.transforms import Compose
@@ -59,6 +60,7 @@ __all__ = [
     "PeakMemory",
     "RandomFlip",
     "ReadError",
+    "Schedule",
     "Select",
     "Source",
     "SourceCosts",
@@ -103,6 +105,7 @@ _HOMES = {
     "PeakMemory": "report.memory",
     "RandomFlip": "samples.augment",
     "ReadError": "reading.variables",
+    "Schedule": "samples.schedule",
     "Select": "samples.select",
     "Source": "samples.source_rules",
     "SourceCosts": "report.source_costs",

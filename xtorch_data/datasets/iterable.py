@@ -401,15 +401,17 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         world_size, num_workers = as_ranks_and_workers(world_size, num_workers)
         inside = self._inside
         inside.plan.require_shares(world_size)
+        samples, plan = inside.seen(inside.next)
         return explain(
-            inside.definition,
+            samples,
             inside.reader.data,
-            inside.plan,
+            plan,
             inside.next,
             world_size,
             num_workers,
             inside.on_disk,
             stretches=inside.what.stretches(),
+            phases=inside.phases,
         )
 
     def __len__(self) -> int:

@@ -53,8 +53,8 @@ class Inside(Protocol):
     on_disk: OnDisk | None
     retries: int
 
-    def tell(self, epoch: torch.Tensor | int) -> None:
-        """Tell the copy in a worker which epoch it is."""
+    def tell(self, told: torch.Tensor | tuple[int, int]) -> None:
+        """Tell the copy in a worker which epoch it is, and which was set last."""
 
     def part(self, what: What) -> Self:
         """Inside of a dataset of some of the samples, or all, of which nothing was read yet."""

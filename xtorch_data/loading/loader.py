@@ -46,10 +46,10 @@ def _pinned(batches: Generator[Batch, None, None]) -> Generator[Batch, None, Non
 
 
 class _TellEpoch:
-    """Tells a worker's dataset the epoch: a number, or memory in which the parent writes it."""
+    """Tells a worker's dataset the epoch, and the last that was set, or memory that has both."""
 
-    def __init__(self, epoch: int | SharedIntegers, also: Any) -> None:
-        self.epoch = epoch
+    def __init__(self, told: tuple[int, int] | SharedIntegers, also: Any) -> None:
+        self.told = told
         self.also = also
 
     def __call__(self, worker: int) -> None:
@@ -57,8 +57,8 @@ class _TellEpoch:
         assert info is not None
         leave_interrupts_to_the_main_process()
         watch_in_worker()
-        told = self.epoch
-        ours(info.dataset)._inside.tell(told if isinstance(told, int) else told.values)
+        told = self.told
+        ours(info.dataset)._inside.tell(told if isinstance(told, tuple) else told.values)
         if self.also is not None:
             with sendable_errors():
                 self.also(worker)
@@ -251,10 +251,11 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         if self.num_workers:
             # Workers that live on look into shared memory; others are told once, so that an
             # iterator begun before they are up does not change it.
-            told: int | SharedIntegers = epoch
+            numbers = epoch, dataset._inside.set_last
+            told: tuple[int, int] | SharedIntegers = numbers
             if self.persistent_workers:
-                told = self._epoch = self._epoch or SharedIntegers(1)
-                told.values[0] = epoch
+                told = self._epoch = self._epoch or SharedIntegers(len(numbers))
+                told.values[0], told.values[1] = numbers
             if not isinstance(self.worker_init_fn, _TellEpoch):  # Lightning sets it late
                 self._user_init_fn = self.worker_init_fn
             self.worker_init_fn = _TellEpoch(told, self._user_init_fn)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+
 from ..common import html
 from ..common.cached import cached_property
 from ..common.text import number_of
@@ -202,6 +204,16 @@ class Plan(Shares):
         if layouts is self.layouts:  # with what has been worked out
             return self
         return replace(self, layouts=layouts, grid=held_as(self.grid, self.frame, layouts))
+
+    def reading(self, windows: Windows) -> Plan:
+        """The same order of the same samples, of which windows read fewer steps."""
+        if self.cells is not None or windows.space is self.windows.space:
+            return self
+        ends = (
+            None if stops is None else np.minimum(stops, axis.span(0, len(axis))[1])
+            for stops, axis in zip(self.grid.stops, windows.axes, strict=True)
+        )
+        return replace(self, grid=replace(self.grid, windows=windows, stops=tuple(ends)))
 
     # What there is, and what it takes.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -45,12 +45,13 @@ def explain(
     on_device: bool = False,
     pinned: bool = False,
     stretches: PartOfSplit = PartOfSplit(),  # noqa: B008 that never changes
+    phases: Mapping[int, SampleDefinition] | None = None,
 ) -> Explanation:
     """Costs of an epoch of a plan on a topology.
 
     `data` is what is read, as it is read; `on_disk` what of it is kept there. With `on_device`,
     batches are made of blocks that are sent to a device; `pinned` if through page-locked memory.
-    `stretches` are those of a part of a split.
+    `stretches` are those of a part of a split, `phases` what samples are from some epochs on.
     """
     windows, workers = plan.windows, max(1, num_workers)
     known = data if samples.centers is None else samples.primary.data
@@ -156,6 +157,10 @@ def explain(
         sources={name: costs for name, (costs, _) in beside.items()},
         cache="" if on_disk is None else _cache(plan, on_disk),
         passes=share,
+        phases={
+            begin: {part.name: each.shape(part) for _, part in each.every_part if part.scheduled}
+            for begin, each in (phases or {}).items()
+        },
     )
 
     def costs_of(other: Plan) -> dict[str, SourceCosts]:

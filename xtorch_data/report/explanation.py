@@ -142,6 +142,9 @@ class Explanation:
     passes : float
         How many passes over all samples the epoch makes: with `epoch_size`, part of one or several.
         ``nbytes_used`` is then the same part of what all samples use.
+    phases : mapping of int to mapping of str to tuple of int
+        By the epoch at which each phase of a `Schedule` begins, the shapes of the parts that it
+        changes. All else is of the phase of the next epoch.
     """
 
     source: str
@@ -173,6 +176,7 @@ class Explanation:
     breaks: Mapping[Hashable, DimBreaks] = field(default_factory=dict)
     sources: Mapping[str, SourceCosts] = field(default_factory=dict)
     passes: float = 1.0
+    phases: Mapping[int, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
 
     @property
     def chunk_reads(self) -> int:
@@ -241,6 +245,7 @@ class Explanation:
         passes = f"{self.passes:.3g} passes over all samples"
         return [
             *([("epoch", passes)] if self.passes != 1 else []),
+            *(("phase", _phase_line(begin, each)) for begin, each in self.phases.items()),
             ("batches", self._batches()),
             ("blocks", f"{blocks}; {order}, {format_bytes(self.memory)} of memory a process"),
             ("memory", self._memory()),
@@ -281,6 +286,13 @@ class Explanation:
             f"{self.amplification:.2f} times",
             f"({factors})",
         )
+
+
+def _phase_line(begin: int, parts: Mapping[str, tuple[int, ...]]) -> str:
+    """The shapes of parts in a phase."""
+    return f"from epoch {begin:,} on: " + ", ".join(
+        f"{part} {each}" for part, each in parts.items()
+    )
 
 
 def _variable_row(variable: VariableReads) -> tuple[Any, ...]:
