@@ -219,6 +219,14 @@ class Epochs:
         """One more than the epoch that a user has set last, 0 if none was: phases go by it."""
         return self._counter.set_last
 
+    def go_to(self, epoch: int, phase: int) -> None:
+        """Make the next iteration an epoch, for a mixture whose phases go by an epoch of its own.
+
+        A whole one, unless it is the one that is resumed.
+        """
+        self._counter.next, self._counter.set_last = epoch, phase + 1
+        self._position = Position()
+
     def phase(self, epoch: int) -> int | None:
         """The epoch at which the phase of an epoch begins, None where there are no phases."""
         at = self.set_last - 1 if self.set_last else epoch
@@ -352,6 +360,17 @@ class Epochs:
         self.reader.recorder = stream.recorder
         return batches
 
+    def stretch(
+        self, epoch: int, phase: int, first: int, last: int
+    ) -> Generator[Batch, None, None]:
+        """Batches ``[first, last)`` of this rank in an epoch, in the worker of a mixture."""
+        self._counter.tell((epoch, phase + 1))
+        if self.plan.resumed[0] != epoch:
+            self.plan = self.plan.afresh()
+        self._enter(epoch)
+        self.reader.make_batches_in(SharedBuffers)
+        return self._batches(self.reader, epoch, taken=first, upto=last)
+
     def counted(self, epoch: int, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Batches of an epoch that was begun, which count as they are handed out from here."""
         return self._position.counted(epoch, batches)
@@ -363,12 +382,16 @@ class Epochs:
         worker: tuple[int, int] = (0, 1),
         taken: int = 0,
         destination: Destination | None = None,
+        upto: int | None = None,
     ) -> Generator[Batch, None, None]:
         plan, (rank, world_size) = self.plan, self._topology.current()
         plan.require_shares(world_size)
-        intervals = plan.intervals(epoch, rank, world_size, *worker)
-        intervals = cut(intervals, taken * (plan.batch_size or 1), total(intervals))
-        repeated = min(plan.repeated(epoch, rank, world_size, *worker), total(intervals))
+        intervals, size = plan.intervals(epoch, rank, world_size, *worker), plan.batch_size or 1
+        count = total(intervals)
+        own = count - plan.repeated(epoch, rank, world_size, *worker)
+        first, last = taken * size, count if upto is None else min(upto * size, count)
+        intervals = cut(intervals, first, last)
+        repeated = max(0, last - max(first, own))
         logger.debug(
             "epoch %d begins: worker %d of %d on rank %d of %d, %d samples",
             epoch, *worker, rank, world_size, total(intervals),
