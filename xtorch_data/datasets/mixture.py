@@ -223,16 +223,16 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         if info is not None:
             watch_in_worker()
             return sent(self._in_worker(epoch, mixed, info.id, info.num_workers))
-        batches = self.walk(
+        batches = self._walk(
             epoch, mixed, {name: each.__iter__ for name, each in self.datasets.items()}
         )
-        return self.counted(epoch, batches)
+        return self._counted(epoch, batches)
 
-    def counted(self, epoch: int, batches: Iterator[Batch]) -> Generator[Batch, None, None]:
+    def _counted(self, epoch: int, batches: Iterator[Batch]) -> Generator[Batch, None, None]:
         """Batches of an epoch that was begun, which count as they are handed out from here."""
         return self._position.counted(epoch, batches)
 
-    def walk(
+    def _walk(
         self, epoch: int, mixed: MixedEpoch, begin: Mapping[str, Callable[[], Iterator[Batch]]]
     ) -> Generator[Batch, None, None]:
         """The batches of an epoch that was begun; `begin` has what begins that of each dataset."""
@@ -294,9 +294,9 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
             raise RuntimeError(
                 "a mixture has no states of its workers: take them from xtorch_data.DataLoader"
             )
-        return self.state_after(self._position.reached, dict.fromkeys(self.datasets, 1))
+        return self._state_after(self._position.reached, dict.fromkeys(self.datasets, 1))
 
-    def state_after(
+    def _state_after(
         self, reached: tuple[int, int] | None, workers: Mapping[str, int]
     ) -> dict[str, Any]:
         """State after so many batches of an epoch, as so many workers yield each dataset."""
@@ -368,7 +368,7 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
             Batches of each dataset, and what each costs; it prints as text.
         """
         world_size = self.world_size if world_size is None else world_size
-        workers = self.workers(num_workers) if isinstance(num_workers, int) else num_workers
+        workers = self._workers(num_workers) if isinstance(num_workers, int) else num_workers
         world_size, _ = as_ranks_and_workers(world_size, sum(workers.values()))
         mixed = self._mixed(self.epoch, world_size)
         counts = dict(zip(self.datasets, mixed.counts(mixed.end), strict=True))
@@ -383,7 +383,7 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
             found[name] = some.explain(world_size, workers[name])
         return MixedExplanation(found, self.rates, self.stop, counts, whole)
 
-    def workers(self, num_workers: int) -> dict[str, int]:
+    def _workers(self, num_workers: int) -> dict[str, int]:
         """So many workers of a loader by dataset: in proportion to the rates, each one at least."""
         if not num_workers:
             return dict.fromkeys(self.datasets, 0)

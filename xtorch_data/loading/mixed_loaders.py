@@ -34,9 +34,9 @@ class MixedLoaders:
         """The batches of the next epoch."""
         epoch, mixed = self.mixture._begin()
         begin = {name: each.__iter__ for name, each in self.loaders.items()}
-        return self.mixture.counted(epoch, self.mixture.walk(epoch, mixed, begin))
+        return self.mixture._counted(epoch, self.mixture._walk(epoch, mixed, begin))
 
     def state(self) -> dict[str, Any]:
         """State of the latest iteration."""
         workers = {name: max(1, count) for name, count in self.workers.items()}
-        return self.mixture.state_after(self.mixture._position.reached, workers)
+        return self.mixture._state_after(self.mixture._position.reached, workers)

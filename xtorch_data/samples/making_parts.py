@@ -39,7 +39,7 @@ def make_part(
     sizes = {axis.dim: axis.size for axis in windows.axes}
     phases = []
     for epoch in sorted({epoch for each in schedules.values() for epoch in each}):
-        phases.append((epoch, _made(name, select.at(epoch), data, windows, sample_dims, dtype)))
+        phases.append((epoch, _made(name, select._at(epoch), data, windows, sample_dims, dtype)))
     longest = max((part for _, part in phases), key=lambda part: math.prod(part.shape))
     for epoch, part in phases:
         for dim in schedules:

@@ -62,7 +62,7 @@ class Schedule:
             if isinstance(steps, Schedule):
                 raise TypeError("a phase of Schedule cannot be a Schedule itself")
 
-    def at(self, epoch: int) -> Any:
+    def _at(self, epoch: int) -> Any:
         """The steps in an epoch."""
         return self.phases[max(begin for begin in self.phases if begin <= epoch)]
 

@@ -84,11 +84,11 @@ class Select:
         found.variables, found.takes = variables, takes or self.takes
         return found
 
-    def at(self, epoch: int) -> Self:
+    def _at(self, epoch: int) -> Self:
         """The selection in an epoch, without schedules."""
         found = copy.copy(self)
         found.indexers = {
-            dim: each.at(epoch) if isinstance(each, Schedule) else each
+            dim: each._at(epoch) if isinstance(each, Schedule) else each
             for dim, each in self.indexers.items()
         }
         return found
