@@ -11,6 +11,7 @@ from . import chunks, costs, report
 from .events import table_events
 from .formats import table_formats
 from .gpu import table_gpu
+from .mixture import table_mixture
 from .race import say
 from .sources import table_sources
 from .speed import table_speed
@@ -31,6 +32,7 @@ TABLES = {
     "sources": table_sources,
     "validity": table_validity,
     "events": table_events,
+    "mixture": table_mixture,
     "dask": chunks.table_dask,
     "formats": table_formats,
 }

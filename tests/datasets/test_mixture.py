@@ -136,6 +136,31 @@ def test_an_epoch_goes_on_exactly(stop, taken):
             assert torch.equal(ours.x, theirs.x)
 
 
+@pytest.mark.parametrize("second", range(1, 30, 4))
+@pytest.mark.parametrize("first", [3, 11, 25])
+def test_an_epoch_goes_on_twice_through_several_passes(first, second):
+    whole = list(mixed((1, 2), "all"))
+    assert sum(batch.origin == "coarse" for batch in whole) > 2 * 12
+    state, had = None, 0
+    for taken in (first, second, len(whole)):
+        stream = mixed((1, 2), "all")
+        if state is not None:
+            stream.load_state_dict(state)
+        counts = xtd.verify(stream)
+        assert counts
+        assert counts.batches_per_rank == (len(whole) - had,)
+        batches = iter(stream)
+        for _, batch in zip(range(taken), batches, strict=False):
+            assert batch.origin == whole[had].origin
+            assert torch.equal(batch.index, whole[had].index)
+            had += 1
+        state = json.loads(json.dumps(stream.state_dict()))
+        if had == len(whole):
+            break
+    assert had == len(whole)
+    assert state["epoch"] == 1
+
+
 @given(
     stop=st.sampled_from(["first", "all"]),
     ranks=st.tuples(st.integers(1, 3), st.integers(1, 3)),

@@ -12,6 +12,7 @@ from ..common import html
 from ..common.redact import printable
 from ..common.text import number_of
 from ..planning.mixed_states import MixedState, read_state
+from ..planning.plan import Plan
 from ..planning.resume import Position
 from ..planning.turns import MixedEpoch, Turns
 from ..processes.orphans import watch_in_worker
@@ -123,6 +124,8 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         self._position = Position()
         # An epoch that is resumed: its number, the turn, and the passes that are over of each.
         self._resumed: tuple[int, int, tuple[int, ...]] = (0, 0, (0,) * len(self.datasets))
+        # What was resumed of each: the datasets themselves go on to other passes.
+        self._plans = {name: each.plan for name, each in self.datasets.items()}
 
     # What there is.
 
@@ -185,8 +188,8 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         if epoch != resumed or not turn:
             return mixed
         left = tuple(
-            each.plan.batches(self._epoch_of(place, epoch, number), 0, world_size)
-            for place, (each, number) in enumerate(zip(self.datasets.values(), passes, strict=True))
+            plan.batches(self._epoch_of(place, epoch, number), 0, world_size)
+            for place, (plan, number) in enumerate(zip(self._plans.values(), passes, strict=True))
         )
         return replace(mixed, left=left, begin=turn, passes=passes)
 
@@ -194,11 +197,16 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         """Epoch of one of the datasets that a pass of the mixture's epoch is."""
         return epoch * self._strides[place] + number
 
+    def _plan(self, name: str, epoch: int) -> Plan:
+        """The plan of an epoch of one of the datasets, which may be resumed."""
+        found = self._plans[name]
+        return found if found.resumed[0] == epoch else found.afresh()
+
     def _forget(self) -> None:
         """Let no epoch be resumed."""
         self._resumed = (0, 0, (0,) * len(self.datasets))
-        for each in self.datasets.values():
-            each._inside.plan = each.plan.afresh()
+        for name, each in self.datasets.items():
+            self._plans[name] = each._inside.plan = each.plan.afresh()
 
     def _begin(self) -> tuple[int, MixedEpoch]:
         """Take the next epoch."""
@@ -306,10 +314,10 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         if turn >= mixed.end:
             epoch, mixed, turn = epoch + 1, self._fresh(epoch + 1, self.world_size), 0
         numbers, states = [], {}
-        for place, (name, each) in enumerate(self.datasets.items()):
+        for place, name in enumerate(self.datasets):
             number, inside = mixed.place(place, mixed.counts(turn)[place])
             own = self._epoch_of(place, epoch, number)
-            plan = each.plan if each.plan.resumed[0] == own else each.plan.afresh()
+            plan = self._plan(name, own)
             numbers.append(number)
             states[name] = plan.state_after(own, inside, self.world_size, workers[name])
         found = MixedState(epoch, turn, tuple(numbers), states, self._counter.set_last)
@@ -343,7 +351,7 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
             except ValueError as error:
                 raise ValueError(f"dataset {name!r}: {error}") from None
         for name, each in self.datasets.items():
-            each._inside.plan = plans[name]
+            self._plans[name] = each._inside.plan = plans[name]
         self._resumed = (found.epoch, found.turn, found.passes)
         self._counter.next, self._counter.set_last = found.epoch, found.set_last
         self._position = Position()

@@ -263,7 +263,8 @@ def counted_of_mixture(mixture: Mixture, world_size: int, num_workers: int) -> V
             number, inside = mixed.place(place, had)
             some = min(count - had, mixed.size(place, number) - inside)
             own = mixture._epoch_of(place, epoch, number)
-            sums += _counted_batches(dataset.plan, own, some, world_size, max(1, workers[name]))
+            plan = mixture._plan(name, own)
+            sums += _counted_batches(plan, own, some, world_size, max(1, workers[name]))
             had += some
         samples, repeated, missing, padding, left_out = sums.tolist()
         found[name] = Verification(
@@ -297,7 +298,6 @@ def _counted_batches(
     Of a whole pass, samples that ranks leave out are missing; of others, those without a turn are
     no samples.
     """
-    plan = plan if plan.resumed[0] == epoch else plan.afresh()
     walk, left = plan.walk(epoch, world_size, workers)
     walked = replace(walk, batches=walk.batches + batches)
     before = sorted(walk.done(left))
