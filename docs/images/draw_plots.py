@@ -65,10 +65,11 @@ for block in blocks_of("tutorials/date-line.md", r"python|\{\.python \.ours\}"):
 
 names = {}
 blocks = blocks_of("how-to/plots.md")
-pictures = [None, "plot_batch", "plot_windows", "plot_plan", "plot_plane", "plot_stats"]
+pictures = [None, "plot_batch", "plot_truth"]
+pictures += ["plot_windows", "plot_plan", "plot_plane", "plot_stats"]
 for block, picture in zip(blocks, pictures, strict=True):
     exec(block, names)
-    if picture == "plot_batch":
+    if picture in ("plot_batch", "plot_truth"):
         save(names["axes"][0, 0], picture)
     elif picture:
         save(names["ax"], picture)

@@ -127,6 +127,20 @@ def test_shuffled_blocks_are_whole_cells_and_numbers_stay(space, data):
     assert sorted(seen) == np.flatnonzero(kept).tolist()
 
 
+@given(space=spaces())
+@examples(60)
+def test_cuts_lie_between_cells_where_windows_come_in_another_order(space):
+    windows, layouts = space
+    (frame,) = frames_of(windows.space, [layouts])
+    count, cells = windows.shape[0], frame.scattered.cells
+    between = np.flatnonzero(np.diff(cells)) + 1
+    for cuts in frame.scattered.cuts:
+        assert (cuts[0], cuts[-1]) == (0, count)
+        assert (np.diff(cuts) > 0).all()
+        assert set(cuts[1:-1]) <= set(between)
+    assert len(frame.scattered.cuts[-1]) == len(between) + 2
+
+
 def test_very_many_events_are_planned_at_once():
     rng, count = np.random.default_rng(0), 300_000
     lengths, sizes = {"t": 20_000, "y": 721, "x": 1440}, {"t": 8, "y": 16, "x": 16}

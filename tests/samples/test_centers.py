@@ -191,7 +191,8 @@ def test_samples_are_those_of_a_loop_over_events(case, more):
             own = labeled[f"center_{dim}"].values
             assert (own == np.asarray(events[dim])[numbers]).all()
             first = [data[dim].values[expected[n][1][dim].start] for n in batch.index.tolist()]
-            assert labeled[dim].isel({dim: 0}).values.tolist() == np.array(first).tolist()
+            labels = labeled[dim].isel({dim: 0})  # of no sample where it is taken whole
+            np.testing.assert_array_equal(np.broadcast_to(labels, len(first)), first)
 
     check(samples.fetch(range(len(samples))))
     world, size = more.draw(st.integers(1, 3)), more.draw(st.integers(1, 5))
@@ -525,6 +526,13 @@ def test_other_sources_go_by_the_events_own_label():
         ({"time": TIMES[5:7]}, {"input_overlap": {"time": 1}}, "input_overlap names 'time'"),
         ({"time": TIMES[5:7]}, {"targets": "centers/wind"}, "no data variable 'wind'"),
         ({"time": TIMES[5:7]}, {"anchor": {"time": 9}}, "outside a window of 4 steps"),
+        ({"time": TIMES[5:7]}, {"tolerance": {"time": "-1h"}}, "is negative: '-1h'"),
+        ({"time": TIMES[5:7].tz_localize("UTC")}, {}, "centers has 'time' with a time zone, UTC"),
+        (pd.DataFrame([[TIMES[5], 1, 2]], columns=["time", "w", "w"]), {}, "column 'w'"),
+        ({"time": TIMES[5:7], "sample": [1, 2]}, {}, "'sample', by which batches name"),
+        ({"time": TIMES[5:7], "w": ["a", "b"]}, {"targets": "centers/w"}, "of centers has dtype"),
+        ({"time": TIMES[5:7], "w": [1, 2]}, {"targets": xtd.Select("centers/w", time=0)},
+         "variables of events have no dims"),
         ([1, 2], {}, "a Dataset, a DataFrame or a mapping"),
         (None, {"tolerance": {"time": "1h"}}, "which is not given"),
     ],
@@ -532,6 +540,28 @@ def test_other_sources_go_by_the_events_own_label():
 def test_what_does_not_fit_is_an_error_that_says_what_would(centers, more, message):
     with pytest.raises((ValueError, TypeError), match=message):
         xtd.MapDataset(field(), input_dims=SIZES, centers=centers, **{"inputs": "t2m", **more})
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("calendar", ["standard", "360_day"])
+@pytest.mark.parametrize("given_as", ["lists", "objects", "frame"])
+def test_labels_that_are_none_or_endless_are_left_out(calendar, given_as):
+    times = xr.date_range("2000-01-01", periods=40, freq="6h", calendar=calendar, use_cftime=True)
+    data = field(times)
+    events = {
+        "time": [None, times[10], times[11], times[12]],
+        "latitude": [45, 45, None, 45],
+        "longitude": [8.0, 8.0, 8.0, np.inf],
+        "wind": [1, None, 3, 4],
+    }
+    if given_as == "objects":
+        events = {name: np.array(each, dtype=object) for name, each in events.items()}
+    centers = pd.DataFrame(events) if given_as == "frame" else events
+    samples = xtd.MapDataset(
+        data, input_dims=SIZES, centers=centers, inputs="t2m", targets="centers/wind"
+    )
+    assert [samples.windows.of("centers")[i]["event"] for i in range(len(samples))] == [1]
+    assert torch.isnan(samples[0][1])
 
 
 def test_chunks_are_decoded_once_where_memory_allows():
@@ -621,6 +651,24 @@ def test_a_state_is_refused_if_the_events_are_others():
     xtd.IterableDataset(data, centers=events, **arguments).load_state_dict(state)
 
 
+@pytest.mark.parametrize("given_as", [dict, pd.DataFrame, xr.Dataset])
+def test_events_that_are_changed_later_change_no_sample(given_as):
+    labels = {"time": TIMES.values[[9, 12]].copy(), "wind": np.array([1.0, 2.0])}
+    events = given_as(labels)
+    if given_as is xr.Dataset:
+        events = xr.Dataset({name: ("event", each) for name, each in labels.items()})
+    samples = xtd.MapDataset(
+        field(), {"time": 4}, centers=events, inputs="t2m", targets="centers/wind"
+    )
+    for each in labels.values():
+        each[:] = each[::-1].copy()
+    if given_as is pd.DataFrame:
+        events.loc[:, "wind"] = 9.0
+    batch = samples.fetch([0, len(samples) - 1])
+    assert batch.y.tolist() == [1, 2]
+    assert (batch.to_xarray().center_time.values == TIMES.values[[9, 12]]).all()
+
+
 def test_names_that_both_have_are_told_apart():
     data = field().rename(u="wind")
     samples = xtd.MapDataset(
@@ -629,6 +677,17 @@ def test_names_that_both_have_are_told_apart():
     labeled = samples.fetch([0, 1]).to_xarray()
     assert labeled.wind.dims == ("sample", "time", "latitude", "longitude")
     np.testing.assert_array_equal(labeled.center_wind, samples.fetch([0, 1]).y)
+    # Also where events have the other name themselves.
+    events = {"time": TIMES[[9, 12]], "wind": [1.0, 2.0], "center_wind": [3.0, 4.0]}
+    events |= {"season": [5, 6], "center_season": [7, 8]}
+    data = data.assign_coords(season=("time", np.arange(40) // 10))
+    samples = xtd.MapDataset(data, {"time": 4}, centers=events, inputs="wind",
+                             targets="centers/wind")  # fmt: skip
+    labeled = samples.fetch([0, len(samples) - 1]).to_xarray()
+    assert labeled.season.dims == ("sample", "time")
+    found = ("center_wind_", "center_wind", "center_season_", "center_season")
+    values = [labeled[name].values.tolist() for name in found]
+    assert values == [[1, 2], [3, 4], [5, 6], [7, 8]]
 
 
 def test_stats_count_what_is_read_around_events():

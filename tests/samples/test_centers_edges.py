@@ -163,7 +163,7 @@ def test_windows_around_events_are_those_of_padded_data(case, storage, shuffle):
             np.testing.assert_array_equal(batch.x[row], cut.a.transpose(*dims))
             np.testing.assert_array_equal(batch["mask"][row], there.isel(window).transpose(*dims))
             for dim in dims:
-                np.testing.assert_array_equal(labeled[dim].isel(sample=row), cut[dim])
+                np.testing.assert_array_equal(labeled.a.isel(sample=row)[dim], cut[dim])
             if "constant" not in boundary.values():
                 own = ds["a"].isel(samples.windows[number]).transpose(*dims)
                 np.testing.assert_array_equal(batch.x[row], own)

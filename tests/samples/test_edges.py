@@ -352,4 +352,10 @@ def test_steps_that_are_in_no_window_are_told():
     assert line not in repr(samples.replace(remainder="shift"))
     wrapped = samples.replace(boundary={"lon": "wrap"}, remainder={"lat": "shift"})
     assert "in no window" not in repr(wrapped)
+    # What is given is no advice.
+    shifted = xtd.MapDataset(world(), {"lat": 2}, remainder="shift", halo={"lat": 1})
+    assert "2 steps of 'lat'; boundary along these dims would cover" in repr(shifted)
+    assert "shift" not in repr(shifted)
+    moved = samples.replace(remainder={"lat": "drop", "lon": "shift"}, boundary={"lat": "edge"})
+    assert "2 steps of 'lat'; remainder='shift' would cover" in repr(moved)
     assert xtd.IterableDataset(wrapped).explain().beyond == {"lat": 0, "lon": 0}

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 import xtorch_data as xtd
-from xtorch_data.samples import labels as module
+from xtorch_data.samples import label_registry as module
 from xtorch_data.samples.labels import Labels
 
 

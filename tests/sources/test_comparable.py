@@ -56,6 +56,11 @@ def test_missing_labels_are_known_as_such():
     assert of(np.array([1.0, np.nan])).missing.tolist() == [False, True]
     assert of(np.array(["a", None], dtype=object)).missing.tolist() == [False, True]
     assert of(np.array([3, 4])).missing.tolist() == [False, False]
+    noon = cftime.Datetime360Day(1970, 2, 30, 12)
+    for gap in None, np.nan:
+        found = of(np.array([gap, noon], dtype=object))
+        assert found.missing.tolist() == [True, False]
+        assert (found.kind, found.values[1]) == (of(np.array([noon])).kind, 59.5 * 86_400e6)
 
 
 def test_longitudes_are_known_by_name_and_by_units():

@@ -96,7 +96,7 @@ def _given_to_functions(samples: SampleDefinition) -> list[tuple[Transform, Any]
         recipe,
         transforms={name: each for name, each in transforms.items() if each is not None},
         batch_transform=noting(recipe.batch_transform),
-        labels=Labels(windows, coords, labels.attrs, labels.items),
+        labels=Labels(windows, coords, labels.attrs, labels.items, anchors=labels.anchors),
     )
     box = [(0, 1)] * len(windows.axes)
     for place, axis in enumerate(windows.axes):

@@ -22,6 +22,7 @@ from ..planning.windows import IntArray
 from ..reading.disk_cells import OnDisk
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
+from ..samples.joining import joined
 from .by_number import Fetcher
 from .threads import Threads
 
@@ -135,7 +136,7 @@ class Companions:
         """A batch that was fetched by number, with the parts of other sources, in their order."""
         numbers = batch.index.numpy()
         found = [each.fetch(numbers, epoch, buffers) for each in self._fetchers]
-        return batch.joined(found, self._samples.order)
+        return joined(batch, found, self._samples.order)
 
     @property
     def places(self) -> range:
@@ -203,4 +204,4 @@ class Companions:
 
     def join(self, batch: Batch, assemblies: Sequence[Assembly], single: bool) -> Batch:
         """A batch with the parts of the other sources."""
-        return batch.joined([each.finish(single) for each in assemblies], self._samples.order)
+        return joined(batch, [each.finish(single) for each in assemblies], self._samples.order)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -110,10 +109,19 @@ class Scattered:
     def groups_of(self, windows: IntArray | slice, box: Sequence[Interval] | None = None) -> Groups:
         """Some windows by cell; of a box, where dims follow other axes as well."""
         cells = self.cells[windows]
-        order: Any = slice(None)
+        order: IntArray | slice = slice(None)
         if (cells[1:] < cells[:-1]).any():
             order = np.argsort(cells, kind="stable")
-            cells = cells[order]
+        return self._runs(windows, order, box)
+
+    def _runs(
+        self,
+        windows: IntArray | slice,
+        order: IntArray | slice,
+        box: Sequence[Interval] | None = None,
+    ) -> Groups:
+        """Some windows in an order: those that follow each other in a cell are a group."""
+        cells = self.cells[windows][order]
         new = np.append(True, cells[1:] != cells[:-1])
         begins, of = np.flatnonzero(new), np.empty(len(cells), dtype=np.int64)
         of[order] = np.cumsum(new) - 1
@@ -132,11 +140,12 @@ class Scattered:
 
     @cached_property
     def cuts(self) -> list[IntArray]:
-        """Ways to cut the axis between cells, where windows come cell by cell.
+        """Ways to cut the axis between windows of different cells.
 
         From one interval to one for each cell; those of one way hold about as many bytes each.
+        Where windows come cell by cell of another source, a cell may be cut into several.
         """
-        every = self.groups(0, self.count)
+        every = self._runs(slice(None), slice(None))
         begins = np.searchsorted(every.of, np.arange(len(every)))
         held = np.zeros(len(every))
         for layout in self._layouts:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..common.cached import cached_property
 from ..common.integers import as_integer
 from ..common.spelling import spelled
 from .edges import EdgeRule, ExtendedDim
@@ -159,6 +160,30 @@ class SourceWindows:
     def starts(self, samples: npt.ArrayLike) -> IntArray:
         """Data positions at which samples begin, shape ``(number of dims, *samples.shape)``."""
         return self.space.starts(samples, self.place)
+
+    @cached_property
+    def fixed(self) -> frozenset[Hashable]:
+        """Dims along which all windows are the same steps, in each part of a split as well.
+
+        Such are dims that windows have all of, and those along which there is room for one window
+        alone; of another source, those that lie where such a window does.
+        """
+        space = self.space
+        around_events = bool(space.axes) and space.axes[0].scattered
+        main = space.frames[:2][-1] if around_events else space.frames[0]
+        single = {
+            axis
+            for each in main.maps
+            for axis, term in each.terms.items()
+            if space.shape[axis] == 1
+            and not space.axes[axis].scattered
+            and each.length - each.size < abs(term.step)
+        }
+        return frozenset(
+            each.dim
+            for each in self.frame.maps
+            if each.windowed and (each.size == each.length or set(each.terms) <= single)
+        )
 
     def map(self, dim: Hashable) -> IndexMap:
         """Where windows lie along a dim; ValueError if it is none of the source's."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..common.spelling import spelled
 from ..common.text import number_of
+from ..planning.edges import EdgeRule
 from ..planning.intervals import Interval
 from ..samples.definition import SampleDefinition
 
@@ -58,6 +59,18 @@ def uncovered(samples: SampleDefinition, part: PartOfSplit) -> Iterator[str]:
     if counts:
         line = ", ".join(f"{number_of(steps, 'step')} of {dim!r}" for dim, steps in counts.items())
         # At the ends of a part of a split windows have no other rule, and a source may lack more.
-        shift = f"{spelled('remainder')}='shift', or {spelled('boundary')} along these dims"
-        told = "" if part.steps or samples.losses else f"; {shift}, would cover them"
+        advice = [] if part.steps or samples.losses else _what_covers(samples, counts)
+        told = f"; {', or '.join(advice)} would cover them" if advice else ""
         yield f"in no window: {line}{told}"
+
+
+def _what_covers(samples: SampleDefinition, dims: Iterable[Hashable]) -> list[str]:
+    """Arguments that would cover steps of some dims, without those that are given."""
+    rules = [samples.breaks.edges.get(dim, EdgeRule()) for dim in dims]
+    found = []
+    if any(rule.remainder != "shift" for rule in rules):
+        found.append(f"{spelled('remainder')}='shift'")
+    # A window that is moved back ends with the data, but for its halo.
+    if any(rule.boundary is None and (rule.remainder != "shift" or rule.halo) for rule in rules):
+        found.append(f"{spelled('boundary')} along these dims")
+    return found

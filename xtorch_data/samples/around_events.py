@@ -26,10 +26,11 @@ from .centers import Centers
 from .checks import CheckedSpace, checked_space, names_in
 from .edges import extended, require_blanks
 from .labels import Labels
+from .leads import Anchors
 from .losses import CENTERS
 from .named_sources import Sources, is_several
 from .placing import Placed, placed
-from .select import Select
+from .select import Select, label_of, names_of
 from .several import (
     NO_BATCH_TRANSFORM,
     Definer,
@@ -39,6 +40,7 @@ from .several import (
     variables_of,
 )
 from .source_rules import Source
+from .tensor_dtypes import is_numeric
 from .transforms import Transform, transforms_of
 
 __all__ = ["DATA", "defined_around_events"]
@@ -110,6 +112,7 @@ def defined_around_events(
         prepare = {first: Transform.of(preprocess, "preprocess")}
         functions = transforms_of(transform, target_transform, list(selections))
     of_events = any(source == CENTERS for source, _ in selections.values())
+    _require_numbers(events.variables, selections)
     used = [name for name in sources.names if taken[name]]
     counted = sources.conditions(conditions, [*used, *[CENTERS] * of_events])
     definer = Definer(make, sources, selections, counted, prepare, functions, floating, cast, seed)
@@ -147,8 +150,10 @@ def defined_around_events(
 
     def define(source: str, own: CheckedSpace) -> None:
         each = definer.defined(source, own)
-        named = replace(each, source=source, labels=replace(each.labels, source=source))
-        definitions.append(named)
+        labels = replace(each.labels, source=source)
+        if source == first:
+            labels = replace(labels, anchors=Anchors.of(anchors, each.parts))
+        definitions.append(replace(each, source=source, labels=labels))
         if counted:
             counts.append(replace(definer.counting(source, own), source=source))
 
@@ -206,6 +211,27 @@ def defined_around_events(
         order=tuple(counted),
     )
     return replace(samples, conditions=counting)
+
+
+def _require_numbers(variables: xr.Dataset, selections: Mapping[str, tuple[str, Select]]) -> None:
+    """Raise TypeError if a part takes values of events of which there are no tensors."""
+    for part, (source, select) in selections.items():
+        if source != CENTERS or select.takes != "values":
+            continue
+        for name in names_of(select):
+            dtype = variables[name].dtype
+            if is_numeric(dtype):
+                continue
+            made = f"pd.factorize(events[{name!r}])[0]"
+            if dtype.kind == "M":
+                made = f"events[{name!r}].dt.dayofyear"
+            elif dtype.kind == "m":
+                made = f"events[{name!r}] / np.timedelta64(1, 'h')"
+            raise TypeError(
+                f"{label_of(part)}: {name!r} of centers has dtype {dtype}, of which there are no "
+                f"tensors: make numbers of it before, such as {made}. Names to split by, and labels"
+                " of batches, need no part"
+            )
 
 
 def _edges(edges: Mapping[str, Any], events: Centers, input_dims: Any) -> dict[str, Any]:

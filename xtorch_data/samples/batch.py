@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import operator
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
-from ..common import html
 from ..common.redact import printable
-from ..common.text import number_of
-from .batch_page import batch_sections
+from .batch_tensors import Tensors
 from .draws import Draws
 from .label_events import with_events
 from .labels import BoolArray, Labels
 from .part_labels import PartLabels, require_samples, with_dims
-from .plot_batch import plot_samples, sample_arrays
+from .plot_batch import SampleArray, plot_samples, sample_arrays
+from .plot_truth import plot_truth, truth_of
 from .tensors import as_numpy, moved, packed, sent, unpacked
 from .transport import between_processes
 
@@ -28,7 +27,7 @@ __all__ = ["Batch"]
 ATTRIBUTES = ("index", "skipped")
 
 
-class Batch:
+class Batch(Tensors):
     """Tensors of some samples, batch first, which know where they come from.
 
     A batch unpacks into its parts, ``x, y = batch`` (``x, = batch`` without targets), in the order
@@ -78,51 +77,6 @@ class Batch:
     def __setstate__(self, state: dict[str, Any]) -> None:
         parts = {name: unpacked(part) for name, part in state["_parts"].items()}
         self.__dict__.update(state, _parts=parts)
-
-    def __getattr__(self, name: str) -> torch.Tensor:
-        parts = self.__dict__.get("_parts", {})
-        if name in parts:
-            return parts[name]  # type: ignore[no-any-return]
-        raise AttributeError(f"this batch has no part {name!r}; its parts are {list(parts)}")
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        try:
-            return self._parts[name]
-        except (KeyError, TypeError):
-            first = next(iter(self._parts), "x")
-            samples = isinstance(name, int) and self.index.ndim
-            raise KeyError(
-                f"this batch has no part {name!r}; its parts are {list(self._parts)}: "
-                f"batch.{first} or batch[{first!r}]"
-                + (f", and of one sample batch.{first}[{name}]" if samples else "")
-            ) from None
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        return iter(self._parts.values())
-
-    def __len__(self) -> int:
-        if self.index.ndim == 0:
-            raise TypeError("a single sample has no length: the dataset has batch_size=None")
-        return len(self.index)
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._parts]
-
-    def __repr__(self) -> str:
-        parts = ", ".join(
-            f"{printable(name)}: {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-            + (f" on {tensor.device}" if tensor.device.type != "cpu" else "")
-            for name, tensor in self._parts.items()
-        )
-        what = "one sample" if self.index.ndim == 0 else number_of(len(self), "sample")
-        return f"<Batch of {what} ({parts})>"
-
-    def _repr_html_(self) -> str:
-        what = "one sample" if self.index.ndim == 0 else number_of(len(self), "sample")
-        sections = batch_sections(
-            self._parts, self._part_labels, self.index, self.skipped, self._labels
-        )
-        return html.page("xtorch_data.Batch", what, sections, repr(self))
 
     @property
     def repeated(self) -> torch.Tensor:
@@ -312,38 +266,20 @@ class Batch:
             self._flipped if flipped is None else flipped,
         )
 
-    def joined(self, others: Iterable[Batch], order: Sequence[str]) -> Batch:
-        """The batch with the parts of others, as the first source's has those of other sources.
-
-        Parameters
-        ----------
-        others : iterable of Batch
-            Batches of the same samples, each of another source.
-        order : sequence of str
-            Names of all parts, in their order.
-
-        Returns
-        -------
-        Batch
-            The samples with all parts; `to_xarray` gives a ``DataTree``, a node for each source.
-        """
-        parts, labels = dict(self._parts), dict(self._part_labels)
-        for other in others:
-            parts.update(other._parts)
-            source = None if other._labels is None else other._labels.source
-            named = {
-                name: replace(each, source=source) for name, each in other._part_labels.items()
-            }
-            labels.update(named)
-        return self._with({name: parts[name] for name in order}, labels)
-
-    def to_xarray(self, part: str | None = None) -> xr.Dataset | xr.DataTree:
+    def to_xarray(
+        self, part: str | None = None, *, sample: int | None = None
+    ) -> xr.Dataset | xr.DataTree:
         """The batch with its labels.
 
         Parameters
         ----------
         part : str, optional
             Only this part. By default all parts, side by side.
+        sample : int, optional
+            Only the sample at this place of the batch, without the dim ``sample``: labels along
+            its dims are indexes, so that `sel` finds them. ``isel(sample=i)`` of what comes
+            otherwise leaves labels as plain coordinates, which `sel` takes no notice of; the same
+            indexes come by ``set_xindex("time")`` then.
 
         Returns
         -------
@@ -351,19 +287,44 @@ class Batch:
             One data variable per variable, with dims ``(sample, *windowed dims)``. The coordinate
             ``sample`` holds the sample numbers, or, where the data has a dim of that name whose
             places are samples, the labels of these; a coordinate along windowed dims has a value
-            for each sample, ``time (sample, time)``, one along another dim is ``(sample,)``. A
-            variable that stands in several parts is named ``{variable}_{part}``, a dim that parts
-            cut differently ``{dim}_{part}``. Values share memory with tensors on the CPU.
+            for each sample, ``time (sample, time)``, one along another dim is ``(sample,)``. Along
+            dims that every sample takes whole there is an index, ``latitude (latitude)``, unless
+            `augment` flips them. A variable that stands in several parts is named
+            ``{variable}_{part}``, a dim that parts cut differently ``{dim}_{part}``. Of a part
+            that goes beyond the anchor along times, other than ``x`` does, ``lead_time`` is the
+            label less that of the anchor; where that differs between samples, as of months, steps
+            are counted. Values share memory with tensors on the CPU.
 
         Raises
         ------
         KeyError
             If there is no such part.
+        IndexError
+            If there is no such sample.
         ValueError
             If a tensor given to `replace` has another shape than the one it replaced.
         RuntimeError
             If the batch came from another process and the dataset is not in this one.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xtorch_data as xtd
+        >>> t2m = xr.DataArray(np.zeros((10, 4)), dims=("time", "y"), name="t2m")
+        >>> t2m = t2m.assign_coords(time=xr.date_range("2020-01-01", periods=10), y=[4, 3, 2, 1])
+        >>> samples = xtd.MapDataset(
+        ...     t2m, {"time": 3, "y": -1}, inputs=xtd.Select("t2m", time=slice(0, 2)),
+        ...     targets=xtd.Select("t2m", time=2),
+        ... )
+        >>> batch = samples.fetch([0, 1])
+        >>> batch.to_xarray("x")["time"].dims, batch.to_xarray("x")["y"].dims
+        (('sample', 'time'), ('y',))
+        >>> batch.to_xarray("x", sample=1).sel(time="2020-01-05", y=2)["t2m"].shape
+        ()
+        >>> batch.to_xarray("y")["lead_time"].values.astype("timedelta64[h]")
+        np.timedelta64(24,'h')
         """
+        if sample is not None:
+            return self._sample(sample).to_xarray(part)
         if self._labels is None:
             raise RuntimeError(
                 "this batch has lost its labels: it was sent from another process, and the "
@@ -378,6 +339,31 @@ class Batch:
             return next(iter(found.values()))
         return xr.DataTree.from_dict(found)
 
+    def _arrays(self) -> list[SampleArray]:
+        """The variables of a single sample, to be drawn."""
+        arrays = {
+            name: (as_numpy(tensor), self._part_labels[name])
+            for name, tensor in self._parts.items()
+        }
+        return sample_arrays(arrays, self._labels, int(self.index), self._flipped)
+
+    def _sample(self, place: int) -> Batch:
+        """The sample at a place of the batch, alone; IndexError if there is none."""
+        place, count = operator.index(place), self.index.numel()
+        if not -count <= place < count:
+            raise IndexError(f"there is no sample {place} in a batch of {count}")
+        if not self.index.ndim:
+            return self
+        return Batch(
+            {name: tensor[place] for name, tensor in self._parts.items()},
+            self.index[place],
+            self._part_labels,
+            self._labels,
+            repeated=self.repeated[place],
+            draws=self._draws,
+            flipped={dim: flags[place] for dim, flags in self._flipped.items()},
+        )
+
     def plot(
         self,
         sample: int | Sequence[int] = 0,
@@ -385,6 +371,8 @@ class Batch:
         variables: Hashable | Iterable[Hashable] | None = None,
         dims: Hashable | Sequence[Hashable] | None = None,
         isel: Mapping[Any, int] | None = None,
+        truth: Batch | torch.Tensor | None = None,
+        part: str = "y",
         axes: Any = None,
         figsize: tuple[float, float] | None = None,
         **kwargs: Any,
@@ -407,6 +395,14 @@ class Batch:
             time nor height, else the last two that there are, of those with more than one step.
         isel : mapping of Hashable to int, optional
             Which step is drawn along dims of a sample that are not; the first by default.
+        truth : Batch or torch.Tensor, optional
+            What a part should be, to which the batch has a prediction: a batch of the same samples,
+            or a tensor like that part. Then a row is drawn for each variable of the part in each
+            sample: maps of the input of the same name, if there is one, of the prediction, the
+            truth, and the difference of both in colors around 0; or lines of these, and the
+            difference below. Six variables by default.
+        part : str
+            The part that is predicted, where there is a `truth`.
         axes : matplotlib.axes.Axes or array_like of these, optional
             Where to draw, as many as there are samples times variables; a new figure by default.
         figsize : tuple of float, optional
@@ -417,40 +413,45 @@ class Batch:
         Returns
         -------
         numpy.ndarray of matplotlib.axes.Axes
-            Shape ``(sample, variable)``; ``axes[0, 0].figure`` is the figure.
+            Shape ``(sample, variable)``; ``axes[0, 0].figure`` is the figure. With a `truth`,
+            a row for each variable of each sample, with None where it has fewer panels than others.
 
         Raises
         ------
         IndexError
             If there is no such sample.
         ValueError
-            If there is no such variable or dim, or `axes` are not as many as are needed.
+            If there is no such variable or dim, or `axes` are not as many as are needed; or `truth`
+            is of other samples, or of another shape.
+        KeyError, TypeError
+            If there is no such `part`, or `truth` is neither a batch nor a tensor.
         ImportError
             If matplotlib is not installed.
+
+        Examples
+        --------
+        A prediction beside its target, once more with another color map::
+
+            batch.replace(y=model(batch.x)).plot(truth=batch)
+            batch.replace(y=model(batch.x)).plot(truth=batch, cmap="magma")
         """
-        numbers = self.index.reshape(-1).tolist()
-        rows = []
-        for place in [sample] if isinstance(sample, int | np.integer) else sample:
-            if not -len(numbers) <= place < len(numbers):
-                raise IndexError(f"there is no sample {place} in a batch of {len(numbers)}")
-            at = int(place) % len(numbers)
-            arrays = {
-                name: (as_numpy(tensor[at] if self.index.ndim else tensor), self._part_labels[name])
-                for name, tensor in self._parts.items()
-            }
-            flipped = {dim: flags.reshape(-1)[at] for dim, flags in self._flipped.items()}
-            rows.append(sample_arrays(arrays, self._labels, numbers[at], flipped))
-        if not rows:
+        places = [sample] if isinstance(sample, int | np.integer) else list(sample)
+        if not places:
             raise ValueError("sample is empty: there is nothing to draw")
-        return plot_samples(
-            rows,
-            list(self._parts),
-            variables=variables,
-            dims=dims,
-            isel=isel,
-            axes=axes,
-            figsize=figsize,
-            kwargs=kwargs,
+        samples = [self._sample(place)._arrays() for place in places]
+        how: dict[str, Any] = {
+            "variables": variables,
+            "dims": dims,
+            "isel": isel,
+            "axes": axes,
+            "figsize": figsize,
+            "kwargs": kwargs,
+        }
+        if truth is None:
+            return plot_samples(samples, list(self._parts), **how)
+        other = truth_of(self, truth, part)
+        return plot_truth(
+            samples, [other._sample(place)._arrays() for place in places], part, **how
         )
 
 

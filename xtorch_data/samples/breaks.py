@@ -39,6 +39,8 @@ class SampleBreaks:
         Dims whose labels are too irregular for breaks to be told, and not wholly so.
     at_ends : mapping of Hashable to int
         Windows along dims that are left out because their halos pass the ends of the data.
+    edges : mapping of Hashable to EdgeRule
+        What the user says of the ends of dims.
     """
 
     found: Mapping[Hashable, Breaks]
@@ -46,6 +48,7 @@ class SampleBreaks:
     unruled: frozenset[Hashable] = frozenset()
     doubtful: Mapping[Hashable, LabelSteps] = field(default_factory=dict)
     at_ends: Mapping[Hashable, int] = field(default_factory=dict)
+    edges: Mapping[Hashable, EdgeRule] = field(default_factory=dict)
 
     def losses(self, windows: Windows) -> dict[Hashable, tuple[IntArray, IntArray]]:
         """By dim: the first step after each break, and the windows along the dim it leaves out.
@@ -247,7 +250,7 @@ def windows_between_breaks(
                 f"{argument}='ignore' counts windows by position, across breaks"
             )
     unruled = frozenset(dim for dim in found if by_dim.get(dim) is None)
-    return windows, SampleBreaks(found, windows, unruled, doubtful, at_ends), beyond
+    return windows, SampleBreaks(found, windows, unruled, doubtful, at_ends, edges), beyond
 
 
 def _by_dim(rules: Any, windows: Windows) -> dict[Hashable, str | None]:

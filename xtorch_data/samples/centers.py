@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import xarray as xr
 
 from ..sources.comparable import Comparable, comparable
 
-__all__ = ["Centers"]
+__all__ = ["Centers", "free_name"]
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -53,6 +53,10 @@ class Centers:
         (dim,) = events.dims
         if not events.sizes[dim]:
             raise ValueError("centers has no events")
+        if "sample" in events.variables:
+            raise ValueError(
+                "centers has 'sample', by which batches name their samples: give it another name"
+            )
         names = tuple(name for name in dims if name in events.variables)
         _require_named(events, names, dims)
         lacking = [name for name in names if name not in (windowed or {})]
@@ -73,10 +77,7 @@ class Centers:
 
     def own(self, name: Hashable) -> Hashable:
         """The name of the events' label along a dim, where windows have labels of that dim."""
-        found = f"center_{name}"
-        while found in self.events.variables:
-            found += "_"
-        return found
+        return free_name(f"center_{name}", self.events.variables)
 
     @property
     def labels(self) -> xr.Dataset:
@@ -100,11 +101,19 @@ class Centers:
     def label(self, name: Hashable, attrs_of: xr.Dataset) -> Comparable:
         """Labels of events along a dim of the data, as numbers that compare."""
         variable = self.events.variables[name]
+        _require_no_zone(name, variable)
         attrs = variable.attrs or attrs_of.coords[name].attrs
         own = xr.Dataset(coords={name: (self.dim, variable.values, attrs)})
         found = comparable(own, name)
         assert found is not None
         return found
+
+
+def free_name(name: str, taken: Container[Hashable]) -> str:
+    """A name like one that is wanted, which is none of those that are taken."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _as_dataset(given: Any, dims: list[Hashable]) -> xr.Dataset:
@@ -114,6 +123,9 @@ def _as_dataset(given: Any, dims: list[Hashable]) -> xr.Dataset:
         kept = isinstance(frame.index, pd.MultiIndex) or frame.index.name in dims
         if kept or (frame.index.name is not None and frame.index.name not in frame.columns):
             frame = frame.reset_index()
+        twice = frame.columns[frame.columns.duplicated()]
+        if len(twice):
+            raise ValueError(f"centers has more than one column {twice[0]!r}")
         found = {name: (DIMS[0], _values(frame[name])) for name in frame.columns}
         events = xr.Dataset(found)
         if not isinstance(frame.index, pd.RangeIndex) and DIMS[0] not in found:
@@ -134,11 +146,14 @@ def _as_dataset(given: Any, dims: list[Hashable]) -> xr.Dataset:
         events = events.reset_index(dim) if dim in events.indexes else events
         events = events.rename_dims({dim: name})
     own = [name for name in events.coords if name != next(iter(events.dims))]
-    return events.reset_coords(own)
+    # What a user makes of the events later is no matter of samples that lie around these.
+    return events.reset_coords(own).copy(deep=True)
 
 
 def _values(column: pd.Series[Any]) -> npt.NDArray[Any]:
     """Values of a column as numpy has them; missing integers and booleans as NaN."""
+    if column.dtype == object:
+        column = pd.Series(list(column))  # None among numbers is missing
     if isinstance(column.dtype, pd.api.extensions.ExtensionDtype):
         if pd.api.types.is_numeric_dtype(column.dtype) and column.isna().any():
             return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
@@ -178,6 +193,8 @@ def _of_mapping(given: Mapping[Any, Any]) -> xr.Dataset:
             )
         if values.dtype.kind in "US":
             values = values.astype(object)
+        elif values.dtype == object:
+            values = _values(pd.Series(values))
         found[name], lengths[name] = (values, attrs), len(values)
     if len(set(lengths.values())) > 1:
         raise ValueError(
@@ -189,6 +206,19 @@ def _of_mapping(given: Mapping[Any, Any]) -> xr.Dataset:
     if dim in found:
         dim = next(name for name in DIMS if name not in found)
     return xr.Dataset({name: (dim, *each) for name, each in found.items()})
+
+
+def _require_no_zone(name: Hashable, labels: xr.Variable) -> None:
+    """Raise ValueError if labels of events are times of a time zone."""
+    if labels.dtype == object:
+        zones = (getattr(label, "tzinfo", None) for label in labels.values)
+        zone = next((zone for zone in zones if zone is not None), None)
+        if zone is not None:
+            raise ValueError(
+                f"centers has {name!r} with a time zone, {zone}: "
+                f"pd.to_datetime(events[{name!r}]).dt.tz_convert(None) has these times in UTC "
+                "without one"
+            )
 
 
 def _near(name: Hashable, names: Iterable[Hashable]) -> str:

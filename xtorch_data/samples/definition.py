@@ -39,6 +39,7 @@ from .generator_items import Items
 from .label_digests import LabelDigests
 from .labels import LabelledWindows, Labels
 from .layouts import dtypes_of, layouts_of
+from .leads import Anchors
 from .losses import Loss, with_lost
 from .making_parts import make_part
 from .named_sources import is_several
@@ -185,8 +186,9 @@ class SampleDefinition:
             counting = cls._of(counted, space, None, {}, floating, None, None, seed)
             made = replace(made, conditions=counting)
         if made.items is None:
-            x = selections.get("x")
-            return replace(made, anchors=anchors_of(anchor, space.windows, x))
+            anchors = anchors_of(anchor, space.windows, selections.get("x"))
+            labels = replace(made.labels, anchors=Anchors.of(anchors, made.parts))
+            return replace(made, anchors=anchors, labels=labels)
         if anchor is not None:
             raise ValueError(
                 "anchor cannot be given with an xbatcher.BatchGenerator, whose items may have many "

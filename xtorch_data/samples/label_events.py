@@ -5,6 +5,7 @@ from __future__ import annotations
 import xarray as xr
 
 from ..planning.index_maps import IntArray
+from .centers import free_name
 from .labels import Labels
 from .losses import CENTERS
 
@@ -40,8 +41,9 @@ def with_events(
     if not single and not labels.joint:
         return xr.DataTree.from_dict({**found, CENTERS: own})
     for each in found.values():
-        taken = {name: f"center_{name}" for name in own.data_vars if name in each.variables}
-        taken |= {n: f"center_{n}" for n in of_events if n in own.coords and n in each}
-        own = own.rename(taken)
+        for name in [name for name in own.variables if name in each.variables]:
+            if name != "sample":
+                known = {*own.variables, *each.variables}
+                own = own.rename({name: free_name(f"center_{name}", known)})
         own = each.assign_coords(own.coords).assign(own.data_vars)
     return own

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,8 @@ from ..sources.conventions import text_of, texts_of
 from ..sources.lazy_arrays import in_memory
 from .changes import Change
 from .generator_items import INPUT_BATCH, Items, Patches
+from .label_registry import register, registered
+from .leads import LEAD_TIME, Anchors, lead_coord
 from .losses import CENTERS
 from .part_labels import PartLabels
 
@@ -33,11 +34,6 @@ __all__ = [
 ]
 
 BoolArray = npt.NDArray[np.bool_]
-
-# Those that are alive: every copy, and of each token the one made last. Entries go with them, on
-# whatever thread that happens, also in the middle of what is done here: no lock could be held.
-_copies: weakref.WeakValueDictionary[tuple[str, int], Labels] = weakref.WeakValueDictionary()
-_latest: weakref.WeakValueDictionary[str, Labels] = weakref.WeakValueDictionary()
 
 
 class LabelledWindows:
@@ -198,19 +194,18 @@ class Labels:
     beyond: Mapping[Hashable, ExtendedDim] = field(default_factory=dict)  # ends of dims, by dim
     # By dim that is laid out anew: its name in the data of the user, and which step each step is.
     laid: Laid = field(default_factory=dict)
+    anchors: Anchors = field(default_factory=Anchors)  # of the first source
     # Of these labels alone: others made of them, by `dataclasses.replace`, get another.
     token: str = field(init=False, default_factory=lambda: uuid.uuid4().hex)
+    # Leads that were worked out, by how windows are cut.
+    _leads: dict[Any, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._register()
+        register(self.token, self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._register()
-
-    def _register(self) -> None:
-        _copies[self.token, id(self)] = self
-        _latest[self.token] = self
+        register(self.token, self)
 
     def of_part(self, part: PartLabels) -> Labels:
         """Labels of the source that a part is of: these, or those of another."""
@@ -224,11 +219,7 @@ class Labels:
     @staticmethod
     def find(token: str) -> Labels | None:
         """The labels with a token, if this process has them, or a copy of them."""
-        found = _latest.get(token)
-        if found is None:  # the latest copy may be gone, and another still there
-            for alive in (reference() for reference in _copies.valuerefs()):
-                if alive is not None and alive.token == token:
-                    found = _latest[token] = alive
+        found: Labels | None = registered(token)
         return found
 
     def to_datasets(
@@ -318,6 +309,12 @@ class Labels:
                     continue
                 found = self.of_samples(variable, labels, starts, lead, flipped)
                 coords[key] = renamed(found, dims)
+            along, lead_time = self._lead_time(labels)
+            key = suffixed(LEAD_TIME) if along in cut_differently else LEAD_TIME
+            taken = {*names, *data, *coords, *self.coords.dims, *self.coords.variables}
+            if lead_time is not None and not {along} & {*changed, *gone, *flipped}:
+                if key not in taken:
+                    coords[key] = renamed(lead_time, dims)
         coords.setdefault("sample", xr.Variable(lead, samples))
         return xr.Dataset(data, coords)
 
@@ -359,6 +356,18 @@ class Labels:
             return tuple(indexer)
         return range(self.windows.axis(dim).size)[indexer]
 
+    def _lead_time(self, labels: PartLabels) -> tuple[Hashable, xr.Variable | None]:
+        """Leads of a part that goes beyond the anchor, and along which dim it does."""
+        if self.items is not None:
+            return None, None
+        cut = tuple((axis.dim, self._cut(axis.dim, labels)) for axis in self.windows.axes)
+        if cut not in self._leads:
+            inside = [axis for axis in self.windows.axes if axis.dim not in self.beyond]
+            self._leads[cut] = lead_coord(
+                self.windows, inside, self.coords, self.anchors, labels.indexers
+            )
+        return self._leads[cut] or (None, None)
+
     def _steps(self, dim: Hashable, labels: PartLabels, otherwise: int) -> int:
         if dim in self._patched(labels):
             return self._patched(labels)[dim].size
@@ -388,7 +397,8 @@ class Labels:
         offsets: Mapping[Hashable, IntArray] = {}
         if self.items is not None and patched:
             offsets = self.items.offsets(self.items.firsts(starts))
-        for axis, start in zip(self.windows.axes, starts, strict=True):
+        maps = self.windows.frame.maps
+        for axis, along, start in zip(self.windows.axes, maps, starts, strict=True):
             if axis.dim not in variable.dims:
                 continue
             if axis.dim in patched:
@@ -399,11 +409,16 @@ class Labels:
                 continue
             indexer = labels.indexers.get(axis.dim, slice(None))
             steps = np.arange(axis.size)[indexer] if axis.windowed else np.int64(0)
-            if np.ndim(steps):
+            if not np.ndim(steps):
+                place = xr.Variable(lead, start + steps)
+            elif (
+                axis.dim in self.windows.fixed and axis.dim not in flipped
+            ):  # of no sample, but of all
+                begin = along.start([0] * len(self.windows.shape))
+                place = xr.Variable((axis.dim,), begin + steps)
+            else:
                 steps = _turned(start[..., None] + steps, flipped.get(axis.dim), within=1)
                 place = xr.Variable((*lead, axis.dim), steps)
-            else:
-                place = xr.Variable(lead, start + steps)
             indexers[axis.dim] = place
         found = variable.to_base_variable().isel(indexers)
         return found.transpose(*lead, ...) if set(lead) <= set(found.dims) else found

@@ -116,6 +116,12 @@ class Sources:
                 f"{label} has variables of several sources, {sources}: give each source a part of "
                 "its own"
             )
+        if CENTERS in sources and self.events is not None:
+            for dim in select.indexers:
+                raise ValueError(
+                    f"{label} selects along {dim!r}, and variables of events have no dims in a "
+                    "sample: each is the value of its event"
+                )
         own = [name for _, name in owners]
         variables = own if isinstance(select.variables, list) else own[0]
         return sources[0] if sources else self.names[0], select._of(variables)

@@ -164,9 +164,9 @@ def _steps(
     if labels.is_text:
         return _of_text(labels, own, name, tolerance)
     if tolerance is not None:
-        tolerance = in_units(tolerance, labels, f"tolerance along {name!r}")
+        given, tolerance = tolerance, in_units(tolerance, labels, f"tolerance along {name!r}")
         if tolerance < 0:
-            raise ValueError(f"tolerance along {name!r} is negative: {tolerance}")
+            raise ValueError(f"tolerance along {name!r} is negative: {given!r}")
     period = labels.period or own.period
     values, descending = _ascending(labels, name, period)
     asked = (
@@ -174,7 +174,8 @@ def _steps(
         if values.dtype.kind == "i" == own.values.dtype.kind
         else (own.values.astype(np.float64))
     )
-    asked = np.where(own.missing, values[0], asked)
+    lacking = own.missing | ~np.isfinite(asked)
+    asked = np.where(lacking, values[0], asked)
     # Counted from the first label, so that times are exact as floats.
     origin = values[0]
     values, asked = (values - origin).astype(np.float64), (asked - origin).astype(np.float64)
@@ -186,7 +187,7 @@ def _steps(
     )
     if descending:
         steps = np.where(steps >= 0, len(values) - 1 - steps, -1)
-    return np.where(own.missing, -1, steps)
+    return np.where(lacking, -1, steps)
 
 
 def _ascending(

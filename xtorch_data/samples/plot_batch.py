@@ -28,7 +28,24 @@ from ..sources.conventions import is_east, is_north, is_time, text_of
 from .labels import BoolArray, Labels
 from .part_labels import PartLabels
 
-__all__ = ["SampleArray", "plot_samples", "sample_arrays"]
+__all__ = [
+    "MARKED_POINTS",
+    "OF_COLORS",
+    "Panel",
+    "SampleArray",
+    "alike",
+    "chosen",
+    "draw",
+    "finish",
+    "limits_of",
+    "name_of",
+    "panel_of",
+    "plot_samples",
+    "ratio_of",
+    "required_dims",
+    "sample_arrays",
+    "with_steps",
+]
 
 # Panels of a sample that are drawn if nobody says which.
 MAX_PANELS = 12
@@ -78,7 +95,7 @@ def sample_arrays(
 
 
 @dataclass(frozen=True)
-class _Panel:
+class Panel:
     """Contents of one Axes: 0, 1 or 2 dims (y, x) of a variable."""
 
     part: str
@@ -86,6 +103,7 @@ class _Panel:
     dims: tuple[Hashable, ...]
     title: str
     label: str
+    difference: bool = False  # of two arrays, in colors of their own
 
 
 def plot_samples(
@@ -104,24 +122,16 @@ def plot_samples(
     `samples` has the variables of each, with every part's names the same; series of different
     `parts` differ in color.
     """
-    rows, left_out = _chosen(samples, variables)
-    known = {dim for found in rows[0] for dim in found.array.dims}
-    wanted = _as_dims(dims)
-    for argument, names in (("dims", wanted or ()), ("isel", isel or {})):
-        for dim in names:
-            if dim not in known:
-                raise ValueError(
-                    f"{argument} names dim {dim!r}, which no variable here has; theirs are "
-                    f"{sorted(map(str, known))}"
-                )
-    panels = [[_panel(found, wanted, isel or {}) for found in row] for row in rows]
-    limits = _limits(panels)
-    ratio = max((_ratio(panel) for panel in panels[0]), default=0.7)
+    rows, left_out = chosen(samples, variables)
+    wanted = required_dims(rows[0], dims, isel)
+    panels = [[panel_of(found, wanted, isel or {}) for found in row] for row in rows]
+    limits = limits_of(panels)
+    ratio = max((ratio_of(panel) for panel in panels[0]), default=0.7)
     drawn_on = as_axes(axes, len(panels), len(panels[0]), ratio, figsize)
     for row, axes_of_row in zip(panels, drawn_on, strict=True):
         for panel, ax in zip(row, axes_of_row, strict=True):
             color = COLORS[parts.index(panel.part) % len(COLORS)]
-            _draw(panel, ax, limits.get(_alike(panel)), color, kwargs)
+            draw(panel, ax, limits.get(alike(panel)), color, kwargs)
     if left_out and axes is None:
         drawn_on[0, 0].figure.supxlabel(
             f"{left_out:,} more variables: choose with variables=…", fontsize="small"
@@ -129,13 +139,15 @@ def plot_samples(
     return drawn_on
 
 
-def _chosen(
-    samples: Sequence[Sequence[SampleArray]], variables: Hashable | Iterable[Hashable] | None
+def chosen(
+    samples: Sequence[Sequence[SampleArray]],
+    variables: Hashable | Iterable[Hashable] | None,
+    most: int = MAX_PANELS,
 ) -> tuple[list[list[SampleArray]], int]:
     """The variables that are drawn, and how many are not."""
     if variables is None:
-        left_out = max(0, len(samples[0]) - MAX_PANELS)
-        return [list(row[:MAX_PANELS]) for row in samples], left_out
+        left_out = max(0, len(samples[0]) - most)
+        return [list(row[:most]) for row in samples], left_out
     known = {found.array.name for found in samples[0]}
     single = isinstance(variables, str) or (isinstance(variables, Hashable) and variables in known)
     names = [variables] if single else list(cast(Iterable[Hashable], variables))
@@ -148,6 +160,24 @@ def _chosen(
     return [[found for found in row if found.array.name in names] for row in samples], 0
 
 
+def required_dims(
+    row: Sequence[SampleArray],
+    dims: Hashable | Sequence[Hashable] | None,
+    isel: Mapping[Any, int] | None,
+) -> tuple[Hashable, ...] | None:
+    """The dims that are to be drawn, if any are named; ValueError if no variable has them."""
+    known = {dim for found in row for dim in found.array.dims}
+    wanted = _as_dims(dims)
+    for argument, names in (("dims", wanted or ()), ("isel", isel or {})):
+        for dim in names:
+            if dim not in known:
+                raise ValueError(
+                    f"{argument} names dim {dim!r}, which no variable here has; theirs are "
+                    f"{sorted(map(str, known))}"
+                )
+    return wanted
+
+
 def _as_dims(dims: Hashable | Sequence[Hashable] | None) -> tuple[Hashable, ...] | None:
     if dims is None:
         return None
@@ -157,9 +187,10 @@ def _as_dims(dims: Hashable | Sequence[Hashable] | None) -> tuple[Hashable, ...]
     return found
 
 
-def _panel(
+def panel_of(
     found: SampleArray, wanted: tuple[Hashable, ...] | None, isel: Mapping[Any, int]
-) -> _Panel:
+) -> Panel:
+    """What is drawn of a variable, along the dims that are wanted, or those that suit it."""
     array = _drawable(found.array)
     dims = tuple(dim for dim in wanted or () if dim in array.dims) or _dims_of(array, isel)
     steps = {dim: int(isel.get(dim, 0)) for dim in array.dims if dim not in dims}
@@ -168,7 +199,7 @@ def _panel(
     head = f"{found.part}: {plain(array.name, 24)} (sample {found.number})"
     where = textwrap.wrap(", ".join(_where(array, dims, place)), 46)
     label = _label(array.attrs, array.name)
-    return _Panel(found.part, array, dims, "\n".join([head, *where[:3]]), label)
+    return Panel(found.part, array, dims, "\n".join([head, *where[:3]]), label)
 
 
 def _drawable(array: xr.DataArray) -> xr.DataArray:
@@ -231,37 +262,38 @@ def _label(attrs: Mapping[Any, Any], name: Hashable) -> str:
     return "\n".join(map(formula, textwrap.wrap(text, 34)[:2]))
 
 
-def _limits(panels: Sequence[Sequence[_Panel]]) -> dict[Hashable, tuple[float, float]]:
+def limits_of(panels: Sequence[Sequence[Panel]]) -> dict[Hashable, tuple[float, float]]:
     """The least and the greatest value of each variable over all that is drawn of it."""
     limits: dict[Hashable, tuple[float, float]] = {}
     for panel in (panel for row in panels for panel in row):
         values = panel.array.values
         values = values[np.isfinite(values)]
         if values.size:
-            low, high = limits.get(_alike(panel), (np.inf, -np.inf))
-            limits[_alike(panel)] = min(low, values.min()), max(high, values.max())
+            low, high = limits.get(alike(panel), (np.inf, -np.inf))
+            limits[alike(panel)] = min(low, values.min()), max(high, values.max())
     return limits
 
 
-def _alike(panel: _Panel) -> Hashable:
+def alike(panel: Panel) -> Hashable:
     """A key of panels that are drawn in the same colors: values of a variable, or where it is."""
-    return panel.array.name, panel.array.dtype.kind
+    return panel.array.name, panel.array.dtype.kind, panel.difference
 
 
-def _ratio(panel: _Panel) -> float:
+def ratio_of(panel: Panel) -> float:
+    """Height over width of an Axes that suits a panel."""
     if len(panel.dims) < 2:
         return 0.65
     return min(max(_slope(panel), 0.3), 1.4) if _is_even(panel) else 0.75
 
 
-def _is_even(panel: _Panel) -> bool:
+def _is_even(panel: Panel) -> bool:
     """Whether a step to the north is as long as one to the east, for all that is known."""
     y, x = panel.dims
     on_earth = is_north(y, panel.array) and is_east(x, panel.array)
     return 0.2 < _slope(panel) < 5 and (on_earth or not {y, x} & set(panel.array.coords))
 
 
-def _slope(panel: _Panel) -> float:
+def _slope(panel: Panel) -> float:
     """Height of the area that is drawn over its width, in degrees or else in steps."""
     extents = []
     for dim in panel.dims:
@@ -272,13 +304,14 @@ def _slope(panel: _Panel) -> float:
     return extents[0] / extents[1] if extents[1] else 0.0
 
 
-def _draw(
-    panel: _Panel,
+def draw(
+    panel: Panel,
     ax: Axes,
     limits: tuple[float, float] | None,
     color: str,
     kwargs: Mapping[str, Any],
 ) -> None:
+    """Draw a panel: a number, a series or a map."""
     if not panel.dims:
         value = panel.array.values.reshape(-1)[0]
         ax.text(0.5, 0.5, text_of(value), ha="center", va="center", fontsize="x-large")
@@ -293,53 +326,53 @@ def _draw(
 
 
 def _draw_series(
-    panel: _Panel,
+    panel: Panel,
     ax: Axes,
     limits: tuple[float, float] | None,
     color: str,
     kwargs: Mapping[str, Any],
 ) -> None:
     [dim] = panel.dims
-    array, texts = _with_steps(panel.array, panel.dims)
+    array, texts = with_steps(panel.array, panel.dims)
     marker = "." if array.size <= MARKED_POINTS else None
     given = {"color": color, "marker": marker, **kwargs}
-    array.plot.line(ax=ax, x=_name(dim), add_legend=False, **given)
+    array.plot.line(ax=ax, x=name_of(dim), add_legend=False, **given)
     if limits is not None and limits[0] < limits[1]:  # the same for all of the variable
         margin = 0.05 * (limits[1] - limits[0])
         ax.set_ylim(limits[0] - margin, limits[1] + margin)
-    _finish(panel, ax, texts, panel.dims[::-1])
+    finish(panel, ax, texts, panel.dims[::-1])
     ax.set_ylabel(panel.label)
     open_frame(ax)
     ax.grid(alpha=0.3)
 
 
 def _draw_map(
-    panel: _Panel, ax: Axes, limits: tuple[float, float] | None, kwargs: Mapping[str, Any]
+    panel: Panel, ax: Axes, limits: tuple[float, float] | None, kwargs: Mapping[str, Any]
 ) -> None:
     every = {dim: slice(None, None, -(-panel.array.sizes[dim] // MAX_STEPS)) for dim in panel.dims}
-    array, texts = _with_steps(panel.array.isel(every), panel.dims)
+    array, texts = with_steps(panel.array.isel(every), panel.dims)
     y, x = panel.dims
     given = dict(kwargs)
     if limits is not None and not OF_COLORS & set(given):
         low, high = limits
-        if low < 0 < high:
-            most = max(-low, high)
+        if low < 0 < high or panel.difference:
+            most = max(-low, high) or 1.0
             given |= {"vmin": -most, "vmax": most, "cmap": "RdBu_r"}
         else:
             given |= {"vmin": low, "vmax": high, "cmap": "viridis"}
     if given.get("add_colorbar", True) and "cbar_ax" not in given:  # as high as the map
         given["cbar_ax"] = ax.inset_axes((1.03, 0, 0.045, 1))
         given["cbar_kwargs"] = {"label": panel.label, **(given.get("cbar_kwargs") or {})}
-    array.plot.pcolormesh(ax=ax, x=_name(x), y=_name(y), **given)
+    array.plot.pcolormesh(ax=ax, x=name_of(x), y=name_of(y), **given)
     if "cbar_ax" in given:
         given["cbar_ax"].yaxis.label.set_size("small")  # it is to fit beside a map that is not high
     ax.set_facecolor(ink(0.2))  # where there is no value
     if _is_even(panel) and ax.name == "rectilinear":
         ax.set_aspect("equal")
-    _finish(panel, ax, texts, (x, y))
+    finish(panel, ax, texts, (x, y))
 
 
-def _with_steps(
+def with_steps(
     array: xr.DataArray, dims: Iterable[Hashable]
 ) -> tuple[xr.DataArray, dict[Hashable, list[str]]]:
     """The array with coordinates that can be drawn, and texts for steps where these are numbered.
@@ -354,8 +387,8 @@ def _with_steps(
         if not _is_ordered(values):
             texts[dim] = [text_of(value) for value in values]
             values = np.arange(len(values))
-        coords[_name(dim)] = values
-    sizes = [_name(dim) for dim in array.dims]
+        coords[name_of(dim)] = values
+    sizes = [name_of(dim) for dim in array.dims]
     return xr.DataArray(array.values, coords, sizes, name="values"), texts
 
 
@@ -367,13 +400,13 @@ def _is_ordered(values: npt.NDArray[Any]) -> bool:
     return bool(whole and ((steps > 0).all() or (steps < 0).all()))
 
 
-def _name(dim: Hashable) -> str:
+def name_of(dim: Hashable) -> str:
     """A name of a dim that xarray takes as text; no two dims have the same."""
     return dim if isinstance(dim, str) else repr(dim)
 
 
-def _finish(
-    panel: _Panel, ax: Axes, texts: Mapping[Hashable, list[str]], dims: Sequence[Hashable]
+def finish(
+    panel: Panel, ax: Axes, texts: Mapping[Hashable, list[str]], dims: Sequence[Hashable]
 ) -> None:
     """Name the axes by the attributes of their coordinates."""
     for dim, axis in zip(dims, (ax.xaxis, ax.yaxis), strict=False):

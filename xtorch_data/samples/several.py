@@ -23,6 +23,7 @@ from .checks import (
     require_other_names,
     require_regular,
 )
+from .leads import Anchors
 from .named_sources import Sources, noted
 from .schedule import Schedule
 from .select import Select, names_of
@@ -220,7 +221,10 @@ def defined_of_several(
     count = definer.counting(first, space) if definer.counted else None
     beside, counts = definer.beside(found, 1)
     labels = replace(
-        main.labels, source=first, others={str(each.source): each.labels for each in beside}
+        main.labels,
+        source=first,
+        others={str(each.source): each.labels for each in beside},
+        anchors=Anchors.of(anchors, main.parts),
     )
     return replace(
         main,

@@ -107,10 +107,14 @@ def comparable(data: xr.Dataset, name: Hashable) -> Comparable | None:
     if kind in "iubf":
         values = labels.astype(np.float64 if kind == "f" else np.int64, copy=False)
         return Comparable(values, "longitude" if is_east(name, data) else "number")
-    first: Any = labels.flat[0] if labels.size else None
+    there = np.asarray(pd.notna(labels))
+    known = labels[there]
+    first: Any = known[0] if known.size else None
     if hasattr(first, "calendar"):
         epoch = first.replace(year=1970, month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
-        return Comparable(_microseconds((labels - epoch).astype("m8[us]")), _times(first.calendar))
+        since = np.full(labels.shape, _MISSING)
+        since[there] = _microseconds((known - epoch).astype("m8[us]"))
+        return Comparable(since, _times(first.calendar))
     if getattr(first, "tzinfo", None) is not None:
         raise ValueError(
             f"the labels of {name!r} have a time zone, {first.tzinfo}: "
