@@ -246,3 +246,19 @@ def test_phases_are_told():
 def test_schedules_that_cannot_be(phases, message):
     with pytest.raises((TypeError, ValueError), match=message):
         samples(xtd.Schedule(phases))
+
+
+def test_leads_are_those_of_the_phase():
+    times = xr.date_range("2020-01-01", periods=STEPS, freq="6h")
+    every = xtd.MapDataset(
+        data().assign_coords(time=times),
+        {"time": SIZE, "x": -1},
+        {"time": 8},
+        inputs=xtd.Select("a", time=slice(None, -3)),
+        targets=xtd.Select("a", time=GROWING),
+    )
+    hours = np.timedelta64(6, "h")
+    for epoch, leads in ((0, [1]), (2, [1, 2, 3])):
+        every.set_epoch(epoch)
+        found = every.fetch([3, 4]).to_xarray("y")["lead_time"]
+        assert np.array_equal(found / hours, leads)

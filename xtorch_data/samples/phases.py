@@ -10,6 +10,7 @@ import numpy as np
 from ..planning.frames import SampleSpace
 from ..planning.windows import SourceWindows, Windows
 from .definition import SampleDefinition
+from .leads import Anchors
 from .select import Part
 
 __all__ = ["phases_of"]
@@ -90,4 +91,5 @@ def _over(each: SampleDefinition, space: SampleSpace) -> SampleDefinition:
     """The definition of a source over other windows, of which the parts are cut as before."""
     place = each.windows.place
     windows = Windows(space) if isinstance(each.windows, Windows) else SourceWindows(space, place)
-    return replace(each, labels=replace(each.labels, windows=windows))
+    anchors = Anchors.of(each.labels.anchors.steps, each.parts)
+    return replace(each, labels=replace(each.labels, windows=windows, anchors=anchors))
