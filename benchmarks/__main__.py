@@ -11,6 +11,7 @@ from . import chunks, costs, report
 from .events import table_events
 from .formats import table_formats
 from .gpu import table_gpu
+from .mixture import table_mixture
 from .predictions import table_predictions
 from .race import say
 from .sources import table_sources
@@ -33,6 +34,7 @@ TABLES = {
     "validity": table_validity,
     "events": table_events,
     "predictions": table_predictions,
+    "mixture": table_mixture,
     "dask": chunks.table_dask,
     "formats": table_formats,
 }

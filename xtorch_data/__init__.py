@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .datasets.iterable import IterableDataset
     from .datasets.known import KnownAtAnchor
     from .datasets.map import MapDataset
+    from .datasets.mixture import Mixture, mix
     from .datasets.splits import Split, kfold, random_split, split
     from .datasets.verify import Verification, verify
     from .loading.loader import DataLoader
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from .report.device_costs import DeviceCosts
     from .report.explanation import Explanation, VariableReads
     from .report.memory import PeakMemory
+    from .report.mixed import MixedExplanation
     from .report.source_costs import SourceCosts
     from .report.stats import Stats
     from .report.watching import watch
     from .samples.augment import RandomFlip
     from .samples.batch import Batch
     from .samples.not_null import NotNull
+    from .samples.schedule import Schedule
     from .samples.select import Select
     from .samples.source_rules import AsOf, At, Source, ValidTime, Within
     from .samples.transforms import Compose
@@ -52,6 +55,8 @@ __all__ = [
     "IterableDataset",
     "KnownAtAnchor",
     "MapDataset",
+    "MixedExplanation",
+    "Mixture",
     "Mosaic",
     "MosaicExplanation",
     "Normalize",
@@ -59,6 +64,7 @@ __all__ = [
     "PeakMemory",
     "RandomFlip",
     "ReadError",
+    "Schedule",
     "Select",
     "Source",
     "SourceCosts",
@@ -69,6 +75,7 @@ __all__ = [
     "Verification",
     "Within",
     "kfold",
+    "mix",
     "open_zarr",
     "predict",
     "random_split",
@@ -96,6 +103,8 @@ _HOMES = {
     "IterableDataset": "datasets.iterable",
     "KnownAtAnchor": "datasets.known",
     "MapDataset": "datasets.map",
+    "MixedExplanation": "report.mixed",
+    "Mixture": "datasets.mixture",
     "Mosaic": "writing.mosaic",
     "MosaicExplanation": "writing.mosaic_explanation",
     "Normalize": "normalization.normalize",
@@ -103,6 +112,7 @@ _HOMES = {
     "PeakMemory": "report.memory",
     "RandomFlip": "samples.augment",
     "ReadError": "reading.variables",
+    "Schedule": "samples.schedule",
     "Select": "samples.select",
     "Source": "samples.source_rules",
     "SourceCosts": "report.source_costs",
@@ -113,6 +123,7 @@ _HOMES = {
     "Verification": "datasets.verify",
     "Within": "samples.source_rules",
     "kfold": "datasets.splits",
+    "mix": "datasets.mixture",
     "open_zarr": "sources.opening",
     "predict": "writing.predict",
     "random_split": "datasets.splits",

@@ -8,9 +8,10 @@ from strategies import examples
 
 from xtorch_data.gathering.counts import counts
 from xtorch_data.planning.windows import Windows
+from xtorch_data.samples.making_parts import make_part
 from xtorch_data.samples.not_null import NotNull
 from xtorch_data.samples.presence import Presence
-from xtorch_data.samples.select import Select, make_part
+from xtorch_data.samples.select import Select
 
 DIMS = ("a", "b", "c")
 

@@ -304,3 +304,46 @@ def test_batches_of_workers_are_flipped_as_those_of_none(kind, persistent):
             assert np.array_equal(labels, theirs[number][1])
         turned.append([labels[0] > labels[1] for _, (_, labels) in sorted(ours.items())])
     assert turned[0] != turned[1] and 0 < sum(turned[0]) < 40
+
+
+def test_epochs_of_a_fixed_size_go_on_in_workers():
+    a = xr.DataArray(np.arange(60.0), dims="time", name="a")
+    samples = xtd.MapDataset(a, {"time": 3}, {"time": 2})
+    given = {"batch_size": 5, "shuffle": True, "epoch_size": 20}
+    loader = xtd.DataLoader(samples, num_workers=2, persistent_workers=True, **given)
+    alone = xtd.DataLoader(samples, **given)
+    assert len(loader) == 4
+    for _ in range(4):
+        ours, theirs = (
+            sorted(number for batch in each for number in batch.index.tolist())
+            for each in (loader, alone)
+        )
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("loader", [xtd.DataLoader, torch.utils.data.DataLoader])
+def test_workers_go_on_to_the_next_phase_of_a_schedule(loader, persistent):
+    a = xr.DataArray(np.arange(60.0), {"time": np.arange(60)}, "time", "a")
+    steps = xtd.Schedule({0: slice(3, 4), 1: slice(3, 6)})
+    samples = xtd.MapDataset(
+        a, {"time": 6}, {"time": 5},
+        inputs=xtd.Select("a", time=slice(0, 3)), targets=xtd.Select("a", time=steps),
+    )  # fmt: skip
+    dataset = xtd.IterableDataset(samples, batch_size=5, shuffle=True)
+    given = {"num_workers": 2, "persistent_workers": persistent}
+    if loader is not xtd.DataLoader:
+        given |= {"batch_size": None, "multiprocessing_context": "forkserver"}
+    loads = loader(dataset, **given)
+
+    def lengths():
+        found = set()
+        for batch in loads:
+            found.add(batch.y.shape[1])
+            times = batch.to_xarray("y")["time"].values
+            assert np.array_equal(times, batch.y.numpy())  # labels of the same phase
+        return found
+
+    assert [lengths() for _ in range(3)] == [{1}, {3}, {3}]
+    dataset.set_epoch(0)
+    assert [lengths() for _ in range(2)] == [{1}, {1}]

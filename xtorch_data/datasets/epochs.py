@@ -19,7 +19,7 @@ from ..iteration.epoch_reader import EpochReader
 from ..planning.intervals import cut, total
 from ..planning.plan import Plan
 from ..planning.resume import Position, WorkerProgress
-from ..planning.states import part_of, require_no_part
+from ..planning.states import as_number, part_of, require_no_part
 from ..planning.worker_states import progress_of, require_progress, state_of_worker
 from ..processes.orphans import watch_in_worker
 from ..processes.shared_memory import SharedBuffers
@@ -27,6 +27,7 @@ from ..processes.workers import sent
 from ..reading.disk_cells import OnDisk
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
+from ..samples.phases import phases_of
 from .conditions import answers
 from .fetching import Fetching
 from .how import HOW_ARGUMENTS, How
@@ -61,6 +62,9 @@ class Epochs:
         Where decoded chunks are kept.
     times_set : int
         How often a user has set the epoch, by which loaders notice.
+    phases : mapping of int to SampleDefinition
+        By the epoch at which it begins, what is made of the samples in each phase; there is none
+        unless a part has a `Schedule`.
     """
 
     def __init__(self, what: What, how: How, plan: Plan, on_disk: OnDisk | None) -> None:
@@ -72,11 +76,13 @@ class Epochs:
         self._followed: weakref.ref[Fetching] | None = None
         self._followed_times = 0
         self.times_set = 0
+        self.phases = phases_of(self.definition)
         self._counter = EpochCounter()
         self._position = Position()
         self._taken = 0  # batches that the next iteration in a worker passes over
         self._warned = False  # that ranks would wait for each other
-        self.reader = self.streaming(self.definition, self.on_disk)
+        self._phase = self.phase(0)
+        self.reader = self.streaming(self.seen(0)[0], self.on_disk)
 
     @classmethod
     def of(cls, what: What, how: How) -> Epochs:
@@ -87,7 +93,8 @@ class Epochs:
                 "on_error='skip' goes on without chunks of one source; with several, errors are "
                 "raised"
             )
-        require_functions_keep_places(definition)
+        for each in (definition, *phases_of(definition).values()):
+            require_functions_keep_places(each)
         definition.require_batches(how.batch_size)
         cached, folder, nbytes = how.cache
         on_disk = OnDisk.of(
@@ -112,6 +119,7 @@ class Epochs:
             cached=cached and not definition.random_blocks,
             where=what.table,
             weights=weights,
+            epoch_size=how.epoch_size,
             labels=definition.label_digests,
             others=definition.layouts_beside,
         )
@@ -180,7 +188,7 @@ class Epochs:
         if self._position.reached:
             self.plan = self.plan.afresh()
         self.times_set += 1
-        self._counter.next = epoch
+        self._counter.next, self._counter.set_last = epoch, epoch + 1
         self._position = Position()
 
     def begin(self) -> int:
@@ -191,6 +199,7 @@ class Epochs:
         self._position.begin(epoch)
         if self.plan.resumed[0] != epoch:
             self.plan = self.plan.afresh()
+        self._enter(epoch)
         self.reader.recorder = None
         self._warn_of_waiting(epoch)
         return epoch
@@ -205,12 +214,44 @@ class Epochs:
             self._warned = True
             warn_user(f"uneven='keep': {found}")
 
-    def tell(self, epoch: torch.Tensor | int) -> None:
-        """Tell the copy in a worker which epoch to yield: its number, or memory that will hold it.
+    @property
+    def set_last(self) -> int:
+        """One more than the epoch that a user has set last, 0 if none was: phases go by it."""
+        return self._counter.set_last
+
+    def go_to(self, epoch: int, phase: int) -> None:
+        """Make the next iteration an epoch, for a mixture whose phases go by an epoch of its own.
+
+        A whole one, unless it is the one that is resumed.
+        """
+        self._counter.next, self._counter.set_last = epoch, phase + 1
+        self._position = Position()
+
+    def phase(self, epoch: int) -> int | None:
+        """The epoch at which the phase of an epoch begins, None where there are no phases."""
+        at = self.set_last - 1 if self.set_last else epoch
+        return max((begin for begin in self.phases if begin <= at), default=None)
+
+    def seen(self, epoch: int) -> tuple[SampleDefinition, Plan]:
+        """What is made of the samples in an epoch, and the plan that reads what that takes."""
+        begin = self.phase(epoch)
+        if begin is None:
+            return self.definition, self.plan
+        return self.phases[begin], self.plan.reading(self.phases[begin].windows)
+
+    def _enter(self, epoch: int) -> None:
+        """Read from now on what the phase of an epoch takes."""
+        begin = self.phase(epoch)
+        if begin != self._phase:
+            self._phase = begin
+            self.reader = self.streaming(self.seen(epoch)[0], self.on_disk)
+
+    def tell(self, told: torch.Tensor | tuple[int, int]) -> None:
+        """Tell the copy in a worker which epoch to yield, and `set_last`, or memory with both.
 
         Memory is looked into whenever an iteration begins.
         """
-        self._counter.tell(epoch)
+        self._counter.tell(told)
 
     # Where an epoch is.
 
@@ -226,9 +267,19 @@ class Epochs:
         self._catch_up()
         epoch, batches = self._position.reached or (self._counter.next, 0)
         part = self._part()
-        if part is not None:
-            return state_of_worker(self.plan, epoch, replace(part, batches=batches))
-        return self.plan.state_after(epoch, batches, self.world_size)
+        if part is None:
+            return self.state_after(epoch, batches)
+        state = state_of_worker(self.plan, epoch, replace(part, batches=batches))
+        return state | self._phase_set()
+
+    def state_after(self, epoch: int, batches: int, num_workers: int = 1) -> dict[str, Any]:
+        """State after so many batches of an epoch, as so many workers yield it."""
+        state = self.plan.state_after(epoch, batches, self.world_size, num_workers)
+        return state | self._phase_set()
+
+    def _phase_set(self) -> dict[str, int]:
+        """What a state has besides, if a user has set the phase."""
+        return {"set": self.set_last - 1} if self.phases and self.set_last else {}
 
     def resume(self, state: Mapping[str, Any], strict: bool) -> None:
         """Go on where a state was taken; ValueError if it is none, or of other samples."""
@@ -243,6 +294,8 @@ class Epochs:
             self._taken = taken
             self._counter.go_on(plan.resumed[0])
         self.plan = plan
+        given = state.get("set")
+        self._counter.set_last = 0 if given is None else as_number(given, "set") + 1
         self._position = Position()
         followed = self._samples
         if followed is not None:  # what was set before is over
@@ -255,7 +308,7 @@ class Epochs:
     def __copy__(self) -> Epochs:
         self._catch_up()
         made = Epochs(self.what, self.how, self.plan, self.on_disk)
-        made._counter.next = self._counter.next
+        made._counter.next, made._counter.set_last = self._counter.next, self.set_last
         return made
 
     # Its batches.
@@ -269,6 +322,7 @@ class Epochs:
         watch_in_worker()
         self.reader.make_batches_in(SharedBuffers)
         epoch = self._counter.claim_in_worker(info)
+        self._enter(epoch)
         taken, self._taken = self._taken, 0
         self._position.begin(epoch, taken)
         worker = info.id, info.num_workers
@@ -306,6 +360,17 @@ class Epochs:
         self.reader.recorder = stream.recorder
         return batches
 
+    def stretch(
+        self, epoch: int, phase: int, first: int, last: int
+    ) -> Generator[Batch, None, None]:
+        """Batches ``[first, last)`` of this rank in an epoch, in the worker of a mixture."""
+        self._counter.tell((epoch, phase + 1))
+        if self.plan.resumed[0] != epoch:
+            self.plan = self.plan.afresh()
+        self._enter(epoch)
+        self.reader.make_batches_in(SharedBuffers)
+        return self._batches(self.reader, epoch, taken=first, upto=last)
+
     def counted(self, epoch: int, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Batches of an epoch that was begun, which count as they are handed out from here."""
         return self._position.counted(epoch, batches)
@@ -317,17 +382,22 @@ class Epochs:
         worker: tuple[int, int] = (0, 1),
         taken: int = 0,
         destination: Destination | None = None,
+        upto: int | None = None,
     ) -> Generator[Batch, None, None]:
         plan, (rank, world_size) = self.plan, self._topology.current()
         plan.require_shares(world_size)
-        intervals = plan.intervals(epoch, rank, world_size, *worker)
-        intervals = cut(intervals, taken * (plan.batch_size or 1), total(intervals))
-        repeated = min(plan.repeated(epoch, rank, world_size, *worker), total(intervals))
+        intervals, size = plan.intervals(epoch, rank, world_size, *worker), plan.batch_size or 1
+        count = total(intervals)
+        own = count - plan.repeated(epoch, rank, world_size, *worker)
+        first, last = taken * size, count if upto is None else min(upto * size, count)
+        intervals = cut(intervals, first, last)
+        repeated = max(0, last - max(first, own))
         logger.debug(
             "epoch %d begins: worker %d of %d on rank %d of %d, %d samples",
             epoch, *worker, rank, world_size, total(intervals),
         )  # fmt: skip
-        return stream.batches(plan, epoch, intervals, destination, repeated)
+        _, reading = self.seen(epoch)
+        return stream.batches(reading, epoch, intervals, destination, repeated)
 
 
 def _definition(what: What, how: How) -> SampleDefinition:

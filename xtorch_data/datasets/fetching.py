@@ -25,6 +25,8 @@ from ..reading.disk_cells import OnDisk
 from ..reading.forks import let_forks_wait_for_reads, make_safe
 from ..samples.arguments import as_bytes, as_cache, as_numbers, as_retries
 from ..samples.batch import Batch
+from ..samples.definition import SampleDefinition
+from ..samples.phases import phases_of
 from .conditions import answers
 from .how import HOW_ARGUMENTS
 from .what import What, parted
@@ -103,11 +105,13 @@ class Fetching:
         self.what, self.access, self.plan, self.on_disk = what, access, plan, on_disk
         self.definition, self.retries = what.definition, access.retries
         self.times_set = 0
-        self._shared = SharedIntegers(1)  # with workers of torch's loader, also such as live on
-        self._epoch: int | torch.Tensor = self._shared.values
+        self.phases = phases_of(self.definition)
+        # The epoch and `set_last`; shared with workers of torch's loader, also such as live on.
+        self._shared = SharedIntegers(2)
+        self._told: tuple[int, int] | torch.Tensor = self._shared.values
         self._shares_memory = False
         self._watch = Watch()
-        self._reading: tuple[int, Fetcher, Companions | None, Buffers] | None = None
+        self._reading: tuple[Any, Fetcher, Companions | None, Buffers] | None = None
         self._process = os.getpid()
         self._lock = threading.Lock()
 
@@ -115,7 +119,8 @@ class Fetching:
     def of(cls, what: What, access: Access) -> Fetching:
         """Plan the access to some samples; that reads only where `where` asks the data."""
         definition, memory, retries = what.definition, access.memory, access.retries
-        require_functions_keep_places(definition)
+        for each in (definition, *phases_of(definition).values()):
+            require_functions_keep_places(each)
         _, folder, size = access.cache
         data = definition.primary.data
         on_disk = OnDisk.of(folder, size, memory, data, definition.origin, retries)
@@ -155,19 +160,36 @@ class Fetching:
     @property
     def epoch(self) -> int:
         """The epoch, on which random functions depend."""
-        return int(self._epoch)
+        return int(self._told[0])
+
+    @property
+    def set_last(self) -> int:
+        """One more than the epoch that a user has set last, 0 if none was: phases go by it."""
+        return int(self._told[1])
 
     def begin(self, epoch: int) -> None:
         """Note the epoch of a loader's pass, for workers as well."""
         self._shared.values[0] = epoch
-        self._epoch = self._shared.values
+        self._told = self._shared.values
 
-    def tell(self, epoch: torch.Tensor | int) -> None:
+    def set(self, epoch: int) -> None:
+        """Note an epoch that a user sets."""
+        self.begin(epoch)
+        self._shared.values[1] = epoch + 1
+        self.times_set += 1
+
+    def seen(self, epoch: int) -> SampleDefinition:
+        """What is made of the samples in an epoch."""
+        at = self.set_last - 1 if self.set_last else epoch
+        begin = max((begin for begin in self.phases if begin <= at), default=None)
+        return self.definition if begin is None else self.phases[begin]
+
+    def tell(self, told: torch.Tensor | tuple[int, int]) -> None:
         """Tell the copy in a worker which epoch it is, and that batches leave the process.
 
-        The epoch is its number, or memory from which it is read.
+        The epoch and `set_last` are numbers, or memory from which they are read.
         """
-        self._epoch = epoch
+        self._told = told
         self._shares_memory = True
 
     def fetch(self, indices: Sequence[int], epoch: int | None) -> Batch:
@@ -193,48 +215,50 @@ class Fetching:
             make_safe(self.definition.data)
             _inherited.append(self._reading)
             self._process, self._reading, self._lock = os.getpid(), None, threading.Lock()
+        definition = self.seen(epoch)
         # Where blocks are random, they are others in every epoch.
-        epoch = epoch if any(each.random_blocks for each in self.definition.sources) else 0
+        epoch = epoch if any(each.random_blocks for each in definition.sources) else 0
         with self._lock:
-            if self._reading is None or self._reading[0] != epoch:
+            if self._reading is None or self._reading[0] != (epoch, definition.labels.token):
                 let_forks_wait_for_reads()
                 watch_in_worker()
                 memory = self.plan.memory
-                others = self.definition.others
+                others = definition.others
                 beside = memory // 4 if others else 0
-                if self.definition.centers is not None:  # of the events nothing is read
+                if definition.centers is not None:  # of the events nothing is read
                     beside = memory
                 buffers = SharedBuffers if self._shares_memory else Buffers
                 self._reading = (
-                    epoch,
+                    (epoch, definition.labels.token),
                     Fetcher(
-                        self.definition,
+                        definition,
                         memory - beside,
                         epoch,
                         self.retries,
                         self.keeps,
-                        self.on_disk if self.definition.centers is None else None,
+                        self.on_disk if definition.centers is None else None,
                     ),
-                    self._companions(beside, epoch) if others else None,
+                    self._companions(definition, beside, epoch) if others else None,
                     buffers(min(memory, IDLE_BYTES)),
                 )
             return self._reading[1:]
 
-    def _companions(self, memory: int, epoch: int) -> Companions:
+    def _companions(self, definition: SampleDefinition, memory: int, epoch: int) -> Companions:
         """What reads the other sources, each in an equal share of the memory."""
-        count = len([each for each in self.definition.others if not each.in_memory]) or 1
-        shares = [memory // count] * len(self.definition.others)
+        count = len([each for each in definition.others if not each.in_memory]) or 1
+        shares = [memory // count] * len(definition.others)
         return Companions(
-            self.definition, shares, (), epoch, self.retries, on_disk=self.on_disk, keep=self.keeps
+            definition, shares, (), epoch, self.retries, on_disk=self.on_disk, keep=self.keeps
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_epoch": self.epoch, "_reading": None, "_lock": None}
+        told = self.epoch, self.set_last
+        return {**self.__dict__, "_told": told, "_reading": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        made_in, epoch = state["_process"], state["_epoch"]
+        made_in, told = state["_process"], state["_told"]
         self.__dict__.update(state, _lock=threading.Lock(), _process=os.getpid())
         if made_in == os.getpid():  # a copy, which goes its own way
-            self._shared = SharedIntegers(1)
-            self._shared.values[0] = epoch
-        self._epoch = self._shared.values
+            self._shared = SharedIntegers(len(told))
+            self._shared.values[0], self._shared.values[1] = told
+        self._told = self._shared.values

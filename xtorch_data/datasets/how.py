@@ -16,6 +16,7 @@ from ..samples.arguments import (
     as_batch_size,
     as_bytes,
     as_cache,
+    as_epoch_size,
     as_flag,
     as_on_error,
     as_retries,
@@ -40,6 +41,7 @@ class How:
     shuffle: bool
     seed: int
     drop_last: bool
+    epoch_size: int | None
     uneven: Uneven
     weights: Any = field(repr=False)  # as the user gives them: the windows tell whether they fit
     memory: int
@@ -58,6 +60,7 @@ class How:
         seed: int = 0,
         drop_last: bool = False,
         weights: Any = None,
+        epoch_size: int | None = None,
         batch_transform: Callable[..., xr.Dataset] | None = None,
         memory: int | str = "1 GiB",
         cache: bool | str | os.PathLike[str] = False,
@@ -80,6 +83,7 @@ class How:
             shuffle=shuffle,
             seed=as_seed(seed),
             drop_last=as_flag(drop_last, "drop_last"),
+            epoch_size=as_epoch_size(epoch_size),
             uneven=as_uneven(uneven, shuffle),
             weights=weights,
             memory=as_bytes(memory),

@@ -127,11 +127,16 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         Whether a rank's last batch is left out if it is smaller.
     weights : xarray.DataArray or array_like of float, optional
         Samples are drawn by these, with replacement, instead of taken once each: an epoch has as
-        many as there are, and in the mean each comes in proportion to its weight. One for each
-        sample in the order of their numbers, or a DataArray along dims of the sample space, with
-        one for each window, or one for each step of the data: then a sample's weight is the mean
-        over the steps of its targets (the part ``y``; of its window if there is none). Needs
-        ``shuffle=True``.
+        many as there are, or `epoch_size`, and in the mean each comes in proportion to its weight.
+        One for each sample in the order of their numbers, or a DataArray along dims of the sample
+        space, with one for each window, or one for each step of the data: then a sample's weight
+        is the mean over the steps of its targets (the part ``y``; of its window if there is none).
+        Needs ``shuffle=True``.
+    epoch_size : int, optional
+        Samples in an epoch, over all ranks; as many as there are by default. Shuffled, the next
+        epoch goes on where the last one ended, so that every sample comes before any comes again;
+        with `weights` it is the number of draws. In order, every epoch begins with the first
+        sample. A multiple of ``batch_size * world_size`` leaves nothing out.
     where : xarray.DataArray, array_like of bool, callable, NotNull or list of these, optional
         Which samples there are; others are neither yielded nor counted by `len`, and blocks that
         hold only such are not read. A boolean for each sample in the order of their numbers, a
@@ -226,6 +231,7 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         seed: int = 0,
         drop_last: bool = False,
         weights: Any = None,
+        epoch_size: int | None = None,
         batch_transform: Callable[..., xr.Dataset] | None = None,
         memory: int | str = "1 GiB",
         cache: bool | str | os.PathLike[str] = False,
@@ -244,6 +250,7 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
             seed=seed,
             drop_last=drop_last,
             weights=weights,
+            epoch_size=epoch_size,
             batch_transform=batch_transform,
             memory=memory,
             cache=cache,
@@ -394,15 +401,17 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         world_size, num_workers = as_ranks_and_workers(world_size, num_workers)
         inside = self._inside
         inside.plan.require_shares(world_size)
+        samples, plan = inside.seen(inside.next)
         return explain(
-            inside.definition,
+            samples,
             inside.reader.data,
-            inside.plan,
+            plan,
             inside.next,
             world_size,
             num_workers,
             inside.on_disk,
             stretches=inside.what.stretches(),
+            phases=inside.phases,
         )
 
     def __len__(self) -> int:
@@ -418,6 +427,7 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
             order = f"drawn by weights with seed {self.plan.seed}"
         size = self.batch_size
         batches = "samples one at a time" if size is None else f"batches of {size:,}"
+        batches += "".join(f", epochs of {samples}" for _, samples in _epoch_facts(self.plan))
         return (
             f"<xtorch_data.IterableDataset {self.windows!r}{self._left_out}\n"
             f"  {described(self._inside.definition)}\n"
@@ -440,7 +450,8 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         left_out = f", {outside:,} left out by the split" if outside else ""
         left_out += f", {by_where:,} left out by where" if by_where else ""
         return [
-            ("samples", f"{plan.samples:,} of {len(plan.windows):,}{left_out}"),
+            ("samples", f"{plan.there:,} of {len(plan.windows):,}{left_out}"),
+            *_epoch_facts(plan),
             ("batches", f"{batches}, on rank {self.rank} of {self.world_size}"),
             ("order", drawn),
             ("uneven", f"{plan.uneven}{', drop_last' * plan.drop_last}"),
@@ -466,6 +477,13 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self._inside)
+
+
+def _epoch_facts(plan: Plan) -> list[tuple[str, str]]:
+    """How many samples an epoch has, if that was asked for."""
+    if plan.epoch_size is None:
+        return []
+    return [("epoch", number_of(plan.epoch_size, "sample"))]
 
 
 show_all(IterableDataset.__init__)

@@ -297,8 +297,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
         epoch : int
             Its number, 0 or more.
         """
-        self._inside.begin(as_epoch(epoch))
-        self._inside.times_set += 1
+        self._inside.set(as_epoch(epoch))
 
     def fetch(self, indices: Sequence[int], epoch: int | None = None) -> Batch:
         """Some samples as a batch with labels.

@@ -53,8 +53,8 @@ class Inside(Protocol):
     on_disk: OnDisk | None
     retries: int
 
-    def tell(self, epoch: torch.Tensor | int) -> None:
-        """Tell the copy in a worker which epoch it is."""
+    def tell(self, told: torch.Tensor | tuple[int, int]) -> None:
+        """Tell the copy in a worker which epoch it is, and which was set last."""
 
     def part(self, what: What) -> Self:
         """Inside of a dataset of some of the samples, or all, of which nothing was read yet."""
@@ -203,7 +203,7 @@ def page(dataset: Any, kind: str, text: str, facts: Iterable[tuple[str, Any]] = 
     found += [*dataset._sections(), *map(_data_section, definition.sources)]
     head = number_of(len(windows), "sample")
     if dataset._inside.plan.where is not None:
-        head = f"{dataset._inside.plan.samples:,} of {head}"
+        head = f"{dataset._inside.plan.there:,} of {head}"
     return html.page(f"xtorch_data.{kind}", head, found, text)
 
 

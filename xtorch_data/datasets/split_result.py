@@ -64,7 +64,7 @@ class Split(tuple[D, ...]):
 
     def _rows(self) -> list[tuple[str, str]]:
         """Samples of each part, and from where to where they or their targets reach."""
-        return [(f"{dataset.plan.samples:,}", _reach(dataset)) for dataset in self]
+        return [(f"{dataset.plan.there:,}", _reach(dataset)) for dataset in self]
 
     def __repr__(self) -> str:
         rows = self._rows()

@@ -345,12 +345,12 @@ def _made(dataset: D, line: Along, by: By, cut: Cut) -> Split[D]:
             raise ValueError(
                 f"part {number} of {len(parts)} along {line.name!r}: {error}"
             ) from error
-    left_out = dataset.plan.samples - sum(part.plan.samples for part in found)
+    left_out = dataset.plan.there - sum(part.plan.there for part in found)
     logger.info(
         "split along %r: of %d samples, %d are in no part, for their windows cross a boundary or "
         "lie in a gap or outside the ranges",
         line.name,
-        dataset.plan.samples,
+        dataset.plan.there,
         left_out,
     )
     return Split(found, left_out, line.name)

@@ -145,18 +145,19 @@ class EpochCounter:
     themselves.
     """
 
-    # A row for each process that has loader workers: its number, its next epoch, what its latest
-    # first worker has published, and which publication each worker has taken last.
+    # A row for each process that has loader workers: its number, its next epoch, one more than the
+    # last that a user has set, what its latest first worker has published, and which publication
+    # each worker has taken last.
     _ROWS, _WORKERS = 64, 128
-    _PID, _NEXT, _SERIAL, _KEY, _EPOCH, _TAKEN = range(6)
+    _PID, _NEXT, _SET, _SERIAL, _KEY, _EPOCH, _TAKEN = range(7)
 
-    def __init__(self, start: int = 0) -> None:
-        self._start = start
+    def __init__(self, start: int = 0, set_last: int = 0) -> None:
+        self._start, self._set_last = start, set_last
         self._home = os.getpid()
         self._shared = SharedIntegers(self._ROWS * (self._TAKEN + self._WORKERS))
         self._watch = Watch()
         self._iterations: dict[int, int] = {}
-        self._told: torch.Tensor | int | None = None
+        self._told: torch.Tensor | tuple[int, int] | None = None
         self._rest: int | None = None  # the epoch that the next iteration in a worker goes on with
 
     def _row(self, process: int) -> torch.Tensor:
@@ -169,7 +170,7 @@ class EpochCounter:
         places = [(process + step) % self._ROWS for step in range(self._ROWS)]
         row = rows[next((place for place in places if known[place] == 0), places[0])]
         row[:] = 0
-        row[self._NEXT] = self._start
+        row[self._NEXT], row[self._SET] = self._start, self._set_last
         row[self._PID] = process
         return row
 
@@ -186,6 +187,17 @@ class EpochCounter:
         self._row(_main_process())[self._NEXT] = self._start = epoch
         self._iterations.clear()
 
+    @property
+    def set_last(self) -> int:
+        """One more than the epoch that a user has set last, 0 if none was."""
+        if self._told is not None:
+            return int(self._told[1])
+        return int(self._row(_main_process())[self._SET])
+
+    @set_last.setter
+    def set_last(self, number: int) -> None:
+        self._row(_main_process())[self._SET] = self._set_last = number
+
     def claim(self) -> int:
         """Take the next epoch."""
         row = self._row(_main_process())
@@ -193,9 +205,9 @@ class EpochCounter:
         row[self._NEXT] = self._start = epoch + 1
         return epoch
 
-    def tell(self, epoch: torch.Tensor | int) -> None:
-        """Tell a worker the epoch: a number, or memory in which the parent writes it."""
-        self._told = epoch
+    def tell(self, told: torch.Tensor | tuple[int, int]) -> None:
+        """Tell a worker the epoch and `set_last`: numbers, or memory where the parent writes."""
+        self._told = told
 
     def go_on(self, epoch: int) -> None:
         """Let the next iteration in this worker, and in its siblings, be the rest of an epoch."""
@@ -209,7 +221,7 @@ class EpochCounter:
                 self.next = epoch + 1
             return epoch
         if self._told is not None:
-            return int(self._told)
+            return int(self._told[0])
         count = self._iterations.get(info.id, 0)
         self._iterations[info.id] = count + 1
         if multiprocessing.parent_process() is None:  # workers that are not processes
@@ -244,6 +256,7 @@ class EpochCounter:
             **self.__dict__,
             "_shared": self._shared if sent else None,
             "_start": self.next,
+            "_set_last": self.set_last,
             "_iterations": {},
             "_told": None,
             "_rest": None,
@@ -252,7 +265,7 @@ class EpochCounter:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._shared is None:
-            self.__init__(self._start)
+            self.__init__(self._start, self._set_last)
 
 
 def _main_process() -> int:

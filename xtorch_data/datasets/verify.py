@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, ClassVar, cast
 
@@ -14,10 +14,12 @@ from ..common import html, notebooks
 from ..common.text import number_of
 from ..planning.intervals import Interval, cut, total
 from ..planning.plan import Plan
+from ..planning.resume import without
 from ..samples.arguments import as_ranks_and_workers
 from .iterable import IterableDataset
 from .known import KnownAtAnchor, anchors_behind_inputs, known_at_anchors
 from .map import MapDataset
+from .mixture import Mixture
 from .topology import different_batches
 
 __all__ = ["Verification", "verify"]
@@ -58,6 +60,8 @@ class Verification:
         Dims along which the anchor is later than the last step of part ``x``, in words.
     uncovered : tuple of str
         How many steps of each dim are in no window, and what would cover them.
+    datasets : mapping of str to Verification
+        Of a mixture, the counts of each of its datasets, of which the others are sums.
     """
 
     samples: int
@@ -70,6 +74,7 @@ class Verification:
     known: tuple[KnownAtAnchor, ...] = ()
     behind: tuple[str, ...] = ()
     uncovered: tuple[str, ...] = ()
+    datasets: Mapping[str, Verification] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -94,6 +99,8 @@ class Verification:
             yield difference
         yield from (str(each) for each in self.known if each.late)
         yield from self.behind
+        for name, each in self.datasets.items():
+            yield from (f"dataset {name!r}: {reason}" for reason in each._reasons())
 
     _shown_in: ClassVar[tuple[int, int] | None] = None  # cell of a notebook
 
@@ -115,6 +122,7 @@ class Verification:
             ("batches", f"{each} on {'each of ' if ranks > 1 else ''}{number_of(ranks, 'rank')}"),
             *(("known at the anchor", str(each)) for each in self.known if not each.late),
             *(("left over", line) for line in self.uncovered),
+            *((f"of {name!r}", str(each).split("\n")[0]) for name, each in self.datasets.items()),
             *(("not ok", reason) for reason in self._reasons()),
         ]
 
@@ -137,7 +145,7 @@ class Verification:
 
 
 def verify(
-    dataset: IterableDataset | MapDataset | torch.utils.data.DataLoader[Any],
+    dataset: IterableDataset | MapDataset | Mixture | torch.utils.data.DataLoader[Any],
     world_size: int | None = None,
     num_workers: int | None = None,
 ) -> Verification:
@@ -151,8 +159,10 @@ def verify(
 
     Parameters
     ----------
-    dataset : IterableDataset, MapDataset or DataLoader
-        The dataset; of a MapDataset, a stream in order, of single samples.
+    dataset : IterableDataset, MapDataset, Mixture or DataLoader
+        The dataset; of a MapDataset, a stream in order, of single samples. Of a `Mixture`, batches
+        for which there is no turn, since another dataset has no more, are neither samples nor
+        missing.
     world_size : int, optional
         Number of ranks; by default the dataset's own.
     num_workers : int, optional
@@ -183,21 +193,22 @@ def verify(
     if isinstance(dataset, torch.utils.data.DataLoader):
         if num_workers is None:
             num_workers = dataset.num_workers
-        if not isinstance(dataset.dataset, IterableDataset):
+        if not isinstance(dataset.dataset, IterableDataset | Mixture):
             raise TypeError(
                 "verify is for a loader of an IterableDataset: of a MapDataset, a sampler decides"
             )
         dataset = cast(Any, dataset.dataset)
     if isinstance(dataset, MapDataset):
         dataset = IterableDataset(dataset)
-    if not isinstance(dataset, IterableDataset):
+    if not isinstance(dataset, IterableDataset | Mixture):
         raise TypeError(
             "dataset must be an xtorch_data.IterableDataset or MapDataset, not "
             f"{type(dataset).__name__}"
         )
     if world_size is None:
         world_size = dataset.world_size
-    found = counted(dataset, world_size, num_workers or 0)
+    count = counted_of_mixture if isinstance(dataset, Mixture) else counted
+    found = count(cast(Any, dataset), world_size, num_workers or 0)
     _show(found)
     return found
 
@@ -230,7 +241,7 @@ def counted(dataset: IterableDataset, world_size: int, num_workers: int) -> Veri
         repeated=sum(total(worker) for rank in shares for worker in rank) - covered,
         missing=samples - covered,
         batches_per_rank=plan.batches_per_rank(shares),
-        drawn_from=None if plan.weights is None else plan.samples,
+        drawn_from=None if plan.weights is None else plan.there,
         padding=sum(map(sum, repeated)),
         left_out=walk.left_out(total(begun)),
         known=tuple(known_at_anchors(dataset._inside.definition, plan.windows)),
@@ -239,12 +250,79 @@ def counted(dataset: IterableDataset, world_size: int, num_workers: int) -> Veri
     )
 
 
+def counted_of_mixture(mixture: Mixture, world_size: int, num_workers: int) -> Verification:
+    """The counts of `verify` for a mixture: passes over each dataset, up to the epoch's end."""
+    world_size, num_workers = as_ranks_and_workers(world_size, num_workers)
+    epoch, workers = mixture.epoch, mixture._workers(num_workers)
+    mixed = mixture._mixed(epoch, world_size)
+    found = {}
+    for place, (name, dataset) in enumerate(mixture.datasets.items()):
+        count, had = mixed.counts(mixed.end)[place], 0
+        sums = np.zeros(5, dtype=np.int64)
+        while had < count:
+            number, inside = mixed.place(place, had)
+            some = min(count - had, mixed.size(place, number) - inside)
+            own = mixture._epoch_of(place, epoch, number)
+            plan = mixture._plan(name, own)
+            sums += _counted_batches(plan, own, some, world_size, max(1, workers[name]))
+            had += some
+        samples, repeated, missing, padding, left_out = sums.tolist()
+        found[name] = Verification(
+            samples=samples,
+            repeated=repeated,
+            missing=missing,
+            batches_per_rank=(count,) * world_size,
+            padding=padding,
+            left_out=left_out,
+            known=tuple(known_at_anchors(dataset._inside.definition, dataset.plan.windows)),
+            behind=tuple(anchors_behind_inputs(dataset._inside.definition)),
+            uncovered=tuple(dataset._uncovered),
+        )
+    each = list(found.values())
+    return Verification(
+        samples=sum(one.samples for one in each),
+        repeated=sum(one.repeated for one in each),
+        missing=sum(one.missing for one in each),
+        batches_per_rank=(mixed.end - mixed.begin,) * world_size,
+        padding=sum(one.padding for one in each),
+        left_out=sum(one.left_out for one in each),
+        datasets=found,
+    )
+
+
+def _counted_batches(
+    plan: Plan, epoch: int, batches: int, world_size: int, workers: int
+) -> tuple[int, int, int, int, int]:
+    """Samples, repeated, missing, padding and left out, of the first batches of ranks in a pass.
+
+    Of a whole pass, samples that ranks leave out are missing; of others, those without a turn are
+    no samples.
+    """
+    walk, left = plan.walk(epoch, world_size, workers)
+    walked = replace(walk, batches=walk.batches + batches)
+    before = sorted(walk.done(left))
+    done = list(without(sorted(walked.done(left)), before))
+    yielded = walked.yielded(left) - walk.yielded(left)
+    each = plan.weights is None and len(plan.windows) <= COUNTED_SAMPLES
+    covered = _counted(plan, epoch, done) if each else _union(done)
+    whole = batches == plan.batches(epoch, 0, world_size)
+    left_out = walk.left_out(total(left)) if whole else 0
+    samples = total(left) - total(before) if whole else total(done)
+    return samples, yielded - covered, samples - covered, yielded - total(done), left_out
+
+
 def _counted(plan: Plan, epoch: int, intervals: list[Interval]) -> int:
-    """Different samples in some stretches of the line, each sample looked up."""
-    seen = np.zeros(len(plan.windows), dtype=bool)
-    for stage in plan.stages(epoch, intervals):
-        seen[plan.numbers(stage)] = True
-    return int(seen.sum())
+    """Different samples of each pass in some stretches of the epoch, each sample looked up."""
+    passes: dict[int, list[Interval]] = {}
+    for number, inside in plan.lines(epoch, intervals):
+        passes.setdefault(number, []).extend(inside)
+    found = 0
+    for number, walked in passes.items():
+        seen = np.zeros(len(plan.windows), dtype=bool)
+        for stage in plan.line(number).stages(walked):
+            seen[plan.numbers(stage)] = True
+        found += int(seen.sum())
+    return found
 
 
 def _union(intervals: list[Interval]) -> int:

@@ -13,6 +13,7 @@ import torch.utils.data
 from ..common.text import number_of
 from ..datasets.iterable import IterableDataset
 from ..datasets.map import MapDataset
+from ..datasets.mixture import Mixture
 from ..datasets.page import page
 from ..datasets.topology import current_topology
 from ..device.streams import has_accelerator
@@ -28,10 +29,12 @@ from ..processes.workers import (
     started,
 )
 from ..report.explanation import Explanation
+from ..report.mixed import MixedExplanation
 from ..samples.arguments import as_num_workers
 from ..samples.batch import Batch
 from .arguments import OwnGenerator, for_samples, for_stream, ours, require_by_name, streamed
 from .augmenting import Augment, augmented, require_augment
+from .mixed_loaders import MixedLoaders
 from .sampler_order import Order, OwnOrder, numbers_behind
 from .sendable import require_sendable
 from .transfer import Transfer
@@ -46,10 +49,10 @@ def _pinned(batches: Generator[Batch, None, None]) -> Generator[Batch, None, Non
 
 
 class _TellEpoch:
-    """Tells a worker's dataset the epoch: a number, or memory in which the parent writes it."""
+    """Tells a worker's dataset the epoch, and the last that was set, or memory that has both."""
 
-    def __init__(self, epoch: int | SharedIntegers, also: Any) -> None:
-        self.epoch = epoch
+    def __init__(self, told: tuple[int, int] | SharedIntegers, also: Any) -> None:
+        self.told = told
         self.also = also
 
     def __call__(self, worker: int) -> None:
@@ -57,8 +60,8 @@ class _TellEpoch:
         assert info is not None
         leave_interrupts_to_the_main_process()
         watch_in_worker()
-        told = self.epoch
-        ours(info.dataset)._inside.tell(told if isinstance(told, int) else told.values)
+        told = self.told
+        ours(info.dataset)._inside.tell(told if isinstance(told, tuple) else told.values)
         if self.also is not None:
             with sendable_errors():
                 self.also(worker)
@@ -78,8 +81,9 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
 
     Parameters
     ----------
-    dataset : IterableDataset or MapDataset
-        The batches, or the samples to make batches of.
+    dataset : IterableDataset, MapDataset or Mixture
+        The batches, or the samples to make batches of. Of a `Mixture` each dataset has a loader of
+        its own, and workers in proportion to its rate, one at least.
     *others : Never
         None: all arguments but the dataset are given by name.
     num_workers : int
@@ -170,6 +174,11 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         worker_init_fn: Any = None,
         **kwargs: Any,
     ) -> None:
+        self._mixed: MixedLoaders | None = None
+        if isinstance(dataset, Mixture):
+            own = {name: value for name, value in locals().items() if name in _OWN}
+            self._mix(dataset, others, {**own, **kwargs})
+            return
         require_by_name(dataset, others, kwargs, _OWN)
         dataset, kwargs = streamed(dataset, kwargs)
         if isinstance(ours(dataset), IterableDataset):
@@ -219,7 +228,27 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
                 what = ours(dataset)._inside.definition
                 require_sendable(dataset, what.functions(), what.data, worker_init_fn)
 
+    def _mix(self, mixture: Mixture, others: Sequence[Any], given: dict[str, Any]) -> None:
+        """Be the loader of a mixture, with one for each of its datasets."""
+        workers = mixture._workers(as_num_workers(given.pop("num_workers")))
+        loaders = {
+            name: DataLoader(each, *others, num_workers=workers[name], **given)
+            for name, each in mixture.datasets.items()
+        }
+        first = next(iter(loaders.values()))
+        self._transfer, self._order = first._transfer, first._order
+        for name in ("device", "prefetch", "gather", "decode", "device_memory", "memory_format"):
+            setattr(self, name, getattr(first, name))
+        self.augment = first.augment
+        self._is_accelerate_prepared = True
+        super().__init__(cast(Any, mixture), batch_size=None, generator=OwnGenerator())
+        self.num_workers = sum(workers.values())
+        self._mixed = MixedLoaders(mixture, loaders)
+
     def __repr__(self) -> str:
+        if self._mixed is not None:
+            facts = ", ".join(value for _, value in self._facts())
+            return f"<xtorch_data.DataLoader of {self.dataset!r}, {facts}>"
         dataset = ours(self.dataset)
         what = f"{type(dataset).__name__} {dataset.windows!r}"
         if isinstance(self.dataset, torch.utils.data.Subset):
@@ -233,6 +262,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         return [("workers", workers), ("device", where)]
 
     def _repr_html_(self) -> str:
+        if self._mixed is not None:
+            return self._mixed.mixture._repr_html_()
         facts = self._facts()
         if isinstance(self.dataset, torch.utils.data.Subset):
             facts = [("subset", number_of(len(self.dataset), "sample")), *facts]
@@ -244,6 +275,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         return self._order if isinstance(self._order, Order) else super()._index_sampler
 
     def __iter__(self) -> Any:
+        if self._mixed is not None:
+            return self._mixed.begin()
         dataset = ours(self.dataset)
         # Torch would warn of more batches than `len` has said, which of a resumed epoch is fewer.
         self._IterableDataset_len_called = None
@@ -251,10 +284,11 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         if self.num_workers:
             # Workers that live on look into shared memory; others are told once, so that an
             # iterator begun before they are up does not change it.
-            told: int | SharedIntegers = epoch
+            numbers = epoch, dataset._inside.set_last
+            told: tuple[int, int] | SharedIntegers = numbers
             if self.persistent_workers:
-                told = self._epoch = self._epoch or SharedIntegers(1)
-                told.values[0] = epoch
+                told = self._epoch = self._epoch or SharedIntegers(len(numbers))
+                told.values[0], told.values[1] = numbers
             if not isinstance(self.worker_init_fn, _TellEpoch):  # Lightning sets it late
                 self._user_init_fn = self.worker_init_fn
             self.worker_init_fn = _TellEpoch(told, self._user_init_fn)
@@ -309,7 +343,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         most = Lookahead.of(nbytes, functions=True).jobs
         return fetched_ahead(fetch, iter(self._index_sampler), most)
 
-    def explain(self, world_size: int | None = None) -> Explanation:
+    def explain(self, world_size: int | None = None) -> Explanation | MixedExplanation:
         """What the next epoch will do and what that costs, as it is loaded here.
 
         Parameters
@@ -321,13 +355,16 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         -------
         Explanation
             That of `IterableDataset.explain`, with this loader's workers and, in its attribute
-            ``device``, what is sent to the device and how much of its memory is taken.
+            ``device``, what is sent to the device and how much of its memory is taken. Of a mixture
+            that of `Mixture.explain`.
 
         Raises
         ------
         TypeError
             If the order is that of a sampler, so that nobody knows what it will ask for.
         """
+        if self._mixed is not None:
+            return self._mixed.mixture.explain(world_size, self._mixed.workers)
         dataset = ours(self.dataset)
         if not isinstance(dataset, IterableDataset):
             raise TypeError(
@@ -346,6 +383,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         Batches that were loaded ahead but not handed out do not count. Taken after the same number
         of batches on all ranks, the state of one serves every rank.
         """
+        if self._mixed is not None:
+            return self._mixed.state()
         return self._order.state(self._position.reached, self.num_workers)
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
@@ -370,6 +409,11 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         ValueError
             If it is no state, or of another dataset; the message says what differs.
         """
+        if self._mixed is not None:
+            self._mixed.mixture.load_state_dict(state, strict)
+            for each in self._mixed.loaders.values():
+                each._position, each._iterator = Position(), None
+            return
         self._order.resume(state, strict)
         self._position = Position()
         self._iterator = None  # persistent workers know nothing of it: new ones begin

@@ -257,7 +257,7 @@ class OwnOrder:
             reached = upcoming, 0  # another epoch was set since that one had begun
         epoch, batches = reached
         workers = max(1, num_workers)
-        return dataset.plan.state_after(epoch, batches, dataset.world_size, workers)
+        return dataset._inside.state_after(epoch, batches, workers)
 
     def resume(self, state: Mapping[str, Any], strict: bool) -> None:
         """Let the next epoch go on where a state was taken."""

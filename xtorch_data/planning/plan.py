@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+
 from ..common import html
 from ..common.cached import cached_property
 from ..common.text import number_of
-from . import intervals as stretches
 from . import resume, states
 from .blocks import BlockGrid
 from .cell_order import CellOrder
@@ -20,8 +21,10 @@ from .index_maps import IntArray
 from .intervals import Interval, Uneven
 from .line import Line, run_length
 from .memory_use import held_as, memory_use
+from .passes import Passes
 from .resume import Progress
 from .selection import BlockSums, Masked, SampleTable, Weighted, factors
+from .shares import Shares
 from .stages import BlockRead, Stage
 from .tables import plan_facts, plan_sections
 from .windows import Windows
@@ -30,7 +33,7 @@ __all__ = ["Plan"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Plan:
+class Plan(Shares):
     """Everything that is decided before a byte is read; `Plan.of` decides it.
 
     The line of an epoch is its samples, in the order of that epoch: every sample once, unless
@@ -66,7 +69,9 @@ class Plan:
     where : SampleTable, optional
         Which samples there are; every one by default.
     weights : SampleTable, optional
-        By which as many samples as there are are drawn in each epoch, with replacement.
+        By which the samples of each epoch are drawn, with replacement.
+    epoch_size : int, optional
+        Samples in an epoch; as many as there are by default.
     labels : states.DimLabels, optional
         What states tell by that data has other labels.
     others : tuple of tuple of Layout
@@ -93,6 +98,7 @@ class Plan:
     budget: int
     where: SampleTable | None = None
     weights: SampleTable | None = None
+    epoch_size: int | None = None
     labels: states.DimLabels | None = None
     others: tuple[tuple[Layout, ...], ...] = ()
     beside: Beside = Beside()
@@ -115,6 +121,7 @@ class Plan:
         cached: bool = False,
         where: SampleTable | None = None,
         weights: SampleTable | None = None,
+        epoch_size: int | None = None,
         labels: states.DimLabels | None = None,
         others: Sequence[Sequence[Layout]] = (),
         warn: bool = True,
@@ -149,6 +156,7 @@ class Plan:
             budget=use.budget,
             where=where,
             weights=weights,
+            epoch_size=epoch_size,
             labels=labels,
             others=tuple(map(tuple, others)),
             beside=use.beside,
@@ -159,7 +167,7 @@ class Plan:
         return plan
 
     def _require_samples(self) -> None:
-        if not self.samples:
+        if not self.there:
             raise ValueError(f"where leaves none of the {len(self.windows)} samples")
         if self._weights is not None and not self._weights.total > 0:
             raise ValueError("the weights of all samples are 0: there is none to draw")
@@ -185,6 +193,7 @@ class Plan:
             cached=self.cached,
             where=where or (self.where and self.where.over(self.windows, windows)),
             weights=self.weights and self.weights.over(self.windows, windows),
+            epoch_size=self.epoch_size,
             labels=self.labels,
             others=self.others,
             warn=False,  # once is enough, and of other memory nobody has asked
@@ -195,6 +204,16 @@ class Plan:
         if layouts is self.layouts:  # with what has been worked out
             return self
         return replace(self, layouts=layouts, grid=held_as(self.grid, self.frame, layouts))
+
+    def reading(self, windows: Windows) -> Plan:
+        """The same order of the same samples, of which windows read fewer steps."""
+        if self.cells is not None or windows.space is self.windows.space:
+            return self
+        ends = (
+            None if stops is None else np.minimum(stops, axis.span(0, len(axis))[1])
+            for stops, axis in zip(self.grid.stops, windows.axes, strict=True)
+        )
+        return replace(self, grid=replace(self.grid, windows=windows, stops=tuple(ends)))
 
     # What there is, and what it takes.
 
@@ -216,14 +235,19 @@ class Plan:
         return tuple(each for place, each in enumerate(frames) if place not in kept)
 
     @property
+    def there(self) -> int:
+        """Number of samples that there are."""
+        return len(self.windows) if self.kept is None else self.kept.total
+
+    @property
     def samples(self) -> int:
         """Number of samples in an epoch."""
-        return len(self.windows) if self.kept is None else self.kept.total
+        return self.there if self.epoch_size is None else self.epoch_size
 
     @property
     def left_out(self) -> int:
         """Number of samples that `where` leaves out."""
-        return len(self.windows) - self.samples
+        return len(self.windows) - self.there
 
     @property
     def amplification(self) -> float:
@@ -268,83 +292,10 @@ class Plan:
         """
         return self.line(0).filled_blocks()
 
-    # Who gets what: the line, cut for ranks and workers.
-
-    def left(self, epoch: int) -> Sequence[Interval]:
-        """What is still to be walked of an epoch's line."""
-        return resume.remaining(self.samples, self.walked(epoch))
-
-    def walked(self, epoch: int) -> tuple[Progress, ...]:
-        """What was walked of an epoch's line before it was resumed."""
-        return self.resumed[1] if self.resumed[0] == epoch else ()
-
-    def _walk(self, world_size: int, num_workers: int, batches: int = 0) -> Progress:
-        """A walk on a topology, after so many batches."""
-        size = self.batch_size or 1
-        return Progress(world_size, num_workers, size, self.uneven, self.drop_last, batches)
-
-    def intervals(
-        self, epoch: int, rank: int, world_size: int, worker: int = 0, num_workers: int = 1
-    ) -> list[Interval]:
-        """What one worker of one rank yields of an epoch's line."""
-        walk, left = self.walk(epoch, world_size, num_workers)
-        return walk.rest(left, rank)[worker]
-
-    def repeated(
-        self, epoch: int, rank: int, world_size: int, worker: int = 0, num_workers: int = 1
-    ) -> int:
-        """How many samples, the last ones of `intervals`, come for the sake of equal shares."""
-        walk, left = self.walk(epoch, world_size, num_workers)
-        return walk.repeated(left, rank)[worker]
-
-    def walk(
-        self, epoch: int, world_size: int, num_workers: int
-    ) -> tuple[Progress, Sequence[Interval]]:
-        """The walk along an epoch's line on a topology, and what was left where it began."""
-        walk = self._walk(world_size, num_workers)
-        *before, latest = self.walked(epoch) or [walk]
-        if latest.goes_on(walk):  # exactly the batches that would have come next
-            return latest, resume.remaining(self.samples, tuple(before))
-        return walk, self.left(epoch)
-
-    def shares(self, epoch: int, world_size: int, num_workers: int) -> list[list[list[Interval]]]:
-        """What each worker of each rank yields of an epoch's line: ``[rank][worker]``.
-
-        Without workers there is one list in each rank's place.
-        """
-        workers = max(1, num_workers)
-        return [
-            [self.intervals(epoch, rank, world_size, worker, workers) for worker in range(workers)]
-            for rank in range(world_size)
-        ]
-
-    def batches_per_rank(self, shares: Iterable[Iterable[Sequence[Interval]]]) -> tuple[int, ...]:
-        """Number of batches that the workers of each rank make of their shares."""
-        size = self.batch_size or 1
-        return tuple(
-            sum(stretches.batches(stretches.total(part), size, drop_last=False) for part in rank)
-            for rank in shares
-        )
-
-    def batches(self, epoch: int, rank: int, world_size: int) -> int:
-        """Number of batches that one rank yields, however many workers it has."""
-        left = resume.samples_left(self.samples, self.walked(epoch))
-        mine = stretches.share_total(left, rank, world_size, self.uneven)
-        return stretches.batches(mine, self.batch_size or 1, self.drop_last)
-
-    def batch_sizes(self, intervals: Sequence[Interval]) -> Iterator[int]:
-        """Number of samples in each batch that one worker makes of what it yields."""
-        samples, size = stretches.total(intervals), self.batch_size or 1
-        return (min(size, samples - start) for start in range(0, samples, size))
-
-    def require_shares(self, world_size: int) -> None:
-        """Raise ValueError if there are fewer samples than ranks, so that all would get none."""
-        resume.require_shares(self.samples, world_size, self.uneven)
-
     # What is read for it.
 
     def line(self, epoch: int) -> Line:
-        """The order of an epoch."""
+        """The order of an epoch or, of epochs of another size, of a pass over the samples."""
         choice: Masked | Weighted | None = self.kept
         if self.where is not None and self.cells is not None:
             choice = Masked(BlockSums([self.cells.table(self.where)], self.grid))
@@ -380,9 +331,18 @@ class Plan:
         """The fields alone: what was worked out of them is larger, and worked out again."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
-    def stages(self, epoch: int, intervals: Iterable[Interval]) -> Iterator[Stage]:
-        """What to load, in order, to walk over intervals of an epoch's line."""
-        return self.line(epoch).stages(intervals, self.independent)
+    def lines(
+        self, epoch: int, intervals: Sequence[Interval]
+    ) -> Iterator[tuple[int, Sequence[Interval]]]:
+        """Numbers of the lines on which intervals of an epoch lie, and where they lie there."""
+        if self.epoch_size is None or self.weights is not None:
+            return iter([(epoch, intervals)])
+        return Passes(self.epoch_size, self.there, self.shuffle).parts(epoch, intervals)
+
+    def stages(self, epoch: int, intervals: Sequence[Interval]) -> Iterator[Stage]:
+        """What to load, in order, to walk over intervals of an epoch."""
+        for number, inside in self.lines(epoch, intervals):
+            yield from self.line(number).stages(inside, self.independent)
 
     # As a reader sees it.
 
@@ -414,6 +374,8 @@ class Plan:
             found["cells"] = states.digest(self.cells.numbers.tobytes())
         if self.labels is not None:
             found["labels"] = self.labels.found
+        if self.epoch_size is not None:
+            found["epoch size"] = self.epoch_size
         return found | {name: table.digest() for name, table in tables.items() if table is not None}
 
     def state_after(

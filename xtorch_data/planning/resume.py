@@ -21,6 +21,7 @@ __all__ = [
     "require_possible",
     "require_shares",
     "samples_left",
+    "without",
 ]
 
 T = TypeVar("T")
@@ -91,6 +92,14 @@ class Progress:
             for (part, taken), last in zip(self._taken(left, rank), repeated, strict=True):
                 found += cut(part, 0, min(taken, total(part) - last))
         return found
+
+    def yielded(self, left: Sequence[Interval]) -> int:
+        """How many samples all ranks have yielded of what was left, repeated ones counted."""
+        return sum(
+            min(taken, total(part))
+            for rank in range(self.world_size)
+            for part, taken in self._taken(left, rank)
+        )
 
     def rest(self, left: Sequence[Interval], rank: int) -> list[list[Interval]]:
         """What each worker of a rank gets if the walk goes on as it was, with the next batch.
@@ -186,7 +195,7 @@ def remaining(samples: int, walks: tuple[Progress, ...]) -> tuple[Interval, ...]
     """Stretches of the line that are left after some walks, one after the other."""
     left: tuple[Interval, ...] = ((0, samples),)
     for walk in walks:
-        left = tuple(_without(left, walk.done(left)))
+        left = tuple(without(left, walk.done(left)))
     return left
 
 
@@ -196,7 +205,7 @@ def samples_left(samples: int, walks: tuple[Progress, ...]) -> int:
     return total(remaining(samples, walks))
 
 
-def _without(intervals: Iterable[Interval], done: Iterable[Interval]) -> Iterator[Interval]:
+def without(intervals: Iterable[Interval], done: Iterable[Interval]) -> Iterator[Interval]:
     """Intervals, ascending and apart, less others."""
     out = deque(sorted(done))
     for start, stop in intervals:

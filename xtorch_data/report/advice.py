@@ -180,10 +180,13 @@ def _on_cuts(found: Explanation) -> Iterator[str]:
     times, fewest = found.amplification_of["cuts"], min(found.batches_per_rank)
     if times > ENOUGH_AMPLIFICATION:
         parts = len(found.batches_per_rank) * max(1, found.num_workers)
+        pools = number_of(found.pools, "pool")
+        because = f"{parts} ranks and workers share {pools}: fewer workers"
+        if found.passes != 1:
+            because = f"epochs end inside pools, of which a pass has {found.pools:,}: longer epochs"
         yield (
-            f"blocks are read {times:.1f} times because {parts} ranks and workers share "
-            f"{number_of(found.pools, 'pool')}: fewer workers, or less memory for more and smaller "
-            "pools, read less"
+            f"blocks are read {times:.1f} times because {because}, or less memory for more and "
+            "smaller pools, read less"
         )
     if found.num_workers > fewest:
         few = number_of(fewest, "batch", "batches")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -45,22 +45,29 @@ def explain(
     on_device: bool = False,
     pinned: bool = False,
     stretches: PartOfSplit = PartOfSplit(),  # noqa: B008 that never changes
+    phases: Mapping[int, SampleDefinition] | None = None,
 ) -> Explanation:
     """Costs of an epoch of a plan on a topology.
 
     `data` is what is read, as it is read; `on_disk` what of it is kept there. With `on_device`,
     batches are made of blocks that are sent to a device; `pinned` if through page-locked memory.
-    `stretches` are those of a part of a split.
+    `stretches` are those of a part of a split, `phases` what samples are from some epochs on.
     """
     windows, workers = plan.windows, max(1, num_workers)
     known = data if samples.centers is None else samples.primary.data
     parts = plan.shares(epoch, world_size, num_workers)
     left = plan.left(epoch)
-    once = sum(map(plan.frame.nbytes_once, plan.layouts))
-    used = sum(used_nbytes(layout, windows, plan.where, samples.beyond) for layout in plan.layouts)
+    share = plan.samples / plan.there  # of a pass over all samples
+    once = share * sum(map(plan.frame.nbytes_once, plan.layouts))
+    used = share * sum(
+        used_nbytes(layout, windows, plan.where, samples.beyond) for layout in plan.layouts
+    )
     exact = len(plan.grid) * (2 if world_size * workers > 1 else 1) <= COUNTED_LOADS
     if exact:
         _, alone = _counted(plan, epoch, [left])
+        if share != 1 and plan.weights is None:  # of the pass, of which the epoch may end in a pool
+            _, alone = _counted(replace(plan, epoch_size=None), epoch, [[(0, plan.there)]])
+            alone = [int(share * each) for each in alone]
         chunk_reads, nbytes = _counted(plan, epoch, [part for rank in parts for part in rank])
     else:
         chunk_reads, nbytes, alone = _estimated(plan, world_size * workers)
@@ -149,6 +156,11 @@ def explain(
         breaks=breaks,
         sources={name: costs for name, (costs, _) in beside.items()},
         cache="" if on_disk is None else _cache(plan, on_disk),
+        passes=share,
+        phases={
+            begin: {part.name: each.shape(part) for _, part in each.every_part if part.scheduled}
+            for begin, each in (phases or {}).items()
+        },
     )
 
     def costs_of(other: Plan) -> dict[str, SourceCosts]:
@@ -174,7 +186,7 @@ def _cache(plan: Plan, on_disk: OnDisk) -> str:
 
 
 def _counted(
-    plan: Plan, epoch: int, parts: Iterable[Iterable[Interval]]
+    plan: Plan, epoch: int, parts: Iterable[Sequence[Interval]]
 ) -> tuple[list[int], list[int]]:
     """Chunks and bytes of each variable that are decoded to walk over some parts of the line."""
     sums = np.zeros((2, len(plan.layouts)), dtype=np.int64)
@@ -190,6 +202,7 @@ def _estimated(plan: Plan, parts: int) -> tuple[list[int], list[int], list[int]]
     Last, bytes that one process alone would decode.
     """
     share = plan.filled_blocks[0] / len(plan.grid) * plan.amplification
+    share *= plan.samples / plan.there
     alone = [int(plan.frame.nbytes_once(layout) * share) for layout in plan.layouts]
     nbytes = [int(size * (1 + (parts - 1) / pools_of(plan))) for size in alone]
     chunks = [

@@ -139,6 +139,12 @@ class Explanation:
         a part of a split, of those between its windows.
     sources : mapping of str to SourceCosts
         What each other source costs and leaves out.
+    passes : float
+        How many passes over all samples the epoch makes: with `epoch_size`, part of one or several.
+        ``nbytes_used`` is then the same part of what all samples use.
+    phases : mapping of int to mapping of str to tuple of int
+        By the epoch at which each phase of a `Schedule` begins, the shapes of the parts that it
+        changes. All else is of the phase of the next epoch.
     """
 
     source: str
@@ -169,6 +175,8 @@ class Explanation:
     device: DeviceCosts | None = None
     breaks: Mapping[Hashable, DimBreaks] = field(default_factory=dict)
     sources: Mapping[str, SourceCosts] = field(default_factory=dict)
+    passes: float = 1.0
+    phases: Mapping[int, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
 
     @property
     def chunk_reads(self) -> int:
@@ -234,7 +242,10 @@ class Explanation:
         if self.shuffle:
             pools = f"{number_of(self.pools, 'pool')} of {format_bytes(self.pool_nbytes)}"
             order = f"{pools}, mixing {self.mixing:.2f}"
+        passes = f"{self.passes:.3g} passes over all samples"
         return [
+            *([("epoch", passes)] if self.passes != 1 else []),
+            *(("phase", _phase_line(begin, each)) for begin, each in self.phases.items()),
             ("batches", self._batches()),
             ("blocks", f"{blocks}; {order}, {format_bytes(self.memory)} of memory a process"),
             ("memory", self._memory()),
@@ -275,6 +286,13 @@ class Explanation:
             f"{self.amplification:.2f} times",
             f"({factors})",
         )
+
+
+def _phase_line(begin: int, parts: Mapping[str, tuple[int, ...]]) -> str:
+    """The shapes of parts in a phase."""
+    return f"from epoch {begin:,} on: " + ", ".join(
+        f"{part} {each}" for part, each in parts.items()
+    )
 
 
 def _variable_row(variable: VariableReads) -> tuple[Any, ...]:

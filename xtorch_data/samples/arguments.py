@@ -19,6 +19,7 @@ __all__ = [
     "as_bytes",
     "as_cache",
     "as_epoch",
+    "as_epoch_size",
     "as_flag",
     "as_num_workers",
     "as_numbers",
@@ -64,6 +65,16 @@ def as_seed(seed: int) -> int:
 def as_epoch(epoch: int) -> int:
     """The number of an epoch."""
     return _not_negative(epoch, "epoch")
+
+
+def as_epoch_size(size: int | None) -> int | None:
+    """Number of samples in an epoch, 1 or more, or None for all."""
+    if size is None:
+        return None
+    number = as_integer(size, "epoch_size", " or None")
+    if number < 1 or isinstance(size, bool):
+        raise ValueError(f"epoch_size must be 1 or more, or None, got {size}")
+    return number
 
 
 def as_retries(retries: int) -> int:

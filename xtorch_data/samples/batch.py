@@ -102,6 +102,11 @@ class Batch(Tensors):
             self._repeated = torch.zeros(self.index.shape, dtype=torch.bool, device="cpu")
         return self._repeated
 
+    @property
+    def origin(self) -> str | None:
+        """Name of the dataset that the batch is of, in a mixture (`mix`); else None."""
+        return None if self._labels is None else self._labels.origin
+
     def keys(self) -> list[str]:
         """Names of the parts."""
         return list(self._parts)

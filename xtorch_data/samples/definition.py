@@ -41,10 +41,11 @@ from .labels import LabelledWindows, Labels
 from .layouts import dtypes_of, layouts_of
 from .leads import Anchors
 from .losses import Loss, with_lost
+from .making_parts import make_part
 from .named_sources import is_several
 from .preprocessing import Preprocessor
 from .presence import Present, not_null
-from .select import Part, Select, as_counts, make_part, resolve_parts
+from .select import Part, Select, as_counts, resolve_parts
 from .several import NO_BATCH_TRANSFORM, anchors_of, defined_of_several
 from .source_rules import Rule
 from .transforms import Transform, transforms_of

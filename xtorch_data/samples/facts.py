@@ -146,6 +146,8 @@ def needs_host(samples: SampleDefinition) -> str | None:
     for function in (*samples.transforms.values(), samples.batch_transform):
         if function is not None:
             return f"{function.argument} takes labeled samples, which are on the host"
+    if any(part.phases for part in samples.parts):
+        return "a Schedule changes parts with the epochs, which the host does"
     if samples.items is not None:
         return "items of an xbatcher.BatchGenerator are arranged on the host"
     if samples.blank:

@@ -184,6 +184,7 @@ class Labels:
     attrs: dict[Hashable, dict[Any, Any]]
     items: Items | None = None
     changes: tuple[Change, ...] = ()  # of values, in this order
+    origin: str | None = None  # name of the dataset in a mixture
     source: str | None = None  # name of the source, where there are several
     others: Mapping[str, Labels] = field(default_factory=dict)  # of other sources, by name
     # Where these are labels of events: the name of the data around them, and whether that is all

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
-import operator
 import reprlib
 from collections import Counter
 from collections.abc import Container, Hashable, KeysView, Mapping, Sequence, Set
@@ -18,10 +16,8 @@ import xarray as xr
 
 from ..common.cached import cached_property
 from ..common.redact import printable
-from ..planning.windows import Windows
-from ..sources.conventions import fields
 from .presence import Presence, Takes
-from .tensor_dtypes import NoTensorsError, common_dtype, is_numeric
+from .schedule import Schedule
 
 __all__ = [
     "Part",
@@ -29,14 +25,13 @@ __all__ = [
     "Stretch",
     "as_counts",
     "label_of",
-    "make_part",
     "named",
     "names_of",
     "resolve_parts",
 ]
 
 # What takes steps of a window: as a user gives it, and once it is checked.
-GivenIndexer = int | slice | Sequence[int] | npt.NDArray[np.integer[Any]]
+GivenIndexer = int | slice | Sequence[int] | npt.NDArray[np.integer[Any]] | Schedule
 Indexer = int | slice | list[int]
 
 
@@ -47,11 +42,11 @@ class Select:
     ----------
     variables : Hashable or list of Hashable
         A list is stacked on a ``variable`` axis; a single name has no such axis.
-    indexers : mapping of Hashable to int, slice, sequence of int or ndarray of int, optional
+    indexers : mapping of Hashable to int, slice, sequence of int, ndarray of int or Schedule
         Positions *inside the window*, as ``isel`` takes them, none beyond its end; negative ones
         count from there. An integer drops the dim. Several, such as ``[0, 3, 7]`` or a range, may
-        stand in any order, each once.
-    **indexers_kwargs : int, slice, sequence of int or ndarray of int
+        stand in any order, each once. A `Schedule` has others from some epoch on.
+    **indexers_kwargs : int, slice, sequence of int, ndarray of int or Schedule
         The same, as keywords.
 
     Examples
@@ -89,6 +84,15 @@ class Select:
         found.variables, found.takes = variables, takes or self.takes
         return found
 
+    def _at(self, epoch: int) -> Self:
+        """The selection in an epoch, without schedules."""
+        found = copy.copy(self)
+        found.indexers = {
+            dim: each._at(epoch) if isinstance(each, Schedule) else each
+            for dim, each in self.indexers.items()
+        }
+        return found
+
     def __repr__(self) -> str:
         indexers = "".join(
             f", {printable(dim)}={indexer}" for dim, indexer in self.indexers.items()
@@ -112,6 +116,14 @@ class Part:
     lacking: tuple[Hashable, ...] = field(default=())
     takes: Takes = "values"  # what of the variables
     values: int = 0  # of a count, how many there may be in a sample
+    # Where a schedule has other steps: the part from some epochs on, and dims along which it does.
+    phases: tuple[tuple[int, Part], ...] = ()
+    scheduled: tuple[Hashable, ...] = ()
+
+    def at(self, epoch: int) -> Part:
+        """The part in an epoch; this is that of the longest phase."""
+        now = [part for begin, part in self.phases if begin <= epoch]
+        return now[-1] if now else self
 
     @property
     def arrays(self) -> tuple[Hashable, ...]:
@@ -275,127 +287,6 @@ def names_of(select: Select) -> list[Hashable]:
     return list(select.variables) if isinstance(select.variables, list) else [select.variables]
 
 
-def make_part(
-    name: str,
-    select: Select,
-    data: xr.Dataset,
-    windows: Windows,
-    sample_dims: Sequence[Hashable],
-    dtype: np.dtype[Any],
-) -> Part:
-    """Check one selection against the data and the windows."""
-    label = label_of(name)
-    names = names_of(select)
-    windowed = {axis.dim: axis.size for axis in windows.axes if axis.windowed}
-    for dim in select.indexers:
-        if dim not in windowed:
-            raise ValueError(
-                f"{label} selects along dim {dim!r}, which is not in input_dims ({list(windowed)})"
-            )
-    indexers: dict[Hashable, Indexer] = {}
-    sizes: dict[Hashable, int] = {}
-    for dim in sample_dims:
-        size, indexer = windowed[dim], select.indexers.get(dim)
-        if indexer is not None:
-            indexer = indexers[dim] = _as_indexer(label, dim, indexer, size)
-        if not isinstance(indexer, int):
-            sizes[dim] = size if indexer is None else len(np.arange(size)[indexer])
-    dtypes = []
-    for variable in names:
-        dtypes.append(data.variables[variable].dtype)
-        if select.takes == "values" and not is_numeric(dtypes[-1]):
-            usable = fields(data, windowed) or [
-                each for each, var in data.data_vars.items() if is_numeric(var.dtype)
-            ]
-            raise NoTensorsError(name, variable, data.variables[variable], usable)
-    have = {dim for variable in names for dim in data.variables[variable].dims}
-    part = Part(
-        name=name,
-        variables=tuple(names),
-        stacked=isinstance(select.variables, list),
-        indexers=indexers,
-        dims=tuple(sizes),
-        shape=tuple(sizes.values()),
-        dtype=common_dtype(dtypes, dtype) if select.takes == "values" else np.dtype(bool),
-        lacking=tuple(dim for dim in sizes if dim not in have),
-        takes=select.takes,
-    )
-    if part.takes != "count":
-        return part
-    values = len(names) * math.prod(part.shape)
-    dtype = np.dtype(np.int64)
-    return replace(part, dims=(), shape=(), dtype=dtype, lacking=(), values=values)
-
-
 def label_of(part: str) -> str:
     """A part in messages: by its name, if a user has given it one."""
     return f"part {part!r}" if part.isidentifier() else part
-
-
-def _as_indexer(part: str, dim: Hashable, indexer: Any, size: int) -> Indexer:
-    """Positions inside a window of `size` steps, of which none is negative but in a slice."""
-    if isinstance(indexer, slice):
-        try:
-            steps = range(size)[indexer]
-        except TypeError:
-            raise TypeError(
-                f"{part}: {printable(dim)}={indexer} must be positions inside the window, 0 to "
-                f"{size}, not labels"
-            ) from None
-        if max(indexer.start or 0, (indexer.stop or 0) - 1) >= size:
-            raise ValueError(
-                f"{part}: {printable(dim)}={indexer} goes beyond a window of {size} steps, which "
-                f"are positions 0 to {size - 1}"
-            )
-        if not steps:
-            raise ValueError(
-                f"{part}: {printable(dim)}={indexer} takes no step of a window of {size}"
-            )
-        return indexer
-    if isinstance(indexer, (int, np.integer)) and not isinstance(indexer, bool):
-        if not -size <= indexer < size:
-            raise ValueError(
-                f"{part}: {printable(dim)}={indexer} is outside a window of {size} steps"
-            )
-        return int(indexer) % size
-    listed = indexer.tolist() if isinstance(indexer, np.ndarray) else indexer
-    if isinstance(listed, Sequence) and not isinstance(listed, str | bytes):
-        return _as_steps(f"{part}: {printable(dim)}={reprlib.repr(listed)}", listed, size)
-    raise TypeError(
-        f"{part}: {dim}={indexer!r} must be an integer, a slice or a list of positions inside the "
-        "window"
-    )
-
-
-def _as_steps(given: str, listed: Sequence[Any], size: int) -> slice | list[int]:
-    """Several positions inside a window: a slice if they are evenly spaced, else a list."""
-    if any(isinstance(each, bool | np.bool_) for each in listed):
-        raise TypeError(
-            f"{given} must be positions inside the window, not booleans; np.flatnonzero(mask) "
-            "gives those where a mask is True"
-        )
-    try:
-        steps = [operator.index(each) for each in listed]
-    except TypeError:
-        raise TypeError(
-            f"{given} must be positions inside the window, integers one after the other"
-        ) from None
-    if not steps:
-        raise ValueError(f"{given} takes no step of a window of {size}")
-    beyond = [step for step in steps if not -size <= step < size]
-    if beyond:
-        raise ValueError(
-            f"{given} goes beyond a window of {size} steps, which are positions 0 to {size - 1}: "
-            f"there is no {beyond[0]}"
-        )
-    steps = [step % size for step in steps]
-    step, times = Counter(steps).most_common(1)[0]
-    if times > 1:  # two values would have one label
-        raise ValueError(
-            f"{given} takes step {step} of the window {times} times; each may be taken once"
-        )
-    apart, *others = {after - before for before, after in itertools.pairwise(steps)} or {1}
-    if others:
-        return steps
-    stop = steps[-1] + (1 if apart > 0 else -1)
-    return slice(steps[0], None if stop < 0 else stop, apart)

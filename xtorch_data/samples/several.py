@@ -25,6 +25,7 @@ from .checks import (
 )
 from .leads import Anchors
 from .named_sources import Sources, noted
+from .schedule import Schedule
 from .select import Select, names_of
 from .transforms import Transform, transforms_of
 
@@ -319,6 +320,13 @@ def _bound(given: Transform, source: str, variables: Mapping[str, Sequence[Hasha
     return given if own is None else replace(given, function=own)
 
 
+def _last(cut: Any, size: int) -> int:
+    """The last step of a window that a cut takes."""
+    if isinstance(cut, slice):
+        return range(size)[cut][-1]
+    return int(np.max(np.arange(size)[list(cut) if isinstance(cut, tuple) else cut]))
+
+
 def anchors_of(
     given: Any,
     windows: Windows,
@@ -329,13 +337,11 @@ def anchors_of(
     anchors: dict[Hashable, int] = {}
     for axis in windows.axes:
         cut = None if x is None else x.indexers.get(axis.dim)
-        if isinstance(cut, slice):
-            anchors[axis.dim] = range(axis.size)[cut][-1]
-        elif cut is None:
+        if cut is None:
             anchors[axis.dim] = (otherwise or {}).get(axis.dim, axis.size - 1)
         else:
-            steps = list(cut) if isinstance(cut, tuple) else cut  # NumPy takes tuples for dims
-            anchors[axis.dim] = int(np.max(np.arange(axis.size)[steps]))
+            phases = cut.phases.values() if isinstance(cut, Schedule) else [cut]
+            anchors[axis.dim] = max(_last(each, axis.size) for each in phases)
     if given is not None and not isinstance(given, Mapping):
         raise TypeError(f"anchor must be a mapping of dims to steps of the window, not {given!r}")
     for dim, step in (given or {}).items():
