@@ -29,6 +29,7 @@ from ..samples.facts import (
     warn_of_breaks,
 )
 from ..samples.labels import LabelledWindows
+from .fitted_labels import warn_of_statistics
 from .what import What
 from .where_and_weights import labeled
 
@@ -99,6 +100,7 @@ class Dataset:
             return
         definition = self._inside.definition
         warn_of_breaks(definition)
+        warn_of_statistics(self._inside.what)
         if fit:
             warn_of_bounds_in(definition)
             warn_of_chunks(self._inside.plan, definition.data)
