@@ -13,6 +13,7 @@ import xarray as xr
 
 from ..common.redact import printable
 from ..samples.date_parts import labels_for
+from ..samples.unused import used
 from .kinds import Kind
 
 __all__ = ["Values", "floating", "normalized", "restored", "restored_tensor", "scaling_at"]
@@ -100,6 +101,10 @@ def _places(statistic: xr.DataArray, array: xr.DataArray) -> dict[Any, xr.Variab
         index, wanted = statistic.indexes[dim], labels.to_numpy().ravel()
         found = index.get_indexer(pd.Index(wanted))
         unknown = (found < 0) & ~pd.isna(wanted)  # beyond the data there may be no label, nor value
+        if unknown.any() and labels.ndim == 1:  # a chunk may have labels that no sample has
+            needed = used(labels.dims[0], len(wanted))
+            if needed is not None:
+                unknown &= needed
         if unknown.any():
             raise ValueError(
                 f"there are no statistics of {statistic.name!r} for {printable(dim)}="
