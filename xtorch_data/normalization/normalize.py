@@ -365,6 +365,11 @@ class Normalize:
         first, second = (getattr(self, name) for name in kind.statistics)
         return Scaling(kind, first, second)
 
+    @property
+    def _variables(self) -> list[Hashable]:
+        """Names of the variables of which there are statistics."""
+        return list(self._scaling.first.data_vars)
+
     def _of_source(
         self, source: str, first: bool, variables: Container[Hashable] = ()
     ) -> Normalize | None:
