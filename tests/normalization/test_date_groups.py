@@ -147,7 +147,7 @@ def test_a_part_may_lack_groups_that_are_in_its_chunks():
             for batch in xtd.IterableDataset(whole, batch_size=16, shuffle=True):
                 assert batch.x.isfinite().all()
     with pytest.raises(ValueError, match=r"no statistics of 't' for month=1: .* 3 labels, 6 to 8"):
-        samples.replace(preprocess=normalize).fetch([0])
+        samples.replace(preprocess=normalize)
     with pytest.raises(ValueError, match="month=1"):
         normalize(ds)
 

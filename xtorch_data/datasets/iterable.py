@@ -269,7 +269,7 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         self._told = set()
         with telling_once(self._told):
             self._inside = Epochs.of(What.of(ds=ds, **given), how)
-            self._warn()
+            self._check()
 
     # What there is.
 

@@ -11,8 +11,7 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from ..common.redact import printable
-from ..samples.date_parts import labels_for
+from ..samples.date_parts import labels_for, no_statistics
 from ..samples.unused import used
 from .kinds import Kind
 
@@ -106,11 +105,7 @@ def _places(statistic: xr.DataArray, array: xr.DataArray) -> dict[Any, xr.Variab
             if needed is not None:
                 unknown &= needed
         if unknown.any():
-            raise ValueError(
-                f"there are no statistics of {statistic.name!r} for {printable(dim)}="
-                f"{printable(wanted[unknown][0])}: they are of {len(index)} labels, "
-                f"{printable(index[0])} to {printable(index[-1])}"
-            )
+            raise ValueError(no_statistics(statistic.name, dim, index, wanted[unknown][0]))
         places[dim] = xr.Variable(labels.dims, found.reshape(labels.shape))
     return places
 

@@ -10,7 +10,17 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-__all__ = ["PART_OF", "PARTS", "coordinate_of", "labels_for", "parts_of_dates", "split_name"]
+from ..common.redact import printable
+
+__all__ = [
+    "PART_OF",
+    "PARTS",
+    "coordinate_of",
+    "labels_for",
+    "no_statistics",
+    "parts_of_dates",
+    "split_name",
+]
 
 # Attribute of a coordinate of statistics that are by parts of dates: "time.month".
 PART_OF = "datetime_part"
@@ -70,6 +80,14 @@ def parts_of_dates(labels: xr.Variable, part: str) -> npt.NDArray[Any]:
         every[~missing] = values
         values = every
     return values.reshape(labels.shape)
+
+
+def no_statistics(name: Hashable, dim: Hashable, index: pd.Index[Any], label: Any) -> str:
+    """What is said of a label that statistics of a variable do not have along a dim."""
+    return (
+        f"there are no statistics of {name!r} for {printable(dim)}={printable(label)}: they are of "
+        f"{len(index)} labels, {printable(index[0])} to {printable(index[-1])}"
+    )
 
 
 def labels_for(
