@@ -53,6 +53,14 @@ def test_a_dataset_that_is_made_with_it_tells_when_it_is_split(how):
     xtd.DataLoader(val, batch_size=4)
 
 
+def test_a_stream_of_a_part_with_a_function_of_batches_tells_too():
+    whole = samples_of(days())
+    _, val = xtd.split(whole, "time", fractions=(0.6, 0.4))
+    normalize = xtd.Normalize.fit(days().rename(t="t_x"))
+    with pytest.warns(UserWarning, match=TOLD):
+        xtd.IterableDataset(val, batch_size=4, batch_transform=normalize)
+
+
 @pytest.mark.parametrize("calendar", ["standard", "noleap"])
 @pytest.mark.parametrize("by", ["windows", "targets"])
 def test_nothing_is_told_of_parts_that_were_left_out(calendar, by):

@@ -1,5 +1,7 @@
 """Statistics by parts of dates, compared with xarray's groupby, and found by label everywhere."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -287,3 +289,36 @@ def test_sources_are_grouped_by_their_own_dates():
     for part in ("x", "sst"):
         found = normalize.inverse(batch, part=part)
         torch.testing.assert_close(found, raw.fetch([1, 80])[part], rtol=1e-5, atol=1e-2)
+
+
+def test_files_of_older_versions_are_read(tmp_path):
+    old = {
+        "format": "xtorch_data.Normalize",
+        "labels": {"level": {"dtype": "<i8", "values": [850, 500]}},
+        "variables": {
+            "u": {"dims": ["level"], "mean": [1.0, 2.0], "std": [3.0, None], "attrs": {}},
+        },
+    }
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    normalize = xtd.Normalize.load(tmp_path / "old.json")
+    assert normalize.kind == "std" and normalize.mean["u"].values.tolist() == [1, 2]
+    both = xr.Dataset(
+        {"u": (("statistic", "level"), [[1.0, 2.0], [3.0, np.nan]])},
+        {"statistic": ["mean", "std"], "level": [850, 500]},
+        {"format": "xtorch_data.Normalize"},
+    )
+    both.to_netcdf(tmp_path / "old.nc")
+    assert repr(xtd.Normalize.load(tmp_path / "old.nc")) == repr(normalize)
+    for wrong in (
+        {"kind": "robust"},
+        {"kind": ["std"]},
+        {"kind": "minmax"},
+        {"fitted_on": []},
+        {"fitted_on": {"time": {"kind": "number"}}},
+        {"fitted_on": {"time": {"kind": "number", "ranges": [["a", "b"]], "is_part": False}}},
+        {"fitted_on": {"time": {"kind": "number", "ranges": [[2, 1]], "is_part": False}}},
+        {"labels": {"level": {"dtype": "<i8", "values": [1, 2], "datetime_part": "time.month"}}},
+    ):
+        (tmp_path / "wrong.json").write_text(json.dumps(old | wrong))
+        with pytest.raises(ValueError, match=r"wrong\.json"):
+            xtd.Normalize.load(tmp_path / "wrong.json")

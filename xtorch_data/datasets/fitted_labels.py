@@ -16,7 +16,6 @@ from ..common.user_warnings import warn_user
 from ..planning.coverage import covered
 from ..samples.definition import SampleDefinition
 from .split_parts import Stretches
-from .what import What
 
 __all__ = ["FittedLabels", "FittedRanges", "fitted_labels", "warn_of_statistics"]
 
@@ -104,27 +103,27 @@ def fitted_labels(
     return found
 
 
-def warn_of_statistics(what: What) -> None:
+def warn_of_statistics(samples: SampleDefinition, parts: Sequence[Stretches]) -> None:
     """Warn if a function of samples was fitted on labels that they were split off to be tested on.
 
     The first part of a split is taken for what is trained on, and so is the one that statistics
     were fitted on. Statistics that share none of the labels along any dim are no matter.
     """
-    if not any(part.number for part in what.parts):
+    if not any(part.number for part in parts):
         return
     fitted = [
         labels
-        for function in what.definition.functions()
+        for function in samples.functions()
         if (labels := getattr(function.function, "_fitted_on", None))
     ]
     if not fitted:
         return
-    own = fitted_labels(what.definition.primary, what.parts)
+    own = fitted_labels(samples.primary, parts)
     for labels in fitted:
         if any(name in own and not own[name].overlaps(labels[name]) for name in labels):
             continue
-        for part in what.parts:
-            ranges = fitted_labels(what.definition.primary, [part]).get(str(part.along))
+        for part in parts:
+            ranges = fitted_labels(samples.primary, [part]).get(str(part.along))
             known = labels.get(str(part.along))
             if part.number and ranges and known and not ranges.same_as(known):
                 name = printable(part.along)

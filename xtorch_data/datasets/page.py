@@ -103,7 +103,7 @@ class Dataset:
         definition = self._inside.definition
         require_labels_known(definition)
         warn_of_breaks(definition)
-        warn_of_statistics(self._inside.what)
+        warn_of_statistics(definition, self._inside.what.parts)
         if fit:
             warn_of_bounds_in(definition)
             warn_of_chunks(self._inside.plan, definition.data)

@@ -349,7 +349,7 @@ def _made(dataset: D, line: Along, by: By, cut: Cut) -> Split[D]:
             ) from error
     with telling_once(dataset._told):
         for made in found:
-            warn_of_statistics(made._inside.what)
+            warn_of_statistics(made._inside.definition, made._inside.what.parts)
     left_out = dataset.plan.samples - sum(part.plan.samples for part in found)
     logger.info(
         "split along %r: of %d samples, %d are in no part, for their windows cross a boundary or "
