@@ -155,3 +155,16 @@ def test_a_part_along_a_coordinate_is_known_by_its_labels():
         warnings.simplefilter("error")
         for part in (train, val):
             part.replace(preprocess=normalize)
+
+
+def test_parts_around_events_are_known_by_their_own_labels():
+    ds = days()
+    events = {"time": ds["time"].values[10:190:9]}
+    around = xtd.MapDataset(ds, {"time": 3}, centers=events, inputs="t")
+    train, val = xtd.split(around, "time", fractions=(0.5, 0.5))
+    normalize = xtd.Normalize.fit(train)
+    assert "fitted on time 2000-01-" in repr(normalize)
+    for part in (train, val):
+        part.replace(preprocess=normalize)
+    with pytest.warns(UserWarning, match=TOLD):
+        val.replace(preprocess=xtd.Normalize.fit(ds))

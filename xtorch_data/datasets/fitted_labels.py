@@ -118,12 +118,12 @@ def warn_of_statistics(samples: SampleDefinition, parts: Sequence[Stretches]) ->
     ]
     if not fitted:
         return
-    own = fitted_labels(samples.primary, parts)
+    own = fitted_labels(samples, parts)
     for labels in fitted:
         if any(name in own and not own[name].overlaps(labels[name]) for name in labels):
             continue
         for part in parts:
-            ranges = fitted_labels(samples.primary, [part]).get(str(part.along))
+            ranges = fitted_labels(samples, [part]).get(str(part.along))
             known = labels.get(str(part.along))
             if part.number and ranges and known and not ranges.same_as(known):
                 name = printable(part.along)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch.utils.data
 import xarray as xr
@@ -122,28 +123,35 @@ def fitted(
         )
         for name, shown in zip(fit.names, fit.shown, strict=True):
             _require_values(shown, found[name])
-            variable_dims = fit.samples.primary.variable_dims[name]
-            by_date: dict[Hashable, Hashable] = {
-                each.of: each.name for each in groups if each.dim in variable_dims
-            }
-            of = {part: name for name, part in by_date.items()}
-            dims = [*of, *(dim for dim in kept if dim in variable_dims)]
-            coords = {dim: coordinate_of(dim, own[dim], of.get(dim)) for dim in dims}
-            asked = [by_date.get(each, each) for each in order]
-            attrs = _kept_attrs(fit.samples.primary.labels.attrs.get(name, {}))
             first[shown], second[shown] = (
-                xr.DataArray(values, coords, dims, attrs=attrs).transpose(
-                    *(dim for dim in asked if dim in dims)
-                )
-                for values in found[name].both
+                _labeled(values, fit, name, order, groups, own) for values in found[name].both
             )
     of_several = any(fit.samples is not samples for fit in fits)
     parts = dataset._inside.what.parts if isinstance(dataset, DATASETS) else ()
     return Fitted(
         (first, second),
         samples.primary.source if of_several else None,
-        fitted_labels(samples.primary if samples.centers is None else samples, parts),
+        fitted_labels(samples, parts),
     )
+
+
+def _labeled(
+    values: npt.NDArray[np.float64],
+    fit: _Fit,
+    name: Hashable,
+    order: Sequence[Hashable],
+    groups: Sequence[DateGroups],
+    labels: Mapping[Hashable, pd.Index[Any]],
+) -> xr.DataArray:
+    """A statistic of a variable, groups first as they are counted, with dims as they were asked."""
+    samples = fit.samples.primary
+    have = samples.variable_dims[name]
+    parts: dict[Hashable, str] = {each.name: each.of for each in groups if each.dim in have}
+    dims = [*parts, *(dim for dim in order if dim in have)]
+    coords = {dim: coordinate_of(dim, labels[dim], parts.get(dim)) for dim in dims}
+    attrs = _kept_attrs(samples.labels.attrs.get(name, {}))
+    found = xr.DataArray(values, coords, dims, attrs=attrs)
+    return found.transpose(*sorted(dims, key=lambda dim: order.index(parts.get(dim, dim))))
 
 
 def _groups_of(fit: _Fit, names: Iterable[Hashable]) -> list[DateGroups]:
