@@ -26,6 +26,7 @@ from ..samples.batch import Batch
 from ..samples.durations import Length
 from ..samples.facts import described
 from .epochs import Epochs
+from .fitted_labels import warn_of_statistics
 from .how import How
 from .map import MapDataset
 from .page import Dataset
@@ -271,12 +272,14 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
                 self._inside = Epochs.of(ds._inside.what, how)
                 if how.memory < ds.plan.memory:  # or all that there is to warn of was said
                     warn_of_chunks(self.plan, self._inside.definition.data)
+                if how.batch_transform is not None:
+                    warn_of_statistics(self._inside.definition, ds._inside.what.parts)
             self._inside.follow(ds._inside)
             return
         self._told = set()
         with telling_once(self._told):
             self._inside = Epochs.of(What.of(ds=ds, **given), how)
-            self._warn()
+            self._check()
 
     # What there is.
 

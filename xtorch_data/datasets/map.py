@@ -220,7 +220,7 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
                 dims=dims,
             )
             self._inside = Fetching.of(what, access)
-            self._warn()  # of a ChunkSampler; other orders read more
+            self._check()  # of a ChunkSampler; other orders read more
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

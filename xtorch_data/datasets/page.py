@@ -29,6 +29,8 @@ from ..samples.facts import (
     warn_of_breaks,
 )
 from ..samples.labels import LabelledWindows
+from .fitted_labels import warn_of_statistics
+from .known_labels import require_labels_known
 from .what import What
 from .where_and_weights import labeled
 
@@ -89,16 +91,19 @@ class Dataset:
         plan = self._inside.plan
         return "" if plan.where is None else f", {plan.left_out:,} left out"
 
-    def _warn(self, fit: bool = True) -> None:
+    def _check(self, fit: bool = True) -> None:
         """Warn of samples that are hardly what was meant; constructors end so.
 
-        With `fit`, also of dims and chunks that do not fit.
+        With `fit`, also of dims and chunks that do not fit. ValueError if statistics of preprocess
+        lack labels that samples have.
         """
         info = torch.utils.data.get_worker_info()
         if info is not None and info.id:  # one of a loader's workers speaks for all
             return
         definition = self._inside.definition
+        require_labels_known(definition)
         warn_of_breaks(definition)
+        warn_of_statistics(definition, self._inside.what.parts)
         if fit:
             warn_of_bounds_in(definition)
             warn_of_chunks(self._inside.plan, definition.data)
@@ -132,7 +137,7 @@ class Dataset:
         """
         with telling_once(self._told):
             made = with_inside(self, self._inside.replaced(options))
-            made._warn(fit=not _CHUNK_ARGUMENTS.isdisjoint(options))
+            made._check(fit=not _CHUNK_ARGUMENTS.isdisjoint(options))
         return made
 
     __replace__ = replace

@@ -61,6 +61,8 @@ class Stretches:
         The label of each place.
     by : {"windows", "targets"}
         Whether a sample is in the part if all of its window is, or its targets are.
+    number : int
+        Which part of the split it is, from 0 on: the first one is taken for what is trained on.
     """
 
     along: Hashable
@@ -68,6 +70,7 @@ class Stretches:
     length: int
     index: pd.Index[Any] | None
     by: By
+    number: int = 0
 
     @property
     def ends(self) -> tuple[str, str]:

@@ -12,9 +12,11 @@ import numpy as np
 from ..common.integers import as_integer
 from ..common.redact import printable
 from ..common.text import number_of
+from ..common.user_warnings import telling_once
 from ..planning.intervals import Interval
 from ..samples.arguments import as_seed
 from ..sources.coordinates import Along, Gap
+from .fitted_labels import warn_of_statistics
 from .iterable import IterableDataset
 from .map import MapDataset
 from .page import part_of
@@ -345,6 +347,9 @@ def _made(dataset: D, line: Along, by: By, cut: Cut) -> Split[D]:
             raise ValueError(
                 f"part {number} of {len(parts)} along {line.name!r}: {error}"
             ) from error
+    with telling_once(dataset._told):
+        for made in found:
+            warn_of_statistics(made._inside.definition, made._inside.what.parts)
     left_out = dataset.plan.there - sum(part.plan.there for part in found)
     logger.info(
         "split along %r: of %d samples, %d are in no part, for their windows cross a boundary or "
@@ -360,7 +365,7 @@ def _parts(dataset: Either, line: Along, by: By, cut: Cut, which: str = "") -> l
     """The samples of each part; ValueError, saying what would help, if there are none of one."""
     cuts, found = cut(line), []
     for number, part in enumerate(cuts):
-        found.append(_within(dataset, line, by, part))
+        found.append(_within(dataset, line, by, part, number))
         if len(found[-1].definition.windows) > found[-1].outside:
             continue
         raise ValueError(
@@ -371,9 +376,11 @@ def _parts(dataset: Either, line: Along, by: By, cut: Cut, which: str = "") -> l
     return found
 
 
-def _within(dataset: Either, line: Along, by: By, part: Sequence[Interval]) -> What:
+def _within(
+    dataset: Either, line: Along, by: By, part: Sequence[Interval], number: int = 0
+) -> What:
     """The samples of a part."""
-    stretches = Stretches(line.name, tuple(part), line.length, line.index, by)
+    stretches = Stretches(line.name, tuple(part), line.length, line.index, by, number)
     return dataset._inside.what.within(stretches, line.labels)
 
 

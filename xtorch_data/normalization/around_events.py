@@ -1,4 +1,4 @@
-"""Moments of what windows around events hold: a value counts as often as windows have it."""
+"""Statistics of what windows around events hold: a value counts as often as windows have it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from ..planning.selection import SampleTable
 from ..samples.asking import around_events
 from ..samples.definition import SampleDefinition
 from ..samples.select import Part
-from .moments import Moments
+from .moments import Tally
 
-__all__ = ["moments_around_events"]
+__all__ = ["tallies_around_events"]
 
 # Bytes of a batch, and samples in it, that are looked at together.
 TOGETHER, SAMPLES = 2**25, 1024
 
 
-def moments_around_events(
+def tallies_around_events(
+    tally: type[Tally],
     samples: SampleDefinition,
     wanted: Sequence[SampleTable],
     names: Sequence[Hashable],
@@ -33,8 +34,8 @@ def moments_around_events(
     memory: int,
     retries: int,
     progress: bool | None,
-) -> dict[Hashable, Moments]:
-    """Moments of variables after preprocess, over all windows that are wanted.
+) -> dict[Hashable, Tally]:
+    """Statistics of variables after preprocess, over all windows that are wanted.
 
     Of the dims in `per` that a variable has, all places are kept, in this order: dims that events
     have no labels of, and of which samples have a place or the whole.
@@ -63,7 +64,7 @@ def moments_around_events(
     places = {axis.dim: place for place, axis in enumerate(asked.windows.axes)}
     kept = {name: [dim for dim in per if dim in primary.variable_dims[name]] for name in names}
     found = {
-        name: Moments.none(
+        name: tally.none(
             [sizes[dim] if dim in primary.sample_dims else len(asked.axis(dim)) for dim in dims]
         )
         for name, dims in kept.items()
@@ -98,23 +99,8 @@ def moments_around_events(
                     for each, at in zip(along, where, strict=True):
                         rows &= each == at
                     if rows.any():
-                        moments = Moments.of(turned[rows], own.ndim - len(last))
                         at = dict(zip(apart, where, strict=True))
-                        cut = tuple(
-                            slice(at[dim], at[dim] + 1) if dim in at else slice(None)
-                            for dim in dims
-                        )
-                        found[name].update(cut, _with_dims(moments, dims, at))
+                        cut = tuple(at.get(dim, slice(None)) for dim in dims)
+                        found[name].update(cut, tally.of(turned[rows], own.ndim - len(last)))
             done(len(batch.index))
     return found
-
-
-def _with_dims(moments: Moments, dims: Sequence[Hashable], at: dict[Hashable, int]) -> Moments:
-    """Moments with a dim of size 1 for each place that they are of."""
-    added = tuple(place for place, dim in enumerate(dims) if dim in at)
-    return Moments(
-        np.expand_dims(moments.count, added),
-        np.expand_dims(moments.origin, added),
-        np.expand_dims(moments.shift, added),
-        np.expand_dims(moments.squares, added),
-    )

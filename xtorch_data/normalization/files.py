@@ -1,10 +1,11 @@
-"""Means and standard deviations in a file: NetCDF or JSON."""
+"""Statistics in a file: NetCDF or JSON."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +15,11 @@ import pandas as pd
 import xarray as xr
 
 from ..common.redact import printable
+from ..datasets.fitted_labels import FittedLabels, FittedRanges
+from ..samples.date_parts import PART_OF, coordinate_of
+from .kinds import KINDS, Kind
 
-__all__ = ["FIRST", "read_statistics", "write_statistics"]
+__all__ = ["FIRST", "Content", "read_statistics", "write_statistics"]
 
 FORMAT = "xtorch_data.Normalize"
 # Attribute of statistics of several sources: the name of the first one, whose variables have none
@@ -23,25 +27,51 @@ FORMAT = "xtorch_data.Normalize"
 FIRST = "first_source"
 # What the attribute "names" says where a name has a slash, which NetCDF takes for that of a group.
 QUOTED = "%2F is a slash, %25 a percent sign"
+# Attribute, and key, for the labels that they were fitted on.
+FITTED_ON = "fitted_on"
 NOTHING_OF_OURS = "was not written by Normalize.save"
 
 T = TypeVar("T")
 
 
-def write_statistics(path: str | PathLike[str], mean: xr.Dataset, std: xr.Dataset) -> None:
-    """Write both to a file, in the format that its name ends with."""
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a file has.
+
+    Attributes
+    ----------
+    kind : Kind
+        What statistics they are.
+    first, second : xarray.Dataset
+        The two statistics of that kind.
+    fitted_on : FittedLabels
+        Labels of what they were fitted on, if that is known.
+    """
+
+    kind: Kind
+    first: xr.Dataset
+    second: xr.Dataset
+    fitted_on: FittedLabels = field(default_factory=dict)
+
+
+def write_statistics(path: str | PathLike[str], content: Content) -> None:
+    """Write them to a file, in the format that its name ends with."""
     is_json = _is_json(path)
-    for name in [*mean.data_vars, *mean.coords]:
+    first = content.first
+    for name in [*first.data_vars, *first.coords]:
         if not isinstance(name, str):
             raise ValueError(f"a file names variables and dims by text, not {name!r}")
     if is_json:
-        Path(path).write_text(json.dumps(_to_json(mean, std), indent=1, allow_nan=False) + "\n")
+        Path(path).write_text(json.dumps(_to_json(content), indent=1, allow_nan=False) + "\n")
         return
     dim = "statistic"
-    while dim in mean.variables:
+    while dim in first.variables:
         dim += "_"
-    both = xr.concat([mean, std], pd.Index(["mean", "std"], name=dim), combine_attrs="override")
-    both.attrs = {"format": FORMAT, **mean.attrs}
+    index = pd.Index(content.kind.statistics, name=dim)
+    both = xr.concat([first, content.second], index, combine_attrs="override")
+    both.attrs = {"format": FORMAT, **first.attrs}
+    if content.fitted_on:
+        both.attrs[FITTED_ON] = json.dumps(_to_plain(content.fitted_on))
     names = {
         name: name.replace("%", "%25").replace("/", "%2F") for name in map(str, both.variables)
     }
@@ -52,8 +82,8 @@ def write_statistics(path: str | PathLike[str], mean: xr.Dataset, std: xr.Datase
     both.to_netcdf(path, encoding={name: {"_FillValue": None} for name in both.data_vars})
 
 
-def read_statistics(path: str | PathLike[str]) -> tuple[xr.Dataset, xr.Dataset]:
-    """Mean and standard deviation from a file.
+def read_statistics(path: str | PathLike[str]) -> Content:
+    """Statistics from a file.
 
     Raises
     ------
@@ -84,34 +114,38 @@ class Malformed(Exception):
     """What is wrong with a file; it goes on after its name."""
 
 
-def _read_json(path: str | PathLike[str]) -> tuple[xr.Dataset, xr.Dataset]:
+def _read_json(path: str | PathLike[str]) -> Content:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise Malformed(f"is not JSON: {printable(error)}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise Malformed(NOTHING_OF_OURS)
+    name = content.get("kind", "std")  # of older files there was no other
+    if not isinstance(name, str) or name not in KINDS:
+        raise Malformed(f"has statistics of kind {name!r}; the kinds are {list(KINDS)}")
+    kind = KINDS[name]
     labels = {
-        dim: _of("the labels of", dim, _index, found)
+        dim: _of("the labels of", dim, _coordinate, dim, found)
         for dim, found in _mapping(content, "labels").items()
     }
     found = _mapping(content, "variables").items()
-    first = content.get(FIRST)
-    if not isinstance(first, str | None):
-        raise Malformed(f"has no name in {FIRST!r}, but {first!r}")
-    attrs = {} if first is None else {FIRST: first}
-    mean, std = (
+    source = content.get(FIRST)
+    if not isinstance(source, str | None):
+        raise Malformed(f"has no name in {FIRST!r}, but {source!r}")
+    attrs = {} if source is None else {FIRST: source}
+    first, second = (
         xr.Dataset(
             {name: _of("variable", name, _variable, each, statistic) for name, each in found},
             labels,
             attrs,
         )
-        for statistic in ("mean", "std")
+        for statistic in kind.statistics
     )
-    return mean, std
+    return Content(kind, first, second, _fitted_on(content.get(FITTED_ON, {})))
 
 
-def _read_netcdf(path: str | PathLike[str]) -> tuple[xr.Dataset, xr.Dataset]:
+def _read_netcdf(path: str | PathLike[str]) -> Content:
     with xr.open_dataset(path, decode_cf=False) as opened:
         if opened.attrs.get("format") != FORMAT:
             raise Malformed(NOTHING_OF_OURS)
@@ -119,27 +153,32 @@ def _read_netcdf(path: str | PathLike[str]) -> tuple[xr.Dataset, xr.Dataset]:
     if both.attrs.get("names") == QUOTED:
         names = (name for name in map(str, both.variables) if "%" in name)
         both = both.rename({name: name.replace("%2F", "/").replace("%25", "%") for name in names})
+    try:
+        fitted_on = json.loads(both.attrs.get(FITTED_ON, "{}"))
+    except (TypeError, ValueError) as error:
+        raise Malformed(f"is wrong in {FITTED_ON!r}, which is not JSON") from error
     both.attrs = {key: both.attrs[key] for key in (FIRST,) if key in both.attrs}
     for name, variable in both.data_vars.items():
         if not variable.dims or variable.dtype.kind not in "iuf":
             raise Malformed(
                 f"has variable {name!r} with dims {variable.dims} and dtype {variable.dtype}: "
-                "means and standard deviations are numbers, along a dim of the two"
+                "statistics are numbers, along a dim of two of them"
             )
     dims = {variable.dims[0] for variable in both.data_vars.values()}
     named = [set(both.indexes[dim]) for dim in dims if dim in both.indexes]
-    if len(dims) != 1 or named != [{"mean", "std"}]:
+    kinds = [kind for kind in KINDS.values() if named == [set(kind.statistics)]]
+    if len(dims) != 1 or not kinds:
         raise Malformed(
             f"has the dims {list(map(str, dims))} first in its variables, but it must be one, "
-            "with the labels 'mean' and 'std'"
+            "with the labels 'mean' and 'std', or 'min' and 'max'"
         )
     # Labels may be dates. Of statistics, units such as "days since 2000" make no dates.
     coder = xr.coders.CFTimedeltaCoder(decode_via_units=False)
     labels = xr.decode_cf(both.coords.to_dataset(), decode_timedelta=coder)
     both = both.assign_coords(labels.coords)
     (dim,) = dims
-    mean, std = (both.sel({dim: name}, drop=True) for name in ("mean", "std"))
-    return mean, std
+    first, second = (both.sel({dim: name}, drop=True) for name in kinds[0].statistics)
+    return Content(kinds[0], first, second, _fitted_on(fitted_on))
 
 
 def _is_json(path: str | PathLike[str]) -> bool:
@@ -149,25 +188,42 @@ def _is_json(path: str | PathLike[str]) -> bool:
     return suffix == ".json"
 
 
-def _to_json(mean: xr.Dataset, std: xr.Dataset) -> dict[str, Any]:
-    labels = {}
-    for dim, index in mean.indexes.items():
+def _to_plain(fitted_on: FittedLabels) -> dict[str, Any]:
+    return {dim: asdict(ranges) for dim, ranges in fitted_on.items()}
+
+
+def _fitted_on(found: Any) -> dict[str, FittedRanges]:
+    """Labels from what `_to_plain` has made."""
+    try:
+        return {dim: FittedRanges.of(**each) for dim, each in found.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise Malformed(f"is wrong in {FITTED_ON!r}: {printable(error)}") from error
+
+
+def _to_json(content: Content) -> dict[str, Any]:
+    labels: dict[Hashable, Any] = {}
+    first, (one, other) = content.first, content.kind.statistics
+    for dim, index in first.indexes.items():
         kind = "str" if index.inferred_type == "string" else index.dtype.str
         if kind != "str" and index.dtype.kind not in "iuf":
             raise ValueError(f"JSON has no labels such as those of {dim!r}: save them as .nc")
         labels[dim] = {"dtype": kind, "values": index.tolist()}
+        if PART_OF in first[dim].attrs:
+            labels[dim][PART_OF] = first[dim].attrs[PART_OF]
     return {
         "format": FORMAT,
-        **mean.attrs,
+        "kind": content.kind.name,
+        **first.attrs,
+        **({FITTED_ON: _to_plain(content.fitted_on)} if content.fitted_on else {}),
         "labels": labels,
         "variables": {
             name: {
                 "dims": list(each.dims),
-                "mean": _with_null(each.values.tolist()),
-                "std": _with_null(std[name].values.tolist()),
+                one: _with_null(each.values.tolist()),
+                other: _with_null(content.second[name].values.tolist()),
                 "attrs": each.attrs,
             }
-            for name, each in mean.data_vars.items()
+            for name, each in first.data_vars.items()
         },
     }
 
@@ -186,6 +242,10 @@ def _of(what: str, name: str, function: Callable[..., T], *args: Any) -> T:
     except Exception as error:
         kind = "has no" if isinstance(error, KeyError) else f"is not: {type(error).__name__}:"
         raise Malformed(f"is wrong in {what} {name!r}, which {kind} {printable(error)}") from error
+
+
+def _coordinate(dim: str, found: dict[str, Any]) -> xr.Variable:
+    return coordinate_of(dim, _index(found), found.get(PART_OF))
 
 
 def _index(found: dict[str, Any]) -> pd.Index[Any]:

@@ -1,4 +1,4 @@
-"""Moments of what a dataset's windows cover: each chunk read once, each value counted once.
+"""Statistics of what a dataset's windows cover: each chunk read once, each value counted once.
 
 The covered places are a sample space of their own, of windows of one step that do not overlap. It
 is cut into blocks like any other.
@@ -40,37 +40,48 @@ from ..samples.preprocessing import Preprocessor
 from ..samples.transforms import Transform
 from ..sources.lazy_arrays import in_memory
 from ..sources.source import layout_of
-from .moments import Moments
+from .date_groups import DateGroups, by_group
+from .moments import Place, Tally
 
-__all__ = ["moments_of"]
+__all__ = ["tallies_of"]
 
 # Blocks in one graph for dask, if the memory allows as many.
 BLOCKS_IN_A_GRAPH = 256
 
-Found = dict[Hashable, tuple[tuple[slice, ...], Moments]]
+# Of variables of a block: which, where among all places that are kept, and the statistics.
+Found = list[tuple[Hashable, Place, Tally]]
 
 
-def moments_of(
+def tallies_of(
+    tally: type[Tally],
     samples: SampleDefinition,
     wanted: Sequence[SampleTable],
     names: Sequence[Hashable],
     per: Sequence[Hashable],
+    grouped: Sequence[DateGroups],
     *,
     memory: int,
     retries: int,
     progress: bool | None,
-) -> dict[Hashable, Moments]:
-    """Moments of variables after preprocess, over what the windows cover that all tables want.
+) -> dict[Hashable, Tally]:
+    """Statistics of variables after preprocess, over what the windows cover that all tables want.
 
-    Of the dims in `per` that a variable has, all places that are covered are kept, in this order.
-    Blocks held and read ahead take `memory` bytes.
+    Groups come first, of dims that a variable has. Of the dims in `per` that it has, all places
+    that are covered are kept, in this order. Blocks held and read ahead take `memory` bytes.
     """
-    groups = _groups(samples, names)
-    walks = [_Walk.of(group, samples, wanted, names, per, memory) for group in groups]
+    walks = [
+        _Walk.of(together, samples, wanted, names, tally, per, grouped, memory)
+        for together in _read_together(samples, names)
+    ]
     beyond = samples.beyond
     axes = {axis.dim: covered(axis, beyond.get(axis.dim)) for axis in samples.windows.axes}
     found = {
-        name: Moments.none([len(axes[dim]) for dim in walk.kept[name]])
+        name: tally.none(
+            [
+                *(len(each.labels) for each in walk.grouped[name]),
+                *(len(axes[dim]) for dim in walk.kept[name]),
+            ]
+        )
         for walk in walks
         for name in walk.kept
     }
@@ -82,8 +93,8 @@ def moments_of(
         for walk in walks:
 
             def take(block: Found) -> None:
-                for name, (place, moments) in block.items():
-                    found[name].update(place, moments)
+                for name, place, more in block:
+                    found[name].update(place, more)
                 done(1)
 
             if walk.is_dask:
@@ -93,7 +104,7 @@ def moments_of(
     return found
 
 
-def _groups(samples: SampleDefinition, names: Sequence[Hashable]) -> list[list[Hashable]]:
+def _read_together(samples: SampleDefinition, names: Sequence[Hashable]) -> list[list[Hashable]]:
     """Variables that are read together: those stored alike, or with a preprocess all."""
     if samples.preprocess is not None:
         return [samples.values]
@@ -125,8 +136,12 @@ class _Walk:
         Dims of the variables that are counted, after preprocess.
     dtypes : mapping of Hashable to numpy.dtype
         Their dtypes.
+    tally : type of Tally
+        What counts them.
     kept : mapping of Hashable to tuple of Hashable
         Which of these are kept.
+    grouped : mapping of Hashable to tuple of DateGroups
+        Groups of steps along others of them.
     samples : Windows
         The sample space.
     beyond : mapping of Hashable to ExtendedDim
@@ -141,7 +156,9 @@ class _Walk:
     seed: int
     dims: Mapping[Hashable, frozenset[Hashable]]
     dtypes: Mapping[Hashable, np.dtype[Any]]
+    tally: type[Tally]
     kept: Mapping[Hashable, tuple[Hashable, ...]]
+    grouped: Mapping[Hashable, tuple[DateGroups, ...]]
     samples: Windows
     beyond: Mapping[Hashable, ExtendedDim]
     wanted: Mapping[Hashable, tuple[SampleTable, ...]]
@@ -153,7 +170,9 @@ class _Walk:
         samples: SampleDefinition,
         wanted: Sequence[SampleTable],
         names: Sequence[Hashable],
+        tally: type[Tally],
         per: Sequence[Hashable],
+        grouped: Sequence[DateGroups],
         memory: int,
     ) -> _Walk:
         data = samples.data[list(group)]
@@ -183,7 +202,11 @@ class _Walk:
             seed=samples.seed,
             dims=dims,
             dtypes={name: samples.variable_dtypes[name] for name in counted},
+            tally=tally,
             kept={name: tuple(dim for dim in per if dim in dims[name]) for name in counted},
+            grouped={
+                name: tuple(each for each in grouped if each.dim in dims[name]) for name in counted
+            },
             samples=samples.windows,
             beyond=samples.beyond,
             wanted={name: tables[dims[name]] for name in counted},
@@ -243,8 +266,8 @@ class _Walk:
             return False  # it lacks a dim, and comes with every block along it
         return all(mask.values.any() for mask in self._masks(name, load))
 
-    def moments(self, load: BlockRead, block: xr.Dataset) -> Found:
-        """Moments of the variables of a block, and their place among all that are kept."""
+    def counted(self, load: BlockRead, block: xr.Dataset) -> Found:
+        """Statistics of the variables of a block, and their place among all that are kept."""
         starts = {
             axis.dim: start for axis, (start, _) in zip(self.windows.axes, load.region, strict=True)
         }
@@ -253,7 +276,7 @@ class _Walk:
             for axis, (first, last) in zip(self.windows.axes, load.pieces[0].box, strict=True)
         }
         positions = self._positions(load)
-        found: Found = {}
+        found: Found = []
         for name, kept in self.kept.items():
             if not self._counts(name, load):
                 continue
@@ -267,9 +290,11 @@ class _Walk:
             for mask in self._masks(name, load):
                 variable = variable.where(mask)  # type: ignore[no-untyped-call]
             reduced = [dim for dim in variable.dims if dim not in kept]
-            values = variable.transpose(*reduced, *kept).to_numpy()
+            variable = variable.transpose(*reduced, *kept)
             at = tuple(place[dim] for dim in kept)
-            found[name] = at, Moments.of(values, len(reduced))
+            for numbers, some in by_group(variable, self.grouped[name], positions):
+                more = self.tally.of(some.to_numpy(), len(reduced))
+                found.append((name, (*numbers, *at), more))
         return found
 
     def preprocessor(self, data: xr.Dataset, recorder: Recorder) -> Preprocessor | None:
@@ -296,7 +321,7 @@ def _whole(axis: Axis, beyond: ExtendedDim | None) -> Axis:
 
 
 def _compute(walk: _Walk, take: Callable[[Found], None]) -> None:
-    """Let dask compute blocks and their moments, wherever it runs."""
+    """Let dask compute blocks and their statistics, wherever it runs."""
     # It may be sent to other processes, and with it what windows are wanted, but not the data.
     counting = delayed(replace(walk, data=xr.Dataset()), pure=False, traverse=False)
     loads = walk.loads()
@@ -319,18 +344,18 @@ def _compute(walk: _Walk, take: Callable[[Found], None]) -> None:
 
 @partial(delayed, pure=False)
 def _counted(walk: _Walk, number: int, box: Box, block: xr.Dataset) -> Found:
-    """Moments of a block, as a task of dask that gets the walk from another."""
+    """Statistics of a block, as a task of dask that gets the walk from another."""
     load = BlockRead.whole(number, box, walk.plan.frame)  # tasks are sent without the frame
     preprocess = walk.preprocessor(block, Recorder(0))
     if preprocess is not None:
         block = preprocess(load, block.copy(deep=False))
-    return walk.moments(load, block)
+    return walk.counted(load, block)
 
 
 def _read(
     walk: _Walk, take: Callable[[Found], None], samples: SampleDefinition, retries: int
 ) -> None:
-    """Read blocks ahead, and work out their moments beside that."""
+    """Read blocks ahead, and work out their statistics beside that."""
     memory = walk.plan.memory
     threads, recorder = Threads(), Recorder(0)
     data = with_recycled_memory(walk.data, Buffers(memory, total=memory), {})
@@ -346,15 +371,15 @@ def _read(
     )
     reader = Reader(source, walk.preprocessor(data, recorder))
 
-    async def moments(pending: PendingStage, before: PendingStage | None) -> Found:
+    async def counted(pending: PendingStage, before: PendingStage | None) -> Found:
         (load,) = pending.stage.loads
         region = await reader.read(load)
         block = await reader.preprocessed(load, region.block)
-        found: Found = await source.on_thread(walk.moments, load, block)
+        found: Found = await source.on_thread(walk.counted, load, block)
         return found
 
     budget = StageBudget(walk.plan.budget, walk.nbytes, most=CONCURRENT_READS)
-    read_ahead = ReadAhead(walk.stages(), budget, moments, threads)
+    read_ahead = ReadAhead(walk.stages(), budget, counted, threads)
     threads.begin(read_ahead.close)
     try:
         for pending in read_ahead:

@@ -1,26 +1,75 @@
-"""Count, mean and variance of values that come in blocks. Pure numpy, no IO."""
+"""Statistics of values that come in blocks: moments and extremes. Pure numpy, no IO."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Moments"]
+__all__ = ["Extremes", "Moments", "Place", "Tally"]
 
 # Values looked at together: with their copy in float64, they stay in a core's cache.
 PIECE = 2**16
 # Of these, how many of each place that is kept, if there are as many.
 ROWS = 16
 
+# Where values lie among those that are kept: a slice, or one place, along each axis.
+Place: TypeAlias = tuple[slice | int, ...]
+
+
+class Tally(ABC):
+    """Two statistics of values at each place that is kept. Values that are NaN do not count.
+
+    Attributes
+    ----------
+    count : ndarray of int64
+        Number of values.
+    """
+
+    count: npt.NDArray[np.int64]
+
+    @classmethod
+    @abstractmethod
+    def none(cls, shape: Sequence[int]) -> Self:
+        """Statistics of no values, to be updated."""
+
+    @classmethod
+    def of(cls, values: npt.NDArray[Any], axes: int) -> Self:
+        """Statistics of an array over its first `axes` axes; the others are kept.
+
+        Infinite values give some that are not finite.
+        """
+        found = cls.none(values.shape[axes:])
+        for kept in _cuts(values.shape[axes:], PIECE // ROWS):
+            wide = values[(slice(None),) * axes + kept]
+            rows = PIECE // max(1, math.prod(wide.shape[axes:]))
+            for reduced in _cuts(values.shape[:axes], rows):
+                found.update(kept, cls._of_piece(wide[reduced], tuple(range(axes))))
+        return found
+
+    @classmethod
+    @abstractmethod
+    def _of_piece(cls, values: npt.NDArray[Any], axes: tuple[int, ...]) -> Self:
+        """Statistics of a small array over its first axes."""
+
+    @abstractmethod
+    def update(self, place: Place, more: Self) -> None:
+        """Take in the statistics of other values, at a place among those that are kept."""
+
+    @property
+    @abstractmethod
+    def both(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """The two statistics; NaN where there are no values."""
+
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class Moments(Tally):
     """Number of values, their mean, and the sum of squared distances from it.
 
     Values that are NaN do not count. Moments of two blocks make those of both, as in `Chan, Golub
@@ -52,20 +101,6 @@ class Moments:
         return cls(np.zeros(shape, np.int64), nothing, nothing.copy(), np.zeros(shape))
 
     @classmethod
-    def of(cls, values: npt.NDArray[Any], axes: int) -> Moments:
-        """Moments of an array over its first `axes` axes; the others are kept.
-
-        Infinite values give a mean or squares that are not finite.
-        """
-        found = cls.none(values.shape[axes:])
-        for kept in _cuts(values.shape[axes:], PIECE // ROWS):
-            wide = values[(slice(None),) * axes + kept]
-            rows = PIECE // max(1, math.prod(wide.shape[axes:]))
-            for reduced in _cuts(values.shape[:axes], rows):
-                found.update(kept, cls._of_piece(wide[reduced], tuple(range(axes))))
-        return found
-
-    @classmethod
     def _of_piece(cls, values: npt.NDArray[Any], axes: tuple[int, ...]) -> Moments:
         kept = values.shape[len(axes) :]
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -85,7 +120,7 @@ class Moments:
             squares = distances.sum(axis=axes) - rest**2 / count
         return cls(count, origin, shift, np.where(count > 0, squares, 0.0))
 
-    def update(self, place: tuple[slice, ...], more: Moments) -> None:
+    def update(self, place: Place, more: Moments) -> None:
         """Take in the moments of other values, at a place among those that are kept."""
         count, origin, shift = self.count[place], self.origin[place], self.shift[place]
         squares = self.squares[place]
@@ -114,6 +149,59 @@ class Moments:
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.sqrt(np.maximum(self.squares / self.count, 0))
+
+    @property
+    def both(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Mean and standard deviation."""
+        return self.mean, self.std
+
+
+@dataclass(frozen=True, eq=False)
+class Extremes(Tally):
+    """Number of values, the smallest and the largest one.
+
+    Attributes
+    ----------
+    count : ndarray of int64
+        Number of values.
+    least, most : ndarray of float64
+        The smallest and the largest of the values, NaN where there are none.
+    """
+
+    count: npt.NDArray[np.int64]
+    least: npt.NDArray[np.float64]
+    most: npt.NDArray[np.float64]
+
+    @classmethod
+    def none(cls, shape: Sequence[int]) -> Extremes:
+        """Extremes of no values, to be updated."""
+        nothing = np.full(shape, np.nan)
+        return cls(np.zeros(shape, np.int64), nothing, nothing.copy())
+
+    @classmethod
+    def _of_piece(cls, values: npt.NDArray[Any], axes: tuple[int, ...]) -> Extremes:
+        number = math.prod(values.shape[: len(axes)])
+        count = np.full(values.shape[len(axes) :], number, np.int64)
+        if values.dtype.kind == "f":
+            count -= np.isnan(values).sum(axis=axes)
+        # Of 0 and -0 either may come first: 0 is added, so that it is the same in all blocks.
+        with np.errstate(invalid="ignore"):
+            least, most = (
+                np.asarray(which.reduce(values, axis=axes), np.float64) + 0.0
+                for which in (np.fmin, np.fmax)
+            )
+        return cls(count, least, most)
+
+    def update(self, place: Place, more: Extremes) -> None:
+        """Take in the extremes of other values, at a place among those that are kept."""
+        self.least[place] = np.fmin(self.least[place], more.least)
+        self.most[place] = np.fmax(self.most[place], more.most)
+        self.count[place] += more.count
+
+    @property
+    def both(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """The smallest and the largest value."""
+        return self.least, self.most
 
 
 def _cuts(shape: Sequence[int], size: int) -> Iterator[tuple[slice, ...]]:

@@ -1,9 +1,9 @@
-"""Normalization: mean and standard deviation of the training data, applied, undone and saved."""
+"""Normalization by statistics of the training data: fitted, applied, undone and saved."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable
 from os import PathLike
 from typing import Any, TypeVar, overload
 
@@ -12,27 +12,27 @@ import torch
 import xarray as xr
 
 from ..common.redact import printable
+from ..datasets.fitted_labels import FittedLabels
 from ..samples.batch import Batch
-from .files import FIRST, read_statistics, write_statistics
+from .applying import Scaling
+from .files import FIRST, Content, read_statistics, write_statistics
+from .kinds import KINDS, KindName, kind_of
 from .of_batches import restored_part
-from .scaling import Values, at_places, floating, normalized, restored
-from .statistics import Statistics, as_statistics, fitted
+from .pages import described, page
+from .statistics import Statistics, as_statistics, dates_of, fitted
 
 __all__ = ["Normalize"]
 
 Object = TypeVar("Object", xr.Dataset, xr.DataArray, xr.DataTree)
 
-# Attributes that do not hold for normalized values, besides the units.
-DROPPED_ATTRS = {"valid_min", "valid_max", "valid_range", "actual_range"}
-SHOWN_VARIABLES = 20
-
 
 class Normalize:
-    """Subtract the mean and divide by the standard deviation; `inverse` undoes it.
+    """Subtract an offset and divide by a scale, both of the training data; `inverse` undoes it.
 
-    An object of this class is a function of xarray objects, for `preprocess` (once for each block:
-    the faster way), `transform`, `target_transform`, `Compose`, or by itself. `fit` makes one from
-    the training data.
+    Of the kind ``"std"`` these are the mean and the standard deviation; of the kind ``"minmax"``
+    the smallest value, and the largest less the smallest. An object of this class is a function of
+    xarray objects, for `preprocess` (once for each block: the faster way), `transform`,
+    `target_transform`, `Compose`, or by itself. `fit` makes one from the training data.
 
     - **Variables** are found by name. A Dataset may have others: they stay as they are, but an
       object with none that is known is an error. A DataArray with a dim ``variable`` is taken apart
@@ -42,32 +42,49 @@ class Normalize:
       ``DataTree`` with a node for each source, as ``batch.to_xarray()`` gives; `of` has the
       statistics of one source, for anything else.
     - **Labels**: statistics that keep a dim, such as one mean per level, are found by the
-      coordinate of that dim, in whatever order and part it comes. A label without statistics is
-      an error.
-    - **Dtypes**: float32 stays float32 and float64 float64. Integers become float32.
-    - **Constant data**, whose standard deviation is 0, is divided by 1: it becomes 0. Where there
-      was no value but NaN, there are no statistics, and all becomes NaN.
+      coordinate of that dim, in whatever order and part it comes. Those by a part of dates, such as
+      one mean per month, are found by the dates that an object has as coordinate, of one dim or
+      two: ``time (sample, time)`` of a batch, ``time (init_time, lead_time)`` of a forecast. A
+      label without statistics is an error; a value without label, beyond the data, becomes NaN.
+    - **Dtypes**: float32 stays float32 and float64 float64. Integers and float16 become float32.
+    - **Constant data**, whose scale would be 0, is divided by 1: it becomes 0. Where there was no
+      value but NaN, there are no statistics, and all becomes NaN.
     - **Attributes** stay, but for ``units``, which become ``"1"`` and come back with `inverse`, and
       the range of valid values.
 
-    Dask arrays stay lazy, and nothing is changed in place.
+    Dask arrays stay lazy, and nothing is changed in place. Statistics remember the labels that they
+    were fitted on, which are shown and saved. A dataset that is a part of a split, other than the
+    first and the one they were fitted on, warns if it has some of these labels, too: what is
+    validated on would have entered the training.
 
     Parameters
     ----------
-    mean, std : mapping of Hashable to float or xarray.DataArray, or xarray.Dataset
+    mean, std : mapping of Hashable to float or xarray.DataArray, or xarray.Dataset, optional
         Statistics of every variable. A DataArray has an index along each of its dims.
+    min, max : mapping of Hashable to float or xarray.DataArray, or xarray.Dataset, optional
+        Those of the kind ``"minmax"``, instead of `mean` and `std`.
+    per : str or iterable of str, optional
+        Which dims of statistics given are parts of dates: ``"time.month"`` if their dim ``month``
+        is the month of ``time``, as ``ds.groupby("time.month").mean()`` has it. Those that `fit`
+        finds say so themselves.
 
     Attributes
     ----------
+    kind : {"std", "minmax"}
+        What statistics there are.
     mean, std : xarray.Dataset
-        The statistics, float64, with coordinates along the dims that were kept. Of attributes they
-        have ``units``, ``long_name`` and ``standard_name``, where these are text.
+        Those of the kind ``"std"``, float64, with coordinates along the dims that were kept. Of
+        attributes they have ``units``, ``long_name`` and ``standard_name``, where these are text.
+    min, max : xarray.Dataset
+        The same of the kind ``"minmax"``.
 
     Raises
     ------
+    TypeError
+        If the two statistics of a kind are not given.
     ValueError
-        If the two do not fit together, a standard deviation is negative, or all that there is of a
-        variable is NaN.
+        If they do not fit together, a standard deviation is negative, a maximum less than the
+        minimum, or all that there is of a variable is NaN.
 
     Examples
     --------
@@ -81,37 +98,85 @@ class Normalize:
       t2m: mean 282, std 1.41421, in K>
     >>> normalize(t2m).values.round(2)[:3]
     array([-1.41, -0.71,  0.  ])
+    >>> xtd.Normalize.fit(train, kind="minmax")(t2m).values[:6]
+    array([0.  , 0.25, 0.5 , 0.75, 1.  , 1.25])
+
+    By month, as xarray groups the steps:
+
+    >>> days = xr.date_range("2001-01-01", periods=90)
+    >>> sst = xr.DataArray(np.arange(90.0), {"time": days}, name="sst")
+    >>> monthly = xtd.Normalize.fit(sst, per="time.month")
+    >>> monthly.mean["sst"].values
+    array([15. , 44.5, 74. ])
+    >>> monthly
+    <xtorch_data.Normalize
+      sst (month: 3): mean 15 to 74, std 8.07775 to 8.94427
+      fitted on time 2001-01-01 to 2001-03-31>
     """
 
     mean: xr.Dataset
     std: xr.Dataset
+    min: xr.Dataset
+    max: xr.Dataset
+    kind: KindName = "std"
+    _fitted_on: FittedLabels = {}
     _untried = True  # values depend on nothing but themselves, at their places
 
-    def __init__(self, mean: Statistics, std: Statistics) -> None:
-        self.mean, self.std = as_statistics(mean, "mean"), as_statistics(std, "std")
-        if set(self.mean.data_vars) != set(self.std.data_vars) or not self.mean.data_vars:
-            raise ValueError(
-                f"mean and std must be of the same variables, one or more, not of "
-                f"{list(self.mean.data_vars)} and {list(self.std.data_vars)}"
+    def __init__(
+        self,
+        mean: Statistics | None = None,
+        std: Statistics | None = None,
+        *,
+        min: Statistics | None = None,
+        max: Statistics | None = None,
+        per: Hashable | Iterable[Hashable] = (),
+    ) -> None:
+        given = {"mean": mean, "std": std, "min": min, "max": max}
+        both = {name: each for name, each in given.items() if each is not None}
+        kind = next((each for each in KINDS.values() if each.statistics == tuple(both)), None)
+        if kind is None:
+            raise TypeError(
+                f"Normalize takes mean and std, or min= and max=, not {list(both) or 'nothing'}"
             )
-        self.std = self.std[list(self.mean.data_vars)]
-        for name, center in self.mean.data_vars.items():
-            spread = self.std[name]
-            if center.dims != spread.dims or any(
-                not center.indexes[dim].equals(spread.indexes[dim]) for dim in center.dims
+        dates, names = dates_of(per), kind.statistics
+        first, second = (as_statistics(each, name, dates) for name, each in both.items())
+        if set(first.data_vars) != set(second.data_vars) or not first.data_vars:
+            raise ValueError(
+                f"{names[0]} and {names[1]} must be of the same variables, one or more, not of "
+                f"{list(first.data_vars)} and {list(second.data_vars)}"
+            )
+        second = second[list(first.data_vars)]
+        for name, one in first.data_vars.items():
+            other = second[name]
+            if one.dims != other.dims or any(
+                not one.indexes[dim].equals(other.indexes[dim]) for dim in one.dims
             ):
-                raise ValueError(f"mean and std of {name!r} must have the same dims and labels")
-            if (spread.values < 0).any():
-                raise ValueError(f"the std of {name!r} is negative")
-            for what, each in (("mean", center), ("std", spread)):
+                raise ValueError(
+                    f"{names[0]} and {names[1]} of {name!r} must have the same dims and labels"
+                )
+            _, scale = kind.scaling(one.values, other.values)
+            if (scale < 0).any():
+                wrong = "negative" if kind.name == "std" else "less than its min"
+                raise ValueError(f"the {names[1]} of {name!r} is {wrong}")
+            for what, each in zip(names, (one, other), strict=True):
                 if each.size and np.isnan(each.values).all():
                     raise ValueError(f"the {what} of {name!r} is NaN, and so would all values be")
+        self.kind = kind.name
+        setattr(self, names[0], first)
+        setattr(self, names[1], second)
+
+    def __getattr__(self, name: str) -> Any:
+        if any(name in kind.statistics for kind in KINDS.values()):
+            own = " and ".join(KINDS[self.kind].statistics)
+            raise AttributeError(f"statistics of kind {self.kind!r} have {own}, and no {name}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @classmethod
     def fit(
         cls,
         dataset: Any,
         *,
+        kind: KindName = "std",
         per: Hashable | Iterable[Hashable] = (),
         variables: Iterable[Hashable] | None = None,
         progress: bool | None = None,
@@ -130,10 +195,21 @@ class Normalize:
         ----------
         dataset : IterableDataset, MapDataset, or what either takes as data
             The training data: a part of a split. Of an xarray or zarr object itself, all is taken.
+        kind : {"std", "minmax"}
+            What is found: mean and standard deviation, by which values become
+            ``(value - mean) / std``; or the smallest and the largest value, by which values become
+            ``(value - min) / (max - min)``. In the training data these are from 0 to 1, but for
+            rounding; elsewhere they may be below or above, and nothing is cut off.
         per : Hashable or iterable of Hashable
             Dims that are kept: ``"level"`` for one mean and standard deviation per level,
             ``("latitude", "longitude")`` for those of every grid point. Variables that lack such a
             dim do without. Labels are looked up later, so that the dim needs a coordinate.
+            Also parts of dates, ``"time.month"``, alone or with dims: ``("latitude",
+            "time.month")``. Steps of the same month make a group, as by
+            ``ds.groupby("time.month")``, and the statistics have a dim ``month``. Parts are
+            ``year``, ``quarter``, ``season``, ``month``, ``day``, ``dayofyear``, ``dayofweek``,
+            ``weekday``, ``hour``, ``minute`` and ``second``, of any coordinate with one dim and
+            dates, those of cftime as well.
         variables : iterable of Hashable, optional
             Names of variables of the dataset's parts, as they are after `preprocess`. By default
             all that are floating: integers are often categories.
@@ -144,13 +220,15 @@ class Normalize:
         -------
         Normalize
             The statistics. The standard deviation is that of a population (``ddof=0``), as
-            `numpy.nanstd` and scikit-learn's ``StandardScaler`` have it.
+            `numpy.nanstd` and scikit-learn's ``StandardScaler`` have it; minimum and maximum are
+            those of `numpy.nanmin` and `numpy.nanmax`, as in its ``MinMaxScaler``.
 
         Raises
         ------
         ValueError
-            If there is no variable, dim or coordinate of a name, a variable has no value but NaN,
-            or infinite ones.
+            If there is no such kind; no variable, dim or coordinate of a name; dates are none, or
+            missing (NaT); windows lie around events, and statistics are by parts of dates; a
+            variable has no value but NaN, or infinite ones.
         TypeError
             If `dataset` is no data, or a variable does not hold numbers.
         ImportError
@@ -158,10 +236,13 @@ class Normalize:
         ReadError
             If data cannot be read, also where the dataset would go on without it.
         """
-        mean, std, first = fitted(dataset, per, variables, progress)
-        found = cls(mean, std)
-        if first is not None:
-            found.mean.attrs[FIRST] = found.std.attrs[FIRST] = first
+        which = kind_of(kind)
+        result = fitted(dataset, which, per, variables, progress)
+        found = cls(**dict(zip(which.statistics, result.statistics, strict=True)))
+        if result.source is not None:
+            for name in which.statistics:
+                getattr(found, name).attrs[FIRST] = result.source
+        found._fitted_on = result.labels
         return found
 
     def of(self, source: str) -> Normalize:
@@ -191,12 +272,7 @@ class Normalize:
         <xtorch_data.Normalize
           tos: mean 290, std 3>
         """
-        found = self._of_source(source, first=source == self._first)
-        if found is None:
-            others = (str(name).partition("/")[0] for name in self._others)
-            sources = list(dict.fromkeys([self._first, *others] if self._first else others))
-            raise KeyError(f"there are no statistics of source {source!r}; there are of {sources}")
-        return found
+        return self._with(self._scaling.own(source))
 
     def __call__(self, obj: Object) -> Object:
         """Normalize an xarray object.
@@ -211,7 +287,7 @@ class Normalize:
         xarray.Dataset, xarray.DataArray or xarray.DataTree
             Of the same dims and coordinates.
         """
-        return self._apply(obj, normalized, _attrs_of_normalized)
+        return self._scaling.normalized(obj)
 
     @overload
     def inverse(self, obj: Object) -> Object: ...
@@ -220,8 +296,8 @@ class Normalize:
     def inverse(self, obj: Any, part: str | None = None) -> Any:
         """Bring normalized values back to what they were.
 
-        Also those of a batch: ``normalize.inverse(batch, part="y")``. Of a Dataset, booleans stay,
-        which say where values are present.
+        Also those of a batch: ``normalize.inverse(batch, part="y")``, on the device where they are.
+        Of a Dataset, booleans stay, which say where values are present.
 
         Parameters
         ----------
@@ -237,12 +313,8 @@ class Normalize:
             without a gradient.
         """
         if isinstance(obj, Batch):
-            return restored_part(self, obj, part)
-        if not isinstance(obj, xr.Dataset):
-            return self._apply(obj, restored, self._attrs_of_restored)
-        masks = {name: each for name, each in obj.data_vars.items() if each.dtype == bool}
-        values = obj.drop_vars(list(masks))
-        return obj.assign(self._apply(values, restored, self._attrs_of_restored).data_vars)
+            return restored_part(self._scaling, obj, part)
+        return self._scaling.restored(obj)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the statistics to a file, exactly.
@@ -257,7 +329,8 @@ class Normalize:
         ValueError
             If the name ends otherwise, or JSON cannot hold the labels.
         """
-        write_statistics(path, self.mean, self.std)
+        own = self._scaling
+        write_statistics(path, Content(own.kind, own.first, own.second, self._fitted_on))
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Normalize:
@@ -276,181 +349,52 @@ class Normalize:
         OSError
             If there is no such file.
         """
-        mean, std = read_statistics(path)
+        content = read_statistics(path)
+        both = (content.first, content.second)
         try:
-            return cls(mean, std)
+            found = cls(**dict(zip(content.kind.statistics, both, strict=True)))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{printable(path)}: {error}") from error
-
-    @property
-    def _first(self) -> str | None:
-        """Name of the first of several sources."""
-        found: str | None = self.mean.attrs.get(FIRST)
+        found._fitted_on = content.fitted_on
         return found
 
     @property
-    def _others(self) -> list[str]:
-        """Names of the variables of other sources."""
-        return [name for name in self.mean.data_vars if isinstance(name, str) and "/" in name]
+    def _scaling(self) -> Scaling:
+        """The statistics as they are now, to be applied."""
+        kind = KINDS[self.kind]
+        first, second = (getattr(self, name) for name in kind.statistics)
+        return Scaling(kind, first, second)
+
+    @property
+    def _variables(self) -> list[Hashable]:
+        """Names of the variables of which there are statistics."""
+        return list(self._scaling.first.data_vars)
 
     def _of_source(
         self, source: str, first: bool, variables: Container[Hashable] = ()
     ) -> Normalize | None:
-        """The statistics of one of several sources, None where there are none.
+        """The statistics of one of several sources, None where there are none; see `Scaling`."""
+        found = self._scaling.of_source(source, first, variables)
+        return None if found is None else self._with(found)
 
-        `variables` are those of the first source that is meant, also if their names have a slash.
-        """
-        begin = f"{source}/"
-        names: dict[Hashable, Hashable] = {
-            name: name.removeprefix(begin) for name in self._others if name.startswith(begin)
-        }
-        if first:
-            others = {name for name in self._others if name not in variables}
-            names.update({name: name for name in self.mean.data_vars if name not in others})
-        if not names:
-            return None
+    def _with(self, scaling: Scaling) -> Normalize:
+        """The same with other statistics of its kind."""
         found = copy.copy(self)
-        found.mean, found.std = (
-            xr.Dataset({new: each.variables[name] for name, new in names.items()}, each.coords)
-            for each in (self.mean, self.std)
-        )
+        for name, each in zip(
+            scaling.kind.statistics, (scaling.first, scaling.second), strict=True
+        ):
+            setattr(found, name, each)
         return found
 
     @property
     def _normalizes_by(self) -> tuple[xr.Dataset, xr.Dataset] | None:
-        """Mean and deviation, for whoever undoes it; None of a subclass that does other things."""
-        own = type(self).__call__ is Normalize.__call__
-        return (self.mean, self.std.where(self.std != 0, 1.0)) if own else None
+        """Offset and scale, for whoever undoes it; None of a subclass that does other things."""
+        if type(self).__call__ is not Normalize.__call__:
+            return None
+        return self._scaling.offset_and_scale
 
     def __repr__(self) -> str:
-        lines = []
-        for name, mean in list(self.mean.data_vars.items())[:SHOWN_VARIABLES]:
-            sizes = ", ".join(f"{printable(dim)}: {size}" for dim, size in mean.sizes.items())
-            line = printable(name) + (f" ({sizes})" if sizes else "")
-            line += f": mean {_range(mean)}, std {_range(self.std[name])}"
-            lines.append(
-                line + (f", in {printable(mean.attrs['units'])}" if "units" in mean.attrs else "")
-            )
-        if len(self.mean.data_vars) > SHOWN_VARIABLES:
-            lines.append(f"and {len(self.mean.data_vars) - SHOWN_VARIABLES} more")
-        return "<xtorch_data.Normalize" + "".join(f"\n  {line}" for line in lines) + ">"
+        return described(self._scaling, self._fitted_on)
 
-    def _apply(
-        self,
-        obj: Object,
-        function: Callable[[Values, Values, Values], Values],
-        attrs_of: Callable[[Hashable, Mapping[Any, Any]], dict[Any, Any]],
-    ) -> Object:
-        """An object with a function of values, mean and std applied to all variables known."""
-        if isinstance(obj, xr.DataTree):
-            return self._apply_to_sources(obj, function, attrs_of)
-        if self._first is not None:
-            raise ValueError(
-                f"these statistics are of several sources, and it is not known of which this "
-                f"{type(obj).__name__} is: normalize.of({self._first!r}) has those of one"
-            )
-
-        def applied(name: Hashable, array: xr.DataArray) -> xr.Variable:
-            variable = array.variable
-            if variable.dtype.kind not in "iuf":
-                raise TypeError(
-                    f"variable {name!r} has dtype {variable.dtype}, not floating or integer numbers"
-                )
-            mean, std = (
-                at_places(each[name].variable, each.indexes, name, array)
-                for each in (self.mean, self.std)
-            )
-            values = function(variable.data, mean, std)
-            return xr.Variable(variable.dims, values, attrs_of(name, variable.attrs))
-
-        if isinstance(obj, xr.Dataset):
-            known = [name for name in obj.data_vars if name in self.mean.data_vars]
-            self._require(known, obj)
-            return obj.assign({name: applied(name, obj[name]) for name in known})
-        if not isinstance(obj, xr.DataArray):
-            raise TypeError(
-                "Normalize takes an xarray Dataset, DataArray or DataTree, not "
-                f"{type(obj).__name__}"
-            )
-        name: Hashable = obj.name
-        if name is None and len(self.mean.data_vars) == 1:
-            (only,) = self.mean.data_vars
-            if "variable" not in obj.coords or "variable" in self.mean[only].dims:
-                name = only
-        if name not in self.mean.data_vars and "variable" in obj.indexes:
-            dtype = floating(obj.dtype)
-            apart = self._apply(obj.to_dataset("variable"), function, attrs_of)
-            together = apart.to_dataarray("variable", name=obj.name).astype(dtype)
-            return together.transpose(*obj.dims).assign_attrs(obj.attrs)
-        if name not in self.mean.data_vars:
-            raise ValueError(
-                f"there are no statistics of {name!r}, but of {list(self.mean.data_vars)}"
-            )
-        new = applied(name, obj)
-        result = obj.copy(deep=False, data=new.data)
-        result.attrs, result.encoding = dict(new.attrs), {}
-        return result
-
-    def _apply_to_sources(
-        self,
-        tree: xr.DataTree,
-        function: Callable[[Values, Values, Values], Values],
-        attrs_of: Callable[[Hashable, Mapping[Any, Any]], dict[Any, Any]],
-    ) -> xr.DataTree:
-        """A tree with a node for each source, each with the statistics of its own."""
-        plain = [name for name in self.mean.data_vars if name not in self._others]
-        if self._first is None and plain:
-            raise ValueError(
-                f"it is not known of which source {plain[0]!r} is: in a tree, whose nodes are "
-                f"sources, it would be named 'SOURCE/{plain[0]}'"
-            )
-        found, any_known = {}, False
-        for name, node in tree.children.items():
-            own, dataset = self._of_source(name, first=name == self._first), node.to_dataset()
-            found[name] = dataset
-            if own is not None:
-                own._require_one_part(dataset)
-                if not own.mean.data_vars.keys().isdisjoint(dataset.data_vars):
-                    found[name], any_known = own._apply(dataset, function, attrs_of), True
-        if not any_known:
-            raise ValueError(
-                f"there are no statistics of any of the nodes {list(tree.children)}: nodes of a "
-                f"tree are sources, and there are statistics of {list(self.mean.data_vars)}"
-            )
-        return xr.DataTree.from_dict(found)
-
-    def _require(self, known: Sequence[Hashable], obj: xr.Dataset) -> None:
-        """Raise if an object has no variable that is known, or one under another name."""
-        self._require_one_part(obj)
-        if not known:
-            raise ValueError(
-                f"there are no statistics of any of {list(obj.data_vars)}, but of "
-                f"{list(self.mean.data_vars)}"
-            )
-
-    def _require_one_part(self, obj: xr.Dataset) -> None:
-        """Raise if a variable has another name because it is in several parts."""
-        if "sample" not in obj.coords:
-            return
-        for name in [name for name in obj.data_vars if name not in self.mean.data_vars]:
-            base, _, part = str(name).rpartition("_")
-            if base in self.mean.data_vars and base not in obj:
-                raise ValueError(
-                    f"{name!r} is the {base!r} of one of several parts: take them one by one, "
-                    f"batch.to_xarray({part!r})"
-                )
-
-    def _attrs_of_restored(self, name: Hashable, attrs: Mapping[Any, Any]) -> dict[Any, Any]:
-        known = self.mean[name].attrs
-        kept = {key: value for key, value in attrs.items() if (key, value) != ("units", "1")}
-        return {**kept, "units": known["units"]} if "units" in known else kept
-
-
-def _attrs_of_normalized(name: Hashable, attrs: Mapping[Any, Any]) -> dict[Any, Any]:
-    kept = {key: value for key, value in attrs.items() if key not in DROPPED_ATTRS}
-    return {**kept, "units": "1"} if "units" in kept else kept
-
-
-def _range(values: xr.DataArray) -> str:
-    least, most = float(values.min()), float(values.max())
-    return f"{least:.6g}" if values.ndim == 0 else f"{least:.6g} to {most:.6g}"
+    def _repr_html_(self) -> str:
+        return page(self._scaling, self._fitted_on, repr(self))

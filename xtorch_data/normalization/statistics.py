@@ -1,4 +1,4 @@
-"""Mean and standard deviation of a dataset's variables: arguments checked, results labeled."""
+"""Statistics of a dataset's variables: arguments checked, results labeled."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch.utils.data
 import xarray as xr
 
 from ..common.redact import printable
 from ..common.retry import RETRIES
+from ..datasets.fitted_labels import FittedLabels, fitted_labels
 from ..datasets.iterable import IterableDataset
 from ..datasets.map import MapDataset
 from ..planning.chunk_fitting import DEFAULT_MEMORY
@@ -21,17 +23,21 @@ from ..planning.places import places_of
 from ..planning.plan import Plan
 from ..planning.selection import SampleTable, product
 from ..samples.arguments import as_bytes
+from ..samples.date_parts import PART_OF, PARTS, coordinate_of, split_name
 from ..samples.definition import SampleDefinition
 from ..samples.losses import CENTERS
 from ..sources.source import as_source
-from .around_events import moments_around_events
+from .around_events import tallies_around_events
+from .date_groups import DateGroups, date_groups
 from .files import FIRST
-from .fit import moments_of
-from .moments import Moments
+from .fit import tallies_of
+from .kinds import Kind
+from .moments import Tally
 
-__all__ = ["Statistics", "as_statistics", "fitted"]
+__all__ = ["Fitted", "Statistics", "as_statistics", "dates_of", "fitted"]
 
 Statistics = Mapping[Any, Any] | xr.Dataset
+DATASETS = (IterableDataset, MapDataset)
 
 # Attributes of the data that its statistics have as well.
 KEPT_ATTRS = ("units", "long_name", "standard_name")
@@ -58,50 +64,127 @@ class _Fit:
     names: list[Hashable]
     shown: list[Hashable]
 
+    @property
+    def dims(self) -> set[Hashable]:
+        """Dims that any of the variables has."""
+        found = self.samples.primary.variable_dims
+        return {dim for name in self.names for dim in found[name]}
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What `xtorch_data.Normalize.fit` finds.
+
+    Attributes
+    ----------
+    statistics : pair of dict
+        Those of the kind that was asked for, by variable.
+    source : str, optional
+        Name of the first source, if they are of several.
+    labels : FittedLabels
+        Labels of what they were fitted on.
+    """
+
+    statistics: tuple[dict[Hashable, xr.DataArray], dict[Hashable, xr.DataArray]]
+    source: str | None
+    labels: FittedLabels
+
 
 def fitted(
     dataset: Any,
+    kind: Kind,
     per: Hashable | Iterable[Hashable],
     variables: Iterable[Hashable] | None,
     progress: bool | None,
-) -> tuple[dict[Hashable, xr.DataArray], dict[Hashable, xr.DataArray], str | None]:
-    """Mean and standard deviation by variable, and the name of the first source, if of several.
-
-    See `xtorch_data.Normalize.fit`.
-    """
+) -> Fitted:
+    """Statistics by variable; see `xtorch_data.Normalize.fit`."""
     samples, plan, retries = _defined(dataset, variables)
     fits = _by_source(samples, _wanted(plan), variables)
-    kept = _dims(per)
-    have = {
-        dim for fit in fits for name in fit.names for dim in fit.samples.primary.variable_dims[name]
-    }
-    for dim in kept:
-        if dim not in have:
-            raise ValueError(
-                f"per={dim!r} is no dim of the variables; theirs are {sorted(map(str, have))}"
-            )
+    order = _dims(per)
+    have = set().union(*(fit.dims for fit in fits))
+    kept = [dim for dim in order if dim in have]
+    grouped = [_groups_of(fit, [name for name in order if name not in have]) for fit in fits]
+    _require_known(order, have, grouped)
     labels = [_labels_of(fit, kept) for fit in fits]
-    for dim in kept:
+    for own, groups in zip(labels, grouped, strict=True):
+        own.update({each.name: each.labels for each in groups})
+    for dim in dict.fromkeys(dim for own in labels for dim in own):
         _require_alike(dim, fits, labels)
-    mean, std = {}, {}
-    for fit, own in zip(fits, labels, strict=True):
-        found = _moments(
+    first, second = {}, {}
+    for fit, groups, own in zip(fits, grouped, labels, strict=True):
+        found = _tallies(
             fit,
+            kind,
             kept,
+            groups,
             memory=plan.memory,
             retries=retries,
             progress=progress,
         )
         for name, shown in zip(fit.names, fit.shown, strict=True):
-            moments = found[name]
-            _require_values(shown, moments)
-            dims = [dim for dim in kept if dim in fit.samples.primary.variable_dims[name]]
-            coords = {dim: own[dim] for dim in dims}
-            attrs = _kept_attrs(fit.samples.primary.labels.attrs.get(name, {}))
-            mean[shown] = xr.DataArray(moments.mean, coords, dims, attrs=attrs)
-            std[shown] = xr.DataArray(moments.std, coords, dims, attrs=attrs)
+            _require_values(shown, found[name])
+            first[shown], second[shown] = (
+                _labeled(values, fit, name, order, groups, own) for values in found[name].both
+            )
     of_several = any(fit.samples is not samples for fit in fits)
-    return mean, std, samples.primary.source if of_several else None
+    parts = dataset._inside.what.parts if isinstance(dataset, DATASETS) else ()
+    return Fitted(
+        (first, second),
+        samples.primary.source if of_several else None,
+        fitted_labels(samples, parts),
+    )
+
+
+def _labeled(
+    values: npt.NDArray[np.float64],
+    fit: _Fit,
+    name: Hashable,
+    order: Sequence[Hashable],
+    groups: Sequence[DateGroups],
+    labels: Mapping[Hashable, pd.Index[Any]],
+) -> xr.DataArray:
+    """A statistic of a variable, groups first as they are counted, with dims as they were asked."""
+    samples = fit.samples.primary
+    have = samples.variable_dims[name]
+    parts: dict[Hashable, str] = {each.name: each.of for each in groups if each.dim in have}
+    dims = [*parts, *(dim for dim in order if dim in have)]
+    coords = {dim: coordinate_of(dim, labels[dim], parts.get(dim)) for dim in dims}
+    attrs = _kept_attrs(samples.labels.attrs.get(name, {}))
+    found = xr.DataArray(values, coords, dims, attrs=attrs)
+    return found.transpose(*sorted(dims, key=lambda dim: order.index(parts.get(dim, dim))))
+
+
+def _groups_of(fit: _Fit, names: Iterable[Hashable]) -> list[DateGroups]:
+    """Groups by parts of dates of which any variable of a source has the dim."""
+    asked = [name for name in names if isinstance(name, str) and split_name(name) is not None]
+    found = (date_groups(fit.samples, name) for name in asked)
+    return [each for each in found if each is not None and each.dim in fit.dims]
+
+
+def _require_known(
+    order: Sequence[Hashable], have: Iterable[Hashable], grouped: Sequence[Sequence[DateGroups]]
+) -> None:
+    """Raise ValueError if there is no dim or part of dates of a name, or two of one name."""
+    have = set(have)
+    groups = {each.of: each for found in grouped for each in found}
+    for name in order:
+        if name in have or name in groups:
+            continue
+        _, dot, part = name.rpartition(".") if isinstance(name, str) else ("", "", "")
+        dates = f"; parts of dates are {', '.join(PARTS)}" if dot and part not in PARTS else ""
+        dates = f", nor of dates along one{dates}" if dot else ""
+        raise ValueError(
+            f"per={name!r} is no dim of the variables{dates}; theirs are {sorted(map(str, have))}"
+        )
+    names = [each.name for each in groups.values()]
+    for each in groups.values():
+        if each.name in have or names.count(each.name) > 1:
+            raise ValueError(
+                f"per={each.of!r} gives statistics a dim {each.name!r}, and there is another of "
+                "that name"
+            )
+        if each.dim in order:
+            raise ValueError(f"per={each.of!r} groups steps of {each.dim!r}, which is kept as well")
 
 
 def _by_source(
@@ -140,31 +223,27 @@ def _by_source(
     return fits
 
 
-def _moments(
+def _tallies(
     fit: _Fit,
+    kind: Kind,
     kept: Sequence[Hashable],
+    groups: Sequence[DateGroups],
     *,
     memory: int,
     retries: int,
     progress: bool | None,
-) -> dict[Hashable, Moments]:
-    """Moments of what is counted of a source; around events, of all that their windows hold."""
-    found = moments_of if fit.samples.centers is None else moments_around_events
-    return found(
-        fit.samples,
-        fit.wanted,
-        fit.names,
-        kept,
-        memory=memory,
-        retries=retries,
-        progress=progress,
-    )
+) -> dict[Hashable, Tally]:
+    """Statistics of what is counted of a source; around events, of all that their windows hold."""
+    what = (kind.tally, fit.samples, fit.wanted, fit.names, kept)
+    how: dict[str, Any] = {"memory": memory, "retries": retries, "progress": progress}
+    if fit.samples.centers is not None:
+        return tallies_around_events(*what, **how)
+    return tallies_of(*what, groups, **how)
 
 
 def _labels_of(fit: _Fit, kept: Sequence[Hashable]) -> dict[Hashable, pd.Index[Any]]:
     """Labels of the covered places along the dims that are kept, of those that a source has."""
-    have = {dim for name in fit.names for dim in fit.samples.primary.variable_dims[name]}
-    return {dim: _labels(fit.samples, dim) for dim in kept if dim in have}
+    return {dim: _labels(fit.samples, dim) for dim in kept if dim in fit.dims}
 
 
 def _require_alike(
@@ -182,15 +261,18 @@ def _require_alike(
             )
 
 
-def _require_values(name: Hashable, moments: Moments) -> None:
-    """Raise ValueError if there is no mean of a variable, or none that is a number."""
-    some = moments.count > 0
+def _require_values(name: Hashable, tally: Tally) -> None:
+    """Raise ValueError if there are no statistics of a variable, or none that are numbers."""
+    some = tally.count > 0
     if not some.any():
         raise ValueError(f"variable {name!r} has no value but NaN: there is no mean")
-    if not np.isfinite([moments.mean[some], moments.std[some]]).all():
+    first, second = (values[some] for values in tally.both)
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite([first, second, second - first]).all()
+    if not finite:
         raise ValueError(
-            f"variable {name!r} has infinite values, or such that their squares are: "
-            "ds.where(np.isfinite(ds)) makes them NaN, which does not count"
+            f"variable {name!r} has infinite values, or such that their squares or differences "
+            "are: ds.where(np.isfinite(ds)) makes them NaN, which does not count"
         )
 
 
@@ -201,7 +283,7 @@ def _kept_attrs(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
 
 def _defined(data: Any, variables: Iterable[Hashable] | None) -> tuple[SampleDefinition, Plan, int]:
     """The samples of a dataset, its plan and retries; of plain data, all places are samples."""
-    if isinstance(data, (IterableDataset, MapDataset)):
+    if isinstance(data, DATASETS):
         return data._inside.definition, data.plan, data._inside.retries
     if isinstance(data, (torch.utils.data.Dataset, torch.utils.data.DataLoader)):
         raise TypeError(
@@ -275,13 +357,30 @@ def _labels(samples: SampleDefinition, dim: Hashable) -> pd.Index[Any]:
     return found
 
 
-def as_statistics(values: Statistics, what: str) -> xr.Dataset:
-    """Numbers by variable as a Dataset, checked."""
+def dates_of(per: Hashable | Iterable[Hashable]) -> dict[Hashable, str]:
+    """By dim of statistics, the part of dates that its labels are, such as ``"time.month"``."""
+    found: dict[Hashable, str] = {}
+    for name in _dims(per):
+        split = split_name(name)
+        if split is None or split[1] in found:
+            raise ValueError(
+                f"per={name!r} must name a coordinate and a part of its dates, such as "
+                f"'time.month', another for each; parts are {', '.join(PARTS)}"
+            )
+        found[split[1]] = str(name)
+    return found
+
+
+def as_statistics(
+    values: Statistics, what: str, dates: Mapping[Hashable, str] | None = None
+) -> xr.Dataset:
+    """Numbers by variable as a Dataset, checked; `dates` says which dims are parts of dates."""
     if not isinstance(values, Mapping):
         raise TypeError(f"{what} must be a mapping of variables to numbers, not {values!r}")
     found: dict[Hashable, xr.Variable] = {}
     labels: dict[Hashable, pd.Index[Any]] = {}
     first: dict[Hashable, Hashable] = {}  # the variable which had them
+    parts = dict(dates or {})
     for name, value in values.items():
         array = xr.DataArray(value)
         for dim in array.dims:
@@ -291,6 +390,10 @@ def as_statistics(values: Statistics, what: str) -> xr.Dataset:
                     f"{what} of {name!r} needs a coordinate along {dim!r}, a plain one without "
                     "repeated labels"
                 )
+            if (of := array.coords[dim].attrs.get(PART_OF)) is not None:
+                known = split_name(of)
+                if known is None or known[1] != dim or parts.setdefault(dim, of) != of:
+                    raise ValueError(f"{what} of {name!r} cannot be per {of!r} along {dim!r}")
             other = first.setdefault(dim, name)
             if not labels.setdefault(dim, index).equals(index):
                 raise ValueError(
@@ -302,7 +405,13 @@ def as_statistics(values: Statistics, what: str) -> xr.Dataset:
             raise ValueError(f"{what} of {name!r} is infinite")
         found[name] = xr.Variable(array.dims, numbers, _kept_attrs(array.attrs))
     source = values.attrs.get(FIRST) if isinstance(values, xr.Dataset) else None
-    return xr.Dataset(found, labels, {FIRST: source} if isinstance(source, str) else {})
+    for dim in dates or {}:
+        if dim not in labels:
+            raise ValueError(
+                f"per={parts[dim]!r} says of which dates dim {dim!r} is, but no {what} has it"
+            )
+    coords = {dim: coordinate_of(dim, index, parts.get(dim)) for dim, index in labels.items()}
+    return xr.Dataset(found, coords, {FIRST: source} if isinstance(source, str) else {})
 
 
 def _in_part(samples: SampleDefinition, dim: Hashable) -> bool:

@@ -18,7 +18,7 @@ class Change:
 
     what: str  # argument and name of the function, for messages
     part: str | None  # the part whose values it takes; None if it takes all
-    # Mean and deviation by variable, where that is all that it does: (value - mean) / deviation.
+    # Offset and scale by variable, where that is all that it does: (value - offset) / scale.
     statistics: tuple[xr.Dataset, xr.Dataset] | None
 
 

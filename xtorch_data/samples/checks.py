@@ -23,6 +23,7 @@ from .generator_items import Items
 from .preprocessing import check_preprocessed
 from .select import Select, label_of, names_of
 from .transforms import Transform
+from .unused import for_trial
 
 __all__ = [
     "CheckedSpace",
@@ -328,7 +329,8 @@ def _tried(
     for name, variable in block.variables.items():
         if name in block.data_vars and variable.dtype.kind not in "fiubcmM" and variable.size:
             constants[name] = variable.to_numpy().flat[0]
-    result = preprocess(block, lambda: np.random.default_rng(0))
+    with for_trial():
+        result = preprocess(block, lambda: np.random.default_rng(0))
     check_preprocessed(result, block, input_dims, selected)
     for name in selected:
         new = [dim for dim in result[name].dims if dim not in data.dims]

@@ -12,6 +12,7 @@ import xarray as xr
 
 from ..common.redact import printable
 from .batch import Batch
+from .date_parts import labels_for
 from .labels import Labels
 from .part_labels import PartLabels
 
@@ -96,12 +97,14 @@ def _along_data(statistic: xr.DataArray, labels: Labels) -> xr.Variable:
     places: dict[Any, xr.Variable] = {}
     there = xr.Variable((), True)
     for dim in statistic.dims:
-        if dim not in labels.coords.coords:
+        try:
+            coord = labels_for(statistic.coords[dim], labels.coords.coords)
+        except KeyError as error:
+            (lacked,) = error.args
             raise ValueError(
                 f"RandomFlip cannot tell the statistics of {statistic.name!r} that hold for a "
-                f"sample: they are per {printable(dim)!r}, a coordinate that the data lacks"
-            )
-        coord = labels.coords.variables[dim]
+                f"sample: they are per {printable(lacked)!r}, a coordinate that the data lacks"
+            ) from None
         at = statistic.indexes[dim].get_indexer(pd.Index(coord.to_numpy().ravel()))
         places[dim] = xr.Variable(coord.dims, at.reshape(coord.shape))
         there = there & (places[dim] >= 0)

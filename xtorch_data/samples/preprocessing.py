@@ -23,6 +23,7 @@ from ..sources.lazy_arrays import holds_memory
 from .presence import Present, presence_of
 from .transforms import Transform
 from .trials import labels_of, require_labels_kept
+from .unused import for_block
 
 __all__ = ["Preprocessor", "check_preprocessed"]
 
@@ -76,7 +77,8 @@ class Preprocessor:
 
         labels = labels_of(block)
         try:
-            with self.recorder.timed("preprocess"):
+            region = load.frame.named(load.region)
+            with self.recorder.timed("preprocess"), for_block(self.windows, region):
                 result = preprocess(block, rng)
             dims = [axis.dim for axis in self.windows.axes]
             check_preprocessed(result, block, dims, self.variable_dims)

@@ -289,11 +289,11 @@ def preprocesses(
         found: dict[str, Transform | None] = {}
         for name in names:
             own = given._of_source(name, name == names[0], variables[name])
-            if own is not None and not set(own.mean.data_vars).isdisjoint(variables[name]):
+            if own is not None and not set(own._variables).isdisjoint(variables[name]):
                 found[name] = Transform.of(own, "preprocess")
         if not found:
             raise ValueError(
-                f"preprocess has statistics of {list(given.mean.data_vars)}, and no part has any "
+                f"preprocess has statistics of {list(given._variables)}, and no part has any "
                 f"of these; variables of other sources than {names[0]!r} are named 'SOURCE/NAME'"
             )
         return found
