@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..planning.index_maps import IndexMap
 from ..planning.overlap_add import FieldDim
+from .definition import SampleDefinition
 from .labels import Labels
 
-__all__ = ["field_coords"]
+__all__ = ["Anchors", "field_coords"]
 
 # What coordinates of a forecast are called by the CF conventions.
 INIT = {"standard_name": "forecast_reference_time", "long_name": "time of the forecast"}
@@ -22,17 +25,59 @@ STEPS = {"long_name": "steps since the forecast"}
 DROPPED = ("standard_name", "long_name", "axis", "bounds", "climatology")
 
 
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """The anchors of windows that stay apart, made by `of`.
+
+    Attributes
+    ----------
+    labels : xarray.Variable
+        Their labels in the first source; numbers of steps where it has none.
+    labelled : bool
+        Whether it has.
+    step : int
+        Which step of a window the anchor is; of another source, from which one steps are counted.
+    """
+
+    labels: xr.Variable
+    labelled: bool
+    step: int
+
+    @classmethod
+    def of(
+        cls, first: SampleDefinition, owner: SampleDefinition, along: IndexMap, each: FieldDim
+    ) -> Anchors:
+        """Those of windows of a source along a dim that follows a sample axis.
+
+        ValueError if several dims of the first source follow this, none of them of that name.
+        """
+        data = first.primary
+        (axis,) = along.terms
+        beside = {own.dim: own for own in data.windows.frame.maps if axis in own.terms}
+        if each.dim not in beside and len(beside) > 1:
+            raise ValueError(
+                f"keep={each.dim!r} cannot tell the anchors of source {owner.source!r}, which "
+                f"could lie along each of {list(beside)} of the first source"
+            )
+        own = beside.get(each.dim) or next(iter(beside.values()))
+        anchor = first.anchors[own.dim]
+        steps = own.base + own.terms[axis].at(each.numbers) + anchor
+        known = data.labels.coords.variables.get(own.dim)
+        labels = xr.Variable(("init",), steps) if known is None else known[steps]
+        return cls(labels, known is not None, anchor if owner is data else 0)
+
+
 def field_coords(
     labels: Labels,
     dims: Sequence[FieldDim],
     kept: Mapping[Hashable, tuple[Hashable, Hashable]],
-    anchors: Mapping[Hashable, int],
+    anchors: Mapping[Hashable, Anchors],
 ) -> xr.Dataset:
     """The coordinates of a field, lazy where those of the data are.
 
-    `kept` has the names of the two dims that stand in the place of one that is kept, `anchors` the
-    step of a window whose label is the first of these. Its own labels, and all others along it, are
-    coordinates of both.
+    `kept` has the names of the two dims that stand in the place of one that is kept: one for the
+    `anchors` of windows, one for the steps from these on. Its own labels, and all others along it,
+    are coordinates of both.
 
     ValueError if a name of these is taken.
     """
@@ -51,9 +96,8 @@ def field_coords(
                     f"keep={each.dim!r} needs two names, and {name!r} is taken: "
                     f"keep={{{each.dim!r}: (…, …)}} gives others"
                 )
-        begins = each.starts[each.numbers]
-        steps, anchor = begins[:, None] + each.steps, begins + anchors[each.dim]
-        made = _forecast(coords, each, steps, anchor)
+        steps = each.starts[each.numbers][:, None] + each.steps
+        made = _forecast(coords, each, steps, anchors[each.dim])
         if each.dim in found.dims:
             found = found.isel({each.dim: xr.Variable((init, lead), steps)})
         for name, (values, attrs, encoding) in zip((init, lead), made, strict=True):
@@ -68,34 +112,29 @@ def _slice(labels: Labels, each: FieldDim) -> slice:
     return slice(first, first + each.length)
 
 
-def _forecast(coords: xr.Dataset, each: FieldDim, steps: Any, anchor: Any) -> list[Any]:
+def _forecast(coords: xr.Dataset, each: FieldDim, steps: Any, anchors: Anchors) -> list[Any]:
     """Values, attributes and encoding of the labels of anchors, and of the steps from these on.
 
     Where labels are not as far apart in every window, as months are, these are counted.
     """
-    counted: tuple[Any, Any, Any] = (
-        each.steps - (anchor - each.starts[each.numbers])[:1],
-        STEPS,
-        {},
-    )
-    labels = coords.variables.get(each.dim)
-    if labels is None:
-        return [(anchor, {}, {}), counted]
-    values = labels.to_numpy()
-    inits = values[anchor]
-    kept = {key: value for key, value in labels.attrs.items() if key not in DROPPED}
+    inits, of_inits = anchors.labels.to_numpy(), anchors.labels
+    counted: tuple[Any, Any, Any] = (each.steps - anchors.step, STEPS, {})
+    if not anchors.labelled:
+        return [(inits, {}, {}), counted]
+    kept = {key: value for key, value in of_inits.attrs.items() if key not in DROPPED}
     encoding = {
-        key: labels.encoding[key] for key in ("units", "calendar") if key in labels.encoding
+        key: of_inits.encoding[key] for key in ("units", "calendar") if key in of_inits.encoding
     }
-    times = values.dtype.kind in "Mm" or isinstance(coords.indexes.get(each.dim), xr.CFTimeIndex)
+    times = inits.dtype.kind in "Mm" or isinstance(pd.Index(inits[:1]), xr.CFTimeIndex)
     first = (inits, {**kept, **(INIT if times else {})}, encoding)
-    if values.dtype.kind not in "MmOiuf":
+    labels = coords.variables.get(each.dim)
+    if labels is None or inits.dtype.kind not in "MmOiuf":
         return [first, counted]
     try:
-        apart = values[steps] - inits[:, None]
+        apart = labels.to_numpy()[steps] - inits[:, None]
     except TypeError:
         return [first, counted]
-    if values.dtype.kind == "O":
+    if apart.dtype.kind == "O":
         apart = np.array(pd.to_timedelta(apart.ravel())).reshape(apart.shape)
     there = np.where(each.valid.all(axis=1))[0]
     leads = apart[there[0] if len(there) else 0]

@@ -206,7 +206,10 @@ class Mosaic:
         token = None if batch._labels is None else batch._labels.token
         require_unflipped(batch)
         if token is not None and token not in self._known:
-            require_of(batch, self._layout.first.labels)
+            layout = self._layout
+            apart = layout.definition is not layout.first
+            source = layout.definition.source if apart else None
+            require_of(batch, layout.first.labels, source)
             self._known.add(token)
 
     def _begun(self, values: Values, others: dict[Hashable, int]) -> PartialSums:

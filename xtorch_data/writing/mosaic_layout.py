@@ -15,11 +15,12 @@ import xarray as xr
 from ..common.cached import cached_property
 from ..common.redact import printable
 from ..datasets.what import What
+from ..planning.field import Field
 from ..planning.index_maps import IndexMap, IntArray
-from ..planning.overlap_add import Field, FieldDim, window_weights
+from ..planning.overlap_add import Blend, FieldDim, window_weights
 from ..planning.windows import WindowDim
 from ..samples.definition import SampleDefinition
-from ..samples.field_labels import field_coords
+from ..samples.field_labels import Anchors, field_coords
 from ..samples.select import Part
 from ..sources.lazy_arrays import in_memory
 
@@ -76,12 +77,12 @@ class MosaicLayout:
         definition, found = _part(first, part)
         if blend is not None and blend not in BLENDS:
             raise ValueError(f"blend must be one of {list(BLENDS)}, or None, not {blend!r}")
-        kept = _kept(keep, definition, of_first=definition is first)
         if not what.samples:
             raise ValueError("the dataset has no samples, of which there could be predictions")
         maps = {each.dim: each for each in definition.windows.frame.maps}
         places, shape = _places(maps, first, definition)
-        dims, weights, taken = [], [], {}
+        kept = _kept(keep, maps)
+        dims, taken = [], {}
         for dim in (order := _order(definition, found)):
             count = shape[places[dim]]
             numbers = np.arange(count)
@@ -93,18 +94,16 @@ class MosaicLayout:
                 taken[dim] = own
             beyond = definition.beyond.get(dim)
             each = FieldDim.of(maps[dim], numbers, steps, beyond, dim in kept)
-            if each.most > 1 and blend is None:
-                raise ValueError(
-                    f"samples overlap along {dim!r}: up to {each.most} predict the same step. "
-                    f"keep={dim!r} keeps their windows apart; blend='mean' or 'hann' makes one "
-                    "value of them"
-                )
             dims.append(each)
-            weights.append(window_weights(blend if each.most > 1 else "mean", len(steps)))
-        field = Field(
-            tuple(dims), tuple(places[dim] for dim in order), tuple(weights), tuple(shape)
-        )
-        coords = field_coords(definition.labels, dims, kept, definition.anchors)
+        field = _blended(dims, [places[dim] for dim in order], shape, blend)
+        if blend is None:
+            _require_apart(field, first, maps)
+        inits = {
+            each.dim: Anchors.of(first, definition, maps[each.dim], each)
+            for each in dims
+            if each.kept
+        }
+        coords = field_coords(definition.labels, dims, kept, inits)
         samples = None
         if table is not None and not table.values.all():
             sizes = first.windows.shape
@@ -122,7 +121,7 @@ class MosaicLayout:
     @property
     def whole(self) -> bool:
         """Whether the samples of the dataset cover each place."""
-        return self.samples is None and all(each.whole for each in self.field.dims)
+        return self.samples is None and self.field.whole
 
     @property
     def dropped(self) -> list[bool]:
@@ -297,26 +296,26 @@ def _places(
     Axes of one window that no dim follows are left out, and there is one for each dim that is
     whole. ValueError if a dim of another source follows several axes, or none follows one of them.
     """
-    of_axes: dict[int, Hashable] = {}
+    data = first.primary
     for dim, each in maps.items():
         laid = owner.labels.laid.get(dim)
-        at_ends = owner is not first and (dim in first.halos or dim in first.beyond)
+        at_ends = owner is not data and (dim in data.halos or dim in data.beyond)
         if at_ends or (laid is not None and dim not in owner.beyond and _repeats(laid[1])):
             raise ValueError(
                 f"predictions of source {owner.source!r} cannot be laid along {dim!r}, along which "
                 "samples have a halo, or reach beyond the ends of the data"
             )
-        if len(each.terms) > 1 or any(axis in of_axes for axis in each.terms):
+        if len(each.terms) > 1:
             raise ValueError(
                 f"predictions of source {owner.source!r} cannot be laid along {dim!r}, where they "
                 "lie by several dims of the first source together"
             )
-        of_axes.update(dict.fromkeys(each.terms, dim))
     places: dict[Hashable, int] = {}
     shape: list[int] = []
     for axis, count in enumerate(first.windows.shape):
-        if axis in of_axes:
-            places[of_axes[axis]] = len(shape)
+        inside = [dim for dim, each in maps.items() if axis in each.terms]
+        if inside:
+            places.update(dict.fromkeys(inside, len(shape)))
             shape.append(count)
         elif count > 1:
             raise ValueError(
@@ -335,25 +334,69 @@ def _repeats(steps: IntArray) -> bool:
     return len(np.unique(there)) < len(there)
 
 
+def _blended(
+    dims: Sequence[FieldDim], places: Sequence[int], shape: Sequence[int], blend: Blend | None
+) -> Field:
+    """The field of some dims, with the weights of windows where these overlap."""
+    alone = [place for each, place in zip(dims, places, strict=True) if each.most < 2]
+    weights = [
+        window_weights("mean" if blend is None or place in alone else blend, len(each.steps))
+        for each, place in zip(dims, places, strict=True)
+    ]
+    overlaps = blend is not None and not {*places} <= {*alone}
+    return Field(tuple(dims), tuple(places), tuple(weights), tuple(shape), overlaps)
+
+
+def _require_apart(
+    field: Field, first: SampleDefinition, maps: Mapping[Hashable, IndexMap]
+) -> None:
+    """Raise ValueError if samples overlap, which are not to be blended."""
+    for group in field.groups:
+        if not group.overlaps:
+            continue
+        each, *others = group.dims
+        if not others:
+            raise ValueError(
+                f"samples overlap along {each.dim!r}: up to {each.most} predict the same step. "
+                f"keep={each.dim!r} keeps their windows apart; blend='mean' or 'hann' makes one "
+                "value of them"
+            )
+        pair = group.met()
+        if pair is not None:
+            (place,) = maps[each.dim].terms
+            axis = first.windows.axes[place]
+            index = first.labels.coords.variables.get(axis.dim)
+            steps = axis.start(np.array(pair))
+            names = steps if index is None else index.values[steps]
+            raise ValueError(
+                f"samples overlap: {axis.dim!r} {printable(names[0])} and {printable(names[1])} "
+                f"predict the same steps of {[each.dim for each in group.dims]}. blend='mean' or "
+                "'hann' makes one value of them"
+            )
+
+
 def _kept(
-    keep: Any, definition: SampleDefinition, of_first: bool
+    keep: Any, maps: Mapping[Hashable, IndexMap]
 ) -> dict[Hashable, tuple[Hashable, Hashable]]:
     """The dim that is kept, and the names of what stands in its place."""
     if keep is None:
         return {}
-    if not of_first:
-        raise ValueError(
-            f"keep is for parts of the first source, and this one is of {definition.source!r}"
-        )
     given = dict(keep) if isinstance(keep, Mapping) else {keep: (f"init_{keep}", f"lead_{keep}")}
     if len(given) != 1:
         raise ValueError(f"keep names one dim, not {list(given)}")
     ((dim, names),) = given.items()
-    windowed = [axis.dim for axis in definition.windows.axes if axis.windowed]
+    windowed = [each.dim for each in maps.values() if each.windowed and each.terms]
     if dim not in windowed:
         raise ValueError(
             f"keep names dim {dim!r}, along which there are no windows to keep apart; there are "
             f"along {windowed}"
+        )
+    others = [each.dim for each in maps.values() if each.terms.keys() & maps[dim].terms.keys()]
+    if len(others) > 1:
+        raise ValueError(
+            f"keep names dim {dim!r}, and windows lie along {others} together, so that none of "
+            "these can stand in the place of one alone: batch.replace(y=…).to_xarray() labels "
+            "the predictions of each sample by themselves"
         )
     if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != 2:
         raise ValueError(f"keep={{{dim!r}: (…, …)}} gives two names, not {names!r}")

@@ -14,8 +14,8 @@ import xarray as xr
 
 from ..common.text import number_of
 from ..common.user_warnings import warn_user
+from ..planning.field import Field
 from ..planning.index_maps import IntArray
-from ..planning.overlap_add import Field
 from .mosaic_layout import MosaicLayout, Values
 from .partial_sums import Tile, folder_beside
 from .ranks import Ranks
@@ -67,7 +67,7 @@ class MosaicStore:
         if self._begun is not None:
             self.field = layout.field.tiled(self._begun["tile"])
             self.read_done()
-            self._lacking = self._samples_of(~self.done)
+            self._lacking = self.field.touching(~self.done).reshape(-1)
 
     def _opened(self) -> dict[str, Any] | None:
         """What is known of a store that goes on; the first rank keeps it from others."""
@@ -92,7 +92,12 @@ class MosaicStore:
     def _known(self) -> dict[str, Any]:
         """What must be the same for a store to go on."""
         names = list(map(str, self._layout.part.variables))
-        return {"names": names, "sizes": list(self._layout.field.sizes), "blend": str(self._blend)}
+        return {
+            "names": names,
+            "sizes": list(self._layout.field.sizes),
+            "blend": str(self._blend),
+            "samples": self._layout.field.digest(self._layout.samples),
+        }
 
     def __str__(self) -> str:
         return str(self._target)
@@ -102,16 +107,6 @@ class MosaicStore:
         count = len(self._layout.part.variables)
         record = self._target.done[:].reshape(count, *self.field.tiles)
         self.done = (record != 0).all(axis=0)
-
-    def _samples_of(self, found: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Samples that touch any of some tiles."""
-        for at, each in enumerate(self.field.dims):
-            windows, tiles = each.touches
-            moved = np.moveaxis(found, at, 0)
-            some = np.zeros((self.field.shape[self.field.places[at]], *moved.shape[1:]), bool)
-            np.logical_or.at(some, windows, moved[tiles])
-            found = np.moveaxis(some, 0, at)
-        return found.transpose(np.argsort(self.field.places)).reshape(-1)
 
     def lacking(self, samples: IntArray | slice) -> Any:
         """For some samples, whether a tile that they touch was incomplete when this was opened."""

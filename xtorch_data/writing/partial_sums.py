@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..planning.field import Field
 from ..planning.index_maps import IntArray
-from ..planning.overlap_add import Field
 
 __all__ = ["PartialSums", "Tile", "Values"]
 
