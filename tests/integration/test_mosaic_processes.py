@@ -33,6 +33,11 @@ def source(folder):
 
 
 def samples(path, name):
+    if name == "events":  # of which neighbors overlap, and two are the same
+        ds = xtd.open_zarr(path)
+        steps = {"time": [3, 17, 4, 3, 8, 16, 2, 9], "y": [2, 6, 3, 2, 5, 3, 6, 6]}
+        centers = {dim: ds[dim].values[at] for dim, at in steps.items()}
+        return xtd.MapDataset(ds, {"time": 4, "y": 3}, centers=centers, inputs="a", targets="a")
     overlap = {"time": 2, "y": 2} if name == "a" else {}
     return xtd.MapDataset(
         xtd.open_zarr(path), {"time": 4, "y": 4}, overlap, inputs=name, targets=name
@@ -47,7 +52,7 @@ def _rank(rank, folder, name, case, results):
     told = None
     try:
         dataset = samples(folder / "source.zarr", name)
-        blend = "hann" if name == "a" else None
+        blend = None if name == "kind" else "hann"
         mode = "w" if case == "replaces" else "w-"
         if case == "predict":
             loader = xtd.DataLoader(dataset, batch_size=2, shuffle=True, uneven="pad")
@@ -107,6 +112,20 @@ def test_a_sample_of_two_ranks_is_told_to_all(tmp_path):
     told = together(tmp_path, "a", "twice")
     assert told == ["ValueError: sample 0 was added by two ranks"] * RANKS
     assert UNFINISHED in xr.open_zarr(tmp_path / "field.zarr", consolidated=False).attrs
+
+
+def test_ranks_lay_predictions_around_events_together(tmp_path):
+    ds = xr.open_zarr(source(tmp_path), consolidated=False).load()
+    assert together(tmp_path, "events", "shares") == [None] * RANKS
+    result = xtd.open_zarr(tmp_path / "field.zarr").load()["a"]
+    there = xr.zeros_like(ds["a"], dtype=bool)
+    for window in samples(tmp_path / "source.zarr", "events").windows:
+        there[window] = True
+    inside = there.sel(time=result["time"], y=result["y"]).values
+    assert inside.sum() == there.sum() < inside.size
+    assert (np.isfinite(result.values) == inside).all()
+    same = ds["a"].sel(time=result["time"], y=result["y"])
+    np.testing.assert_allclose(result.values[inside], same.values[inside], rtol=1e-5)
 
 
 def test_what_is_there_is_refused_on_each_rank(tmp_path):

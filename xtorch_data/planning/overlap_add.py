@@ -268,7 +268,7 @@ class FieldDim:
 
 def slabs(numbers: IntArray, each: int) -> Iterator[IntArray]:
     """Windows in as few stretches as memory allows, of so many places each."""
-    count = max(1, SLAB // each)
+    count = max(1, SLAB // max(1, each))
     for first in range(0, len(numbers), count):
         yield numbers[first : first + count]
 

@@ -22,7 +22,8 @@ def require_unflipped(batch: Batch) -> None:
     if flipped:
         raise ValueError(
             f"samples of this batch were flipped along {flipped}: predictions are laid of batches "
-            "without augment="
+            "without augment=, since nobody knows which of them changed their signs. To average "
+            "over flips, flip in forward"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
@@ -22,16 +21,11 @@ from ..planning.windows import WindowDim
 from ..samples.definition import SampleDefinition
 from ..samples.field_labels import Anchors, field_coords
 from ..samples.select import Part
-from ..sources.lazy_arrays import in_memory
 
 __all__ = ["MosaicLayout"]
 
 Values = npt.NDArray[Any]
 BLENDS = ("mean", "hann")
-# Bytes of a chunk, about, where the source has none.
-CHUNK_BYTES = 8 * 2**20
-# Tiles that there is room for at least.
-TILES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,39 +231,6 @@ class MosaicLayout:
         for weights, dropped in zip(self.field.weights, self.dropped, strict=True):
             found = found * weights[0] if dropped else found[..., None] * weights
         return found
-
-    # Chunks.
-
-    def chunks(
-        self, name: Hashable, given: Sequence[int] | None, itemsize: int, memory: int
-    ) -> tuple[int, ...]:
-        """Steps of a chunk along each dim of the field: those of the source, or what is given.
-
-        Of chunks of the source that are too large for several in memory, a part.
-        """
-        sizes = list(self.field.sizes)
-        if given is not None:
-            return tuple(min(int(size), most) for size, most in zip(given, sizes, strict=True))
-        layouts = {each.name: each for each in self.definition.layouts}
-        layout = layouts.get(name) or next(iter(layouts.values()), None)
-        stored = layout is not None and bool(layout.chunks) and layout.in_chunks
-        variable = self.definition.data.variables.get(name)
-        stored = stored and (variable is None or not in_memory(variable))
-        most = max(1, memory // TILES) if stored else min(CHUNK_BYTES, max(1, memory // TILES))
-        if stored:
-            assert layout is not None
-            at = 0
-            for each in self.field.dims:
-                grid = layout.chunks.get(each.dim)
-                if grid is not None and grid.in_chunks:
-                    size = grid.largest // len(each.steps) if each.kept else grid.largest
-                    sizes[at] = min(sizes[at], max(1, size))
-                at += len(each.shape)
-        for at in range(len(sizes)):
-            rest = math.prod(sizes) // sizes[at] * itemsize
-            if sizes[at] * rest > most:
-                sizes[at] = max(1, most // rest)
-        return tuple(sizes)
 
 
 def _part(definition: SampleDefinition, name: str) -> tuple[SampleDefinition, Part]:

@@ -16,6 +16,7 @@ from ..common.text import number_of
 from ..common.user_warnings import warn_user
 from ..planning.field import Field
 from ..planning.index_maps import IntArray
+from .mosaic_chunks import chunks_of, shards_of
 from .mosaic_layout import MosaicLayout, Values
 from .partial_sums import Tile, folder_beside
 from .ranks import Ranks
@@ -205,7 +206,9 @@ class MosaicStore:
 
     def _chunks(self, dtype: np.dtype[Any], lead: tuple[int, ...]) -> tuple[Any, Any]:
         """Chunks and shards of each variable, along the dims of the field."""
-        layout, chunks, shards = self._layout, {}, {}
+        layout = self._layout
+        chunks: dict[Hashable, tuple[int, ...]] = {}
+        shards: dict[Hashable, tuple[int, ...] | None] = {}
         itemsize = dtype.itemsize * math.prod(lead)
         count = len(lead) + len(layout.field.sizes)
         for name in layout.part.variables:
@@ -217,11 +220,13 @@ class MosaicStore:
                         f"encoding[{name!r}][{key!r}] is {given}, and {name!r} has {count} dims"
                     )
             given = own.get("chunks")
-            chunks[name] = layout.chunks(
-                name, None if given is None else given[len(lead) :], itemsize, self._memory
+            chunks[name] = chunks_of(
+                layout, name, given and given[len(lead) :], itemsize, self._memory
             )
             if own.get("shards"):
                 shards[name] = tuple(own["shards"][len(lead) :])
+            elif given is None and "shards" not in own:
+                shards[name] = shards_of(layout, name, chunks[name], itemsize, self._memory)
         return chunks, shards
 
     def write(self, tile: Tile, dataset: xr.Dataset) -> None:
