@@ -37,7 +37,7 @@ class Mosaic:
     The result has the variables of a part, with the dims of the samples in the order of the data:
     along windowed dims as many steps as the targets of the dataset reach over, also where `Select`
     takes a single one. Coordinates and attributes are those of the data. Places that nobody
-    predicted are NaN.
+    predicted, such as those that no event reaches, are NaN.
 
     Parameters
     ----------
@@ -52,7 +52,8 @@ class Mosaic:
         ``init_time``, the labels of the anchors of samples, and ``lead_time``, the label of each
         step less that; ``time`` itself is a coordinate of both. A mapping gives other names,
         ``keep={"time": ("init", "lead")}``. Where labels are not as far apart in every window, as
-        months are, ``lead_time`` counts steps.
+        months are, ``lead_time`` counts steps. Around events it has a row for each of them, where
+        they have labels of this dim alone.
     blend : {"mean", "hann"}, optional
         Weights of the steps of a window where samples overlap, divided by their sum at each place:
         all the same, or less to both ends of a window. There is none by default, and an overlap is
@@ -61,7 +62,8 @@ class Mosaic:
         What brings predictions back to units: a `Normalize`, or a function of a labeled Dataset. It
         takes what is blended; with a `path`, a chunk at a time.
     encoding : mapping, optional
-        By variable, what `xarray.Dataset.to_zarr` takes. Chunks are those of the source by default.
+        By variable, what `xarray.Dataset.to_zarr` takes. Chunks and shards are those of the source
+        by default, as far as `memory` allows.
     mode : {"w-", "w", "a"}
         With a `path`: to refuse one that exists, to replace it, or to go on with one that is not
         complete. Chunks that are complete stay as they are; samples of the others are to be added
