@@ -264,8 +264,8 @@ class MosaicStore:
         """
 
         def finished() -> None:
-            self.read_done()
             if not self._fills:
+                self.read_done()
                 for tile in zip(*np.nonzero(~self.done), strict=True):
                     where = tuple(int(each) for each in tile)
                     self.write(where, nothing(where))
