@@ -185,7 +185,12 @@ class FieldDim:
         found: IntArray = np.where(simple, begin, NOTHING)
         return found
 
-    @property
+    @cached_property
+    def simple(self) -> bool:
+        """Whether there is no such window of which there are samples."""
+        return bool((self.firsts[self.numbers] >= 0).all())
+
+    @cached_property
     def span(self) -> slice:
         """Steps of a window as places, from its first one on."""
         if self.kept:

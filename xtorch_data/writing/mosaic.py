@@ -233,7 +233,9 @@ class Mosaic:
             raise ValueError(
                 f"y has other dims {others} than the predictions before, {self._others}"
             )
-        elif not np.can_cast(values.dtype, self._sums.dtype, "same_kind"):
+        elif values.dtype != self._sums.dtype and not np.can_cast(
+            values.dtype, self._sums.dtype, "same_kind"
+        ):
             raise TypeError(
                 f"y has dtype {values.dtype}, and the predictions before {self._sums.dtype}"
             )

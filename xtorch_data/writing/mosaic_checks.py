@@ -78,9 +78,8 @@ def require_new(
     if samples is not None and not (there := samples.reshape(-1)[numbers]).all():
         raise ValueError(f"sample {numbers[~there][0]} is none of this dataset")
     before = added[numbers]
-    if before.any():
+    if np.count_nonzero(before):
         raise ValueError(f"sample {numbers[before][0]} was added before")
-    ascending = bool((numbers[1:] > numbers[:-1]).all())
-    if not ascending and len(np.unique(numbers)) < len(numbers):
+    if np.count_nonzero(numbers[1:] <= numbers[:-1]) and len(np.unique(numbers)) < len(numbers):
         different, often = np.unique(numbers, return_counts=True)
         raise ValueError(f"sample {different[often > 1][0]} is in the batch twice")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..planning.edges import NOTHING
 from ..planning.field import Field
 from ..planning.index_maps import IntArray
 
@@ -27,6 +28,8 @@ REMEMBERED = 2**16
 FEW_VALUES = 64
 # Samples of so many bytes are weighed one by one, so that they stay in the processor's cache.
 LARGE_BYTES = 2**13
+# Stands for all samples of a batch, or tiles of one number.
+EVERY = slice(None)
 
 
 class PartialSums:
@@ -99,31 +102,42 @@ class PartialSums:
         left : numpy.ndarray of int64, optional
             How many samples each tile still lacks; counted down.
         """
-        if left is None and math.prod(self.field.tiles) == 1:
-            dims = zip(self.field.dims, numbers, strict=True)
-            firsts = [each.firsts[windows] for each, windows in dims]
-            if all((each >= 0).all() for each in firsts):
-                self._add_simple(firsts, values, weights)
-                return
-        if weights is not None:
-            values = values * weights
+        size = values[0].nbytes // values.itemsize * self.dtype.itemsize
+        if weights is not None and size < LARGE_BYTES:
+            values, weights = values * weights, None
         values = values.astype(self.dtype, copy=False)
-        along = [self._pieces(at, each) for at, each in enumerate(numbers)]
+        firsts, tiles = self._firsts(numbers)
+        several = np.zeros(0, dtype=np.int64)  # samples of several pieces
+        counted: list[tuple[Tile, int]] = []
+        for number, samples in _by_number(tiles):
+            if number == NOTHING:
+                several = np.arange(len(values))[samples]
+                continue
+            tile = tuple(map(int, np.unravel_index(number, self.field.tiles)))
+            inside = [at if len(at) == 1 else at[samples] for at in firsts]
+            counted.append((tile, len(values) if samples is EVERY else len(samples)))
+            if skipped is None or not skipped[tile]:
+                self._add_whole(self.tile(tile), inside, values, weights, samples)
+        along = [self._pieces(at, each[several]) for at, each in enumerate(numbers)]
         for tile, works in self._by_tile(along, skipped):
             sums = self.tile(tile)
-            for sample, steps, key in works:
-                self._lay(sums, (..., *key), values[(sample, ..., *steps)])
+            for place, steps, key in works:
+                each = values[several[place]]
+                weighed = each if weights is None else each * weights
+                self._lay(sums, (..., *key), weighed[(..., *steps)])
         if left is None:
             return
         for pieces in zip(*along, strict=True):
-            for tile in itertools.product(*({each[0]: None for each in some} for some in pieces)):
-                left[tile] -= 1
-                if (
-                    not left[tile]
-                    and finish is not None
-                    and not (skipped is not None and skipped[tile])
-                ):
-                    finish(tile)
+            tiles_of = itertools.product(*({each[0]: None for each in some} for some in pieces))
+            counted += [(tile, 1) for tile in tiles_of]
+        for tile, count in counted:
+            left[tile] -= count
+            if (
+                not left[tile]
+                and finish is not None
+                and not (skipped is not None and skipped[tile])
+            ):
+                finish(tile)
 
     def _lay(self, sums: Values, key: tuple[Any, ...], values: Values) -> None:
         if self.field.overlaps:
@@ -132,46 +146,67 @@ class PartialSums:
         else:
             sums[key] = values
 
-    def _add_simple(
-        self, firsts: Sequence[IntArray], values: Values, weights: Values | None
+    # Samples that lie in one piece, in one tile.
+
+    def _firsts(self, numbers: Sequence[IntArray]) -> tuple[list[IntArray], IntArray]:
+        """Places in their tiles at which samples begin, and these tiles by number.
+
+        Along dims of one window there is one place. Tiles are `NOTHING` for samples of several
+        pieces, and one number is that of all samples.
+        """
+        found, tiles = [], np.zeros(1, dtype=np.int64)
+        for each, windows in zip(self.field.dims, numbers, strict=True):
+            at = each.firsts if len(each.starts) == 1 else each.firsts[windows]
+            whole = True if each.simple else at >= 0
+            if each.tiles > 1:
+                inside = at // each.tile
+                whole = whole & ((at if each.kept else at + each.reach) // each.tile == inside)
+                at = at - inside * each.tile
+                tiles = tiles * each.tiles + np.where(tiles < 0, 0, inside)
+            if whole is not True:
+                tiles = np.where(whole & (tiles >= 0), tiles, NOTHING)
+            found.append(at)
+        return found, tiles
+
+    def _add_whole(
+        self,
+        sums: Values,
+        firsts: Sequence[IntArray],
+        values: Values,
+        weights: Values | None,
+        samples: Any,
     ) -> None:
-        """Add samples each of which lies in one piece in the only tile."""
-        sums = self.tile((0,) * len(self.field.dims))
-        size = values[0].size
-        large = weights is not None and size * self.dtype.itemsize >= LARGE_BYTES
-        if weights is not None and not large:
-            values = values * weights
-        values = values.astype(self.dtype, copy=False)
-        if size <= FEW_VALUES and len(values) > 1:
-            self._add_many(sums, firsts, values)
+        """Add those of some samples that lie in one piece in a tile."""
+        if values[0].size <= FEW_VALUES and len(values) > 1:
+            self._add_many(sums, firsts, values[samples])
             return
         # NumPy is half as fast with dims of size 1 in front of others.
         lead = tuple(0 if size == 1 else slice(None) for size in self.lead)
         sums, values = sums[lead], values[(slice(None), *lead)]
+        chosen = values if samples is EVERY else map(values.__getitem__, samples.tolist())
         columns: list[Any] = []
         if any(lead) or all(self._dropped):  # else no key is of integers alone, which makes a copy
             columns.append(itertools.repeat(...))
         for each, dropped, at in zip(self.field.dims, self._dropped, firsts, strict=True):
             stop, step = each.span.stop, each.span.step
-            starts = at.tolist()
+            along: Any = at.tolist()
+            if not (each.kept or dropped):
+                along = [slice(start, start + stop, step) for start in along]
+            columns.append(along if len(along) > 1 else itertools.repeat(along[0]))
             if each.kept:
-                columns += [starts, itertools.repeat(0 if dropped else each.span)]
-            else:
-                columns.append(
-                    starts if dropped else [slice(start, start + stop, step) for start in starts]
-                )
+                columns.append(itertools.repeat(0 if dropped else each.span))
         keys = zip(*columns, strict=False)
         if not self.field.overlaps:
-            for key, value in zip(keys, values, strict=False):
+            for value, key in zip(chosen, keys, strict=False):
                 sums[key] = value
-        elif large and weights is not None:
+        elif weights is not None:
             weighed = np.empty_like(values[0])
-            for key, value in zip(keys, values, strict=False):
+            for value, key in zip(chosen, keys, strict=False):
                 np.multiply(value, weights, out=weighed)
                 view = sums[key]
                 view += weighed
         else:
-            for key, value in zip(keys, values, strict=False):
+            for value, key in zip(chosen, keys, strict=False):
                 view = sums[key]
                 view += value
 
@@ -180,7 +215,7 @@ class PartialSums:
         strides = [size // sums.itemsize for size in sums.strides]
         along = [np.arange(size) for size in self.lead]
         inside = [step * stride for step, stride in zip(along, strides, strict=False)]
-        begins: Any = 0
+        begins: Any = np.zeros(len(values), dtype=np.int64)
         axis = len(self.lead)
         for each, dropped, at in zip(self.field.dims, self._dropped, firsts, strict=True):
             begins = begins + at * strides[axis]
@@ -197,6 +232,8 @@ class PartialSums:
             np.add.at(flat, places, values.reshape(-1))
         else:
             flat[places] = values.reshape(-1)
+
+    # Samples of several pieces.
 
     def _pieces(self, at: int, numbers: IntArray) -> list[Any]:
         """For each sample, where it lies along a dim: tile, steps of the sample, keys."""
@@ -307,6 +344,17 @@ class PartialSums:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _by_number(numbers: IntArray) -> Iterator[tuple[int, Any]]:
+    """Different numbers, and where each of them stands; `EVERY` if all are one."""
+    if len(numbers) == 1 or (numbers == numbers[0]).all():
+        yield int(numbers[0]), EVERY
+        return
+    order = np.argsort(numbers, kind="stable")
+    edges = np.flatnonzero(np.diff(numbers[order])) + 1
+    for places in np.split(order, edges):
+        yield int(numbers[places[0]]), places
 
 
 def _bytes_of(values: Values) -> memoryview:
