@@ -100,7 +100,7 @@ def fields(draw):
         next(len(each.starts) for each, own in zip(found, places, strict=True) if own == place)
         for place in range(max(places) + 1)
     )
-    return Field(tuple(found), places, weights, shape), beyonds
+    return Field(tuple(found), places, weights, shape, overlaps=True), beyonds
 
 
 @st.composite

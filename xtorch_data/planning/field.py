@@ -171,7 +171,7 @@ class Field:
     places: tuple[int, ...]
     weights: tuple[FloatArray, ...]
     shape: tuple[int, ...]
-    overlaps: bool = True
+    overlaps: bool
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:

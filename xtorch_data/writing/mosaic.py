@@ -18,7 +18,7 @@ from ..samples.batch import Batch
 from ..samples.tensors import as_numpy
 from .exchange import Exchange
 from .finishing import divided, inverted, labeled, with_nan
-from .mosaic_checks import require_new, require_of, require_unflipped
+from .mosaic_checks import dtype_of_sums, require_new, require_of, require_unflipped
 from .mosaic_explanation import MosaicExplanation
 from .mosaic_layout import MosaicLayout, Values
 from .mosaic_store import Mode, MosaicStore
@@ -208,27 +208,15 @@ class Mosaic:
         token = None if batch._labels is None else batch._labels.token
         require_unflipped(batch)
         if token is not None and token not in self._known:
-            layout = self._layout
-            apart = layout.definition is not layout.first
-            source = layout.definition.source if apart else None
-            require_of(batch, layout.first.labels, source)
+            require_of(batch, self._layout.first.labels, self._layout.source)
             self._known.add(token)
 
     def _begun(self, values: Values, others: dict[Hashable, int]) -> PartialSums:
         """The sums; the first batch says of what dtype they are, and of which other dims."""
         if self._sums is None:
-            if values.dtype.kind in "iub" and self._layout.field.overlaps:
-                raise TypeError(
-                    f"predictions of dtype {values.dtype} cannot be blended: make them floating"
-                )
-            dtype = values.dtype
-            if dtype.kind not in "fciub":
-                raise TypeError(f"predictions are numbers, not of dtype {dtype}")
-            if dtype.kind == "f" and dtype.itemsize < 4:
-                dtype = np.dtype("float32")
+            dtype = dtype_of_sums(values.dtype, self._layout.field.overlaps)
             self._others = others
-            lead = (len(self._layout.part.variables), *others.values())
-            self._begin(dtype.newbyteorder("="), lead)
+            self._begin(dtype, (len(self._layout.part.variables), *others.values()))
         elif others != self._others:
             raise ValueError(
                 f"y has other dims {others} than the predictions before, {self._others}"
@@ -243,19 +231,17 @@ class Mosaic:
         return self._sums
 
     def _begin(self, dtype: np.dtype[Any], lead: tuple[int, ...]) -> None:
-        weights = self._layout.weights
-        self._weights = None if weights is None else weights.astype(dtype)
-        self._sums = self._made(dtype, lead)
-
-    def _made(self, dtype: np.dtype[Any], lead: tuple[int, ...]) -> PartialSums:
         layout, store = self._layout, self._store
-        if store is None:
-            return PartialSums(layout.field, layout.dropped, lead, dtype)
-        if dtype.kind in "iub" and not layout.whole:
-            dtype = with_nan(dtype)
-        field = store.begin(dtype, self._others, self._finished)
-        self._left = field.counts(layout.samples)
-        return PartialSums(field, layout.dropped, lead, dtype, self._memory, store.folder)
+        field, memory, folder = layout.field, None, None
+        if store is not None:
+            if dtype.kind in "iub" and not layout.whole:
+                dtype = with_nan(dtype)
+            field = store.begin(dtype, self._others, self._finished)
+            self._left = field.counts(layout.samples)
+            memory, folder = self._memory, store.folder
+        if layout.weights is not None:
+            self._weights = layout.weights.astype(dtype)
+        self._sums = PartialSums(field, layout.dropped, lead, dtype, memory, folder)
 
     def wanted(self, batch: Batch) -> npt.NDArray[np.bool_]:
         """For each sample of a batch, whether its predictions are still to be added.

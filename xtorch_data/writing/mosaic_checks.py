@@ -1,8 +1,9 @@
-"""Batches whose predictions are laid: whether they are of the samples of a mosaic, each once."""
+"""Batches and predictions that are laid: whether these are numbers, of samples of the mosaic."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +12,20 @@ from ..planning.windows import SourceWindows
 from ..samples.batch import Batch
 from ..samples.labels import Labels
 
-__all__ = ["require_new", "require_of", "require_unflipped"]
+__all__ = ["dtype_of_sums", "require_new", "require_of", "require_unflipped"]
 
 BoolArray = npt.NDArray[np.bool_]
+
+
+def dtype_of_sums(given: np.dtype[Any], overlaps: bool) -> np.dtype[Any]:
+    """The dtype of sums of predictions; TypeError if these are no numbers, or cannot be blended."""
+    if given.kind not in "fciub":
+        raise TypeError(f"predictions are numbers, not of dtype {given}")
+    if given.kind in "iub" and overlaps:
+        raise TypeError(f"predictions of dtype {given} cannot be blended: make them floating")
+    if given.kind == "f" and given.itemsize < 4:
+        return np.dtype("float32")
+    return given.newbyteorder("=")
 
 
 def require_unflipped(batch: Batch) -> None:

@@ -113,6 +113,11 @@ class MosaicLayout:
         return tuple(found)
 
     @property
+    def source(self) -> str | None:
+        """The source that the part is of, if it is not the first one."""
+        return None if self.definition is self.first else self.definition.source
+
+    @property
     def whole(self) -> bool:
         """Whether the samples of the dataset cover each place."""
         return self.samples is None and self.field.whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
@@ -16,13 +17,14 @@ import numpy.typing as npt
 from ..planning.edges import NOTHING
 from ..planning.field import Field
 from ..planning.index_maps import IntArray
+from ..planning.overlap_add import FieldDim
 
 __all__ = ["PartialSums", "Tile", "Values"]
 
 Values = npt.NDArray[Any]
 Tile = tuple[int, ...]
 
-# Places of windows that are remembered, along each dim.
+# Windows whose places are remembered, along each dim.
 REMEMBERED = 2**16
 # Samples of no more values are added many at once.
 FEW_VALUES = 64
@@ -66,7 +68,10 @@ class PartialSums:
         self.field, self.lead, self.dtype, self.memory = field, lead, dtype, memory
         self._dropped, self._folder = tuple(dropped), folder
         self._held: OrderedDict[Tile, Values] = OrderedDict()
-        self._memo: list[dict[int, Any]] = [{} for _ in field.dims]
+        remember = functools.lru_cache(REMEMBERED)
+        along = list(zip(field.dims, dropped, strict=True))
+        self._pieces = [remember(functools.partial(_pieces_of, *each)) for each in along]
+        self._keys = [remember(functools.partial(_key_at, *each)) for each in along]
         self._file: Any = None
         self._slots: dict[Tile, int] = {}
         self._free: list[int] = []
@@ -106,45 +111,37 @@ class PartialSums:
         if weights is not None and size < LARGE_BYTES:
             values, weights = values * weights, None
         values = values.astype(self.dtype, copy=False)
-        firsts, tiles = self._firsts(numbers)
-        several = np.zeros(0, dtype=np.int64)  # samples of several pieces
         counted: list[tuple[Tile, int]] = []
+        firsts, tiles = self._firsts(numbers)
         for number, samples in _by_number(tiles):
             if number == NOTHING:
-                several = np.arange(len(values))[samples]
+                places = np.arange(len(values))[samples]
+                along = [
+                    [pieces(number) for number in each[places].tolist()]
+                    for pieces, each in zip(self._pieces, numbers, strict=True)
+                ]
+                self._add_pieces(along, values[places], weights, skipped)
+                counted += _touched(along)
                 continue
-            tile = tuple(map(int, np.unravel_index(number, self.field.tiles)))
-            inside = [at if len(at) == 1 else at[samples] for at in firsts]
+            tile = self._tile(number)
             counted.append((tile, len(values) if samples is EVERY else len(samples)))
             if skipped is None or not skipped[tile]:
+                inside = [at if len(at) == 1 else at[samples] for at in firsts]
                 self._add_whole(self.tile(tile), inside, values, weights, samples)
-        along = [self._pieces(at, each[several]) for at, each in enumerate(numbers)]
-        for tile, works in self._by_tile(along, skipped):
-            sums = self.tile(tile)
-            for place, steps, key in works:
-                each = values[several[place]]
-                weighed = each if weights is None else each * weights
-                self._lay(sums, (..., *key), weighed[(..., *steps)])
         if left is None:
             return
-        for pieces in zip(*along, strict=True):
-            tiles_of = itertools.product(*({each[0]: None for each in some} for some in pieces))
-            counted += [(tile, 1) for tile in tiles_of]
         for tile, count in counted:
             left[tile] -= count
-            if (
-                not left[tile]
-                and finish is not None
-                and not (skipped is not None and skipped[tile])
-            ):
+            if not left[tile] and finish is not None and (skipped is None or not skipped[tile]):
                 finish(tile)
 
-    def _lay(self, sums: Values, key: tuple[Any, ...], values: Values) -> None:
-        if self.field.overlaps:
-            view = sums[key]
-            view += values
-        else:
-            sums[key] = values
+    def _tile(self, number: int) -> Tile:
+        """A tile by its number in C order."""
+        found = []
+        for count in reversed(self.field.tiles):
+            number, at = divmod(number, count)
+            found.append(at)
+        return tuple(found[::-1])
 
     # Samples that lie in one piece, in one tile.
 
@@ -187,14 +184,11 @@ class PartialSums:
         columns: list[Any] = []
         if any(lead) or all(self._dropped):  # else no key is of integers alone, which makes a copy
             columns.append(itertools.repeat(...))
-        for each, dropped, at in zip(self.field.dims, self._dropped, firsts, strict=True):
-            stop, step = each.span.stop, each.span.step
-            along: Any = at.tolist()
-            if not (each.kept or dropped):
-                along = [slice(start, start + stop, step) for start in along]
+        for place, (each, at) in enumerate(zip(self.field.dims, firsts, strict=True)):
+            along = [*map(self._keys[place], at.tolist())]
             columns.append(along if len(along) > 1 else itertools.repeat(along[0]))
             if each.kept:
-                columns.append(itertools.repeat(0 if dropped else each.span))
+                columns.append(itertools.repeat(0 if self._dropped[place] else each.span))
         keys = zip(*columns, strict=False)
         if not self.field.overlaps:
             for value, key in zip(chosen, keys, strict=False):
@@ -235,25 +229,24 @@ class PartialSums:
 
     # Samples of several pieces.
 
-    def _pieces(self, at: int, numbers: IntArray) -> list[Any]:
-        """For each sample, where it lies along a dim: tile, steps of the sample, keys."""
-        memo, found = self._memo[at], []
-        if len(memo) > REMEMBERED:
-            memo.clear()
-        for number in numbers.tolist():
-            pieces = memo.get(number)
-            if pieces is None:
-                pieces = memo[number] = list(self._of_window(at, number))
-            found.append(pieces)
-        return found
-
-    def _of_window(self, at: int, number: int) -> Iterator[tuple[int, Any, tuple[Any, ...]]]:
-        for piece in self.field.dims[at].pieces(number):
-            if not self._dropped[at]:
-                yield piece.tile, piece.steps, piece.key
-                continue
-            key = tuple(each.start if isinstance(each, slice) else each for each in piece.key)
-            yield piece.tile, None, key
+    def _add_pieces(
+        self,
+        along: list[list[Any]],
+        values: Values,
+        weights: Values | None,
+        skipped: npt.NDArray[np.bool_] | None,
+    ) -> None:
+        """Add samples piece by piece; `along` has those along each dim, for each sample."""
+        if weights is not None:
+            values = values * weights
+        for tile, works in self._by_tile(along, skipped):
+            sums = self.tile(tile)
+            for sample, steps, key in works:
+                view = sums[(..., *key)]
+                if self.field.overlaps:
+                    view += values[(sample, ..., *steps)]
+                else:
+                    view[...] = values[(sample, ..., *steps)]
 
     def _by_tile(
         self, along: list[list[Any]], skipped: npt.NDArray[np.bool_] | None
@@ -344,6 +337,30 @@ class PartialSums:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _key_at(each: FieldDim, dropped: bool, first: int) -> int | slice:
+    """Where the steps of a window lie that begins at a place and lies in one piece."""
+    if each.kept or dropped:
+        return first
+    return slice(first, first + each.span.stop, each.span.step)
+
+
+def _pieces_of(each: FieldDim, dropped: bool, number: int) -> list[tuple[int, Any, Any]]:
+    """Where a window lies along a dim: tiles, steps of the sample and keys in the tile."""
+    if not dropped:
+        return [(piece.tile, piece.steps, piece.key) for piece in each.pieces(number)]
+    return [
+        (piece.tile, None, [key.start if isinstance(key, slice) else key for key in piece.key])
+        for piece in each.pieces(number)
+    ]
+
+
+def _touched(along: list[list[Any]]) -> Iterator[tuple[Tile, int]]:
+    """The tiles that samples touch, each once for a sample."""
+    for pieces in zip(*along, strict=True):
+        for tile in itertools.product(*({each[0]: None for each in some} for some in pieces)):
+            yield tile, 1
 
 
 def _by_number(numbers: IntArray) -> Iterator[tuple[int, Any]]:
