@@ -40,9 +40,9 @@ def cases(draw):
             continue
         dims[dim] = draw(st.integers(1, min(4, sizes[dim])))
         if dim in centered:
-            if draw(st.booleans()):
-                modes = [mode for mode in MODES if mode != "wrap" or dim == "lon"]
-                boundary[dim] = draw(st.sampled_from(modes))
+            modes = [None, "wrap", "wrap"] if dim == "lon" else [None, *MODES[1:]]
+            if (mode := draw(st.sampled_from(modes))) is not None:
+                boundary[dim] = mode
             halo[dim] = draw(st.tuples(st.integers(0, 1), st.integers(0, 1)))
         else:
             overlap[dim] = draw(st.integers(0, dims[dim] - 1))
@@ -367,3 +367,30 @@ def test_a_forecast_archive_that_follows_the_samples_is_laid_by_init_and_lead():
     result = laid(dataset)
     # Each init is the newest one of two steps, which take the leads of 6 and of 12 hours.
     xr.testing.assert_equal(result, gfs.isel(lead_time=slice(1, 3)))
+
+
+@pytest.mark.parametrize("of", ["alone", "first", "other"])
+def test_predictions_around_events_come_back_to_units(of):
+    ds = world({**SIZES, "level": 1}).isel(level=0, drop=True)
+    data = ds if of == "alone" else {"era5": ds, "sst": xtd.Source(ds.rename(a="b"))}
+    targets = "sst/b" if of == "other" else "a"
+    dataset = xtd.MapDataset(
+        data, {"time": 3, "lat": 3, "lon": 3}, centers=events_in(ds), inputs="a",
+        targets=targets, breaks="ignore",
+    )  # fmt: skip
+    normalize = xtd.Normalize.fit(dataset)
+    normalized = dataset.replace(preprocess=normalize)
+    result = laid(normalized, blend="hann", inverse=normalize)[targets[-1]]
+    assert result.attrs["units"] == "K" and int(result.notnull().sum()) == 27 + 27 + 27 - 8
+    expected = ds["a"].sel(time=result["time"], lat=result["lat"], lon=result["lon"])
+    np.testing.assert_allclose(result, expected.where(result.notnull()), rtol=1e-4, atol=1e-5)
+
+
+def test_targets_that_all_lie_beyond_the_data_are_an_error():
+    ds = series(8)
+    dataset = xtd.MapDataset(
+        ds, {"time": 4}, centers={"time": ds.time.values[[7]]}, anchor={"time": 0},
+        boundary={"time": "edge"}, inputs="a", targets=xtd.Select("a", time=slice(2, 4)),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="part 'y' has no step in the data along 'time'"):
+        xtd.Mosaic(dataset)

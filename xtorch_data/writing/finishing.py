@@ -68,7 +68,7 @@ def inverted(inverse: Any, layout: MosaicLayout, names: Sequence[Hashable]) -> F
         return lambda dataset: dataset
     definition = layout.definition
     if hasattr(inverse, "_of_source") and definition.source is not None:  # of several sources
-        first = definition is layout.first
+        first = definition is layout.first.primary
         inverse = inverse._of_source(definition.source, first, names) or inverse
     function = getattr(inverse, "inverse", inverse)
     if not callable(function):

@@ -88,6 +88,11 @@ class MosaicLayout:
                 taken[dim] = own
             beyond = definition.beyond.get(dim)
             each = FieldDim.of(maps[dim], numbers, steps, beyond, dim in kept)
+            if not each.length:
+                raise ValueError(
+                    f"part {found.name!r} has no step in the data along {dim!r}: those of all "
+                    "samples lie beyond its ends"
+                )
             dims.append(each)
         field = _blended(dims, [places[dim] for dim in order], shape, blend)
         if blend is None:
