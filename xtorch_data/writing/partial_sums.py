@@ -115,12 +115,11 @@ class PartialSums:
         firsts, tiles = self._firsts(numbers)
         for number, samples in _by_number(tiles):
             if number == NOTHING:
-                places = np.arange(len(values))[samples]
                 along = [
-                    [pieces(number) for number in each[places].tolist()]
+                    [*map(pieces, each[samples].tolist())]
                     for pieces, each in zip(self._pieces, numbers, strict=True)
                 ]
-                self._add_pieces(along, values[places], weights, skipped)
+                self._add_pieces(along, values[samples], weights, skipped)
                 counted += _touched(along)
                 continue
             tile = self._tile(number)
