@@ -184,6 +184,8 @@ class MosaicStore:
         if not self._created:
             with quiet():
                 self._target.begin(*self._first)
+            if self._ranks.size > 1:
+                self._target.make_room()
             self._created = True
 
     @property

@@ -289,9 +289,13 @@ class Target:
             self.store, zarr_format=3, overwrite=True, attributes=mark, **self.options
         )
 
+    def make_room(self) -> None:
+        """Make the group for `keep`, before several processes do: two cannot at the same time."""
+        self._group("r+").require_group(f"{RECORD}/{PARTS}")
+
     def keep(self, name: str, values: Any) -> None:
         """Keep an array with the record."""
-        parts = self._group("r+").require_group(f"{RECORD}/{PARTS}")
+        parts: Any = self._group("r+")[f"{RECORD}/{PARTS}"]
         parts.create_array(name, data=values, compressors=None, overwrite=True)
 
     def kept(self, name: str) -> Any:
