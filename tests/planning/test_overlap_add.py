@@ -1,13 +1,16 @@
 """Overlap-add by integers, against plain loops over windows."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xtorch_data.planning.edges import ExtendedDim
-from xtorch_data.planning.index_maps import IndexMap, term_of
-from xtorch_data.planning.overlap_add import Field, FieldDim, window_weights
+from xtorch_data.planning.field import Field, Group
+from xtorch_data.planning.index_maps import IndexMap, Table, term_of
+from xtorch_data.planning.overlap_add import FieldDim, window_weights
 
 
 @st.composite
@@ -73,46 +76,117 @@ def test_the_field_is_the_hull_of_what_windows_cover(case):
     assert made.times.tolist() == np.bincount(every - made.first, minlength=made.length).tolist()
 
 
-@given(dims(), dims(), st.data())
-def test_counts_and_weights_are_those_of_a_loop_over_samples(one, other, data):
-    pair = [one[0], other[0]]
-    if not all(each.length for each in pair):
-        return
-    order = data.draw(st.permutations([0, 1]))
-    rng = np.random.default_rng(data.draw(st.integers(0, 9)))
+@st.composite
+def fields(draw):
+    """A field of up to three dims, of which some follow one sample axis together."""
+    places = draw(st.sampled_from([(0,), (0, 1), (1, 0), (0, 0), (0, 1, 0), (0, 0, 0), (1, 0, 0)]))
+    made, found, beyonds = {}, [], []
+    for place in places:
+        if places.count(place) == 1:
+            each, _, beyond = draw(dims())
+        else:
+            if place not in made:
+                count = draw(st.integers(1, 6))
+                some = draw(st.sets(st.integers(0, count - 1), min_size=1))
+                made[place] = count, np.array(sorted(some))
+            each, beyond = draw(scattered(*made[place]))
+        found.append(each)
+        beyonds.append(beyond)
     weights = tuple(
-        np.ones(len(each.steps)) if each.kept else rng.random(len(each.steps)) for each in pair
+        np.ones(len(each.steps)) if each.kept else np.array(draw(weighed(len(each.steps))))
+        for each in found
     )
-    shape = [0, 0]
-    for place, each in zip(order, pair, strict=True):
-        shape[place] = len(each.starts)
-    field = Field(tuple(pair), tuple(order), weights, tuple(shape))
-    samples = np.zeros(shape, dtype=bool)
-    inside = np.ix_(*(pair[order.index(place)].numbers for place in range(2)))
-    samples[inside] = True
-    some = samples & (rng.random(shape) < 0.6)
+    shape = tuple(
+        next(len(each.starts) for each, own in zip(found, places, strict=True) if own == place)
+        for place in range(max(places) + 1)
+    )
+    return Field(tuple(found), places, weights, shape, overlaps=True), beyonds
+
+
+@st.composite
+def scattered(draw, count, numbers):
+    """A dim along which windows lie anywhere, as around events."""
+    length = draw(st.integers(1, 9))
+    size = draw(st.integers(1, length))
+    beyond = None
+    if draw(st.booleans()):
+        boundary = draw(st.sampled_from(["wrap", "edge", "constant", "reflect"]))
+        beyond = ExtendedDim(boundary, length, draw(st.integers(0, 3)), draw(st.integers(0, 3)))
+    whole = length if beyond is None else len(beyond)
+    starts = draw(st.lists(st.integers(0, whole - size), min_size=count, max_size=count))
+    steps = sorted(draw(st.sets(st.integers(0, size - 1), min_size=1)))
+    axis = IndexMap("t", whole, size, {0: Table(np.array(starts))})
+    made = FieldDim.of(axis, numbers, np.array(steps), beyond, kept=False)
+    return (made.tiled(draw(st.integers(1, 6))) if made.length else made), beyond
+
+
+def weighed(count):
+    return st.lists(st.sampled_from([0.25, 0.5, 1.0]), min_size=count, max_size=count)
+
+
+@given(fields(), st.data())
+def test_counts_and_weights_are_those_of_a_loop_over_samples(case, data):
+    field, _ = case
+    if not all(each.length for each in field.dims):
+        return
+    rng = np.random.default_rng(data.draw(st.integers(0, 9)))
+    samples = np.ones(field.shape, dtype=bool)
+    for each, place in zip(field.dims, field.places, strict=True):
+        there = np.isin(np.arange(field.shape[place]), each.numbers)
+        samples &= there.reshape([-1 if at == place else 1 for at in range(samples.ndim)])
+    some = samples & (rng.random(field.shape) < 0.6)
     for chosen in (samples, some):
         counts = np.zeros(field.tiles, dtype=int)
         sums = np.zeros(field.sizes)
+        touched = np.zeros((*field.shape, *field.tiles), dtype=bool)
         for sample in np.argwhere(chosen):
-            numbers = [sample[place] for place in order]
-            pieces = [each.pieces(number) for each, number in zip(pair, numbers, strict=True)]
-            for tile in {(a.tile, b.tile) for a in pieces[0] for b in pieces[1]}:
+            pieces = [
+                each.pieces(sample[place])
+                for each, place in zip(field.dims, field.places, strict=True)
+            ]
+            for tile in {tuple(each.tile for each in some) for some in product(*pieces)}:
                 counts[tile] += 1
-            for a in pieces[0]:
-                for b in pieces[1]:
-                    region = field.region((a.tile, b.tile))
-                    part = sums[region]
-                    part[(*a.key, *b.key)] += np.multiply.outer(
-                        weights[0][a.steps], weights[1][b.steps]
-                    )
+                touched[(*sample, *tile)] = True
+            for inside in product(*pieces):
+                part = sums[field.region([each.tile for each in inside])]
+                weight = np.ones(())
+                for each, weights in zip(inside, field.weights, strict=True):
+                    weight = np.multiply.outer(weight, weights[each.steps])
+                part[tuple(key for each in inside for key in each.key)] += weight
         for given_samples in (chosen, None) if chosen is samples else (chosen,):
             assert field.counts(given_samples).tolist() == counts.tolist()
             for tile in np.ndindex(field.tiles):
-                found = field.weights_in(tile, given_samples)
-                if given_samples is None:
-                    found = np.multiply.outer(*found)
+                found = np.ones(())
+                for factor in field.weights_in(tile, given_samples):
+                    assert factor.ndim == len(field.sizes)
+                    found = found * factor
                 np.testing.assert_allclose(found, sums[field.region(tile)], atol=1e-12)
+    wanted = rng.random(field.tiles) < 0.5
+    expected = (touched & wanted).reshape(*field.shape, -1).any(axis=-1)
+    assert (field.touching(wanted)[some] == expected[some]).all()
+
+
+@given(st.data())
+def test_windows_meet_if_they_share_a_place(data):
+    count = data.draw(st.integers(1, 7))
+    numbers = np.arange(count)
+    pairs = [data.draw(scattered(count, numbers)) for _ in range(data.draw(st.integers(1, 3)))]
+    made = tuple(each for each, _ in pairs)
+    if not all(each.length for each in made):
+        return
+    group = Group(made, tuple(np.ones(len(each.steps)) for each in made), count)
+
+    def covered(number):
+        along = [places(each, beyond, number) for each, beyond in pairs]
+        return set(product(*([at for at in each.tolist() if at >= 0] for each in along)))
+
+    every = [covered(number) for number in numbers.tolist()]
+    meeting = {
+        (one, other) for one in range(count) for other in range(one) if every[one] & every[other]
+    }
+    found = group.met()
+    assert found in {pair[::-1] for pair in meeting} if meeting else found is None
+    assert group.overlaps or not meeting
 
 
 @pytest.mark.parametrize("size", range(1, 20))

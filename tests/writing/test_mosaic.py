@@ -214,9 +214,30 @@ def test_of_several_sources_the_first_one_has_the_field():
     normalize = xtd.Normalize.fit(dataset)
     normalized = dataset.replace(preprocess=normalize)
     xr.testing.assert_allclose(laid(normalized, inverse=normalize), ds.isel(time=slice(2, None)))
-    with pytest.raises(ValueError, match="keep is for parts of the first source"):
-        xtd.Mosaic(dataset, part="sst", keep="time")
     assert laid(dataset, part="sst", blend="mean", model=lambda b: b["sst"])["b"][-1] == 119
+
+
+@pytest.mark.parametrize("day", [1, 24])
+def test_windows_of_another_source_are_kept_apart_by_the_anchors_of_the_first(day):
+    ds = series(20)
+    times = xr.date_range("1999-12-30", periods=200, freq=f"{day}h")
+    other = xr.Dataset({"b": ("time", np.arange(200.0))}, {"time": times})
+    dataset = xtd.MapDataset(
+        {"era5": ds, "sst": xtd.Source(other, time=xtd.AsOf(3, latency="0h"))},
+        {"time": 4}, {"time": 3}, inputs=xtd.Select("a", time=slice(0, 2)), targets="sst/b",
+    )  # fmt: skip
+    result = laid(dataset, keep={"time": ("init", "lead")})
+    assert result["b"].dims == ("init", "lead")
+    inits = ds["time"].values[1:18]
+    assert (result["init"].values == inits).all()
+    last = np.searchsorted(times.values, inits, side="right") - 1
+    steps = last[:, None] + np.arange(-2, 1)
+    assert (result["time"].values == times.values[steps]).all()
+    assert (result["b"].values == steps).all()
+    leads = np.arange(-2, 1)
+    if day == 1:  # as far from each anchor
+        leads = leads * np.timedelta64(1, "h")
+    assert (result["lead"].values == (leads if day == 1 else [0, 1, 2])).all()
 
 
 def test_predictions_on_the_finer_grid_of_another_source():

@@ -120,6 +120,39 @@ def test_encodings_are_given_by_variable(tmp_path):
         filled(over(ds), tmp_path / "c.zarr", encoding={"a": {"chunks": (1,)}})
 
 
+def test_shards_are_those_of_the_source_where_there_is_room_for_them(tmp_path):
+    ds = world(tmp_path, chunks=(2, 4, 4), shards=(4, 8, 8))
+    dataset = over(ds)
+    result = filled(dataset, tmp_path / "field.zarr").to_xarray()
+    encoding = result["a"].encoding
+    assert (encoding["chunks"], encoding["shards"]) == ((2, 4, 4), (4, 8, 8))
+    assert len([*(tmp_path / "field.zarr" / "a" / "c").glob("*/*/*")]) == 3
+    xr.testing.assert_allclose(result.load(), ds.compute())
+    encoding = {"a": {"chunks": (2, 1, 4, 4), "shards": (4, 2, 8, 8)}}
+    high = ds.compute().expand_dims(z=2, axis=1)
+    high.to_zarr(tmp_path / "high.zarr", consolidated=False, encoding=encoding)
+    one = over(xtd.open_zarr(tmp_path / "high.zarr").isel(z=0))
+    again = filled(one, tmp_path / "one.zarr").to_xarray()
+    assert again["a"].encoding["shards"] == (4, 8, 8)
+    small = filled(over(ds, memory="2 kB"), tmp_path / "small.zarr").to_xarray()
+    assert small["a"].encoding["chunks"] == (2, 4, 4) and small["a"].encoding["shards"] is None
+    plain = filled(dataset, tmp_path / "plain.zarr", encoding={"a": {"shards": None}}).to_xarray()
+    assert plain["a"].encoding["shards"] is None
+    for each in (again, small, plain):
+        xr.testing.assert_allclose(each.load(), ds.compute())
+
+
+def test_chunks_begin_at_the_first_step_of_the_result(tmp_path):
+    ds = world(tmp_path)
+    dataset = xtd.MapDataset(
+        ds, {"time": 3, "y": -1, "x": -1}, {"time": 2}, inputs=xtd.Select("a", time=slice(0, 2)),
+        targets=xtd.Select("a", time=2),
+    )  # fmt: skip
+    result = filled(dataset, tmp_path / "field.zarr").to_xarray()
+    assert result["time"].size == 10 and result["a"].encoding["chunks"] == (4, 4, 8)
+    xr.testing.assert_allclose(result.load(), ds.isel(time=slice(2, None)).load())
+
+
 def test_of_what_is_packed_places_that_nobody_predicted_are_missing(tmp_path):
     dataset = over(world(tmp_path))
     packing = {"dtype": "int16", "scale_factor": 0.001, "_FillValue": -32768}

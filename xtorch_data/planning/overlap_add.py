@@ -1,15 +1,14 @@
-"""Overlap-add: where the targets of samples lie in a field, and how much each of them weighs there.
+"""Overlap-add along one dim: where the steps that samples predict lie among its places, in tiles.
 
-A field has the dims of the data. Along each of them, the steps that a sample predicts lie at some
-of its places; all that is counted or weighed is a product over dims. Pure arithmetic over integers.
+Pure arithmetic over integers.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +18,13 @@ from .edges import NOTHING, ExtendedDim
 from .index_maps import IndexMap, IntArray
 from .intervals import Interval
 
-__all__ = ["Blend", "Field", "FieldDim", "Piece", "window_weights"]
+__all__ = ["Blend", "FieldDim", "FloatArray", "Piece", "slabs", "window_weights"]
 
 Blend = Literal["mean", "hann"]
 FloatArray = npt.NDArray[np.float64]
+
+# Steps of windows that are looked at together.
+SLAB = 2**20
 
 
 def window_weights(blend: Blend, size: int) -> FloatArray:
@@ -60,7 +62,7 @@ class Piece:
 
 @dataclass(frozen=True, eq=False)
 class FieldDim:
-    """A dim of the data in a field, or the two dims that stand in the place of one that is kept.
+    """A dim of a field: the places of the windows along a dim, or those of one that is kept.
 
     Made by `of`; any thread may ask it.
 
@@ -76,6 +78,8 @@ class FieldDim:
         Steps of a window that are laid, counted from its first one, in the order of tensors.
     places : ndarray of int64
         For each step as windows count them, that of the data; `NOTHING` where there is none.
+    circle : int
+        After so many steps windows come back to where they were; more than there are, if never.
     kept : bool
         Whether windows stay apart.
     tile : int
@@ -90,6 +94,7 @@ class FieldDim:
     numbers: IntArray
     steps: IntArray
     places: IntArray
+    circle: int
     kept: bool
     tile: int
     first: int
@@ -112,33 +117,43 @@ class FieldDim:
         starts = along.base + (terms[0].at(np.arange(len(terms[0]))) if terms else np.zeros(1, int))
         steps = steps * along.step
         places = np.arange(along.length) if beyond is None else _inside(beyond)
+        turns = beyond is not None and beyond.boundary == "wrap"
+        circle = beyond.length if beyond is not None and turns else 2 * len(places)
         if kept:
-            return cls(dim, starts, numbers, steps, places, True, len(numbers), 0, len(numbers))
-        laid = cls(dim, starts, numbers, steps, places, False, 1, 0, int(places.max()) + 1)
+            count = len(numbers)
+            return cls(dim, starts, numbers, steps, places, circle, True, count, 0, count)
+        length = int(places.max()) + 1
+        laid = cls(dim, starts, numbers, steps, places, circle, False, 1, 0, length)
         covered = np.flatnonzero(laid.times)
         first = int(covered[0]) if len(covered) else 0
         length = int(covered[-1]) + 1 - first if len(covered) else 0
         shifted = np.where(places == NOTHING, NOTHING, places - first)
-        return cls(dim, starts, numbers, steps, shifted, False, max(1, length), first, length)
+        return replace(laid, places=shifted, tile=max(1, length), first=first, length=length)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes in the field: windows and steps where these stay apart."""
         return (self.length, len(self.steps)) if self.kept else (self.length,)
 
-    def summed(self, weights: FloatArray) -> FloatArray:
-        """Sums of the weights of steps at each place, over all windows that have samples."""
-        found = np.zeros(self.length)
-        for numbers, steps in self._pairs():
-            at = self.places[self.starts[numbers] + self.steps[steps]]
-            there = (at >= 0) & (at < self.length)
-            np.add.at(found, at[there], np.broadcast_to(weights[steps], at.shape)[there])
+    def at(self, numbers: IntArray) -> IntArray:
+        """Places of the steps of windows, ``(window, step)``; `NOTHING` where there is none.
+
+        Where windows stay apart, places are counted over windows and steps.
+        """
+        found: IntArray = self.places[self.starts[numbers][:, None] + self.steps]
+        if self.kept:
+            rows = np.searchsorted(self.numbers, numbers)[:, None] * len(self.steps)
+            found = np.where(found < 0, NOTHING, rows + np.arange(len(self.steps)))
         return found
 
     @cached_property
     def times(self) -> FloatArray:
         """How often windows cover each place, of a dim that is not kept."""
-        return self.summed(np.ones(len(self.steps)))
+        found = np.zeros(self.length)
+        for some in slabs(self.numbers, len(self.steps)):
+            at = self.at(some)
+            np.add.at(found, at[at >= 0], 1.0)
+        return found
 
     @cached_property
     def most(self) -> int:
@@ -148,19 +163,12 @@ class FieldDim:
     @cached_property
     def valid(self) -> npt.NDArray[np.bool_]:
         """Of a dim that is kept: whether each step of each window is one of the data."""
-        return np.asarray(self.places[self.starts[self.numbers][:, None] + self.steps] >= 0)
+        return np.asarray(self.at(self.numbers) >= 0)
 
     @property
     def whole(self) -> bool:
         """Whether each place is covered by a window."""
         return bool(self.valid.all() if self.kept else self.times.all())
-
-    def _pairs(self) -> Iterator[tuple[Any, Any]]:
-        """Windows and steps that are looked at together: in as few turns as possible."""
-        if len(self.numbers) < len(self.steps):
-            every = np.arange(len(self.steps))
-            return ((number, every) for number in self.numbers.tolist())
-        return ((self.numbers, step) for step in range(len(self.steps)))
 
     @cached_property
     def firsts(self) -> IntArray:
@@ -177,7 +185,12 @@ class FieldDim:
         found: IntArray = np.where(simple, begin, NOTHING)
         return found
 
-    @property
+    @cached_property
+    def simple(self) -> bool:
+        """Whether there is no such window of which there are samples."""
+        return bool((self.firsts[self.numbers] >= 0).all())
+
+    @cached_property
     def span(self) -> slice:
         """Steps of a window as places, from its first one on."""
         if self.kept:
@@ -185,15 +198,31 @@ class FieldDim:
         step = int(self.steps[1] - self.steps[0]) if len(self.steps) > 1 else 1
         return slice(0, int(self.steps[-1] - self.steps[0]) + 1, step)
 
+    # Windows that share places.
+
+    def ahead(self, one: IntArray, other: IntArray) -> IntArray:
+        """How far other windows begin behind some; more than windows reach if before them."""
+        found: IntArray = (self.starts[other] - self.starts[one]) % self.circle
+        return found
+
+    @property
+    def reach(self) -> int:
+        """From the first step of a window to its last one."""
+        return int(self.steps[-1] - self.steps[0])
+
+    @cached_property
+    def meeting(self) -> npt.NDArray[np.bool_]:
+        """By how far another window begins behind one, whether they may share a place."""
+        found = np.zeros(self.circle, dtype=bool)
+        for step in self.steps.tolist():
+            found[(step - self.steps) % self.circle] = True
+        return found
+
     # Tiles.
 
     def tiled(self, size: int) -> FieldDim:
         """The same, in tiles of so many places."""
-        size = min(size, self.length)
-        return FieldDim(
-            self.dim, self.starts, self.numbers, self.steps, self.places, self.kept, size,
-            self.first, self.length,
-        )  # fmt: skip
+        return replace(self, tile=min(size, self.length))
 
     @property
     def tiles(self) -> int:
@@ -201,7 +230,7 @@ class FieldDim:
         return -(-self.length // self.tile)
 
     def extent(self, tile: int) -> Interval:
-        """Places ``[start, stop)`` of a tile."""
+        """Places ``[start, stop)`` of a tile, or windows that stay apart."""
         return tile * self.tile, min((tile + 1) * self.tile, self.length)
 
     def tile_shape(self, tile: int) -> tuple[int, ...]:
@@ -229,56 +258,24 @@ class FieldDim:
 
     @cached_property
     def touches(self) -> tuple[IntArray, IntArray]:
-        """Pairs of windows and tiles that they touch, each once."""
-        if self.kept:
-            some = np.flatnonzero(self.valid.any(axis=1))
-            return self.numbers[some], some // self.tile
-        codes = []
-        before: Any = None
-        if len(self.numbers) < len(self.steps):
-            for number in self.numbers.tolist():
-                at = self.places[self.starts[number] + self.steps]
-                codes.append(number * self.tiles + np.unique(at[at >= 0] // self.tile))
-        else:
-            for step in self.steps.tolist():
-                at = self.places[self.starts[self.numbers] + step]
-                tiles = np.where(at >= 0, at // self.tile, NOTHING)
-                new = tiles >= 0
-                if before is not None:
-                    new = new & (tiles != before)
-                before = tiles
-                codes.append(self.numbers[new] * self.tiles + tiles[new])
-        pairs: IntArray = np.unique(np.concatenate(codes))
+        """Pairs of windows and tiles that they touch, each once; windows ascend."""
+        codes = [np.zeros(0, dtype=np.int64)]
+        unit = self.tile * (len(self.steps) if self.kept else 1)
+        for some in slabs(self.numbers, len(self.steps)):
+            at = self.at(some)
+            tiles = np.where(at < 0, NOTHING, at // unit)
+            new = tiles >= 0
+            new[:, 1:] &= tiles[:, 1:] != tiles[:, :-1]
+            codes.append(np.unique((some[:, None] * self.tiles + tiles)[new]))
+        pairs: IntArray = np.concatenate(codes)
         return pairs // self.tiles, pairs % self.tiles
 
-    def windows_in(self, tile: int) -> IntArray:
-        """Numbers of the windows that touch a tile."""
-        windows, tiles = self.touches
-        found: IntArray = windows[tiles == tile]
-        return found
 
-    def spread(self, values: FloatArray, along: int, tile: int, weights: FloatArray) -> FloatArray:
-        """From a value of each window that touches a tile, along an axis, to sums at its places.
-
-        Windows count as `windows_in` has them; along a dim that is kept, an axis of steps follows.
-        """
-        windows = self.windows_in(tile)
-        start, stop = self.extent(tile)
-        moved = np.moveaxis(values, along, 0)
-        if self.kept:
-            rows = np.searchsorted(self.numbers, windows)
-            valid = self.valid[rows] * weights
-            apart = np.zeros((stop - start, len(self.steps), *moved.shape[1:]))
-            apart[rows - start] = moved[:, None] * valid.reshape(
-                *valid.shape, *[1] * (moved.ndim - 1)
-            )
-            return np.moveaxis(apart, (0, 1), (along, along + 1))
-        found = np.zeros((stop - start, *moved.shape[1:]))
-        for step, weight in zip(self.steps.tolist(), weights.tolist(), strict=True):
-            at = self.places[self.starts[windows] + step]
-            there = (at >= start) & (at < stop)
-            np.add.at(found, at[there] - start, weight * moved[there])
-        return np.moveaxis(found, 0, along)
+def slabs(numbers: IntArray, each: int) -> Iterator[IntArray]:
+    """Windows in as few stretches as memory allows, of so many places each."""
+    count = max(1, SLAB // max(1, each))
+    for first in range(0, len(numbers), count):
+        yield numbers[first : first + count]
 
 
 def _inside(beyond: ExtendedDim) -> IntArray:
@@ -309,110 +306,3 @@ def _slices(places: IntArray) -> list[tuple[slice, slice]]:
         (slice(begin, end), slice(int(places[begin]), int(places[end - 1]) + 1))
         for begin, end in itertools.pairwise([0, *edges.tolist(), len(places)])
     ]
-
-
-@dataclass(frozen=True, eq=False)
-class Field:
-    """A field of several dims, in tiles, and what samples weigh in it.
-
-    Attributes
-    ----------
-    dims : tuple of FieldDim
-        In the order of the field.
-    places : tuple of int
-        The sample axis of each of them.
-    weights : tuple of ndarray of float64
-        For each dim, the weights of the steps that are laid.
-    shape : tuple of int
-        Number of windows along each sample axis, 1 for what stands in the place of none.
-    """
-
-    dims: tuple[FieldDim, ...]
-    places: tuple[int, ...]
-    weights: tuple[FloatArray, ...]
-    shape: tuple[int, ...]
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Sizes of the field."""
-        return tuple(size for each in self.dims for size in each.shape)
-
-    @property
-    def tiles(self) -> tuple[int, ...]:
-        """Number of tiles along each dim."""
-        return tuple(each.tiles for each in self.dims)
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether there are places that several samples predict."""
-        return any(each.most > 1 for each in self.dims)
-
-    @cached_property
-    def sums(self) -> tuple[FloatArray, ...]:
-        """For each dim, the sums of weights at its places, over all windows that have samples."""
-        along = zip(self.dims, self.weights, strict=True)
-        return tuple(
-            each.valid * weights if each.kept else each.summed(weights) for each, weights in along
-        )
-
-    def tiled(self, sizes: Sequence[int]) -> Field:
-        """The same, in tiles of some sizes."""
-        dims = tuple(each.tiled(size) for each, size in zip(self.dims, sizes, strict=True))
-        return Field(dims, self.places, self.weights, self.shape)
-
-    def tile_shape(self, tile: Sequence[int]) -> tuple[int, ...]:
-        """Sizes of a tile."""
-        along = zip(self.dims, tile, strict=True)
-        return tuple(size for each, number in along for size in each.tile_shape(number))
-
-    def region(self, tile: Sequence[int]) -> tuple[slice, ...]:
-        """Where a tile lies in the field."""
-        found: list[slice] = []
-        for each, number in zip(self.dims, tile, strict=True):
-            found.append(slice(*each.extent(number)))
-            found += [slice(0, size) for size in each.shape[1:]]
-        return tuple(found)
-
-    def counts(self, samples: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64]:
-        """How many samples touch each tile: of all, or of those for which there is True.
-
-        `samples` has a value for each, shape `shape`.
-        """
-        if samples is None:
-            along = [np.bincount(each.touches[1], minlength=each.tiles) for each in self.dims]
-            return np.asarray(_outer(along), dtype=np.int64).reshape(self.tiles)
-        found = samples.transpose(self.places).astype(np.int64)
-        for at, each in enumerate(self.dims):
-            windows, tiles = each.touches
-            moved = np.moveaxis(found, at, 0)
-            sums = np.zeros((each.tiles, *moved.shape[1:]), dtype=np.int64)
-            np.add.at(sums, tiles, moved[windows])
-            found = np.moveaxis(sums, 0, at)
-        return found
-
-    def weights_in(
-        self, tile: Sequence[int], samples: npt.NDArray[np.bool_] | None
-    ) -> FloatArray | list[FloatArray]:
-        """Sums of weights at the places of a tile: of all samples, or of some.
-
-        Of all it is an outer product, of which the factors come, one for each dim.
-        """
-        every = list(zip(self.dims, tile, self.weights, strict=True))
-        if samples is None:
-            inside = [slice(*each.extent(number)) for each, number, _ in every]
-            return [sums[along] for sums, along in zip(self.sums, inside, strict=True)]
-        chosen = [each.windows_in(number) for each, number, _ in every]
-        found = samples.transpose(self.places)[np.ix_(*chosen)].astype(np.float64)
-        at = 0
-        for each, number, weights in every:
-            found = each.spread(found, at, number, weights)
-            at += len(each.shape)
-        return found
-
-
-def _outer(factors: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """The outer product of some arrays, one axis after the other."""
-    found: npt.NDArray[Any] = np.ones((), dtype=np.result_type(*factors) if factors else np.int64)
-    for each in factors:
-        found = found[(...,) + (None,) * each.ndim] * each
-    return found

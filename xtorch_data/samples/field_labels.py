@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
 
+from ..planning.index_maps import IndexMap
 from ..planning.overlap_add import FieldDim
+from .definition import SampleDefinition
 from .labels import Labels
 from .leads import STEPS, are_dates, leads
 
-__all__ = ["field_coords"]
+__all__ = ["AnchorLabels", "field_coords"]
 
 # What the labels of anchors are called by the CF conventions.
 INIT = {"standard_name": "forecast_reference_time", "long_name": "time of the forecast"}
@@ -19,17 +22,59 @@ INIT = {"standard_name": "forecast_reference_time", "long_name": "time of the fo
 DROPPED = ("standard_name", "long_name", "axis", "bounds", "climatology")
 
 
+@dataclass(frozen=True, eq=False)
+class AnchorLabels:
+    """The anchors of windows that stay apart, made by `of`.
+
+    Attributes
+    ----------
+    labels : xarray.Variable
+        Their labels in the first source; numbers of steps where it has none.
+    labelled : bool
+        Whether it has.
+    step : int
+        Which step of a window the anchor is; of another source, from which one steps are counted.
+    """
+
+    labels: xr.Variable
+    labelled: bool
+    step: int
+
+    @classmethod
+    def of(
+        cls, first: SampleDefinition, owner: SampleDefinition, along: IndexMap, each: FieldDim
+    ) -> AnchorLabels:
+        """Those of windows of a source along a dim that follows a sample axis.
+
+        ValueError if several dims of the first source follow this, none of them of that name.
+        """
+        data = first.primary
+        (axis,) = along.terms
+        beside = {own.dim: own for own in data.windows.frame.maps if axis in own.terms}
+        if each.dim not in beside and len(beside) > 1:
+            raise ValueError(
+                f"keep={each.dim!r} cannot tell the anchors of source {owner.source!r}, which "
+                f"could lie along each of {list(beside)} of the first source"
+            )
+        own = beside.get(each.dim) or next(iter(beside.values()))
+        anchor = first.anchors[own.dim]
+        steps = own.base + own.terms[axis].at(each.numbers) + anchor
+        known = data.labels.coords.variables.get(own.dim)
+        labels = xr.Variable(("init",), steps) if known is None else known[steps]
+        return cls(labels, known is not None, anchor if owner is data else 0)
+
+
 def field_coords(
     labels: Labels,
     dims: Sequence[FieldDim],
     kept: Mapping[Hashable, tuple[Hashable, Hashable]],
-    anchors: Mapping[Hashable, int],
+    anchors: Mapping[Hashable, AnchorLabels],
 ) -> xr.Dataset:
     """The coordinates of a field, lazy where those of the data are.
 
-    `kept` has the names of the two dims that stand in the place of one that is kept, `anchors` the
-    step of a window whose label is the first of these. Its own labels, and all others along it, are
-    coordinates of both.
+    `kept` has the names of the two dims that stand in the place of one that is kept: one for the
+    `anchors` of windows, one for the steps from these on. Its own labels, and all others along it,
+    are coordinates of both.
 
     ValueError if a name of these is taken.
     """
@@ -64,17 +109,22 @@ def _slice(labels: Labels, each: FieldDim) -> slice:
     return slice(first, first + each.length)
 
 
-def _forecast(coords: xr.Dataset, each: FieldDim, anchor: int) -> list[Any]:
+def _forecast(coords: xr.Dataset, each: FieldDim, anchors: AnchorLabels) -> list[Any]:
     """Values, attributes and encoding of the labels of anchors, and of the steps from these on.
 
     Where labels are not as far apart in every window, as months are, these are counted.
     """
+    inits, of_inits = anchors.labels.to_numpy(), anchors.labels
+    if not anchors.labelled:
+        return [(inits, {}, {}), (each.steps - anchors.step, STEPS, {})]
+    kept = {key: value for key, value in of_inits.attrs.items() if key not in DROPPED}
+    encoding = {
+        key: of_inits.encoding[key] for key in ("units", "calendar") if key in of_inits.encoding
+    }
+    times = INIT if are_dates(of_inits) or inits.dtype.kind == "m" else {}
+    first = (inits, {**kept, **times}, encoding)
+    labels = coords.variables.get(each.dim)
+    if labels is None:
+        return [first, (each.steps - anchors.step, STEPS, {})]
     begins = each.starts[each.numbers]
-    times = coords.variables.get(each.dim)
-    if times is None:
-        return [(begins + anchor, {}, {}), (each.steps - anchor, STEPS, {})]
-    kept = {key: value for key, value in times.attrs.items() if key not in DROPPED}
-    encoding = {key: times.encoding[key] for key in ("units", "calendar") if key in times.encoding}
-    init = INIT if are_dates(times) or times.dtype.kind == "m" else {}
-    found = leads(times, begins, each.steps, anchor, each.valid)
-    return [(times.to_numpy()[begins + anchor], {**kept, **init}, encoding), (*found, {})]
+    return [first, (*leads(labels, begins, each.steps, inits, anchors.step, each.valid), {})]

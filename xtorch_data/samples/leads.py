@@ -78,7 +78,9 @@ def lead_coord(
     if _are_even(times):  # one window stands for all
         begins = begins[:1]
     steps = np.arange(axis.size)[indexers.get(axis.dim, slice(None))]
-    values, attrs = leads(times, begins, np.atleast_1d(steps), anchors.steps[axis.dim])
+    anchor = anchors.steps[axis.dim]
+    inits = times.to_numpy()[begins + anchor]
+    values, attrs = leads(times, begins, np.atleast_1d(steps), inits, anchor)
     made = xr.Variable((axis.dim,), values, attrs)
     return axis.dim, made if np.ndim(steps) else made[0]
 
@@ -94,6 +96,7 @@ def leads(
     times: xr.Variable,
     begins: IntArray,
     steps: IntArray,
+    inits: npt.NDArray[Any],
     anchor: int,
     valid: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[npt.NDArray[Any], dict[str, str]]:
@@ -107,8 +110,10 @@ def leads(
         Where windows begin, one or more.
     steps : ndarray of int64
         Steps of a window.
+    inits : numpy.ndarray
+        Labels of the anchors of these windows.
     anchor : int
-        Step of a window from which leads count.
+        Step of a window from which steps are counted.
     valid : ndarray of bool, optional
         Which steps of which windows lie in the data, shape ``(window, step)``; all by default.
 
@@ -122,11 +127,11 @@ def leads(
     """
     counted = steps - anchor, dict(STEPS)
     values = times.to_numpy()
-    if values.dtype.kind not in "MmOiuf":
+    if values.dtype.kind not in "MmOiuf" or inits.dtype.kind not in "MmOiuf":
         return counted
-    if values.dtype.kind == "u":
-        values = values.astype(np.int64)
-    inits = values[begins + anchor]
+    values, inits = (
+        each.astype(np.int64) if each.dtype.kind == "u" else each for each in (values, inits)
+    )
     there = [0] if valid is None else np.flatnonzero(valid.all(axis=1))
     first = there[0] if len(there) else 0
     try:

@@ -85,8 +85,8 @@ class Exchange:
             if field.overlaps:
                 found += part
                 continue
-            there = field.weights_in(tile, self._added[rank].reshape(field.shape))
-            np.copyto(found, part, where=np.asarray(there) > 0)
+            (there,) = field.weights_in(tile, self._added[rank].reshape(field.shape))
+            np.copyto(found, part, where=there > 0)
         return found
 
 

@@ -18,24 +18,20 @@ FloatArray = npt.NDArray[np.float64]
 Finish = Callable[[xr.Dataset], xr.Dataset]
 
 
-def divided(values: Values, weights: FloatArray | Sequence[FloatArray], overlaps: bool) -> Values:
+def divided(values: Values, weights: Sequence[FloatArray], overlaps: bool) -> Values:
     """Sums divided by those of weights, NaN where these are 0; in place where they are floating.
 
-    `weights` are shaped as the last dims of the sums, or factors of which they are the outer
-    product. What does not overlap is no sum. Integers become floating where one is missing.
+    `weights` are factors, each shaped as the last dims of the sums, or of size 1 along some. What
+    does not overlap is no sum. Integers become floating where one is missing.
     """
-    factors = [weights] if isinstance(weights, np.ndarray) else list(weights)
-    if values.dtype.kind not in "fc" and not all(each.all() for each in factors):
+    if values.dtype.kind not in "fc" and not all(each.all() for each in weights):
         values = values.astype(with_nan(values.dtype))
-    axis = values.ndim - sum(each.ndim for each in factors)
-    for each in factors:
-        before, axis = axis, axis + each.ndim
+    for each in weights:
         if overlaps and not (each == 1).all():
-            shaped = each.reshape(*each.shape, *[1] * (values.ndim - axis)).astype(values.dtype)
             with np.errstate(invalid="ignore", divide="ignore"):
-                values /= shaped
+                values /= each.astype(values.dtype)
         if not each.all():
-            values[(slice(None),) * before + (each == 0,)] = np.nan
+            np.copyto(values, np.nan, where=each == 0)
     return values
 
 
@@ -75,7 +71,7 @@ def inverted(inverse: Any, layout: MosaicLayout, names: Sequence[Hashable]) -> F
         return lambda dataset: dataset
     definition = layout.definition
     if hasattr(inverse, "_of_source") and definition.source is not None:  # of several sources
-        first = definition is layout.first
+        first = definition is layout.first.primary
         inverse = inverse._of_source(definition.source, first, names) or inverse
     function = getattr(inverse, "inverse", inverse)
     if not callable(function):

@@ -37,7 +37,7 @@ class Mosaic:
     The result has the variables of a part, with the dims of the samples in the order of the data:
     along windowed dims as many steps as the targets of the dataset reach over, also where `Select`
     takes a single one. Coordinates and attributes are those of the data. Places that nobody
-    predicted are NaN.
+    predicted, such as those that no event reaches, are NaN.
 
     Parameters
     ----------
@@ -52,7 +52,8 @@ class Mosaic:
         ``init_time``, the labels of the anchors of samples, and ``lead_time``, the label of each
         step less that; ``time`` itself is a coordinate of both. A mapping gives other names,
         ``keep={"time": ("init", "lead")}``. Where labels are not as far apart in every window, as
-        months are, ``lead_time`` counts steps.
+        months are, ``lead_time`` counts steps. Around events it has a row for each of them, where
+        they have labels of this dim alone.
     blend : {"mean", "hann"}, optional
         Weights of the steps of a window where samples overlap, divided by their sum at each place:
         all the same, or less to both ends of a window. There is none by default, and an overlap is
@@ -61,7 +62,8 @@ class Mosaic:
         What brings predictions back to units: a `Normalize`, or a function of a labeled Dataset. It
         takes what is blended; with a `path`, a chunk at a time.
     encoding : mapping, optional
-        By variable, what `xarray.Dataset.to_zarr` takes. Chunks are those of the source by default.
+        By variable, what `xarray.Dataset.to_zarr` takes. Chunks and shards are those of the source
+        by default, as far as `memory` allows.
     mode : {"w-", "w", "a"}
         With a `path`: to refuse one that exists, to replace it, or to go on with one that is not
         complete. Chunks that are complete stay as they are; samples of the others are to be added
@@ -210,7 +212,7 @@ class Mosaic:
         token = None if batch._labels is None else batch._labels.token
         require_alike(batch, self._layout.part)
         if token is not None and token not in self._known:
-            require_of(batch, self._layout.first.labels)
+            require_of(batch, self._layout.first.labels, self._layout.source)
             self._known.add(token)
 
     def _begun(self, values: Values, others: dict[Hashable, int]) -> PartialSums:
@@ -221,7 +223,7 @@ class Mosaic:
             self._begin(dtype)
         elif others != self._others:
             raise ValueError(f"y has dims {others}, and the predictions before {self._others}")
-        elif not np.can_cast(values.dtype, self._sums.dtype):
+        elif values.dtype != self._sums.dtype and not np.can_cast(values.dtype, self._sums.dtype):
             raise TypeError(
                 f"y has dtype {values.dtype}, which {self._sums.dtype} of the predictions before "
                 "cannot hold"
@@ -230,19 +232,18 @@ class Mosaic:
         return self._sums
 
     def _begin(self, dtype: np.dtype[Any]) -> None:
-        weights = self._layout.weights
-        self._weights = None if weights is None else weights.astype(dtype)
-        self._sums = self._made(dtype, (len(self._layout.part.variables), *self._others.values()))
-
-    def _made(self, dtype: np.dtype[Any], lead: tuple[int, ...]) -> PartialSums:
         layout, store = self._layout, self._store
-        if store is None:
-            return PartialSums(layout.field, layout.dropped, lead, dtype)
-        if dtype.kind in "iub" and not layout.whole:
-            dtype = with_nan(dtype)
-        field = store.begin(dtype, self._others, self._finished)
-        self._left = field.counts(layout.samples)
-        return PartialSums(field, layout.dropped, lead, dtype, self._memory, store.folder)
+        field, memory, folder = layout.field, None, None
+        if store is not None:
+            if dtype.kind in "iub" and not layout.whole:
+                dtype = with_nan(dtype)
+            field = store.begin(dtype, self._others, self._finished)
+            self._left = field.counts(layout.samples)
+            memory, folder = self._memory, store.folder
+        if layout.weights is not None:
+            self._weights = layout.weights.astype(dtype)
+        lead = (len(layout.part.variables), *self._others.values())
+        self._sums = PartialSums(field, layout.dropped, lead, dtype, memory, folder)
 
     def wanted(self, batch: Batch) -> npt.NDArray[np.bool_]:
         """For each sample of a batch, whether its predictions are still to be added.

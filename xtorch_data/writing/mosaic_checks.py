@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..planning.windows import SourceWindows
 from ..samples.batch import Batch
 from ..samples.labels import Labels
 from ..samples.select import Part
@@ -27,7 +29,8 @@ def require_alike(batch: Batch, part: Part) -> None:
     if flipped:
         raise ValueError(
             f"samples of this batch were flipped along {flipped}: predictions are laid of batches "
-            "without augment="
+            "without augment=, since nobody knows which of them changed their signs. To average "
+            "over flips, flip in forward"
         )
     own = batch._part_labels.get(part.name)
     if own and (own.variables, own.indexers) != (part.variables, part.indexers):
@@ -37,27 +40,47 @@ def require_alike(batch: Batch, part: Part) -> None:
         )
 
 
-def require_of(batch: Batch, labels: Labels) -> None:
-    """Raise ValueError if the samples of a batch lie elsewhere, or have other labels."""
+def require_of(batch: Batch, labels: Labels, source: str | None) -> None:
+    """Raise ValueError if the samples of a batch lie elsewhere, or have other labels.
+
+    `source` is that of which predictions are, if it is not the first one.
+    """
     own = batch._labels
-    if own is not None and own is not labels and not _alike(own, labels):
+    if own is not None and own is not labels and not _alike(own, labels, source):
         raise ValueError(
             "this batch is of another dataset than the mosaic: its samples lie elsewhere, or have "
             "other labels"
         )
 
 
-def _alike(one: Labels, other: Labels) -> bool:
+def _alike(one: Labels, other: Labels, source: str | None) -> bool:
     """Whether samples lie at the same places, with the same labels along their dims."""
-    mine: Any = one.windows
-    if not mine.same_as(other.windows):
+    if source is not None and source not in one.others:
+        return False
+    if source is not None and not _alike(one.others[source], other.others[source], None):
+        return False
+    if not _lie_alike(one.windows, other.windows):
         return False
     indexes = one.coords.xindexes, other.coords.xindexes
-    names = [axis.dim for axis in mine.axes]
+    names = [axis.dim for axis in one.windows.axes]
     return all(
         (name in indexes[0]) == (name in indexes[1])
         and (name not in indexes[0] or one.coords[name].equals(other.coords[name]))
         for name in names
+    )
+
+
+def _lie_alike(one: SourceWindows, other: SourceWindows) -> bool:
+    mine, theirs = one.frame.maps, other.frame.maps
+    return (
+        one.shape == other.shape
+        and len(mine) == len(theirs)
+        and all(
+            replace(own, terms={}) == replace(each, terms={})
+            and own.terms.keys() == each.terms.keys()
+            and all(own.terms[axis].same_as(each.terms[axis]) for axis in own.terms)
+            for own, each in zip(mine, theirs, strict=True)
+        )
     )
 
 
@@ -68,10 +91,9 @@ def require_new(
     if samples is not None and not (there := samples.reshape(-1)[numbers]).all():
         raise ValueError(f"sample {numbers[~there][0]} is none of this dataset")
     before = added[numbers]
-    if before.any():
+    if np.count_nonzero(before):
         raise ValueError(f"sample {numbers[before][0]} was added before")
-    ascending = bool((numbers[1:] > numbers[:-1]).all())
-    if not ascending and len(np.unique(numbers)) < len(numbers):
+    if np.count_nonzero(numbers[1:] <= numbers[:-1]) and len(np.unique(numbers)) < len(numbers):
         different, often = np.unique(numbers, return_counts=True)
         raise ValueError(f"sample {different[often > 1][0]} is in the batch twice")
 

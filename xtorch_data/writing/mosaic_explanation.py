@@ -31,7 +31,8 @@ class MosaicExplanation:
     nbytes : int
         Bytes of the result, decoded; before the first batch, those of float32.
     overlaps : mapping of Hashable to int
-        By dim along which samples overlap: how many predict the same place, at most.
+        By dim along which samples overlap: how many predict the same place, at most. Not of events
+        that overlap along several dims.
     blend : str or None
         How these are made one.
     samples, added : int
@@ -81,7 +82,11 @@ class MosaicExplanation:
             variables=layout.part.variables,
             sizes=sizes,
             nbytes=len(layout.part.variables) * math.prod(sizes.values()) * itemsize,
-            overlaps={each.dim: each.most for each in layout.field.dims if each.most > 1},
+            overlaps={
+                each.dims[0].dim: each.dims[0].most
+                for each in layout.field.groups
+                if len(each.dims) == 1 and each.overlaps
+            },
             blend=blend,
             samples=added + missing,
             added=added,
@@ -100,6 +105,8 @@ class MosaicExplanation:
         yield "size", format_bytes(self.nbytes)
         for dim, most in self.overlaps.items():
             yield f"overlap along {printable(dim)}", f"{number_of(most, 'sample')}, {self.blend}"
+        if self.blend is not None and not self.overlaps:
+            yield "blend", self.blend
         yield "samples", f"{self.added:,} of {self.samples:,} added"
         if self.chunks is None:
             yield "memory", f"{format_bytes(self.nbytes)}, the result"

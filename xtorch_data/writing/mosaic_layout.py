@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
@@ -16,22 +14,18 @@ import xarray as xr
 from ..common.cached import cached_property
 from ..common.redact import printable
 from ..datasets.what import What
+from ..planning.field import Field
 from ..planning.index_maps import IndexMap, IntArray
-from ..planning.overlap_add import Field, FieldDim, window_weights
+from ..planning.overlap_add import Blend, FieldDim, window_weights
 from ..planning.windows import WindowDim
 from ..samples.definition import SampleDefinition
-from ..samples.field_labels import field_coords
+from ..samples.field_labels import AnchorLabels, field_coords
 from ..samples.select import Part
-from ..sources.lazy_arrays import in_memory
 
 __all__ = ["MosaicLayout"]
 
 Values = npt.NDArray[Any]
 BLENDS = ("mean", "hann")
-# Bytes of a chunk, about, where the source has none.
-CHUNK_BYTES = 8 * 2**20
-# Tiles that there is room for at least.
-TILES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +76,12 @@ class MosaicLayout:
                 f"the variables of part {part!r} lie side by side along 'variable', which is a dim "
                 "of the data, too: rename that, or take one variable by its name, not in a list"
             )
-        kept = _kept(keep, definition, of_first=definition is first)
         if not what.samples:
             raise ValueError("the dataset has no samples, of which there could be predictions")
         maps = {each.dim: each for each in definition.windows.frame.maps}
         places, shape = _places(maps, first, definition)
-        dims, weights, taken = [], [], {}
+        kept = _kept(keep, maps)
+        dims, taken = [], {}
         for dim in (order := _order(definition, found)):
             count = shape[places[dim]]
             numbers = np.arange(count)
@@ -99,18 +93,21 @@ class MosaicLayout:
                 taken[dim] = own
             beyond = definition.beyond.get(dim)
             each = FieldDim.of(maps[dim], numbers, steps, beyond, dim in kept)
-            if each.most > 1 and blend is None:
+            if not each.length:
                 raise ValueError(
-                    f"samples overlap along {dim!r}: up to {each.most} predict the same step. "
-                    f"keep={dim!r} keeps their windows apart; blend='mean' or 'hann' makes one "
-                    "value of them"
+                    f"part {found.name!r} has no step in the data along {dim!r}: those of all "
+                    "samples lie beyond its ends"
                 )
             dims.append(each)
-            weights.append(window_weights(blend if each.most > 1 else "mean", len(steps)))
-        field = Field(
-            tuple(dims), tuple(places[dim] for dim in order), tuple(weights), tuple(shape)
-        )
-        coords = field_coords(definition.labels, dims, kept, definition.anchors)
+        field = _blended(dims, [places[dim] for dim in order], shape, blend)
+        if blend is None:
+            _require_apart(field, first, maps)
+        inits = {
+            each.dim: AnchorLabels.of(first, definition, maps[each.dim], each)
+            for each in dims
+            if each.kept
+        }
+        coords = field_coords(definition.labels, dims, kept, inits)
         samples = None
         if table is not None and not table.values.all():
             sizes = first.windows.shape
@@ -125,22 +122,15 @@ class MosaicLayout:
             found += self.kept[each.dim] if each.kept else [each.dim]
         return tuple(found)
 
-    @cached_property
-    def digest(self) -> str:
-        """What tells where samples lie, and which there are, from any others."""
-        found = hashlib.sha256()
-        for each in self.field.dims:
-            for values in (each.starts, each.numbers, each.steps, each.places):
-                found.update(f"{each.dim} {len(values)} ".encode())
-                found.update(np.asarray(values, dtype="<i8").tobytes())
-        if self.samples is not None:
-            found.update(np.packbits(self.samples).tobytes())
-        return found.hexdigest()[:16]
+    @property
+    def source(self) -> str | None:
+        """The source that the part is of, if it is not the first one."""
+        return None if self.definition is self.first else self.definition.source
 
     @property
     def whole(self) -> bool:
         """Whether the samples of the dataset cover each place."""
-        return self.samples is None and all(each.whole for each in self.field.dims)
+        return self.samples is None and self.field.whole
 
     @property
     def dropped(self) -> list[bool]:
@@ -257,39 +247,6 @@ class MosaicLayout:
             found = found * weights[0] if dropped else found[..., None] * weights
         return found
 
-    # Chunks.
-
-    def chunks(
-        self, name: Hashable, given: Sequence[int] | None, itemsize: int, memory: int
-    ) -> tuple[int, ...]:
-        """Steps of a chunk along each dim of the field: those of the source, or what is given.
-
-        Of chunks of the source that are too large for several in memory, a part.
-        """
-        sizes = list(self.field.sizes)
-        if given is not None:
-            return tuple(min(int(size), most) for size, most in zip(given, sizes, strict=True))
-        layouts = {each.name: each for each in self.definition.layouts}
-        layout = layouts.get(name) or next(iter(layouts.values()), None)
-        stored = layout is not None and bool(layout.chunks) and layout.in_chunks
-        variable = self.definition.data.variables.get(name)
-        stored = stored and (variable is None or not in_memory(variable))
-        most = max(1, memory // TILES) if stored else min(CHUNK_BYTES, max(1, memory // TILES))
-        if stored:
-            assert layout is not None
-            at = 0
-            for each in self.field.dims:
-                grid = layout.chunks.get(each.dim)
-                if grid is not None and grid.in_chunks:
-                    size = grid.largest // len(each.steps) if each.kept else grid.largest
-                    sizes[at] = min(sizes[at], max(1, size))
-                at += len(each.shape)
-        for at in range(len(sizes)):
-            rest = math.prod(sizes) // sizes[at] * itemsize
-            if sizes[at] * rest > most:
-                sizes[at] = max(1, most // rest)
-        return tuple(sizes)
-
 
 def _part(definition: SampleDefinition, name: str) -> tuple[SampleDefinition, Part]:
     """A part of which predictions can be laid, and the definition it is of."""
@@ -315,26 +272,26 @@ def _places(
     Axes of one window that no dim follows are left out, and there is one for each dim that is
     whole. ValueError if a dim of another source follows several axes, or none follows one of them.
     """
-    of_axes: dict[int, Hashable] = {}
+    data = first.primary
     for dim, each in maps.items():
         laid = owner.labels.laid.get(dim)
-        at_ends = owner is not first and (dim in first.halos or dim in first.beyond)
+        at_ends = owner is not data and (dim in data.halos or dim in data.beyond)
         if at_ends or (laid is not None and dim not in owner.beyond and _repeats(laid[1])):
             raise ValueError(
                 f"predictions of source {owner.source!r} cannot be laid along {dim!r}, along which "
                 "samples have a halo, or reach beyond the ends of the data"
             )
-        if len(each.terms) > 1 or any(axis in of_axes for axis in each.terms):
+        if len(each.terms) > 1:
             raise ValueError(
                 f"predictions of source {owner.source!r} cannot be laid along {dim!r}, where they "
                 "lie by several dims of the first source together"
             )
-        of_axes.update(dict.fromkeys(each.terms, dim))
     places: dict[Hashable, int] = {}
     shape: list[int] = []
     for axis, count in enumerate(first.windows.shape):
-        if axis in of_axes:
-            places[of_axes[axis]] = len(shape)
+        inside = [dim for dim, each in maps.items() if axis in each.terms]
+        if inside:
+            places.update(dict.fromkeys(inside, len(shape)))
             shape.append(count)
         elif count > 1:
             raise ValueError(
@@ -353,25 +310,69 @@ def _repeats(steps: IntArray) -> bool:
     return len(np.unique(there)) < len(there)
 
 
+def _blended(
+    dims: Sequence[FieldDim], places: Sequence[int], shape: Sequence[int], blend: Blend | None
+) -> Field:
+    """The field of some dims, with the weights of windows where these overlap."""
+    alone = [place for each, place in zip(dims, places, strict=True) if each.most < 2]
+    weights = [
+        window_weights("mean" if blend is None or place in alone else blend, len(each.steps))
+        for each, place in zip(dims, places, strict=True)
+    ]
+    overlaps = blend is not None and not {*places} <= {*alone}
+    return Field(tuple(dims), tuple(places), tuple(weights), tuple(shape), overlaps)
+
+
+def _require_apart(
+    field: Field, first: SampleDefinition, maps: Mapping[Hashable, IndexMap]
+) -> None:
+    """Raise ValueError if samples overlap, which are not to be blended."""
+    for group in field.groups:
+        if not group.overlaps:
+            continue
+        each, *others = group.dims
+        if not others:
+            raise ValueError(
+                f"samples overlap along {each.dim!r}: up to {each.most} predict the same step. "
+                f"keep={each.dim!r} keeps their windows apart; blend='mean' or 'hann' makes one "
+                "value of them"
+            )
+        pair = group.met()
+        if pair is not None:
+            (place,) = maps[each.dim].terms
+            axis = first.windows.axes[place]
+            index = first.labels.coords.variables.get(axis.dim)
+            steps = axis.start(np.array(pair))
+            names = steps if index is None else index.values[steps]
+            raise ValueError(
+                f"samples overlap: {axis.dim!r} {printable(names[0])} and {printable(names[1])} "
+                f"predict the same steps of {[each.dim for each in group.dims]}. blend='mean' or "
+                "'hann' makes one value of them"
+            )
+
+
 def _kept(
-    keep: Any, definition: SampleDefinition, of_first: bool
+    keep: Any, maps: Mapping[Hashable, IndexMap]
 ) -> dict[Hashable, tuple[Hashable, Hashable]]:
     """The dim that is kept, and the names of what stands in its place."""
     if keep is None:
         return {}
-    if not of_first:
-        raise ValueError(
-            f"keep is for parts of the first source, and this one is of {definition.source!r}"
-        )
     given = dict(keep) if isinstance(keep, Mapping) else {keep: (f"init_{keep}", f"lead_{keep}")}
     if len(given) != 1:
         raise ValueError(f"keep names one dim, not {list(given)}")
     ((dim, names),) = given.items()
-    windowed = [axis.dim for axis in definition.windows.axes if axis.windowed]
+    windowed = [each.dim for each in maps.values() if each.windowed and each.terms]
     if dim not in windowed:
         raise ValueError(
             f"keep names dim {dim!r}, along which there are no windows to keep apart; there are "
             f"along {windowed}"
+        )
+    others = [each.dim for each in maps.values() if each.terms.keys() & maps[dim].terms.keys()]
+    if len(others) > 1:
+        raise ValueError(
+            f"keep names dim {dim!r}, and windows lie along {others} together, so that none of "
+            "these can stand in the place of one alone: batch.replace(y=…).to_xarray() labels "
+            "the predictions of each sample by themselves"
         )
     if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != 2:
         raise ValueError(f"keep={{{dim!r}: (…, …)}} gives two names, not {names!r}")

@@ -14,8 +14,9 @@ import xarray as xr
 
 from ..common.text import number_of
 from ..common.user_warnings import warn_user
+from ..planning.field import Field
 from ..planning.index_maps import IntArray
-from ..planning.overlap_add import Field
+from .mosaic_chunks import chunks_of, shards_of
 from .mosaic_layout import MosaicLayout, Values
 from .mosaic_writable import (
     filled,
@@ -67,7 +68,7 @@ class MosaicStore:
         if self._begun is not None:
             self.field = layout.field.tiled(self._begun["tile"])
             self.read_done()
-            self._lacking = self._samples_of(~self.done)
+            self._lacking = self.field.touching(~self.done).reshape(-1)
 
     def _opened(self) -> dict[str, Any] | None:
         """What is known of a store that goes on; the first rank keeps it from others."""
@@ -97,7 +98,7 @@ class MosaicStore:
             "names": list(map(str, layout.part.variables)),
             "sizes": list(layout.field.sizes),
             "blend": str(self._blend),
-            "samples": layout.digest,
+            "samples": layout.field.digest(layout.samples),
         }
 
     def __str__(self) -> str:
@@ -108,16 +109,6 @@ class MosaicStore:
         count = len(self._layout.part.variables)
         record = self._target.done[:].reshape(count, *self.field.tiles)
         self.done = (record != 0).all(axis=0)
-
-    def _samples_of(self, found: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Samples that touch any of some tiles."""
-        for at, each in enumerate(self.field.dims):
-            windows, tiles = each.touches
-            moved = np.moveaxis(found, at, 0)
-            some = np.zeros((self.field.shape[self.field.places[at]], *moved.shape[1:]), bool)
-            np.logical_or.at(some, windows, moved[tiles])
-            found = np.moveaxis(some, 0, at)
-        return found.transpose(np.argsort(self.field.places)).reshape(-1)
 
     def lacking(self, samples: IntArray | slice) -> Any:
         """For some samples, whether a tile that they touch was incomplete when this was opened."""
@@ -217,7 +208,9 @@ class MosaicStore:
 
     def _chunks(self, dtype: np.dtype[Any], lead: tuple[int, ...]) -> tuple[Any, Any]:
         """Chunks and shards of each variable, along the dims of the field."""
-        layout, chunks, shards = self._layout, {}, {}
+        layout = self._layout
+        chunks: dict[Hashable, tuple[int, ...]] = {}
+        shards: dict[Hashable, tuple[int, ...] | None] = {}
         itemsize = dtype.itemsize * math.prod(lead)
         count = len(lead) + len(layout.field.sizes)
         for name in layout.part.variables:
@@ -225,9 +218,12 @@ class MosaicStore:
             for key in ("chunks", "shards"):
                 if own.get(key) is not None:
                     own[key] = require_chunks(str(name), key, own[key], count)[len(lead) :]
-            chunks[name] = layout.chunks(name, own.get("chunks"), itemsize, self._memory)
+            given = own.get("chunks")
+            chunks[name] = chunks_of(layout, name, given, itemsize, self._memory)
             if own.get("shards") is not None:
                 shards[name] = own["shards"]
+            elif given is None and "shards" not in own:
+                shards[name] = shards_of(layout, name, chunks[name], itemsize, self._memory)
         return chunks, shards
 
     def write(self, tile: Tile, dataset: xr.Dataset) -> None:
@@ -266,8 +262,8 @@ class MosaicStore:
         """
 
         def finished() -> None:
-            self.read_done()
             if not self._fills:
+                self.read_done()
                 for tile in zip(*np.nonzero(~self.done), strict=True):
                     where = tuple(int(each) for each in tile)
                     self.write(where, nothing(where))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
@@ -13,20 +14,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..planning.edges import NOTHING
+from ..planning.field import Field
 from ..planning.index_maps import IntArray
-from ..planning.overlap_add import Field
+from ..planning.overlap_add import FieldDim
 
 __all__ = ["PartialSums", "Tile", "Values"]
 
 Values = npt.NDArray[Any]
 Tile = tuple[int, ...]
 
-# Places of windows that are remembered, along each dim.
+# Windows whose places are remembered, along each dim.
 REMEMBERED = 2**16
 # Samples of no more values are added many at once.
 FEW_VALUES = 64
 # Samples of so many bytes are weighed one by one, so that they stay in the processor's cache.
 LARGE_BYTES = 2**13
+# Stands for all samples of a batch, or tiles of one number.
+EVERY = slice(None)
 
 
 class PartialSums:
@@ -63,7 +68,10 @@ class PartialSums:
         self.field, self.lead, self.dtype, self.memory = field, lead, dtype, memory
         self._dropped, self._folder = tuple(dropped), folder
         self._held: OrderedDict[Tile, Values] = OrderedDict()
-        self._memo: list[dict[int, Any]] = [{} for _ in field.dims]
+        remember = functools.lru_cache(REMEMBERED)
+        along = list(zip(field.dims, dropped, strict=True))
+        self._pieces = [remember(functools.partial(_pieces_of, *each)) for each in along]
+        self._keys = [remember(functools.partial(_key_at, *each)) for each in along]
         self._file: Any = None
         self._slots: dict[Tile, int] = {}
         self._free: list[int] = []
@@ -99,79 +107,99 @@ class PartialSums:
         left : numpy.ndarray of int64, optional
             How many samples each tile still lacks; counted down.
         """
-        if left is None and math.prod(self.field.tiles) == 1:
-            dims = zip(self.field.dims, numbers, strict=True)
-            firsts = [each.firsts[windows] for each, windows in dims]
-            if all((each >= 0).all() for each in firsts):
-                self._add_simple(firsts, values, weights)
-                return
-        if weights is not None:
-            values = values * weights
+        size = values[0].nbytes // values.itemsize * self.dtype.itemsize
+        if weights is not None and size < LARGE_BYTES:
+            values, weights = values * weights, None
         values = values.astype(self.dtype, copy=False)
-        along = [self._pieces(at, each) for at, each in enumerate(numbers)]
-        for tile, works in self._by_tile(along, skipped):
-            sums = self.tile(tile)
-            for sample, steps, key in works:
-                self._lay(sums, (..., *key), values[(sample, ..., *steps)])
+        counted: list[tuple[Tile, int]] = []
+        firsts, tiles = self._firsts(numbers)
+        for number, samples in _by_number(tiles):
+            if number == NOTHING:
+                along = [
+                    [*map(pieces, each[samples].tolist())]
+                    for pieces, each in zip(self._pieces, numbers, strict=True)
+                ]
+                self._add_pieces(along, values[samples], weights, skipped)
+                counted += _touched(along)
+                continue
+            tile = self._tile(number)
+            counted.append((tile, len(values) if samples is EVERY else len(samples)))
+            if skipped is None or not skipped[tile]:
+                inside = [at if len(at) == 1 else at[samples] for at in firsts]
+                self._add_whole(self.tile(tile), inside, values, weights, samples)
         if left is None:
             return
-        for pieces in zip(*along, strict=True):
-            for tile in itertools.product(*({each[0]: None for each in some} for some in pieces)):
-                left[tile] -= 1
-                if (
-                    not left[tile]
-                    and finish is not None
-                    and not (skipped is not None and skipped[tile])
-                ):
-                    finish(tile)
+        for tile, count in counted:
+            left[tile] -= count
+            if not left[tile] and finish is not None and (skipped is None or not skipped[tile]):
+                finish(tile)
 
-    def _lay(self, sums: Values, key: tuple[Any, ...], values: Values) -> None:
-        if self.field.overlaps:
-            view = sums[key]
-            view += values
-        else:
-            sums[key] = values
+    def _tile(self, number: int) -> Tile:
+        """A tile by its number in C order."""
+        found = []
+        for count in reversed(self.field.tiles):
+            number, at = divmod(number, count)
+            found.append(at)
+        return tuple(found[::-1])
 
-    def _add_simple(
-        self, firsts: Sequence[IntArray], values: Values, weights: Values | None
+    # Samples that lie in one piece, in one tile.
+
+    def _firsts(self, numbers: Sequence[IntArray]) -> tuple[list[IntArray], IntArray]:
+        """Places in their tiles at which samples begin, and these tiles by number.
+
+        Along dims of one window there is one place. Tiles are `NOTHING` for samples of several
+        pieces, and one number is that of all samples.
+        """
+        found, tiles = [], np.zeros(1, dtype=np.int64)
+        for each, windows in zip(self.field.dims, numbers, strict=True):
+            at = each.firsts if len(each.starts) == 1 else each.firsts[windows]
+            whole = True if each.simple else at >= 0
+            if each.tiles > 1:
+                inside = at // each.tile
+                whole = whole & ((at if each.kept else at + each.reach) // each.tile == inside)
+                at = at - inside * each.tile
+                tiles = tiles * each.tiles + np.where(tiles < 0, 0, inside)
+            if whole is not True:
+                tiles = np.where(whole & (tiles >= 0), tiles, NOTHING)
+            found.append(at)
+        return found, tiles
+
+    def _add_whole(
+        self,
+        sums: Values,
+        firsts: Sequence[IntArray],
+        values: Values,
+        weights: Values | None,
+        samples: Any,
     ) -> None:
-        """Add samples each of which lies in one piece in the only tile."""
-        sums = self.tile((0,) * len(self.field.dims))
-        size = values[0].size
-        large = weights is not None and size * self.dtype.itemsize >= LARGE_BYTES
-        if weights is not None and not large:
-            values = values * weights
-        values = values.astype(self.dtype, copy=False)
-        if size <= FEW_VALUES and len(values) > 1:
-            self._add_many(sums, firsts, values)
+        """Add those of some samples that lie in one piece in a tile."""
+        if values[0].size <= FEW_VALUES and len(values) > 1:
+            self._add_many(sums, firsts, values[samples])
             return
         # NumPy is half as fast with dims of size 1 in front of others.
         lead = tuple(0 if size == 1 else slice(None) for size in self.lead)
         sums, values = sums[lead], values[(slice(None), *lead)]
+        chosen = values if samples is EVERY else map(values.__getitem__, samples.tolist())
         columns: list[Any] = []
         if any(lead) or all(self._dropped):  # else no key is of integers alone, which makes a copy
             columns.append(itertools.repeat(...))
-        for each, dropped, at in zip(self.field.dims, self._dropped, firsts, strict=True):
-            stop, step = each.span.stop, each.span.step
-            starts = at.tolist()
+        for place, (each, at) in enumerate(zip(self.field.dims, firsts, strict=True)):
+            along = [*map(self._keys[place], at.tolist())]
+            columns.append(along if len(along) > 1 else itertools.repeat(along[0]))
             if each.kept:
-                columns += [starts, itertools.repeat(0 if dropped else each.span)]
-            else:
-                columns.append(
-                    starts if dropped else [slice(start, start + stop, step) for start in starts]
-                )
+                columns.append(itertools.repeat(0 if self._dropped[place] else each.span))
         keys = zip(*columns, strict=False)
         if not self.field.overlaps:
-            for key, value in zip(keys, values, strict=False):
+            for value, key in zip(chosen, keys, strict=False):
                 sums[key] = value
-        elif large and weights is not None:
+        elif weights is not None:
             weighed = np.empty_like(values[0])
-            for key, value in zip(keys, values, strict=False):
+            for value, key in zip(chosen, keys, strict=False):
                 np.multiply(value, weights, out=weighed)
                 view = sums[key]
                 view += weighed
         else:
-            for key, value in zip(keys, values, strict=False):
+            for value, key in zip(chosen, keys, strict=False):
                 view = sums[key]
                 view += value
 
@@ -180,7 +208,7 @@ class PartialSums:
         strides = [size // sums.itemsize for size in sums.strides]
         along = [np.arange(size) for size in self.lead]
         inside = [step * stride for step, stride in zip(along, strides, strict=False)]
-        begins: Any = 0
+        begins: Any = np.zeros(len(values), dtype=np.int64)
         axis = len(self.lead)
         for each, dropped, at in zip(self.field.dims, self._dropped, firsts, strict=True):
             begins = begins + at * strides[axis]
@@ -198,25 +226,26 @@ class PartialSums:
         else:
             flat[places] = values.reshape(-1)
 
-    def _pieces(self, at: int, numbers: IntArray) -> list[Any]:
-        """For each sample, where it lies along a dim: tile, steps of the sample, keys."""
-        memo, found = self._memo[at], []
-        if len(memo) > REMEMBERED:
-            memo.clear()
-        for number in numbers.tolist():
-            pieces = memo.get(number)
-            if pieces is None:
-                pieces = memo[number] = list(self._of_window(at, number))
-            found.append(pieces)
-        return found
+    # Samples of several pieces.
 
-    def _of_window(self, at: int, number: int) -> Iterator[tuple[int, Any, tuple[Any, ...]]]:
-        for piece in self.field.dims[at].pieces(number):
-            if not self._dropped[at]:
-                yield piece.tile, piece.steps, piece.key
-                continue
-            key = tuple(each.start if isinstance(each, slice) else each for each in piece.key)
-            yield piece.tile, None, key
+    def _add_pieces(
+        self,
+        along: list[list[Any]],
+        values: Values,
+        weights: Values | None,
+        skipped: npt.NDArray[np.bool_] | None,
+    ) -> None:
+        """Add samples piece by piece; `along` has those along each dim, for each sample."""
+        if weights is not None:
+            values = values * weights
+        for tile, works in self._by_tile(along, skipped):
+            sums = self.tile(tile)
+            for sample, steps, key in works:
+                view = sums[(..., *key)]
+                if self.field.overlaps:
+                    view += values[(sample, ..., *steps)]
+                else:
+                    view[...] = values[(sample, ..., *steps)]
 
     def _by_tile(
         self, along: list[list[Any]], skipped: npt.NDArray[np.bool_] | None
@@ -307,6 +336,41 @@ class PartialSums:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _key_at(each: FieldDim, dropped: bool, first: int) -> int | slice:
+    """Where the steps of a window lie that begins at a place and lies in one piece."""
+    if each.kept or dropped:
+        return first
+    return slice(first, first + each.span.stop, each.span.step)
+
+
+def _pieces_of(each: FieldDim, dropped: bool, number: int) -> list[tuple[int, Any, Any]]:
+    """Where a window lies along a dim: tiles, steps of the sample and keys in the tile."""
+    if not dropped:
+        return [(piece.tile, piece.steps, piece.key) for piece in each.pieces(number)]
+    return [
+        (piece.tile, None, [key.start if isinstance(key, slice) else key for key in piece.key])
+        for piece in each.pieces(number)
+    ]
+
+
+def _touched(along: list[list[Any]]) -> Iterator[tuple[Tile, int]]:
+    """The tiles that samples touch, each once for a sample."""
+    for pieces in zip(*along, strict=True):
+        for tile in itertools.product(*({each[0]: None for each in some} for some in pieces)):
+            yield tile, 1
+
+
+def _by_number(numbers: IntArray) -> Iterator[tuple[int, Any]]:
+    """Different numbers, and where each of them stands; `EVERY` if all are one."""
+    if len(numbers) == 1 or (numbers == numbers[0]).all():
+        yield int(numbers[0]), EVERY
+        return
+    order = np.argsort(numbers, kind="stable")
+    edges = np.flatnonzero(np.diff(numbers[order])) + 1
+    for places in np.split(order, edges):
+        yield int(numbers[places[0]]), places
 
 
 def _bytes_of(values: Values) -> memoryview:
