@@ -78,7 +78,7 @@ def test_forward_takes_the_batch_and_may_name_more_dims(dataset):
 
 def test_what_the_loader_leaves_out_is_missing_with_a_warning(dataset):
     loader = xtd.DataLoader(dataset, batch_size=4, drop_last=True)
-    with pytest.warns(UserWarning, match="2 samples of the dataset were not predicted"):
+    with pytest.warns(UserWarning, match="did not yield 2 samples of the dataset"):
         result = xtd.predict(Last(), loader)
     assert np.isnan(result["a"][8:]).all() and not np.isnan(result["a"][:8]).any()
 

@@ -12,7 +12,7 @@ import xarray as xr
 
 from ..common import html
 from ..common.retry import RETRIES
-from ..common.text import format_bytes, number_of
+from ..common.text import format_bytes
 from ..common.user_warnings import telling_once
 from ..planning.intervals import Uneven
 from ..planning.plan import Plan
@@ -30,6 +30,7 @@ from .fitted_labels import warn_of_statistics
 from .how import How
 from .map import MapDataset
 from .page import Dataset
+from .stream_facts import epoch_facts, facts_of_stream
 from .what import SampleArguments, What, parted, require_none, show_all
 
 __all__ = ["IterableDataset"]
@@ -430,7 +431,7 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
             order = f"drawn by weights with seed {self.plan.seed}"
         size = self.batch_size
         batches = "samples one at a time" if size is None else f"batches of {size:,}"
-        batches += "".join(f", epochs of {samples}" for _, samples in _epoch_facts(self.plan))
+        batches += "".join(f", epochs of {samples}" for _, samples in epoch_facts(self.plan))
         return (
             f"<xtorch_data.IterableDataset {self.windows!r}{self._left_out}\n"
             f"  {described(self._inside.definition)}\n"
@@ -439,31 +440,7 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         )
 
     def _facts(self) -> list[tuple[str, Any]]:
-        plan, size = self.plan, self.batch_size
-        drawn = "in order"
-        if self.shuffle:
-            how = "shuffled" if plan.weights is None else "drawn by weights"
-            drawn = f"{how} with seed {plan.seed}; the next epoch is {self.epoch}"
-        if size is None:
-            batches = f"{number_of(len(self), 'sample')}, one at a time"
-        else:
-            batches = f"{len(self):,} of {number_of(size, 'sample')}"
-        outside = self._inside.what.outside
-        by_where = plan.left_out - outside
-        left_out = f", {outside:,} left out by the split" if outside else ""
-        left_out += f", {by_where:,} left out by where" if by_where else ""
-        return [
-            ("samples", f"{plan.there:,} of {len(plan.windows):,}{left_out}"),
-            *_epoch_facts(plan),
-            ("batches", f"{batches}, on rank {self.rank} of {self.world_size}"),
-            ("order", drawn),
-            ("uneven", f"{plan.uneven}{', drop_last' * plan.drop_last}"),
-            ("memory", format_bytes(plan.memory) + ", decoded blocks are kept" * plan.cached),
-            (
-                "errors",
-                f"{self.on_error}, after {number_of(self.retries, 'more try', 'more tries')}",
-            ),
-        ]
+        return facts_of_stream(self)
 
     def _sections(self) -> list[str]:
         plan = self.plan
@@ -480,13 +457,6 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self._inside)
-
-
-def _epoch_facts(plan: Plan) -> list[tuple[str, str]]:
-    """How many samples an epoch has, if that was asked for."""
-    if plan.epoch_size is None:
-        return []
-    return [("epoch", number_of(plan.epoch_size, "sample"))]
 
 
 show_all(IterableDataset.__init__)

@@ -118,8 +118,8 @@ def predict(
     missing = mosaic.lacking  # of all ranks
     if missing:
         warn_user(
-            f"{number_of(missing, 'sample')} of the dataset were not predicted, as the loader did "
-            "not yield them: places that they alone would cover are missing"
+            f"the loader did not yield {number_of(missing, 'sample')} of the dataset, which are "
+            "not predicted: places that they alone would cover are missing"
         )
     return mosaic.to_xarray()
 

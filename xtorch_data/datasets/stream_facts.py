@@ -1,0 +1,46 @@
+"""What a page says of how an epoch of a stream goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..common.text import format_bytes, number_of
+from ..planning.plan import Plan
+
+__all__ = ["epoch_facts", "facts_of_stream"]
+
+
+def facts_of_stream(dataset: Any) -> list[tuple[str, Any]]:
+    """Facts of an `IterableDataset`, beside those of its samples, for its page."""
+    plan, size = dataset.plan, dataset.batch_size
+    drawn = "in order"
+    if dataset.shuffle:
+        how = "shuffled" if plan.weights is None else "drawn by weights"
+        drawn = f"{how} with seed {plan.seed}; the next epoch is {dataset.epoch}"
+    if size is None:
+        batches = f"{number_of(len(dataset), 'sample')}, one at a time"
+    else:
+        batches = f"{len(dataset):,} of {number_of(size, 'sample')}"
+    outside = dataset._inside.what.outside
+    by_where = plan.left_out - outside
+    left_out = f", {outside:,} left out by the split" if outside else ""
+    left_out += f", {by_where:,} left out by where" if by_where else ""
+    return [
+        ("samples", f"{plan.there:,} of {len(plan.windows):,}{left_out}"),
+        *epoch_facts(plan),
+        ("batches", f"{batches}, on rank {dataset.rank} of {dataset.world_size}"),
+        ("order", drawn),
+        ("uneven", f"{plan.uneven}{', drop_last' * plan.drop_last}"),
+        ("memory", format_bytes(plan.memory) + ", decoded blocks are kept" * plan.cached),
+        (
+            "errors",
+            f"{dataset.on_error}, after {number_of(dataset.retries, 'more try', 'more tries')}",
+        ),
+    ]
+
+
+def epoch_facts(plan: Plan) -> list[tuple[str, str]]:
+    """How many samples an epoch has, if that was asked for."""
+    if plan.epoch_size is None:
+        return []
+    return [("epoch", number_of(plan.epoch_size, "sample"))]
