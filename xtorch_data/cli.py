@@ -189,7 +189,9 @@ def verify(ranks: int, workers: int, as_json: bool, **options: Any) -> None:
     if short > 0:
         size = dataset.batch_size
         text += f"\n{short} left out in batches of fewer than {size}, by --drop-last"
-    _print(text, {"ok": found.ok, **asdict(found)}, as_json)
+    counts = asdict(found)
+    del counts["datasets"]  # of a mixture, which no command makes
+    _print(text, {"ok": found.ok, **counts}, as_json)
     if not found:
         raise SystemExit(1)
 

@@ -248,4 +248,5 @@ async def _stop() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0)  # outcomes of those that had just ended are still to be handed on
     asyncio.get_running_loop().stop()
