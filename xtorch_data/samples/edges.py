@@ -68,7 +68,7 @@ def _by_dim(given: Any, argument: str, input_dims: Mapping[Any, Any]) -> dict[Ha
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        example = {[*input_dims, "x"][max(len(input_dims) - 1, 0)]: given}
+        example = {next(reversed(list(input_dims)), "x"): given}
         raise TypeError(
             f"{spelled(argument)} must be a mapping of dims, such as {example}, not {given!r}"
         )
