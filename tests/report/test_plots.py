@@ -524,7 +524,7 @@ def taken(ds, world_size, num_workers, as_worker, **arguments):
         for worker in range(max(1, num_workers)):
             dataset = xtd.IterableDataset(ds, rank=rank, world_size=world_size, **arguments)
             as_worker(worker, num_workers)
-            dataset._inside.tell(0) if num_workers else None
+            dataset._inside.tell((0, 0)) if num_workers else None
             name = f"rank {rank}" + (f", worker {worker}" if num_workers else "")
             found[name] = [n for batch in dataset for n in batch.index.tolist()]
             as_worker(0, 0)
