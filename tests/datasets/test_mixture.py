@@ -46,6 +46,12 @@ def numbers(batches, name):
     ]
 
 
+def test_a_batch_tells_its_dataset():
+    batch = next(iter(mixed((1, 1))))
+    assert f"samples of {batch.origin!r} (x: " in repr(batch)
+    assert f"of &#x27;{batch.origin}&#x27;" in batch._repr_html_()
+
+
 def require_right(batch):
     source, size = {"fine": (FINE, 3), "coarse": (COARSE, 5)}[batch.origin]
     for place, number in enumerate(batch.index.tolist()):

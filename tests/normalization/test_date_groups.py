@@ -188,6 +188,7 @@ def test_statistics_of_groupby_may_be_given():
     [
         (data(), "time.week", "is no dim of the variables, nor of dates.*month"),
         (data(), "valid.month", "is no dim of the variables, nor of dates"),
+        (data(), "month", "is no dim of the variables .*say 'time.month'"),
         (data(), "latitude.month", "'latitude.month' goes by parts of dates: .*no dates"),
         (data(), ("time", "time.month"), "'time.month' groups steps of 'time', which is kept"),
         (

@@ -202,8 +202,10 @@ def test_an_event_at_the_date_line_has_both_sides_of_it():
     centers = {"time": ds.time.values[[0, 3]], "lat": [80.0, -80.0], "lon": [179.0, -180.0]}
     dims = {"time": 2, "lat": 3, "lon": 4}
 
-    with pytest.raises(ValueError, match="1 the window is not wholly inside along 'lat'"):
+    with pytest.raises(ValueError, match="1: the window is not wholly inside along 'lat'"):
         xtd.MapDataset(ds, dims, centers=centers)
+    with pytest.raises(ValueError, match=r"have all of \['lat'\]: centers need no labels of it"):
+        xtd.MapDataset(ds, {**dims, "lat": -1}, centers=centers)
     samples = xtd.MapDataset(
         ds,
         dims,

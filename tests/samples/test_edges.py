@@ -359,3 +359,11 @@ def test_steps_that_are_in_no_window_are_told():
     moved = samples.replace(remainder={"lat": "drop", "lon": "shift"}, boundary={"lat": "edge"})
     assert "2 steps of 'lat'; remainder='shift' would cover" in repr(moved)
     assert xtd.IterableDataset(wrapped).explain().beyond == {"lat": 0, "lon": 0}
+
+
+def test_latitudes_cannot_be_wrapped():
+    ds = xr.Dataset({"a": ("lat", np.arange(4.0))}, {"lat": [0.0, 1.0, 2.0, 3.0]})
+    with pytest.raises(ValueError, match="latitudes are on no circle"):
+        xtd.MapDataset(ds, {"lat": 2}, boundary={"lat": "wrap"})
+    with pytest.raises(TypeError, match=r"such as \{'lat': 'edge'\}, not 'edge'"):
+        xtd.MapDataset(ds, {"lat": 2}, boundary="edge")

@@ -340,7 +340,8 @@ def test_predictions_that_do_not_fit_are_refused():
     batch, mosaic = dataset.fetch([0, 1]), xtd.Mosaic(dataset)
     for y, dims, message in [
         (batch.y[:, :2], None, "y has 2 along 'lat', and part 'y' has 4"),
-        (batch.y[..., None], None, "does not fit its dims"),
+        (batch.y[..., None], None, r"does not fit its dims.*y\.squeeze\(3\)"),
+        (batch.y[..., 0], None, "does not fit its dims.* beside y$"),
         (batch.y[:1], None, "y has 1 sample, and the batch 2"),
         (batch.y, ("sample", "lat", "member"), "dims of y lack 'lon'"),
         (batch.y[..., None], ("sample", "lat", "lon", "time"), "but is in the data"),

@@ -26,6 +26,54 @@ def dataset():
     )  # fmt: skip
 
 
+def test_of_samples_with_a_schedule_the_longest_phase_is_predicted(dataset):
+    steps = xtd.Schedule({0: slice(2, 3), 4: slice(2, None)})
+    window = {"time": 5, "y": -1, "x": -1}
+    grows = dataset.replace(
+        input_dims=window, input_overlap={"time": 4}, targets=xtd.Select("a", time=steps)
+    )
+    loader = xtd.DataLoader(grows, batch_size=4)
+
+    def truth(batch):
+        return batch.y
+
+    with pytest.raises(ValueError, match="follows a Schedule, .* a phase that lacks steps"):
+        xtd.predict(None, loader, forward=truth, keep="time")
+    grows.set_epoch(4)
+    found = xtd.predict(None, loader, forward=truth, keep="time")["a"]
+    assert found.sizes["lead_time"] == 3
+    np.testing.assert_array_equal(found, fields()["a"].sel(time=found["time"]))
+    fixed = grows.replace(targets=xtd.Select("a", time=slice(2, 5)))
+    again = xtd.predict(None, xtd.DataLoader(fixed), forward=truth, keep="time")["a"]
+    np.testing.assert_array_equal(again, found)
+
+
+def test_what_would_normalize_once_more_is_no_inverse(dataset):
+    normalize = xtd.Normalize.fit(dataset)
+    for function in (xtd.Compose([normalize, abs]), lambda block: normalize(block)):
+        normalized = dataset.replace(preprocess=function)
+        with pytest.raises(ValueError, match="would .* once more: give "):
+            xtd.predict(Last(), xtd.DataLoader(normalized, batch_size=4), inverse=function)
+
+
+def test_of_a_mixture_predictions_are_refused(dataset):
+    stream = xtd.IterableDataset(dataset, batch_size=4)
+    mixed = xtd.mix({"one": stream, "two": stream}, rates={"one": 1, "two": 1})
+    with pytest.raises(TypeError, match="one dataset, not DataLoader of Mixture"):
+        xtd.predict(Last(), xtd.DataLoader(mixed))
+    with pytest.raises(TypeError, match="one dataset, not MapDataset"):
+        xtd.predict(Last(), dataset)
+
+
+@pytest.mark.parametrize("name", ["forecast.nc", "forecast.GRIB"])
+def test_a_path_that_is_named_like_another_format_is_refused(dataset, tmp_path, name):
+    with pytest.raises(ValueError, match="written as a Zarr store, .* end it with '.zarr'"):
+        xtd.predict(Last(), xtd.DataLoader(dataset), tmp_path / name)
+    with pytest.raises(ValueError, match="written as a Zarr store"):
+        xtd.rechunk(fields(), dataset, tmp_path / name)
+    assert not any(tmp_path.iterdir())
+
+
 class Last(torch.nn.Module):
     """The last step plus a number; notes in which mode it ran."""
 

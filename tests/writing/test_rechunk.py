@@ -418,9 +418,9 @@ def test_what_exists_is_left_alone(source, tmp_path):
         xtd.rechunk(ds, dataset_over(ds), tmp_path / "copy.zarr")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine")
-    file = tmp_path / "weather.nc"
+    file = tmp_path / "weather"
     file.write_text("mine")
-    with pytest.raises(FileExistsError, match="weather.nc is a file, and a copy is a folder"):
+    with pytest.raises(FileExistsError, match="weather is a file, and a copy is a folder"):
         xtd.rechunk(ds, dataset_over(ds), file)
     assert file.read_text() == "mine"
     with pytest.raises(FileExistsError, match="other files"):

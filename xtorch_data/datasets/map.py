@@ -275,8 +275,9 @@ class MapDataset(Dataset, torch.utils.data.Dataset[tuple[torch.Tensor, ...]]):
 
     def _facts(self) -> list[tuple[str, Any]]:
         kept = "decoded chunks are kept" if self.cache else "nothing is kept"
+        out = "" if self.plan.where is None else f", {self.plan.left_out:,} left out"
         return [
-            ("samples", f"{len(self):,}{self._left_out}, in the order that is asked for"),
+            ("samples", f"{len(self):,}{out}, in the order that is asked for"),
             ("memory", f"{format_bytes(self.plan.memory)}, {kept}"),
             ("errors", f"raised, after {number_of(self.retries, 'more try', 'more tries')}"),
         ]

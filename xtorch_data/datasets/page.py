@@ -87,9 +87,11 @@ class Dataset:
 
     @property
     def _left_out(self) -> str:
-        """What is said of samples that `where` leaves out."""
+        """What is said of samples that `where` leaves out, behind the number of all."""
         plan = self._inside.plan
-        return "" if plan.where is None else f", {plan.left_out:,} left out"
+        if plan.where is None:
+            return ""
+        return f", {plan.left_out:,} left out, {plan.samples:,} remain"
 
     def _check(self, fit: bool = True) -> None:
         """Warn of samples that are hardly what was meant; constructors end so.

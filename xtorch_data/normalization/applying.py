@@ -144,7 +144,8 @@ class Scaling:
         if not isinstance(obj, xr.DataArray):
             raise TypeError(
                 "Normalize takes an xarray Dataset, DataArray or DataTree, not "
-                f"{type(obj).__name__}"
+                f"{type(obj).__name__}; normalize.inverse takes a Batch as well, which knows the "
+                "labels of a tensor: normalize.inverse(batch.replace(y=tensor), part='y')"
             )
         name: Hashable = obj.name
         if name is None and len(self.first.data_vars) == 1:

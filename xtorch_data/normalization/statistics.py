@@ -173,6 +173,7 @@ def _require_known(
         _, dot, part = name.rpartition(".") if isinstance(name, str) else ("", "", "")
         dates = f"; parts of dates are {', '.join(PARTS)}" if dot and part not in PARTS else ""
         dates = f", nor of dates along one{dates}" if dot else ""
+        dates += f" (of dates along one, say 'time.{name}')" if name in PARTS else ""
         raise ValueError(
             f"per={name!r} is no dim of the variables{dates}; theirs are {sorted(map(str, have))}"
         )

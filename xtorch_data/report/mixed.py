@@ -69,7 +69,8 @@ class MixedExplanation:
 
     def _facts(self) -> list[tuple[str, str]]:
         shares = ", ".join(
-            f"{printable(name)} {count:,} of {self.whole[name]:,} ({count / self._total:.1%})"
+            f"{printable(name)} {count:,} ({count / self._total:.1%}; once through is "
+            f"{self.whole[name]:,})"
             for name, count in self.batches.items()
         )
         short = min(self.whole, key=lambda name: self.whole[name] / self.rates[name])

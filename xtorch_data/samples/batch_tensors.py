@@ -60,12 +60,15 @@ class Tensors:
             + (f" on {tensor.device}" if tensor.device.type != "cpu" else "")
             for name, tensor in self._parts.items()
         )
+        return f"<Batch of {self._what} ({parts})>"
+
+    @property
+    def _what(self) -> str:
         what = "one sample" if self.index.ndim == 0 else number_of(len(self), "sample")
-        return f"<Batch of {what} ({parts})>"
+        return what if self.origin is None else f"{what} of {self.origin!r}"
 
     def _repr_html_(self) -> str:
-        what = "one sample" if self.index.ndim == 0 else number_of(len(self), "sample")
         sections = batch_sections(
             self._parts, self._part_labels, self.index, self.skipped, self._labels
         )
-        return html.page("xtorch_data.Batch", what, sections, repr(self))
+        return html.page("xtorch_data.Batch", self._what, sections, repr(self))

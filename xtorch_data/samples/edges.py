@@ -12,7 +12,7 @@ import xarray as xr
 from ..common.integers import as_integer
 from ..common.spelling import spelled
 from ..planning.edges import Boundary, EdgeRule, ExtendedDim, Remainder
-from ..sources.conventions import circle_of, text_of
+from ..sources.conventions import circle_of, is_north, text_of
 from ..sources.label_steps import LabelSteps
 from ..sources.lazy_arrays import deferred, in_memory
 
@@ -68,7 +68,10 @@ def _by_dim(given: Any, argument: str, input_dims: Mapping[Any, Any]) -> dict[Ha
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise TypeError(f"{spelled(argument)} must be a mapping of dims, not {given!r}")
+        example = {next(reversed(list(input_dims)), "x"): given}
+        raise TypeError(
+            f"{spelled(argument)} must be a mapping of dims, such as {example}, not {given!r}"
+        )
     for dim in given:
         if dim not in input_dims:
             raise ValueError(
@@ -103,6 +106,11 @@ def require_circles(data: xr.Dataset, rules: Mapping[Hashable, EdgeRule]) -> Non
         if rule.boundary != "wrap" or dim not in data.coords:
             continue
         what, steps = spelled("boundary", dim), LabelSteps.of(data, dim)
+        if is_north(dim, data):
+            raise ValueError(
+                f"{what} is 'wrap', and latitudes are on no circle: beyond a pole does not lie the "
+                "other one. 'edge' or 'reflect' gives values there"
+            )
         remedy = f"ds.drop_vars({dim!r}) leaves the labels out"
         if steps is None or steps.times:
             raise ValueError(

@@ -124,7 +124,10 @@ def _made(
 
 
 def _as_indexer(part: str, dim: Hashable, indexer: Any, size: int) -> Indexer:
-    """Positions inside a window of `size` steps, of which none is negative but in a slice."""
+    """Positions inside a window of `size` steps; of equal steps, equal ones whatever was given.
+
+    None is negative, and slices tell their steps whatever the size of the window.
+    """
     if isinstance(indexer, slice):
         try:
             steps = range(size)[indexer]
@@ -142,7 +145,8 @@ def _as_indexer(part: str, dim: Hashable, indexer: Any, size: int) -> Indexer:
             raise ValueError(
                 f"{part}: {printable(dim)}={indexer} takes no step of a window of {size}"
             )
-        return indexer
+        stop = None if steps.stop < 0 else steps.stop
+        return slice(steps.start, stop, steps.step)
     if isinstance(indexer, (int, np.integer)) and not isinstance(indexer, bool):
         if not -size <= indexer < size:
             raise ValueError(

@@ -43,18 +43,7 @@ def _at(samples: SampleDefinition, epoch: int) -> SampleDefinition:
 
 def _with_parts(each: SampleDefinition, epoch: int) -> SampleDefinition:
     """The definition of a source with the parts of an epoch."""
-    sizes = {axis.dim: axis.size for axis in each.windows.axes}
-    return replace(each, parts=tuple(_explicit(part.at(epoch), sizes) for part in each.parts))
-
-
-def _explicit(part: Part, sizes: Mapping[Hashable, int]) -> Part:
-    """A part whose slices tell their steps whatever the size of the window."""
-    found = dict(part.indexers)
-    for dim, cut in part.indexers.items():
-        if isinstance(cut, slice):
-            start, stop, step = cut.indices(sizes[dim])
-            found[dim] = slice(start, None if stop < 0 else stop, step)
-    return replace(part, indexers=found)
+    return replace(each, parts=tuple(part.at(epoch) for part in each.parts))
 
 
 def _shorter(space: SampleSpace, sources: Iterable[SampleDefinition]) -> SampleSpace:

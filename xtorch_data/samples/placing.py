@@ -124,11 +124,13 @@ def placed(
         leave_out(crossing, f"the window would cross a break along {name!r}")
         starts[name] = begins
     if not kept.any():
-        reasons = "; ".join(f"{each.count:,} {each.reason}" for each in losses)
+        reasons = "; ".join(f"{each.count:,}: {each.reason}" for each in losses)
+        whole = [name for name in starts if sizes[name] == data.sizes[name]]
+        hint = f". Windows have all of {whole}: centers need no labels of it" if whole else ""
         ranges = "; ".join(f"{name!r} goes {range_of(data, name)}" for name in centers.names)
         raise ValueError(
             f"no event of centers has a window: of {number_of(count, 'event')}, {reasons}. "
-            f"In the data, {ranges}"
+            f"In the data, {ranges}{hint}"
         )
     beyond: dict[Hashable, ExtendedDim] = {}
     for name, begins in starts.items():

@@ -187,9 +187,12 @@ class Along:
                 raise TypeError("it is not a number")  # pandas would compare texts
             return int(index.get_slice_bound(label, side))
         except (TypeError, ValueError, KeyError) as error:
+            dates = isinstance(index, pd.DatetimeIndex | xr.CFTimeIndex)
+            hint = ". Give dates as text, such as '2000' or '2000-01-01'" if dates else ""
             raise TypeError(
                 f"{what} cannot be compared with the coordinate {self.name!r}, which "
-                f"goes from {printable(index[0])} to {printable(index[-1])}: {printable(error)}"
+                f"goes from {printable(index[0])} to {printable(index[-1])}: "
+                f"{printable(error)}{hint}"
             ) from error
 
     def before(self, position: int, gap: Gap) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from ..samples.transforms import Compose, Transform
 from .encodings import MASKED, RELATED, kept
 from .mosaic_layout import MosaicLayout, Values
 
@@ -65,11 +66,13 @@ def labeled(
 def inverted(inverse: Any, layout: MosaicLayout, names: Sequence[Hashable]) -> Finish:
     """A function that brings a labeled Dataset to units, by what a user gives.
 
-    TypeError if that is no function, nor has a method ``inverse``.
+    TypeError if that is no function, nor has a method ``inverse``; ValueError if it is what made
+    the values that are to be brought back.
     """
     if inverse is None:
         return lambda dataset: dataset
     definition = layout.definition
+    _require_backwards(inverse, definition.preprocess)
     if hasattr(inverse, "_of_source") and definition.source is not None:  # of several sources
         first = definition is layout.first.primary
         inverse = inverse._of_source(definition.source, first, names) or inverse
@@ -87,3 +90,20 @@ def inverted(inverse: Any, layout: MosaicLayout, names: Sequence[Hashable]) -> F
         return found
 
     return finish
+
+
+def _require_backwards(inverse: Any, preprocess: Transform | None) -> None:
+    """Raise ValueError if a function would go forwards once more, which nobody would see."""
+    if hasattr(inverse, "inverse"):
+        return
+    members = inverse.transforms if isinstance(inverse, Compose) else ()
+    if any(hasattr(each, "inverse") for each in members):
+        raise ValueError(
+            "inverse is a Compose, which would normalize once more: give the Normalize that is in "
+            "it, or a function that undoes each step, the last one first"
+        )
+    if preprocess is not None and inverse is preprocess.function:
+        raise ValueError(
+            "inverse is the preprocess of the dataset, which would be applied once more: give a "
+            "Normalize, or a function that undoes it"
+        )

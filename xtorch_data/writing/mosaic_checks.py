@@ -34,6 +34,12 @@ def require_alike(batch: Batch, part: Part) -> None:
         )
     own = batch._part_labels.get(part.name)
     if own and (own.variables, own.indexers) != (part.variables, part.indexers):
+        if part.scheduled:
+            raise ValueError(
+                f"part {part.name!r} follows a Schedule, and this batch is of a phase that lacks "
+                "steps of the longest one. For predictions give the steps themselves: "
+                "dataset.replace(targets=Select(…)); or dataset.set_epoch(…) to the longest phase"
+            )
         raise ValueError(
             f"part {part.name!r} of this batch has other variables or steps than that of the "
             "mosaic's dataset: take batches of a loader over the same dataset"

@@ -181,9 +181,13 @@ class MosaicLayout:
         names = self.names(lead) if dims is None else tuple(dims)
         sizes = dict(zip(names, shape, strict=False))
         if len(names) != len(shape):
+            ones = [axis for axis, size in enumerate(shape) if size == 1 and axis]
+            more = len(shape) == len(names) + 1 and ones
+            hint = f", or drop the axis of one, y.squeeze({ones[0]})" if more else ""
             raise ValueError(
                 f"y has shape {shape}, which does not fit its dims "
-                f"({', '.join(map(printable, names))}); dims=(…) names others"
+                f"({', '.join(map(printable, names))}); name its own, dims=(…), which of predict "
+                f"forward= returns beside y{hint}"
             )
         known = self.names(lead)
         for dim in known:

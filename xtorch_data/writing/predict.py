@@ -143,9 +143,10 @@ def _dataset_of(loader: Any) -> IterableDataset | MapDataset:
     while isinstance(found, torch.utils.data.DataLoader | torch.utils.data.Subset):
         found = found.dataset
     if not isinstance(found, IterableDataset | MapDataset) or isinstance(loader, MapDataset):
+        of = type(loader).__name__ + ("" if found is loader else f" of {type(found).__name__}")
         raise TypeError(
-            "loader must be an xtorch_data.DataLoader, or an IterableDataset, not "
-            f"{type(loader).__name__}"
+            "loader must be an xtorch_data.DataLoader, or an IterableDataset, of samples of one "
+            f"dataset, not {of}"
         )
     return found
 

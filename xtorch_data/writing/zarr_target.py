@@ -70,6 +70,10 @@ class Task:
         return f"{self.name!r} at isel({where})"
 
 
+# How names of files end that are no folders.
+_FILES = (".nc", ".nc4", ".cdf", ".h5", ".hdf5", ".he5", ".grib", ".grib2", ".grb", ".grb2")
+
+
 class Target:
     """A store that is written to, region by region, and keeps a record of what is done."""
 
@@ -82,6 +86,12 @@ class Target:
     ) -> None:
         if isinstance(store, (str, os.PathLike)) and "://" not in os.fspath(store):
             store = os.path.abspath(os.path.expanduser(store))  # wherever a cluster's workers run
+        if isinstance(store, str) and store.lower().endswith(_FILES):
+            raise ValueError(
+                f"a {what} is written as a Zarr store, and {printable(redacted(store))} is named "
+                "like a file of another format: end it with '.zarr'. The Dataset that is returned "
+                "has to_netcdf()"
+            )
         self.store, self.what, self.maker = store, what, maker
         self.options: dict[str, Any] = (
             {} if storage_options is None else {"storage_options": storage_options}
