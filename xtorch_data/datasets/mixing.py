@@ -51,7 +51,7 @@ def exact_rates(datasets: Mapping[str, IterableDataset], rates: Any) -> dict[str
     for name in datasets:
         try:
             found[name] = Fraction(str(rates[name]))  # 0.1 is a tenth
-        except ValueError:
+        except (ValueError, ZeroDivisionError):
             found[name] = Fraction(0)
         if isinstance(rates[name], bool) or found[name] <= 0:
             raise ValueError(f"the rate of {name!r} must be a number above 0, not {rates[name]!r}")
