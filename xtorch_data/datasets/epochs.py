@@ -185,6 +185,7 @@ class Epochs:
 
     def set(self, epoch: int) -> None:
         """Make the next iteration a certain epoch, a whole one if one has begun since."""
+        self._catch_up()  # with what was set of the samples before
         if self._position.reached:
             self.plan = self.plan.afresh()
         self.times_set += 1
