@@ -328,14 +328,15 @@ def test_states_of_others_are_refused():
         mixed((1, 1)).load_state_dict({**state, "passes": {"fine": -1, "coarse": 0}})
 
 
-def test_an_epoch_with_several_passes_goes_on_with_other_batch_sizes():
-    stream = mixed((1, 2), "all")  # four passes over the coarse ones
+@pytest.mark.parametrize("memory", ["1 GiB", 400])
+def test_an_epoch_with_several_passes_goes_on_with_other_batch_sizes(memory):
+    stream = mixed((1, 2), "all", memory=memory)  # four passes over the coarse ones
     for _ in stream:
         pass
     batches = iter(stream)
     had = [next(batches) for _ in range(7)]
     state = json.loads(json.dumps(stream.state_dict()))
-    larger = mixed((1, 2), "all", batches=(4, 30))
+    larger = mixed((1, 2), "all", batches=(4, 30), memory=memory)
     larger.load_state_dict(state)
     found = list(larger)
     for name, samples in (("fine", 68), ("coarse", 36)):

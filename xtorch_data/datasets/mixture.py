@@ -64,9 +64,9 @@ def mix(
 
     Notes
     -----
-    The memory of the largest of them is that of all together: each gets a quarter of it in equal
-    parts, and the rest by its bytes in the mixture. Orders depend on that, so that a dataset alone
-    has other epochs than in a mixture.
+    The memory of the largest of them is that of all together: a quarter of it in equal parts, and
+    the rest in proportion to rates and bytes of a sample. Orders depend on that, so that a dataset
+    alone has other epochs than in a mixture.
 
     Examples
     --------
