@@ -387,7 +387,7 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
             Batches of each dataset, and what each costs; it prints as text.
         """
         world_size = self.world_size if world_size is None else world_size
-        workers = self._workers(num_workers) if isinstance(num_workers, int) else num_workers
+        workers = self._workers_of(num_workers) if isinstance(num_workers, int) else num_workers
         world_size, _ = as_ranks_and_workers(world_size, sum(workers.values()))
         mixed = self._mixed(self.epoch, world_size)
         counts = dict(zip(self.datasets, mixed.counts(mixed.end), strict=True))
@@ -404,7 +404,7 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
             found[name] = some.explain(world_size, workers[name])
         return MixedExplanation(found, self.rates, self.stop, counts, whole)
 
-    def _workers(self, num_workers: int) -> dict[str, int]:
+    def _workers_of(self, num_workers: int) -> dict[str, int]:
         """So many workers of a loader by dataset: in proportion to the rates, each one at least."""
         if not num_workers:
             return dict.fromkeys(self.datasets, 0)

@@ -253,7 +253,7 @@ def counted(dataset: IterableDataset, world_size: int, num_workers: int) -> Veri
 def counted_of_mixture(mixture: Mixture, world_size: int, num_workers: int) -> Verification:
     """The counts of `verify` for a mixture: passes over each dataset, up to the epoch's end."""
     world_size, num_workers = as_ranks_and_workers(world_size, num_workers)
-    epoch, workers = mixture.epoch, mixture._workers(num_workers)
+    epoch, workers = mixture.epoch, mixture._workers_of(num_workers)
     mixed = mixture._mixed(epoch, world_size)
     found = {}
     for place, (name, dataset) in enumerate(mixture.datasets.items()):

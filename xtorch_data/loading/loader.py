@@ -232,7 +232,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
 
     def _mix(self, mixture: Mixture, others: Sequence[Any], given: dict[str, Any]) -> None:
         """Be the loader of a mixture, with one for each of its datasets."""
-        workers = mixture._workers(as_num_workers(given.pop("num_workers")))
+        workers = mixture._workers_of(as_num_workers(given.pop("num_workers")))
         loaders = {
             name: DataLoader(each, *others, num_workers=workers[name], **given)
             for name, each in mixture.datasets.items()
