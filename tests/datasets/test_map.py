@@ -598,6 +598,16 @@ def test_an_epoch_that_is_set_comes_also_again(ours):
         assert torch.equal(a_pass(), expected[2])
 
 
+def test_the_epoch_that_was_set_last_counts():
+    dataset = make(transform=add_noise)
+    stream = xtd.IterableDataset(dataset, batch_size=2)
+    dataset.set_epoch(1)
+    stream.set_epoch(4)
+    assert stream.epoch == 4
+    dataset.set_epoch(2)
+    assert stream.epoch == 2
+
+
 def test_loaders_of_one_dataset_have_the_epoch_that_was_set_and_count_alike():
     dataset = make(transform=add_noise)
     train = xtd.DataLoader(torch.utils.data.Subset(dataset, [0, 1, 2]), batch_size=2, shuffle=True)

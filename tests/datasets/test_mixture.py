@@ -1,5 +1,6 @@
 """Mixtures of datasets: exact rates, each dataset's own samples, and one state."""
 
+import copy
 import json
 from fractions import Fraction
 
@@ -331,3 +332,89 @@ def test_states_of_others_are_refused():
         mixed((1, 1)).load_state_dict(members()["fine"].state_dict())
     with pytest.raises(ValueError, match="passes"):
         mixed((1, 1)).load_state_dict({**state, "passes": {"fine": -1, "coarse": 0}})
+
+
+@pytest.mark.parametrize("memory", ["1 GiB", 400])
+def test_an_epoch_with_several_passes_goes_on_with_other_batch_sizes(memory):
+    stream = mixed((1, 2), "all", memory=memory)  # four passes over the coarse ones
+    for _ in stream:
+        pass
+    batches = iter(stream)
+    had = [next(batches) for _ in range(7)]
+    state = json.loads(json.dumps(stream.state_dict()))
+    larger = mixed((1, 2), "all", batches=(4, 30), memory=memory)
+    larger.load_state_dict(state)
+    found = list(larger)
+    for name, samples in (("fine", 68), ("coarse", 36)):
+        own = numbers([*had, *found], name)
+        assert sorted(own[:samples]) == list(range(samples))  # each once, before any comes again
+
+
+@pytest.mark.parametrize("stop", ["first", "all"])
+def test_epochs_of_a_size_go_on_in_the_next_epoch(stop):
+    how = {"shuffle": True, "batch_size": 5}
+    sized = xtd.IterableDataset(data(100), {"time": 1}, epoch_size=20, **how)
+    other = xtd.IterableDataset(data(20), {"time": 1}, **how)
+    stream = xtd.mix({"sized": sized, "other": other}, {"sized": 1, "other": 1}, stop)
+    found = [number for _ in range(5) for number in numbers(stream, "sized")]
+    assert sorted(found) == list(range(100))
+
+
+@pytest.mark.parametrize("stop", ["first", "all"])
+def test_each_dataset_must_have_a_batch_on_every_rank(stop):
+    def few(**topology):
+        given = members(drop_last=True, **topology)
+        given["coarse"] = given["coarse"].replace(batch_size=20)
+        return xtd.mix(given, {"fine": 1, "coarse": 1}, stop)
+
+    message = "dataset 'coarse' has no batch in an epoch on 4 ranks"
+    with pytest.raises(ValueError, match=message):
+        few(rank=0, world_size=4)
+    for asked in (few().explain, lambda ranks: xtd.verify(few(), ranks)):
+        with pytest.raises(ValueError, match=message):
+            asked(4)
+
+
+def test_a_dataset_without_a_turn_costs_nothing():
+    stream = mixed((100, 1), uneven="drop")
+    found = stream.explain(world_size=2)
+    assert found.batches == {"fine": 9, "coarse": 0}
+    assert found.samples == found.datasets["fine"].samples
+    assert str(found)
+
+
+def test_costs_are_those_of_the_phase():
+    growing = xtd.Schedule({0: slice(3, 4), 2: slice(3, 5)})
+    samples = xtd.MapDataset(
+        COARSE, {"time": 5}, {"time": 4}, targets=xtd.Select("coarse", time=growing)
+    )
+    stream = xtd.mix({"a": xtd.IterableDataset(samples, batch_size=2)}, {"a": 1})
+    before = stream.explain().datasets["a"].sample_nbytes
+    stream.set_epoch(2)
+    assert stream.explain().datasets["a"].sample_nbytes == before + 4
+
+
+def test_iterators_do_not_change_each_other():
+    stream = mixed((1, 2), "all")
+    whole = list(stream)
+    batches = iter(stream)
+    for _ in range(5):
+        next(batches)
+    state = stream.state_dict()
+    rest = [batch.index.tolist() for batch in batches]
+    following = [batch.index.tolist() for batch in stream]
+    assert len(whole) == len(following)
+    other = mixed((1, 2), "all")
+    other.load_state_dict(state)
+    both = iter(other), iter(other)  # the second begins before the first has its first batch
+    assert [batch.index.tolist() for batch in both[0]] == rest
+    assert [batch.index.tolist() for batch in both[1]] == following
+
+
+def test_a_copy_goes_its_own_way():
+    stream = mixed()
+    list(stream)
+    copied = copy.copy(stream)
+    expected = [batch.index.tolist() for batch in stream]
+    assert copied.epoch == 1
+    assert [batch.index.tolist() for batch in copied] == expected

@@ -262,3 +262,19 @@ def test_leads_are_those_of_the_phase():
         every.set_epoch(epoch)
         found = every.fetch([3, 4]).to_xarray("y")["lead_time"]
         assert np.array_equal(found / hours, leads)
+
+
+def test_a_mosaic_takes_batches_of_the_longest_phase():
+    stream = samples(GROWING, kind=xtd.IterableDataset, batch_size=4)
+    mosaic = xtd.Mosaic(stream, keep="time")
+    batch = next(iter(stream))
+    with pytest.raises(ValueError, match="those of the longest phase"):
+        mosaic.add(batch, batch.y)
+    stream.set_epoch(2)
+    for batch in stream:
+        mosaic.add(batch, batch.y)
+    found = mosaic.to_xarray()["a"]
+    assert found.sizes["lead_time"] == 3
+    assert found.sizes["init_time"] == len(stream.windows)
+    valid = (found["init_time"] + found["lead_time"]).values.ravel()
+    assert np.array_equal(found.values.ravel(), data().sel(time=valid).values.ravel())

@@ -98,3 +98,33 @@ def test_a_loader_tells_what_it_is():
     batch = next(iter(loader))
     assert batch.origin == "coarse"
     assert (batch.x <= -1000).all()
+
+
+def test_a_resumed_epoch_of_one_dataset_comes_again_as_a_whole_from_workers_that_live_on():
+    alone, same = (mixed().datasets["fine"] for _ in range(2))
+    loader = xtd.DataLoader(same, num_workers=2, persistent_workers=True)
+    batches = iter(loader)
+    for _ in range(4):
+        next(batches)
+    state = loader.state_dict()
+    rest = numbers(batches)
+    loader.load_state_dict(state)
+    assert numbers(loader) == rest
+    same.set_epoch(0)
+    assert numbers(loader) == numbers(alone)
+    same.load_state_dict(state)  # of the dataset itself
+    assert numbers(loader) == rest
+
+
+@pytest.mark.parametrize("stop", ["first", "all"])
+def test_a_resumed_epoch_comes_again_as_a_whole_from_workers_that_live_on(stop):
+    alone, loader = mixed(stop), xtd.DataLoader(mixed(stop), num_workers=2, persistent_workers=True)
+    batches = iter(alone)
+    for _ in range(4):
+        next(batches)
+    loader.load_state_dict(json.loads(json.dumps(alone.state_dict())))
+    assert numbers(loader) == numbers(batches)
+    assert numbers(loader) == numbers(alone)
+    for dataset in (alone, loader.dataset):
+        dataset.set_epoch(0)
+    assert numbers(loader) == numbers(alone)

@@ -185,6 +185,7 @@ class Epochs:
 
     def set(self, epoch: int) -> None:
         """Make the next iteration a certain epoch, a whole one if one has begun since."""
+        self._catch_up()  # with what was set of the samples before
         if self._position.reached:
             self.plan = self.plan.afresh()
         self.times_set += 1
@@ -197,8 +198,7 @@ class Epochs:
         info = torch.utils.data.get_worker_info()
         epoch = self._counter.claim() if info is None else self._counter.claim_in_worker(info)
         self._position.begin(epoch)
-        if self.plan.resumed[0] != epoch:
-            self.plan = self.plan.afresh()
+        self.plan = self.plan.at(epoch)
         self._enter(epoch)
         self.reader.recorder = None
         self._warn_of_waiting(epoch)
@@ -219,12 +219,13 @@ class Epochs:
         """One more than the epoch that a user has set last, 0 if none was: phases go by it."""
         return self._counter.set_last
 
-    def go_to(self, epoch: int, phase: int) -> None:
+    def go_to(self, epoch: int, phase: int, plan: Plan) -> None:
         """Make the next iteration an epoch, for a mixture whose phases go by an epoch of its own.
 
-        A whole one, unless it is the one that is resumed.
+        A whole one, unless it is the one that the plan resumes.
         """
         self._counter.next, self._counter.set_last = epoch, phase + 1
+        self.plan = plan
         self._position = Position()
 
     def phase(self, epoch: int) -> int | None:
@@ -322,6 +323,7 @@ class Epochs:
         watch_in_worker()
         self.reader.make_batches_in(SharedBuffers)
         epoch = self._counter.claim_in_worker(info)
+        self.plan = self.plan.at(epoch)
         self._enter(epoch)
         taken, self._taken = self._taken, 0
         self._position.begin(epoch, taken)
@@ -361,12 +363,14 @@ class Epochs:
         return batches
 
     def stretch(
-        self, epoch: int, phase: int, first: int, last: int
+        self, epoch: int, phase: int, plan: Plan, first: int, last: int
     ) -> Generator[Batch, None, None]:
-        """Batches ``[first, last)`` of this rank in an epoch, in the worker of a mixture."""
+        """Batches ``[first, last)`` of this rank in an epoch, in the worker of a mixture.
+
+        Of what the plan resumes, if that is this epoch.
+        """
         self._counter.tell((epoch, phase + 1))
-        if self.plan.resumed[0] != epoch:
-            self.plan = self.plan.afresh()
+        self.plan = plan.at(epoch)
         self._enter(epoch)
         self.reader.make_batches_in(SharedBuffers)
         return self._batches(self.reader, epoch, taken=first, upto=last)

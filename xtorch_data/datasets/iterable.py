@@ -24,13 +24,12 @@ from ..report.unfit_chunks import warn_of_chunks
 from ..samples.arguments import as_epoch, as_ranks_and_workers
 from ..samples.batch import Batch
 from ..samples.durations import Length
-from ..samples.facts import described
 from .epochs import Epochs
 from .fitted_labels import warn_of_statistics
 from .how import How
 from .map import MapDataset
 from .page import Dataset
-from .stream_facts import epoch_facts, facts_of_stream
+from .stream_facts import facts_of_stream, text_of_stream
 from .what import SampleArguments, What, parted, require_none, show_all
 
 __all__ = ["IterableDataset"]
@@ -426,18 +425,7 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         return self.plan.batches(self.epoch, self.rank, self.world_size)
 
     def __repr__(self) -> str:
-        order = f"shuffled with seed {self.plan.seed}" if self.shuffle else "in order"
-        if self.plan.weights is not None:
-            order = f"drawn by weights with seed {self.plan.seed}"
-        size = self.batch_size
-        batches = "samples one at a time" if size is None else f"batches of {size:,}"
-        batches += "".join(f", epochs of {samples}" for _, samples in epoch_facts(self.plan))
-        return (
-            f"<xtorch_data.IterableDataset {self.windows!r}{self._left_out}\n"
-            f"  {described(self._inside.definition)}\n"
-            + "".join(f"  {line}\n" for line in self._uncovered)
-            + f"  {batches}, {order}, from {self._inside.definition.origin}>"
-        )
+        return text_of_stream(self)
 
     def _facts(self) -> list[tuple[str, Any]]:
         return facts_of_stream(self)

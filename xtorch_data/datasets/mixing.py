@@ -51,7 +51,7 @@ def exact_rates(datasets: Mapping[str, IterableDataset], rates: Any) -> dict[str
     for name in datasets:
         try:
             found[name] = Fraction(str(rates[name]))  # 0.1 is a tenth
-        except ValueError:
+        except (ValueError, ZeroDivisionError):
             found[name] = Fraction(0)
         if isinstance(rates[name], bool) or found[name] <= 0:
             raise ValueError(f"the rate of {name!r} must be a number above 0, not {rates[name]!r}")
@@ -61,11 +61,13 @@ def exact_rates(datasets: Mapping[str, IterableDataset], rates: Any) -> dict[str
 def memories(
     datasets: Mapping[str, IterableDataset], rates: Mapping[str, Fraction]
 ) -> dict[str, int]:
-    """Bytes of each, of those of the largest."""
+    """Bytes of each, of those of the largest.
+
+    Whatever the batch sizes: orders depend on memory, and an epoch goes on with others.
+    """
     total = max(each.plan.memory for each in datasets.values())
     used = {
-        name: float(rates[name]) * each._inside.definition.nbytes * (each.batch_size or 1)
-        for name, each in datasets.items()
+        name: float(rates[name]) * each._inside.definition.nbytes for name, each in datasets.items()
     }
     every = sum(used.values()) or 1.0
     return {

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch.utils.data
 
-from ..common import html
-from ..common.redact import printable
 from ..common.text import number_of
 from ..planning.mixed_states import MixedState, read_state
 from ..planning.plan import Plan
@@ -23,9 +22,12 @@ from ..samples.arguments import as_epoch, as_ranks_and_workers
 from ..samples.batch import Batch
 from .iterable import IterableDataset
 from .mixing import exact_rates, member, memories, require_datasets, require_one_topology
+from .mixture_page import page_of, text_of
 from .topology import EpochCounter
 
 __all__ = ["Mixture", "mix"]
+
+FAR = 2**32  # more epochs than a run has
 
 
 def mix(
@@ -62,9 +64,9 @@ def mix(
 
     Notes
     -----
-    The memory of the largest of them is that of all together: each gets a quarter of it in equal
-    parts, and the rest by its bytes in the mixture. Orders depend on that, so that a dataset alone
-    has other epochs than in a mixture.
+    The memory of the largest of them is that of all together: a quarter of it in equal parts, and
+    the rest in proportion to rates and bytes of a sample. Orders depend on that, so that a dataset
+    alone has other epochs than in a mixture.
 
     Examples
     --------
@@ -112,19 +114,16 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
             name: member(name, datasets[name], memory)
             for name, memory in memories(datasets, exact).items()
         }
-        self._strides = [1] * len(self.datasets)
-        alone = self._fresh(0, 1)
-        for name, count in zip(self.datasets, alone.whole, strict=True):
-            if not count:
-                raise ValueError(f"dataset {name!r} has no batch in an epoch")
-        if stop == "all":  # passes in an epoch, and one for other topologies
-            passes = zip(alone.counts(alone.end), alone.whole, strict=True)
-            self._strides = [-(-count // whole) + 1 for count, whole in passes]
+        self._fresh(self.world_size)  # which may be no epoch
+        alone = self._fresh(1)
+        passes = zip(alone.counts(alone.end), alone.whole, strict=True)
+        self._strides = tuple(max(1, -(-count // whole)) for count, whole in passes)
         self._counter = EpochCounter()
         self._position = Position()
         # An epoch that is resumed: its number, the turn, and the passes that are over of each.
         self._resumed: tuple[int, int, tuple[int, ...]] = (0, 0, (0,) * len(self.datasets))
-        # What was resumed of each: the datasets themselves go on to other passes.
+        # What was resumed of each: the datasets themselves go on to other passes. Replaced as a
+        # whole, since an epoch that is under way holds on to those that it began with.
         self._plans = {name: each.plan for name, each in self.datasets.items()}
 
     # What there is.
@@ -174,17 +173,20 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
 
     # An epoch.
 
-    def _fresh(self, epoch: int, world_size: int) -> MixedEpoch:
+    def _fresh(self, world_size: int) -> MixedEpoch:
         """A whole epoch on a topology of so many ranks."""
         whole = tuple(
-            each.plan.afresh().batches(epoch * stride, 0, world_size)
-            for each, stride in zip(self.datasets.values(), self._strides, strict=True)
+            each.plan.afresh().batches(0, 0, world_size) for each in self.datasets.values()
         )
+        for name, count in zip(self.datasets, whole, strict=True):
+            if not count:
+                ranks = number_of(world_size, "rank")
+                raise ValueError(f"dataset {name!r} has no batch in an epoch on {ranks}")
         return MixedEpoch(self.turns, self.stop, whole, whole, 0, (0,) * len(whole))
 
     def _mixed(self, epoch: int, world_size: int) -> MixedEpoch:
         """An epoch, or what is left of it."""
-        mixed, (resumed, turn, passes) = self._fresh(epoch, world_size), self._resumed
+        mixed, (resumed, turn, passes) = self._fresh(world_size), self._resumed
         if epoch != resumed or not turn:
             return mixed
         left = tuple(
@@ -194,19 +196,22 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         return replace(mixed, left=left, begin=turn, passes=passes)
 
     def _epoch_of(self, place: int, epoch: int, number: int) -> int:
-        """Epoch of one of the datasets that a pass of the mixture's epoch is."""
-        return epoch * self._strides[place] + number
+        """Epoch of one of the datasets that a pass of the mixture's epoch is.
+
+        They follow one another, so that epochs of a fixed size go on where the last has ended. On
+        several ranks there may be more passes than on one: those are far from all others.
+        """
+        stride = self._strides[place]
+        return epoch * stride + number if number < stride else (epoch + 1) * FAR + number
 
     def _plan(self, name: str, epoch: int) -> Plan:
         """The plan of an epoch of one of the datasets, which may be resumed."""
-        found = self._plans[name]
-        return found if found.resumed[0] == epoch else found.afresh()
+        return self._plans[name].at(epoch)
 
     def _forget(self) -> None:
-        """Let no epoch be resumed."""
+        """Let no epoch be resumed; one that is under way keeps its plans."""
         self._resumed = (0, 0, (0,) * len(self.datasets))
-        for name, each in self.datasets.items():
-            self._plans[name] = each._inside.plan = each.plan.afresh()
+        self._plans = {name: plan.afresh() for name, plan in self._plans.items()}
 
     def _begin(self) -> tuple[int, MixedEpoch]:
         """Take the next epoch."""
@@ -232,7 +237,7 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
             watch_in_worker()
             return sent(self._in_worker(epoch, mixed, info.id, info.num_workers))
         batches = self._walk(
-            epoch, mixed, {name: each.__iter__ for name, each in self.datasets.items()}
+            epoch, mixed, self._plans, {name: each.__iter__ for name, each in self.datasets.items()}
         )
         return self._counted(epoch, batches)
 
@@ -241,7 +246,11 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         return self._position.counted(epoch, batches)
 
     def _walk(
-        self, epoch: int, mixed: MixedEpoch, begin: Mapping[str, Callable[[], Iterator[Batch]]]
+        self,
+        epoch: int,
+        mixed: MixedEpoch,
+        plans: Mapping[str, Plan],
+        begin: Mapping[str, Callable[[], Iterator[Batch]]],
     ) -> Generator[Batch, None, None]:
         """The batches of an epoch that was begun; `begin` has what begins that of each dataset."""
         names, phase = list(self.datasets), self._phase(epoch)
@@ -254,7 +263,7 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
                 number, inside = mixed.place(place, had[place])
                 if name not in under_way or not inside:
                     own = self._epoch_of(place, epoch, number)
-                    self.datasets[name]._inside.go_to(own, phase)
+                    self.datasets[name]._inside.go_to(own, phase, plans[name])
                     _close(under_way.pop(name, None))
                     under_way[name] = begin[name]()
                 had[place] += 1
@@ -283,12 +292,14 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         self, epoch: int, mixed: MixedEpoch, place: int, first: int, count: int
     ) -> Generator[Batch, None, None]:
         """So many batches of one of the datasets, from one on."""
-        inside = list(self.datasets.values())[place]._inside
+        name, dataset = list(self.datasets.items())[place]
         while count:
             number, begin = mixed.place(place, first)
             some = min(count, mixed.size(place, number) - begin)
             own = self._epoch_of(place, epoch, number)
-            yield from inside.stretch(own, self._phase(epoch), begin, begin + some)
+            yield from dataset._inside.stretch(
+                own, self._phase(epoch), self._plans[name], begin, begin + some
+            )
             first, count = first + some, count - some
 
     # Where an epoch is.
@@ -312,7 +323,7 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
         mixed = self._mixed(epoch, self.world_size)
         turn = mixed.begin + batches
         if turn >= mixed.end:
-            epoch, mixed, turn = epoch + 1, self._fresh(epoch + 1, self.world_size), 0
+            epoch, mixed, turn = epoch + 1, self._fresh(self.world_size), 0
         numbers, states = [], {}
         for place, name in enumerate(self.datasets):
             number, inside = mixed.place(place, mixed.counts(turn)[place])
@@ -320,7 +331,8 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
             plan = self._plan(name, own)
             numbers.append(number)
             states[name] = plan.state_after(own, inside, self.world_size, workers[name])
-        found = MixedState(epoch, turn, tuple(numbers), states, self._counter.set_last)
+        set_last = self._counter.set_last
+        found = MixedState(epoch, turn, tuple(numbers), self._strides, states, set_last)
         return found.as_state(self._fingerprint())
 
     def _fingerprint(self) -> dict[str, Any]:
@@ -350,9 +362,8 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
                 plans[name] = each.plan.resume(found.datasets[name], strict)
             except ValueError as error:
                 raise ValueError(f"dataset {name!r}: {error}") from None
-        for name, each in self.datasets.items():
-            self._plans[name] = each._inside.plan = plans[name]
-        self._resumed = (found.epoch, found.turn, found.passes)
+        self._plans = plans
+        self._resumed, self._strides = (found.epoch, found.turn, found.passes), found.strides
         self._counter.next, self._counter.set_last = found.epoch, found.set_last
         self._position = Position()
 
@@ -387,7 +398,9 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
             passes, rest = divmod(counts[name], whole[name])
             rest = min(rest * world_size * (each.batch_size or 1), each.plan.samples)
             size = passes * each.plan.samples + rest
-            some = each if size == each.plan.samples else each.replace(epoch_size=max(1, size))
+            size = max(world_size, size)
+            some = copy.copy(each) if size == each.plan.samples else each.replace(epoch_size=size)
+            some._inside.go_to(0, self._phase(self.epoch), some.plan.afresh())
             found[name] = some.explain(world_size, workers[name])
         return MixedExplanation(found, self.rates, self.stop, counts, whole)
 
@@ -412,42 +425,24 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
             [each.stats() for each in self.datasets.values() if each._inside.reader.recorder]
         )
 
+    def __copy__(self) -> Mixture:
+        made = object.__new__(type(self))
+        made.__dict__.update(
+            self.__dict__,
+            datasets={name: copy.copy(each) for name, each in self.datasets.items()},
+            _counter=EpochCounter(self.epoch, self._counter.set_last),
+            _position=Position(),
+        )
+        return made
+
     def __getitem__(self, index: Any) -> Any:
         raise TypeError("a mixture is iterated, and has no samples by number")
 
     def __repr__(self) -> str:
-        lines = [
-            f"  {printable(name)} ({rate} of {self.turns.period} batches): "
-            + repr(each).replace("\n", "\n  ")
-            for (name, each), rate in zip(self.datasets.items(), self.turns.rates, strict=True)
-        ]
-        batches = number_of(len(self), "batch", "batches")
-        head = f"<xtorch_data.Mixture of {len(self.datasets)} datasets, {batches} an epoch, "
-        return "\n".join([f"{head}until {_end(self.stop)}", *lines]) + ">"
+        return text_of(self)
 
     def _repr_html_(self) -> str:
-        mixed = self._mixed(self.epoch, self.world_size)
-        counts = mixed.counts(mixed.end)
-        rows = [
-            (name, rate, f"{count:,} of {whole:,}")
-            for name, rate, count, whole in zip(
-                self.datasets, self.turns.rates, counts, mixed.whole, strict=True
-            )
-        ]
-        table = html.table(("dataset", "rate", "batches in an epoch"), rows)
-        parts = [html.section("Datasets", ", ".join(self.datasets), table, opened=True)]
-        parts += [
-            html.section(
-                printable(name), f"{rate} of {self.turns.period} batches", each._repr_html_()
-            )
-            for (name, each), rate in zip(self.datasets.items(), self.turns.rates, strict=True)
-        ]
-        head = f"{number_of(len(self), 'batch', 'batches')} an epoch, until {_end(self.stop)}"
-        return html.page("xtorch_data.Mixture", head, parts, repr(self))
-
-
-def _end(stop: str) -> str:
-    return "the first has no more" if stop == "first" else "all had all of theirs"
+        return page_of(self)
 
 
 def _close(batches: Iterator[Batch] | None) -> None:

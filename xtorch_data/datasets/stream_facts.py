@@ -1,4 +1,4 @@
-"""What a page says of how an epoch of a stream goes."""
+"""What a stream says of how its epochs go, as text and on its page."""
 
 from __future__ import annotations
 
@@ -6,8 +6,26 @@ from typing import Any
 
 from ..common.text import format_bytes, number_of
 from ..planning.plan import Plan
+from ..samples.facts import described
 
-__all__ = ["epoch_facts", "facts_of_stream"]
+__all__ = ["facts_of_stream", "text_of_stream"]
+
+
+def text_of_stream(dataset: Any) -> str:
+    """The repr of an `IterableDataset`."""
+    plan, definition = dataset.plan, dataset._inside.definition
+    order = f"shuffled with seed {plan.seed}" if plan.shuffle else "in order"
+    if plan.weights is not None:
+        order = f"drawn by weights with seed {plan.seed}"
+    size = plan.batch_size
+    batches = "samples one at a time" if size is None else f"batches of {size:,}"
+    batches += "".join(f", epochs of {samples}" for _, samples in _epoch_facts(plan))
+    return (
+        f"<xtorch_data.IterableDataset {dataset.windows!r}{dataset._left_out}\n"
+        f"  {described(definition)}\n"
+        + "".join(f"  {line}\n" for line in dataset._uncovered)
+        + f"  {batches}, {order}, from {definition.origin}>"
+    )
 
 
 def facts_of_stream(dataset: Any) -> list[tuple[str, Any]]:
@@ -27,7 +45,7 @@ def facts_of_stream(dataset: Any) -> list[tuple[str, Any]]:
     left_out += f", {by_where:,} left out by where" if by_where else ""
     return [
         ("samples", f"{plan.there:,} of {len(plan.windows):,}{left_out}"),
-        *epoch_facts(plan),
+        *_epoch_facts(plan),
         ("batches", f"{batches}, on rank {dataset.rank} of {dataset.world_size}"),
         ("order", drawn),
         ("uneven", f"{plan.uneven}{', drop_last' * plan.drop_last}"),
@@ -39,7 +57,7 @@ def facts_of_stream(dataset: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def epoch_facts(plan: Plan) -> list[tuple[str, str]]:
+def _epoch_facts(plan: Plan) -> list[tuple[str, str]]:
     """How many samples an epoch has, if that was asked for."""
     if plan.epoch_size is None:
         return []

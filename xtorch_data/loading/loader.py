@@ -18,6 +18,7 @@ from ..datasets.page import page
 from ..datasets.topology import current_topology
 from ..device.streams import has_accelerator
 from ..iteration.lookahead import Lookahead, fetched_ahead
+from ..planning.plan import Plan
 from ..planning.resume import Position
 from ..processes.orphans import watch_in_worker
 from ..processes.shared_memory import forget_ended
@@ -206,6 +207,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         if self._transfer is not None and self._transfer.pins:
             kwargs.setdefault("pin_memory", True)
         self._epoch: SharedIntegers | None = None  # of persistent workers
+        self._sent: Plan | None = None  # with which they began
         self._user_init_fn: Any = None
         self._position = Position()
         self._order: Order | OwnOrder
@@ -287,6 +289,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             numbers = epoch, dataset._inside.set_last
             told: tuple[int, int] | SharedIntegers = numbers
             if self.persistent_workers:
+                self._renew_workers(dataset, epoch)
                 told = self._epoch = self._epoch or SharedIntegers(len(numbers))
                 told.values[0], told.values[1] = numbers
             if not isinstance(self.worker_init_fn, _TellEpoch):  # Lightning sets it late
@@ -298,6 +301,14 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
             batches = dataset._inside.counted(epoch, batches)
         self._position.begin(epoch, taken)
         return self._counted(epoch, batches, taken)
+
+    def _renew_workers(self, dataset: IterableDataset | MapDataset, epoch: int) -> None:
+        """End persistent workers that would resume the epoch elsewhere, or begin it anew."""
+        plan = dataset.plan
+        if self._sent is not None and self._sent.walked(epoch) != plan.walked(epoch):
+            self._iterator = None
+        if self._iterator is None:
+            self._sent = plan
 
     def _counted(self, epoch: int, batches: Iterator[Batch], taken: int) -> Iterator[Batch]:
         yield from self._position.counted(epoch, batches, taken)

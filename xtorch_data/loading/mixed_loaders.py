@@ -34,7 +34,8 @@ class MixedLoaders:
         """The batches of the next epoch."""
         epoch, mixed = self.mixture._begin()
         begin = {name: each.__iter__ for name, each in self.loaders.items()}
-        return self.mixture._counted(epoch, self.mixture._walk(epoch, mixed, begin))
+        batches = self.mixture._walk(epoch, mixed, self.mixture._plans, begin)
+        return self.mixture._counted(epoch, batches)
 
     def state(self) -> dict[str, Any]:
         """State of the latest iteration."""

@@ -24,6 +24,8 @@ class MixedState:
         The epoch, and how many of its turns are over.
     passes : tuple of int
         Passes over the samples of each dataset that are over in the epoch.
+    strides : tuple of int
+        How many epochs of each dataset lie between the beginnings of epochs of the mixture.
     datasets : mapping of str to mapping
         The state of each, by name.
     set_last : int
@@ -33,6 +35,7 @@ class MixedState:
     epoch: int
     turn: int
     passes: tuple[int, ...]
+    strides: tuple[int, ...]
     datasets: Mapping[str, Mapping[str, Any]]
     set_last: int
 
@@ -43,6 +46,7 @@ class MixedState:
             "epoch": self.epoch,
             "turn": self.turn,
             "passes": dict(zip(self.datasets, self.passes, strict=True)),
+            "strides": dict(zip(self.datasets, self.strides, strict=True)),
             "mixture": dict(fingerprint),
             "datasets": dict(self.datasets),
         }
@@ -56,17 +60,18 @@ def read_state(
 
     ValueError if it is no state or, if `strict`, that of a mixture with another fingerprint.
     """
-    keys = "version", "epoch", "turn", "passes", "mixture", "datasets"
-    version, epoch, turn, passes, mixture, datasets = entries(state, keys, WHAT)
+    keys = "version", "epoch", "turn", "passes", "strides", "mixture", "datasets"
+    version, epoch, turn, passes, strides, mixture, datasets = entries(state, keys, WHAT)
     if version != 1:
         raise ValueError(f"the state has version {version!r}; this release reads version 1")
-    for what, found in (("passes", passes), ("mixture", mixture), ("datasets", datasets)):
+    counts = {"passes": passes, "strides": strides}
+    for what, found in {**counts, "mixture": mixture, "datasets": datasets}.items():
         if not isinstance(found, Mapping):
             raise ValueError(
                 f"this is not a state of {WHAT}: its {what!r} must be a mapping, not "
                 f"{kind_of(found)}"
             )
-    for found in (passes, datasets):
+    for found in (passes, strides, datasets):
         if set(found) != set(names):
             raise ValueError(
                 f"the state is of datasets {sorted(map(printable, found))}, and here are "
@@ -82,6 +87,7 @@ def read_state(
         as_number(epoch, "epoch"),
         as_number(turn, "turn"),
         tuple(as_number(passes[name], f"passes of {name!r}") for name in names),
+        tuple(as_number(strides[name], f"strides of {name!r}", 1) for name in names),
         datasets,
         0 if given is None else as_number(given, "set") + 1,
     )

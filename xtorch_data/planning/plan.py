@@ -406,6 +406,10 @@ class Plan(Shares):
             resume.require_possible(self.samples, walks)
         return replace(self, resumed=(epoch, tuple(walks)))
 
+    def at(self, epoch: int) -> Plan:
+        """The plan of an epoch: with what is resumed, if that is this one."""
+        return self if self.resumed[0] == epoch else self.afresh()
+
     def afresh(self) -> Plan:
         """The plan with nothing resumed."""
         return replace(self, resumed=(0, ())) if self.resumed[1] else self

@@ -22,7 +22,7 @@ class MixedExplanation:
     Attributes
     ----------
     datasets : mapping of str to Explanation
-        What each costs, of as many samples as an epoch has of it.
+        What each costs, of as many samples as an epoch has of it; if it has none, of some.
     rates : mapping of str to int
         Batches of each in a period.
     stop : {"first", "all"}
@@ -40,19 +40,24 @@ class MixedExplanation:
     whole: Mapping[str, int]
 
     @property
+    def _read(self) -> list[Explanation]:
+        """Those of which an epoch has batches."""
+        return [each for name, each in self.datasets.items() if self.batches[name]]
+
+    @property
     def samples(self) -> int:
         """Samples of the epoch."""
-        return sum(each.samples for each in self.datasets.values())
+        return sum(each.samples for each in self._read)
 
     @property
     def chunk_reads(self) -> int:
         """Chunks that are decoded in an epoch, over all datasets, ranks and workers."""
-        return sum(each.chunk_reads for each in self.datasets.values())
+        return sum(each.chunk_reads for each in self._read)
 
     @property
     def nbytes(self) -> int:
         """Bytes that are decoded, over all datasets, ranks and workers."""
-        return sum(each.nbytes for each in self.datasets.values())
+        return sum(each.nbytes for each in self._read)
 
     @property
     def memory(self) -> int:

@@ -29,6 +29,8 @@ def phases_of(samples: SampleDefinition) -> dict[int, SampleDefinition]:
 
 def _at(samples: SampleDefinition, epoch: int) -> SampleDefinition:
     """The definition of the phase of an epoch."""
+    if all(part.at(epoch).indexers == part.indexers for _, part in samples.every_part):
+        return samples  # the longest one
     found = [_with_parts(each, epoch) for each in samples.sources]
     space = _shorter(samples.windows.space, found)
     own, *others = (_over(each, space) for each in found)
