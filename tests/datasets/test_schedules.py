@@ -268,7 +268,7 @@ def test_a_mosaic_takes_batches_of_the_longest_phase():
     stream = samples(GROWING, kind=xtd.IterableDataset, batch_size=4)
     mosaic = xtd.Mosaic(stream, keep="time")
     batch = next(iter(stream))
-    with pytest.raises(ValueError, match="those of the longest phase"):
+    with pytest.raises(ValueError, match="follows a Schedule"):
         mosaic.add(batch, batch.y)
     stream.set_epoch(2)
     for batch in stream:

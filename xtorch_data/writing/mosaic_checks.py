@@ -42,8 +42,7 @@ def require_alike(batch: Batch, part: Part) -> None:
             )
         raise ValueError(
             f"part {part.name!r} of this batch has other variables or steps than that of the "
-            "mosaic's dataset: take batches of a loader over the same dataset, and those of the "
-            "longest phase if the part has a Schedule"
+            "mosaic's dataset: take batches of a loader over the same dataset"
         )
 
 
