@@ -67,15 +67,19 @@ def train(model, training, validation, epochs):
 
 
 def draw(truth, forecast, path):
-    """Maps of truth, forecast and error side by side."""
-    figure, axes = plt.subplots(1, 3, figsize=(16, 4), layout="constrained", sharey=True)
-    kelvin = {"vmin": float(truth.min()), "vmax": float(truth.max()), "cmap": "viridis"}
-    maps = {"truth": (truth, kelvin), "forecast": (forecast, kelvin)}
-    maps["forecast − truth"] = (forecast - truth, {"center": 0})
-    for ax, (title, (field, colors)) in zip(axes, maps.items(), strict=True):
-        field.plot(ax=ax, cbar_kwargs={"label": "K"}, **colors)
-        ax.set_title(title)
-    figure.suptitle(f"Air temperature, mean of the year {int(truth.time.dt.year)}")
+    """Maps of truth, forecast and error side by side: of all test years, and of the last one."""
+    years = truth.time.dt.year.values
+    when = {f"{years[0]} to {years[-1]}": slice(None), f"{years[-1]}": slice(-1, None)}
+    figure, axes = plt.subplots(2, 3, figsize=(16, 8), layout="constrained", sharey=True)
+    for row, (period, steps) in zip(axes, when.items(), strict=True):
+        fields = [each.isel(time=steps).mean("time") for each in (truth, forecast)]
+        kelvin = {"vmin": float(fields[0].min()), "vmax": float(fields[0].max())}
+        maps = {"truth": (fields[0], kelvin), "forecast": (fields[1], kelvin)}
+        maps["forecast − truth"] = (fields[1] - fields[0], {"center": 0})
+        for ax, (title, (field, colors)) in zip(row, maps.items(), strict=True):
+            field.plot(ax=ax, cbar_kwargs={"label": "K"}, **colors)
+            ax.set_title(f"{title}, {period}")
+    figure.suptitle("Air temperature, mean of the test years and of the last one")
     figure.savefig(path, dpi=120)
 
 
@@ -97,7 +101,7 @@ def main(output=Path("demo_output"), epochs=15):
     # A forecast takes the place of the target, and with it its labels.
     forecast = xtd.predict(model, test, output / "forecast.zarr", inverse=normalize, mode="w")
     truth = ds[NAME].sel(time=forecast.time)
-    draw(truth[-1], forecast[NAME][-1], output / "forecast.png")
+    draw(truth, forecast[NAME], output / "forecast.png")
 
     guesses = {"this model": forecast, "persistence (last year)": ds.shift(time=1)}
     guesses["mean of the eight years"] = ds.rolling(time=PAST).mean().shift(time=1)
@@ -105,7 +109,7 @@ def main(output=Path("demo_output"), epochs=15):
     errors = {key: ((ds[NAME] - truth) ** 2).mean().item() ** 0.5 for key, ds in guesses.items()}
     print(f"Root-mean-square error, {len(truth)} test years that no training saw:")
     print("\n".join(f"  {key:30}{error:.2f} K" for key, error in errors.items()))
-    print(f"Forecasts in {output / 'forecast.zarr'}, a map in {output / 'forecast.png'}")
+    print(f"Forecasts in {output / 'forecast.zarr'}, maps in {output / 'forecast.png'}")
     return errors
 
 
