@@ -192,7 +192,7 @@ def test_statistics_of_groupby_may_be_given():
         (data(), "latitude.month", "'latitude.month' goes by parts of dates: .*no dates"),
         (data(), ("time", "time.month"), "'time.month' groups steps of 'time', which is kept"),
         (
-            data().assign_coords(time=np.r_[data().time.values[:-1], np.datetime64("NaT")]),
+            data().assign_coords(time=np.r_[data().time.values[:-1], np.datetime64("NaT", "ns")]),
             "time.month",
             "step 899 of 'time' has none",
         ),
