@@ -27,7 +27,7 @@ from ..processes.workers import sent
 from ..reading.disk_cells import OnDisk
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
-from ..samples.phases import phases_of
+from ..samples.phases import phase_at, phases_of
 from .conditions import answers
 from .fetching import Fetching
 from .how import HOW_ARGUMENTS, How
@@ -93,8 +93,7 @@ class Epochs:
                 "on_error='skip' goes on without chunks of one source; with several, errors are "
                 "raised"
             )
-        for each in (definition, *phases_of(definition).values()):
-            require_functions_keep_places(each)
+        require_functions_keep_places(definition)
         definition.require_batches(how.batch_size)
         cached, folder, nbytes = how.cache
         on_disk = OnDisk.of(
@@ -230,8 +229,7 @@ class Epochs:
 
     def phase(self, epoch: int) -> int | None:
         """The epoch at which the phase of an epoch begins, None where there are no phases."""
-        at = self.set_last - 1 if self.set_last else epoch
-        return max((begin for begin in self.phases if begin <= at), default=None)
+        return phase_at(self.phases, epoch, self.set_last)
 
     def seen(self, epoch: int) -> tuple[SampleDefinition, Plan]:
         """What is made of the samples in an epoch, and the plan that reads what that takes."""

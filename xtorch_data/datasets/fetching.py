@@ -26,7 +26,7 @@ from ..reading.forks import let_forks_wait_for_reads, make_safe
 from ..samples.arguments import as_bytes, as_cache, as_numbers, as_retries
 from ..samples.batch import Batch
 from ..samples.definition import SampleDefinition
-from ..samples.phases import phases_of
+from ..samples.phases import phase_at, phases_of
 from .conditions import answers
 from .how import HOW_ARGUMENTS
 from .what import What, parted
@@ -119,8 +119,7 @@ class Fetching:
     def of(cls, what: What, access: Access) -> Fetching:
         """Plan the access to some samples; that reads only where `where` asks the data."""
         definition, memory, retries = what.definition, access.memory, access.retries
-        for each in (definition, *phases_of(definition).values()):
-            require_functions_keep_places(each)
+        require_functions_keep_places(definition)
         _, folder, size = access.cache
         data = definition.primary.data
         on_disk = OnDisk.of(folder, size, memory, data, definition.origin, retries)
@@ -180,8 +179,7 @@ class Fetching:
 
     def seen(self, epoch: int) -> SampleDefinition:
         """What is made of the samples in an epoch."""
-        at = self.set_last - 1 if self.set_last else epoch
-        begin = max((begin for begin in self.phases if begin <= at), default=None)
+        begin = phase_at(self.phases, epoch, self.set_last)
         return self.definition if begin is None else self.phases[begin]
 
     def tell(self, told: torch.Tensor | tuple[int, int]) -> None:

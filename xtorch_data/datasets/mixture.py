@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -232,27 +232,25 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         """The next epoch, or in a worker of torch's loader its share of it."""
         info = torch.utils.data.get_worker_info()
+        if info is None:
+            return self._batches(self.datasets)
         epoch, mixed = self._begin()
-        if info is not None:
-            watch_in_worker()
-            return sent(self._in_worker(epoch, mixed, info.id, info.num_workers))
-        batches = self._walk(
-            epoch, mixed, self._plans, {name: each.__iter__ for name, each in self.datasets.items()}
-        )
-        return self._counted(epoch, batches)
+        watch_in_worker()
+        return sent(self._in_worker(epoch, mixed, info.id, info.num_workers))
 
-    def _counted(self, epoch: int, batches: Iterator[Batch]) -> Generator[Batch, None, None]:
-        """Batches of an epoch that was begun, which count as they are handed out from here."""
-        return self._position.counted(epoch, batches)
+    def _batches(self, of_datasets: Mapping[str, Iterable[Batch]]) -> Generator[Batch, None, None]:
+        """The next epoch, made of what yields the batches of each dataset: it, or its loader."""
+        epoch, mixed = self._begin()
+        return self._position.counted(epoch, self._walk(epoch, mixed, self._plans, of_datasets))
 
     def _walk(
         self,
         epoch: int,
         mixed: MixedEpoch,
         plans: Mapping[str, Plan],
-        begin: Mapping[str, Callable[[], Iterator[Batch]]],
+        of_datasets: Mapping[str, Iterable[Batch]],
     ) -> Generator[Batch, None, None]:
-        """The batches of an epoch that was begun; `begin` has what begins that of each dataset."""
+        """The batches of an epoch that was begun, of what yields those of each dataset in turns."""
         names, phase = list(self.datasets), self._phase(epoch)
         under_way: dict[str, Iterator[Batch]] = {}
         had = [0] * len(names)
@@ -265,7 +263,7 @@ class Mixture(torch.utils.data.IterableDataset[Batch]):
                     own = self._epoch_of(place, epoch, number)
                     self.datasets[name]._inside.go_to(own, phase, plans[name])
                     _close(under_way.pop(name, None))
-                    under_way[name] = begin[name]()
+                    under_way[name] = iter(of_datasets[name])
                 had[place] += 1
                 yield next(under_way[name])
         finally:

@@ -13,6 +13,7 @@ from ..planning.stages import WindowBox
 from ..samples.definition import SampleDefinition
 from ..samples.labels import Labels
 from ..samples.made_up import Budget, numbered, on_trial, unnoticed
+from ..samples.phases import phases_of
 from ..samples.presence import Presence
 from ..samples.transforms import Transform
 from ..samples.trials import require_places_kept
@@ -39,10 +40,11 @@ class _NoLabelsError(TypeError):
 def require_functions_keep_places(samples: SampleDefinition) -> None:
     """Try the functions for samples and batches, and raise if one moves values or loses labels.
 
-    Nothing of the data is read but coordinates that functions use.
+    They are tried in each phase. Nothing of the data is read but coordinates that functions use.
     """
-    for function, given in _given_to_functions(samples):
-        require_places_kept(function, given)
+    for each in dict.fromkeys((samples, *phases_of(samples).values())):  # one may be the samples
+        for function, given in _given_to_functions(each):
+            require_places_kept(function, given)
 
 
 def _given_to_functions(samples: SampleDefinition) -> list[tuple[Transform, Any]]:

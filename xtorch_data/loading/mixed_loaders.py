@@ -32,10 +32,7 @@ class MixedLoaders:
 
     def begin(self) -> Generator[Batch, None, None]:
         """The batches of the next epoch."""
-        epoch, mixed = self.mixture._begin()
-        begin = {name: each.__iter__ for name, each in self.loaders.items()}
-        batches = self.mixture._walk(epoch, mixed, self.mixture._plans, begin)
-        return self.mixture._counted(epoch, batches)
+        return self.mixture._batches(self.loaders)
 
     def state(self) -> dict[str, Any]:
         """State of the latest iteration."""

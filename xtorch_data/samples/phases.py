@@ -13,7 +13,7 @@ from .definition import SampleDefinition
 from .leads import Anchors
 from .select import Part
 
-__all__ = ["phases_of"]
+__all__ = ["phase_at", "phases_of"]
 
 
 def phases_of(samples: SampleDefinition) -> dict[int, SampleDefinition]:
@@ -25,6 +25,15 @@ def phases_of(samples: SampleDefinition) -> dict[int, SampleDefinition]:
     """
     begins = {epoch for _, part in samples.every_part for epoch, _ in part.phases}
     return {epoch: _at(samples, epoch) for epoch in sorted(begins)}
+
+
+def phase_at(begins: Iterable[int], epoch: int, set_last: int) -> int | None:
+    """The epoch at which the phase of an epoch begins, None where there are no phases.
+
+    Once a user has set an epoch, phases go by that; `set_last` is one more, 0 if none was.
+    """
+    at = set_last - 1 if set_last else epoch
+    return max((begin for begin in begins if begin <= at), default=None)
 
 
 def _at(samples: SampleDefinition, epoch: int) -> SampleDefinition:
