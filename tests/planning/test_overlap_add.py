@@ -14,17 +14,24 @@ from xtorch_data.planning.overlap_add import FieldDim, window_weights
 
 
 @st.composite
-def dims(draw, kept=None):
-    length = draw(st.integers(1, 12))
+def laid(draw, longest):
+    """The size of windows, what lies beyond the ends of a dim, and its length with that."""
+    length = draw(st.integers(1, longest))
     size = draw(st.integers(1, length))
     beyond = None
     if draw(st.booleans()):
         boundary = draw(st.sampled_from(["wrap", "edge", "constant", "reflect"]))
         beyond = ExtendedDim(boundary, length, draw(st.integers(0, 3)), draw(st.integers(0, 3)))
     whole = length if beyond is None else len(beyond)
+    return size, beyond, whole
+
+
+@st.composite
+def dims(draw, kept=None):
+    size, beyond, whole = draw(laid(12))
     starts = sorted(draw(st.sets(st.integers(0, whole - size), min_size=1)))
     if beyond is not None and beyond.boundary == "wrap":  # each place of the circle once
-        starts = sorted({start % length: start for start in starts}.values())
+        starts = sorted({start % beyond.length: start for start in starts}.values())
     axis = IndexMap("t", whole, size, {0: term_of(starts)})
     numbers = sorted(draw(st.sets(st.integers(0, len(starts) - 1), min_size=1)))
     steps = sorted(draw(st.sets(st.integers(0, size - 1), min_size=1)))
@@ -106,13 +113,7 @@ def fields(draw):
 @st.composite
 def scattered(draw, count, numbers):
     """A dim along which windows lie anywhere, as around events."""
-    length = draw(st.integers(1, 9))
-    size = draw(st.integers(1, length))
-    beyond = None
-    if draw(st.booleans()):
-        boundary = draw(st.sampled_from(["wrap", "edge", "constant", "reflect"]))
-        beyond = ExtendedDim(boundary, length, draw(st.integers(0, 3)), draw(st.integers(0, 3)))
-    whole = length if beyond is None else len(beyond)
+    size, beyond, whole = draw(laid(9))
     starts = draw(st.lists(st.integers(0, whole - size), min_size=count, max_size=count))
     steps = sorted(draw(st.sets(st.integers(0, size - 1), min_size=1)))
     axis = IndexMap("t", whole, size, {0: Table(np.array(starts))})
