@@ -470,14 +470,17 @@ def test_attributes_of_packing_are_not_those_of_predictions(tmp_path):
 # Ranks.
 
 
-def test_ranks_that_cannot_wait_for_each_other_are_refused(monkeypatch, tmp_path):
+def test_ranks_that_cannot_wait_for_each_other_need_a_store_that_none_replaces(
+    monkeypatch, tmp_path
+):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     options = {"inputs": "a", "targets": "a", "batch_size": 2}
     stream = xtd.IterableDataset(series(8), {"time": 2}, **options)
-    for place in ([], [tmp_path / "a.zarr"]):
-        with pytest.raises(ValueError, match="rank 1 of 2, and without torch.distributed"):
-            xtd.predict(None, stream, *place, forward=lambda b: b.y)
+    with pytest.raises(ValueError, match="2 ranks have predictions .* give a path"):
+        xtd.predict(None, stream, forward=lambda b: b.y)
+    with pytest.raises(ValueError, match="rank 1 of 2, and without torch.distributed"):
+        xtd.predict(None, stream, tmp_path / "a.zarr", forward=lambda b: b.y, mode="w")
     assert not list(tmp_path.iterdir())
     alone = stream.replace(rank=0, world_size=1)
     result = xtd.predict(None, alone, tmp_path / "a.zarr", forward=lambda b: b.y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,49 +12,52 @@ from .mosaic_store import MosaicStore
 from .partial_sums import PartialSums, Tile, Values
 from .ranks import Ranks
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "keep_sums"]
+
+BoolArray = npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True, eq=False)
 class Exchange:
     """The tiles that are left when all samples were added; made by a `Mosaic` that is closed.
 
-    Parameters
+    Attributes
     ----------
     ranks : Ranks
-        Those that fill the mosaic, each with one of these.
+        Those that fill the mosaic, each with one of these; or this one finishes it for all.
     store : MosaicStore
         Where sums are kept for other ranks.
     sums : PartialSums
         The sums of this rank.
-    mine : ndarray of bool
-        The samples that this rank has added.
+    added_by : list of ndarray of bool
+        By rank, the samples that it has added.
+    tiles_of : list of list of Tile
+        By rank, the tiles of which it has sums.
     """
 
-    def __init__(
-        self, ranks: Ranks, store: MosaicStore, sums: PartialSums, mine: npt.NDArray[np.bool_]
-    ) -> None:
-        self._ranks, self._store, self._sums = ranks, store, sums
-        self._added = [mine]
-        self._of_ranks: list[list[Tile]] = [sums.tiles]
-        if ranks.size > 1:
-            self._of_ranks = ranks.together(self._kept)
-            self._added = [
-                np.unpackbits(store.kept(rank, "added"), count=mine.size).astype(bool)
-                for rank in range(ranks.size)
-            ]
+    ranks: Ranks
+    store: MosaicStore
+    sums: PartialSums
+    added_by: list[BoolArray]
+    tiles_of: list[list[Tile]]
 
-    def _kept(self) -> list[Tile]:
-        """Keep what this rank has for others, and tell which tiles these are."""
-        (mine,), tiles = self._added, self._sums.tiles
-        self._store.keep("added", np.packbits(mine))
-        for tile in tiles:
-            self._store.keep(_name(tile), self._sums.taken(tile))
-        return tiles
+    @classmethod
+    def of(cls, ranks: Ranks, store: MosaicStore, sums: PartialSums, mine: BoolArray) -> Exchange:
+        """What all ranks have; `mine` are the samples that this one has added."""
+        if ranks.size == 1:
+            return cls(ranks, store, sums, [mine], [sums.tiles])
+        if ranks.apart:  # all have kept theirs before
+            tiles = [store.left(rank) for rank in range(ranks.size)]
+        else:
+            tiles = ranks.together(lambda: keep_sums(store, sums, mine))
+        bits = (store.kept(rank, "added") for rank in range(ranks.size))
+        added = [np.unpackbits(each, count=mine.size).astype(bool) for each in bits]
+        return cls(ranks, store, sums, added, tiles)
 
-    def added(self) -> npt.NDArray[np.bool_]:
+    def added(self) -> BoolArray:
         """Samples that any rank has added; ValueError if two have added the same."""
-        found = np.zeros_like(self._added[0])
-        for each in self._added:
+        found = np.zeros_like(self.added_by[0])
+        for each in self.added_by:
             both = np.flatnonzero(found & each)
             if len(both):
                 raise ValueError(
@@ -65,29 +69,39 @@ class Exchange:
 
     def tiles(self) -> Iterator[tuple[Tile, Values]]:
         """The tiles that this rank finishes, with the sums of all ranks."""
-        if self._ranks.size == 1:
-            for tile in self._of_ranks[0]:
-                yield tile, self._sums.taken(tile)
+        if self.ranks.size == 1:
+            for tile in self.tiles_of[0]:
+                yield tile, self.sums.taken(tile)
             return
         having: dict[Tile, list[int]] = {}
-        for rank, tiles in enumerate(self._of_ranks):
+        for rank, tiles in enumerate(self.tiles_of):
             for tile in tiles:
                 having.setdefault(tile, []).append(rank)
         for number, (tile, ranks) in enumerate(sorted(having.items())):
-            if ranks[number % len(ranks)] == self._ranks.rank:
+            if self.ranks.apart or ranks[number % len(ranks)] == self.ranks.rank:
                 yield tile, self._together(tile, ranks)
 
     def _together(self, tile: Tile, ranks: list[int]) -> Values:
-        field = self._sums.field
-        found = np.zeros(self._sums.shape(tile), self._sums.dtype)
+        field = self.sums.field
+        found = np.zeros(self.sums.shape(tile), self.sums.dtype)
         for rank in ranks:
-            part = self._store.kept(rank, _name(tile))
+            part = self.store.kept(rank, _name(tile))
             if field.overlaps:
                 found += part
                 continue
-            (there,) = field.weights_in(tile, self._added[rank].reshape(field.shape))
+            (there,) = field.weights_in(tile, self.added_by[rank].reshape(field.shape))
             np.copyto(found, part, where=there > 0)
         return found
+
+
+def keep_sums(store: MosaicStore, sums: PartialSums | None, mine: BoolArray) -> list[Tile]:
+    """Keep what this rank has for others, and tell which tiles these are."""
+    tiles = [] if sums is None else sums.tiles
+    store.keep("added", np.packbits(mine))
+    for tile in tiles:
+        assert sums is not None
+        store.keep(_name(tile), sums.taken(tile))
+    return tiles
 
 
 def _name(tile: Tile) -> str:

@@ -3,20 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from ..planning.field import Field
 from ..samples.transforms import Compose, Transform
 from .encodings import MASKED, RELATED, kept
 from .mosaic_layout import MosaicLayout, Values
+from .partial_sums import PartialSums, Tile
 
-__all__ = ["divided", "inverted", "labeled", "with_nan"]
+__all__ = ["Finishing", "divided", "inverted", "with_nan"]
 
 FloatArray = npt.NDArray[np.float64]
 Finish = Callable[[xr.Dataset], xr.Dataset]
+
+
+@dataclass(eq=False)
+class Finishing:
+    """What makes labeled values of sums.
+
+    Attributes
+    ----------
+    layout : MosaicLayout
+        Where samples lie.
+    inverse : callable
+        What brings a labeled Dataset to units.
+    others : dict of Hashable to int
+        Dims of predictions that the part lacks, with their sizes; those of the first batch.
+    """
+
+    layout: MosaicLayout
+    inverse: Finish
+    others: dict[Hashable, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, layout: MosaicLayout, inverse: Any) -> Finishing:
+        """That of what a user gives as `inverse`."""
+        return cls(layout, inverted(inverse, layout, layout.part.variables))
+
+    def labeled(self, region: tuple[slice, ...], values: Values) -> xr.Dataset:
+        """Values of a region of the field, ``(variable, *others, *dims)``, in units."""
+        return self.inverse(_labeled(self.layout, self.others, region, values))
+
+    def of_tile(
+        self, field: Field, tile: Tile, sums: Values, added: npt.NDArray[np.bool_] | None
+    ) -> xr.Dataset:
+        """The sums of a tile, divided by those of weights: of all samples, or of those added."""
+        values = divided(sums, field.weights_in(tile, added), field.overlaps)
+        return self.labeled(field.region(tile), values)
+
+    def nothing(self, sums: PartialSums, tile: Tile) -> xr.Dataset:
+        """What a tile is of which no sample came."""
+        nothing = np.full(sums.shape(tile), np.nan, sums.dtype)
+        return self.labeled(sums.field.region(tile), nothing)
 
 
 def divided(values: Values, weights: Sequence[FloatArray], overlaps: bool) -> Values:
@@ -39,28 +82,6 @@ def divided(values: Values, weights: Sequence[FloatArray], overlaps: bool) -> Va
 def with_nan(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """A floating dtype for integers of which some are missing."""
     return np.dtype("float32" if dtype.itemsize < 3 else "float64")
-
-
-def labeled(
-    layout: MosaicLayout,
-    others: Mapping[Hashable, int],
-    region: tuple[slice, ...],
-    values: Values,
-) -> xr.Dataset:
-    """Values of a region of the field, ``(variable, *others, *dims)``, with coordinates."""
-    part, labels, data = layout.part, layout.definition.labels, layout.definition.data
-    dims = (*others, *layout.dims)
-    variables = {}
-    for name, own in zip(part.variables, values, strict=True):
-        attrs = labels.attrs.get(name) or {}
-        # Of a source that was opened as it is packed: predictions are not, and none is masked.
-        attrs = {key: value for key, value in attrs.items() if key not in MASKED}
-        variables[name] = xr.Variable(dims, own, attrs)
-        if name in data.variables:
-            variables[name].encoding = kept(data.variables[name], RELATED)
-    inside = dict(zip(layout.dims, region, strict=True))
-    coords = layout.coords.isel(inside, missing_dims="ignore")
-    return xr.Dataset(variables, coords.coords, data.attrs)
 
 
 def inverted(inverse: Any, layout: MosaicLayout, names: Sequence[Hashable]) -> Finish:
@@ -107,3 +128,25 @@ def _require_backwards(inverse: Any, preprocess: Transform | None) -> None:
             "inverse is the preprocess of the dataset, which would be applied once more: give a "
             "Normalize, or a function that undoes it"
         )
+
+
+def _labeled(
+    layout: MosaicLayout,
+    others: Mapping[Hashable, int],
+    region: tuple[slice, ...],
+    values: Values,
+) -> xr.Dataset:
+    """Values of a region of the field, ``(variable, *others, *dims)``, with coordinates."""
+    part, labels, data = layout.part, layout.definition.labels, layout.definition.data
+    dims = (*others, *layout.dims)
+    variables = {}
+    for name, own in zip(part.variables, values, strict=True):
+        attrs = labels.attrs.get(name) or {}
+        # Of a source that was opened as it is packed: predictions are not, and none is masked.
+        attrs = {key: value for key, value in attrs.items() if key not in MASKED}
+        variables[name] = xr.Variable(dims, own, attrs)
+        if name in data.variables:
+            variables[name].encoding = kept(data.variables[name], RELATED)
+    inside = dict(zip(layout.dims, region, strict=True))
+    coords = layout.coords.isel(inside, missing_dims="ignore")
+    return xr.Dataset(variables, coords.coords, data.attrs)

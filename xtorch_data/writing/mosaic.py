@@ -15,9 +15,15 @@ from ..datasets.iterable import IterableDataset
 from ..datasets.map import MapDataset
 from ..planning.overlap_add import Blend
 from ..samples.batch import Batch
-from .exchange import Exchange
-from .finishing import divided, inverted, labeled, with_nan
-from .mosaic_checks import as_predictions, dtype_of_sums, require_alike, require_new, require_of
+from .exchange import Exchange, keep_sums
+from .finishing import Finishing, with_nan
+from .mosaic_checks import (
+    as_predictions,
+    dtype_of_sums,
+    require_fit,
+    require_like_before,
+    require_new,
+)
 from .mosaic_explanation import MosaicExplanation
 from .mosaic_layout import MosaicLayout, Values
 from .mosaic_store import Mode, MosaicStore
@@ -84,6 +90,11 @@ class Mosaic:
     exchanged in the store. An exception in the ``with`` block ends it without waiting. A rank whose
     dataset has ``rank=0, world_size=1`` is alone.
 
+    Without torch.distributed, processes that ``RANK`` and ``WORLD_SIZE``, or `rank` and
+    `world_size` of their datasets, tell apart do so, too, at the same time or one after the other:
+    none waits. `close` leaves the sums of a process in the store, and the last one of all completes
+    it; before that, `to_xarray` is an error. One that was killed is run again with ``mode="a"``.
+
     Until `close` the store is marked incomplete, and no dataset takes it as data; so it stays if
     the ``with`` block ends by an exception, or the process is killed. Sums of chunks that are not
     complete are kept in the dataset's `memory`; what is more goes into a scratch file beside the
@@ -119,15 +130,14 @@ class Mosaic:
                 f"{type(dataset).__name__}"
             )
         inside = dataset._inside
-        self._ranks = Ranks.of(getattr(inside, "how", None))
+        self._ranks = Ranks.of(getattr(inside, "how", None), stored=path is not None)
         if path is None and self._ranks.size > 1:
             raise ValueError(
                 f"{self._ranks.size} ranks have predictions of samples of their own: give a path, "
                 "where they are laid together"
             )
         self._layout = MosaicLayout.of(inside.what, part, keep, blend)
-        names = self._layout.part.variables
-        self._blend, self._inverse = blend, inverted(inverse, self._layout, names)
+        self._blend, self._finishing = blend, Finishing.of(self._layout, inverse)
         self._memory = inside.plan.memory
         self._store = None
         if path is not None:
@@ -140,8 +150,6 @@ class Mosaic:
             raise ValueError(f"{given} is for a result that is written: give a path")
         shape = self._layout.field.shape
         self._added = np.zeros(shape, dtype=bool).reshape(-1)
-        self._known: set[str] = set()  # tokens of labels that fit
-        self._others: dict[Hashable, int] = {}
         self._sums: PartialSums | None = None
         self._complete: list[Tile] = []  # tiles that could not be written yet
         self._weights: Values | None = None  # of the steps of a sample
@@ -182,7 +190,7 @@ class Mosaic:
                 "add takes a batch of xtorch_data, which knows its samples, and predictions, not "
                 f"{type(batch).__name__}"
             )
-        self._require_fit(batch)
+        require_fit(batch, self._layout)
         numbers = batch.index.numpy().reshape(-1)
         values, others = self._layout.arranged(as_predictions(y), dims, batch.index.ndim)
         if len(values) != len(numbers):
@@ -193,6 +201,8 @@ class Mosaic:
             chosen = ~batch.repeated.numpy().reshape(-1)
             numbers, values = numbers[chosen], values[chosen]
         if not len(numbers):
+            return
+        if self._store is not None and self._store.is_left:  # by an earlier run of this rank
             return
         require_new(numbers, self._layout.samples, self._added)
         sums = self._begun(values, others)
@@ -207,28 +217,14 @@ class Mosaic:
             self._leave()
             raise
 
-    def _require_fit(self, batch: Batch) -> None:
-        """Raise ValueError if a batch is of other samples, or they were flipped."""
-        token = None if batch._labels is None else batch._labels.token
-        require_alike(batch, self._layout.part)
-        if token is not None and token not in self._known:
-            require_of(batch, self._layout.first.labels, self._layout.source)
-            self._known.add(token)
-
     def _begun(self, values: Values, others: dict[Hashable, int]) -> PartialSums:
         """The sums; the first batch says of what dtype they are, and of which other dims."""
         if self._sums is None:
             dtype = dtype_of_sums(values.dtype, self._layout.field.overlaps)
-            self._others = others
+            self._finishing.others = others
             self._begin(dtype)
-        elif others != self._others:
-            raise ValueError(f"y has dims {others}, and the predictions before {self._others}")
-        elif values.dtype != self._sums.dtype and not np.can_cast(values.dtype, self._sums.dtype):
-            raise TypeError(
-                f"y has dtype {values.dtype}, which {self._sums.dtype} of the predictions before "
-                "cannot hold"
-            )
         assert self._sums is not None
+        require_like_before(others, self._finishing.others, values.dtype, self._sums.dtype)
         return self._sums
 
     def _begin(self, dtype: np.dtype[Any]) -> None:
@@ -237,12 +233,12 @@ class Mosaic:
         if store is not None:
             if dtype.kind in "iub" and not layout.whole:
                 dtype = with_nan(dtype)
-            field = store.begin(dtype, self._others, self._finished)
+            field = store.begin(dtype, self._finishing.others, self._finishing.labeled)
             self._left = field.counts(layout.samples)
             memory, folder = self._memory, store.folder
         if layout.weights is not None:
             self._weights = layout.weights.astype(dtype)
-        lead = (len(layout.part.variables), *self._others.values())
+        lead = (len(layout.part.variables), *self._finishing.others.values())
         self._sums = PartialSums(field, layout.dropped, lead, dtype, memory, folder)
 
     def wanted(self, batch: Batch) -> npt.NDArray[np.bool_]:
@@ -262,7 +258,9 @@ class Mosaic:
         """
         numbers = batch.index.numpy().reshape(-1)
         found = ~batch.repeated.numpy().reshape(-1)
-        return found if self._store is None else np.asarray(found & self._store.lacking(numbers))
+        if self._store is None:
+            return found
+        return np.asarray(found & self._store.lacking(numbers) & (not self._store.is_left))
 
     # Finishing.
 
@@ -282,18 +280,7 @@ class Mosaic:
 
     def _write(self, tile: Tile, sums: Values, added: npt.NDArray[np.bool_] | None) -> None:
         assert self._store is not None and self._sums is not None
-        region = self._sums.field.region(tile)
-        self._store.write(tile, self._finished(region, self._quotient(tile, sums, added)))
-
-    def _quotient(self, tile: Tile, sums: Values, added: npt.NDArray[np.bool_] | None) -> Values:
-        """The sums of a tile divided by those of weights: of all samples, or of those added."""
-        assert self._sums is not None
-        field = self._sums.field
-        return divided(sums, field.weights_in(tile, added), field.overlaps)
-
-    def _finished(self, region: tuple[slice, ...], values: Values) -> xr.Dataset:
-        """The Dataset of a region of the field, in units."""
-        return self._inverse(labeled(self._layout, self._others, region, values))
+        self._store.write(tile, self._finishing.of_tile(self._sums.field, tile, sums, added))
 
     @property
     def _missing(self) -> npt.NDArray[np.bool_]:
@@ -332,31 +319,41 @@ class Mosaic:
         """
         if self._result is not None:
             return self._result.copy()
-        if self._store is not None:
+        if self._store is not None and self._state != "closed":
             raise ValueError(
                 f"{self._store} is not complete: close() completes it, and mode='a' goes on"
             )
+        if self._store is not None:
+            self._result = self._store.completed()
+            return self._result.copy()
         if self._state != "open":
             raise ValueError("an error broke off a batch of this mosaic: make another")
         return self._in_memory(copy=True)
 
+    def _so_far(self) -> tuple[str, xr.Dataset] | None:
+        """What a closed mosaic waits for, and its store as it is; None if it is complete."""
+        if self._store is None or self._result is not None or self._store.is_complete:
+            return None
+        return self._store.so_far()
+
     def _in_memory(self, copy: bool) -> xr.Dataset:
         sums = self._begun_anyhow()
         tile = (0,) * len(self._layout.field.dims)
-        values = sums.tile(tile)
-        values = self._quotient(tile, values.copy() if copy else values, self._of_added())
-        return self._finished(self._layout.field.region(tile), values)
+        values = sums.tile(tile).copy() if copy else sums.tile(tile)
+        return self._finishing.of_tile(sums.field, tile, values, self._of_added())
 
     def _begun_anyhow(self) -> PartialSums:
         """The sums, also where no batch came."""
-        mine = None if self._sums is None else (self._sums.dtype.str, self._others)
+        mine = None if self._sums is None else (self._sums.dtype.str, self._finishing.others)
+        if self._ranks.apart and self._store is not None:
+            mine = mine or self._store.predictions
         known = [each for each in self._ranks.together(lambda: mine) if each is not None]
         if any(each != known[0] for each in known):
             raise ValueError(f"ranks have predictions of other dtypes or dims: {known}")
 
         def begin() -> None:
             if self._sums is None:
-                dtype, self._others = known[0] if known else ("float32", {})
+                dtype, self._finishing.others = known[0] if known else ("float32", {})
                 self._begin(np.dtype(dtype))
 
         self._ranks.together(begin)
@@ -382,11 +379,18 @@ class Mosaic:
         if self._sums is not None:
             self._sums.close()
 
-    def _completed(self, store: MosaicStore) -> xr.Dataset:
+    def _completed(self, store: MosaicStore) -> xr.Dataset | None:
+        """The result; None while other processes have not closed theirs, which do not wait."""
+        if self._ranks.apart:
+            self._leave_sums(store)
+            if not store.is_last():
+                return None
         sums = self._begun_anyhow()
         self._ranks.first(store.create)
+        if self._ranks.apart:
+            store.catch_up()
         self._ranks.together(self._write_complete)  # an error of one is told to all
-        exchange = Exchange(self._ranks, store, sums, self._added)
+        exchange = Exchange.of(self._ranks, store, sums, self._added)
         self._added = exchange.added()
         missing = self.lacking
         if missing and sums.dtype.kind in "iub":
@@ -401,15 +405,17 @@ class Mosaic:
                 self._write(tile, values, added)
 
         self._ranks.together(finish)
-        return store.finish(missing, self._nothing)
+        return store.finish(missing, lambda tile: self._finishing.nothing(sums, tile))
 
-    def _nothing(self, tile: Tile) -> xr.Dataset:
-        """The Dataset of a tile of which no sample came."""
-        assert self._sums is not None
-        shape = self._sums.shape(tile)
-        return self._finished(
-            self._sums.field.region(tile), np.full(shape, np.nan, self._sums.dtype)
-        )
+    def _leave_sums(self, store: MosaicStore) -> None:
+        """Leave what this process has for the last one, unless an earlier run of it has."""
+        if store.is_left:
+            return
+        if self._sums is not None:
+            store.create()
+            assert store.ready
+            self._write_complete()
+        store.leave_tiles(keep_sums(store, self._sums, self._added))
 
     def __enter__(self) -> Self:
         return self
@@ -437,8 +443,9 @@ class Mosaic:
             Prints as text, in a notebook as a table.
         """
         return MosaicExplanation.of(
-            self._layout, self._blend, self._others, self._sums, self._store, self._memory,
-            int(np.count_nonzero(self._added)), int(np.count_nonzero(self._missing)),
+            self._layout, self._blend, self._finishing.others, self._sums, self._store,
+            self._memory, int(np.count_nonzero(self._added)),
+            int(np.count_nonzero(self._missing)),
         )  # fmt: skip
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,17 +15,24 @@ from ..samples.batch import Batch
 from ..samples.labels import Labels
 from ..samples.select import Part
 from ..samples.tensors import as_numpy
+from .mosaic_layout import MosaicLayout
 
-__all__ = ["as_predictions", "dtype_of_sums", "require_alike", "require_new", "require_of"]
+__all__ = ["as_predictions", "dtype_of_sums", "require_fit", "require_like_before", "require_new"]
 
 BoolArray = npt.NDArray[np.bool_]
 
 
-def require_alike(batch: Batch, part: Part) -> None:
-    """Raise ValueError if predictions of a batch would lie otherwise than a part of the mosaic.
+def require_fit(batch: Batch, layout: MosaicLayout) -> None:
+    """Raise ValueError if a batch is of other samples than a layout, or lies otherwise."""
+    _require_alike(batch, layout.part)
+    labels = batch._labels
+    if labels is not None and labels.token not in layout.known:
+        _require_of(labels, layout.first.labels, layout.source)
+        layout.known.add(labels.token)
 
-    Because samples were flipped, or the part is cut otherwise.
-    """
+
+def _require_alike(batch: Batch, part: Part) -> None:
+    """Raise ValueError if samples were flipped, or the part is cut otherwise."""
     flipped = [dim for dim, flags in batch._flipped.items() if np.any(flags)]
     if flipped:
         raise ValueError(
@@ -46,13 +54,12 @@ def require_alike(batch: Batch, part: Part) -> None:
         )
 
 
-def require_of(batch: Batch, labels: Labels, source: str | None) -> None:
-    """Raise ValueError if the samples of a batch lie elsewhere, or have other labels.
+def _require_of(own: Labels, labels: Labels, source: str | None) -> None:
+    """Raise ValueError if samples lie elsewhere, or have other labels.
 
     `source` is that of which predictions are, if it is not the first one.
     """
-    own = batch._labels
-    if own is not None and own is not labels and not _alike(own, labels, source):
+    if own is not labels and not _alike(own, labels, source):
         raise ValueError(
             "this batch is of another dataset than the mosaic: its samples lie elsewhere, or have "
             "other labels"
@@ -102,6 +109,19 @@ def require_new(
     if np.count_nonzero(numbers[1:] <= numbers[:-1]) and len(np.unique(numbers)) < len(numbers):
         different, often = np.unique(numbers, return_counts=True)
         raise ValueError(f"sample {different[often > 1][0]} is in the batch twice")
+
+
+def require_like_before(
+    others: Mapping[Hashable, int],
+    before: Mapping[Hashable, int],
+    dtype: np.dtype[Any],
+    sums: np.dtype[Any],
+) -> None:
+    """Raise ValueError if predictions have other dims than those before, TypeError for a dtype."""
+    if others != before:
+        raise ValueError(f"y has dims {others}, and the predictions before {before}")
+    if dtype != sums and not np.can_cast(dtype, sums):
+        raise TypeError(f"y has dtype {dtype}, which {sums} of the predictions before cannot hold")
 
 
 def as_predictions(y: Any) -> npt.NDArray[Any]:

@@ -170,6 +170,11 @@ class MosaicLayout:
         return (values if self.part.stacked else values[:, None]), others
 
     @cached_property
+    def known(self) -> set[str]:
+        """Tokens of labels of batches that are of these samples, as was found before."""
+        return set()
+
+    @cached_property
     def _fitting(self) -> dict[Any, Any]:
         """What `_fitted` found for shapes and dims that came before."""
         return {}

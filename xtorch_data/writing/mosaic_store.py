@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Hashable, Mapping
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import dask.array
@@ -34,6 +35,8 @@ __all__ = ["Mode", "MosaicStore"]
 
 Mode = Literal["w-", "w", "a"]
 MAKER = "xtorch_data.Mosaic"
+# Seconds to wait for another process to let go of the store, when all have left their sums.
+PATIENCE = 60.0
 # What of an encoding changes values.
 ENCODED = {"dtype", "scale_factor", "add_offset", "_FillValue", "missing_value", "units"}
 
@@ -59,7 +62,8 @@ class MosaicStore:
         self.folder = folder_beside(path)
         self._target = Target(path, None, what="result", maker=MAKER)
         self._stack = contextlib.ExitStack()
-        self._begun = ranks.first(self._opened)
+        self.is_left = False  # whether this process has left its sums for the last one before
+        self._begun = ranks.first(self._joined if ranks.apart else self._opened)
         self.field = layout.field
         self.done = np.zeros(layout.field.tiles, dtype=bool)
         self._lacking: npt.NDArray[np.bool_] | None = None
@@ -67,8 +71,7 @@ class MosaicStore:
         self._arrays: dict[str, Any] | None = None  # once there are some
         if self._begun is not None:
             self.field = layout.field.tiled(self._begun["tile"])
-            self.read_done()
-            self._lacking = self.field.touching(~self.done).reshape(-1)
+            self.catch_up()
 
     def _opened(self) -> dict[str, Any] | None:
         """What is known of a store that goes on; the first rank keeps it from others."""
@@ -91,10 +94,41 @@ class MosaicStore:
             raise
         return begun
 
+    def _joined(self) -> dict[str, Any] | None:
+        """What is known of a store that other processes may have begun, which do not wait."""
+        rank, size = self._ranks.rank, self._ranks.size
+        if self._mode == "w":
+            raise ValueError(
+                f"this is rank {rank} of {size}, and without torch.distributed ranks cannot wait "
+                "for one of them to replace a store: remove it before, and give mode='w-' or 'a'; "
+                "or call torch.distributed.init_process_group first. A dataset with rank=0, "
+                "world_size=1 is alone"
+            )
+        self._target.take(share=True)
+        self._stack.callback(self._target.lock.release)
+        try:
+            begun = self._target.unfinished(self._mode, join=True)
+            self._target.join(self._known())
+            if self._target.lock.is_alone:
+                self._target.sweep()
+            if self._mode == "w-" and self._target.keeps(f"{rank} began"):
+                raise FileExistsError(
+                    f"rank {rank} of {size} has begun {self} before: mode='a' goes on with it"
+                )
+            self.keep("began", np.ones(1, dtype=np.uint8))
+            self.is_left = self._target.keeps(f"{rank} left")
+            self._target.lock.share()
+        except BaseException:
+            self._stack.close()
+            raise
+        return begun
+
     def _known(self) -> dict[str, Any]:
         """What must be the same for a store to go on."""
         layout = self._layout
+        ranks = {"ranks": self._ranks.size} if self._ranks.apart else {}
         return {
+            **ranks,
             "names": list(map(str, layout.part.variables)),
             "sizes": list(layout.field.sizes),
             "blend": str(self._blend),
@@ -111,7 +145,7 @@ class MosaicStore:
         self.done = (record != 0).all(axis=0)
 
     def lacking(self, samples: IntArray | slice) -> Any:
-        """For some samples, whether a tile that they touch was incomplete when this was opened."""
+        """For some samples, whether a tile that they touch was incomplete at the last look."""
         return True if self._lacking is None else self._lacking[samples]
 
     def begin(
@@ -172,16 +206,21 @@ class MosaicStore:
             )
             for name in names
         ]
-        known = {"tile": [each.tile for each in self.field.dims], **self._known()}
-        self._first: Any = whole, copies, made, encoding, {}, known, self._mode == "w"
+        known = {
+            "tile": [each.tile for each in self.field.dims],
+            "predictions": [dtype.str, dict(others)],
+            **self._known(),
+        }
+        apart = self._ranks.apart
+        self._first: Any = whole, copies, made, encoding, {}, known, self._mode == "w", apart
         self._names = sorted(names)
-        if self._ranks.rank == 0:
+        if self._ranks.rank == 0 or apart:
             self.create()
         return self.field
 
     def create(self) -> None:
         """Write what there is to begin with, unless that was done."""
-        if not self._created:
+        if not self._created and not (self._ranks.apart and self._target.begun):
             with quiet():
                 self._target.begin(*self._first)
             self._created = True
@@ -191,7 +230,7 @@ class MosaicStore:
         """Whether tiles can be written: not before the first rank has begun."""
         if self._arrays is None and (self._created or self._target.begun):
             if not self._created:
-                self._target.require_same(*self._first[:-1])
+                self._target.require_same(*self._first[:-2])
             # What is stored as it is goes past xarray, which takes ten times as long.
             encoded = {name for name in self._names if ENCODED & {*self._encoding.get(name, {})}}
             plain = [name for name in self._names if name not in encoded]
@@ -255,6 +294,82 @@ class MosaicStore:
         """An array of some rank."""
         return np.asarray(self._target.kept(f"{rank} {name}"))
 
+    # Processes that do not wait: each leaves what it has, and the last one completes the store.
+
+    @property
+    def predictions(self) -> tuple[str, dict[Hashable, int]] | None:
+        """Dtype of sums and other dims, by whoever has begun; None if nobody has."""
+        dtype, others = self._target.mark.get("predictions", (None, {}))
+        return None if dtype is None else (dtype, dict(others))
+
+    def leave_tiles(self, tiles: Sequence[Tile]) -> None:
+        """Tell which tiles this process has kept for the last one; it has added all it will."""
+        numbers = [int(np.ravel_multi_index(tile, self.field.tiles)) for tile in tiles]
+        self.keep("left", np.array([len(tiles), *numbers], dtype=np.int64))
+        self.is_left = True
+
+    def left(self, rank: int) -> list[Tile]:
+        """The tiles that a process has kept for the last one."""
+        numbers = self.kept(rank, "left")[1:]
+        return [
+            tuple(int(at) for at in np.unravel_index(number, self.field.tiles))
+            for number in numbers
+        ]
+
+    @property
+    def _waiting(self) -> list[int]:
+        """Ranks that have not left theirs."""
+        return [rank for rank in range(self._ranks.size) if not self._target.keeps(f"{rank} left")]
+
+    def is_last(self) -> bool:
+        """Whether all have left theirs, and this process is to complete the store."""
+        lock, until = self._target.lock, time.monotonic() + PATIENCE
+        while True:
+            waiting = self._waiting
+            if self._target.is_finished or waiting:  # asked second, as its end takes all away
+                break
+            if lock.take_alone():
+                if self._target.is_finished:
+                    break
+                if not lock.works and not self._target.claim(self._ranks.rank):
+                    break
+                return True
+            if time.monotonic() > until:
+                break
+            time.sleep(0.01)
+        self._stack.close()
+        return False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether this or another process has completed it."""
+        return self._target.is_finished
+
+    def catch_up(self) -> None:
+        """Find out which tiles others have completed, and of which samples."""
+        self.read_done()
+        self._lacking = self.field.touching(~self.done).reshape(-1)
+
+    def completed(self) -> xr.Dataset:
+        """The result, which another process has completed; ValueError if none has."""
+        if not self.is_complete:
+            raise ValueError(self.so_far()[0])
+        return self._opened_result()
+
+    def so_far(self) -> tuple[str, xr.Dataset]:
+        """What is still to come, and the store as it is: marked, and opened lazily."""
+        waiting = self._waiting
+        if waiting:
+            names = f"rank{'s' * (len(waiting) > 1)} {', '.join(map(str, waiting[:8]))}"
+            more = f" and {len(waiting) - 8:,} more" if len(waiting) > 8 else ""
+            why = (
+                f"{names}{more} of {self._ranks.size} have not closed theirs; the last one to do "
+                "so completes it"
+            )
+        else:
+            why = "another process completes it, or mode='a' goes on where that was killed"
+        return f"{self} is not complete: {why}", self._target.open()
+
     def finish(self, missing: int, nothing: Callable[[Tile], xr.Dataset]) -> xr.Dataset:
         """Complete the store and open it; `missing` samples were never added.
 
@@ -278,6 +393,9 @@ class MosaicStore:
                 f"{number_of(missing, 'sample')} of chunks of {self} that were not complete when "
                 "it was opened were not added since: what they alone predict is missing"
             )
+        return self._opened_result()
+
+    def _opened_result(self) -> xr.Dataset:
         # Names of other variables that attributes have, such as a grid mapping, are no more theirs.
         opened = self._target.opened()
         return opened.set_coords([name for name in opened if name in self._layout.coords.variables])

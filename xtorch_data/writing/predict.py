@@ -83,7 +83,9 @@ def predict(
     Warns
     -----
     UserWarning
-        If samples of the dataset were not predicted, such as those that ``drop_last`` leaves out.
+        If samples of the dataset were not predicted, such as those that ``drop_last`` leaves out,
+        or other processes, which this one does not wait for, have still to add theirs: then the
+        store is opened as it is, marked as incomplete.
 
     Examples
     --------
@@ -115,6 +117,10 @@ def predict(
                 found = call(batch if device is None else _at(batch, device))
                 mosaic.add(batch, *_with_dims(found))
             shown(1)
+    if (found := mosaic._so_far()) is not None:
+        why, field = found
+        warn_user(f"{why}. What others predict is missing in what is returned until then")
+        return field
     missing = mosaic.lacking  # of all ranks
     if missing:
         warn_user(

@@ -18,37 +18,44 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """The ranks of torch.distributed, or one alone.
+    """The ranks of torch.distributed, one alone, or one of several processes that do not wait.
 
-    What is called here is called by all of them, in the same order; an error of one is raised on
-    each.
+    What is called here is called by all ranks of torch.distributed, in the same order; an error of
+    one is raised on each. A process that does not wait for others calls it for itself.
+
+    Attributes
+    ----------
+    rank, size : int
+        Which one this is, and of how many.
+    apart : bool
+        Whether there are others, without torch.distributed.
     """
 
     rank: int
     size: int
+    apart: bool = False
 
     @classmethod
-    def of(cls, samples: Any) -> Ranks:
+    def of(cls, samples: Any, stored: bool) -> Ranks:
         """Those that a dataset hands its samples out to; one of which alone it is told has all.
 
-        ValueError if they cannot wait for each other.
+        What is not `stored` is of this process; ValueError if the environment says that there are
+        others.
         """
-        explicit = getattr(samples, "topology", None)
-        if explicit is not None and explicit.explicit == (0, 1):
+        topology = getattr(samples, "topology", None)
+        explicit = None if topology is None else topology.explicit
+        if explicit == (0, 1):
             return cls(0, 1)
-        rank, size = current_topology()
-        if size > 1 and not ranks_wait():
-            raise ValueError(
-                f"the environment says that this is rank {rank} of {size}, and without "
-                "torch.distributed ranks cannot wait for each other: call "
-                "torch.distributed.init_process_group first; or give the dataset rank=0, "
-                "world_size=1, and each process a path of its own"
-            )
-        return cls(rank, size)
+        if ranks_wait():
+            return cls(*current_topology())
+        rank, size = explicit or current_topology()
+        if stored:
+            return cls(rank, size, apart=size > 1)
+        return cls(0, 1) if explicit else cls(rank, size)
 
     def together(self, call: Callable[[], T]) -> list[T]:
         """Results of a function that each rank calls, by rank, once all have come so far."""
-        if self.size == 1:
+        if self.size == 1 or self.apart:
             return [call()]
         result, own = None, None
         try:
@@ -67,7 +74,8 @@ class Ranks:
 
     def first(self, call: Callable[[], T]) -> T:
         """Result of a function that the first rank calls, on each of them."""
-        return self.together(lambda: call() if self.rank == 0 else None)[0]  # type: ignore[return-value]
+        mine = self.rank == 0 or self.apart
+        return self.together(lambda: call() if mine else None)[0]  # type: ignore[return-value]
 
 
 def _sendable(error: Exception) -> Exception:

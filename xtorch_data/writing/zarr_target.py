@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import warnings
@@ -11,22 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import dask.array
+import numpy as np
 import xarray as xr
 import zarr
-from zarr.errors import ContainsArrayError
-from zarr.storage import MemoryStore
+from zarr.errors import ContainsArrayError, ContainsGroupError
+from zarr.storage import MemoryStore, StorePath
 
 from ..common.redact import printable, redacted
 from ..planning.chunk_fitting import regions
 from ..sources.opening import open_zarr
 from ..sources.source import UNFINISHED
+from ..sources.zarr_stores import wait_for
 from .encodings import RELATED, kept, stored_as
 from .identity import identity_of
-
-try:
-    import fcntl
-except ImportError:  # on Windows: that nobody else copies there is up to the user
-    fcntl = None  # type: ignore[assignment]
+from .store_lock import StoreLock
 
 __all__ = ["Target", "Task", "VariableCopy", "quiet", "tasks"]
 
@@ -34,6 +33,8 @@ __all__ = ["Target", "Task", "VariableCopy", "quiet", "tasks"]
 RECORD = "rechunk_record"
 # In it, what ranks keep for each other.
 PARTS = "parts"
+# Marks a store that was put there to keep a place, of which not all is known.
+RESERVED = "reserved"
 # How names of files end that Zarr has not written to their end.
 PARTIAL = ".partial"
 
@@ -96,6 +97,8 @@ class Target:
         self.options: dict[str, Any] = (
             {} if storage_options is None else {"storage_options": storage_options}
         )
+        self._is_local = isinstance(store, str) and "://" not in store
+        self.lock = StoreLock(store if self._is_local else None)
 
     def __str__(self) -> str:
         return printable(redacted(str(self.store)))
@@ -109,38 +112,23 @@ class Target:
         FileExistsError
             If one copies into it, or if it is a file.
         """
-        if not isinstance(self.store, str) or "://" in self.store:
+        self.take()
+        try:
             yield
-            return
-        if os.path.isfile(self.store):
+        finally:
+            self.lock.release()
+
+    def take(self, share: bool = False) -> None:
+        """Take the `lock`; FileExistsError if others have it, or the store is a file."""
+        if self._is_local and os.path.isfile(self.store):
             raise FileExistsError(
                 f"{self} is a file, and a {self.what} is a folder: give another path"
             )
-        new, folder = [], self.store
-        while not os.path.exists(folder):
-            new.append(folder)
-            folder = os.path.dirname(folder)
-        os.makedirs(self.store, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            if fcntl is not None:
-                descriptor = os.open(self.store, os.O_RDONLY)
-                stack.callback(os.close, descriptor)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    stack.callback(_unlock, descriptor, os.getpid())
-                except BlockingIOError:
-                    raise FileExistsError(
-                        f"another {self.maker.rpartition('.')[2]} copies into {self} at this "
-                        "moment: wait until it has finished, or give another path"
-                    ) from None
-                except OSError:  # a file system without locks
-                    pass
-            try:
-                yield
-            finally:
-                with suppress(OSError):  # unless something was written
-                    for folder in new:
-                        os.rmdir(folder)
+        if not self.lock.take(share):
+            raise FileExistsError(
+                f"another {self.maker.rpartition('.')[2]} copies into {self} at this moment: wait "
+                "until it has finished, or give another path"
+            )
 
     def begin(
         self,
@@ -151,13 +139,15 @@ class Target:
         content: Mapping[str, str | None],
         known: Mapping[str, Any] | None = None,
         replace: bool = False,
+        join: bool = False,
     ) -> tuple[VariableCopy, ...]:
         """Write what there is to begin with, unless that was done before.
 
         `whole` are variables in memory, which are written as a whole, `copies` how the others of
         `ds` are copied, `encoding` what the user wants by variable, and `content` what tells their
         values from any others; None where nothing does. `known` is what else must be the same to go
-        on, and `replace` whether a store that is there is replaced. Returns how they are copied, as
+        on, `replace` whether a store that is there is replaced, and `join` whether other processes
+        may begin it at the same time, for which it is `reserved`. Returns how they are copied, as
         was decided when it was begun.
 
         Raises
@@ -175,8 +165,8 @@ class Target:
         if there is not None and not replace:
             self._require_same(there, identity)
             if f"{RECORD}/done" in there:
-                # Without what ranks have left that were interrupted.
-                self._group("r+").create_group(f"{RECORD}/{PARTS}", overwrite=True)
+                if not join:  # without what ranks have left that were interrupted
+                    self._group("r+").create_group(f"{RECORD}/{PARTS}", overwrite=True)
                 cuts: Any = there[RECORD].attrs["cuts"]
                 return tuple(
                     VariableCopy(
@@ -201,28 +191,19 @@ class Target:
         made = made.drop_encoding().assign_attrs(mark)
         for name, variable in made.variables.items():
             variable.encoding = kept(ds.variables[name], RELATED)
-        # Tried where it costs nothing, so that an error leaves all as it is.
-        made.to_zarr(
-            MemoryStore(), zarr_format=3, compute=False, consolidated=False, encoding=encodings
-        )
-        # Marked from the first moment on.
-        group = zarr.create_group(
-            self.store, zarr_format=3, overwrite=there is not None, attributes=mark, **self.options
-        )
-        made.to_zarr(
-            self.store,
-            mode="a",
-            compute=False,
-            consolidated=False,
-            encoding=encodings,
-            **self.options,
-        )
+        # Made where it costs nothing, so that an error leaves all as it is.
+        draft: dict[str, Any] = {}
+        group = zarr.create_group(MemoryStore(draft), zarr_format=3, attributes=mark)
+        made.to_zarr(group.store, mode="a", compute=False, consolidated=False, encoding=encodings)
         record = group.create_group(
             RECORD, attributes={"cuts": {copy.name: list(copy.cuts) for copy in copies}}
         )
         record.create_group(PARTS)  # here, as ranks that do so at once disturb each other
         count = sum(1 for _ in tasks(copies, ds))
         record.create_array("done", shape=(count,), chunks=(1,), dtype="uint64", compressors=None)
+        if not join:  # marked from the first moment on
+            self._marked(mark[UNFINISHED], overwrite=there is not None)
+        wait_for(_written(self._group("r+").store_path, draft))
         return tuple(copies)
 
     def require_same(
@@ -254,16 +235,19 @@ class Target:
                 f"{self} exists, and is not a {self.what} that was interrupted: open it with "
                 "xtorch_data.open_zarr, remove it, or give another path"
             )
-        differ = [key for key in identity if begun.get(key) != identity[key]]
-        if differ and begun != {"made by": self.maker}:  # `reserve` has left nothing else
+        known = [key for key in identity if key in begun or not begun.get(RESERVED)]
+        differ = [key for key in known if begun.get(key) != identity[key]]
+        if differ:
             raise FileExistsError(
                 f"{self} is the unfinished {self.what} of something else: {', '.join(differ)} "
                 "differ. "
                 "Remove it, give another path, or the data and arguments that it was begun with"
             )
 
-    def unfinished(self, mode: str) -> dict[str, Any] | None:
+    def unfinished(self, mode: str, join: bool = False) -> dict[str, Any] | None:
         """What is known of the unfinished store that is there, if it is to go on by ``mode="a"``.
+
+        With `join`, it does whatever the mode, as other processes may have begun it.
 
         Raises
         ------
@@ -277,20 +261,19 @@ class Target:
             return None
         begun: Any = there.attrs.get(UNFINISHED)
         mine = begun is not None and begun.get("made by") == self.maker
-        if mode == "w-":
+        if mode == "w-" and not join:
             more = "; mode='a' goes on with it" if mine else ""
             raise FileExistsError(f"{self} exists{more}, and mode='w' replaces it")
         if mode == "w":
             return None
         if not mine:
-            raise FileExistsError(
-                f"{self} exists, and is no unfinished {self.what}: mode='w' replaces it"
-            )
+            more = "remove it, or give another path" if join else "mode='w' replaces it"
+            raise FileExistsError(f"{self} exists, and is no unfinished {self.what}: {more}")
         return dict(begun) if f"{RECORD}/done" in there else None
 
     def sweep(self) -> None:
         """Remove files that a process was writing when it was killed, of a local store."""
-        if isinstance(self.store, str) and "://" not in self.store:
+        if self._is_local:
             for folder, _, names in os.walk(self.store):
                 for name in names:
                     if name.endswith(PARTIAL):
@@ -315,10 +298,15 @@ class Target:
         """The record: for each task, 1 + the checksum of what it has written; 0 if it has not."""
         return self._group("r+")[f"{RECORD}/done"]
 
+    @property
+    def mark(self) -> dict[str, Any]:
+        """What is known of a store that is not finished."""
+        found: Any = self._group("r").attrs[UNFINISHED]
+        return dict(found)
+
     def content(self) -> dict[str, str | None]:
         """What `begin` was told of the values of variables when the copy was begun."""
-        begun: Any = self._group("r").attrs[UNFINISHED]
-        return dict(begun.get("content", {}))
+        return dict(self.mark.get("content", {}))
 
     def write(self, task: Task, variable: xr.Variable) -> None:
         """Write a region, of whole chunks or shards."""
@@ -335,9 +323,28 @@ class Target:
 
     def reserve(self) -> None:
         """Put an empty store that is not finished in the place of whatever is there."""
-        mark = {UNFINISHED: {"made by": self.maker}}
-        zarr.create_group(
-            self.store, zarr_format=3, overwrite=True, attributes=mark, **self.options
+        self._marked({"made by": self.maker, RESERVED: True}, overwrite=True)
+
+    def join(self, known: Mapping[str, Any]) -> None:
+        """Put an empty store that is not finished there, unless one is.
+
+        What is `known` of it must be the same for all that begin it.
+
+        Raises
+        ------
+        FileExistsError
+            If there is a store of something else.
+        """
+        mark = {**known, "made by": self.maker, RESERVED: True}
+        with suppress(ContainsGroupError):
+            group = self._marked(mark, overwrite=False)
+            group.require_group(f"{RECORD}/{PARTS}")
+        self._require_same(self._group("r"), known)
+
+    def _marked(self, mark: Mapping[str, Any], overwrite: bool) -> zarr.Group:
+        attributes = {UNFINISHED: dict(mark)}
+        return zarr.create_group(
+            self.store, zarr_format=3, overwrite=overwrite, attributes=attributes, **self.options
         )
 
     def keep(self, name: str, values: Any) -> None:
@@ -348,6 +355,23 @@ class Target:
     def kept(self, name: str) -> Any:
         """An array that was kept with the record."""
         return self._group("r")[f"{RECORD}/{PARTS}/{name}"][...]  # type: ignore[index]
+
+    def keeps(self, name: str) -> bool:
+        """Whether an array was kept with the record."""
+        return f"{RECORD}/{PARTS}/{name}" in self._group("r")
+
+    def claim(self, rank: int) -> bool:
+        """Whether a rank is to finish the store: the first to ask, as far as can be told."""
+        path = f"{RECORD}/{PARTS}/finishing"
+        with suppress(ContainsArrayError):
+            self._group("r+").create_array(path, data=np.array([rank]), compressors=None)
+        return int(self.kept("finishing")[0]) == rank
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is a store that is not marked."""
+        there = self._there()
+        return there is not None and UNFINISHED not in there.attrs
 
     def array(self, name: str) -> Any:
         """A stored array, for values that need no encoding."""
@@ -375,10 +399,11 @@ class Target:
         return open_zarr(self.store, consolidated=consolidated, **self.options)
 
 
-def _unlock(descriptor: int, process: int) -> None:
-    """Let go of a lock, also where processes that were forked have the descriptor."""
-    if os.getpid() == process:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+async def _written(path: StorePath, draft: Mapping[str, Any]) -> None:
+    """Write objects below a path, the record of what is done last: by it a store has begun."""
+    last = f"{RECORD}/done/zarr.json"
+    await asyncio.gather(*((path / key).set(draft[key]) for key in draft if key != last))
+    await (path / last).set(draft[last])
 
 
 def _encodings(
