@@ -216,6 +216,20 @@ def test_a_sample_out_of_range_is_refused(index):
         Windows.from_sizes({"x": 9}, {"x": 3})[index]
 
 
+@pytest.mark.parametrize(
+    ("sizes", "overlap", "order"),
+    [
+        ({"time": 30, "station": 1}, {"time": 29}, ("station", "time")),
+        ({"time": 4, "y": 3, "station": 1, "level": 1}, {}, ("time", "y", "station", "level")),
+        ({"time": 4, "station": 1, "y": 3}, {"time": 3, "y": 2}, ("time", "station", "y")),
+        ({"station": 1, "time": 8, "level": 1}, {"time": 6}, ("station", "level", "time")),
+    ],
+)
+def test_windows_that_share_steps_are_in_one_piece_in_memory(sizes, overlap, order):
+    windows = Windows.from_sizes(dict.fromkeys(sizes, 50), sizes, overlap)
+    assert windows.in_memory == order
+
+
 @given(st.integers(1, 40), st.data())
 def test_steps_that_are_left_over_lie_outside_the_first_and_the_last_window(length, data):
     size = data.draw(st.integers(1, length))

@@ -107,7 +107,9 @@ class WindowRows:
         self._steps = np.array(steps, dtype=np.int64).reshape(len(views), axes) // size
         alike: dict[tuple[int, ...], list[int]] = {}
         for piece, each in enumerate(strides):
-            alike.setdefault(each[axes:], []).append(piece)
+            # How a piece steps where windows have one step does not tell it from others.
+            own = (step * (count > 1) for step, count in zip(each[axes:], shape, strict=True))
+            alike.setdefault(tuple(own), []).append(piece)
         values = memory.view(self._integers)
         self._alike: list[tuple[list[int], torch.Tensor, tuple[int, ...]]] = []
         for inside, pieces in alike.items():

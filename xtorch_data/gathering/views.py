@@ -125,7 +125,7 @@ def window_views(
             if (name, part.dtype) not in cast:
                 array = variables[name].to_numpy()
                 if buffers is not None:
-                    array = _in_order_of_axes(windows, variables[name].dims, array, part, buffers)
+                    array = _in_order(windows, variables[name].dims, array, part, buffers)
                 cast[name, part.dtype] = array
         for stretch in part.stretches:
             views[stretch.part.name] = [
@@ -142,14 +142,14 @@ def window_views(
     return views
 
 
-def _in_order_of_axes(
+def _in_order(
     windows: Windows, dims: Sequence[Hashable], array: Array, part: Part, buffers: Buffers
 ) -> Array:
     """The values as a part has them, so in memory that windows are as contiguous as can be.
 
     And so that torch can take them: it knows no steps backwards.
     """
-    order = [dims.index(axis.dim) for axis in windows.axes if axis.dim in dims]
+    order = [dims.index(dim) for dim in windows.in_memory if dim in dims]
     steps = [*(array.strides[place] for place in order if array.shape[place] > 1), 0]
     if steps == sorted(steps, reverse=True) and array.dtype == part.dtype:
         return array

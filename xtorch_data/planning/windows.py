@@ -24,6 +24,9 @@ from .intervals import Interval
 
 __all__ = ["Axis", "IntArray", "SourceWindows", "WindowDim", "Windows", "require_steps"]
 
+# From so many windows that share a step on, a block is laid anew so that each is in one piece.
+SHARED = 4
+
 
 @dataclass(frozen=True, eq=False)
 class WindowDim:
@@ -184,6 +187,23 @@ class SourceWindows:
             for each in self.frame.maps
             if each.windowed and (each.size == each.length or set(each.terms) <= single)
         )
+
+    @property
+    def in_memory(self) -> tuple[Hashable, ...]:
+        """The dims in the order in which a block is gathered fastest, the last one in one piece.
+
+        That of the axes; but where windows that share their steps have one step of the last dim,
+        such as of a station, all such dims come first, so that windows are in one piece.
+        """
+        together = math.prod(
+            max(1, each.size // abs(term.step))
+            for each in self.frame.maps
+            for term in each.terms.values()
+            if term.step
+        )
+        if together < SHARED or self.axes[-1].size > 1:
+            return tuple(axis.dim for axis in self.axes)
+        return tuple(axis.dim for axis in sorted(self.axes, key=lambda axis: axis.size > 1))
 
     def map(self, dim: Hashable) -> IndexMap:
         """Where windows lie along a dim; ValueError if it is none of the source's."""

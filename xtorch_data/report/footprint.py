@@ -136,8 +136,8 @@ def alike(variables: Iterable[Footprint]) -> list[Footprint]:
 
 
 def _is_reordered(variable: xr.Variable, windows: Windows) -> bool:
-    """Whether values lie in another order than samples."""
-    dims = [axis.dim for axis in windows.axes if variable.sizes.get(axis.dim, 1) > 1]
+    """Whether values lie in another order than they are gathered in."""
+    dims = [dim for dim in windows.in_memory if variable.sizes.get(dim, 1) > 1]
     return dims != [dim for dim in variable.dims if dim in dims]
 
 
