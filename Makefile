@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-fast compat check docs bench format clean
+.PHONY: help demo test test-fast compat check docs bench gpu format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -43,6 +43,11 @@ docs: $(VENV)/docs.installed ## Build the documentation into site/
 
 bench: $(VENV)/bench.installed ## Run the benchmarks (WORKLOAD=forecast, QUICK=1)
 	WORKLOAD="$(WORKLOAD)" QUICK="$(QUICK)" $(BIN)/python -m benchmarks
+
+gpu: $(VENV)/test.installed $(VENV)/bench.installed ## Run the tests and the benchmark that need a CUDA device, in minutes
+	$(BIN)/python -c "import torch; assert torch.cuda.is_available(), 'there is no CUDA device'"
+	$(BIN)/python -m pytest -m gpu
+	WORKLOAD=gpu QUICK=1 $(BIN)/python -m benchmarks
 
 format: $(VENV)/check.installed ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
