@@ -127,9 +127,8 @@ def test_results_and_loaders_say_what_they_are(capsys):
     page_of(parts)
     windows = repr(samples.windows)
     loader = xtd.DataLoader(dataset, device="cpu")
-    assert (
-        repr(loader) == f"<xtorch_data.DataLoader of IterableDataset {windows}, no workers, on cpu>"
-    )
+    of = f"IterableDataset {windows}, batches of 20, in order"
+    assert repr(loader) == f"<xtorch_data.DataLoader of {of}, no workers, on cpu>"
     assert "60 of 60" in "".join(page_of(loader).texts)
     subset = xtd.DataLoader(torch.utils.data.Subset(samples, [3]), num_workers=1)
     of = f"Subset with 1 sample of MapDataset {windows}"

@@ -586,14 +586,14 @@ def test_the_error_says_that_targets_would_do_if_they_do():
     with pytest.raises(
         ValueError,
         match="part 2 of 2 along 'time' has no sample: its steps, 32 to 39, have no room for a "
-        "window of 10. by='targets' would leave 7 samples, whose inputs reach back.* Or: Move",
+        "window of 10. by='targets' would leave 7 samples, whose inputs reach back.*; or move",
     ):
         xtd.split(samples, "time", fractions=(0.8, 0.2))
     where = np.zeros(31, dtype=bool)
     where[-2:] = where[:9] = True
     with pytest.raises(ValueError, match="'targets' would leave 2 samples"):
         xtd.split(samples.replace(where=where), "time", fractions=(0.8, 0.2))
-    with pytest.raises(ValueError, match="nothing is left of it. Move"):
+    with pytest.raises(ValueError, match="nothing is left of it, where the data goes from.* Move"):
         xtd.split(samples, "time", fractions=(0.99, 0.01))
     with pytest.raises(ValueError, match="no room for the 2 steps of a window from its first"):
         xtd.split(samples, "time", fractions=(0.98, 0.02), by="targets")

@@ -370,8 +370,8 @@ def _parts(dataset: Either, line: Along, by: By, cut: Cut, which: str = "") -> l
             continue
         raise ValueError(
             f"{which}part {number + 1} of {len(cuts)} along {line.name!r} has no sample: "
-            f"{_lack(dataset, line, by, part)}. {_by_targets(dataset, line, by, cut, number)}Move "
-            "the boundaries, take fewer parts, a smaller gap or smaller windows"
+            f"{_lack(dataset, line, by, part)}. {_by_targets(dataset, line, by, cut, number)}"
+            " the boundaries, take fewer parts, a smaller gap or smaller windows"
         )
     return found
 
@@ -387,7 +387,8 @@ def _within(
 def _lack(dataset: Either, line: Along, by: By, part: Sequence[Interval]) -> str:
     """The reason why a part has no sample."""
     if not part:
-        return "nothing is left of it"
+        ends = (printable(line.label(at)) for at in (0, line.length - 1))
+        return f"nothing is left of it, where the data goes from {' to '.join(ends)}"
     first, last = part[0][0], part[-1][1] - 1
     labels = f"{printable(line.label(first))} to {printable(line.label(last))}"
     if line.labels is not None:
@@ -413,16 +414,16 @@ def _lack(dataset: Either, line: Along, by: By, part: Sequence[Interval]) -> str
 
 
 def _by_targets(dataset: Either, line: Along, by: By, cut: Cut, number: int) -> str:
-    """What ``by="targets"`` would do for a part without samples, if it would do anything."""
+    """The begin of advice for a part without samples: what ``by="targets"`` would do, if any."""
     what = dataset._inside.what
     if by == "targets" or all(part.name != "y" for part in what.definition.parts):
-        return ""
+        return "Move"
     try:
         other = along_of(what.definition, what.parts, line.name, "targets")
         samples = _within(dataset, other, "targets", cut(other)[number]).samples
     except ValueError:
-        return ""
+        return "Move"
     if not samples:
-        return ""
+        return "Move"
     left = number_of(samples, "sample")
-    return f"by='targets' would leave {left}, whose inputs reach back over the boundary. Or: "
+    return f"by='targets' would leave {left}, whose inputs reach back over the boundary; or move"

@@ -13,19 +13,24 @@ __all__ = ["facts_of_stream", "text_of_stream"]
 
 def text_of_stream(dataset: Any) -> str:
     """The repr of an `IterableDataset`."""
-    plan, definition = dataset.plan, dataset._inside.definition
-    order = f"shuffled with seed {plan.seed}" if plan.shuffle else "in order"
-    if plan.weights is not None:
-        order = f"drawn by weights with seed {plan.seed}"
-    size = plan.batch_size
-    batches = "samples one at a time" if size is None else f"batches of {size:,}"
-    batches += "".join(f", epochs of {samples}" for _, samples in _epoch_facts(plan))
+    definition = dataset._inside.definition
     return (
         f"<xtorch_data.IterableDataset {dataset.windows!r}{dataset._left_out}\n"
         f"  {described(definition)}\n"
         + "".join(f"  {line}\n" for line in dataset._uncovered)
-        + f"  {batches}, {order}, from {definition.origin}>"
+        + f"  {batches_of(dataset)}, from {definition.origin}>"
     )
+
+
+def batches_of(dataset: Any) -> str:
+    """Batches of an `IterableDataset` and their order, in a few words."""
+    plan, size = dataset.plan, dataset.plan.batch_size
+    order = f"shuffled with seed {plan.seed}" if plan.shuffle else "in order"
+    if plan.weights is not None:
+        order = f"drawn by weights with seed {plan.seed}"
+    batches = "samples one at a time" if size is None else f"batches of {size:,}"
+    batches += "".join(f", epochs of {samples}" for _, samples in _epoch_facts(plan))
+    return f"{batches}, {order}"
 
 
 def facts_of_stream(dataset: Any) -> list[tuple[str, Any]]:

@@ -15,6 +15,7 @@ from ..datasets.iterable import IterableDataset
 from ..datasets.map import MapDataset
 from ..datasets.mixture import Mixture
 from ..datasets.page import page
+from ..datasets.stream_facts import batches_of
 from ..datasets.topology import current_topology
 from ..device.streams import has_accelerator
 from ..iteration.lookahead import Lookahead, fetched_ahead
@@ -255,6 +256,8 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         what = f"{type(dataset).__name__} {dataset.windows!r}"
         if isinstance(self.dataset, torch.utils.data.Subset):
             what = f"Subset with {number_of(len(self.dataset), 'sample')} of {what}"
+        if isinstance(dataset, IterableDataset):
+            what += f", {batches_of(dataset)}"
         facts = ", ".join(value for _, value in self._facts())
         return f"<xtorch_data.DataLoader of {what}, {facts}>"
 
