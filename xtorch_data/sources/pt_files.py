@@ -31,7 +31,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Tensors = dict[str | None, "torch.Tensor"]
 
 # Files of which is kept where their tensors lie, for what is read of them next.
-KNOWN_FILES = 256
+KNOWN_FILES = 4096
 
 
 @dataclass(frozen=True)
