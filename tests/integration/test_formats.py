@@ -24,9 +24,10 @@ import torch.utils.data
 import xarray as xr
 import zarr
 from helpers import assert_once
-from xarray.backends import h5netcdf_, netCDF4_, scipy_
+from xarray.backends import h5netcdf_, netCDF4_
 
 import xtorch_data as xtd
+from xtorch_data.reading import recycled
 from xtorch_data.sources import engines
 
 cfgrib_plugin = pytest.importorskip("cfgrib.xarray_plugin")
@@ -397,7 +398,7 @@ def counted(monkeypatch):
         reads = Reads(FORMATS[kind].chunk)
         of_keys(reads, h5netcdf_.H5NetCDFArrayWrapper, "_getitem", lambda a: a.datastore._filename)
         of_keys(reads, netCDF4_.NetCDF4ArrayWrapper, "_getitem", lambda a: a.datastore._filename)
-        of_keys(reads, scipy_.ScipyArrayWrapper, "_getitem", lambda a: "")
+        of_keys(reads, recycled._NetCDF3Array, "read", lambda a: "")
         of_keys(reads, cfgrib_plugin.CfGribArrayWrapper, "_getitem", lambda a: "")
         of_keys(reads, engines._NpyArray, "read", lambda a: "")
         references = fsspec.implementations.reference.ReferenceFileSystem

@@ -4,7 +4,9 @@ import math
 import os
 import pickle
 import random
+import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import hypothesis
@@ -297,6 +299,47 @@ def test_views_and_conjugates_are_the_values_they_show(tmp_path):
     ds = open_pt(saved(tmp_path / "x", [{"a": turned, "b": torch.arange(10)[::3].flip(0)}]))
     assert ds["a"].values.tolist() == [[0 - 1j, 1 - 1j, 2 - 1j]]
     assert ds["b"].values.tolist() == [[9, 6, 3, 0]]
+
+
+def test_tensors_that_share_memory_or_have_none_are_those_of_torch(tmp_path):
+    base = torch.arange(60.0).reshape(6, 10)
+    content = {
+        "part": base[2:, ::3],
+        "turned": base.T,
+        "repeated": torch.tensor([[1.5], [2.5]]).expand(2, 4),
+        "bits": torch.linspace(0, 1, 8).bfloat16().reshape(4, 2).T,
+        "nothing": base[:0],
+        "number": 7,
+    }
+    torch.save(content, tmp_path / "a.pt")
+    ds = open_pt(tmp_path / "a.pt")
+    for name, tensor in content.items():
+        expected = torch.as_tensor(tensor)
+        expected = expected.float() if name == "bits" else expected
+        np.testing.assert_array_equal(ds[name].values, expected.numpy())
+
+
+@pytest.mark.parametrize("how", ["as it was", "the other way round", "no order", "compressed"])
+def test_a_file_of_another_machine_or_tool_has_the_values_that_torch_loads(tmp_path, how):
+    torch.save({"a": torch.arange(300.0), "b": torch.arange(7)}, tmp_path / "written.pt")
+    kind = zipfile.ZIP_DEFLATED if how == "compressed" else zipfile.ZIP_STORED
+    path = tmp_path / "a.pt"
+    with (
+        zipfile.ZipFile(tmp_path / "written.pt") as written,
+        zipfile.ZipFile(path, "w", kind) as new,
+    ):
+        for record in written.namelist():
+            content = written.read(record)
+            if record.endswith("/byteorder"):
+                if how == "no order":
+                    continue
+                if how == "the other way round":
+                    content = b"big" if sys.byteorder == "little" else b"little"
+            new.writestr(record, content)
+    ds, expected = open_pt(path), torch.load(path, weights_only=True)
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(ds[name].values, expected[name].numpy())
+    assert (ds["a"].values.tolist() == list(range(300))) == (how != "the other way round")
 
 
 class Thing:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
 from zarr.abc.buffer import BufferPrototype
 from zarr.buffer import cpu, default_buffer_prototype
 from zarr.codecs import ShardingCodec
@@ -16,16 +15,18 @@ from zarr.storage import LocalStore, StorePath
 
 from ..common.buffers import Buffers
 from ..sources.file_maps import FileMap
+from ..sources.file_reads import StoredArray, read_array, reopened, selected
 from ..sources.lazy_arrays import (
     DecodingArray,
+    SlicedArray,
     ZarrBacked,
     contiguous,
     inside_caches,
     is_lazy,
     keys_of_slices,
     layers,
+    netcdf3_file,
     undecoded,
-    values_of_netcdf3,
     with_source,
     zarr_array,
 )
@@ -125,18 +126,28 @@ def _prototype(buffers: Buffers) -> BufferPrototype:
     return BufferPrototype(buffer=cpu.Buffer, nd_buffer=NDBuffer)
 
 
-class _MappedArray(BackendArray):
-    """An array of a NetCDF 3 file, which scipy maps into memory; the file must still be whole."""
+class _NetCDF3Array(SlicedArray):
+    """An array of a NetCDF 3 file that scipy has mapped into memory, read through the file.
+
+    The map is looked at where another file has its path by now.
+    """
 
     def __init__(self, source: Any) -> None:
         self.shape, self.dtype = source.shape, source.dtype
         self._source = source
 
-    def __getitem__(self, key: Any) -> Any:
-        found = FileMap.of(values_of_netcdf3(self._source))
-        if found is not None:
-            found.require_whole()
-        return self._source[key]
+    def read(self, key: tuple[Any, ...]) -> Any:
+        """The selection of a key."""
+        found = netcdf3_file(self._source)
+        assert found is not None
+        opened, values = found
+        if (mapped := FileMap.of(values)) is not None:
+            mapped.require_whole()
+            if (file := reopened(opened)) is not None:
+                stored = StoredArray(mapped.offset, values.dtype, values.shape, values.strides)
+                with file:
+                    return read_array(file, stored, key, self.dtype)
+        return np.array(selected(values, key), self.dtype, order="C")
 
 
 class _DecodedArray(DecodingArray):
@@ -202,7 +213,7 @@ def _recycled(variable: xr.Variable, buffers: Buffers, wanted: np.dtype[Any]) ->
     def source(data: Any) -> Any:
         if zarr_array(data) is not None:
             return _RecycledArray(data, buffers)
-        return data if values_of_netcdf3(data) is None else _MappedArray(data)
+        return data if netcdf3_file(data) is None else _NetCDF3Array(data)
 
     def decoded(data: Any) -> Any:
         functions, stored = undecoded(data)

@@ -12,6 +12,7 @@ import xarray as xr
 from xarray.backends import BackendEntrypoint
 
 from ..common.redact import printable, redacted
+from .file_reads import selected
 from .file_stamps import file_stamp
 from .lazy_arrays import SlicedArray, lazily
 from .npy_files import NpyFile
@@ -23,14 +24,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class NpyBackendEntrypoint(BackendEntrypoint):
-    """Opens ``.npy`` files: lazily and, where values are read, through a memory map.
+    """Opens ``.npy`` files lazily.
 
     ``xarray.open_dataset("features.npy", engine="npy", dims=("time", "station"))``. No file is
-    held open: each read maps the file, copies what it wants and lets go of it. So the dataset can
-    be pickled, forked and used by any number of threads, and mapped memory does not add up.
+    held open: each read opens the file, reads what it wants and closes it. So the dataset can be
+    pickled, forked and used by any number of threads, and a file that is cut is an error.
     """
 
-    description = "Open NumPy .npy files lazily, memory-mapped"
+    description = "Open NumPy .npy files lazily"
     open_dataset_parameters = ("filename_or_obj", "drop_variables", "dims", "name")
 
     def open_dataset(  # engines may add parameters of their own
@@ -196,9 +197,9 @@ class _NpyArray(SlicedArray):
 
     def __init__(self, file: NpyFile, field: str | None = None) -> None:
         self.file, self._field = file, field
-        dtype = file.dtype if field is None else file.dtype[field]
-        self.shape = (*file.shape, *dtype.shape)
-        self.dtype = _of_known_unit(dtype.base)
+        self._stored = file.stored(field)
+        self.shape = self._stored.shape
+        self.dtype = _of_known_unit(self._stored.dtype)
 
     def identity(self) -> Any:
         """Its identity, another one when its file has been written anew."""
@@ -210,8 +211,8 @@ class _NpyArray(SlicedArray):
         return np.asarray(mapped if self._field is None else mapped[self._field])
 
     def read(self, key: tuple[Any, ...]) -> Array:
-        """The selection of a key, copied out of the file."""
-        return np.array(_selected(self.mapped(), key), self.dtype, order="C")
+        """The selection of a key, read from the file."""
+        return self.file.read(self._stored, key, self.dtype)
 
 
 class _PtArray(SlicedArray):
@@ -228,7 +229,7 @@ class _PtArray(SlicedArray):
         return self._files.stamps(), self._entry, self._stacked
 
     def read(self, key: tuple[Any, ...]) -> Array:
-        """The selection of a key, copied out of the file."""
+        """The selection of a key, read from the files."""
         if not self._stacked:
             return self._of_file(0, key)
         along, inner = key[0], key[1:]
@@ -236,25 +237,13 @@ class _PtArray(SlicedArray):
             return self._of_file(range(len(self._files))[along], inner)
         places = np.arange(len(self._files))[along]
         nothing = np.broadcast_to(np.zeros((), self.dtype), self.shape[1:])
-        out = np.empty((len(places), *_selected(nothing, inner).shape), self.dtype)
+        out = np.empty((len(places), *selected(nothing, inner).shape), self.dtype)
         for row, place in enumerate(places.tolist()):
             out[row] = self._of_file(place, inner)
         return out
 
     def _of_file(self, place: int, key: tuple[Any, ...]) -> Array:
-        return self._files.values(place, self._entry, lambda values: _selected(values, key))
-
-
-def _selected(values: Array, key: tuple[Any, ...]) -> Array:
-    """The selection of a key, each dim for itself; a view as far as it has integers and slices."""
-    plain = tuple(slice(None) if isinstance(part, np.ndarray) else part for part in key)
-    found: Array = values[plain]
-    axis = 0
-    for part in key:
-        if isinstance(part, np.ndarray):
-            found = np.take(found, part, axis)
-        axis += not isinstance(part, (int, np.integer))
-    return found
+        return self._files.values(place, self._entry, key)
 
 
 def _of_known_unit(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -26,6 +26,7 @@ class FileMap:
     """The map of a file that an array is a view of, and the bytes that it needs of the file."""
 
     map: mmap.mmap
+    offset: int  # of the first value of the array in the file
     end: int  # bytes that the file must have
     name: str  # of the file, where it is known
 
@@ -44,7 +45,8 @@ class FileMap:
         if found is None:
             return None
         origin = np.frombuffer(found, np.uint8).__array_interface__["data"][0]
-        return cls(found, begin + byte_bounds(array)[1] - origin, name)
+        offset = begin + array.__array_interface__["data"][0] - origin
+        return cls(found, offset, begin + byte_bounds(array)[1] - origin, name)
 
     def require_whole(self) -> None:
         """Raise ValueError if the file has been cut.

@@ -29,10 +29,10 @@ if TYPE_CHECKING:  # engines are asked about any file, and zarr is slow to impor
 
 __all__ = [
     "LIBRARY_LOCKS", "DecodingArray", "OpenedFile", "SlicedArray", "ZarrBacked", "attributes",
-    "contiguous", "deferred",
-    "forget_open_files", "holds_memory", "in_memory", "inside_caches", "is_lazy", "must_be_read",
-    "keys_of_slices", "layers", "lazily", "opened_file", "read_through", "state_of", "stored_dtype",
-    "stored_positions", "undecoded", "values_of_netcdf3", "with_source", "zarr_array",
+    "contiguous", "deferred", "forget_open_files", "holds_memory", "in_memory", "inside_caches",
+    "is_lazy", "keys_of_slices", "layers", "lazily", "must_be_read", "netcdf3_file", "opened_file",
+    "read_through", "state_of", "stored_dtype", "stored_positions", "undecoded", "with_source",
+    "zarr_array",
 ]  # fmt: skip
 
 # With these held no thread is inside the HDF5 or netCDF library.
@@ -136,9 +136,15 @@ def read_through(data: Any, array: zarr.Array[Any]) -> None:
     layers(data)[-1]._array = array
 
 
-def values_of_netcdf3(source: Any) -> Any:
-    """The values of a variable of a NetCDF 3 file, which scipy maps; None of other sources."""
-    return source.get_variable().data if type(source) is ScipyArrayWrapper else None
+def netcdf3_file(source: Any) -> tuple[Any, Any] | None:
+    """The NetCDF 3 file that scipy has open, and the values of a variable, which may be mapped.
+
+    None of other sources.
+    """
+    if type(source) is not ScipyArrayWrapper:
+        return None
+    opened = source.datastore.ds
+    return opened.fp, opened.variables[source.variable_name].data
 
 
 @dataclass(frozen=True, eq=False)

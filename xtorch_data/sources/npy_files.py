@@ -1,13 +1,16 @@
-"""Arrays in ``.npy`` files, mapped into memory while they are looked at."""
+"""Arrays in ``.npy`` files, read through the file or mapped into memory."""
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..common.redact import printable
+from .file_reads import Array, StoredArray, read_array
 
 __all__ = ["NpyFile", "Stamp"]
 
@@ -17,7 +20,7 @@ Stamp: TypeAlias = tuple[int, int]
 
 
 class NpyFile:
-    """The place of the values in a ``.npy`` file. It is not open: each look maps it anew.
+    """The place of the values in a ``.npy`` file. It is not open: each look opens it anew.
 
     Raises ValueError if it is no whole ``.npy`` file, or of a dtype that xarray cannot hold.
     """
@@ -42,6 +45,7 @@ class NpyFile:
             raise ValueError(f"{shown} is not a whole .npy file: {printable(error)}") from error
         self.shape, self.dtype = mapped.shape, mapped.dtype
         self._order: Any = "C" if mapped.flags.c_contiguous else "F"
+        self._strides, self._end = mapped.strides, mapped.offset + mapped.nbytes
         with open(path, "rb") as file:
             self._header = file.read(mapped.offset)
         for dtype in [self.dtype] if self.fields is None else self.fields.values():
@@ -58,22 +62,43 @@ class NpyFile:
             return None
         return {name: self.dtype[name] for name in self.dtype.names}
 
+    def stored(self, field: str | None = None) -> StoredArray:
+        """The place in the file of the array, or of a field of its records."""
+        begin, dtype = len(self._header), self.dtype
+        if field is not None:
+            assert dtype.fields is not None
+            dtype, within = dtype.fields[field][:2]
+            begin += within
+        nothing = np.empty(dtype.shape, dtype.base)  # of one record
+        shape, strides = (*self.shape, *dtype.shape), (*self._strides, *nothing.strides)
+        return StoredArray(begin, dtype.base, shape, strides)
+
+    def read(self, stored: StoredArray, key: Sequence[Any], dtype: np.dtype[Any]) -> Array:
+        """The selection of a key, read from the file, which may be cut at any time.
+
+        Raises ValueError if the file has been cut, or holds another array now.
+        """
+        with open(self.path, "rb", buffering=0) as file:
+            self._require_same(file)
+            return read_array(file, stored, key, dtype)
+
     def mapped(self) -> np.memmap[Any, Any]:
         """The array, mapped as long as somebody refers to it.
 
-        Raises ValueError if the file holds another array now.
+        Who looks at it while the file is cut ends the process. Raises ValueError if the file has
+        been cut, or holds another array now.
         """
-        with open(self.path, "rb") as file:
-            if file.read(len(self._header)) != self._header:
-                raise ValueError(
-                    f"{printable(self.path)} holds another array than when it was opened"
-                )
-            try:
-                return np.memmap(file, self.dtype, "r", len(self._header), self.shape, self._order)
-            except ValueError as error:
-                raise ValueError(
-                    f"{printable(self.path)} was cut off: {printable(error)}"
-                ) from error
+        with open(self.path, "rb", buffering=0) as file:
+            self._require_same(file)
+            return np.memmap(file, self.dtype, "r", len(self._header), self.shape, self._order)
+
+    def _require_same(self, file: io.FileIO) -> None:
+        if file.read(len(self._header)) != self._header:
+            raise ValueError(f"{printable(self.path)} holds another array than when it was opened")
+        if (nbytes := os.fstat(file.fileno()).st_size) < self._end:
+            raise ValueError(
+                f"{printable(self.path)} was cut off: it has {nbytes} bytes of {self._end}"
+            )
 
     def stamp(self) -> Stamp:
         """A stamp of the file, which changes when it is written."""

@@ -1,12 +1,16 @@
-"""Files written by ``torch.save``, whose tensors are mapped into memory while they are used."""
+"""Files written by ``torch.save``, of whose tensors is read what is wanted."""
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
+import struct
+import sys
 import threading
+import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.redact import printable, printable_lines
+from .file_reads import StoredArray, read_array, selected
 from .file_stamps import file_stamp, stamp_of
 
 if TYPE_CHECKING:  # torch is slow to import, and xarray asks all engines about any file
@@ -23,11 +28,10 @@ __all__ = ["Like", "PtFiles", "file_names"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # A tensor has no name if the file holds nothing else.
-Entries = dict[str | None, "torch.Tensor"]
-Held = tuple[Entries, tuple[int, ...]]  # and the stamp of the file
+Tensors = dict[str | None, "torch.Tensor"]
 
-# Files kept mapped for what is read of them next; mapped, they take no memory of their own.
-MAPPED_FILES = 256
+# Files of which is kept where their tensors lie, for what is read of them next.
+KNOWN_FILES = 4096
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,22 @@ class Like:
     shape: tuple[int, ...]
     stored: torch.dtype  # in the files
     dtype: np.dtype[Any]  # in memory
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor of a file: where its values lie or, where that is not known, the values.
+
+    Of floats that NumPy lacks, they are integers of their width.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    values: StoredArray | Array
+
+
+Entries = dict[str | None, Entry]
+Held = tuple[Entries, tuple[int, ...]]  # and the stamp of the file
 
 
 class PtFiles:
@@ -55,10 +75,8 @@ class PtFiles:
         self._begin()
         entries, _ = self._load(0)
         self.first = {
-            entry: Like(
-                tuple(tensor.shape), tensor.dtype, _numpy_dtype(tensor, self.path(0), entry)
-            )
-            for entry, tensor in entries.items()
+            name: Like(entry.shape, entry.dtype, _numpy_dtype(entry.dtype, self.path(0), name))
+            for name, entry in entries.items()
         }
 
     def _begin(self) -> None:
@@ -77,91 +95,91 @@ class PtFiles:
         """Stamps of all files, as they are read from now on."""
         found = [file_stamp(self.path(place)) for place in range(len(self))]
         with self._lock:
-            self._held.clear()  # they may map files that had these paths before
+            self._held.clear()  # they may be of files that had these paths before
         return found
 
-    def values(self, place: int, entry: str | None, select: Callable[[Array], Array]) -> Array:
-        """Some values of a tensor, copied out of its file.
+    def values(self, place: int, name: str | None, key: Sequence[Any]) -> Array:
+        """The selection of a key of a tensor, read from its file.
 
-        `select` takes what is wanted of an array of the tensor's shape. Raises ValueError if the
-        file is unlike the first one; the message names it.
+        Raises ValueError if the file is unlike the first one, or has been cut; the message names
+        it.
         """
-        found, like = self._entries(place), self.first[entry]
+        (found, stamp), like = self._known(place), self.first[name]
         here, first = printable(self.path(place)), printable(self.path(0))
         if found.keys() != self.first.keys():
             raise ValueError(
                 f"{here} has the entries {list(found)}, but {first} has "
                 f"{list(self.first)}: all files must have the same"
             )
-        tensor = found[entry]
-        if (tuple(tensor.shape), tensor.dtype) != (like.shape, like.stored):
-            what = "its tensor" if entry is None else f"its {entry!r}"
+        entry = found[name]
+        if (entry.shape, entry.dtype) != (like.shape, like.stored):
+            what = "its tensor" if name is None else f"its {name!r}"
             raise ValueError(
-                f"{here}: {what} is {tensor.dtype} of shape {tuple(tensor.shape)}, but "
+                f"{here}: {what} is {entry.dtype} of shape {entry.shape}, but "
                 f"in {first} it is {like.stored} of shape {like.shape}: all must be alike"
             )
-        return _copied(tensor, like, select)
+        if not isinstance(entry.values, StoredArray):
+            return _as_declared(np.array(selected(entry.values, key), order="C"), like)
+        with open(self.path(place), "rb", buffering=0) as file:
+            if stamp_of(os.fstat(file.fileno())) != stamp:
+                raise ValueError(f"{here} has changed while it was read")
+            values = read_array(file, entry.values, key, entry.values.dtype)
+        return _as_declared(values, like)
 
-    def _entries(self, place: int) -> Entries:
-        """The tensors of a file, for all threads that ask while it is held."""
+    def _known(self, place: int) -> Held:
+        """The tensors of a file, for all threads that ask while it is held, and its stamp."""
         if self._process != os.getpid():  # a fork may have inherited a lock that is held
             self._begin()
         stamp = stamp_of(os.stat(self.path(place)))
         with self._lock:
             held = self._held.get(place)
-            # Of a file that was cut, what is mapped would end the process.
+            # In a file that was written anew they may lie elsewhere.
             if held is not None and held.done() and held.result()[1] != stamp:
                 held = None
             loads = held is None
             if held is None:
                 held = self._held[place] = Future()
-                if len(self._held) > MAPPED_FILES:
+                if len(self._held) > KNOWN_FILES:
                     self._held.popitem(last=False)
         if loads:
-            mapped = False
+            in_file = False
             try:
-                entries, mapped = self._load(place)
+                entries, in_file = self._load(place)
                 held.set_result((entries, stamp))
             except BaseException as error:
                 held.set_exception(error)
-            if not mapped:
+            if not in_file:
                 with self._lock:
                     self._held.pop(place, None)
-        return held.result()[0]
+        return held.result()
 
     def _load(self, place: int) -> tuple[Entries, bool]:
-        """The tensors of a file, and whether they are mapped."""
-        import torch
+        """The tensors of a file, and whether their values have stayed in it."""
+        path = self.path(place)
+        records = _records(path)
+        if records is not None:
+            storages: dict[int, int] = {}  # bytes of each, by its address in the map
 
-        path, mapped = self.path(place), True
-        shown = printable(path)
-        try:
-            try:
-                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError as error:
-                if "mmap can only be used" not in str(error):
-                    raise
-                mapped = False  # the format of torch before 1.6
-                loaded = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"{shown} is no file of tensors, or holds objects that are not loaded because they "
-                "could run any code: save a tensor, or a dict of tensors "
-                f"({printable(_first_line(error))})"
-            ) from error
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"{shown} has bytes in its path that are no text, and torch opens none such: "
-                "rename it"
-            ) from error
-        except OSError:
-            raise
-        except Exception as error:  # torch takes what the file says of itself for granted
-            what = f"{type(error).__name__}: {printable_lines(str(error))}"
-            raise ValueError(f"{shown} is not a whole file of tensors: {what}") from error
-        return self._as_entries(loaded, path), mapped
+            def note(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
+                if storage.nbytes():
+                    storages[storage.data_ptr()] = storage.nbytes()
+                return storage
 
-    def _as_entries(self, loaded: Any, path: str) -> Entries:
+            # Nobody looks at the map: a file that is cut would end the process.
+            tensors = self._tensors(_loaded(path, map_location=note, mmap=True), path)
+            begin = _begin_of_map(storages, records)
+            if begin is not None and not any(t.is_conj() or t.is_neg() for t in tensors.values()):
+                return {
+                    name: _in_file(tensor, begin)
+                    if not tensor.numel() or tensor.untyped_storage().data_ptr() in storages
+                    else _in_memory(tensor)
+                    for name, tensor in tensors.items()
+                }, True
+        # Of torch before 1.6, or otherwise unusual: it is loaded whole, each time.
+        tensors = self._tensors(_loaded(path, map_location="cpu"), path)
+        return {name: _in_memory(tensor) for name, tensor in tensors.items()}, False
+
+    def _tensors(self, loaded: Any, path: str) -> Tensors:
         import torch
 
         shown = printable(path)
@@ -171,7 +189,7 @@ class PtFiles:
             raise ValueError(
                 f"{shown} holds a {type(loaded).__name__}: save a tensor, or a dict of tensors"
             )
-        entries: Entries = {}
+        entries: Tensors = {}
         for name, value in loaded.items():
             if name in self._dropped:
                 continue
@@ -207,44 +225,135 @@ def file_names(paths: Sequence[str]) -> Array:
     return np.array(stems)
 
 
-def _plain(tensor: torch.Tensor, path: str, entry: str | None) -> torch.Tensor:
+def _loaded(path: str, **how: Any) -> Any:
+    """What is in a file, loaded by torch."""
+    import torch
+
+    shown = printable(path)
+    try:
+        return torch.load(path, weights_only=True, **how)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{shown} is no file of tensors, or holds objects that are not loaded because they "
+            "could run any code: save a tensor, or a dict of tensors "
+            f"({printable(_first_line(error))})"
+        ) from error
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{shown} has bytes in its path that are no text, and torch opens none such: rename it"
+        ) from error
+    except OSError:
+        raise
+    except Exception as error:  # torch takes what the file says of itself for granted
+        what = f"{type(error).__name__}: {printable_lines(str(error))}"
+        raise ValueError(f"{shown} is not a whole file of tensors: {what}") from error
+
+
+def _records(path: str) -> dict[int, int] | None:
+    """Bytes of each storage of a file by its place in the file, which is a zip archive.
+
+    None if it is none, or if torch would change the bytes before it has the values.
+    """
+    found: dict[int, int] = {}
+    order: bytes | None = None
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                for record in archive.infolist():
+                    _, inside, last = record.filename.rpartition("/data/")
+                    if record.filename.endswith("/byteorder") and record.file_size < 16:
+                        order = archive.read(record)
+                    if not inside or "/" in last or not record.file_size:
+                        continue
+                    if record.compress_type != zipfile.ZIP_STORED:
+                        return None
+                    file.seek(record.header_offset + 26)
+                    name, extra = struct.unpack("<HH", file.read(4))
+                    found[record.header_offset + 30 + name + extra] = record.file_size
+        except OSError:
+            raise
+        except Exception:  # whatever is wrong with it, torch says what
+            return None
+    return found if order == sys.byteorder.encode() else None
+
+
+def _begin_of_map(storages: Mapping[int, int], records: Mapping[int, int]) -> int | None:
+    """The address of the first byte of a file that torch has mapped, by all its storages.
+
+    None if they do not lie as the records of the file do.
+    """
+    begin = min(storages, default=0) - min(records, default=0)
+    alike = {at - begin: nbytes for at, nbytes in storages.items()} == records
+    return begin if alike and begin % mmap.PAGESIZE == 0 else None
+
+
+def _plain(tensor: torch.Tensor, path: str, name: str | None) -> torch.Tensor:
     """A tensor that an array can view."""
     import torch
 
-    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
-        what = "the tensor" if entry is None else f"entry {entry!r}"
+    unlike = tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized
+    if unlike or tensor.device.type != "cpu":
+        what = "the tensor" if name is None else f"entry {name!r}"
         raise ValueError(
-            f"{printable(path)}: {what} is sparse, nested or quantized: save it dense, as numbers"
+            f"{printable(path)}: {what} is sparse, nested or quantized, or has no values: save it "
+            "dense, as numbers"
         )
-    return tensor.detach().resolve_conj().resolve_neg()
+    return tensor.detach()
 
 
-def _numpy_dtype(tensor: torch.Tensor, path: str, entry: str | None) -> np.dtype[Any]:
+def _in_file(tensor: torch.Tensor, begin: int) -> Entry:
+    """The entry of a tensor that is a view of the map of its file."""
+    shape, dtype = tuple(tensor.shape), _bits(tensor.dtype)
+    strides = tuple(stride * dtype.itemsize for stride in tensor.stride())
+    storage = tensor.untyped_storage().data_ptr() - begin
+    offset = storage + int(tensor.storage_offset()) * dtype.itemsize
+    return Entry(shape, tensor.dtype, StoredArray(offset, dtype, shape, strides))
+
+
+def _in_memory(tensor: torch.Tensor) -> Entry:
+    import torch
+
+    values = tensor.resolve_conj().resolve_neg()
+    try:
+        array = values.numpy()
+    except TypeError:
+        array = values.view(getattr(torch, f"int{8 * values.itemsize}")).numpy()
+    return Entry(tuple(tensor.shape), tensor.dtype, array)
+
+
+def _bits(dtype: torch.dtype) -> np.dtype[Any]:
+    """The dtype of NumPy, or of integers as wide as numbers that it lacks."""
+    import torch
+
+    try:
+        return torch.empty(0, dtype=dtype, device="cpu").numpy().dtype
+    except TypeError:
+        return np.dtype(f"i{dtype.itemsize}")
+
+
+def _numpy_dtype(dtype: torch.dtype, path: str, name: str | None) -> np.dtype[Any]:
     """Dtype in memory: NumPy's own, or float32 for narrow floating ones that it lacks."""
     import torch
 
-    nothing = torch.empty(0, dtype=tensor.dtype, device="cpu")
+    nothing = torch.empty(0, dtype=dtype, device="cpu")
     try:
         return nothing.numpy().dtype
     except TypeError as error:
-        if tensor.dtype.is_floating_point:
+        if dtype.is_floating_point:
             return nothing.float().numpy().dtype
-        what = "the tensor" if entry is None else repr(entry)
+        what = "the tensor" if name is None else repr(name)
         raise ValueError(
-            f"{printable(path)}: {what} has dtype {tensor.dtype}, "
-            "which NumPy lacks; save it as another"
+            f"{printable(path)}: {what} has dtype {dtype}, which NumPy lacks; save it as another"
         ) from error
 
 
-def _copied(tensor: torch.Tensor, like: Like, select: Callable[[Array], Array]) -> Array:
+def _as_declared(values: Array, like: Like) -> Array:
+    """Values of a tensor as numbers that NumPy has."""
     import torch
 
     if like.dtype == np.float32 and like.stored != torch.float32:
-        # NumPy can move these numbers only as integers of their width.
-        bits = {1: torch.int8, 2: torch.int16}[like.stored.itemsize]
-        moved = np.array(select(tensor.view(bits).numpy()), order="C")
-        return torch.from_numpy(moved).view(like.stored).float().numpy()
-    return np.array(select(tensor.numpy()), order="C")
+        return torch.from_numpy(values).view(like.stored).float().numpy()
+    return values
 
 
 def _first_line(error: Exception) -> str:
