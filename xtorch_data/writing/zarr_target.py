@@ -329,7 +329,8 @@ class Target:
         begun = self.mark
         self.require_like(begun, known)
         if begun.get(RESERVED):  # here, as processes that do so later disturb each other
-            self._group("r+").require_group(f"{RECORD}/{PARTS}")
+            with suppress(ContainsGroupError):  # made at the same moment
+                self._group("r+").require_group(f"{RECORD}/{PARTS}")
 
     def _marked(self, mark: Mapping[str, Any], overwrite: bool) -> zarr.Group:
         attributes = {UNFINISHED: dict(mark)}
