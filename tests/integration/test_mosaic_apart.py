@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zarr.storage import LocalStore
 
 import xtorch_data as xtd
 from xtorch_data.sources.source import UNFINISHED
@@ -302,6 +303,204 @@ def test_one_alone_keeps_the_store_from_others(tmp_path):
     with pytest.raises(FileExistsError, match="another Mosaic copies into"):
         xtd.Mosaic(samples(path), tmp_path / "field.zarr", blend="mean")
     shared.__exit__(KeyboardInterrupt, None, None)
+
+
+class KilledError(BaseException):
+    """Stands for the end of a process: nothing is written afterwards."""
+
+
+def killing(patch, key, often):
+    """Let a process end after so many writes below a local store whose keys have some text."""
+    real, count = LocalStore.set, []
+
+    async def called(self, path, *arguments):
+        if len(count) >= often:
+            raise KilledError
+        await real(self, path, *arguments)
+        if key in path:
+            count.append(path)
+
+    patch.setattr(LocalStore, "set", called)
+
+
+@pytest.mark.parametrize(
+    ("key", "often"),
+    [
+        ("1 left", 1),
+        ("1 began", 1),
+        ("1 added", 1),
+        ("done/zarr.json", 1),
+        ("a/c", 3),
+        ("done/c", 3),
+    ],
+)
+def test_after_whichever_write_the_last_one_was_killed_it_is_run_again(key, often, tmp_path):
+    path = source(tmp_path)
+    if key != "done/zarr.json":
+        with pytest.warns(UserWarning, match="have not closed"):
+            predict(path, 0, 2)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        killing(patch, key, often)
+        predict(path, 1, 2)
+    if key == "done/zarr.json":
+        with pytest.warns(UserWarning, match="have not closed"):
+            predict(path, 0, 2)
+    predict(path, 1, 2, mode="a")
+    require_whole(path)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("left", ["everything", "half", "nothing"])
+def test_a_store_that_is_whole_but_for_its_record_is_finished(left, rank, tmp_path):
+    """Whoever completed it was killed as it removed the record."""
+    path, field = source(tmp_path), tmp_path / "field.zarr"
+    with pytest.warns(UserWarning, match="have not closed"):
+        predict(path, 0, 2)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        real = LocalStore.delete_dir
+
+        async def killed(store, key):
+            if key != "rechunk_record":
+                return await real(store, key)
+            files = [each for each in (field / key).rglob("*") if each.is_file()]
+            for each in {"everything": [], "half": sorted(files)[::2], "nothing": files}[left]:
+                each.unlink()
+            raise KilledError
+
+        patch.setattr(LocalStore, "delete_dir", killed)
+        predict(path, 1, 2)
+    assert UNFINISHED in (field / "zarr.json").read_text()
+    with pytest.raises(FileExistsError, match="has begun .* before: mode='a' goes on"):
+        predict(path, rank, 2)
+    predict(path, rank, 2, mode="a")
+    require_whole(path)
+
+
+def test_one_alone_that_was_killed_as_the_last_goes_on(tmp_path):
+    """Predictions are of float64, and none is left to be made."""
+    path, asked = source(tmp_path), []
+    options = {"blend": "mean", "forward": lambda batch: model(batch).double()}
+    for name in ("finish", "begin"):  # of a store that has all values, and has been marked so
+        whole = xtd.IterableDataset(
+            xtd.open_zarr(path), {"time": 4, "y": 4}, {"time": 2, "y": 2}, inputs="a", targets="a"
+        )
+        field = tmp_path / f"{name}.zarr"
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+
+            def killed(*_, **options):
+                raise KilledError
+
+            if name == "finish":
+                patch.setattr("xtorch_data.writing.zarr_target.Target.finish", killed)
+            else:
+                patch.setattr("zarr.consolidate_metadata", killed)
+            xtd.predict(None, whole, field, **options)
+        result = xtd.predict(None, whole, field, mode="a", blend="mean", forward=asked.append)
+        assert not asked and result["a"].dtype == np.float64
+        xr.testing.assert_allclose(result.load(), expected(path).astype("float64"), rtol=1e-5)
+
+
+def test_what_a_killed_process_was_writing_is_removed_though_others_were_there(tmp_path):
+    path, field = source(tmp_path), tmp_path / "field.zarr"
+    other = xtd.Mosaic(stream(path, 1, 2), field, blend="mean")
+    with pytest.warns(UserWarning, match="have not closed"):
+        predict(path, 0, 2)
+    (field / "a" / "c").mkdir(exist_ok=True)
+    (field / "a" / "c" / "0.partial").write_bytes(b"half")
+    for batch in stream(path, 1, 2):
+        other.add(batch, model(batch))
+    other.close()
+    require_whole(path)
+    assert not list(field.rglob("*.partial"))
+
+
+def test_of_two_that_begin_something_else_at_one_moment_one_is_refused(tmp_path):
+    path, field = source(tmp_path), tmp_path / "field.zarr"
+    mosaics = [xtd.Mosaic(stream(path, rank, 2), field, blend="mean") for rank in range(2)]
+    batches = [next(iter(stream(path, rank, 2))) for rank in range(2)]
+    mosaics[0].add(batches[0], model(batches[0]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xtorch_data.writing.zarr_target.Target.begun", False)  # when it looked
+        with pytest.raises(FileExistsError, match="something else: .*predictions differ"):
+            mosaics[1].add(batches[1], model(batches[1]).double())
+    for each in mosaics:
+        each.__exit__(KeyboardInterrupt, None, None)
+    assert xr.open_zarr(field, consolidated=False)["a"].dtype == np.float32
+
+
+def test_a_process_that_finds_the_store_complete_misses_nothing(tmp_path):
+    """Nothing is said of samples of others, which it has not seen."""
+    from xtorch_data.writing.mosaic_store import MosaicStore
+
+    path, real = source(tmp_path), MosaicStore.is_last
+
+    def overtaken(self):
+        if self._ranks.rank == 0:
+            self._target.lock.release()
+            predict(path, 1, 2)
+        return real(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MosaicStore, "is_last", overtaken)
+        result = predict(path, 0, 2)
+    xr.testing.assert_allclose(result.load(), expected(path))
+    require_whole(path)
+
+
+@pytest.mark.parametrize("other", [None, 0])
+def test_where_there_are_no_locks_one_of_two_at_one_moment_completes_it(other, tmp_path):
+    from xtorch_data.writing import mosaic_store
+
+    path, field = source(tmp_path), f"memory://{tmp_path.name}/field.zarr"
+    mosaic = xtd.Mosaic(stream(path, 1, 2), field, blend="mean")
+
+    def slept(_):
+        if other is not None:  # it found no note, and its own has come a little later
+            mosaic_store.leave_note(mosaic._store._target.place("completes"), {"rank": other})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mosaic_store.time, "sleep", slept)
+        assert mosaic._store._claimed() == (other is None)
+        assert mosaic._store._claimed() == (other is None)
+
+
+def test_a_store_that_another_process_puts_there_at_this_moment_is_joined(tmp_path):
+    path, field = source(tmp_path), tmp_path / "field.zarr"
+    others = []
+
+    def looked(folder):
+        if others:
+            return False
+        others.append(folder)
+        xtd.Mosaic(stream(path, 0, 2), field, blend="mean")
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xtorch_data.writing.store_lock.fcntl", None)
+        patch.setattr("xtorch_data.writing.zarr_target._is_full", looked)
+        xtd.Mosaic(stream(path, 1, 2), field, blend="mean")
+
+
+def test_locks_that_are_shared_alone_are_none(tmp_path):
+    """As of some file systems in a network."""
+    import fcntl
+
+    from xtorch_data.writing.store_lock import StoreLock
+
+    real = fcntl.flock
+
+    def flock(descriptor, kind):
+        if kind & fcntl.LOCK_EX:
+            raise OSError("bad file descriptor")
+        real(descriptor, kind)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fcntl, "flock", flock)
+        lock = StoreLock(str(tmp_path))
+        assert lock.take(share=True)
+        lock.share()
+        assert lock.take_alone() and not lock.works
+        lock.release()
 
 
 @given(st.data())

@@ -23,6 +23,7 @@ from .mosaic_checks import (
     require_fit,
     require_like_before,
     require_new,
+    without_repeated,
 )
 from .mosaic_explanation import MosaicExplanation
 from .mosaic_layout import MosaicLayout, Values
@@ -185,21 +186,9 @@ class Mosaic:
         """
         if self._state != "open":
             raise ValueError(f"this mosaic is {self._state}: nothing can be added")
-        if not isinstance(batch, Batch):
-            raise TypeError(
-                "add takes a batch of xtorch_data, which knows its samples, and predictions, not "
-                f"{type(batch).__name__}"
-            )
         require_fit(batch, self._layout)
-        numbers = batch.index.numpy().reshape(-1)
         values, others = self._layout.arranged(as_predictions(y), dims, batch.index.ndim)
-        if len(values) != len(numbers):
-            raise ValueError(
-                f"y has {number_of(len(values), 'sample')}, and the batch {len(numbers)}"
-            )
-        if batch._repeated is not None and batch.repeated.any():
-            chosen = ~batch.repeated.numpy().reshape(-1)
-            numbers, values = numbers[chosen], values[chosen]
+        numbers, values = without_repeated(batch, values)
         if not len(numbers):
             return
         if self._store is not None and self._store.is_left:  # by an earlier run of this rank
@@ -332,7 +321,7 @@ class Mosaic:
 
     def _so_far(self) -> tuple[str, xr.Dataset] | None:
         """What a closed mosaic waits for, and its store as it is; None if it is complete."""
-        if self._store is None or self._result is not None or self._store.is_complete:
+        if self._store is None or self._result is not None:
             return None
         return self._store.so_far()
 
@@ -345,7 +334,7 @@ class Mosaic:
     def _begun_anyhow(self) -> PartialSums:
         """The sums, also where no batch came."""
         mine = None if self._sums is None else (self._sums.dtype.str, self._finishing.others)
-        if self._ranks.apart and self._store is not None:
+        if self._store is not None:
             mine = mine or self._store.predictions
         known = [each for each in self._ranks.together(lambda: mine) if each is not None]
         if any(each != known[0] for each in known):
@@ -381,7 +370,7 @@ class Mosaic:
 
     def _completed(self, store: MosaicStore) -> xr.Dataset | None:
         """The result; None while other processes have not closed theirs, which do not wait."""
-        if self._ranks.apart:
+        if self._ranks.apart or store.is_left:
             self._leave_sums(store)
             if not store.is_last():
                 return None

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..common.text import number_of
 from ..planning.windows import SourceWindows
 from ..samples.batch import Batch
 from ..samples.labels import Labels
@@ -17,13 +18,28 @@ from ..samples.select import Part
 from ..samples.tensors import as_numpy
 from .mosaic_layout import MosaicLayout
 
-__all__ = ["as_predictions", "dtype_of_sums", "require_fit", "require_like_before", "require_new"]
+__all__ = [
+    "as_predictions",
+    "dtype_of_sums",
+    "require_fit",
+    "require_like_before",
+    "require_new",
+    "without_repeated",
+]
 
 BoolArray = npt.NDArray[np.bool_]
 
 
 def require_fit(batch: Batch, layout: MosaicLayout) -> None:
-    """Raise ValueError if a batch is of other samples than a layout, or lies otherwise."""
+    """Raise ValueError if a batch is of other samples than a layout, or lies otherwise.
+
+    TypeError if it is no batch.
+    """
+    if not isinstance(batch, Batch):
+        raise TypeError(
+            "add takes a batch of xtorch_data, which knows its samples, and predictions, not "
+            f"{type(batch).__name__}"
+        )
     _require_alike(batch, layout.part)
     labels = batch._labels
     if labels is not None and labels.token not in layout.known:
@@ -122,6 +138,22 @@ def require_like_before(
         raise ValueError(f"y has dims {others}, and the predictions before {before}")
     if dtype != sums and not np.can_cast(dtype, sums):
         raise TypeError(f"y has dtype {dtype}, which {sums} of the predictions before cannot hold")
+
+
+def without_repeated(
+    batch: Batch, values: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+    """Numbers of the samples of a batch, and their predictions, but for those that are repeated.
+
+    ValueError if there are not as many of both.
+    """
+    numbers = batch.index.numpy().reshape(-1)
+    if len(values) != len(numbers):
+        raise ValueError(f"y has {number_of(len(values), 'sample')}, and the batch {len(numbers)}")
+    if batch._repeated is not None and batch.repeated.any():
+        chosen = ~batch.repeated.numpy().reshape(-1)
+        numbers, values = numbers[chosen], values[chosen]
+    return numbers, values
 
 
 def as_predictions(y: Any) -> npt.NDArray[Any]:

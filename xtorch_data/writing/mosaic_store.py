@@ -17,6 +17,7 @@ from ..common.text import number_of
 from ..common.user_warnings import warn_user
 from ..planning.field import Field
 from ..planning.index_maps import IntArray
+from .copy_tasks import Task, VariableCopy
 from .mosaic_chunks import chunks_of, shards_of
 from .mosaic_layout import MosaicLayout, Values
 from .mosaic_writable import (
@@ -27,9 +28,10 @@ from .mosaic_writable import (
     require_names,
     require_text,
 )
+from .notes import first_note, leave_note, note_at, notes_at
 from .partial_sums import Tile, folder_beside
 from .ranks import Ranks
-from .zarr_target import Target, Task, VariableCopy, quiet
+from .zarr_target import WHOLE, Target, quiet
 
 __all__ = ["Mode", "MosaicStore"]
 
@@ -37,6 +39,8 @@ Mode = Literal["w-", "w", "a"]
 MAKER = "xtorch_data.Mosaic"
 # Seconds to wait for another process to let go of the store, when all have left their sums.
 PATIENCE = 60.0
+# Seconds in which what another process writes at the same moment is there, where no locks are.
+SETTLED = 1.0
 # What of an encoding changes values.
 ENCODED = {"dtype", "scale_factor", "add_offset", "_FillValue", "missing_value", "units"}
 
@@ -63,7 +67,9 @@ class MosaicStore:
         self._target = Target(path, None, what="result", maker=MAKER)
         self._stack = contextlib.ExitStack()
         self.is_left = False  # whether this process has left its sums for the last one before
-        self._begun = ranks.first(self._joined if ranks.apart else self._opened)
+        begun = ranks.first(self._joined if ranks.apart else self._opened)
+        whole = begun is not None and WHOLE in begun
+        self.is_left, self._begun = self.is_left or whole, None if whole else begun
         self.field = layout.field
         self.done = np.zeros(layout.field.tiles, dtype=bool)
         self._lacking: npt.NDArray[np.bool_] | None = None
@@ -80,13 +86,9 @@ class MosaicStore:
             begun = self._target.unfinished(self._mode)
             self._target.sweep()
             if begun is not None:
-                mine = self._known()
-                differ = [key for key in mine if mine[key] != begun.get(key)]
-                if differ:
-                    raise FileExistsError(
-                        f"{self} is the unfinished result of something else: {', '.join(differ)} "
-                        "differ. Give another path, or the dataset and options it was begun with"
-                    )
+                self._target.require_like(begun, self._known())
+                if WHOLE in begun:
+                    self._target.finish()
             elif self._mode == "w" and self._ranks.size > 1:
                 self._target.reserve()
         except BaseException:
@@ -104,19 +106,20 @@ class MosaicStore:
                 "or call torch.distributed.init_process_group first. A dataset with rank=0, "
                 "world_size=1 is alone"
             )
-        self._target.take(share=True)
-        self._stack.callback(self._target.lock.release)
+        self._stack.enter_context(self._target.held(share=True))
         try:
             begun = self._target.unfinished(self._mode, join=True)
             self._target.join(self._known())
-            if self._target.lock.is_alone:
-                self._target.sweep()
-            if self._mode == "w-" and self._target.keeps(f"{rank} began"):
+            whole = begun is not None and WHOLE in begun
+            if self._mode == "w-" and (whole or self._note(rank, "began") is not None):
                 raise FileExistsError(
                     f"rank {rank} of {size} has begun {self} before: mode='a' goes on with it"
                 )
-            self.keep("began", np.ones(1, dtype=np.uint8))
-            self.is_left = self._target.keeps(f"{rank} left")
+            if whole:
+                self._target.finish()
+                return begun
+            leave_note(self._target.place(f"{rank} began"), {})
+            self.is_left = self._note(rank, "left") is not None
             self._target.lock.share()
         except BaseException:
             self._stack.close()
@@ -229,7 +232,7 @@ class MosaicStore:
     def ready(self) -> bool:
         """Whether tiles can be written: not before the first rank has begun."""
         if self._arrays is None and (self._created or self._target.begun):
-            if not self._created:
+            if not self._created or self._ranks.apart:  # another may have begun it since
                 self._target.require_same(*self._first[:-2])
             # What is stored as it is goes past xarray, which takes ten times as long.
             encoded = {name for name in self._names if ENCODED & {*self._encoding.get(name, {})}}
@@ -299,51 +302,56 @@ class MosaicStore:
     @property
     def predictions(self) -> tuple[str, dict[Hashable, int]] | None:
         """Dtype of sums and other dims, by whoever has begun; None if nobody has."""
-        dtype, others = self._target.mark.get("predictions", (None, {}))
+        known = self._target.mark if self._ranks.apart else self._begun or {}
+        dtype, others = known.get("predictions", (None, {}))
         return None if dtype is None else (dtype, dict(others))
 
     def leave_tiles(self, tiles: Sequence[Tile]) -> None:
         """Tell which tiles this process has kept for the last one; it has added all it will."""
-        numbers = [int(np.ravel_multi_index(tile, self.field.tiles)) for tile in tiles]
-        self.keep("left", np.array([len(tiles), *numbers], dtype=np.int64))
+        numbers = [[int(at) for at in tile] for tile in tiles]
+        leave_note(self._target.place(f"{self._ranks.rank} left"), {"tiles": numbers})
         self.is_left = True
 
     def left(self, rank: int) -> list[Tile]:
         """The tiles that a process has kept for the last one."""
-        numbers = self.kept(rank, "left")[1:]
-        return [
-            tuple(int(at) for at in np.unravel_index(number, self.field.tiles))
-            for number in numbers
-        ]
+        note = self._note(rank, "left")
+        assert note is not None
+        return [tuple(tile) for tile in note["tiles"]]
+
+    def _note(self, rank: int, name: str) -> dict[str, Any] | None:
+        return note_at(self._target.place(f"{rank} {name}"))
 
     @property
     def _waiting(self) -> list[int]:
         """Ranks that have not left theirs."""
-        return [rank for rank in range(self._ranks.size) if not self._target.keeps(f"{rank} left")]
+        places = [self._target.place(f"{rank} left") for rank in range(self._ranks.size)]
+        waiting = [rank for rank, note in enumerate(notes_at(places)) if note is None]
+        return [] if self._target.is_whole else waiting  # asked second, as its end takes all away
 
     def is_last(self) -> bool:
         """Whether all have left theirs, and this process is to complete the store."""
         lock, until = self._target.lock, time.monotonic() + PATIENCE
-        while True:
-            waiting = self._waiting
-            if self._target.is_finished or waiting:  # asked second, as its end takes all away
-                break
+        left = not self._waiting
+        while left and not self._target.is_finished and time.monotonic() < until:
             if lock.take_alone():
-                if self._target.is_finished:
-                    break
-                if not lock.works and not self._target.claim(self._ranks.rank):
-                    break
-                return True
-            if time.monotonic() > until:
-                break
+                if not self._target.is_whole:
+                    if not lock.works and not self._claimed():
+                        break
+                    self._target.sweep()
+                    return True
+                if lock.works:  # whoever completed it was killed
+                    self._target.finish()
             time.sleep(0.01)
         self._stack.close()
         return False
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether this or another process has completed it."""
-        return self._target.is_finished
+    def _claimed(self) -> bool:
+        """Whether this process is the first to say that it completes the store."""
+        place, mine = self._target.place("completes"), {"rank": self._ranks.rank}
+        if first_note(place, mine) != mine:
+            return False
+        time.sleep(SETTLED)
+        return note_at(place) == mine
 
     def catch_up(self) -> None:
         """Find out which tiles others have completed, and of which samples."""
@@ -352,13 +360,16 @@ class MosaicStore:
 
     def completed(self) -> xr.Dataset:
         """The result, which another process has completed; ValueError if none has."""
-        if not self.is_complete:
-            raise ValueError(self.so_far()[0])
+        if (found := self.so_far()) is not None:
+            raise ValueError(found[0])
         return self._opened_result()
 
-    def so_far(self) -> tuple[str, xr.Dataset]:
-        """What is still to come, and the store as it is: marked, and opened lazily."""
+    def so_far(self) -> tuple[str, xr.Dataset] | None:
+        """What is still to come, and the store as it is, marked; None if it is complete."""
         waiting = self._waiting
+        if self._target.is_finished:
+            self._lacking = np.zeros(math.prod(self.field.shape), dtype=bool)
+            return None
         if waiting:
             names = f"rank{'s' * (len(waiting) > 1)} {', '.join(map(str, waiting[:8]))}"
             more = f" and {len(waiting) - 8:,} more" if len(waiting) > 8 else ""
@@ -382,8 +393,7 @@ class MosaicStore:
                 for tile in zip(*np.nonzero(~self.done), strict=True):
                     where = tuple(int(each) for each in tile)
                     self.write(where, nothing(where))
-            with quiet():
-                self._target.finish()
+            self._target.finish()
             self._stack.close()
 
         self._ranks.first(finished)

@@ -19,9 +19,10 @@ from ..reading.identity import identities
 from ..samples.arguments import as_bytes
 from ..sources.lazy_arrays import in_memory
 from ..sources.source import as_source, layout_of, with_graphs_shown
+from .copy_tasks import Task, VariableCopy, tasks
 from .identity import checksum
 from .rechunk_run import Call, Runner
-from .zarr_target import Target, Task, VariableCopy, quiet, tasks
+from .zarr_target import Target, quiet
 
 __all__ = ["rechunk"]
 

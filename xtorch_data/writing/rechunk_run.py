@@ -14,7 +14,7 @@ from dask.system import CPU_COUNT
 from ..iteration.lookahead import ahead
 from ..iteration.threads import Threads
 from ..reading.dask_graphs import active_client
-from .zarr_target import Task
+from .copy_tasks import Task
 
 __all__ = ["Call", "Runner"]
 

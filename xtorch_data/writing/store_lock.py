@@ -36,7 +36,6 @@ class StoreLock:
         self._process = os.getpid()
         self._new: list[str] = []
         self.works = False  # whether the file system has locks
-        self.is_alone = False
 
     def take(self, share: bool = False) -> bool:
         """Take it alone, or `share` it where others do; whether it was to be had."""
@@ -79,22 +78,22 @@ class StoreLock:
             self.works = True
         except BlockingIOError:
             return False
-        except OSError:
-            pass
-        self.is_alone = self.works and kind == fcntl.LOCK_EX
+        except OSError:  # some file systems have those that are shared alone
+            self.works = False
         return True
 
     def release(self) -> None:
         """Let go of it; may be called again."""
+        mine = os.getpid() == self._process
         if self._descriptor is not None:
             # Processes that were forked have the descriptor: the lock is not theirs to end, and
             # closing it would not end it here.
-            if os.getpid() == self._process:
+            if mine:
                 with suppress(OSError):
                     fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = None
         with suppress(OSError):  # unless something was written
-            for folder in self._new:
+            for folder in self._new if mine else ():
                 os.rmdir(folder)
         self._new = []

@@ -6,28 +6,27 @@ import asyncio
 import contextlib
 import os
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import dask.array
-import numpy as np
 import xarray as xr
 import zarr
 from zarr.errors import ContainsArrayError, ContainsGroupError
 from zarr.storage import MemoryStore, StorePath
 
 from ..common.redact import printable, redacted
-from ..planning.chunk_fitting import regions
 from ..sources.opening import open_zarr
 from ..sources.source import UNFINISHED
 from ..sources.zarr_stores import wait_for
+from .copy_tasks import Task, VariableCopy, tasks
 from .encodings import RELATED, kept, stored_as
 from .identity import identity_of
+from .notes import first_note
 from .store_lock import StoreLock
 
-__all__ = ["Target", "Task", "VariableCopy", "quiet", "tasks"]
+__all__ = ["Target", "quiet"]
 
 # The group in which is kept what is done, until all is.
 RECORD = "rechunk_record"
@@ -35,40 +34,10 @@ RECORD = "rechunk_record"
 PARTS = "parts"
 # Marks a store that was put there to keep a place, of which not all is known.
 RESERVED = "reserved"
+# Marks a store that has all of its values, and may have lost a part of its record.
+WHOLE = "whole"
 # How names of files end that Zarr has not written to their end.
 PARTIAL = ".partial"
-
-
-@dataclass(frozen=True)
-class VariableCopy:
-    """Layout of the copy of a variable: steps of a chunk and of a shard along each dim.
-
-    `cuts` are, along each dim, where the regions begin that are copied at once, and the last one
-    ends.
-    """
-
-    name: str
-    chunks: Mapping[Hashable, int]
-    shards: Mapping[Hashable, int] | None
-    cuts: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class Task:
-    """A region of a variable, of whole chunks or shards, that is copied at once.
-
-    `number` is its place in the record.
-    """
-
-    number: int
-    name: str
-    region: Mapping[Hashable, slice]
-
-    def __str__(self) -> str:
-        where = ", ".join(
-            f"{printable(dim)}={part.start}:{part.stop}" for dim, part in self.region.items()
-        )
-        return f"{self.name!r} at isel({where})"
 
 
 # How names of files end that are no folders.
@@ -104,22 +73,16 @@ class Target:
         return printable(redacted(str(self.store)))
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, share: bool = False) -> Iterator[None]:
         """Keep a local folder from other calls, in this process or others, as far as it can be.
+
+        Those that `share` it do so with each other.
 
         Raises
         ------
         FileExistsError
             If one copies into it, or if it is a file.
         """
-        self.take()
-        try:
-            yield
-        finally:
-            self.lock.release()
-
-    def take(self, share: bool = False) -> None:
-        """Take the `lock`; FileExistsError if others have it, or the store is a file."""
         if self._is_local and os.path.isfile(self.store):
             raise FileExistsError(
                 f"{self} is a file, and a {self.what} is a folder: give another path"
@@ -129,6 +92,10 @@ class Target:
                 f"another {self.maker.rpartition('.')[2]} copies into {self} at this moment: wait "
                 "until it has finished, or give another path"
             )
+        try:
+            yield
+        finally:
+            self.lock.release()
 
     def begin(
         self,
@@ -159,8 +126,9 @@ class Target:
         copies = sorted(copies, key=lambda copy: copy.name)
         encodings = _encodings(copies, ds, encoding)
         identity = self._identity(whole, ds, encodings, known)
-        there = self._there()
-        if there is None and isinstance(self.store, str) and _is_full(self.store):
+        is_full = isinstance(self.store, str) and _is_full(self.store)
+        there = self._tidied()
+        if there is None and is_full:
             raise FileExistsError(f"{self} is a folder that has other files in it")
         if there is not None and not replace:
             self._require_same(there, identity)
@@ -201,7 +169,9 @@ class Target:
         record.create_group(PARTS)  # here, as ranks that do so at once disturb each other
         count = sum(1 for _ in tasks(copies, ds))
         record.create_array("done", shape=(count,), chunks=(1,), dtype="uint64", compressors=None)
-        if not join:  # marked from the first moment on
+        if join:  # nothing of it unless it is what the first one begins
+            self.require_like(first_note(self.place("begun"), identity), identity)
+        else:  # marked from the first moment on
             self._marked(mark[UNFINISHED], overwrite=there is not None)
         wait_for(_written(self._group("r+").store_path, draft))
         return tuple(copies)
@@ -229,14 +199,22 @@ class Target:
         return {**identity_of(ds, whole, encodings), "made by": self.maker, **(known or {})}
 
     def _require_same(self, there: zarr.Group, identity: Mapping[str, Any]) -> None:
+        begun = self._mark_of(there)
+        known = [key for key in identity if key in begun or not begun.get(RESERVED)]
+        self.require_like(begun, {key: identity[key] for key in known})
+
+    def _mark_of(self, there: zarr.Group) -> dict[str, Any]:
         begun: Any = there.attrs.get(UNFINISHED)
         if begun is None:
             raise FileExistsError(
                 f"{self} exists, and is not a {self.what} that was interrupted: open it with "
                 "xtorch_data.open_zarr, remove it, or give another path"
             )
-        known = [key for key in identity if key in begun or not begun.get(RESERVED)]
-        differ = [key for key in known if begun.get(key) != identity[key]]
+        return dict(begun)
+
+    def require_like(self, begun: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        """Raise FileExistsError unless what is known of a store is the same."""
+        differ = [key for key in identity if begun.get(key) != identity[key]]
         if differ:
             raise FileExistsError(
                 f"{self} is the unfinished {self.what} of something else: {', '.join(differ)} "
@@ -247,16 +225,19 @@ class Target:
     def unfinished(self, mode: str, join: bool = False) -> dict[str, Any] | None:
         """What is known of the unfinished store that is there, if it is to go on by ``mode="a"``.
 
-        With `join`, it does whatever the mode, as other processes may have begun it.
+        With `join`, it does whatever the mode, as other processes may have begun it. One that is
+        `WHOLE` is only to be finished.
 
         Raises
         ------
         FileExistsError
             If there is a store that `mode` does not allow, or a folder that is none.
         """
+        # Asked first, as another process may put a store there between both.
+        is_full = isinstance(self.store, str) and _is_full(self.store)
         there = self._there()
         if there is None:
-            if isinstance(self.store, str) and _is_full(self.store):
+            if is_full:
                 raise FileExistsError(f"{self} is a folder that has other files in it")
             return None
         begun: Any = there.attrs.get(UNFINISHED)
@@ -269,7 +250,7 @@ class Target:
         if not mine:
             more = "remove it, or give another path" if join else "mode='w' replaces it"
             raise FileExistsError(f"{self} exists, and is no unfinished {self.what}: {more}")
-        return dict(begun) if f"{RECORD}/done" in there else None
+        return dict(begun) if WHOLE in begun or f"{RECORD}/done" in there else None
 
     def sweep(self) -> None:
         """Remove files that a process was writing when it was killed, of a local store."""
@@ -290,6 +271,14 @@ class Target:
                 "path"
             ) from None
 
+    def _tidied(self) -> zarr.Group | None:
+        """What is there, finished if all but the record was done when a process was killed."""
+        there = self._there()
+        if there is None or not self.is_whole or UNFINISHED not in there.attrs:
+            return there
+        self.finish()
+        return self._there()
+
     def _group(self, mode: Any) -> zarr.Group:
         return zarr.open_group(self.store, mode=mode, use_consolidated=False, **self.options)
 
@@ -300,9 +289,8 @@ class Target:
 
     @property
     def mark(self) -> dict[str, Any]:
-        """What is known of a store that is not finished."""
-        found: Any = self._group("r").attrs[UNFINISHED]
-        return dict(found)
+        """What is known of a store that is not finished; FileExistsError if it is."""
+        return self._mark_of(self._group("r"))
 
     def content(self) -> dict[str, str | None]:
         """What `begin` was told of the values of variables when the copy was begun."""
@@ -337,9 +325,12 @@ class Target:
         """
         mark = {**known, "made by": self.maker, RESERVED: True}
         with suppress(ContainsGroupError):
-            group = self._marked(mark, overwrite=False)
-            group.require_group(f"{RECORD}/{PARTS}")
-        self._require_same(self._group("r"), known)
+            self._marked(mark, overwrite=False)
+        begun = self.mark
+        self.require_like(begun, known)
+        if begun.get(RESERVED):  # here, as processes that do so later disturb each other
+            with suppress(ContainsGroupError):  # made at the same moment
+                self._group("r+").require_group(f"{RECORD}/{PARTS}")
 
     def _marked(self, mark: Mapping[str, Any], overwrite: bool) -> zarr.Group:
         attributes = {UNFINISHED: dict(mark)}
@@ -356,22 +347,24 @@ class Target:
         """An array that was kept with the record."""
         return self._group("r")[f"{RECORD}/{PARTS}/{name}"][...]  # type: ignore[index]
 
-    def keeps(self, name: str) -> bool:
-        """Whether an array was kept with the record."""
-        return f"{RECORD}/{PARTS}/{name}" in self._group("r")
-
-    def claim(self, rank: int) -> bool:
-        """Whether a rank is to finish the store: the first to ask, as far as can be told."""
-        path = f"{RECORD}/{PARTS}/finishing"
-        with suppress(ContainsArrayError):
-            self._group("r+").create_array(path, data=np.array([rank]), compressors=None)
-        return int(self.kept("finishing")[0]) == rank
+    def place(self, name: str) -> StorePath:
+        """Where something is kept with the record."""
+        return self._group("r+").store_path / RECORD / PARTS / name
 
     @property
     def is_finished(self) -> bool:
         """Whether there is a store that is not marked."""
         there = self._there()
         return there is not None and UNFINISHED not in there.attrs
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all values are there; what is kept with the record may not be any more."""
+        there = self._there()
+        if there is None:
+            return False
+        mark: Any = there.attrs.get(UNFINISHED, {WHOLE: True})
+        return WHOLE in mark
 
     def array(self, name: str) -> Any:
         """A stored array, for values that need no encoding."""
@@ -387,10 +380,12 @@ class Target:
     def finish(self) -> xr.Dataset:
         """Leave nothing but the data, and open it."""
         group = self._group("r+")
-        del group.attrs[UNFINISHED]  # from here on, it is finished
+        group.attrs[UNFINISHED] = {**self.mark, WHOLE: True}
         del group[RECORD]
         if group.store.supports_consolidated_metadata:
-            zarr.consolidate_metadata(group.store, path=group.path or None)
+            with quiet():
+                group = zarr.consolidate_metadata(group.store, path=group.path or None)
+        del group.attrs[UNFINISHED]  # from here on, it is finished
         return self.opened()
 
     def opened(self) -> xr.Dataset:
@@ -423,16 +418,6 @@ def _encodings(
 def _is_full(path: str) -> bool:
     """Whether a folder has files, but for those that Zarr was writing when it was killed."""
     return os.path.isdir(path) and any(not name.endswith(PARTIAL) for name in os.listdir(path))
-
-
-def tasks(copies: Sequence[VariableCopy], ds: xr.Dataset) -> Iterator[Task]:
-    """What is copied at once, in the order of the record."""
-    number = 0
-    for copy in copies:
-        variable = ds.variables[copy.name]
-        for region in regions(variable.sizes, copy.cuts):
-            yield Task(number, copy.name, region)
-            number += 1
 
 
 @contextlib.contextmanager
