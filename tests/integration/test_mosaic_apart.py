@@ -1,9 +1,10 @@
 """Mosaics of processes that do not wait for each other: at once, one after the other, killed."""
 
+import itertools
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from zarr.storage import LocalStore
 
 import xtorch_data as xtd
 from xtorch_data.sources.source import UNFINISHED
+from xtorch_data.writing.mosaic_store import MosaicStore
 
 SIZES = {"time": 20, "y": 8}
 
@@ -101,69 +103,48 @@ def test_one_after_the_other_the_last_one_completes_the_store(order, name, tmp_p
         predict(path, 0, 3, name)
 
 
-SCRIPT = """
-import pathlib, sys
-import torch
-sys.path.insert(0, {tests!r})
-import test_mosaic_apart as case
-import warnings
-warnings.simplefilter("ignore")
-print("ready", flush=True)
-sys.stdin.readline()
-case.predict(pathlib.Path({path!r}), {rank}, {size}, mode={mode!r})
-"""
+START = multiprocessing.get_context("forkserver")
 
 
-def process(path, rank, size, mode="w-", script=SCRIPT):
-    """A process of its own, which begins when it is told to."""
-    tests = os.path.dirname(os.path.abspath(__file__))
-    script = script.format(tests=tests, path=str(path), rank=rank, size=size, mode=mode)
-    paths = os.pathsep.join([*sys.path, os.path.dirname(tests)])
-    return subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"PYTHONPATH": paths},
-    )  # fmt: skip
+def _at_once(path, rank, size, begin):
+    warnings.simplefilter("ignore")
+    begin.wait(60)
+    predict(path, rank, size)
 
 
 def test_at_once_processes_begin_and_complete_one_store(tmp_path):
     path, size = source(tmp_path), 4
-    started = [process(path, rank, size) for rank in range(size)]
+    begin = START.Barrier(size)
+    started = [
+        START.Process(target=_at_once, args=(path, rank, size, begin)) for rank in range(size)
+    ]
     for each in started:
-        assert each.stdout.readline() == "ready\n"
+        each.start()
     for each in started:
-        each.stdin.write("\n")
-        each.stdin.flush()
-    for each in started:
-        each.communicate(timeout=90)
-        assert each.returncode == 0
+        each.join(90)
+        assert each.exitcode == 0
     require_whole(path)
 
 
-KILLED = """
-import os, pathlib, signal, sys
-sys.path.insert(0, {tests!r})
-import test_mosaic_apart as case
-import xtorch_data as xtd
-path = pathlib.Path({path!r})
-kept, before = [], int({mode!r})
-def kill(*arguments, real):
-    kept.append(arguments)
-    if len(kept) > before:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments)
-from xtorch_data.writing.mosaic_store import MosaicStore
-for name in ("keep", "write", "finish"):
-    real = getattr(MosaicStore, name)
-    def called(self, *arguments, real=real):
-        return kill(self, *arguments, real=real)
-    setattr(MosaicStore, name, called)
-print("ready", flush=True)
-sys.stdin.readline()
-case.predict(path, {rank}, {size})
-"""
+def _killed(path, rank, before):
+    """Predict, and be killed at a call that writes, after so many of them."""
+    warnings.simplefilter("ignore")
+    calls = itertools.count()
+
+    def watched(real):
+        def called(*arguments):
+            if next(calls) == before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments)
+
+        return called
+
+    for name in ("keep", "write", "finish"):
+        setattr(MosaicStore, name, watched(getattr(MosaicStore, name)))
+    predict(path, rank, 2)
 
 
-@pytest.mark.parametrize("before", [0, 1, 2, 4, 7])
+@pytest.mark.parametrize("before", [0, 1, 3, 6])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_was_killed_is_run_again(rank, before, tmp_path):
     """Rank 0 is killed as it adds and leaves its sums, rank 1 also as it completes the store."""
@@ -171,9 +152,10 @@ def test_a_process_that_was_killed_is_run_again(rank, before, tmp_path):
     for each in range(rank):
         with pytest.warns(UserWarning, match="have not closed"):
             predict(path, each, 2)
-    killed = process(path, rank, 2, str(before), KILLED)
-    killed.communicate("\n", timeout=90)
-    assert killed.returncode == -signal.SIGKILL
+    killed = START.Process(target=_killed, args=(path, rank, before))
+    killed.start()
+    killed.join(90)
+    assert killed.exitcode == -signal.SIGKILL
     if before:
         with pytest.raises(FileExistsError, match=f"rank {rank} of 2 has begun .* mode='a'"):
             predict(path, rank, 2)
@@ -189,7 +171,6 @@ def test_whoever_was_killed_as_the_last_one_any_process_completes_the_store(tmp_
     with pytest.warns(UserWarning, match="have not closed"):
         predict(path, 1, 2)
     with pytest.MonkeyPatch.context() as patch:
-        from xtorch_data.writing.mosaic_store import MosaicStore
 
         def broken(*_):
             raise KeyboardInterrupt
@@ -430,8 +411,6 @@ def test_of_two_that_begin_something_else_at_one_moment_one_is_refused(tmp_path)
 
 def test_a_process_that_finds_the_store_complete_misses_nothing(tmp_path):
     """Nothing is said of samples of others, which it has not seen."""
-    from xtorch_data.writing.mosaic_store import MosaicStore
-
     path, real = source(tmp_path), MosaicStore.is_last
 
     def overtaken(self):

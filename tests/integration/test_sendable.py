@@ -1,6 +1,7 @@
 """Workers that cannot start are refused when the loader is made."""
 
 import multiprocessing
+import re
 import subprocess
 import sys
 import threading
@@ -150,6 +151,7 @@ def test_without_room_in_shared_memory_there_are_batches_or_a_remedy():
     assert without == mapped == "8"
     assert sent == "True"
     assert error.startswith("True")
-    assert "/dev/shm, which has 65,536 bytes, 0 of them free" in error
+    # What a loader before held may be let go meanwhile.
+    assert re.search(r"/dev/shm, which has 65,536 bytes, [\d,]+ of them free", error)
     assert "--shm-size" in error
     assert "num_workers=0" in error
