@@ -227,7 +227,7 @@ def test_a_sample_out_of_range_is_refused(index):
 )
 def test_windows_that_share_steps_are_in_one_piece_in_memory(sizes, overlap, order):
     windows = Windows.from_sizes(dict.fromkeys(sizes, 50), sizes, overlap)
-    assert windows.in_memory == order
+    assert windows.order_in_memory == order
 
 
 @given(st.integers(1, 40), st.data())

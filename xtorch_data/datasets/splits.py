@@ -368,10 +368,16 @@ def _parts(dataset: Either, line: Along, by: By, cut: Cut, which: str = "") -> l
         found.append(_within(dataset, line, by, part, number))
         if len(found[-1].definition.windows) > found[-1].outside:
             continue
+        left, move = _left_by_targets(dataset, line, by, cut, number), "Move"
+        if left:
+            move = (
+                f"by='targets' would leave {number_of(left, 'sample')}, whose inputs reach back "
+                "over the boundary; or move"
+            )
         raise ValueError(
             f"{which}part {number + 1} of {len(cuts)} along {line.name!r} has no sample: "
-            f"{_lack(dataset, line, by, part)}. {_by_targets(dataset, line, by, cut, number)}"
-            " the boundaries, take fewer parts, a smaller gap or smaller windows"
+            f"{_lack(dataset, line, by, part)}. {move} the boundaries, take fewer parts, a smaller "
+            "gap or smaller windows"
         )
     return found
 
@@ -413,17 +419,13 @@ def _lack(dataset: Either, line: Along, by: By, part: Sequence[Interval]) -> str
     return f"its steps, {first} to {last}{shown}, have no room for {room}"
 
 
-def _by_targets(dataset: Either, line: Along, by: By, cut: Cut, number: int) -> str:
-    """The begin of advice for a part without samples: what ``by="targets"`` would do, if any."""
+def _left_by_targets(dataset: Either, line: Along, by: By, cut: Cut, number: int) -> int:
+    """How many samples ``by="targets"`` would leave in a part that has none."""
     what = dataset._inside.what
     if by == "targets" or all(part.name != "y" for part in what.definition.parts):
-        return "Move"
+        return 0
     try:
         other = along_of(what.definition, what.parts, line.name, "targets")
-        samples = _within(dataset, other, "targets", cut(other)[number]).samples
+        return _within(dataset, other, "targets", cut(other)[number]).samples
     except ValueError:
-        return "Move"
-    if not samples:
-        return "Move"
-    left = number_of(samples, "sample")
-    return f"by='targets' would leave {left}, whose inputs reach back over the boundary; or move"
+        return 0

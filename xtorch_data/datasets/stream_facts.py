@@ -8,7 +8,7 @@ from ..common.text import format_bytes, number_of
 from ..planning.plan import Plan
 from ..samples.facts import described
 
-__all__ = ["facts_of_stream", "text_of_stream"]
+__all__ = ["batches_of", "facts_of_stream", "text_of_stream"]
 
 
 def text_of_stream(dataset: Any) -> str:
@@ -24,22 +24,26 @@ def text_of_stream(dataset: Any) -> str:
 
 def batches_of(dataset: Any) -> str:
     """Batches of an `IterableDataset` and their order, in a few words."""
-    plan, size = dataset.plan, dataset.plan.batch_size
-    order = f"shuffled with seed {plan.seed}" if plan.shuffle else "in order"
-    if plan.weights is not None:
-        order = f"drawn by weights with seed {plan.seed}"
+    plan = dataset.plan
+    size = plan.batch_size
     batches = "samples one at a time" if size is None else f"batches of {size:,}"
     batches += "".join(f", epochs of {samples}" for _, samples in _epoch_facts(plan))
-    return f"{batches}, {order}"
+    return f"{batches}, {_order_of(plan)}"
+
+
+def _order_of(plan: Any) -> str:
+    if plan.weights is None and not plan.shuffle:
+        return "in order"
+    how = "shuffled" if plan.weights is None else "drawn by weights"
+    return f"{how} with seed {plan.seed}"
 
 
 def facts_of_stream(dataset: Any) -> list[tuple[str, Any]]:
     """Facts of an `IterableDataset`, beside those of its samples, for its page."""
     plan, size = dataset.plan, dataset.batch_size
-    drawn = "in order"
+    drawn = _order_of(plan)
     if dataset.shuffle:
-        how = "shuffled" if plan.weights is None else "drawn by weights"
-        drawn = f"{how} with seed {plan.seed}; the next epoch is {dataset.epoch}"
+        drawn += f"; the next epoch is {dataset.epoch}"
     if size is None:
         batches = f"{number_of(len(dataset), 'sample')}, one at a time"
     else:

@@ -149,7 +149,7 @@ def _in_order(
 
     And so that torch can take them: it knows no steps backwards.
     """
-    order = [dims.index(dim) for dim in windows.in_memory if dim in dims]
+    order = [dims.index(dim) for dim in windows.order_in_memory if dim in dims]
     steps = [*(array.strides[place] for place in order if array.shape[place] > 1), 0]
     if steps == sorted(steps, reverse=True) and array.dtype == part.dtype:
         return array

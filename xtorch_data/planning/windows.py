@@ -189,7 +189,7 @@ class SourceWindows:
         )
 
     @property
-    def in_memory(self) -> tuple[Hashable, ...]:
+    def order_in_memory(self) -> tuple[Hashable, ...]:
         """The dims in the order in which a block is gathered fastest, the last one in one piece.
 
         That of the axes; but where windows that share their steps have one step of the last dim,

@@ -226,7 +226,7 @@ def file_names(paths: Sequence[str]) -> Array:
 
 
 def _loaded(path: str, **how: Any) -> Any:
-    """What is in a file, loaded by torch."""
+    """The content of a file, loaded by torch."""
     import torch
 
     shown = printable(path)

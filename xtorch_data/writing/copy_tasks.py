@@ -1,4 +1,4 @@
-"""What is copied into a store at once: regions of variables, of whole chunks or shards."""
+"""Regions of variables, of whole chunks or shards, that are copied into a store at once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Task:
 
 
 def tasks(copies: Sequence[VariableCopy], ds: xr.Dataset) -> Iterator[Task]:
-    """What is copied at once, in the order of the record."""
+    """Regions that are copied at once, in the order of the record."""
     number = 0
     for copy in copies:
         variable = ds.variables[copy.name]

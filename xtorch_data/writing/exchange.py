@@ -43,7 +43,7 @@ class Exchange:
 
     @classmethod
     def of(cls, ranks: Ranks, store: MosaicStore, sums: PartialSums, mine: BoolArray) -> Exchange:
-        """What all ranks have; `mine` are the samples that this one has added."""
+        """The exchange of what all ranks have; `mine` are the samples that this one has added."""
         if ranks.size == 1:
             return cls(ranks, store, sums, [mine], [sums.tiles])
         if ranks.apart:  # all have kept theirs before

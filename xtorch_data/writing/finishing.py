@@ -24,7 +24,7 @@ Finish = Callable[[xr.Dataset], xr.Dataset]
 
 @dataclass(eq=False)
 class Finishing:
-    """What makes labeled values of sums.
+    """A maker of labeled values from sums.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Finishing:
         return self.labeled(field.region(tile), values)
 
     def nothing(self, sums: PartialSums, tile: Tile) -> xr.Dataset:
-        """What a tile is of which no sample came."""
+        """A tile of which no sample came: all of it is missing."""
         nothing = np.full(sums.shape(tile), np.nan, sums.dtype)
         return self.labeled(sums.field.region(tile), nothing)
 

@@ -320,7 +320,7 @@ class Mosaic:
         return self._in_memory(copy=True)
 
     def _so_far(self) -> tuple[str, xr.Dataset] | None:
-        """What a closed mosaic waits for, and its store as it is; None if it is complete."""
+        """The reason why a closed mosaic is not complete, and its store; None if it is."""
         if self._store is None or self._result is not None:
             return None
         return self._store.so_far()

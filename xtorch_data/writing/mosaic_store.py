@@ -97,7 +97,7 @@ class MosaicStore:
         return begun
 
     def _joined(self) -> dict[str, Any] | None:
-        """What is known of a store that other processes may have begun, which do not wait."""
+        """The mark of a store that other processes may have begun, which do not wait."""
         rank, size = self._ranks.rank, self._ranks.size
         if self._mode == "w":
             raise ValueError(

@@ -274,7 +274,8 @@ class Target:
     def _tidied(self) -> zarr.Group | None:
         """What is there, finished if all but the record was done when a process was killed."""
         there = self._there()
-        if there is None or not self.is_whole or UNFINISHED not in there.attrs:
+        mark: Any = {} if there is None else there.attrs.get(UNFINISHED, {})
+        if WHOLE not in mark:
             return there
         self.finish()
         return self._there()
