@@ -141,7 +141,7 @@ class _NetCDF3Array(SlicedArray):
         found = netcdf3_file(self._source)
         assert found is not None
         opened, values = found
-        if (mapped := FileMap.of(values)) is not None:
+        if (mapped := FileMap.of(values, opened.name)) is not None:
             mapped.require_whole()
             if (file := reopened(opened)) is not None:
                 stored = StoredArray(mapped.offset, values.dtype, values.shape, values.strides)

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 from numpy.lib.array_utils import byte_bounds
 
+from ..common.redact import printable
 from .lazy_arrays import in_memory, layers
 
 __all__ = ["FileMap", "maps_of"]
@@ -31,16 +32,19 @@ class FileMap:
     name: str  # of the file, where it is known
 
     @classmethod
-    def of(cls, array: Any) -> FileMap | None:
-        """The map that an array is a view of; None if there is none, or nothing in it."""
+    def of(cls, array: Any, name: str = "") -> FileMap | None:
+        """The map that an array is a view of; None if there is none, or nothing in it.
+
+        A `np.memmap` knows the name of its file.
+        """
         if not isinstance(array, np.ndarray) or not array.size:
             return None
-        begin, name = 0, ""
+        begin = 0
         found: Any = array
         while found is not None and not isinstance(found, mmap.mmap):
             if isinstance(found, np.memmap) and found.offset is not None:  # no map if it was sent
                 begin = found.offset - found.offset % mmap.ALLOCATIONGRANULARITY
-                name = "" if found.filename is None else os.fspath(found.filename)
+                name = name if found.filename is None else os.fspath(found.filename)
             found = found.obj if isinstance(found, memoryview) else getattr(found, "base", None)
         if found is None:
             return None
@@ -57,7 +61,7 @@ class FileMap:
         with contextlib.suppress(OSError):  # such as a map that does not hold on to its file
             nbytes = self.map.size()
             if nbytes < self.end:
-                what = self.name or "the file"
+                what = printable(self.name) if self.name else "the file"
                 raise ValueError(
                     f"{what} was cut off: it has {nbytes} bytes, and {self.end} were mapped into "
                     "memory"
