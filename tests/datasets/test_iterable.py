@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from strategies import cases, examples, window_arguments
 
 import xtorch_data as xtd
-from xtorch_data.gathering import views as gather
+from xtorch_data.gathering import gatherers, views
 
 
 def build(ds, *args, **kwargs):
@@ -60,12 +60,18 @@ def test_every_sample_once_and_equal_to_isel_for_any_data_windows_and_memory(cas
 
 
 # Each way that windows go from blocks to batches; which one is taken depends on sizes and strides.
-WAYS = {
-    "windows selected": lambda patch: patch.setattr(gather, "SMALL_WINDOW_BYTES", 10**9),
-    "windows copied": lambda patch: patch.setattr(gather, "SMALL_WINDOW_BYTES", 0),
-}
+# The bytes of windows up to which steps beside them are joined, torch selects them, numpy does.
+WAYS = {"torch": (10**9, 10**9, 10**9), "numpy": (10**9, -1, 10**9), "one by one": (0, -1, -1)}
 # Copied, some may lie in two blocks.
-TAKEN = {way: {way} for way in WAYS} | {"windows copied": {"windows copied", "windows split"}}
+TAKEN = dict.fromkeys(WAYS, {"windows selected"})
+TAKEN["one by one"] = {"windows copied", "windows split"}
+
+
+def take(way, patch):
+    joined, torch_bytes, selected = WAYS[way]
+    patch.setattr(views, "SMALL_WINDOW_BYTES", joined)
+    patch.setattr(gatherers, "TORCH_BYTES", torch_bytes)
+    patch.setattr(gatherers, "SELECTED_BYTES", selected)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -73,7 +79,7 @@ TAKEN = {way: {way} for way in WAYS} | {"windows copied": {"windows copied", "wi
 @given(case=cases())
 def test_so_it_is_whichever_way_windows_go(way, case, monkeypatch):
     with monkeypatch.context() as patch:
-        WAYS[way](patch)
+        take(way, patch)
         dataset = every_sample_once_and_equal_to_isel(case)
     if len(dataset):
         taken = {path for path in dataset.stats().paths if path.startswith("windows")}
@@ -91,7 +97,7 @@ def test_so_it_is_if_windows_are_cut_on_a_device(case):
 @pytest.mark.parametrize("way", WAYS)
 def test_the_ways_are_the_ones_that_were_asked_for(way, monkeypatch):
     ds = xr.Dataset({"v": (("time", "x"), np.random.default_rng(0).random((40, 3), "f4"))})
-    WAYS[way](monkeypatch)
+    take(way, monkeypatch)
     for shuffle in (False, True):
         dataset = xtd.IterableDataset(
             ds.chunk(time=5),
@@ -106,7 +112,7 @@ def test_the_ways_are_the_ones_that_were_asked_for(way, monkeypatch):
             for number, window in zip(batch.index.tolist(), batch.x.numpy(), strict=True):
                 np.testing.assert_array_equal(window, ds["v"][number : number + 4])
         taken = {path for path in dataset.stats().paths if path.startswith("windows")}
-        assert taken == (TAKEN[way] if not shuffle else {way})
+        assert taken == TAKEN[way] - ({"windows split"} if shuffle else set())
 
 
 def every_sample_once_and_equal_to_isel(case, load=iter):

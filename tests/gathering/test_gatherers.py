@@ -1,12 +1,13 @@
 """Windows gathered from memory of any layout, compared with plain slicing."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from xtorch_data.common.recorder import Way
-from xtorch_data.gathering import views as sizes
+from xtorch_data.gathering import gatherers
 from xtorch_data.gathering.gatherers import gatherer_of
 from xtorch_data.gathering.sample_indices import SampleIndices
 
@@ -59,8 +60,12 @@ def cases(draw):
     return arrays, window, samples
 
 
-@given(cases(), st.booleans(), st.booleans())
-def test_windows_are_those_that_slicing_gives(case, cast, small):
+# The bytes up to which windows are selected, by torch and at all.
+HOW = {"by torch": (10**9, 10**9), "by numpy": (-1, 10**9), "one by one": (-1, -1)}
+
+
+@given(cases(), st.booleans(), st.sampled_from([*HOW]))
+def test_windows_are_those_that_slicing_gives(case, cast, how):
     arrays, window, samples = case
     given, native = arrays[0].dtype, arrays[0].dtype.newbyteorder("=")
     target = np.dtype("f8") if cast and given.kind in "if" else native
@@ -68,12 +73,12 @@ def test_windows_are_those_that_slicing_gives(case, cast, small):
     nothing = np.zeros(len(samples), dtype=np.int64)
     indices = SampleIndices(nothing, pieces, tuple(places))
     out = np.zeros((len(samples), 2, *window), target)
-    before, sizes.SMALL_WINDOW_BYTES = sizes.SMALL_WINDOW_BYTES, 10**9 if small else 0
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gatherers, "TORCH_BYTES", HOW[how][0])
+        patch.setattr(gatherers, "SELECTED_BYTES", HOW[how][1])
+        patch.setattr(gatherers, "NUMPY_BYTES", 64)  # in several calls
         gatherer = gatherer_of([sliding_window_view(each, window) for each in arrays], 2)
-    finally:
-        sizes.SMALL_WINDOW_BYTES = before
-    way = gatherer.copy("v", indices, out[:, 1])
+        way = gatherer.copy("v", indices, out[:, 1])
     expected = [
         arrays[piece][first : first + window[0], second : second + window[1]]
         for piece, first, second in samples
@@ -81,10 +86,13 @@ def test_windows_are_those_that_slicing_gives(case, cast, small):
     np.testing.assert_array_equal(out[:, 1], expected)
     assert not out[:, 0].any()  # where another variable is
     backwards = any(step < 0 for each in arrays for step in each.strides)
-    assert way is (Way.SELECTED if small and not backwards else Way.COPIED)
+    assert way is (Way.SELECTED if how != "one by one" and not backwards else Way.COPIED)
 
 
-def test_bits_stay_those_that_they_were():
+@pytest.mark.parametrize("how", HOW)
+def test_bits_stay_those_that_they_were(monkeypatch, how):
+    monkeypatch.setattr(gatherers, "TORCH_BYTES", HOW[how][0])
+    monkeypatch.setattr(gatherers, "SELECTED_BYTES", HOW[how][1])
     values = np.random.default_rng(0).integers(0, 2**32, (4, 5), dtype="u4").view("f4")
     values.view("u4")[0, :] = 0x7FA00001  # a signaling NaN, which arithmetic would make quiet
     nothing, rows = np.zeros(3, dtype=np.int64), np.arange(3)

@@ -41,8 +41,10 @@ def begins_one_by_one(rule, length, size, stride, breaks):
             cores.append(partial[0])
         elif rule.remainder == "shift" and left and partial and stop - start >= size:
             cores.append(stop - size)
-        low = -1000 if rule.boundary is not None and start == 0 else start
-        high = 1000 if ends else stop
+        # What is turned back at an end must not lie beyond a break.
+        reach = stop - start - 1 if rule.boundary == "reflect" and breaks else 1000
+        low = start - reach if rule.boundary is not None and start == 0 else start
+        high = stop + reach if ends else stop
         found += [
             at - rule.before
             for at in cores

@@ -168,17 +168,20 @@ def test_as_of_windows_hold_what_is_known_at_the_anchor_and_nothing_later(mine, 
         "anchor": None if anchor is None else {"time": anchor},
     }
     source = Source(b, time=rule, breaks="ignore" if ignore else None)
-    if not expected:
-        with pytest.raises(ValueError, match="'b' leaves no sample.*'time'.* from .* to "):
-            made({"a": a, "b": source}, **arguments)
-        return
+    parts = {"a": "a", "b": "b/b"}
     if cut is not None:
-        parts = {"x": xtd.Select("a", time=slice(0, cut)), "a": "a", "b": "b/b"}
+        parts = {"x": xtd.Select("a", time=slice(0, cut)), **parts}
+
+    def samples_of(**sources):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*source 'b'.*breaks")
-            samples = xtd.MapDataset({"a": a, "b": source}, parts=parts, **arguments)
-    else:
-        samples = made({"a": a, "b": source}, **arguments)
+            return xtd.MapDataset(sources, parts=parts, **arguments)
+
+    if not expected:
+        with pytest.raises(ValueError, match="'b' leaves no sample.*'time'.* from .* to "):
+            samples_of(a=a, b=source)
+        return
+    samples = samples_of(a=a, b=source)
     found = losses(samples)
     reasons = "fewer than", "newest", "breaks"
     for reason, count in zip(reasons, (few, old, broken), strict=True):

@@ -14,12 +14,19 @@ import torch
 from ..common.recorder import Way
 from ..planning.windows import IntArray
 from .sample_indices import SampleIndices, of_piece
-from .views import Array, SplitView, View, is_small
+from .views import Array, SplitView, View
 
 __all__ = ["Gatherer", "OneWindow", "WindowRows", "bytes_between", "gatherer_of"]
 
+# Windows of more bytes are copied one by one: nothing copies them faster. Of fewer, many are taken
+# by one call: after each, threads wait for each other.
+SELECTED_BYTES = 2**16
+# Up to so many bytes torch is the faster one, which needs no memory in between.
+TORCH_BYTES = 2**13
 # Torch starts threads of its own for more values than these, which would be in the way of ours.
 SERIAL_VALUES = 2**15
+# What numpy selects at once: it stays in the cache until it is copied to its place.
+NUMPY_BYTES = 2**20
 # What values are moved as, by bytes: every dtype goes this way bit for bit.
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -39,9 +46,9 @@ class Gatherer(Protocol):
 def gatherer_of(views: Sequence[View], axes: int) -> Gatherer:
     """What gathers windows on the host: small ones many at once, large ones one by one."""
     arrays = [view for view in views if not isinstance(view, SplitView)]
-    if len(arrays) == len(views) and _SmallWindows.can_hold(arrays, axes):
-        return _SmallWindows(arrays, axes)
-    return _LargeWindows(views)
+    if len(arrays) == len(views) and _SelectedWindows.can_hold(arrays, axes):
+        return _SelectedWindows(arrays, axes)
+    return _CopiedWindows(views)
 
 
 class OneWindow:
@@ -56,11 +63,8 @@ class OneWindow:
         return Way.COPIED
 
 
-class _LargeWindows:
-    """Windows that are copied one by one: nothing copies so fast, and the GIL is released.
-
-    Some may lie in several arrays.
-    """
+class _CopiedWindows:
+    """Windows that are copied one by one. Some may lie in several arrays."""
 
     def __init__(self, views: Sequence[View]) -> None:
         self._views = views
@@ -144,11 +148,8 @@ class WindowRows:
         return found
 
 
-class _SmallWindows(WindowRows):
-    """Windows on the host for which a call each would take most of the time.
-
-    Torch takes a tenth of numpy's time for them. Those that are cast are selected first.
-    """
+class _SelectedWindows(WindowRows):
+    """Windows on the host that are selected, many by one call, which releases the GIL once."""
 
     def __init__(self, views: Sequence[Array], axes: int) -> None:
         bounds = [np.lib.array_utils.byte_bounds(view) for view in views if view.size]
@@ -157,12 +158,13 @@ class _SmallWindows(WindowRows):
         memory = bytes_between(views, begin, stop)
         super().__init__(views, axes, memory, lambda address: address - begin)
         self._dtype, self._as_integers = views[0].dtype, np.dtype(f"i{self._integers.itemsize}")
+        self._nbytes = _window_nbytes(views[0], axes)
 
     @staticmethod
     def can_hold(views: Sequence[Array], axes: int) -> bool:
         """Whether views can be gathered so: torch knows no steps backwards."""
         return (
-            is_small(views[0].shape[axes:], views[0].dtype)
+            _window_nbytes(views[0], axes) <= SELECTED_BYTES
             and any(view.size for view in views)
             and len({view.dtype for view in views}) == 1
             and all(step >= 0 for view in views for step in view.strides)
@@ -171,22 +173,37 @@ class _SmallWindows(WindowRows):
     def copy(self, key: Hashable, indices: SampleIndices, out: Any) -> Way:
         """Copy those of some samples."""
         for rows, chosen, samples, _ in self._chosen(key, indices):
-            if samples is None and out.dtype == self._dtype:
-                _select(rows, chosen, out[..., np.newaxis].view(self._as_integers))
-                break
-            found = np.empty((len(chosen), *rows.shape[1:]), self._as_integers)
-            _select(rows, chosen, found)
-            out[slice(None) if samples is None else samples] = found.view(self._dtype)[..., 0]
+            if self._nbytes > TORCH_BYTES:
+                values = rows.numpy().view(self._dtype)[..., 0]
+                _select_by_numpy(values, chosen, out, samples)
+            elif samples is None and out.dtype == self._dtype:
+                _select_by_torch(rows, chosen, out[..., np.newaxis].view(self._as_integers))
+            else:  # to be cast, or put in other rows
+                found = np.empty((len(chosen), *rows.shape[1:]), self._as_integers)
+                _select_by_torch(rows, chosen, found)
+                out[slice(None) if samples is None else samples] = found.view(self._dtype)[..., 0]
         return Way.SELECTED
 
 
-def _select(rows: torch.Tensor, chosen: IntArray, out: Array) -> None:
+def _window_nbytes(view: Array, axes: int) -> int:
+    return math.prod(view.shape[axes:]) * view.itemsize
+
+
+def _select_by_torch(rows: torch.Tensor, chosen: IntArray, out: Array) -> None:
     """Select rows on this thread alone."""
     at_once = max(1, SERIAL_VALUES // math.prod(rows.shape[1:]))
     for start in range(0, len(chosen), at_once):
         some = slice(start, start + at_once)
         index, target = torch.from_numpy(chosen[some]), torch.from_numpy(out[some])
         torch.index_select(rows, 0, index, out=target)
+
+
+def _select_by_numpy(rows: Array, chosen: IntArray, out: Array, samples: IntArray | None) -> None:
+    """Select rows for some samples, or for all, and cast them."""
+    at_once = max(1, NUMPY_BYTES // (math.prod(rows.shape[1:]) * rows.itemsize))
+    for start in range(0, len(chosen), at_once):
+        some = slice(start, start + at_once)
+        out[some if samples is None else samples[some]] = rows[chosen[some]]
 
 
 def bytes_between(owner: Any, begin: int, stop: int) -> torch.Tensor:

@@ -31,7 +31,7 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-# Windows of fewer bytes are gathered by one call, larger ones by a copy each.
+# Windows of fewer bytes are gathered by one call, of larger ones each can be copied by itself.
 SMALL_WINDOW_BYTES = 4096
 
 
