@@ -2,11 +2,18 @@ import gc
 import pickle
 
 import numpy as np
+import pytest
 import torch
 
+from xtorch_data.common import buffers as module
 from xtorch_data.common.buffers import Buffers
 
 F4 = np.dtype("f4")
+
+
+@pytest.fixture(autouse=True)
+def no_array_is_small(monkeypatch):
+    monkeypatch.setattr(module, "LEAST_BYTES", 1)
 
 
 def address(array):

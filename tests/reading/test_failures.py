@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from strategies import examples
 
 import xtorch_data as xtd
-from xtorch_data.common import retry
+from xtorch_data.common import buffers, retry
 from xtorch_data.common.buffers import Buffers
 from xtorch_data.device.gather import DeviceGather
 from xtorch_data.gathering.stage import StageInMemory
@@ -638,7 +638,8 @@ def test_a_stage_of_which_nothing_could_be_read_is_searched_once(monkeypatch):
     assert sum(stop - start for start, stop in located) < 3 * 10_000
 
 
-def test_chunks_read_one_by_one_count_as_others_do(tmp_path):
+def test_chunks_read_one_by_one_count_as_others_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(buffers, "LEAST_BYTES", 1)
     rng = np.random.default_rng(0)
     ds = xr.Dataset({"a": (("time", "x"), rng.normal(size=(200, X)).astype("f4"))})
     ds.to_zarr(tmp_path / "d.zarr", consolidated=False, encoding={"a": {"chunks": (1, X)}})

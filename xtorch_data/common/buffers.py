@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 __all__ = ["Buffers", "allotted"]
 
+# Bytes of an array from which on memory is lent. For fewer, the allocator does not ask the system.
+LEAST_BYTES = 2**17
 # How many times as large as what is asked for memory may be that is lent.
 LARGER = 1.5
 
@@ -21,13 +23,14 @@ LARGER = 1.5
 class Buffers:
     """Memory that is lent, and lent again once nobody holds an array or tensor over it.
 
-    Fresh memory costs more in page faults than in copying. Up to `idle` bytes are kept while nobody
-    uses them; lent and kept are up to `total` together, unless more is lent alone. Datasets make
-    them and keep them as long as they live; any thread may call. Copies in other processes begin
-    empty.
+    Fresh memory costs more in page faults than in copying, but for small arrays: these are not
+    lent. Up to `idle` bytes are kept while nobody uses them; lent and kept are up to `total`
+    together, unless more is lent alone. Datasets make them and keep them as long as they live; any
+    thread may call. Copies in other processes begin empty.
     """
 
     def __init__(self, idle: int, total: int | None = None) -> None:
+        self._least = LEAST_BYTES
         self._idle = idle
         self._total = total
         self._free: dict[int, deque[memoryview]] = {}
@@ -39,7 +42,7 @@ class Buffers:
         It is lent until the array, every view of it and every tensor made of them are gone.
         """
         nbytes = math.prod(shape) * dtype.itemsize
-        if nbytes == 0 or dtype.hasobject:
+        if nbytes < self._least or dtype.hasobject:
             return np.empty(shape, dtype)
         memory = self._idle_memory(nbytes)
         if memory is None:

@@ -186,6 +186,7 @@ class PinnedBuffers(Buffers):
 
     def __init__(self, idle: int, total: int | None = None) -> None:
         super().__init__(idle if total is not None else 2 * idle, total)
+        self._least = 1  # no other memory will do
 
     def _fresh(self, nbytes: int) -> memoryview:
         memory: np.ndarray[Any, Any] = torch.empty(

@@ -75,7 +75,10 @@ class Assembly:
                 self._repeated = np.zeros(len(self._numbers), dtype=bool)
             self._repeated[rows] = True
         self._filled = max(self._filled, rows.stop)
-        self._numbers[rows] = indices.numbers
+        if len(indices.numbers) == len(self._numbers):
+            self._numbers = indices.numbers  # of no other batch
+        else:
+            self._numbers[rows] = indices.numbers
         self._fill(rows, stage, indices)
         if recipe.transforms:
             begun = time.perf_counter()

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["Lookahead", "ahead", "fetched_ahead"]
+__all__ = ["GATHER_THREADS", "Lookahead", "ahead", "fetched_ahead"]
 
 Item = TypeVar("Item")
 Begun = TypeVar("Begun")
@@ -19,6 +19,7 @@ Done = TypeVar("Done")
 LARGE_BATCH_BYTES = 16 * 2**20
 # Small batches are gathered several at a time: as many as this, or as make so many bytes.
 SMALL_BATCHES, JOB_BYTES = 64, 2**20
+GATHER_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Lookahead:
 
     jobs: int
     together: int
+
+    @property
+    def threads(self) -> int:
+        """Threads that gather. For small batches one: two would mostly wait for the GIL."""
+        return 1 if self.together > 1 else GATHER_THREADS
 
     @classmethod
     def of(cls, batch_nbytes: int, functions: bool) -> Lookahead:

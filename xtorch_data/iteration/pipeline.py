@@ -141,7 +141,8 @@ def run(request: Request) -> Generator[Batch, None, None]:
     Threads are there while the generator is: it may be closed at any time.
     """
     recorder, destination = request.recorder, request.destination
-    threads = Threads(destination.begin_thread)
+    lookahead = request.lookahead
+    threads = Threads(destination.begin_thread, lookahead.threads)
     reader = request.reader(threads)
     budget = StageBudget(request.plan.budget, request.nbytes, request.cache, destination.memory)
     stages = StageReader(
@@ -164,7 +165,6 @@ def run(request: Request) -> Generator[Batch, None, None]:
     read_ahead = ReadAhead(request.stages(), budget, stages.read, threads, substitutes)
     threads.begin(read_ahead.close)
     gathering = _Gathering(request, reader, read_ahead, substitutes)
-    lookahead = request.lookahead
     slices = read_ahead.slices(request.plan.batch_sizes(request.intervals))
 
     def gathered(future: Future[deque[Batch | Exception]]) -> deque[Batch | Exception]:

@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 from ..processes.internals import before_threads_are_awaited, let_nobody_await
 from ..reading.dask_graphs import DaskCompute, threads_for_graphs
 from ..sources.zarr_stores import begun_loop
+from .lookahead import GATHER_THREADS
 
 __all__ = ["Threads", "note_interrupt", "waited"]
 
 T = TypeVar("T")
 
-GATHER_THREADS = 2
 # Threads for reads without async, preprocess and preparation.
 WORK_THREADS = 8
 # Seconds that threads have to end after Ctrl-C. Some may wait inside another package for a server

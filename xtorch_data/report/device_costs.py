@@ -10,7 +10,6 @@ from ..common.text import format_bytes
 from ..device.streams import BATCHES_QUEUED
 from ..gathering.halo import joins
 from ..iteration.lookahead import Lookahead
-from ..iteration.threads import GATHER_THREADS
 from ..planning.intervals import Interval, total
 from ..planning.plan import Plan
 from ..planning.stages import BlockRead
@@ -104,7 +103,7 @@ def device_costs(
         )
         passing = min(size, count) * (as_sent + decoded)
         if memory is not None:  # batches are made on each of these
-            passing *= min(GATHER_THREADS, -(-count // size))
+            passing *= min(lookahead.threads, -(-count // size))
     sent, blocks = as_sent * count, 0
     if memory is not None:
         blocks, sent = _blocks(sent_as, plan.held_as(sent_as.layouts), epoch, part, memory)
