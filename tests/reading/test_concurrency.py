@@ -5,7 +5,13 @@ import asyncio
 import pytest
 
 from xtorch_data.reading import concurrency
-from xtorch_data.reading.concurrency import on_thread, room_for, together
+from xtorch_data.reading.concurrency import (
+    fetched_bytes,
+    give_room,
+    on_thread,
+    room_for,
+    together,
+)
 
 
 @pytest.fixture
@@ -44,6 +50,26 @@ def test_room_is_lent_in_turn_and_never_more_than_there_is(few_bytes):
     asyncio.run(all_of_them())
     assert order == list(range(6))
     assert most <= 16 and held == 0
+
+
+def test_with_more_memory_more_is_fetched_at_the_same_time(few_bytes):
+    assert [fetched_bytes(nbytes) for nbytes in (0, 100, 800, 2**40)] == [16, 16, 100, 2**27]
+
+    async def holding(free, begun):
+        async with room_for(50):
+            begun.append(free)
+            await free.wait()
+
+    async def all_of_them():
+        give_room(asyncio.get_running_loop(), 100)
+        begun, free = [], asyncio.Event()
+        tasks = [asyncio.create_task(holding(free, begun)) for _ in range(4)]
+        await settled()
+        assert len(begun) == 2
+        free.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(all_of_them())
 
 
 def test_who_is_cancelled_while_waiting_leaves_its_turn_to_the_next(few_bytes):

@@ -11,16 +11,18 @@ from typing import Any, TypeVar
 import dask.system
 
 __all__ = [
-    "FETCHED_BYTES", "FEWEST_FETCHED", "on_thread", "request_slots", "room_for", "together",
+    "FEWEST_FETCHED", "fetched_bytes", "give_room", "on_thread", "request_slots", "room_for",
+    "together",
 ]  # fmt: skip
 
 T = TypeVar("T")
 
 # Requests to stores that are not local folders, under way in one event loop.
 REQUESTS = 256
-# Bytes that are asked for, or there and wait for a thread that decodes them. Of what is large, a
+# Bytes that are asked for, or there and wait for a thread that decodes them: a share of all
+# memory, within bounds. More would only make requests wait for each other. Of what is large, a
 # few are asked for all the same: one at a time would not hide the delay of requests.
-FETCHED_BYTES, FEWEST_FETCHED = 2**25, 16
+FETCHED_BYTES, MOST_FETCHED_BYTES, FETCHED_SHARE, FEWEST_FETCHED = 2**25, 2**27, 1 / 8, 16
 
 
 class _Room:
@@ -58,11 +60,11 @@ class _Room:
 class _Shares:
     """The shares of one event loop; made when it first asks, for as long as the loop is open."""
 
-    def __init__(self) -> None:
+    def __init__(self, fetched: int) -> None:
         # More threads than there are cores would only take the GIL from each other.
         self.cores = asyncio.Semaphore(dask.system.CPU_COUNT)
         self.requests = asyncio.Semaphore(REQUESTS)
-        self.room = _Room(FETCHED_BYTES)
+        self.fetched, self.room = fetched, _Room(fetched)
 
 
 _of_loops: dict[asyncio.AbstractEventLoop, _Shares] = {}
@@ -72,23 +74,33 @@ def _shares() -> _Shares:
     """The shares of the running loop."""
     loop = asyncio.get_running_loop()
     if loop not in _of_loops:
-        # Not by weak keys: a semaphore that was waited for refers to its loop.
-        for ended in [each for each in list(_of_loops) if each.is_closed()]:
-            _of_loops.pop(ended, None)
-        _of_loops[loop] = _Shares()
+        give_room(loop, FETCHED_BYTES)
     return _of_loops[loop]
+
+
+def fetched_bytes(memory: int) -> int:
+    """Bytes that may be fetched and not decoded yet, where all of memory is so many."""
+    return max(FETCHED_BYTES, min(int(memory * FETCHED_SHARE), MOST_FETCHED_BYTES))
+
+
+def give_room(loop: asyncio.AbstractEventLoop, fetched: int) -> None:
+    """Let an event loop, on which nothing is read yet, fetch so many bytes before they are used."""
+    # Not by weak keys: a semaphore that was waited for refers to its loop.
+    for ended in [each for each in list(_of_loops) if each.is_closed()]:
+        _of_loops.pop(ended, None)
+    _of_loops[loop] = _Shares(fetched)
 
 
 @contextlib.asynccontextmanager
 async def room_for(nbytes: int) -> AsyncIterator[None]:
     """Wait until the running loop may fetch so many bytes; they count until they are used."""
-    room = _shares().room
-    nbytes = min(nbytes, FETCHED_BYTES // FEWEST_FETCHED)
-    await room.take(nbytes)
+    shares = _shares()
+    nbytes = min(nbytes, shares.fetched // FEWEST_FETCHED)
+    await shares.room.take(nbytes)
     try:
         yield
     finally:
-        room.give(nbytes)
+        shares.room.give(nbytes)
 
 
 def request_slots() -> asyncio.Semaphore:

@@ -13,7 +13,7 @@ from ..planning.chunks import Layout
 from ..planning.intervals import Interval
 from ..planning.plan import Plan
 from ..planning.windows import Windows
-from ..reading.concurrency import FETCHED_BYTES, FEWEST_FETCHED
+from ..reading.concurrency import FEWEST_FETCHED, fetched_bytes
 from ..reading.recycled import is_fetched, read_path
 from ..reading.shards import MOST_BYTES
 from ..samples.definition import SampleDefinition
@@ -100,7 +100,7 @@ class Footprint:
             graph=variable.chunks is not None,
             scratch=scratch,
             fetched=fetched * outside,
-            room=max(FETCHED_BYTES, FEWEST_FETCHED * most) if fetched else 0,
+            room=max(fetched_bytes(plan.memory), FEWEST_FETCHED * most) if fetched else 0,
         )
 
     @property
