@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from . import chunks, costs, report
+from .cores import table_cores
 from .events import table_events
 from .formats import table_formats
 from .gpu import table_gpu
@@ -29,6 +30,7 @@ TABLES = {
     "state": costs.table_state,
     "disk": costs.table_disk,
     "gpu": table_gpu,
+    "cores": table_cores,
     "rechunk": chunks.table_rechunk,
     "sources": table_sources,
     "validity": table_validity,

@@ -2,6 +2,8 @@
 
 import gc
 import threading
+import time
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ import zarr
 from helpers import CountingStore
 
 import xtorch_data as xtd
+from xtorch_data.iteration.companions import Companions
 
 STEPS = 240
 
@@ -92,9 +95,16 @@ def test_streams_have_the_samples_that_are_fetched_by_number(shuffle, memory):
 
 
 def test_in_order_each_chunk_of_each_source_is_read_once(monkeypatch):
-    # Of several threads one may ask for the cells of a later block first. Memory has no room for
-    # those of both here, and what the earlier one needs again would be let go.
-    monkeypatch.setattr("xtorch_data.iteration.threads.WORK_THREADS", 1)
+    pieces, begun = Companions.pieces, Counter()
+
+    def every_other_one_late(companions, place, boxes):
+        begun[place] += 1
+        if begun[place] % 2:  # a thread that waits for a core, while others go on
+            time.sleep(0.03)
+        return pieces(companions, place, boxes)
+
+    # Memory has no room for the cells of a later block beside those that this one needs again.
+    monkeypatch.setattr(Companions, "pieces", every_other_one_late)
     data, counts = workload()
     dataset = xtd.IterableDataset(samples_of(data), batch_size=8, memory="90 kB")
     assert len(dataset.plan.grid) > 1

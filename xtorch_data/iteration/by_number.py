@@ -177,10 +177,11 @@ class Fetcher:
         # It may be a chunk next to theirs, which was read with it because they are small.
         return self._fetched(numbers, epoch, buffers, apart)
 
-    def pieces(self, pieces: Sequence[WindowBox]) -> list[PieceInMemory]:
-        """Some regions in memory of their own; ReadError if they cannot be read.
+    def pieces(self, pieces: Sequence[WindowBox], copied: bool = False) -> list[PieceInMemory]:
+        """Some regions in memory; ReadError if they cannot be read.
 
-        As many are read together as half of the memory holds the cells of.
+        As many are read together as half of the memory holds the cells of. With `copied` they have
+        memory of their own: a piece may be small beside its cells.
         """
         found: list[PieceInMemory] = []
         wanted: list[tuple[WindowBox, list[Cell]]] = []
@@ -191,19 +192,19 @@ class Fetcher:
             new = [cell for cell in own if cell not in cells]
             nbytes += sum(self._groups[number].nbytes for number, _ in new)
             if wanted and 2 * nbytes > self._memory:
-                found += self._copied(wanted, cells)
+                found += self._of_cells(wanted, cells, copied)
                 wanted, cells = [], set()
                 nbytes = sum(self._groups[number].nbytes for number, _ in own)
             wanted.append((piece, own))
             cells.update(own)
-        return found + self._copied(wanted, cells)
+        return found + self._of_cells(wanted, cells, copied)
 
-    def _copied(
-        self, wanted: Sequence[tuple[WindowBox, list[Cell]]], cells: Iterable[Cell]
+    def _of_cells(
+        self, wanted: Sequence[tuple[WindowBox, list[Cell]]], cells: Iterable[Cell], copied: bool
     ) -> list[PieceInMemory]:
         read = self._held.cells(cells)
         return [
-            self._in_memory(piece, {cell: read[cell] for cell in own}, self._together, copied=True)
+            self._in_memory(piece, {cell: read[cell] for cell in own}, self._together, copied)
             for piece, own in wanted
         ]
 
@@ -218,15 +219,11 @@ class Fetcher:
             for place in itertools.product(*self._groups[number].around(region).values())
         ]
 
-    def piece(self, piece: WindowBox, keep: bool = True) -> PieceInMemory:
-        """The samples in a box of windows, in memory; ReadError if they cannot be read.
-
-        Without `keep`, its cells are not kept for later ones.
-        """
+    def whole(self, piece: WindowBox) -> PieceInMemory:
+        """A region in memory, whose cells are not kept for others; ReadError as for `pieces`."""
         wanted = self._cells_around(piece)
         found = self._in_memory(piece, self._held.cells(wanted), self._together)
-        if not keep:
-            self._held.drop(wanted)
+        self._held.drop(wanted)
         return found
 
     def _groups_apart(self) -> Sequence[int]:
@@ -351,7 +348,7 @@ class Fetcher:
     ) -> PieceInMemory:
         """A piece of the sample space with its data, from the cells around it.
 
-        With `copied`, cells are not held on to: a piece may be small beside them.
+        With `copied`, cells are not held on to.
         """
         recipe = self._samples
         region = {

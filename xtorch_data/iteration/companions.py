@@ -146,8 +146,11 @@ class Companions:
     def pieces(self, place: int, boxes: Sequence[WindowBox]) -> Beside:
         """What a source has beside boxes of windows of the first one. A blocking call."""
         frame = self._frames[place]
-        if place in self._resident or not frame.along_scattered:
-            return Beside([self._piece(place, box) for box in boxes])
+        if place in self._resident:
+            return Beside([self._resident_piece(place, box) for box in boxes])
+        if not frame.along_scattered:
+            own = self._samples.others[place].windows.frame
+            return Beside(self._fetchers[place].pieces([WindowBox(box.box, own) for box in boxes]))
         pieces: list[WindowBox] = []
         tables = []
         for box in boxes:
@@ -157,7 +160,7 @@ class Companions:
             for region in frame.regions(box.box, groups):
                 around = tuple(region[each.dim] for each in frame.maps)
                 pieces.append(WindowBox(box.box, frame, around))
-        return Beside(self._fetchers[place].pieces(pieces), tables)
+        return Beside(self._fetchers[place].pieces(pieces, copied=True), tables)
 
     def _windows_of(self, box: WindowBox) -> IntArray:
         """Numbers along the first axis of the windows of a box."""
@@ -174,15 +177,13 @@ class Companions:
             stages.append(stage)
         return tuple(stages)
 
-    def _piece(self, place: int, box: WindowBox) -> PieceInMemory:
+    def _resident_piece(self, place: int, box: WindowBox) -> PieceInMemory:
         windows = self._samples.others[place].windows
-        if place not in self._resident:
-            return self._fetchers[place].piece(WindowBox(box.box, windows.frame))
         with self._locks[place]:
             if place not in self._whole:
                 everything = tuple((0, count) for count in windows.shape)
                 piece = WindowBox(everything, windows.frame)
-                self._whole[place] = self._fetchers[place].piece(piece, keep=False)
+                self._whole[place] = self._fetchers[place].whole(piece)
         whole = self._whole[place]
         inside = WindowBox(box.box, windows.frame, whole.piece.region)
         return PieceInMemory(inside, whole.views, whole.data)

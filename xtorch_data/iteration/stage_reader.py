@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import xarray as xr
@@ -51,6 +52,9 @@ class StageReader:
     recorder: Recorder
     companions: Companions | None = None
     counted: IntArray | None = None  # of `Plan.order`
+    _turns: Mapping[int, asyncio.Lock] = field(  # by the place of another source
+        default_factory=lambda: defaultdict(asyncio.Lock), init=False
+    )
 
     async def read(self, pending: PendingStage, before: PendingStage | None) -> StageInMemory:
         """A stage in memory, where batches are made of it."""
@@ -78,15 +82,19 @@ class StageReader:
         del pieces, others
         return await self._sent(stage)
 
-    def _beside(self, boxes: Sequence[WindowBox]) -> list[asyncio.Future[Beside]]:
-        """Begin to read what other sources have beside some boxes."""
+    def _beside(self, boxes: Sequence[WindowBox]) -> list[Coroutine[Any, Any, Beside]]:
+        """What reads what other sources have beside some boxes."""
         if self.companions is None:
             return []
-        loop = asyncio.get_running_loop()
-        return [
-            loop.run_in_executor(None, self.companions.pieces, place, boxes)
-            for place in self.companions.places
-        ]
+        return [self._beside_in(place, boxes) for place in self.companions.places]
+
+    async def _beside_in(self, place: int, boxes: Sequence[WindowBox]) -> Beside:
+        assert self.companions is not None
+        # One stage after the other, in their order: what a later one needs may take the room of
+        # what an earlier one still does.
+        async with self._turns[place]:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(None, self.companions.pieces, place, boxes)
 
     async def search(self, stages: Callable[[], Iterator[Stage]]) -> Found | None:
         """A sample of some stages that can be read, where batches are made of it."""
