@@ -76,9 +76,10 @@ def table_cores(quick: bool) -> Table:
         frame[f"at most with {cores} cores"] = bound.min(axis=1)
         columns.append(f"at most with {cores} cores")
     text = (
-        "Batches on the host, in one process. py-spy looks "
-        f"{LOOKS} times a second who holds the GIL. With more cores there are more CPU seconds in "
-        "a second, but not more seconds under the GIL: that is the bound in GiB/s, which memory "
-        "and disks may not let anybody reach; workers are processes, each with a GIL of its own."
+        f"Batches on the host, in one process. py-spy looks {LOOKS} times a second who holds the "
+        "GIL. With more cores there are more CPU seconds in a second, but not more seconds under "
+        "the GIL: that is the bound, in GiB/s, which memory and disks may not let anybody reach. "
+        "It is a low one: where few cores are busy, who holds the GIL may wait for a core. Workers "
+        "are processes, each with a GIL of its own."
     )
     return costs("cores", text, frame, columns)
