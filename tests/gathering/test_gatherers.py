@@ -64,6 +64,11 @@ def cases(draw):
 HOW = {"by torch": (10**9, 10**9), "by numpy": (-1, 10**9), "one by one": (-1, -1)}
 
 
+def take(how, patch):
+    patch.setattr(gatherers, "TORCH_BYTES", HOW[how][0])
+    patch.setattr(gatherers, "SELECTED_BYTES", HOW[how][1])
+
+
 @given(cases(), st.booleans(), st.sampled_from([*HOW]))
 def test_windows_are_those_that_slicing_gives(case, cast, how):
     arrays, window, samples = case
@@ -74,8 +79,7 @@ def test_windows_are_those_that_slicing_gives(case, cast, how):
     indices = SampleIndices(nothing, pieces, tuple(places))
     out = np.zeros((len(samples), 2, *window), target)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gatherers, "TORCH_BYTES", HOW[how][0])
-        patch.setattr(gatherers, "SELECTED_BYTES", HOW[how][1])
+        take(how, patch)
         patch.setattr(gatherers, "NUMPY_BYTES", 64)  # in several calls
         gatherer = gatherer_of([sliding_window_view(each, window) for each in arrays], 2)
         way = gatherer.copy("v", indices, out[:, 1])
@@ -91,8 +95,7 @@ def test_windows_are_those_that_slicing_gives(case, cast, how):
 
 @pytest.mark.parametrize("how", HOW)
 def test_bits_stay_those_that_they_were(monkeypatch, how):
-    monkeypatch.setattr(gatherers, "TORCH_BYTES", HOW[how][0])
-    monkeypatch.setattr(gatherers, "SELECTED_BYTES", HOW[how][1])
+    take(how, monkeypatch)
     values = np.random.default_rng(0).integers(0, 2**32, (4, 5), dtype="u4").view("f4")
     values.view("u4")[0, :] = 0x7FA00001  # a signaling NaN, which arithmetic would make quiet
     nothing, rows = np.zeros(3, dtype=np.int64), np.arange(3)

@@ -420,7 +420,7 @@ def _lack(dataset: Either, line: Along, by: By, part: Sequence[Interval]) -> str
 
 
 def _left_by_targets(dataset: Either, line: Along, by: By, cut: Cut, number: int) -> int:
-    """How many samples ``by="targets"`` would leave in a part that has none."""
+    """Number of samples that ``by="targets"`` would leave in a part that has none."""
     what = dataset._inside.what
     if by == "targets" or all(part.name != "y" for part in what.definition.parts):
         return 0

@@ -175,7 +175,7 @@ def joins(
 def can_split(part: Part, dim: Hashable) -> bool:
     """Whether windows that lie in several segments are gathered from each, without joining them.
 
-    So are windows that are copied one by one, and of which the part takes neighboring steps, or
+    So are windows that are not small, and of which the part takes neighboring steps, or
     several times some.
     """
     return dim not in part.lacking and all(

@@ -31,7 +31,7 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-# Windows of fewer bytes are gathered by one call, of larger ones each can be copied by itself.
+# Windows of fewer bytes are never split: where they lie in several arrays, these are joined.
 SMALL_WINDOW_BYTES = 4096
 
 
@@ -184,7 +184,7 @@ def _window_view(
 
 
 def is_small(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
-    """Whether windows are gathered by one indexing call, not by a copy each."""
+    """Tell whether windows are so small that arrays in which one lies are joined."""
     return math.prod(shape) * dtype.itemsize < SMALL_WINDOW_BYTES
 
 

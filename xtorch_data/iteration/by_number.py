@@ -222,7 +222,7 @@ class Fetcher:
     def whole(self, piece: WindowBox) -> PieceInMemory:
         """A region in memory, whose cells are not kept for others; ReadError as for `pieces`."""
         wanted = self._cells_around(piece)
-        found = self._in_memory(piece, self._held.cells(wanted), self._together)
+        [found] = self._of_cells([(piece, wanted)], wanted, copied=False)
         self._held.drop(wanted)
         return found
 

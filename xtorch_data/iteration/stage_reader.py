@@ -83,7 +83,7 @@ class StageReader:
         return await self._sent(stage)
 
     def _beside(self, boxes: Sequence[WindowBox]) -> list[Coroutine[Any, Any, Beside]]:
-        """What reads what other sources have beside some boxes."""
+        """Reads, not begun, of what each of the other sources has beside some boxes."""
         if self.companions is None:
             return []
         return [self._beside_in(place, boxes) for place in self.companions.places]

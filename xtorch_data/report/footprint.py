@@ -136,7 +136,7 @@ def alike(variables: Iterable[Footprint]) -> list[Footprint]:
 
 
 def _is_reordered(variable: xr.Variable, windows: Windows) -> bool:
-    """Whether values lie in another order than they are gathered in."""
+    """Tell whether values lie in another order than they are gathered in."""
     dims = [dim for dim in windows.order_in_memory if variable.sizes.get(dim, 1) > 1]
     return dims != [dim for dim in variable.dims if dim in dims]
 

@@ -329,7 +329,7 @@ class MosaicStore:
         return [] if self._target.is_whole else waiting  # asked second, as its end takes all away
 
     def is_last(self) -> bool:
-        """Whether all have left theirs, and this process is to complete the store."""
+        """Tell whether all have left theirs, and this process is to complete the store."""
         lock, until = self._target.lock, time.monotonic() + PATIENCE
         left = not self._waiting
         while left and not self._target.is_finished and time.monotonic() < until:
@@ -346,7 +346,7 @@ class MosaicStore:
         return False
 
     def _claimed(self) -> bool:
-        """Whether this process is the first to say that it completes the store."""
+        """Claim to complete the store; False if another process was first."""
         place, mine = self._target.place("completes"), {"rank": self._ranks.rank}
         if first_note(place, mine) != mine:
             return False
@@ -365,7 +365,7 @@ class MosaicStore:
         return self._opened_result()
 
     def so_far(self) -> tuple[str, xr.Dataset] | None:
-        """What is still to come, and the store as it is, marked; None if it is complete."""
+        """A line on what is to come, and the store as it is, marked; None if it is complete."""
         waiting = self._waiting
         if self._target.is_finished:
             self._lacking = np.zeros(math.prod(self.field.shape), dtype=bool)

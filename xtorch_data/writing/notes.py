@@ -35,12 +35,12 @@ def first_note(path: StorePath, told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def note_at(path: StorePath) -> dict[str, Any] | None:
-    """What a note tells, or None if there is none."""
+    """The content of a note, or None if there is none."""
     return notes_at([path])[0]
 
 
 def notes_at(paths: Sequence[StorePath]) -> list[dict[str, Any] | None]:
-    """What notes tell, of which some may not be there."""
+    """The contents of notes; None for those that are not there."""
 
     async def found() -> Sequence[Any]:
         return await asyncio.gather(*((path / _OBJECT).get() for path in paths))

@@ -71,7 +71,7 @@ class StoreLock:
         return self._locked(fcntl.LOCK_EX)
 
     def _locked(self, kind: int) -> bool:
-        """Whether a lock of some kind is there, or there are none in this file system."""
+        """Take a lock of some kind; True also where the file system has none."""
         assert self._descriptor is not None
         try:
             fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)

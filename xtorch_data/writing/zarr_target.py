@@ -272,7 +272,7 @@ class Target:
             ) from None
 
     def _tidied(self) -> zarr.Group | None:
-        """What is there, finished if all but the record was done when a process was killed."""
+        """The group that is there, finished if a kill left only its record to be done."""
         there = self._there()
         mark: Any = {} if there is None else there.attrs.get(UNFINISHED, {})
         if WHOLE not in mark:
