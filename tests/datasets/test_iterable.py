@@ -60,17 +60,16 @@ def test_every_sample_once_and_equal_to_isel_for_any_data_windows_and_memory(cas
 
 
 # Each way that windows go from blocks to batches; which one is taken depends on sizes and strides.
-# The bytes of windows up to which steps beside them are joined, torch selects them, numpy does.
-WAYS = {"torch": (10**9, 10**9, 10**9), "numpy": (10**9, -1, 10**9), "one by one": (0, -1, -1)}
+# The bytes of windows up to which steps beside them are joined, and many selected by one call.
+WAYS = {"selected": (10**9, 10**9), "one by one": (0, -1)}
 # Copied, some may lie in two blocks.
 TAKEN = dict.fromkeys(WAYS, {"windows selected"})
 TAKEN["one by one"] = {"windows copied", "windows split"}
 
 
 def take(way, patch):
-    joined, torch_bytes, selected = WAYS[way]
+    joined, selected = WAYS[way]
     patch.setattr(views, "SMALL_WINDOW_BYTES", joined)
-    patch.setattr(gatherers, "TORCH_BYTES", torch_bytes)
     patch.setattr(gatherers, "SELECTED_BYTES", selected)
 
 

@@ -60,13 +60,8 @@ def cases(draw):
     return arrays, window, samples
 
 
-# The bytes up to which windows are selected, by torch and at all.
-HOW = {"by torch": (10**9, 10**9), "by numpy": (-1, 10**9), "one by one": (-1, -1)}
-
-
-def take(how, patch):
-    patch.setattr(gatherers, "TORCH_BYTES", HOW[how][0])
-    patch.setattr(gatherers, "SELECTED_BYTES", HOW[how][1])
+# The bytes up to which windows are selected.
+HOW = {"selected": 10**9, "one by one": -1}
 
 
 @given(cases(), st.booleans(), st.sampled_from([*HOW]))
@@ -79,8 +74,8 @@ def test_windows_are_those_that_slicing_gives(case, cast, how):
     indices = SampleIndices(nothing, pieces, tuple(places))
     out = np.zeros((len(samples), 2, *window), target)
     with pytest.MonkeyPatch.context() as patch:
-        take(how, patch)
-        patch.setattr(gatherers, "NUMPY_BYTES", 64)  # in several calls
+        patch.setattr(gatherers, "SELECTED_BYTES", HOW[how])
+        patch.setattr(gatherers, "CACHED_BYTES", 64)  # in several calls
         gatherer = gatherer_of([sliding_window_view(each, window) for each in arrays], 2)
         way = gatherer.copy("v", indices, out[:, 1])
     expected = [
@@ -95,7 +90,7 @@ def test_windows_are_those_that_slicing_gives(case, cast, how):
 
 @pytest.mark.parametrize("how", HOW)
 def test_bits_stay_those_that_they_were(monkeypatch, how):
-    take(how, monkeypatch)
+    monkeypatch.setattr(gatherers, "SELECTED_BYTES", HOW[how])
     values = np.random.default_rng(0).integers(0, 2**32, (4, 5), dtype="u4").view("f4")
     values.view("u4")[0, :] = 0x7FA00001  # a signaling NaN, which arithmetic would make quiet
     nothing, rows = np.zeros(3, dtype=np.int64), np.arange(3)

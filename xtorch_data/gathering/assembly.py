@@ -28,6 +28,7 @@ from ..samples.transforms import Transform
 from ..samples.trials import labels_of, require_labels_kept
 from .sample_indices import SampleIndices
 from .stage import StageInMemory
+from .torch_threads import as_given
 from .views import labelled_sample, to_array
 
 __all__ = ["Assembly"]
@@ -82,7 +83,8 @@ class Assembly:
         self._fill(rows, stage, indices)
         if recipe.transforms:
             begun = time.perf_counter()
-            self._add_transformed(row, stage, indices)
+            with as_given():
+                self._add_transformed(row, stage, indices)
             self.transform_seconds += time.perf_counter() - begun
 
     def alone(self, stage: StageInMemory, indices: SampleIndices) -> StageInMemory:
@@ -195,7 +197,8 @@ class Assembly:
             self._arrange(recipe.items)
         if recipe.batch_transform is not None:
             begun = time.perf_counter()
-            self._transform_batch(recipe.batch_transform)
+            with as_given():
+                self._transform_batch(recipe.batch_transform)
             self.transform_seconds += time.perf_counter() - begun
         tensors, labels = self._tensors, dict(self._labels)
         if recipe.cast is not None:

@@ -9,6 +9,7 @@ from ..common.buffers import Buffers
 from ..samples.definition import SampleDefinition
 from .assembly import Assembly
 from .stage import StageInMemory
+from .torch_threads import gather_alone
 
 __all__ = ["Destination", "Host"]
 
@@ -49,7 +50,8 @@ class Host:
     memory: None = None
 
     def begin_thread(self) -> None:
-        """Nothing to prepare."""
+        """Let torch start no threads of its own for it."""
+        gather_alone()
 
     def send(self, stage: StageInMemory) -> StageInMemory:
         """The stage, which is there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -14,6 +15,7 @@ import torch
 from ..common.recorder import Way
 from ..planning.windows import IntArray
 from .sample_indices import SampleIndices, of_piece
+from .torch_threads import alone
 from .views import Array, SplitView, View
 
 __all__ = ["Gatherer", "OneWindow", "WindowRows", "bytes_between", "gatherer_of"]
@@ -21,12 +23,10 @@ __all__ = ["Gatherer", "OneWindow", "WindowRows", "bytes_between", "gatherer_of"
 # Windows of more bytes are copied one by one: nothing copies them faster. Of fewer, many are taken
 # by one call: after each, threads wait for each other.
 SELECTED_BYTES = 2**16
-# Up to so many bytes torch is the faster one, which needs no memory in between.
-TORCH_BYTES = 2**13
-# Torch starts threads of its own for more values than these, which would be in the way of ours.
+# What is selected at once to be cast or put in rows apart: it stays in the cache in between.
+CACHED_BYTES = 2**20
+# Of fewer values torch gathers on one thread anyway.
 SERIAL_VALUES = 2**15
-# What numpy selects at once: it stays in the cache until it is copied to its place.
-NUMPY_BYTES = 2**20
 # What values are moved as, by bytes: every dtype goes this way bit for bit.
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -173,15 +173,15 @@ class _SelectedWindows(WindowRows):
     def copy(self, key: Hashable, indices: SampleIndices, out: Any) -> Way:
         """Copy those of some samples."""
         for rows, chosen, samples, _ in self._chosen(key, indices):
-            if self._nbytes > TORCH_BYTES:
-                values = rows.numpy().view(self._dtype)[..., 0]
-                _select_by_numpy(values, chosen, out, samples)
-            elif samples is None and out.dtype == self._dtype:
-                _select_by_torch(rows, chosen, out[..., np.newaxis].view(self._as_integers))
-            else:  # to be cast, or put in other rows
-                found = np.empty((len(chosen), *rows.shape[1:]), self._as_integers)
-                _select_by_torch(rows, chosen, found)
-                out[slice(None) if samples is None else samples] = found.view(self._dtype)[..., 0]
+            if samples is None and out.dtype == self._dtype:
+                _select(rows, chosen, out[..., np.newaxis].view(self._as_integers))
+                continue
+            at_once = max(1, CACHED_BYTES // max(1, self._nbytes))
+            for start in range(0, len(chosen), at_once):
+                some = slice(start, start + at_once)
+                found = np.empty((len(chosen[some]), *rows.shape[1:]), self._as_integers)
+                _select(rows, chosen[some], found)
+                out[some if samples is None else samples[some]] = found.view(self._dtype)[..., 0]
         return Way.SELECTED
 
 
@@ -189,21 +189,10 @@ def _window_nbytes(view: Array, axes: int) -> int:
     return math.prod(view.shape[axes:]) * view.itemsize
 
 
-def _select_by_torch(rows: torch.Tensor, chosen: IntArray, out: Array) -> None:
+def _select(rows: torch.Tensor, chosen: IntArray, out: Array) -> None:
     """Select rows on this thread alone."""
-    at_once = max(1, SERIAL_VALUES // math.prod(rows.shape[1:]))
-    for start in range(0, len(chosen), at_once):
-        some = slice(start, start + at_once)
-        index, target = torch.from_numpy(chosen[some]), torch.from_numpy(out[some])
-        torch.index_select(rows, 0, index, out=target)
-
-
-def _select_by_numpy(rows: Array, chosen: IntArray, out: Array, samples: IntArray | None) -> None:
-    """Select rows for some samples, or for all, and cast them."""
-    at_once = max(1, NUMPY_BYTES // (math.prod(rows.shape[1:]) * rows.itemsize))
-    for start in range(0, len(chosen), at_once):
-        some = slice(start, start + at_once)
-        out[some if samples is None else samples[some]] = rows[chosen[some]]
+    with alone() if out.size > SERIAL_VALUES else contextlib.nullcontext():
+        torch.index_select(rows, 0, torch.from_numpy(chosen), out=torch.from_numpy(out))
 
 
 def bytes_between(owner: Any, begin: int, stop: int) -> torch.Tensor:
