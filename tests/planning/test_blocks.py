@@ -93,6 +93,19 @@ def test_unchunked_data_is_cut_by_the_budget_alone():
     assert grid.amplification <= 1.5
 
 
+@pytest.mark.parametrize(("variables", "steps"), [(1, 2), (4, 2), (51, 2), (51, 30)])
+def test_in_order_a_block_reads_enough_of_each_variable_however_many_there_are(variables, steps):
+    step = 2**18
+    windows = Windows.from_sizes({"time": 1000}, {"time": steps}, {"time": steps - 1})
+    layouts = [Layout(f"v{at}", step, {"time": Chunks(1000, 1)}) for at in range(variables)]
+    budget = 2**30
+    grid = plan_in_order(windows, layouts, budget)
+    assert grid.amplification == 1.0
+    assert grid.nbytes <= budget
+    read = 1000 * step * variables / len(grid)
+    assert 2**22 * variables * 0.7 < read < max(2**25, 2**22 * variables) * 1.1
+
+
 @pytest.mark.parametrize("planner", [plan_shuffled, plan_in_order])
 def test_a_window_larger_than_the_budget_is_a_block(planner):
     windows = Windows.from_sizes({"time": 20, "x": 5}, {"time": 4, "x": -1}, {"time": 2})

@@ -44,8 +44,9 @@ TOLERATED_AMPLIFICATION = 1.1
 ENOUGH_AMPLIFICATION = 1.25
 # Blocks in one pool, where the memory and the amplification allow it.
 BLOCKS_PER_POOL = 8
-# In order there is nothing to mix: blocks large enough to hide the cost of a read.
-IN_ORDER_BLOCK_BYTES = 32 * 2**20
+# In order there is nothing to mix: a block reads enough, at once and of each variable, to hide what
+# a read costs beside its bytes.
+IN_ORDER_READ_BYTES, IN_ORDER_VARIABLE_BYTES = 32 * 2**20, 4 * 2**20
 # Bytes that the shuffled order takes for each sample.
 INDEX_BYTES = 8
 
@@ -169,7 +170,7 @@ def plan_shuffled(
         decoded, held = decoded + more, held + region
         once += nbytes_used(other, windows.space)
     amplification = decoded / max(1, once)
-    choice = _choose(amplification, held, budget, budget // BLOCKS_PER_POOL)
+    choice = _choose(amplification, held, budget, held <= budget // BLOCKS_PER_POOL)
     return _grid(windows, options, choice, held, amplification)
 
 
@@ -227,17 +228,21 @@ def _cut_along(
     ]
     ways = thin(candidates(axis, frame.layouts, by_end=True), 1)
     plain = [consecutive(frame, place, cut) for cut in ways]
-    target = min(budget, IN_ORDER_BLOCK_BYTES)
+    target = max(IN_ORDER_READ_BYTES, IN_ORDER_VARIABLE_BYTES * len(layouts))
     once = max(1, sum(map(frame.nbytes_once, frame.layouts)))  # others alone may be read
     # Ends of blocks at ends of chunks, or else what is left of a chunk is kept.
     for cuts in (plain, plain + with_whole_chunks(frame, place, plain)):
         options = [*before, cuts, *after]
         # Where nothing is read, samples alone have a size.
         decoded, held = _costs(frame, options, index_bytes=0 if frame.layouts else INDEX_BYTES)
+        blocks = math.prod(counts[:place]) * _along(
+            place, len(counts), [cut.intervals for cut in cuts]
+        )
+        handed_on = held - decoded / blocks if frame.layouts else 0.0  # by the block before
         for other in beside:  # of which cells are handed on
             held = held + costs_of(other, windows.shape, options, budget)[1]
         amplification = decoded / max(1, once)
-        choice = _choose(amplification, held, budget, target, tolerated=1.0)
+        choice = _choose(amplification, held, budget, held - handed_on <= target, tolerated=1.0)
         grid = _grid(windows, options, choice, held, amplification)
         if grid.nbytes <= budget and grid.amplification <= 1.0:
             break
@@ -254,10 +259,8 @@ def _costs(
     shape = tuple(len(cuts) for cuts in options)
     decoded, held = np.zeros(shape), np.zeros(shape)
 
-    def along(place: int, values: list[float]) -> npt.NDArray[np.float64]:
-        column = [1] * len(shape)
-        column[place] = -1
-        return np.array(values, dtype=np.float64).reshape(column)
+    def along(place: int, values: Sequence[float]) -> npt.NDArray[np.float64]:
+        return _along(place, len(shape), values)
 
     for layout in frame.layouts:
         read = np.full(shape, float(layout.itemsize))
@@ -281,23 +284,30 @@ def _costs(
     return decoded, held + samples
 
 
+def _along(place: int, dims: int, values: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Values along one of so many dims."""
+    return np.array(values, dtype=np.float64).reshape(
+        [-1 if at == place else 1 for at in range(dims)]
+    )
+
+
 def _choose(
     amplification: npt.NDArray[np.float64],
     held: npt.NDArray[np.float64],
     budget: float,
-    target: float,
+    small: npt.NDArray[np.bool_],
     tolerated: float = TOLERATED_AMPLIFICATION,
 ) -> tuple[int, ...]:
     """The cut with the least amplification that fits; among tolerable ones the block size.
 
-    The largest block not over the target, else the smallest there is.
+    The largest of those that are small, else the smallest there is.
     """
     fits = held <= budget
     if not fits.any():
         return tuple(int(place) for place in np.unravel_index(np.argmin(held), held.shape))
     limit = max(tolerated, float(amplification[fits].min()) * (1 + 1e-9))
     good = fits & (amplification <= limit)
-    small = good & (held <= target)
+    small = good & small
     if small.any():
         score = np.where(small, -held + amplification, np.inf)
     else:
