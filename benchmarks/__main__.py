@@ -13,6 +13,7 @@ from .events import table_events
 from .formats import table_formats
 from .gpu import table_gpu
 from .mixture import table_mixture
+from .pipelines import table_pipelines
 from .predictions import table_predictions
 from .race import say
 from .sources import table_sources
@@ -31,6 +32,7 @@ TABLES = {
     "disk": costs.table_disk,
     "gpu": table_gpu,
     "cores": table_cores,
+    "pipelines": table_pipelines,
     "rechunk": chunks.table_rechunk,
     "sources": table_sources,
     "validity": table_validity,
