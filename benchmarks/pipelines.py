@@ -1,4 +1,4 @@
-"""Every chunk read once: by what reads them for an epoch, and by the pipelines that zarr can have."""
+"""Every chunk read once: by our reader of chunks, and by the pipelines that zarr can have."""
 
 from __future__ import annotations
 
