@@ -92,6 +92,13 @@ class Ours(Contender):
     modules = ("torch", "xtorch_data")
     loads: ClassVar[bool] = False  # whether it goes through a DataLoader in any case
 
+    def ready(self, work: Workload) -> None:
+        super().ready(work)
+        import xtorch_data as xtd
+
+        # What is imported when it is first asked for is no part of an epoch.
+        xtd.open_zarr, xtd.IterableDataset, xtd.MapDataset, xtd.DataLoader  # noqa: B018
+
     def of(self, work: Workload) -> Workload:
         if not self.unpacked:
             return work

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..common import html
@@ -17,6 +18,8 @@ from .source_costs import SourceCosts, source_lines, sources_table
 __all__ = ["Explanation", "VariableReads"]
 
 NOT_CHUNKED = "not chunked"
+# Lines for variables that are stored and read alike; of more, all have one line.
+MOST_LINES = 4
 
 # Words of the page, in the order in which a reader meets them.
 GLOSSARY = (
@@ -189,7 +192,7 @@ class Explanation:
             *fact_lines(("breaks", each) for each in self._breaks()),
             *fact_lines(self._facts()),
             *fact_lines(("source", source_lines(*each)) for each in self.sources.items()),
-            *(f"    {_variable_line(variable)}" for variable in self.variables),
+            *(f"    {line}" for line in _variable_lines(self.variables)),
             *fact_lines(self._more()),
             *fact_lines(("advice", text) for text in self.advice),
             *fact_lines(("note", text) for text in self.notes),
@@ -304,13 +307,23 @@ def _variable_row(variable: VariableReads) -> tuple[Any, ...]:
     return variable.name, variable.dtype, chunks, chunk, variable.path, reads, nbytes
 
 
-def _variable_line(variable: VariableReads) -> str:
+def _variable_lines(variables: Sequence[VariableReads]) -> Iterator[str]:
+    """A line for each variable, or for many that are stored and read alike."""
+    for alike, group in itertools.groupby(variables, lambda each: replace(each, name="")):
+        names = [printable(each.name) for each in group]
+        if len(names) <= MOST_LINES:
+            yield from (f"{name}: {_storage(alike)}" for name in names)
+        else:
+            some = f"{names[0]}, {names[1]}, …, {names[-1]} ({len(names):,} variables)"
+            yield f"{some}: {_storage(alike)}" + " each" * bool(alike.chunk_nbytes)
+
+
+def _storage(variable: VariableReads) -> str:
     if not variable.chunk_nbytes:
-        return f"{printable(variable.name)}: {variable.dtype}, {NOT_CHUNKED}, read {variable.path}"
+        return f"{variable.dtype}, {NOT_CHUNKED}, read {variable.path}"
     return (
-        f"{printable(variable.name)}: {variable.dtype}, chunks of {_chunks(variable)} "
-        f"({format_bytes(variable.chunk_nbytes)}), read {variable.path}, "
-        f"{number_of(variable.chunk_reads, 'chunk')}"
+        f"{variable.dtype}, chunks of {_chunks(variable)} ({format_bytes(variable.chunk_nbytes)}), "
+        f"read {variable.path}, {number_of(variable.chunk_reads, 'chunk')}"
     )
 
 
