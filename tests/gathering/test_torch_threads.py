@@ -27,27 +27,36 @@ def in_a_thread(begin, function):
 def test_a_thread_that_gathers_has_one_but_for_functions_of_the_user():
     def counts():
         yield torch.get_num_threads()
-        with torch_threads.as_given():
+        with torch_threads.all_threads():
             yield torch.get_num_threads()
-            with torch_threads.alone():
+            with torch_threads.one_thread():
                 yield torch.get_num_threads()
             yield torch.get_num_threads()
         yield torch.get_num_threads()
-        with torch_threads.alone():
+        with torch_threads.one_thread():
             yield torch.get_num_threads()
         yield torch.get_num_threads()
 
-    found = in_a_thread(torch_threads.gather_alone, lambda: [*counts()])
+    found = in_a_thread(torch_threads.limit_to_one_thread, lambda: [*counts()])
     assert found == [1, 3, 1, 3, 1, 1, 1]
     assert torch.get_num_threads() == 3
+
+
+def test_a_function_that_fails_leaves_one_behind():
+    def counts():
+        with pytest.raises(KeyError), torch_threads.all_threads():
+            raise KeyError
+        yield torch.get_num_threads()
+
+    assert in_a_thread(torch_threads.limit_to_one_thread, lambda: [*counts()]) == [1]
 
 
 def test_other_threads_have_one_in_between():
     def counts():
         yield torch.get_num_threads()
-        with torch_threads.alone(), torch_threads.as_given():
+        with torch_threads.one_thread(), torch_threads.all_threads():
             yield torch.get_num_threads()
-        with pytest.raises(KeyError), torch_threads.alone():
+        with pytest.raises(KeyError), torch_threads.one_thread():
             raise KeyError
         yield torch.get_num_threads()
 

@@ -28,7 +28,7 @@ from ..samples.transforms import Transform
 from ..samples.trials import labels_of, require_labels_kept
 from .sample_indices import SampleIndices
 from .stage import StageInMemory
-from .torch_threads import as_given
+from .torch_threads import all_threads
 from .views import labelled_sample, to_array
 
 __all__ = ["Assembly"]
@@ -83,7 +83,7 @@ class Assembly:
         self._fill(rows, stage, indices)
         if recipe.transforms:
             begun = time.perf_counter()
-            with as_given():
+            with all_threads():
                 self._add_transformed(row, stage, indices)
             self.transform_seconds += time.perf_counter() - begun
 
@@ -197,15 +197,16 @@ class Assembly:
             self._arrange(recipe.items)
         if recipe.batch_transform is not None:
             begun = time.perf_counter()
-            with as_given():
+            with all_threads():
                 self._transform_batch(recipe.batch_transform)
             self.transform_seconds += time.perf_counter() - begun
         tensors, labels = self._tensors, dict(self._labels)
         if recipe.cast is not None:
-            tensors = {
-                name: self._cast(tensor, recipe.cast) if tensor.is_floating_point() else tensor
-                for name, tensor in tensors.items()
-            }
+            with all_threads():
+                tensors = {
+                    name: self._cast(tensor, recipe.cast) if tensor.is_floating_point() else tensor
+                    for name, tensor in tensors.items()
+                }
         if recipe.items is not None and recipe.items.stacked:
             for part in recipe.parts:
                 tensors[part.name], labels[part.name] = _stacked(

@@ -9,7 +9,7 @@ from ..common.buffers import Buffers
 from ..samples.definition import SampleDefinition
 from .assembly import Assembly
 from .stage import StageInMemory
-from .torch_threads import gather_alone
+from .torch_threads import limit_to_one_thread
 
 __all__ = ["Destination", "Host"]
 
@@ -51,7 +51,7 @@ class Host:
 
     def begin_thread(self) -> None:
         """Let torch start no threads of its own for it."""
-        gather_alone()
+        limit_to_one_thread()
 
     def send(self, stage: StageInMemory) -> StageInMemory:
         """The stage, which is there."""

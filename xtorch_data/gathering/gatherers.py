@@ -15,7 +15,7 @@ import torch
 from ..common.recorder import Way
 from ..planning.windows import IntArray
 from .sample_indices import SampleIndices, of_piece
-from .torch_threads import alone
+from .torch_threads import one_thread
 from .views import Array, SplitView, View
 
 __all__ = ["Gatherer", "OneWindow", "WindowRows", "bytes_between", "gatherer_of"]
@@ -191,7 +191,7 @@ def _window_nbytes(view: Array, axes: int) -> int:
 
 def _select(rows: torch.Tensor, chosen: IntArray, out: Array) -> None:
     """Select rows on this thread alone."""
-    with alone() if out.size > SERIAL_VALUES else contextlib.nullcontext():
+    with one_thread() if out.size > SERIAL_VALUES else contextlib.nullcontext():
         torch.index_select(rows, 0, torch.from_numpy(chosen), out=torch.from_numpy(out))
 
 

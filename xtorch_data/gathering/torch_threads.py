@@ -1,48 +1,49 @@
-"""The threads of torch: none beside a thread that gathers, those that it was given elsewhere.
+"""Threads of torch: one where batches are gathered, as many as it was given elsewhere.
 
-Threads that gather share the cores; if each of them had torch start more, they would be in each
-other's way. OpenMP counts threads for each thread that asks, and torch has no way to tell it so.
+Threads that gather share the cores; if torch worked on several for each of them, these would be in
+each other's way. OpenMP, on which torch is built, counts threads for each thread that asks, and
+torch has no way to tell it so. Where torch is built on something else, it decides itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import torch
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["alone", "as_given", "gather_alone"]
+__all__ = ["all_threads", "limit_to_one_thread", "one_thread"]
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of libraries beside each other, which are not ours
+    # Not that of Microsoft, which counts for the whole process.
+    _openmp = ThreadpoolController().select(prefix=["libgomp", "libiomp", "libomp"])
 
 
 class _Here(threading.local):
-    limit: Any = None  # what gives this thread back the threads of torch, if it gathers
+    limit: Any = None  # what gives this thread back the threads of torch, if it is limited
 
 
 _here = _Here()
 
 
-@cache
-def _openmp() -> Any:
-    return ThreadpoolController().select(user_api="openmp")
-
-
 def _limited() -> Any:
     torch.get_num_threads()  # where it is the first to ask, it sets the number anew
-    return _openmp().limit(limits=1)
+    return _openmp.limit(limits=1)
 
 
-def gather_alone() -> None:
-    """Let torch start no threads for this one, as long as it lives."""
+def limit_to_one_thread() -> None:
+    """Let torch work for this thread on it alone, as long as it lives."""
     _here.limit = _limited()
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Let torch start no threads for this one in between."""
+def one_thread() -> Iterator[None]:
+    """Let torch work on this thread alone in between."""
     if _here.limit is not None:
         yield
         return
@@ -51,8 +52,11 @@ def alone() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def as_given() -> Iterator[None]:
-    """Let torch start as many as it was given in between: functions of the user may be slow."""
+def all_threads() -> Iterator[None]:
+    """Let torch work on as many threads as it was given in between, for a thread with a limit.
+
+    For functions of the user, which may be slow, and for what is large.
+    """
     if _here.limit is None:
         yield
         return
@@ -61,4 +65,4 @@ def as_given() -> Iterator[None]:
     try:
         yield
     finally:
-        gather_alone()
+        limit_to_one_thread()

@@ -45,8 +45,10 @@ ENOUGH_AMPLIFICATION = 1.25
 # Blocks in one pool, where the memory and the amplification allow it.
 BLOCKS_PER_POOL = 8
 # In order there is nothing to mix: a block reads enough, at once and of each variable, to hide what
-# a read costs beside its bytes.
+# a read costs beside its bytes. But there are several blocks, so that one is read while another is
+# in use.
 IN_ORDER_READ_BYTES, IN_ORDER_VARIABLE_BYTES = 32 * 2**20, 4 * 2**20
+IN_ORDER_BLOCKS = 4
 # Bytes that the shuffled order takes for each sample.
 INDEX_BYTES = 8
 
@@ -228,8 +230,10 @@ def _cut_along(
     ]
     ways = thin(candidates(axis, frame.layouts, by_end=True), 1)
     plain = [consecutive(frame, place, cut) for cut in ways]
-    target = max(IN_ORDER_READ_BYTES, IN_ORDER_VARIABLE_BYTES * len(layouts))
-    once = max(1, sum(map(frame.nbytes_once, frame.layouts)))  # others alone may be read
+    sizes = [frame.nbytes_once(layout) for layout in layouts]
+    once = max(1, sum(sizes))  # others alone may be read
+    many = once / max(1, *sizes)  # variables, were all as large as the largest
+    most = max(IN_ORDER_READ_BYTES, min(IN_ORDER_VARIABLE_BYTES * many, once / IN_ORDER_BLOCKS))
     # Ends of blocks at ends of chunks, or else what is left of a chunk is kept.
     for cuts in (plain, plain + with_whole_chunks(frame, place, plain)):
         options = [*before, cuts, *after]
@@ -238,11 +242,12 @@ def _cut_along(
         blocks = math.prod(counts[:place]) * _along(
             place, len(counts), [cut.intervals for cut in cuts]
         )
-        handed_on = held - decoded / blocks if frame.layouts else 0.0  # by the block before
+        read = decoded / blocks if frame.layouts else held  # the block before hands on the rest
         for other in beside:  # of which cells are handed on
-            held = held + costs_of(other, windows.shape, options, budget)[1]
+            more = costs_of(other, windows.shape, options, budget)[1]
+            held, read = held + more, read + more
         amplification = decoded / max(1, once)
-        choice = _choose(amplification, held, budget, held - handed_on <= target, tolerated=1.0)
+        choice = _choose(amplification, held, budget, read <= most, tolerated=1.0)
         grid = _grid(windows, options, choice, held, amplification)
         if grid.nbytes <= budget and grid.amplification <= 1.0:
             break
@@ -295,21 +300,20 @@ def _choose(
     amplification: npt.NDArray[np.float64],
     held: npt.NDArray[np.float64],
     budget: float,
-    small: npt.NDArray[np.bool_],
+    allowed: npt.NDArray[np.bool_],
     tolerated: float = TOLERATED_AMPLIFICATION,
 ) -> tuple[int, ...]:
     """The cut with the least amplification that fits; among tolerable ones the block size.
 
-    The largest of those that are small, else the smallest there is.
+    The largest of those allowed, else the smallest there is.
     """
     fits = held <= budget
     if not fits.any():
         return tuple(int(place) for place in np.unravel_index(np.argmin(held), held.shape))
     limit = max(tolerated, float(amplification[fits].min()) * (1 + 1e-9))
     good = fits & (amplification <= limit)
-    small = good & small
-    if small.any():
-        score = np.where(small, -held + amplification, np.inf)
+    if (good & allowed).any():
+        score = np.where(good & allowed, -held + amplification, np.inf)
     else:
         score = np.where(good, held + amplification, np.inf)
     return tuple(int(place) for place in np.unravel_index(np.argmin(score), held.shape))

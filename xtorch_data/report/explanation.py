@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -309,13 +308,21 @@ def _variable_row(variable: VariableReads) -> tuple[Any, ...]:
 
 def _variable_lines(variables: Sequence[VariableReads]) -> Iterator[str]:
     """A line for each variable, or for many that are stored and read alike."""
-    for alike, group in itertools.groupby(variables, lambda each: replace(each, name="")):
-        names = [printable(each.name) for each in group]
+    alike: list[tuple[VariableReads, list[str]]] = []
+    for each in variables:
+        storage = replace(each, name="")
+        for other, names in alike:
+            if other == storage:
+                names.append(printable(each.name))
+                break
+        else:
+            alike.append((storage, [printable(each.name)]))
+    for storage, names in alike:
         if len(names) <= MOST_LINES:
-            yield from (f"{name}: {_storage(alike)}" for name in names)
+            yield from (f"{name}: {_storage(storage)}" for name in names)
         else:
             some = f"{names[0]}, {names[1]}, …, {names[-1]} ({len(names):,} variables)"
-            yield f"{some}: {_storage(alike)}" + " each" * bool(alike.chunk_nbytes)
+            yield f"{some}: {_storage(storage)}" + " each" * bool(storage.chunk_nbytes)
 
 
 def _storage(variable: VariableReads) -> str:
