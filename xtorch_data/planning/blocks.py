@@ -232,7 +232,7 @@ def _cut_along(
     plain = [consecutive(frame, place, cut) for cut in ways]
     sizes = [frame.nbytes_once(layout) for layout in layouts]
     once = max(1, sum(sizes))  # others alone may be read
-    many = once / max(1, *sizes)  # variables, were all as large as the largest
+    many = once / max([1, *sizes])  # variables, were all as large as the largest
     most = max(IN_ORDER_READ_BYTES, min(IN_ORDER_VARIABLE_BYTES * many, once / IN_ORDER_BLOCKS))
     # Ends of blocks at ends of chunks, or else what is left of a chunk is kept.
     for cuts in (plain, plain + with_whole_chunks(frame, place, plain)):

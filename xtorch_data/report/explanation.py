@@ -308,21 +308,23 @@ def _variable_row(variable: VariableReads) -> tuple[Any, ...]:
 
 def _variable_lines(variables: Sequence[VariableReads]) -> Iterator[str]:
     """A line for each variable, or for many that are stored and read alike."""
-    alike: list[tuple[VariableReads, list[str]]] = []
+    groups: list[tuple[VariableReads, list[VariableReads]]] = []
     for each in variables:
         storage = replace(each, name="")
-        for other, names in alike:
-            if other == storage:
-                names.append(printable(each.name))
-                break
+        known = [group for other, group in groups if other == storage]
+        if known:
+            known[0].append(each)
         else:
-            alike.append((storage, [printable(each.name)]))
-    for storage, names in alike:
-        if len(names) <= MOST_LINES:
-            yield from (f"{name}: {_storage(storage)}" for name in names)
-        else:
-            some = f"{names[0]}, {names[1]}, …, {names[-1]} ({len(names):,} variables)"
-            yield f"{some}: {_storage(storage)}" + " each" * bool(storage.chunk_nbytes)
+            groups.append((storage, [each]))
+    group_of = {id(each): group for _, group in groups for each in group}
+    for each in variables:
+        group = group_of[id(each)]
+        if len(group) <= MOST_LINES:
+            yield f"{printable(each.name)}: {_storage(each)}"
+        elif each is group[0]:
+            first, second, last = (printable(group[at].name) for at in (0, 1, -1))
+            some = f"{first}, {second}, …, {last} ({len(group):,} variables)"
+            yield f"{some}: {_storage(each)}" + " each" * bool(each.chunk_nbytes)
 
 
 def _storage(variable: VariableReads) -> str:
