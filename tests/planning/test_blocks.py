@@ -135,3 +135,11 @@ def test_a_space_without_dims_is_one_block(planner):
     assert len(grid) == 1
     assert grid.samples(np.array([0])).tolist() == [1]
     assert grid.samples_before(np.array([0, 1])).tolist() == [0, 1]
+
+
+def test_in_order_no_block_is_much_larger_than_the_others():
+    windows = Windows.from_sizes({"time": 2**16, "x": 256}, {"x": -1})
+    layout = Layout("v", 4, {"time": Chunks(2**16), "x": Chunks(256)})
+    grid = plan_in_order(windows, [layout], 2**28)
+    assert grid.nbytes <= 2**25
+    assert len({*grid.samples(np.arange(len(grid))).tolist()}) == 1

@@ -239,10 +239,11 @@ def _cut_along(
         options = [*before, cuts, *after]
         # Where nothing is read, samples alone have a size.
         decoded, held = _costs(frame, options, index_bytes=0 if frame.layouts else INDEX_BYTES)
-        blocks = math.prod(counts[:place]) * _along(
-            place, len(counts), [cut.intervals for cut in cuts]
+        # As many as if all were as large as the largest. The one before hands on what is not read.
+        blocks = math.prod(counts[: place + 1]) / _along(
+            place, len(counts), [cut.samples for cut in cuts]
         )
-        read = decoded / blocks if frame.layouts else held  # the block before hands on the rest
+        read = decoded / blocks if frame.layouts else held
         for other in beside:  # of which cells are handed on
             more = costs_of(other, windows.shape, options, budget)[1]
             held, read = held + more, read + more
