@@ -141,6 +141,35 @@ def test_breaking_off_gives_up_what_is_under_way_but_nothing_of_the_user(client)
     until(lambda: not client.futures)
 
 
+def test_who_gives_values_up_cancels_no_request_that_the_user_waits_for(client, monkeypatch):
+    from distributed import Client
+
+    bring, go_on, requests = Client._gather_remote, threading.Event(), []
+
+    async def slowly(self, *args, **options):
+        requests.append(self._gather_keys)  # others may add theirs until it is sent
+        while not go_on.is_set():
+            await asyncio.sleep(0.01)
+        return await bring(self, *args, **options)
+
+    ds = slow()
+    users = ds["a"].isel(time=slice(0, 6)).persist()
+    monkeypatch.setattr(Client, "_gather_remote", slowly)
+    sent = graphs._Sent(client, [ds["b"].data[:6]], print)
+    gathering, found = sent.begin(), []
+    until(lambda: requests)
+    computing = threading.Thread(target=lambda of: found.append(of.compute()), args=(users,))
+    computing.start()
+    until(lambda: len(requests[0]) == 2)
+    sent.release()
+    assert gathering.cancelled()
+    go_on.set()
+    computing.join(60)
+    xr.testing.assert_equal(found[0], fields()["a"].isel(time=slice(0, 6)))
+    del users
+    until(lambda: not client.futures)
+
+
 def test_a_closed_client_is_replaced_by_threads(cluster, caplog):
     from distributed import Client
 

@@ -219,7 +219,11 @@ class _Sent:
     async def _gathered(self) -> list[Any]:
         watching = asyncio.ensure_future(self._watched())
         try:
-            found: list[Any] = await self.client.gather(self._futures, asynchronous=True)
+            # The client may bring values of others, those of the user, in the same request: who
+            # gives theirs up must not cancel it. It ends at once where the futures are released.
+            found: list[Any] = await asyncio.shield(
+                self.client.gather(self._futures, asynchronous=True)
+            )
             return found
         finally:
             watching.cancel()
