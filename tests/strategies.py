@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 import xtorch_data as xtd
 
-# Ten times as many examples of everything, for who has the time: make test THOROUGH=1
-MORE = 10 if os.environ.get("THOROUGH") else 1
-EXAMPLES = 18 * MORE
+# Many times as many examples of everything, for who has the time: make test THOROUGH=1
+MORE = 20 if os.environ.get("THOROUGH") else 1
+EXAMPLES = 9 * MORE
 
 
 def examples(number, thorough=None):

@@ -57,7 +57,7 @@ def test_a_generator_over_an_array_keeps_number_order_shape_and_values(name, mem
     assert_same(generator, xtd.IterableDataset(generator, batch_size=None, memory=memory))
 
 
-@examples(25, 800)
+@examples(13, 800)
 @given(generators() | grouped(), st.booleans())
 def test_any_generator_keeps_number_order_shape_and_values(generator, by_number):
     try:

@@ -33,7 +33,7 @@ def assert_equal_tensors(found, expected):
     np.testing.assert_array_equal(found.numpy(), expected.numpy())
 
 
-@examples(15, 500)
+@examples(8, 500)
 @given(generators() | grouped(), st.sampled_from([*CLASSES, xtd.MapDataset]))
 def test_a_transform_gets_the_very_items_that_the_generator_yields(generator, kind):
     try:
@@ -66,7 +66,7 @@ def test_items_are_counted_by_position_whatever_their_labels(kind):
         np.testing.assert_array_equal(np.asarray(found).ravel(), item)
 
 
-@examples(12, 300)
+@examples(6, 300)
 @given(generators() | grouped(), st.sampled_from(CLASSES), st.data())
 def test_tensors_are_those_of_xbatchers_own_classes(generator, kind, draw):
     ds = generator.ds

@@ -48,7 +48,7 @@ def kept(dataset):
     return sorted(number for batch in dataset for number in batch.index.tolist())
 
 
-@examples(40)
+@examples(20)
 @given(case=cases(), data=st.data())
 def test_samples_have_the_share_that_each_window_of_isel_has(case, data):
     with case.stored.open() as ds, warnings.catch_warnings():

@@ -31,7 +31,7 @@ def numbers(epoch):
     memory=st.sampled_from([64, 600, "1 GiB"]),
     epochs=st.integers(1, 5),
 )
-@examples(20)
+@examples(10)
 def test_every_sample_comes_before_any_comes_again(steps, size, batch_size, memory, epochs):
     data = dataset(steps, batch_size=batch_size, epoch_size=size, memory=memory)
     there = len(data.windows)
@@ -53,7 +53,7 @@ def test_every_sample_comes_before_any_comes_again(steps, size, batch_size, memo
     uneven=st.sampled_from(["drop", "pad", "keep"]),
     epoch=st.integers(0, 4),
 )
-@examples(20)
+@examples(10)
 def test_ranks_share_an_epoch(size, world_size, uneven, epoch):
     size = max(size, world_size)
 
@@ -84,7 +84,7 @@ def test_ranks_share_an_epoch(size, world_size, uneven, epoch):
     ranks=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     epoch=st.integers(0, 4),
 )
-@examples(20)
+@examples(10)
 def test_an_epoch_goes_on_on_another_topology(size, taken, ranks, epoch):
     def of_rank(rank, count):
         return dataset(

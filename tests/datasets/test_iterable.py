@@ -53,7 +53,7 @@ def kept_batches(loaded_batches):
 # The promise: every sample once, equal to isel
 
 
-@examples(25, 600)
+@examples(13, 600)
 @given(cases())
 def test_every_sample_once_and_equal_to_isel_for_any_data_windows_and_memory(case):
     every_sample_once_and_equal_to_isel(case)
@@ -74,7 +74,7 @@ def take(way, patch):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@examples(10)
+@examples(5)
 @given(case=cases())
 def test_so_it_is_whichever_way_windows_go(way, case, monkeypatch):
     with monkeypatch.context() as patch:
@@ -85,7 +85,7 @@ def test_so_it_is_whichever_way_windows_go(way, case, monkeypatch):
         assert taken and taken <= TAKEN[way]
 
 
-@examples(10, 250)
+@examples(5, 250)
 @given(cases())
 def test_so_it_is_if_windows_are_cut_on_a_device(case):
     every_sample_once_and_equal_to_isel(
@@ -139,7 +139,7 @@ def every_sample_once_and_equal_to_isel(case, load=iter):
     return dataset
 
 
-@examples(40)
+@examples(20)
 @given(cases())
 def test_windows_are_those_of_xbatcher_and_coords_those_of_isel(case):
     ds = case.stored.ds.isel(case.stored.lazy)
@@ -157,7 +157,7 @@ def test_windows_are_those_of_xbatcher_and_coords_those_of_isel(case):
         xr.testing.assert_equal(found, xr.Dataset(coords=plain.coords))
 
 
-@examples(25)
+@examples(13)
 @given(cases())
 def test_labels_equal_xarray_isel_itself(case):
     """As the first test, but against xarray and not against numpy slices; one sample a batch."""
@@ -575,7 +575,7 @@ def selections(draw):
     return ds, input_dims, overlap, parts
 
 
-@examples(15, 400)
+@examples(8, 400)
 @given(selections(), st.booleans(), st.integers(20, 60))
 def test_select_is_isel_inside_the_window(selection, shuffle, batch_size):
     ds, input_dims, overlap, parts = selection

@@ -57,7 +57,7 @@ def store(tmp_path_factory):
 # Values
 
 
-@examples(15, 400)
+@examples(8, 400)
 @given(cases(), st.data())
 def test_samples_are_slices_of_the_data(case, data):
     """In any order, repeated, from any storage, whatever the memory."""

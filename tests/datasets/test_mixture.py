@@ -66,7 +66,7 @@ def require_right(batch):
     uneven=st.sampled_from(["drop", "pad"]),
     batches=st.tuples(st.integers(1, 6), st.integers(1, 6)),
 )
-@examples(15)
+@examples(8)
 def test_the_first_to_end_ends_the_epoch(rates, world_size, shuffle, uneven, batches):
     how = {"world_size": world_size, "shuffle": shuffle, "uneven": uneven, "batches": batches}
     ranks = [mixed(rates, rank=rank, **how) for rank in range(world_size)]
@@ -100,7 +100,7 @@ def test_the_first_to_end_ends_the_epoch(rates, world_size, shuffle, uneven, bat
     world_size=st.integers(1, 3),
     batches=st.tuples(st.integers(1, 6), st.integers(1, 6)),
 )
-@examples(15)
+@examples(8)
 def test_until_all_had_all_of_theirs(rates, world_size, batches):
     how = {"world_size": world_size, "uneven": "pad", "batches": batches}
     ranks = [mixed(rates, "all", rank=rank, **how) for rank in range(world_size)]
@@ -174,7 +174,7 @@ def test_an_epoch_goes_on_twice_through_several_passes(first, second):
     taken=st.lists(st.integers(0, 12), min_size=1, max_size=3),
     rates=st.tuples(st.integers(1, 3), st.integers(1, 3)),
 )
-@examples(20)
+@examples(10)
 def test_no_sample_comes_twice_on_other_topologies(stop, ranks, taken, rates):
     had = {"fine": [], "coarse": []}
     state = None

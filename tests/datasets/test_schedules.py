@@ -66,7 +66,7 @@ def schedules(draw):
     shuffle=st.booleans(),
     memory=st.sampled_from([450, 900, "1 GiB"]),
 )
-@examples(20)
+@examples(10)
 def test_samples_are_those_of_plain_slices_in_every_phase(schedule, overlap, shuffle, memory):
     every = samples(schedule, overlap)
     longest = samples(max(schedule.phases.values(), key=len), overlap)

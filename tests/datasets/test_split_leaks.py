@@ -297,7 +297,7 @@ def before(different, begin, ticks, labels):
     return stop
 
 
-@examples(18)
+@examples(9)
 @given(any_case, bys, st.data())
 def test_parts_that_begin_at_labels(case, by, data):
     different = case.different
@@ -316,7 +316,7 @@ def test_parts_that_begin_at_labels(case, by, data):
         assert_embargo(case, parts, by, ticks, labels)
 
 
-@examples(25)
+@examples(13)
 @given(any_case, bys, st.data())
 def test_parts_that_are_ranges_of_labels(case, by, data):
     different = case.different
@@ -346,7 +346,7 @@ def test_parts_that_are_ranges_of_labels(case, by, data):
         assert_embargo(case, parts, by, ticks, labels)
 
 
-@examples(18)
+@examples(9)
 @given(any_case, bys, st.integers(2, 4), st.data())
 def test_folds(case, by, n_splits, data):
     different = case.different
@@ -378,7 +378,7 @@ def test_folds(case, by, n_splits, data):
     assert len(set().union(*tests)) == sum(map(len, tests))
 
 
-@examples(18)
+@examples(9)
 @given(any_case, bys, st.integers(1, 4), st.integers(0, 9), st.data())
 def test_blocks_at_random(case, by, block, seed, data):
     different = case.different
@@ -407,7 +407,7 @@ def test_blocks_at_random(case, by, block, seed, data):
         assert found == [case.kept(case.allowed(part, by)) for part in stretches]
 
 
-@examples(25)
+@examples(13)
 @given(any_case, bys, bys, st.data())
 def test_a_part_with_a_hole_is_split_again(case, outer_by, by, data):
     different = case.different
@@ -446,7 +446,7 @@ def test_a_part_with_a_hole_is_split_again(case, outer_by, by, data):
         assert parts.left_out == len(there) - sum(map(len, expected))
 
 
-@examples(18)
+@examples(9)
 @given(any_case, bys, st.data())
 def test_parts_of_other_windows_and_data_are_of_the_same_labels(case, by, data):
     """The data goes on before and behind; windows and targets are others."""
@@ -480,7 +480,7 @@ def test_parts_of_other_windows_and_data_are_of_the_same_labels(case, by, data):
         assert other.found(part.replace(**options)) == expected
 
 
-@examples(18)
+@examples(9)
 @given(any_case, bys, st.data())
 def test_what_is_shown_of_a_split(case, by, data):
     different = case.different

@@ -64,7 +64,7 @@ def labels_of(part, first, other, cut):
 
 
 @given(cases(), st.data())
-@examples(40)
+@examples(20)
 def test_parts_read_nothing_that_lies_in_another(case, data):
     first, other, samples, cut = case
     assume(len(samples))
@@ -104,7 +104,7 @@ def test_parts_read_nothing_that_lies_in_another(case, data):
 
 
 @given(cases(), st.integers(2, 4))
-@examples(15)
+@examples(8)
 def test_training_folds_read_nothing_of_the_fold_that_is_tested_on(case, folds):
     first, other, samples, cut = case
     assume(len(samples))

@@ -73,7 +73,7 @@ def part_or_none(make):
 # split
 
 
-@examples(12, 250)
+@examples(6, 250)
 @given(series(), st.data())
 def test_parts_hold_every_window_that_lies_inside_and_no_step_is_in_two(series, data):
     length, size, stride = series
@@ -109,7 +109,7 @@ def assert_no_step_in_two(parts, size, apart=0):
             assert all(abs(a - b) > apart for a in steps for b in other)
 
 
-@examples(25)
+@examples(13)
 @example((2, 1, 1), [3, 1], 0)  # the boundary at the very end
 @given(series(), st.lists(st.integers(1, 5), min_size=2, max_size=4), st.integers(0, 3))
 def test_fractions_are_shares_of_the_steps(series, weights, gap):
@@ -225,7 +225,7 @@ def test_dates_of_any_calendar_and_gaps_in_time(index, label, gap):
     assert str(val.windows.coords(0)["time"].values[0])[:10] == "2015-01-01"
 
 
-@examples(25)
+@examples(13)
 @given(st.data())
 def test_a_gap_in_coordinate_units_compares_coordinates(data):
     """Also where these are irregular, or descend."""
@@ -404,7 +404,7 @@ def test_a_dim_of_several_levels_is_split_by_fractions_alone():
 # kfold
 
 
-@examples(25)
+@examples(13)
 @given(series(4), st.integers(2, 5), st.integers(0, 4))
 def test_folds_are_those_of_scikit_learn_less_the_gap(series, n_splits, gap):
     length, size, stride = series
@@ -470,7 +470,7 @@ def test_folds_that_cannot_be_made_are_refused_at_once():
 # random_split
 
 
-@examples(25)
+@examples(13)
 @given(series(8), st.integers(1, 12), st.integers(0, 5), st.sampled_from([0, 0, 2]))
 def test_blocks_are_dealt_out_whole(series, block, seed, gap):
     length, size, stride = series

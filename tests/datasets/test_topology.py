@@ -146,7 +146,7 @@ def test_every_sample_once_on_any_topology_as_verify_says(
         assert_verified(everywhere, total, size, uneven, workers, **arguments)
 
 
-@examples(10, 200)
+@examples(5, 200)
 @given(
     total=st.integers(4, 60),
     size=st.integers(1, 9),

@@ -230,7 +230,7 @@ def cuts(draw):
 
 
 @given(case=cuts(), reverse=st.booleans())
-@examples(60)
+@examples(30)
 def test_parts_keep_their_labels_whatever_is_replaced(case, reverse):
     """An independent answer: windows of which all labels lie in the part."""
     length, at, size, stride = case
@@ -377,7 +377,7 @@ def test_samples_by_number_count_those_that_where_keeps(ds):
 
 
 @given(data=st.data())
-@examples(60)
+@examples(30)
 def test_positions_and_numbers_of_tables_along_any_axes(data):
     """Compared with flatnonzero of the table, written out."""
     sizes = {"t": 7, "y": 3, "x": 4}

@@ -41,7 +41,7 @@ def cases(draw):
     return sizes, input_dims, xr.Variable(own, values), indexers
 
 
-@examples(150)
+@examples(75)
 @given(case=cases())
 def test_counts_are_the_sums_over_what_isel_takes_of_each_window(case):
     sizes, input_dims, present, indexers = case

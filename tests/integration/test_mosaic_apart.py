@@ -483,7 +483,7 @@ def test_locks_that_are_shared_alone_are_none(tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_whoever_adds_what_in_any_order(tmp_path_factory, data):
     path = source(tmp_path_factory.mktemp("any"))
     dataset, size = samples(path), data.draw(st.integers(2, 4))

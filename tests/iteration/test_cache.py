@@ -42,7 +42,7 @@ def epochs_of(dataset, epochs):
     overlap=st.integers(0, 19),
     with_transform=st.booleans(),
 )
-@examples(5, 80)
+@examples(4, 80)
 def test_batches_are_the_same_with_and_without_a_cache(
     store, shuffle, memory, window, overlap, with_transform
 ):

@@ -41,7 +41,7 @@ def grouped(ds, parts):
 PARTS = ["month", "season", "hour", "dayofyear", "weekday", "quarter", "year", "day"]
 
 
-@examples(20, 150)
+@examples(10, 150)
 @given(data_=st.data())
 def test_statistics_are_those_of_groupby(data_):
     calendar = data_.draw(st.sampled_from(["standard", "noleap", "360_day"]))

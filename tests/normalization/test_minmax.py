@@ -32,7 +32,7 @@ def stored(ds, how):
     return xr.open_zarr(store, chunks=None, consolidated=False)
 
 
-@examples(12, 100)
+@examples(6, 100)
 @given(data=st.data())
 def test_extremes_are_those_of_numpy_over_what_windows_cover(data):
     how = data.draw(st.sampled_from(["memory", "dask", "zarr"]))

@@ -39,7 +39,7 @@ def blocks(draw):
     return values
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(values=blocks(), data=st.data())
 def test_blocks_in_any_cut_give_the_moments_of_the_whole(values, data):
     axes = data.draw(st.integers(0, values.ndim))

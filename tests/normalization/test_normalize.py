@@ -77,7 +77,7 @@ def backed(ds, how, chunks):
 # Fit
 
 
-@examples(8, 80)
+@examples(4, 80)
 @given(data=st.data())
 def test_statistics_are_those_of_numpy_over_what_windows_cover(data):
     draw = data.draw
@@ -146,7 +146,7 @@ def test_values_outside_of_the_training_part_have_no_influence(how, preprocess):
     assert (moved.mean - normalize.mean > 0.9).to_dataarray().all()
 
 
-@examples(8, 80)
+@examples(4, 80)
 @given(data=st.data())
 def test_windows_that_are_left_out_do_not_count(data):
     draw = data.draw
@@ -188,7 +188,7 @@ def test_windows_that_are_left_out_do_not_count(data):
     assert_statistics(normalize, made, windows)
 
 
-@examples(6, 60)
+@examples(4, 60)
 @given(generator=grouped(), chunk=st.sampled_from([None, 2]))
 def test_items_of_a_generator_that_overlap_count_once(generator, chunk):
     try:

@@ -67,7 +67,7 @@ def require_statistics(normalize, samples, sources):
 
 
 @given(st.data())
-@examples(15)
+@examples(8)
 def test_statistics_are_of_what_samples_have_of_each_source(data):
     names = data.draw(st.lists(st.sampled_from(list(RULES)), min_size=1, unique=True))
     sources = {"era": ERA, **{name: RULES[name] for name in names}}

@@ -95,7 +95,7 @@ def test_interrupted_any_number_of_times_no_sample_is_lost(total, history, uneve
         assert_once(seen, total)
 
 
-@examples(50, 1000)
+@examples(25, 1000)
 @given(
     total=st.integers(1, 40),
     history=st.lists(

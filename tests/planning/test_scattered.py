@@ -62,7 +62,7 @@ def chunks_of(frame, layout, numbers):
 
 
 @given(space=spaces(), data=st.data())
-@examples(60)
+@examples(30)
 def test_groups_hold_every_window_and_bytes_are_those_of_chunks(space, data):
     windows, layouts = space
     (frame,) = frames_of(windows.space, [layouts])
@@ -102,7 +102,7 @@ def test_groups_hold_every_window_and_bytes_are_those_of_chunks(space, data):
 
 
 @given(space=spaces(), data=st.data())
-@examples(60)
+@examples(30)
 def test_shuffled_blocks_are_whole_cells_and_numbers_stay(space, data):
     windows, layouts = space
     where = None
@@ -128,7 +128,7 @@ def test_shuffled_blocks_are_whole_cells_and_numbers_stay(space, data):
 
 
 @given(space=spaces())
-@examples(60)
+@examples(30)
 def test_cuts_lie_between_cells_where_windows_come_in_another_order(space):
     windows, layouts = space
     (frame,) = frames_of(windows.space, [layouts])

@@ -170,7 +170,7 @@ def test_weights_are_given_for_each_sample_or_along_dims():
     stride=st.integers(1, 5),
     bad=st.sets(st.integers(0, 29), max_size=20),
 )
-@examples(60)
+@examples(30)
 def test_weights_of_steps_are_means_over_the_steps_of_the_targets(target, stride, bad):
     """Compared with the mean of isel."""
     ds = forecast(time=30, y=2, x=3)
@@ -189,7 +189,7 @@ def test_weights_of_steps_are_means_over_the_steps_of_the_targets(target, stride
     np.testing.assert_allclose(found, np.array(wanted) / max(wanted), rtol=1e-12)
 
 
-@examples(8, 200)
+@examples(4, 200)
 @given(cases(), st.data())
 def test_a_filtered_stream_is_the_stream_less_what_is_left_out(case, data):
     with case.stored.open() as ds, tiny_memory_allowed():

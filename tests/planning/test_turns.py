@@ -17,7 +17,7 @@ rates = st.lists(
 
 
 @given(rates)
-@examples(60)
+@examples(30)
 def test_after_any_number_of_turns_counts_are_nearer_than_one_to_the_rates(given_rates):
     turns = Turns.of(given_rates)
     total = sum(given_rates)
@@ -33,7 +33,7 @@ def test_after_any_number_of_turns_counts_are_nearer_than_one_to_the_rates(given
 
 
 @given(rates, st.integers(0, 200), st.data())
-@examples(60)
+@examples(30)
 def test_the_end_is_that_of_walking(given_rates, begin, data):
     turns = Turns.of(given_rates)
     left = data.draw(

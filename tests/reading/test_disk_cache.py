@@ -215,7 +215,7 @@ def test_a_file_is_no_folder_and_data_in_memory_is_not_kept(tmp_path, store):
     at=st.integers(0, 10**6),
     dtype=st.sampled_from(["f4", "i8", "M8[ns]", "?", ">i2", "S3", "U2"]),
 )
-@examples(25)
+@examples(13)
 def test_a_damaged_file_is_as_if_it_were_not_there(tmp_path_factory, damage, at, dtype):
     folder = tmp_path_factory.mktemp("damaged")
     cache = DiskCache(str(folder), 10**6, 10**6)

@@ -55,7 +55,7 @@ DAMAGED = st.sets(
 )
 
 
-@examples(8, 150)
+@examples(4, 150)
 @given(
     damaged=DAMAGED,
     shuffle=st.booleans(),

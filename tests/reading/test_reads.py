@@ -88,7 +88,7 @@ def test_in_order_each_chunk_is_read_once_when_variables_are_chunked_differently
     assert set(found.values()) == {1}
 
 
-@examples(20)
+@examples(10)
 @given(
     chunks=st.lists(st.integers(1, 40), min_size=1, max_size=3),
     window=st.integers(1, 30),

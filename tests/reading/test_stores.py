@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@examples(12, 500)
+@examples(6, 500)
 @given(cases(any_stores()))
 def test_samples_of_any_store_are_those_of_isel_and_reads_those_that_were_predicted(case):
     stored = case.stored

@@ -80,7 +80,7 @@ def test_chunks_are_read_as_often_as_explained(chunks, arguments, shuffle, world
     assert explained.amplification == explained.nbytes / explained.nbytes_used
 
 
-@settings(max_examples=25)
+@settings(max_examples=13)
 @given(cases())
 def test_anything_can_be_explained(case):
     with case.stored.open() as ds, tiny_memory_allowed():
@@ -275,7 +275,7 @@ def test_blocks_of_which_nothing_is_wanted_are_no_pools():
     assert sparse.amplification >= 1
 
 
-@settings(max_examples=25)
+@settings(max_examples=13)
 @given(
     st.integers(1, 6),
     st.integers(1, 8),

@@ -136,7 +136,7 @@ def test_a_flipped_sample_is_that_of_the_data_turned_around(how, batch_size):
 
 
 @given(st.data())
-@examples(40)
+@examples(20)
 def test_tensors_of_any_kind_are_flipped_as_numpy_flips_them(data):
     """All samples of which a coin says so, for each of one to three dims on its own."""
     dtype = data.draw(st.sampled_from(["f4", "f8", "i1", "i8", "u1", "u2", "u4", "u8", "?", "c8"]))

@@ -90,7 +90,7 @@ def series(draw):
 
 
 @given(series(), st.data())
-@examples(25)
+@examples(13)
 def test_windows_are_laid_anew_between_breaks_and_come_once(labels_and_breaks, data):
     """In every order, on all ranks and workers, after a resume, by number, masked and split."""
     labels, breaks = labels_and_breaks

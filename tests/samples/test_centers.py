@@ -134,7 +134,7 @@ def cases(draw):
 
 
 @given(case=cases(), more=st.data())
-@examples(25)
+@examples(13)
 def test_samples_are_those_of_a_loop_over_events(case, more):
     data, sizes, anchors, events, chunks = case
     found = expected_windows(data, events, sizes, anchors)

@@ -128,7 +128,7 @@ def windows_of(ds, dims, boundary, halo, steps, anchor):
 
 
 @given(cases(), st.sampled_from(["store", "memory", "dask"]), st.booleans())
-@examples(40)
+@examples(20)
 def test_windows_around_events_are_those_of_padded_data(case, storage, shuffle):
     ds, dims, boundary, halo, steps, shares, anchor, chunks = case
     expected = windows_of(ds, dims, boundary, halo, steps, anchor)

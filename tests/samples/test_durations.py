@@ -58,7 +58,7 @@ def axes(draw):
     return labels[::-1] if draw(st.booleans()) else labels, step
 
 
-@examples(60, 1000)
+@examples(30, 1000)
 @given(axes(), st.data())
 def test_a_duration_is_as_many_steps_as_labels_lie_in_it(axis, data):
     labels, step = axis

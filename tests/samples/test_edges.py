@@ -107,7 +107,7 @@ def places(sizes, dims, overlap, boundary, remainder, halo):
 
 
 @given(cases(), st.sampled_from(STORAGES), st.sampled_from([1, 700, "1 MiB"]), st.booleans())
-@examples(25)
+@examples(13)
 def test_windows_are_those_of_padded_data(case, storage, memory, shuffle):
     sizes, dims, overlap, boundary, remainder, halo, chunks = case
     found = places(sizes, dims, overlap, boundary, remainder, halo)

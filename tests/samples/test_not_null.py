@@ -54,7 +54,7 @@ def assert_present(batches, windows, ds, part, names, select=None):
     return seen
 
 
-@examples(20)
+@examples(10)
 @given(case=cases(), filling=st.booleans())
 def test_presence_is_that_of_isel_in_any_store_order_and_memory(case, filling):
     with case.stored.open() as ds, warnings.catch_warnings():

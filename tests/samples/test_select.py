@@ -107,7 +107,7 @@ def made(parts):
     return {part: xtd.Select(names, cuts) for part, (names, cuts) in parts.items()}
 
 
-@examples(10, 800)
+@examples(5, 800)
 @given(selections(), st.booleans(), st.sampled_from(["1 GiB", "3 kB"]), st.booleans())
 def test_lists_are_isel_inside_the_window(ds, selection, shuffle, memory, small):
     input_dims, overlap, parts = selection
@@ -127,7 +127,7 @@ def test_lists_are_isel_inside_the_window(ds, selection, shuffle, memory, small)
     assert_once(samples_of(batches), len(dataset.windows))
 
 
-@examples(12, 600)
+@examples(6, 600)
 @given(selections(), st.sampled_from(["by number", "transform", "batch", "device"]))
 def test_so_they_are_on_every_way(ds, selection, way):
     input_dims, overlap, parts = selection

@@ -127,7 +127,7 @@ HOURS = [0, 1, 5, 24, 36, 24 * 33]
 
 
 @given(times(), times(), st.data())
-@examples(60)
+@examples(30)
 def test_as_of_windows_hold_what_is_known_at_the_anchor_and_nothing_later(mine, theirs, data):
     size = data.draw(st.integers(1, 4))
     stride = data.draw(st.integers(1, 3))
@@ -265,7 +265,7 @@ def pairs_of_labels(draw):
 
 
 @given(pairs_of_labels(), st.data())
-@examples(60)
+@examples(30)
 def test_same_labels_are_found_wherever_they_lie(labels, data):
     mine, theirs, step, circle = labels
     dim = "longitude" if circle else "place"
@@ -304,7 +304,7 @@ def test_same_labels_are_found_wherever_they_lie(labels, data):
 
 
 @given(st.data())
-@examples(60)
+@examples(30)
 def test_the_steps_within_a_sample_are_those_inside_its_cells(data):
     """Labels are multiples of a tenth, and so never where arithmetic would have them."""
     cell = 12  # tenths
@@ -362,7 +362,7 @@ def test_the_steps_within_a_sample_are_those_inside_its_cells(data):
 
 
 @given(st.data())
-@examples(40)
+@examples(20)
 def test_longitudes_within_a_sample_are_counted_around_the_circle(data):
     count = data.draw(st.sampled_from([12, 24]))
     step, ratio = 360 / count, data.draw(st.sampled_from([1, 2, 3]))
@@ -399,7 +399,7 @@ def test_longitudes_within_a_sample_are_counted_around_the_circle(data):
 
 
 @given(st.data())
-@examples(40)
+@examples(20)
 def test_as_many_nearest_steps_where_grids_do_not_divide_each_other(data):
     cell, fine = 12, data.draw(st.sampled_from([5, 7, 12, 19, 31]))
     count, size = data.draw(st.integers(4, 12)), data.draw(st.integers(1, 4))
@@ -441,7 +441,7 @@ def test_as_many_nearest_steps_where_grids_do_not_divide_each_other(data):
 
 
 @given(times(), st.data())
-@examples(40)
+@examples(20)
 def test_the_leads_of_the_newest_forecast_are_those_that_are_valid(mine, data):
     inits = pd.date_range("2000-12-28", periods=data.draw(st.integers(3, 20)), freq="12h")
     inits += pd.Timedelta(minutes=data.draw(st.sampled_from([0, 30, 17])))
@@ -495,7 +495,7 @@ def test_the_leads_of_the_newest_forecast_are_those_that_are_valid(mine, data):
 
 
 @given(st.data())
-@examples(50)
+@examples(25)
 def test_analyses_are_found_at_the_valid_times_of_forecasts(data):
     freq = data.draw(st.sampled_from(["6h", "12h", "D", "MS"]))
     inits = pd.date_range("2001-01-01", periods=data.draw(st.integers(1, 8)), freq=freq)
@@ -557,7 +557,7 @@ def test_analyses_are_found_at_the_valid_times_of_forecasts(data):
 
 
 @given(st.data())
-@examples(25)
+@examples(13)
 def test_a_source_is_found_at_a_coordinate_of_one_dim(data):
     count = data.draw(st.integers(3, 20))
     wanted = pd.date_range("2001-01-01", periods=40, freq="6h").values

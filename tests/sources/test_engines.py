@@ -63,7 +63,7 @@ def indexers(size):
 
 
 @hypothesis.given(data=st.data())
-@hypothesis.settings(max_examples=40)
+@hypothesis.settings(max_examples=20)
 def test_any_part_of_a_file_is_what_numpy_has_there(data, tmp_path):
     shape = tuple(data.draw(st.lists(st.integers(1, 6), min_size=0, max_size=3)))
     dtype = data.draw(st.sampled_from(["f4", ">f8", "f2", ">i2", "?", "c8", "U3", "M8[ns]", "u1"]))

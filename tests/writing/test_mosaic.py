@@ -15,7 +15,7 @@ import xtorch_data as xtd
 
 
 @given(case=cases())
-@examples(60)
+@examples(30)
 def test_a_mosaic_is_what_a_plain_loop_adds_up(case):
     try:
         dataset, truth, wanted, added, rng = made(case)

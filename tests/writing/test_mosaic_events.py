@@ -190,7 +190,7 @@ def hull(truth, samples):
 
 
 @given(case=cases(), data=st.data())
-@examples(60, thorough=300)
+@examples(30, thorough=300)
 def test_a_mosaic_is_what_a_loop_over_events_adds_up(case, data):
     found = made(case)
     if found is None:

@@ -18,7 +18,7 @@ from xtorch_data.sources.source import UNFINISHED
 
 
 @given(case=cases(), memory=st.sampled_from([256, 2000, "1 MiB"]), data=st.data())
-@examples(25)
+@examples(13)
 def test_what_is_written_is_what_a_plain_loop_adds_up(case, memory, data):
     try:
         dataset, truth, wanted, added, rng = made(case)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import operator
 import random
 import time
 import types
@@ -147,28 +148,35 @@ def random_state_kept() -> Iterator[None]:
 
     They belong to all threads, so one that was not drawn of is left alone.
     """
-    generators: list[tuple[Callable[[], Any], Callable[[Any], None]]] = [
-        (np.random.get_state, np.random.set_state),
-        (random.getstate, random.setstate),
-        (torch.get_rng_state, torch.set_rng_state),
+    generators: list[_Generator] = [
+        (lambda: np.random.get_state(legacy=False), np.random.set_state, _equal_of_numpy),
+        (random.getstate, random.setstate, operator.eq),
+        (torch.get_rng_state, torch.set_rng_state, torch.equal),
     ]
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        generators.append((torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
-    kept = [(get, put, get()) for get, put in generators]
+        generators.append(
+            (torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all, _equal_of_devices)
+        )
+    kept = [(*generator, generator[0]()) for generator in generators]
     try:
         yield
     finally:
-        for get, put, before in kept:
-            if not _same(get(), before):
+        for get, put, equal, before in kept:
+            if not equal(get(), before):
                 put(before)
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, (tuple, list)):
-        return all(_same(*pair) for pair in zip(one, other, strict=True))
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    return bool(np.all(one == other))
+_Generator = tuple[Callable[[], Any], Callable[[Any], None], Callable[[Any, Any], bool]]
+
+
+def _equal_of_numpy(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_equal_of_numpy(one[k], other[k]) for k in one)
+    return np.array_equal(one, other)
+
+
+def _equal_of_devices(one: Any, other: Any) -> bool:
+    return all(map(torch.equal, one, other))
 
 
 @contextmanager
