@@ -43,6 +43,8 @@ CORE = [
     *("tests/reading/test_encodings.py", "tests/planning/test_resume.py"),
     "tests/integration/test_pages.py",
 ]
+# Tests of GeoTIFF: what rioxarray brings crashes where cfgrib is imported as well.
+BESIDE = ("rioxarray",)
 # Of releases that have nothing to say to us any more; pages of the docs show what newer ones do.
 OLD = [
     *("-k", "not blocks_of_a_page"),
@@ -66,6 +68,8 @@ class Environment:
         Arguments of pytest.
     least : int
         How many tests must pass at least, so that none are left out without notice.
+    beside : tuple of str
+        What is installed beside the extra: packages that cannot be where all tests run.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Environment:
     pins: tuple[str, ...]
     tests: tuple[str, ...]
     least: int
+    beside: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -99,12 +104,13 @@ class Environment:
         run(
             *(self.interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
             *("--constraint", str(constraints), "--editable", f"{ROOT}[{EXTRA}]"),
+            *self.beside,
         )
         stamp.write_text(wanted)
 
     def _digest(self) -> str:
         entries = [project().get(key) for key in ("scripts", "entry-points")]
-        made_of = [self.python, self.pins, requirements(), entries]
+        made_of = [self.python, self.pins, self.beside, requirements(), entries]
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
     def show(self) -> None:
@@ -235,7 +241,7 @@ def environments() -> list[Environment]:
     there = [(version, python) for version, python in newer if python is not None]
     for place, ((major, minor), python) in enumerate(there):
         if not place:
-            found.append(Environment("newest", python, (), tuple(BROAD), 2400))
+            found.append(Environment("newest", python, (), tuple(BROAD), 2400, BESIDE))
         else:
             found.append(Environment(f"python{major}.{minor}", python, (), tuple(CORE), 700))
     return found

@@ -16,6 +16,7 @@ from .mixture import table_mixture
 from .pipelines import table_pipelines
 from .predictions import table_predictions
 from .race import say
+from .scenes import table_scenes
 from .sources import table_sources
 from .speed import table_speed
 from .validity import table_validity
@@ -37,6 +38,7 @@ TABLES = {
     "sources": table_sources,
     "validity": table_validity,
     "events": table_events,
+    "scenes": table_scenes,
     "predictions": table_predictions,
     "mixture": table_mixture,
     "dask": chunks.table_dask,

@@ -71,17 +71,22 @@ class Limit:
 def _slabs(arrays: list[Any], along: int, dtype: Any, read: Callable[..., None]) -> Any:
     """A reader of slabs of whole chunks into the same warm memory."""
     shape = arrays[0].shape
-    step_bytes = math.prod(shape[1:]) * dtype.itemsize
-    steps = along * max(1, SLAB_BYTES // (along * step_bytes))
-    warm = np.ones((steps, *shape[1:]), dtype)
+    cuts = slabs(shape, along, dtype.itemsize)
+    warm = np.ones((cuts[0].stop, *shape[1:]), dtype)
 
     def every() -> None:
         for array in arrays:
-            for start in range(0, shape[0], steps):
-                stop = min(start + steps, shape[0])
-                read(array, slice(start, stop), warm[: stop - start])
+            for cut in cuts:
+                read(array, cut, warm[: cut.stop - cut.start])
 
     return every
+
+
+def slabs(shape: tuple[int, ...], along: int, itemsize: int) -> list[slice]:
+    """Steps of the first dim, in whole chunks of `along` steps and about `SLAB_BYTES`."""
+    chunk_nbytes = along * math.prod(shape[1:]) * itemsize
+    steps = min(along * max(1, SLAB_BYTES // chunk_nbytes), shape[0])
+    return [slice(at, min(at + steps, shape[0])) for at in range(0, shape[0], steps)]
 
 
 def _zarrs(work: Workload) -> Callable[[], None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .contenders import Contender
-from .limit import SLAB_BYTES
+from .limit import slabs
 from .race import race, rounds
 from .report import Table, costs
 from .stores import OPEN, ZARRS
@@ -47,11 +46,9 @@ class Pipeline(Contender):
         with zarr.config.set(PIPELINES.get(self.title, {})):
             group = zarr.open_group(work.store.path, mode="r")
             self.arrays = [group[name] for name in work.store.names]
-        length, along = work.store.shape[0], (work.store.shards or work.store.chunks)[0]
-        step_nbytes = math.prod(work.store.shape[1:]) * self.arrays[0].dtype.itemsize
-        steps = along * max(1, SLAB_BYTES // (along * step_nbytes))
-        self.cuts = [slice(at, min(at + steps, length)) for at in range(0, length, steps)]
-        self.ready_to_read(work, (steps, *work.store.shape[1:]))
+        along = (work.store.shards or work.store.chunks)[0]
+        self.cuts = slabs(work.store.shape, along, self.arrays[0].dtype.itemsize)
+        self.ready_to_read(work, (self.cuts[0].stop, *work.store.shape[1:]))
         packed = xr.open_zarr(work.store.path, **OPEN, mask_and_scale=False)
         for array, name in zip(self.arrays, work.store.names, strict=True):
             values = self.read(array, self.cuts[-1])
@@ -90,12 +87,12 @@ class ChunkReader(Pipeline):
 
     def ready_to_read(self, work: Workload, shape: tuple[int, ...]) -> None:
         from xtorch_data.common.buffers import Buffers
-        from xtorch_data.iteration.threads import WORK_THREADS
+        from xtorch_data.iteration.threads import work_threads
         from xtorch_data.reading.zarr_chunks import DirectReader
 
         self.readers = {array.path: DirectReader.of(array) for array in self.arrays}
         self.buffers, self.runner = Buffers(work.memory), asyncio.Runner()
-        threads = ThreadPoolExecutor(WORK_THREADS)
+        threads = ThreadPoolExecutor(work_threads())
         self.runner.get_loop().set_default_executor(threads)
 
     def read(self, array: Any, cut: slice) -> Any:

@@ -117,7 +117,7 @@ class Store:
             return
         steps = max(64, self.chunks[0], (self.shards or (0,))[0])
         for start in range(0, self.shape[0], steps):
-            values = self._values(place, start, min(start + steps, self.shape[0]))
+            values = self.values(place, start, min(start + steps, self.shape[0]))
             if self.packed:
                 values = np.rint((values - np.float32(OFFSET)) / np.float32(QUANTUM))
             array[start : start + steps] = values.astype(array.dtype)
@@ -131,7 +131,7 @@ class Store:
             coords[dim] = np.linspace(0, 180, size) if degrees else np.arange(size)
         return xr.Dataset(coords=coords)
 
-    def _values(self, variable: int, start: int, stop: int) -> np.ndarray:
+    def values(self, variable: int, start: int, stop: int) -> np.ndarray:
         """Values of some steps; the same for every layout of the same sizes."""
         waves = np.random.default_rng([SEED, variable]).uniform(0, 1, (WAVES, 4))
         along = [np.linspace(0, 2 * np.pi, size, dtype=np.float32) for size in self.shape[1:]]

@@ -22,8 +22,8 @@ STEPS = 6  # that are asked about one by one
 class Holey(Store):
     """Fields of which a third is land, where nothing is present."""
 
-    def _values(self, variable: int, start: int, stop: int) -> np.ndarray:
-        values = super()._values(variable, start, stop)
+    def values(self, variable: int, start: int, stop: int) -> np.ndarray:
+        values = super().values(variable, start, stop)
         coarse = np.random.default_rng(variable).random([-(-size // 8) for size in self.shape[1:]])
         land = np.kron(coarse < 1 / 3, np.ones((8, 8), bool))
         values[:, land[: self.shape[1], : self.shape[2]]] = np.nan

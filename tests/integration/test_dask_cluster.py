@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cloudpickle
 import dask
@@ -141,32 +142,62 @@ def test_breaking_off_gives_up_what_is_under_way_but_nothing_of_the_user(client)
     until(lambda: not client.futures)
 
 
-def test_who_gives_values_up_cancels_no_request_that_the_user_waits_for(client, monkeypatch):
+@pytest.fixture
+def requests(monkeypatch):
+    """Requests of a client for values, as the keys they ask for; they are sent when told to."""
     from distributed import Client
 
-    bring, go_on, requests = Client._gather_remote, threading.Event(), []
+    bring, send, asked = Client._gather_remote, threading.Event(), []
 
-    async def slowly(self, *args, **options):
-        requests.append(self._gather_keys)  # others may add theirs until it is sent
-        while not go_on.is_set():
-            await asyncio.sleep(0.01)
+    async def later(self, *args, **options):
+        asked.append(self._gather_keys)  # others may add theirs until it is sent
+        try:
+            while not send.is_set():
+                await asyncio.sleep(0.01)
+        except asyncio.CancelledError:  # it is forgotten, as one that was sent
+            self._gather_keys = self._gather_future = None
+            raise
         return await bring(self, *args, **options)
+
+    monkeypatch.setattr(Client, "_gather_remote", later)
+    yield SimpleNamespace(asked=asked, send=send.set)
+    send.set()
+
+
+@pytest.mark.parametrize("given_up", ["ours", "the user's"])
+def test_who_gives_up_takes_nothing_from_others_in_the_same_request(
+    client, requests, caplog, given_up
+):
+    from distributed import futures_of
+
+    def asked_by_the_user(persisted):
+        gathered = client.gather(futures_of(persisted), asynchronous=True)
+        return asyncio.run_coroutine_threadsafe(gathered, client.loop.asyncio_loop)
 
     ds = slow()
     users = ds["a"].isel(time=slice(0, 6)).persist()
-    monkeypatch.setattr(Client, "_gather_remote", slowly)
     sent = graphs._Sent(client, [ds["b"].data[:6]], print)
-    gathering, found = sent.begin(), []
-    until(lambda: requests)
-    computing = threading.Thread(target=lambda of: found.append(of.compute()), args=(users,))
-    computing.start()
-    until(lambda: len(requests[0]) == 2)
-    sent.release()
-    assert gathering.cancelled()
-    go_on.set()
-    computing.join(60)
-    xr.testing.assert_equal(found[0], fields()["a"].isel(time=slice(0, 6)))
-    del users
+    ours = sent.begin()
+    until(lambda: requests.asked)
+    theirs = asked_by_the_user(users)
+    until(lambda: len(requests.asked[0]) == 2)
+    if given_up == "ours":
+        sent.release()
+        assert ours.cancelled()
+    else:
+        theirs.cancel()
+        until(lambda: len(requests.asked) == 2)  # again, for ours
+    requests.send()
+    if given_up == "ours":
+        [values] = theirs.result(60)
+        np.testing.assert_array_equal(values, fields()["a"].values[:6])
+        assert len(requests.asked) == 1
+    else:
+        ours.result(60)
+        np.testing.assert_array_equal(sent.results()[0], fields()["b"].values[:6])
+        sent.release()
+    assert not caplog.records
+    del users, theirs
     until(lambda: not client.futures)
 
 

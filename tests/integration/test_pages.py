@@ -34,6 +34,7 @@ OPTIONAL = {
     "dask.md": ["distributed"],
     "formats.md": ["icechunk", "kerchunk"],
     "frameworks.md": ["accelerate", "lightning"],
+    "geotiff.md": ["rioxarray"],
     "remote.md": ["obstore", "s3fs"],
     "remote-with-dask.ipynb": ["boto3", "distributed", "s3fs"],
 }
@@ -43,8 +44,9 @@ OPTIONAL = {
 ALONE = {"README.md", "coming-from-xbatcher.md", "price-series.md", "workers-and-ranks.md"}
 
 
-# Lightning warns of what it does itself, and of the length of a loader, which it need not.
-WARNED = {"frameworks.md"}
+# Lightning warns of what it does itself, and of the length of a loader, which it need not; rasterio
+# multiplies matrices in a way that affine warns of.
+WARNED = {"frameworks.md", "geotiff.md"}
 
 
 # Blocks that are run; those of jobs that are done in several ways have a class besides.

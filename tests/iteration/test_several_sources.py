@@ -145,6 +145,24 @@ def test_single_samples_transforms_and_preprocess_by_source(batch_size):
         assert torch.equal(found["topo"], expected.topo)
 
 
+def test_transforms_and_windows_of_every_source_are_counted():
+    data, _ = workload()
+
+    def slowly(sample):
+        time.sleep(0.002)
+        return sample.max("time")
+
+    stream = xtd.IterableDataset(samples_of(data, transform={"hourly": slowly}), batch_size=7)
+    count = sum(len(batch) for batch in stream)
+    stats = stream.stats()
+    assert stats.transform >= 0.002 * count > stats.gather
+    assert stats.paths["windows transformed"] == count
+    plain = xtd.IterableDataset(samples_of(data), batch_size=7)
+    windows = sum(len(batch) for batch in plain) * len(data)
+    told = plain.stats().paths
+    assert sum(times for way, times in told.items() if way.startswith("windows")) == windows
+
+
 def test_labels_are_those_of_each_source():
     data, _ = workload()
     samples = samples_of(data)

@@ -5,12 +5,14 @@ import signal
 import threading
 import time
 
+import dask.system
 import numpy as np
 import pytest
 import xarray as xr
 
 import xtorch_data as xtd
 from xtorch_data.iteration import threads as open_threads
+from xtorch_data.reading.concurrency import on_thread, together
 
 
 @pytest.fixture
@@ -49,6 +51,21 @@ def test_an_iteration_may_be_closed_on_one_of_its_own_threads(dataset, pool):
     assert ended()
     del batches, threads
     gc.collect()
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(2, 8), (12, 12), (64, 32)])
+def test_as_many_threads_decode_as_there_are_cores_within_bounds(monkeypatch, cores, expected):
+    monkeypatch.setattr(dask.system, "CPU_COUNT", cores)
+    threads = open_threads.Threads()
+    threads.begin()
+    at_once = threading.Barrier(min(cores, expected))
+
+    async def decoded():
+        await together(on_thread(at_once.wait, 60) for _ in range(min(cores, expected)))
+
+    threads.start(decoded()).result(60)
+    assert threads.work._max_workers == expected
+    threads.close()
 
 
 def slowly(sample):

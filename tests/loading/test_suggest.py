@@ -22,6 +22,16 @@ def drawing(sample):
     return sample
 
 
+def two_sources(kind=xtd.IterableDataset, **kwargs):
+    """Samples of which the part of the second source has a function."""
+    labels = xr.date_range("2000-01-01", periods=400)
+    first, second = (data().rename(name).assign_coords(time=labels) for name in "vw")
+    sizes, options = {"time": 5, "x": -1}, {"transform": {"w": kwargs.pop("transform")}}
+    if kind is xtd.IterableDataset:
+        options |= {"batch_size": 4, "shuffle": True}
+    return kind({"v": first, "w": second}, sizes, **options, **kwargs)
+
+
 def data(steps=400):
     return xr.DataArray(np.arange(steps * 4.0).reshape(steps, 4), dims=("time", "x"), name="v")
 
@@ -75,10 +85,15 @@ def test_it_is_an_integer_that_knows_why():
     assert pickle.loads(pickle.dumps(number)).reason == "because"
 
 
+@pytest.mark.parametrize("made", [make, two_sources])
 @pytest.mark.parametrize("kind", [xtd.IterableDataset, xtd.MapDataset])
-def test_slow_functions_ask_for_all_cores_but_one(kind):
-    found = xtd.suggest_num_workers(make(kind, transform=slow), seconds=0.05, batch_size=4)
+def test_slow_functions_ask_for_all_cores_but_one(kind, made):
+    found = xtd.suggest_num_workers(made(kind, transform=slow), seconds=0.05, batch_size=4)
     assert found == 4 and "your functions hold" in found.reason
+
+
+@pytest.mark.parametrize("kind", [xtd.IterableDataset, xtd.MapDataset])
+def test_slow_functions_of_blocks_count(kind):
     assert xtd.suggest_num_workers(make(kind, preprocess=slow), seconds=0.01) is not None
 
 

@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from xtorch_data.planning.blocks import plan_in_order, plan_shuffled
 from xtorch_data.planning.chunks import Chunks, Layout
+from xtorch_data.planning.frames import Frame
+from xtorch_data.planning.index_maps import IndexMap, term_of
 from xtorch_data.planning.windows import Windows
 
 
@@ -104,6 +106,21 @@ def test_in_order_a_block_reads_enough_of_each_variable_however_many_there_are(v
     assert grid.nbytes <= budget
     read = 1000 * step * variables / len(grid)
     assert 0.7 < read / max(2**25, 2**22 * variables) < 1.1
+
+
+@pytest.mark.parametrize("events", [False, True])
+def test_in_order_variables_of_other_sources_count(events):
+    """Points of a series, and beside each 4 steps of 51 fields of 1 MiB that come once a day."""
+    windows = Windows.from_sizes({"time": 24_000}, {"time": 1})
+    fields = [Layout(f"v{at}", 2**20, {"day": Chunks(1004, 1)}) for at in range(51)]
+    days = IndexMap("day", 1004, 4, {0: term_of(np.arange(24_000) // 24)})
+    beside = Frame((days,), tuple(fields))
+    own = [] if events else [Layout("v", 4, {"time": Chunks(24_000, 1000)})]
+    grid = plan_in_order(windows, own, 2**30, [beside])
+    samples = grid.samples(np.arange(len(grid)))
+    assert grid.nbytes <= 2**30
+    assert (samples[:-1] >= 24).all()  # fields are not read for a point or two
+    assert samples.max() / 24 <= 5  # of days, of which 4 MiB of each variable are 4
 
 
 def test_in_order_small_variables_beside_a_large_one_make_no_block_larger():

@@ -200,7 +200,10 @@ class Fetching:
         epoch = self.epoch if epoch is None else epoch
         fetcher, companions, buffers = self._fetch_with(epoch)
         batch = fetcher.fetch(numbers, epoch, buffers)
-        return companions.fetch(batch, epoch, buffers) if companions else batch
+        if companions is not None:
+            batch = companions.fetch(batch, epoch, buffers)
+            companions.report(fetcher.recorder)
+        return batch
 
     @property
     def recorder(self) -> Recorder:

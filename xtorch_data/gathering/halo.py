@@ -175,8 +175,8 @@ def joins(
 def can_split(part: Part, dim: Hashable) -> bool:
     """Whether windows that lie in several segments are gathered from each, without joining them.
 
-    So are windows that are not small, and of which the part takes neighboring steps, or
-    several times some.
+    Only windows that are not small, of which the part takes neighboring steps, in one stretch or
+    in several.
     """
     return dim not in part.lacking and all(
         _takes_neighbors(stretch.part, dim) and not is_small(stretch.part.shape, stretch.part.dtype)

@@ -71,14 +71,10 @@ class Beside:
         return found
 
 
-# What is counted as it is read; blocks and samples are those of the first source.
-READING: tuple[Literal["read", "preprocess", "bytes_read", "retries", "chunks_missing"], ...] = (
-    "read",
-    "preprocess",
-    "bytes_read",
-    "retries",
-    "chunks_missing",
-)
+# What is counted of other sources; blocks and samples are those of the first source.
+TAKEN: tuple[
+    Literal["read", "preprocess", "transform", "bytes_read", "retries", "chunks_missing"], ...
+] = ("read", "preprocess", "transform", "bytes_read", "retries", "chunks_missing")
 
 
 class Companions:
@@ -194,7 +190,7 @@ class Companions:
             for place, fetcher in enumerate(self._fetchers):
                 counts, ways, _ = fetcher.recorder.counted()
                 before, ways_before = self._reported[place]
-                new = {name: counts[name] - before.get(name, 0) for name in READING}
+                new = {name: counts[name] - before.get(name, 0) for name in TAKEN}
                 recorder.add(**cast(Counts, new))
                 recorder.took(Counter(ways) - ways_before)
                 self._reported[place] = counts, Counter(ways)

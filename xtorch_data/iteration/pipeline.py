@@ -279,12 +279,14 @@ class _Gathering:
         if companions is not None:
             batch = companions.join(batch, beside, self.request.plan.batch_size is None)
         seconds += time.perf_counter() - begun
-        transform = assembly.transform_seconds
+        assemblies = (assembly, *beside)
+        transform = sum(filled.transform_seconds for filled in assemblies)
         recorder.add(
             gather=seconds - transform,
             transform=transform,
             bytes_gathered=sum(tensor.nbytes for tensor in batch),
             skipped=len(skipped),
         )
-        recorder.took(assembly.ways)
+        for filled in assemblies:
+            recorder.took(filled.ways)
         return batch

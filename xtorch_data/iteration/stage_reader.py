@@ -19,6 +19,7 @@ from ..gathering.stage import StageInMemory
 from ..gathering.views import PieceInMemory
 from ..planning.stages import BlockRead, Stage, WindowBox
 from ..planning.windows import IntArray
+from ..reading.concurrency import note_outcome, together
 from ..reading.failures import reaching
 from ..reading.regions import Reader, Rest
 from .budget import BlockCache, StageBudget
@@ -63,9 +64,9 @@ class StageReader:
         loads = [self._pieces(load, pending, before) for load in pending.stage.loads]
         boxes = [box for load in pending.stage.loads for box in load.pieces]
         beside = asyncio.gather(*self._beside(boxes))
-        beside.add_done_callback(_noted)
+        beside.add_done_callback(note_outcome)
         try:
-            pieces = [piece for found in await asyncio.gather(*loads) for piece in found]
+            pieces = [piece for found in await together(loads) for piece in found]
             others = await beside
             if self.companions is not None:
                 self.companions.report(self.recorder)
@@ -146,9 +147,3 @@ class StageReader:
         self.reader.source.require_maps()
         with self.recorder.timed("prepare"):
             return self.joiner.pieces(load, block, halo)
-
-
-def _noted(done: asyncio.Future[Any]) -> None:
-    """Note that what went wrong is known: whoever gave up a stage does not ask."""
-    if not done.cancelled():
-        done.exception()

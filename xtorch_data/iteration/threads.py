@@ -13,22 +13,30 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import dask.system
+
 from ..processes.internals import before_threads_are_awaited, let_nobody_await
 from ..reading.dask_graphs import DaskCompute, threads_for_graphs
 from ..sources.zarr_stores import begun_loop
 from .lookahead import GATHER_THREADS
 
-__all__ = ["Threads", "note_interrupt", "waited"]
+__all__ = ["Threads", "note_interrupt", "waited", "work_threads"]
 
 T = TypeVar("T")
 
-# Threads for reads without async, preprocess and preparation.
-WORK_THREADS = 8
+# Threads for reads without async, preprocess and preparation: one for each core, within bounds. Of
+# few cores some wait for disks; many would wait for each other, as what they call holds the GIL.
+FEWEST_WORK_THREADS, MOST_WORK_THREADS = 8, 32
 # Seconds that threads have to end after Ctrl-C. Some may wait inside another package for a server
 # that does not answer, where nothing can reach them.
 INTERRUPTED_SECONDS = 0.5
 # Seconds after which whoever waits looks up.
 ATTENTIVE_SECONDS = 1.0
+
+
+def work_threads() -> int:
+    """Number of threads that read, decode and prepare."""
+    return min(max(FEWEST_WORK_THREADS, dask.system.CPU_COUNT), MOST_WORK_THREADS)
 
 
 class Threads:
@@ -64,7 +72,7 @@ class Threads:
         begin_gathering: Callable[[], None] | None = None,
         gather_threads: int = GATHER_THREADS,
     ) -> None:
-        self.work = ThreadPoolExecutor(WORK_THREADS, "xtorch_data-work")
+        self.work = ThreadPoolExecutor(work_threads(), "xtorch_data-work")
         self.dask = threads_for_graphs()
         self.gather = ThreadPoolExecutor(gather_threads, "xtorch_data-gather", begin_gathering)
         self.graphs = DaskCompute(self.dask, self.work)
@@ -84,8 +92,12 @@ class Threads:
         `end_reading` lets reading end, and wakes whoever waits for it.
         """
         self._end_reading = end_reading or self._end_reading
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system has no thread left
+            self.loop.close()
+            raise
         _open.add(self)
-        self._thread.start()
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run something on the event loop; raises CancelledError if that has ended."""

@@ -73,9 +73,9 @@ def suggest_num_workers(
 ) -> NumWorkers:
     """The number of worker processes to load a dataset with, from a short run of it.
 
-    Threads read, decode and copy beside the training step, and they use all cores: for that no
-    worker is needed. Functions in Python hold its lock, so where they take most of the time, each
-    process adds as much again, up to one for every core but the one that trains.
+    Threads read and decode on all cores beside the training step: for that no worker is needed.
+    Functions in Python hold its lock, so where they take most of the time, each process adds as
+    much again, up to one for every core but the one that trains.
 
     The run is one of a copy: the dataset goes on as if there had been none, and so do the global
     random generators.

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .chunks import Chunks, Layout, merged
-from .companions import costs_of, nbytes_once, nbytes_used
+from .companions import along_dim, costs_of, nbytes_once, nbytes_used
 from .cuts import (
     Cut,
     EachWindow,
@@ -45,8 +45,8 @@ ENOUGH_AMPLIFICATION = 1.25
 # Blocks in one pool, where the memory and the amplification allow it.
 BLOCKS_PER_POOL = 8
 # In order there is nothing to mix: a block reads enough, at once and of each variable, to hide what
-# a read costs beside its bytes. But there are several blocks, so that one is read while another is
-# in use.
+# a read costs beside its bytes. Of more than is read at once in any case there are several blocks,
+# so that one is read while another is in use.
 IN_ORDER_READ_BYTES, IN_ORDER_VARIABLE_BYTES = 32 * 2**20, 4 * 2**20
 IN_ORDER_BLOCKS = 4
 # Bytes that the shuffled order takes for each sample.
@@ -230,24 +230,25 @@ def _cut_along(
     ]
     ways = thin(candidates(axis, frame.layouts, by_end=True), 1)
     plain = [consecutive(frame, place, cut) for cut in ways]
-    sizes = [frame.nbytes_once(layout) for layout in layouts]
+    sizes = _sizes_once(frame, layouts)
     once = max(1, sum(sizes))  # others alone may be read
-    many = once / max([1, *sizes])  # variables, were all as large as the largest
-    most = max(IN_ORDER_READ_BYTES, min(IN_ORDER_VARIABLE_BYTES * many, once / IN_ORDER_BLOCKS))
+    others = [nbytes_once(other, windows.space) for other in beside]
+    every = once + sum(others)
+    many = every / max([1, *sizes, *map(_size_of_one, others, beside)])
+    most = max(IN_ORDER_READ_BYTES, min(IN_ORDER_VARIABLE_BYTES * many, every / IN_ORDER_BLOCKS))
     # Ends of blocks at ends of chunks, or else what is left of a chunk is kept.
-    for cuts in (plain, plain + with_whole_chunks(frame, place, plain)):
+    for whole in (False, True):
+        cuts = plain + with_whole_chunks(frame, place, plain) if whole else plain
         options = [*before, cuts, *after]
         # Where nothing is read, samples alone have a size.
         decoded, held = _costs(frame, options, index_bytes=0 if frame.layouts else INDEX_BYTES)
-        # As many as if all were as large as the largest. The one before hands on what is not read.
-        blocks = math.prod(counts[: place + 1]) / _along(
-            place, len(counts), [cut.samples for cut in cuts]
-        )
-        read = decoded / blocks if frame.layouts else held
-        for other in beside:  # of which cells are handed on
-            more = costs_of(other, windows.shape, options, budget)[1]
-            held, read = held + more, read + more
-        amplification = decoded / max(1, once)
+        samples = along_dim(place, len(counts), [cut.samples for cut in cuts])
+        blocks = math.prod(counts[: place + 1]) / samples  # as many, were all like the largest
+        # A block is given by the one before what both need, and cells of other sources are kept.
+        read = (decoded + sum(others)) / blocks if frame.layouts or beside else held
+        for other in beside:
+            held = held + costs_of(other, windows.shape, options, budget)[1]
+        amplification = decoded / once
         choice = _choose(amplification, held, budget, read <= most, tolerated=1.0)
         grid = _grid(windows, options, choice, held, amplification)
         if grid.nbytes <= budget and grid.amplification <= 1.0:
@@ -266,7 +267,7 @@ def _costs(
     decoded, held = np.zeros(shape), np.zeros(shape)
 
     def along(place: int, values: Sequence[float]) -> npt.NDArray[np.float64]:
-        return _along(place, len(shape), values)
+        return along_dim(place, len(shape), values)
 
     for layout in frame.layouts:
         read = np.full(shape, float(layout.itemsize))
@@ -290,11 +291,18 @@ def _costs(
     return decoded, held + samples
 
 
-def _along(place: int, dims: int, values: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Values along one of so many dims."""
-    return np.array(values, dtype=np.float64).reshape(
-        [-1 if at == place else 1 for at in range(dims)]
-    )
+def _sizes_once(frame: Frame, layouts: Sequence[Layout]) -> list[int]:
+    """Bytes of each variable, each chunk decoded once; worked out once for those stored alike."""
+    of_one: dict[Hashable, int] = {}
+    for layout in layouts:
+        if layout.key not in of_one:
+            of_one[layout.key] = frame.nbytes_once(replace(layout, itemsize=1))
+    return [layout.itemsize * of_one[layout.key] for layout in layouts]
+
+
+def _size_of_one(nbytes: int, frame: Frame) -> float:
+    """Bytes of a variable of another source, were all as large."""
+    return nbytes / max(1, len(frame.layouts))
 
 
 def _choose(

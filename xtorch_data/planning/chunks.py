@@ -132,6 +132,11 @@ class Layout:
     chunks: Mapping[Hashable, Chunks]
 
     @property
+    def key(self) -> Hashable:
+        """Equal for those whose chunks lie alike."""
+        return tuple((dim, chunks.key) for dim, chunks in self.chunks.items())
+
+    @property
     def in_chunks(self) -> bool:
         """Whether it is stored in chunks; else any slice is read for its own cost.
 
@@ -144,8 +149,7 @@ def merged(layouts: Iterable[Layout]) -> list[Layout]:
     """Layouts with equal grids as one, as large as all of them: many variables plan like one."""
     found: dict[Hashable, Layout] = {}
     for layout in layouts:
-        key = tuple((dim, chunks.key) for dim, chunks in layout.chunks.items())
-        before = found.get(key)
+        before = found.get(layout.key)
         size = layout.itemsize + (before.itemsize if before is not None else 0)
-        found[key] = Layout(layout.name, size, layout.chunks)
+        found[layout.key] = Layout(layout.name, size, layout.chunks)
     return list(found.values())

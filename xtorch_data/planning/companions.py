@@ -22,6 +22,7 @@ from .intervals import Box, Interval
 
 __all__ = [
     "Beside",
+    "along_dim",
     "blocks_cost",
     "costs_of",
     "frames_of",
@@ -104,6 +105,12 @@ def nbytes_once(frame: Frame, space: SampleSpace) -> int:
     return sum(each.itemsize * frame.decoded(each, region)[1] for each in frame.layouts)
 
 
+def along_dim(place: int, dims: int, values: Sequence[float]) -> FloatArray:
+    """Values along one of so many dims."""
+    shape = [-1 if at == place else 1 for at in range(dims)]
+    return np.array(values, dtype=np.float64).reshape(shape)
+
+
 def costs_of(
     frame: Frame, counts: Sequence[int], options: Sequence[Sequence[Cut]], budget: int = 0
 ) -> tuple[FloatArray, FloatArray]:
@@ -129,9 +136,7 @@ def costs_of(
         uncut = np.ones(shape, dtype=bool)
         repeats = np.ones(shape)
         for place, cuts in enumerate(options):
-            column = [1] * len(shape)
-            column[place] = -1
-            intervals = np.array([float(cut.intervals) for cut in cuts]).reshape(column)
+            intervals = along_dim(place, len(shape), [cut.intervals for cut in cuts])
             dims = [each for each in groups.get(place, []) if each.dim in layout.chunks]
             if not dims:
                 repeats = repeats * intervals
@@ -143,9 +148,10 @@ def costs_of(
                 else _of_cut(layout, dims, place, counts, cut.numbers)
                 for cut in cuts
             ]
-            read = read * np.array([each[0] for each in found]).reshape(column)
-            size = size * np.array([each[1] for each in found]).reshape(column)
-            chunks = chunks * np.array([each[-1] for each in found]).reshape(column)
+            factors = [
+                along_dim(place, len(shape), [each[at] for each in found]) for at in (0, 1, -1)
+            ]
+            read, size, chunks = read * factors[0], size * factors[1], chunks * factors[2]
             uncut = uncut & (intervals == 1)
         decoded += read * np.where(uncut, 1, repeats)
         held += size

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import dask.system
 
 __all__ = [
-    "FEWEST_FETCHED", "fetched_bytes", "give_room", "on_thread", "request_slots", "room_for",
-    "together",
+    "FEWEST_FETCHED", "fetched_bytes", "give_room", "note_outcome", "on_thread", "request_slots",
+    "room_for", "together",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -112,6 +112,12 @@ async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
     """Run a function that decodes on a thread, once a core is free for it."""
     async with _shares().cores:
         return await asyncio.to_thread(function, *args)
+
+
+def note_outcome(done: asyncio.Future[Any]) -> None:
+    """Note that what went wrong is known: whoever gave something up does not ask."""
+    if not done.cancelled():
+        done.exception()
 
 
 async def together(jobs: Iterable[Awaitable[T]]) -> list[T]:

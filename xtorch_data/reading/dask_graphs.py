@@ -25,6 +25,7 @@ from dask.array.utils import meta_from_array
 from dask.core import flatten
 
 from ..sources.declared_dtypes import as_declared
+from .concurrency import note_outcome
 
 __all__ = ["DaskCompute", "active_client", "threads_for_graphs"]
 
@@ -180,7 +181,7 @@ class _Sent:
     ) -> None:
         self.client = client
         self._collections, self._say = list(collections), say
-        self._futures: list[Any] = []
+        self._keys: list[Any] = []
         self._gathering: Future[list[Any]] = Future()
         self._released = False
         self._lock = threading.Lock()
@@ -207,26 +208,43 @@ class _Sent:
             if self._released:  # meanwhile
                 self._gathering.cancel()
                 return self._gathering
-            self._collections = persisted
-            self._futures = list(futures.values())
+            self._collections, self._keys = persisted, list(futures)
             self._gathering = asyncio.run_coroutine_threadsafe(
-                self._gathered(), self.client.loop.asyncio_loop
+                self._gathered(list(futures.values())), self.client.loop.asyncio_loop
             )
             return self._gathering
 
     # On the event loop of the client:
 
-    async def _gathered(self) -> list[Any]:
+    async def _gathered(self, futures: list[Any]) -> list[Any]:
+        brought = asyncio.ensure_future(self._brought(futures))
+        brought.add_done_callback(note_outcome)
         watching = asyncio.ensure_future(self._watched())
         try:
-            # The client may bring values of others, those of the user, in the same request: who
-            # gives theirs up must not cancel it. It ends at once where the futures are released.
-            found: list[Any] = await asyncio.shield(
-                self.client.gather(self._futures, asynchronous=True)
-            )
+            await asyncio.wait({brought})
+            return brought.result()
+        finally:  # perhaps nobody wants them any more
+            watching.cancel()
+            # A client brings what is wanted at one moment in one request, which may be that of the
+            # user as well: what it asks for is kept until it is there.
+            if not _are_there(futures):
+                _release(futures)
+
+    async def _brought(self, futures: list[Any]) -> list[Any]:
+        found: list[Any]
+        try:
+            try:
+                found = await self.client.gather(futures, asynchronous=True)
+            except asyncio.CancelledError:
+                # Perhaps by somebody who waited for the same request, and had Ctrl-C.
+                canceled: Any = asyncio.current_task()
+                running = self.client.status == "running" and not canceled.cancelling()
+                if not (running and _are_there(futures)):
+                    raise
+                found = await self.client.gather(futures, asynchronous=True)
             return found
         finally:
-            watching.cancel()
+            _release(futures)
 
     async def _watched(self) -> None:
         while True:
@@ -238,9 +256,7 @@ class _Sent:
 
     def results(self) -> list[Any]:
         """Their values; raises the error of a task, or CancelledError."""
-        values = self._gathering.result()
-        chunks = {future.key: value for future, value in zip(self._futures, values, strict=True)}
-        self.release()
+        chunks = dict(zip(self._keys, self._gathering.result(), strict=True))
         found = []
         for each in self._collections:
             finish, arguments = each.__dask_postcompute__()
@@ -258,10 +274,17 @@ class _Sent:
         with self._lock:
             self._released = True
             self._gathering.cancel()
-            for future in self._futures:
-                with contextlib.suppress(RuntimeError):  # the client is gone
-                    future.release()
-            self._futures = []
+            self._collections = []
+
+
+def _are_there(futures: Sequence[Any]) -> bool:
+    return all(each.status == "finished" for each in futures)
+
+
+def _release(futures: Sequence[Any]) -> None:
+    for future in futures:
+        with contextlib.suppress(RuntimeError):  # the client is gone
+            future.release()
 
 
 def _renamed(collections: Sequence[Any]) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..common import html
@@ -308,23 +308,18 @@ def _variable_row(variable: VariableReads) -> tuple[Any, ...]:
 
 def _variable_lines(variables: Sequence[VariableReads]) -> Iterator[str]:
     """A line for each variable, or for many that are stored and read alike."""
-    groups: list[tuple[VariableReads, list[VariableReads]]] = []
+    alike: dict[str, list[VariableReads]] = {}
     for each in variables:
-        storage = replace(each, name="")
-        known = [group for other, group in groups if other == storage]
-        if known:
-            known[0].append(each)
-        else:
-            groups.append((storage, [each]))
-    group_of = {id(each): group for _, group in groups for each in group}
+        alike.setdefault(_storage(each), []).append(each)
     for each in variables:
-        group = group_of[id(each)]
+        storage = _storage(each)
+        group = alike[storage]
         if len(group) <= MOST_LINES:
-            yield f"{printable(each.name)}: {_storage(each)}"
+            yield f"{printable(each.name)}: {storage}"
         elif each is group[0]:
             first, second, last = (printable(group[at].name) for at in (0, 1, -1))
             some = f"{first}, {second}, …, {last} ({len(group):,} variables)"
-            yield f"{some}: {_storage(each)}" + " each" * bool(each.chunk_nbytes)
+            yield f"{some}: {storage}" + " each" * bool(each.chunk_nbytes)
 
 
 def _storage(variable: VariableReads) -> str:

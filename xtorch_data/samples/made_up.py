@@ -142,9 +142,13 @@ def half_of(size: int) -> Flags:
     raise AssertionError
 
 
+# What gets and sets the state of a global random generator, and compares two.
+_Generator = tuple[Callable[[], Any], Callable[[Any], None], Callable[[Any, Any], bool]]
+
+
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Global random generators stay as they were, though functions of the user may draw of them.
+    """Global random generators, of CUDA as well, stay as they were, whoever draws of them.
 
     They belong to all threads, so one that was not drawn of is left alone.
     """
@@ -164,9 +168,6 @@ def random_state_kept() -> Iterator[None]:
         for get, put, equal, before in kept:
             if not equal(get(), before):
                 put(before)
-
-
-_Generator = tuple[Callable[[], Any], Callable[[Any], None], Callable[[Any, Any], bool]]
 
 
 def _equal_of_numpy(one: Any, other: Any) -> bool:

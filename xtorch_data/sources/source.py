@@ -223,7 +223,7 @@ def _chunks(variable: xr.Variable, dim: Hashable) -> Chunks:
         return _irregular(np.cumsum([0, *variable.chunksizes[dim]]), length)
     if in_memory(variable):
         return Chunks(length)
-    preferred: Mapping[Hashable, Any] = variable.encoding.get("preferred_chunks") or {}
+    preferred = _preferred_chunks(variable)
     positions = stored_positions(variable)
     if positions is None:  # not a lazy array as xarray makes them: the grid may be shifted
         size = preferred.get(dim, 1)
@@ -246,6 +246,21 @@ def _chunks(variable: xr.Variable, dim: Hashable) -> Chunks:
         if step > 0 and size % step == 0:
             return Chunks(length, size // step, start // step % (size // step), stored=True)
     return _of_numbers(np.asarray(along) // size, size)
+
+
+def _preferred_chunks(variable: xr.Variable) -> Mapping[Hashable, Any]:
+    """Chunks as the backend prefers them, by dim: one size, or that of each.
+
+    Where dims were renamed, xarray keeps them by the names of before. That does no harm if chunks
+    are as large along all of these.
+    """
+    preferred = dict(variable.encoding.get("preferred_chunks") or {})
+    before = [dim for dim in preferred if dim not in variable.dims]
+    since = [dim for dim in variable.dims if dim not in preferred]
+    sizes = [preferred[dim] for dim in before]
+    if len(before) == len(since) and all(size == sizes[0] for size in sizes):
+        preferred |= dict(zip(since, sizes, strict=True))
+    return preferred
 
 
 def _stored_chunks(variable: xr.Variable) -> Sequence[int | Sequence[int]] | None:
