@@ -62,18 +62,19 @@ def test_a_fork_does_not_wait_for_threads_of_its_parent(store):
 
     reader = threading.Thread(target=busily)
     reader.start()
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=read_all, args=(dataset,)) for _ in range(5)]
     try:
-        context = multiprocessing.get_context("fork")
-        for _ in range(5):
-            process = context.Process(target=read_all, args=(dataset,))
+        for process in processes:
             process.start()
             process.join(60)
             assert process.exitcode == 0, "the child hangs" if process.is_alive() else "it failed"
     finally:
         stop.set()
         reader.join()
-        for child in multiprocessing.active_children():
-            child.kill()
+        for process in processes:  # not those of other tests, whose loaders would miss them
+            if process.pid is not None:
+                process.kill()
 
 
 def read_all(dataset):
