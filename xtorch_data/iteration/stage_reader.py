@@ -19,7 +19,7 @@ from ..gathering.stage import StageInMemory
 from ..gathering.views import PieceInMemory
 from ..planning.stages import BlockRead, Stage, WindowBox
 from ..planning.windows import IntArray
-from ..reading.concurrency import note_outcome, together
+from ..reading.concurrency import note_outcome
 from ..reading.failures import reaching
 from ..reading.regions import Reader, Rest
 from .budget import BlockCache, StageBudget
@@ -66,7 +66,7 @@ class StageReader:
         beside = asyncio.gather(*self._beside(boxes))
         beside.add_done_callback(note_outcome)
         try:
-            pieces = [piece for found in await together(loads) for piece in found]
+            pieces = [piece for found in await asyncio.gather(*loads) for piece in found]
             others = await beside
             if self.companions is not None:
                 self.companions.report(self.recorder)
