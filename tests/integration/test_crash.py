@@ -36,18 +36,30 @@ TRAINING = """
                 json.dump({"trained": trained, "loader": loader.state_dict()}, file)
             os.replace(checkpoint + ".part", checkpoint)
         print(step, flush=True)
+        sys.stdin.readline()  # it goes on when it is told to, or when nobody is there to tell it
     print(json.dumps(trained), flush=True)
 """
 
 
 def start_training(checkpoint, workers):
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(TRAINING), str(checkpoint), str(workers)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        start_new_session=True,
-    )
+    with checkpoint.with_suffix(".stderr").open("a") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(TRAINING), str(checkpoint), str(workers)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            start_new_session=True,
+        )
+
+
+def train_a_batch(run, checkpoint):
+    if not run.stdout.readline():
+        errors = checkpoint.with_suffix(".stderr").read_text()
+        pytest.fail(f"it ended with {run.wait(60)}: {errors}")
+    run.stdin.write("\n")
+    run.stdin.flush()
 
 
 @pytest.mark.slow
@@ -58,12 +70,13 @@ def test_a_run_that_is_killed_twice_trains_on_every_sample_once(tmp_path):
     for workers in (2, 1):
         with start_training(checkpoint, workers) as run:
             for _ in range(random.randint(1, 40)):
-                assert run.stdout.readline()
+                train_a_batch(run, checkpoint)
             orphans += psutil.Process(run.pid).children(recursive=True)
             os.kill(run.pid, signal.SIGKILL)
         assert run.returncode == -signal.SIGKILL
     assert 0 < len(json.loads(checkpoint.read_text())["trained"]) < 400
     with start_training(checkpoint, 0) as run:
+        run.stdin.close()
         *_, last = run.stdout
     assert_once(json.loads(last), 400)
     _, alive = psutil.wait_procs(orphans, timeout=60)
