@@ -13,7 +13,7 @@ import numpy as np
 from .contenders import Contender, Ours, PerSample
 from .race import race, rounds, say
 from .report import MIB, Table, costs
-from .stores import OFFSET, QUANTUM, Store, bench_dir, written
+from .stores import Store, bench_dir, packed, written
 from .workloads import Workload
 
 PATCH, TILE = 256, 512
@@ -43,7 +43,7 @@ def files(work: Workload) -> list[Path]:
                     tiled=True, blockxsize=TILE, blockysize=TILE, interleave="band",
                     compress="deflate", predictor=2,
                 ) as file:  # fmt: skip
-                    file.write(np.rint((np.stack(bands) - OFFSET) / QUANTUM).astype("int16"))
+                    file.write(packed(np.stack(bands)))
     return sorted(folder.iterdir())
 
 
@@ -128,7 +128,7 @@ def table_scenes(quick: bool) -> Table:
         return "\n### scenes\n\nNot measured: rasterio is not installed.\n", []
     warnings.simplefilter("ignore")
     # GDAL keeps decoded tiles itself, 5% of all memory: of small stacks everything, for everybody.
-    os.environ.setdefault("GDAL_CACHEMAX", "64")
+    kept = os.environ.setdefault("GDAL_CACHEMAX", "64")
     frame = race(
         {
             "shuffled": Scenes("xtorch_data, shuffled"),
@@ -154,6 +154,6 @@ def table_scenes(quick: bool) -> Table:
         f"{dates} scenes of 4 bands of 2048 × 2048 int16, tiles of {TILE} × {TILE}, deflate with a "
         f"predictor: {dates * 4 * 2048**2 * 2 / MIB:.0f} MiB in {stored / MIB:.0f} MiB of files. "
         f"{work.samples:,} patches of 4 × {PATCH} × {PATCH}, stride {PATCH // 2}, `memory` 256 MiB"
-        ", `GDAL_CACHEMAX=64`."
+        f", `GDAL_CACHEMAX={kept}`."
     )
     return costs("scenes", text, frame.assign(**shown), list(shown))

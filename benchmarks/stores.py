@@ -48,6 +48,11 @@ def written(path: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def packed(values: np.ndarray) -> np.ndarray:
+    """Values as 16-bit integers, without loss."""
+    return np.rint((values - np.float32(OFFSET)) / np.float32(QUANTUM)).astype("int16")
+
+
 @dataclass(frozen=True)
 class Store:
     """One Zarr v3 store; the first dim is time."""
@@ -119,8 +124,8 @@ class Store:
         for start in range(0, self.shape[0], steps):
             values = self.values(place, start, min(start + steps, self.shape[0]))
             if self.packed:
-                values = np.rint((values - np.float32(OFFSET)) / np.float32(QUANTUM))
-            array[start : start + steps] = values.astype(array.dtype)
+                values = packed(values)
+            array[start : start + steps] = values
 
     def _coordinates(self) -> xr.Dataset:
         time, *others = self.sizes.items()
