@@ -17,11 +17,9 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import dask
-import dask.array
 import dask.base
 import dask.system
 import dask.threaded
-from dask.array.utils import meta_from_array
 from dask.core import flatten
 
 from ..sources.declared_dtypes import as_declared
@@ -324,13 +322,18 @@ def _renamed(collections: Sequence[Any]) -> list[Any]:
 
 
 def _has_many_chunks(collection: Any) -> bool:
-    return isinstance(collection, dask.array.Array) and collection.npartitions > 1
+    arrays = sys.modules.get("dask.array")  # who has one has imported it
+    return (
+        arrays is not None and isinstance(collection, arrays.Array) and collection.npartitions > 1
+    )
 
 
 def _with_dtypes_checked(collection: Any) -> Any:
     """A dask array that fails where its chunks, put together, would lose values."""
     if not _has_many_chunks(collection):
         return collection
+    from dask.array.utils import meta_from_array
+
     dtype, meta = collection.dtype, meta_from_array(collection)  # type: ignore[no-untyped-call]
     return collection.map_blocks(_of_dtype, declared=dtype, dtype=dtype, meta=meta)
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-import dask.array
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
@@ -31,7 +30,7 @@ from .mosaic_writable import (
 from .notes import first_note, leave_note, note_at, notes_at
 from .partial_sums import Tile, folder_beside
 from .ranks import Ranks
-from .zarr_target import WHOLE, Target, quiet
+from .zarr_target import WHOLE, Target, not_computed, quiet
 
 __all__ = ["Mode", "MosaicStore"]
 
@@ -193,7 +192,7 @@ class MosaicStore:
                 )
             kept, fills = filled(name, own.dtype, encoding.get(name, {}))
             encoding[name], self._fills = kept, self._fills and fills
-            nothing = dask.array.zeros((*lead, *layout.field.sizes), dtype=own.dtype, chunks=-1)
+            nothing = not_computed((*lead, *layout.field.sizes), own.dtype)
             template[name] = xr.Variable(dims, nothing, own.attrs, own.encoding)
         inside = dict(zip(layout.dims, self.field.region(first), strict=True))
         require_coords(sample, names, layout.coords, inside)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import dask.array
+import numpy as np
 import xarray as xr
 import zarr
 from zarr.errors import ContainsArrayError, ContainsGroupError
@@ -26,7 +26,7 @@ from .identity import identity_of
 from .notes import first_note
 from .store_lock import StoreLock
 
-__all__ = ["Target", "quiet"]
+__all__ = ["Target", "not_computed", "quiet"]
 
 # The group in which is kept what is done, until all is.
 RECORD = "rechunk_record"
@@ -148,7 +148,7 @@ class Target:
         template = {}
         for copy in copies:
             variable = ds.variables[copy.name]
-            nothing = dask.array.zeros(variable.shape, dtype=variable.dtype, chunks=-1)
+            nothing = not_computed(variable.shape, variable.dtype)
             template[copy.name] = xr.Variable(variable.dims, nothing, variable.attrs)
         made = whole.assign({k: v for k, v in template.items() if k not in ds.coords})
         made = made.assign_coords({k: v for k, v in template.items() if k in ds.coords})
@@ -419,6 +419,13 @@ def _encodings(
 def _is_full(path: str) -> bool:
     """Whether a folder has files, but for those that Zarr was writing when it was killed."""
     return os.path.isdir(path) and any(not name.endswith(PARTIAL) for name in os.listdir(path))
+
+
+def not_computed(shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
+    """An array of dask that says what is written, and is never computed."""
+    import dask.array
+
+    return dask.array.zeros(shape, dtype=dtype, chunks=-1)
 
 
 @contextlib.contextmanager
