@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import functools
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import dask.system
@@ -57,12 +61,56 @@ class _Room:
             self._waiting.popleft()
 
 
+class _Cores:
+    """As many threads as there are cores; more would only take the GIL from each other.
+
+    A thread that has done something takes what waits next by itself: to ask the event loop for it
+    would leave its core idle for as long as the loop has other things to do.
+    """
+
+    def __init__(self) -> None:
+        self._free = dask.system.CPU_COUNT
+        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._lock = threading.Lock()
+
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        """Run something on a thread of the running loop's default executor."""
+        job = Future[Any](), call
+        with self._lock:
+            self._waiting.append(job)
+            if not self._free:
+                return job[0]
+            self._free -= 1
+        try:
+            asyncio.get_running_loop().run_in_executor(None, self._work)
+        except RuntimeError:  # the executor has ended
+            with self._lock:
+                self._free += 1
+                if job in self._waiting:
+                    self._waiting.remove(job)
+            raise
+        return job[0]
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._free += 1
+                    return
+                future, call = self._waiting.popleft()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:
+                    future.set_exception(error)
+            del future, call  # and with them what was read
+
+
 class _Shares:
     """The shares of one event loop; made when it first asks, for as long as the loop is open."""
 
     def __init__(self, fetched: int) -> None:
-        # More threads than there are cores would only take the GIL from each other.
-        self.cores = asyncio.Semaphore(dask.system.CPU_COUNT)
+        self.cores = _Cores()
         self.requests = asyncio.Semaphore(REQUESTS)
         self.fetched, self.room = fetched, _Room(fetched)
 
@@ -110,8 +158,8 @@ def request_slots() -> asyncio.Semaphore:
 
 async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
     """Run a function that decodes on a thread, once a core is free for it."""
-    async with _shares().cores:
-        return await asyncio.to_thread(function, *args)
+    call = functools.partial(contextvars.copy_context().run, function, *args)
+    return await asyncio.wrap_future(_shares().cores.submit(call))
 
 
 def note_outcome(done: asyncio.Future[Any]) -> None:
@@ -125,6 +173,9 @@ async def together(jobs: Iterable[Awaitable[T]]) -> list[T]:
 
     Not before: they write into memory that must not be lent again.
     """
+    jobs = list(jobs)
+    if len(jobs) == 1:  # it needs no task of its own, which takes the loop longer than to wait
+        return [await jobs[0]]
     results = await asyncio.gather(*jobs, return_exceptions=True)
     errors = [result for result in results if isinstance(result, BaseException)]
     try:

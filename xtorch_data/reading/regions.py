@@ -11,7 +11,7 @@ import xarray as xr
 from ..common.recorder import Way
 from ..planning.stages import BlockRead, shared_box
 from ..planning.windows import Windows
-from ..sources.lazy_arrays import must_be_read
+from ..sources.lazy_arrays import is_computed, must_be_read
 from .concurrency import together
 from .disk_cells import DiskCells, Found
 from .variables import ReadError, Regions, SourceReader
@@ -194,7 +194,7 @@ class Reader:
 
     def _computes(self, name: Hashable, variable: xr.Variable) -> bool:
         """Whether a variable is computed with the others of its block that dask has."""
-        return variable.chunks is not None and name not in self.disk
+        return is_computed(variable) and name not in self.disk
 
     def _begin(
         self,

@@ -26,7 +26,7 @@ from ..planning.edges import ExtendedDim, Laid
 from ..planning.windows import Windows
 from ..sources.declared_dtypes import UndeclaredError, as_declared
 from ..sources.file_maps import FileMap, maps_of
-from ..sources.lazy_arrays import contiguous
+from ..sources.lazy_arrays import contiguous, is_computed
 from ..sources.source import layout_of
 from .concurrency import together
 from .dask_graphs import DaskCompute
@@ -158,7 +158,7 @@ class SourceReader:
                     raise
                 failed.update(dict.fromkeys(names, error))
 
-        graphs = {name: each for name, each in variables.items() if each.chunks is not None}
+        graphs = {name: each for name, each in variables.items() if is_computed(each)}
         if graphs:
             plain = {name: each for name, each in variables.items() if name not in graphs}
             computing = noted(self.compute, graphs, graphs, regions, whole)

@@ -30,9 +30,9 @@ if TYPE_CHECKING:  # engines are asked about any file, and zarr is slow to impor
 __all__ = [
     "LIBRARY_LOCKS", "DecodingArray", "OpenedFile", "SlicedArray", "ZarrBacked", "attributes",
     "contiguous", "deferred", "forget_open_files", "holds_memory", "in_memory", "inside_caches",
-    "is_lazy", "keys_of_slices", "layers", "lazily", "must_be_read", "netcdf3_file", "opened_file",
-    "read_through", "state_of", "stored_dtype", "stored_positions", "undecoded", "with_source",
-    "zarr_array",
+    "is_computed", "is_lazy", "keys_of_slices", "layers", "lazily", "must_be_read", "netcdf3_file",
+    "opened_file", "read_through", "state_of", "stored_dtype", "stored_positions", "undecoded",
+    "with_source", "zarr_array",
 ]  # fmt: skip
 
 # With these held no thread is inside the HDF5 or netCDF library.
@@ -54,9 +54,17 @@ def holds_memory(variable: xr.Variable) -> bool:
     return in_memory(variable) or isinstance(layers(variable)[-1], np.ndarray)
 
 
+def is_computed(variable: xr.Variable) -> bool:
+    """Whether values of a variable are computed, by dask.
+
+    Before it says so, xarray takes twenty microseconds to look at all that such arrays can do.
+    """
+    return hasattr(variable._data, "chunks") and variable.chunks is not None
+
+
 def is_lazy(variable: xr.Variable) -> bool:
     """Whether a variable is one of xarray's lazy arrays."""
-    return variable.chunks is None and not in_memory(variable)
+    return not is_computed(variable) and not in_memory(variable)
 
 
 def must_be_read(variable: xr.Variable) -> bool:
