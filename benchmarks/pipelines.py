@@ -87,12 +87,12 @@ class ChunkReader(Pipeline):
 
     def ready_to_read(self, work: Workload, shape: tuple[int, ...]) -> None:
         from xtorch_data.common.buffers import Buffers
-        from xtorch_data.iteration.threads import work_threads
+        from xtorch_data.iteration.threads import decode_threads
         from xtorch_data.reading.zarr_chunks import DirectReader
 
         self.readers = {array.path: DirectReader.of(array) for array in self.arrays}
         self.buffers, self.runner = Buffers(work.memory), asyncio.Runner()
-        threads = ThreadPoolExecutor(work_threads())
+        threads = ThreadPoolExecutor(decode_threads())
         self.runner.get_loop().set_default_executor(threads)
 
     def read(self, array: Any, cut: slice) -> Any:

@@ -5,7 +5,7 @@ import xarray as xr
 from helpers import in_a_process
 
 
-def test_an_epoch_imports_nothing_for_data_that_is_not_there(tmp_path):
+def test_an_epoch_without_dask_does_not_import_its_arrays(tmp_path):
     """`dask.array` alone, which brings SciPy, takes longer than all modules of this package.
 
     xarray imports it as well where arrays in memory become variables.

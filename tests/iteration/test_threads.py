@@ -65,6 +65,22 @@ def test_as_many_threads_decode_as_there_are_cores_within_bounds(monkeypatch, co
 
     threads.start(decoded()).result(60)
     assert threads.work._max_workers == expected
+    assert threads.decode._max_workers == min(cores, expected)
+    threads.close()
+
+
+def test_who_prepares_does_not_wait_until_everything_is_decoded(monkeypatch):
+    monkeypatch.setattr(dask.system, "CPU_COUNT", 8)
+    threads, go_on = open_threads.Threads(), threading.Event()
+    threads.begin()
+
+    async def decoded():
+        await together(on_thread(go_on.wait, 60) for _ in range(100))
+
+    decoding = threads.start(decoded())
+    assert threads.work.submit(int, "7").result(60) == 7
+    go_on.set()
+    decoding.result(60)
     threads.close()
 
 

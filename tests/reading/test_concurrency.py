@@ -2,10 +2,8 @@
 
 import asyncio
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
-import dask.system
 import pytest
 
 from xtorch_data.reading import concurrency
@@ -130,61 +128,53 @@ def test_what_a_thread_returns_or_raises():
         asyncio.run(on_thread(divmod, 7, 0))
 
 
-def test_a_thread_takes_what_waits_without_the_event_loop(monkeypatch):
+def test_a_thread_takes_what_waits_without_the_event_loop():
     """Else a core would be idle for as long as the loop has other things to do."""
-    monkeypatch.setattr(dask.system, "CPU_COUNT", 2)
-    running, most, lock, done = 0, 0, threading.Lock(), threading.Semaphore(0)
-
-    def job():
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.001)
-        with lock:
-            running -= 1
-        done.release()
+    done = threading.Semaphore(0)
 
     async def all_of_them():
-        tasks = [asyncio.create_task(on_thread(job)) for _ in range(20)]
-        await settled()
-        assert all(done.acquire(timeout=10) for _ in tasks)  # the loop stands still meanwhile
-        await asyncio.gather(*tasks)
-        await on_thread(job)  # and threads are there for what comes later
+        with ThreadPoolExecutor(2) as decode:
+            give_room(asyncio.get_running_loop(), 100, decode)
+            tasks = [asyncio.create_task(on_thread(done.release)) for _ in range(20)]
+            await settled()
+            assert all(done.acquire(timeout=10) for _ in tasks)  # the loop stands still meanwhile
+            await asyncio.gather(*tasks)
 
     asyncio.run(all_of_them())
-    assert most == 2
 
 
-def test_what_was_cancelled_before_a_thread_had_taken_it_is_not_run(monkeypatch):
-    monkeypatch.setattr(dask.system, "CPU_COUNT", 1)
+def test_what_was_cancelled_before_a_thread_had_taken_it_is_not_run():
     go_on, run = threading.Event(), []
 
     async def all_of_them():
-        first = asyncio.create_task(on_thread(go_on.wait, 10))
-        others = [asyncio.create_task(on_thread(run.append, number)) for number in range(3)]
-        await settled()
-        others[1].cancel()
-        await settled()
-        go_on.set()
-        assert await first
-        await asyncio.gather(*others, return_exceptions=True)
+        with ThreadPoolExecutor(1) as decode:
+            give_room(asyncio.get_running_loop(), 100, decode)
+            first = asyncio.create_task(on_thread(go_on.wait, 10))
+            others = [asyncio.create_task(on_thread(run.append, number)) for number in range(3)]
+            await settled()
+            others[1].cancel()
+            await settled()
+            go_on.set()
+            assert await first
+            await asyncio.gather(*others, return_exceptions=True)
 
     asyncio.run(all_of_them())
     assert run == [0, 2]
 
 
-def test_after_an_executor_has_ended_threads_are_as_free_as_before(monkeypatch):
-    monkeypatch.setattr(dask.system, "CPU_COUNT", 1)
+def test_one_job_ends_as_several_do():
+    async def failing():
+        raise OSError("first")
 
-    async def all_of_them():
-        loop = asyncio.get_running_loop()
-        ended = ThreadPoolExecutor(1)
-        ended.shutdown()
-        loop.set_default_executor(ended)
-        with pytest.raises(RuntimeError, match="after shutdown"):
-            await on_thread(divmod, 7, 2)
-        loop.set_default_executor(ThreadPoolExecutor(1))
-        return await on_thread(divmod, 7, 2)
+    with pytest.raises(OSError, match="first"):
+        asyncio.run(together([failing()]))
 
-    assert asyncio.run(all_of_them()) == (3, 1)
+    async def cancelled():
+        task = asyncio.create_task(together([asyncio.sleep(60)]))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await together([]) == []
+
+    asyncio.run(cancelled())

@@ -22,7 +22,7 @@ from ..gathering.stage import StageInMemory
 from ..planning.intervals import Interval, cut, total
 from ..planning.plan import Plan
 from ..planning.stages import BlockRead, Stage
-from ..reading.concurrency import fetched_bytes, give_room
+from ..reading.concurrency import fetched_bytes
 from ..reading.disk_cells import DiskCells
 from ..reading.regions import Reader
 from ..reading.variables import SourceReader
@@ -143,8 +143,8 @@ def run(request: Request) -> Generator[Batch, None, None]:
     """
     recorder, destination = request.recorder, request.destination
     lookahead = request.lookahead
-    threads = Threads(destination.begin_thread, lookahead.threads)
-    give_room(threads.loop, fetched_bytes(request.plan.memory))
+    fetched = fetched_bytes(request.plan.memory)
+    threads = Threads(destination.begin_thread, lookahead.threads, fetched)
     reader = request.reader(threads)
     budget = StageBudget(request.plan.budget, request.nbytes, request.cache, destination.memory)
     stages = StageReader(

@@ -16,16 +16,18 @@ from typing import Any, TypeVar
 import dask.system
 
 from ..processes.internals import before_threads_are_awaited, let_nobody_await
+from ..reading.concurrency import FETCHED_BYTES, give_room
 from ..reading.dask_graphs import DaskCompute, threads_for_graphs
 from ..sources.zarr_stores import begun_loop
 from .lookahead import GATHER_THREADS
 
-__all__ = ["Threads", "note_interrupt", "waited", "work_threads"]
+__all__ = ["Threads", "decode_threads", "note_interrupt", "waited", "work_threads"]
 
 T = TypeVar("T")
 
 # Threads for reads without async, preprocess and preparation: one for each core, within bounds. Of
 # few cores some wait for disks; many would wait for each other, as what they call holds the GIL.
+# Those that decode are as many as there are cores, and no more than that.
 FEWEST_WORK_THREADS, MOST_WORK_THREADS = 8, 32
 # Seconds that threads have to end after Ctrl-C. Some may wait inside another package for a server
 # that does not answer, where nothing can reach them.
@@ -35,8 +37,13 @@ ATTENTIVE_SECONDS = 1.0
 
 
 def work_threads() -> int:
-    """Number of threads that read, decode and prepare."""
-    return min(max(FEWEST_WORK_THREADS, dask.system.CPU_COUNT), MOST_WORK_THREADS)
+    """Number of threads that read without async and prepare."""
+    return max(FEWEST_WORK_THREADS, decode_threads())
+
+
+def decode_threads() -> int:
+    """Number of threads that decode."""
+    return min(dask.system.CPU_COUNT, MOST_WORK_THREADS)
 
 
 class Threads:
@@ -52,6 +59,8 @@ class Threads:
         What each thread that gathers calls first.
     gather_threads : int
         How many of these there are.
+    fetched : int
+        Bytes that may be fetched and not decoded yet.
 
     Attributes
     ----------
@@ -59,6 +68,9 @@ class Threads:
         The event loop.
     work : ThreadPoolExecutor
         For reads without async, preprocess and preparation: what blocks the loop.
+    decode : ThreadPoolExecutor
+        For chunks. What waits for a core waits here, and not on the loop: a core would be idle
+        until that has a moment.
     dask : ThreadPoolExecutor
         For tasks of dask; see `threads_for_graphs`.
     gather : ThreadPoolExecutor
@@ -71,13 +83,16 @@ class Threads:
         self,
         begin_gathering: Callable[[], None] | None = None,
         gather_threads: int = GATHER_THREADS,
+        fetched: int = FETCHED_BYTES,
     ) -> None:
         self.work = ThreadPoolExecutor(work_threads(), "xtorch_data-work")
+        self.decode = ThreadPoolExecutor(decode_threads(), "xtorch_data-decode")
         self.dask = threads_for_graphs()
         self.gather = ThreadPoolExecutor(gather_threads, "xtorch_data-gather", begin_gathering)
         self.graphs = DaskCompute(self.dask, self.work)
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(self.work)
+        self._fetched = fetched
         self._thread = threading.Thread(target=self._run, name="xtorch_data-reader", daemon=True)
         self._process = os.getpid()
         self._end_reading: Callable[[], None] = _nothing
@@ -92,6 +107,7 @@ class Threads:
         `end_reading` lets reading end, and wakes whoever waits for it.
         """
         self._end_reading = end_reading or self._end_reading
+        give_room(self.loop, self._fetched, self.decode)
         try:
             self._thread.start()
         except RuntimeError:  # the system has no thread left
@@ -111,6 +127,7 @@ class Threads:
         self.loop.run_forever()
         self.loop.close()  # and with it the pool of work
         self.dask.shutdown(wait=False)
+        self.decode.shutdown(wait=False, cancel_futures=True)
 
     def end(self) -> None:
         """Let every thread come to its end, without waiting for any; may be called again."""
@@ -143,10 +160,10 @@ class Threads:
         self.gather.shutdown(wait=True)
         self._thread.join()
         if interrupted or _is_interrupted():
-            _leave([self.work, self.dask])
+            _leave([self.work, self.dask, self.decode])
         else:
-            self.work.shutdown(wait=True, cancel_futures=True)
-            self.dask.shutdown(wait=True, cancel_futures=True)
+            for pool in (self.work, self.dask, self.decode):
+                pool.shutdown(wait=True, cancel_futures=True)
         _open.discard(self)
 
 

@@ -27,6 +27,7 @@ from ..processes.unnamed_memory import SharedIntegers
 from ..processes.workers import (
     batches_of_workers,
     leave_interrupts_to_the_main_process,
+    preload,
     sendable_errors,
     started,
 )
@@ -226,7 +227,7 @@ class DataLoader(torch.utils.data.DataLoader[Batch]):
         stream = isinstance(dataset, IterableDataset)
         self._order = OwnOrder(dataset) if stream else Order(self.batch_sampler, dataset)
         if num_workers:
-            _preload(self.multiprocessing_context)
+            preload(self.multiprocessing_context)
             if not self._forks():
                 what = ours(dataset)._inside.definition
                 require_sendable(dataset, what.functions(), what.data, worker_init_fn)
@@ -444,9 +445,3 @@ def _worker_seed(dataset: IterableDataset | MapDataset, epoch: int) -> int:
     else:
         known = dataset.plan.seed, epoch, dataset.rank
     return int(np.random.SeedSequence(known).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _preload(context: Any) -> None:
-    """Let the fork server import this package once, instead of every worker."""
-    if context is not None and context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(["__main__", "xtorch_data.loading.fork_server"])

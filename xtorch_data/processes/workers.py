@@ -8,6 +8,7 @@ import errno
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -25,6 +26,7 @@ __all__ = [
     "hear_interrupts_again",
     "how_it_ended",
     "leave_interrupts_to_the_main_process",
+    "preload",
     "sendable_errors",
     "sent",
     "started",
@@ -231,3 +233,11 @@ def how_it_ended(number: int, worker: Any) -> str:
                 "`if __name__ == '__main__':`"
             )
     return f"worker {number} (process {worker.pid}) {end}"
+
+
+def preload(context: Any) -> None:
+    """Let a fork server import, once, this package and, where it is used, dask."""
+    if context is not None and context.get_start_method() == "forkserver":
+        names = ["__main__", "xtorch_data.loading.fork_server"]
+        names += ["dask.array"] if "dask.array" in sys.modules else []
+        context.set_forkserver_preload(names)

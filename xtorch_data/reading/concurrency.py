@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import functools
-import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Executor
 from typing import Any, TypeVar
-
-import dask.system
 
 __all__ = [
     "FEWEST_FETCHED", "fetched_bytes", "give_room", "note_outcome", "on_thread", "request_slots",
@@ -61,57 +57,11 @@ class _Room:
             self._waiting.popleft()
 
 
-class _Cores:
-    """As many threads as there are cores; more would only take the GIL from each other.
-
-    A thread that has done something takes what waits next by itself: to ask the event loop for it
-    would leave its core idle for as long as the loop has other things to do.
-    """
-
-    def __init__(self) -> None:
-        self._free = dask.system.CPU_COUNT
-        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
-        self._lock = threading.Lock()
-
-    def submit(self, call: Callable[[], Any]) -> Future[Any]:
-        """Run something on a thread of the running loop's default executor."""
-        job = Future[Any](), call
-        with self._lock:
-            self._waiting.append(job)
-            if not self._free:
-                return job[0]
-            self._free -= 1
-        try:
-            asyncio.get_running_loop().run_in_executor(None, self._work)
-        except RuntimeError:  # the executor has ended
-            with self._lock:
-                self._free += 1
-                if job in self._waiting:
-                    self._waiting.remove(job)
-            raise
-        return job[0]
-
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                if not self._waiting:
-                    self._free += 1
-                    return
-                future, call = self._waiting.popleft()
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(call())
-                except BaseException as error:
-                    future.set_exception(error)
-            del future, call  # and with them what was read
-
-
 class _Shares:
     """The shares of one event loop; made when it first asks, for as long as the loop is open."""
 
-    def __init__(self, fetched: int) -> None:
-        self.cores = _Cores()
-        self.requests = asyncio.Semaphore(REQUESTS)
+    def __init__(self, fetched: int, decode: Executor | None) -> None:
+        self.requests, self.decode = asyncio.Semaphore(REQUESTS), decode
         self.fetched, self.room = fetched, _Room(fetched)
 
 
@@ -131,12 +81,17 @@ def fetched_bytes(memory: int) -> int:
     return max(FETCHED_BYTES, min(int(memory * FETCHED_SHARE), MOST_FETCHED_BYTES))
 
 
-def give_room(loop: asyncio.AbstractEventLoop, fetched: int) -> None:
-    """Let an event loop, on which nothing is read yet, fetch so many bytes before they are used."""
+def give_room(
+    loop: asyncio.AbstractEventLoop, fetched: int, decode: Executor | None = None
+) -> None:
+    """Let an event loop, on which nothing is read yet, fetch so many bytes before they are used.
+
+    And decode on the threads of an executor; by default on those of the loop.
+    """
     # Not by weak keys: a semaphore that was waited for refers to its loop.
     for ended in [each for each in list(_of_loops) if each.is_closed()]:
         _of_loops.pop(ended, None)
-    _of_loops[loop] = _Shares(fetched)
+    _of_loops[loop] = _Shares(fetched, decode)
 
 
 @contextlib.asynccontextmanager
@@ -158,8 +113,9 @@ def request_slots() -> asyncio.Semaphore:
 
 async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
     """Run a function that decodes on a thread, once a core is free for it."""
-    call = functools.partial(contextvars.copy_context().run, function, *args)
-    return await asyncio.wrap_future(_shares().cores.submit(call))
+    run = contextvars.copy_context().run
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_shares().decode, run, function, *args)
 
 
 def note_outcome(done: asyncio.Future[Any]) -> None:
@@ -171,16 +127,18 @@ def note_outcome(done: asyncio.Future[Any]) -> None:
 async def together(jobs: Iterable[Awaitable[T]]) -> list[T]:
     """Run jobs at the same time; when all have ended, return results or raise the first error.
 
-    Not before: they write into memory that must not be lent again.
+    Not before: they write into memory that must not be lent again. A job that is cancelled ends
+    with that error.
     """
-    jobs = list(jobs)
-    if len(jobs) == 1:  # it needs no task of its own, which takes the loop longer than to wait
-        return [await jobs[0]]
-    results = await asyncio.gather(*jobs, return_exceptions=True)
-    errors = [result for result in results if isinstance(result, BaseException)]
+    jobs, errors = list(jobs), list[BaseException]()
     try:
+        if len(jobs) == 1:  # a task of its own would cost the loop more than the wait
+            return [await jobs[0]]
+        results = await asyncio.gather(*jobs, return_exceptions=True)
+        errors += [result for result in results if isinstance(result, BaseException)]
         if errors:
             raise errors[0]
         return results  # type: ignore[return-value]
     finally:  # an error has this frame in its traceback, and frames that have what was read
-        del errors, results
+        jobs, results = [], []
+        del errors

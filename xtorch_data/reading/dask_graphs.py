@@ -322,10 +322,9 @@ def _renamed(collections: Sequence[Any]) -> list[Any]:
 
 
 def _has_many_chunks(collection: Any) -> bool:
-    arrays = sys.modules.get("dask.array")  # who has one has imported it
-    return (
-        arrays is not None and isinstance(collection, arrays.Array) and collection.npartitions > 1
-    )
+    # There is no such array before this is imported, nor while it is.
+    kind = getattr(sys.modules.get("dask.array"), "Array", None)
+    return kind is not None and isinstance(collection, kind) and collection.npartitions > 1
 
 
 def _with_dtypes_checked(collection: Any) -> Any:
