@@ -123,9 +123,12 @@ def test_the_first_error_is_raised_when_all_have_ended():
 
 
 def test_what_a_thread_returns_or_raises():
-    assert asyncio.run(on_thread(divmod, 7, 2)) == (3, 1)
+    async def divided(*numbers):
+        return await on_thread(divmod, *numbers)
+
+    assert asyncio.run(divided(7, 2)) == (3, 1)
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(on_thread(divmod, 7, 0))
+        asyncio.run(divided(7, 0))
 
 
 def test_a_thread_takes_what_waits_without_the_event_loop():
@@ -135,10 +138,9 @@ def test_a_thread_takes_what_waits_without_the_event_loop():
     async def all_of_them():
         with ThreadPoolExecutor(2) as decode:
             give_room(asyncio.get_running_loop(), 100, decode)
-            tasks = [asyncio.create_task(on_thread(done.release)) for _ in range(20)]
-            await settled()
-            assert all(done.acquire(timeout=10) for _ in tasks)  # the loop stands still meanwhile
-            await asyncio.gather(*tasks)
+            jobs = [on_thread(done.release) for _ in range(20)]
+            assert all(done.acquire(timeout=10) for _ in jobs)  # the loop stands still meanwhile
+            await together(jobs)
 
     asyncio.run(all_of_them())
 
@@ -149,11 +151,9 @@ def test_what_was_cancelled_before_a_thread_had_taken_it_is_not_run():
     async def all_of_them():
         with ThreadPoolExecutor(1) as decode:
             give_room(asyncio.get_running_loop(), 100, decode)
-            first = asyncio.create_task(on_thread(go_on.wait, 10))
-            others = [asyncio.create_task(on_thread(run.append, number)) for number in range(3)]
-            await settled()
+            first = on_thread(go_on.wait, 10)
+            others = [on_thread(run.append, number) for number in range(3)]
             others[1].cancel()
-            await settled()
             go_on.set()
             assert await first
             await asyncio.gather(*others, return_exceptions=True)
@@ -162,19 +162,17 @@ def test_what_was_cancelled_before_a_thread_had_taken_it_is_not_run():
     assert run == [0, 2]
 
 
-def test_one_job_ends_as_several_do():
-    async def failing():
-        raise OSError("first")
+def test_what_is_asked_for_first_is_decoded_first():
+    """A region of several chunks, too, before the next one of a single chunk."""
+    order = []
 
-    with pytest.raises(OSError, match="first"):
-        asyncio.run(together([failing()]))
+    async def region(number, chunks):
+        await together(on_thread(order.append, number) for _ in range(chunks))
 
-    async def cancelled():
-        task = asyncio.create_task(together([asyncio.sleep(60)]))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert await together([]) == []
+    async def all_of_them():
+        with ThreadPoolExecutor(1) as decode:
+            give_room(asyncio.get_running_loop(), 100, decode)
+            await together(region(number, 1 + number % 3) for number in range(6))
 
-    asyncio.run(cancelled())
+    asyncio.run(all_of_them())
+    assert order == sorted(order) and len(order) == 12

@@ -111,11 +111,14 @@ def request_slots() -> asyncio.Semaphore:
     return _shares().requests
 
 
-async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
-    """Run a function that decodes on a thread, once a core is free for it."""
+def on_thread(function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    """Run a function that decodes on a thread, once a core is free for it: in the order of calls.
+
+    What is asked for first is wanted first. Called on the running loop.
+    """
     run = contextvars.copy_context().run
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_shares().decode, run, function, *args)
+    return loop.run_in_executor(_shares().decode, run, function, *args)
 
 
 def note_outcome(done: asyncio.Future[Any]) -> None:
@@ -127,18 +130,13 @@ def note_outcome(done: asyncio.Future[Any]) -> None:
 async def together(jobs: Iterable[Awaitable[T]]) -> list[T]:
     """Run jobs at the same time; when all have ended, return results or raise the first error.
 
-    Not before: they write into memory that must not be lent again. A job that is cancelled ends
-    with that error.
+    Not before: they write into memory that must not be lent again.
     """
-    jobs, errors = list(jobs), list[BaseException]()
+    results = await asyncio.gather(*jobs, return_exceptions=True)
+    errors = [result for result in results if isinstance(result, BaseException)]
     try:
-        if len(jobs) == 1:  # a task of its own would cost the loop more than the wait
-            return [await jobs[0]]
-        results = await asyncio.gather(*jobs, return_exceptions=True)
-        errors += [result for result in results if isinstance(result, BaseException)]
         if errors:
             raise errors[0]
         return results  # type: ignore[return-value]
     finally:  # an error has this frame in its traceback, and frames that have what was read
-        jobs, results = [], []
-        del errors
+        del errors, jobs, results

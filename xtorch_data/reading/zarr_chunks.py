@@ -6,7 +6,7 @@ import io
 import math
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -141,10 +141,10 @@ class DirectReader:
         return out.reshape(shape)
 
     async def read_async(self, key: Sequence[slice | int], buffers: Buffers) -> Array:
-        """A region, read on the threads of the running loop's default executor."""
+        """A region, decoded on threads of the running loop."""
         along, shape = self._region(key)
         out = buffers.take([_steps(dim) for dim in along], self._dtype)
-        jobs: Iterator[Coroutine[Any, Any, _Missing]]
+        jobs: Iterator[Awaitable[_Missing]]
         if self.is_local:
             count = math.prod(map(len, along))
             each = self._chunks_of_a_task(count)
