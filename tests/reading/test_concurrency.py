@@ -154,6 +154,7 @@ def test_what_was_cancelled_before_a_thread_had_taken_it_is_not_run():
             first = on_thread(go_on.wait, 10)
             others = [on_thread(run.append, number) for number in range(3)]
             others[1].cancel()
+            await settled()
             go_on.set()
             assert await first
             await asyncio.gather(*others, return_exceptions=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import sys
@@ -124,7 +125,11 @@ class Threads:
             return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def _run(self) -> None:
-        self.loop.run_forever()
+        while True:
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                self.loop.run_forever()
+                break
+            # A store or a function raised this: whoever waits for it gets it, if the loop goes on.
         self.loop.close()  # and with it the pool of work
         self.dask.shutdown(wait=False)
         self.decode.shutdown(wait=False, cancel_futures=True)

@@ -11,8 +11,8 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 __all__ = [
-    "FEWEST_FETCHED", "fetched_bytes", "give_room", "note_outcome", "on_thread", "request_slots",
-    "room_for", "together",
+    "FEWEST_FETCHED", "fetched_bytes", "give_room", "note_outcome", "on_executor", "on_thread",
+    "request_slots", "room_for", "together",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -116,9 +116,22 @@ def on_thread(function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
 
     What is asked for first is wanted first. Called on the running loop.
     """
+    return on_executor(_shares().decode, function, *args)
+
+
+def on_executor(
+    executor: Executor | None, function: Callable[..., Any], *args: Any
+) -> asyncio.Future[Any]:
+    """Run a function, in the context of the caller, on a thread; by default on one of the loop."""
     run = contextvars.copy_context().run
-    loop = asyncio.get_running_loop()
-    return loop.run_in_executor(_shares().decode, run, function, *args)
+    return asyncio.get_running_loop().run_in_executor(executor, run, _called, function, *args)
+
+
+def _called(function: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return function(*args)
+    except StopIteration as error:  # which a future would not take: whoever waits would wait on
+        raise RuntimeError("a function raised StopIteration") from error
 
 
 def note_outcome(done: asyncio.Future[Any]) -> None:

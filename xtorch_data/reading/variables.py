@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import inspect
 import logging
 import traceback
@@ -28,7 +27,7 @@ from ..sources.declared_dtypes import UndeclaredError, as_declared
 from ..sources.file_maps import FileMap, maps_of
 from ..sources.lazy_arrays import contiguous, is_computed
 from ..sources.source import layout_of
-from .concurrency import together
+from .concurrency import on_executor, together
 from .dask_graphs import DaskCompute
 from .failures import (
     Failure,
@@ -132,8 +131,7 @@ class SourceReader:
 
     async def on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a function on a thread that would block the event loop."""
-        run = contextvars.copy_context().run
-        return await asyncio.get_running_loop().run_in_executor(self.executor, run, function, *args)
+        return await on_executor(self.executor, function, *args)
 
     async def read(
         self,
