@@ -22,6 +22,7 @@ def test_an_epoch_without_dask_does_not_import_its_arrays(tmp_path):
         dataset = xtd.IterableDataset(data, {"time": 4}, inputs="t2m", shuffle=True, batch_size=4)
         loader = xtd.DataLoader(dataset)
         print(sum(len(batch.x) for batch in loader), dataset.explain().samples)
+        loader.load_state_dict(loader.state_dict())
         print({"dask.array", "distributed", "scipy", "matplotlib"} & set(sys.modules))
         """,
         path,

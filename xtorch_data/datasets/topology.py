@@ -160,9 +160,14 @@ class EpochCounter:
         self._told: torch.Tensor | tuple[int, int] | None = None
         self._rest: int | None = None  # the epoch that the next iteration in a worker goes on with
 
-    def _row(self, process: int) -> torch.Tensor:
+    @property
+    def _rows(self) -> Any:
+        """The numbers as NumPy sees them: torch would let go of the GIL, and wait for it again."""
+        return self._shared.values.numpy().reshape(self._ROWS, -1)
+
+    def _row(self, process: int) -> Any:
         """Row of a process; begun anew if there is none."""
-        rows = self._shared.values.view(self._ROWS, -1)
+        rows = self._rows
         known = rows[:, self._PID].tolist()
         if process in known:
             return rows[known.index(process)]
@@ -175,7 +180,7 @@ class EpochCounter:
         return row
 
     def _known(self, process: int) -> bool:
-        return process in self._shared.values.view(self._ROWS, -1)[:, self._PID].tolist()
+        return process in self._rows[:, self._PID].tolist()
 
     @property
     def next(self) -> int:

@@ -52,7 +52,7 @@ class LabelDigests:
 
 
 def _text(coord: xr.Variable, place: int) -> str:
-    return text_of(np.asarray(coord[place].values)[()], coord.attrs.get("units"))
+    return text_of(coord.values[place], coord.attrs.get("units"))
 
 
 def _digest(coord: xr.Variable) -> str | None:
