@@ -178,19 +178,15 @@ class SourceReader:
         whole: bool = False,
     ) -> None:
         async def read(part: xr.Variable) -> None:
-            token = noting_missing.set(self._note_missing)
-            try:
-                if name not in self._blocking and not decodes_on_the_loop(part):
-                    try:
-                        await part.load_async()
-                        return
-                    except NotImplementedError:  # the backend has no asynchronous reads
-                        self._blocking.add(name)
-                        logger.debug("%r has no asynchronous reads: threads read it", name)
-                await self.on_thread(_load, part)
-            finally:
-                with contextlib.suppress(ValueError):  # it was left, and ended in another context
-                    noting_missing.reset(token)
+            noting_missing.set(self._note_missing)
+            if name not in self._blocking and not decodes_on_the_loop(part):
+                try:
+                    await part.load_async()
+                    return
+                except NotImplementedError:  # the backend has no asynchronous reads
+                    self._blocking.add(name)
+                    logger.debug("%r has no asynchronous reads: threads read it", name)
+            await self.on_thread(_load, part)
 
         async def load(_: Hashable, part: xr.Variable) -> None:
             declared = part.dtype

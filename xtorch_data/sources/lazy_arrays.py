@@ -55,7 +55,7 @@ def holds_memory(variable: xr.Variable) -> bool:
 
 
 def is_computed(variable: xr.Variable) -> bool:
-    """Whether values of a variable are computed, by dask.
+    """Tell whether values of a variable are computed, by dask.
 
     `chunks` alone takes twenty microseconds: xarray looks for all that such arrays can do.
     """
