@@ -27,7 +27,10 @@ FRAME = Windows.from_sizes({"x": 1000}, {"x": 1}).frame
 
 
 class Memory:
-    """What a stage is read into."""
+    """What a stage is read into: steps of its own and of stages before it."""
+
+    def __init__(self, number, steps=()):
+        self.number, self.steps = number, steps
 
 
 class DamageError(Exception):
@@ -77,7 +80,7 @@ class ReadingAhead(RuleBasedStateMachine):
         self.begun, self.released, self.outcomes = [], {}, {}
         self.done, self.left = set(), [stage.stop - stage.start for stage in self.line]
         self.taken, self.position = [], 0
-        self.memories = [None] * len(self.line)
+        self.memories, self.steps = [None] * len(self.line), {}
         self.others = set(threading.enumerate())
         self.threads = Threads()
         budget = StageBudget(memory, nbytes_of, most=most)
@@ -103,12 +106,17 @@ class ReadingAhead(RuleBasedStateMachine):
         self.begun.append(pending)
         self.released[number] = asyncio.Event()
         await self.released[number].wait()
+        steps = ()
         if pending.stage.loads[0].carried is not None:
-            assert await asyncio.wrap_future(before.halo) == (number - 1,)
+            steps = await asyncio.wrap_future(before.halo)
+            assert {each.number for each in steps} == self.needed[number]
         if self.outcomes[number] == "fails":
             raise DamageError(number)
-        settle(pending.halo, (number,))
-        memory = Memory()
+        steps = (*steps, Memory(number))
+        self.steps[number] = weakref.ref(steps[-1])
+        upcoming = self.needed[number + 1] if number + 1 < len(self.line) else ()
+        settle(pending.halo, tuple(each for each in steps if each.number in upcoming))
+        memory = Memory(number, steps)
         self.memories[number] = weakref.ref(memory)
         return memory
 
@@ -155,6 +163,14 @@ class ReadingAhead(RuleBasedStateMachine):
         if count < len(self.line):  # the next one waits for a reason
             full = under_way == self.most or used + nbytes[count] > self.memory
             assert under_way and full
+
+    @invariant()
+    def steps_that_nobody_needs_are_let_go(self):
+        if not self.position or "fails" in self.outcomes.values():  # an error holds on to some
+            return
+        self.flush()
+        held = {number for number, steps in self.steps.items() if steps() is not None}
+        assert held <= self.in_memory()
 
     @rule()
     def ask_for_a_batch(self):

@@ -59,10 +59,11 @@ class PendingStage(StageClaim):
         self.loaded = Future()
         self.loaded.cancel()
 
-    def free(self) -> None:
-        """Let go of the memory that later stages have used, too."""
-        self.halo = Future()
-        self.halo.set_result(())
+    def handed_on(self) -> None:
+        """Let go of what the next stage has taken, some of which earlier ones had read."""
+        self.rest, self.halo = Future(), Future()
+        self.rest.cancel()
+        self.halo.cancel()
 
 
 @dataclass(eq=False)
@@ -194,6 +195,9 @@ class ReadAhead:
             pending.fail(error)
             if not isinstance(error, Exception):
                 raise
+        finally:
+            if before is not None:
+                before.handed_on()
 
 
 def settle(future: Future[Any], outcome: Any) -> None:
