@@ -19,7 +19,7 @@ from ..gathering.stage import StageInMemory
 from ..gathering.views import PieceInMemory
 from ..planning.stages import BlockRead, Stage, WindowBox
 from ..planning.windows import IntArray
-from ..reading.concurrency import note_outcome
+from ..reading.concurrency import note_outcome, on_executor
 from ..reading.failures import reaching
 from ..reading.regions import Reader, Rest
 from .budget import BlockCache, StageBudget
@@ -59,8 +59,7 @@ class StageReader:
 
     async def read(self, pending: PendingStage, before: PendingStage | None) -> StageInMemory:
         """A stage in memory, where batches are made of it."""
-        loop, windows = asyncio.get_running_loop(), self.reader.windows
-        order = loop.run_in_executor(None, pending.stage.order)
+        windows, order = self.reader.windows, on_executor(None, pending.stage.order)
         loads = [self._pieces(load, pending, before) for load in pending.stage.loads]
         boxes = [box for load in pending.stage.loads for box in load.pieces]
         beside = asyncio.gather(*self._beside(boxes))
@@ -94,8 +93,7 @@ class StageReader:
         # One stage after the other, in their order: what a later one needs may take the room of
         # what an earlier one still does.
         async with self._turns[place]:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(None, self.companions.pieces, place, boxes)
+            return await on_executor(None, self.companions.pieces, place, boxes)
 
     async def search(self, stages: Callable[[], Iterator[Stage]]) -> Found | None:
         """A sample of some stages that can be read, where batches are made of it."""
@@ -105,7 +103,7 @@ class StageReader:
     async def _sent(self, stage: StageInMemory) -> StageInMemory:
         if self.destination.memory is None:
             return stage
-        return await asyncio.get_running_loop().run_in_executor(None, self.destination.send, stage)
+        return await on_executor(None, self.destination.send, stage)
 
     async def _pieces(
         self, load: BlockRead, pending: PendingStage, before: PendingStage | None
@@ -138,7 +136,7 @@ class StageReader:
         halo: Halo = ()
         if load.carried is not None and before is not None:
             halo = await asyncio.wrap_future(before.halo)
-        prepared = asyncio.get_running_loop().run_in_executor(None, self._prepare, load, data, halo)
+        prepared = on_executor(None, self._prepare, load, data, halo)
         return _Block(*await prepared, rest)
 
     def _prepare(

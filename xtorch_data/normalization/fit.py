@@ -38,7 +38,7 @@ from ..reading.variables import CONCURRENT_READS, SourceReader
 from ..samples.definition import SampleDefinition
 from ..samples.preprocessing import Preprocessor
 from ..samples.transforms import Transform
-from ..sources.lazy_arrays import in_memory
+from ..sources.lazy_arrays import in_memory, is_computed
 from ..sources.source import layout_of
 from .date_groups import DateGroups, by_group
 from .moments import Place, Tally
@@ -113,7 +113,7 @@ def _read_together(samples: SampleDefinition, names: Sequence[Hashable]) -> list
     for name in names:
         variable = samples.data.variables[name]
         grids = layout_of(variable, name, dims).chunks
-        key = (variable.chunks is None, tuple((dim, grid.key) for dim, grid in grids.items()))
+        key = (is_computed(variable), tuple((dim, grid.key) for dim, grid in grids.items()))
         alike.setdefault(key, []).append(name)
     return list(alike.values())
 
@@ -221,7 +221,7 @@ class _Walk:
     def is_dask(self) -> bool:
         """Whether dask computes whatever is not in memory."""
         lazy = [each for each in self.data.variables.values() if not in_memory(each)]
-        return bool(lazy) and all(variable.chunks is not None for variable in lazy)
+        return bool(lazy) and all(is_computed(variable) for variable in lazy)
 
     @property
     def room(self) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,7 @@ from .cuts import (
     thin,
     with_whole_chunks,
 )
-from .frames import Frame
+from .frames import Frame, SampleSpace
 from .index_maps import IntArray
 from .windows import Windows
 
@@ -204,14 +206,33 @@ def plan_in_order(
     shares with it are handed on, so that no chunk on that axis is decoded twice. `budget` is the
     bytes that one block may hold.
     """
-    grids = []
+    grids, once = [], _once(windows.frame, layouts, beside, windows.space)
     for place in range(len(windows.axes)):
-        grid = _cut_along(windows, layouts, budget, place, beside)
+        grid = _cut_along(windows, layouts, budget, place, beside, once)
         if grid.nbytes <= budget:  # the fewer axes are taken window by window, the fewer reads
             return grid
         grids.append(grid)
     everything = BlockGrid(windows, (), (), sum(layout.itemsize for layout in layouts), 1.0)
     return min(grids, key=lambda grid: grid.nbytes, default=everything)
+
+
+class _Once(NamedTuple):
+    """Bytes that are decoded in an epoch in order, if every chunk is decoded once."""
+
+    own: int
+    others: int  # of other sources
+    block: float  # that a block reads at most
+
+
+def _once(
+    frame: Frame, layouts: Sequence[Layout], beside: Sequence[Frame], space: SampleSpace
+) -> _Once:
+    sizes = _sizes_once(frame, layouts)
+    others = [nbytes_once(other, space) for other in beside]
+    own, every = sum(sizes), max(1, sum(sizes)) + sum(others)
+    many = every / max([1, *sizes, *map(_size_of_one, others, beside)])
+    most = min(IN_ORDER_VARIABLE_BYTES * many, every / IN_ORDER_BLOCKS)
+    return _Once(own, sum(others), max(IN_ORDER_READ_BYTES, most))
 
 
 def _cut_along(
@@ -220,6 +241,7 @@ def _cut_along(
     budget: int,
     place: int,
     beside: Sequence[Frame],
+    once: _Once,
 ) -> BlockGrid:
     """Blocks in C order that are cut along one axis."""
     axis, counts = windows.axes[place], windows.shape
@@ -230,26 +252,20 @@ def _cut_along(
     ]
     ways = thin(candidates(axis, frame.layouts, by_end=True), 1)
     plain = [consecutive(frame, place, cut) for cut in ways]
-    sizes = _sizes_once(frame, layouts)
-    once = max(1, sum(sizes))  # others alone may be read
-    others = [nbytes_once(other, windows.space) for other in beside]
-    every = once + sum(others)
-    many = every / max([1, *sizes, *map(_size_of_one, others, beside)])
-    most = max(IN_ORDER_READ_BYTES, min(IN_ORDER_VARIABLE_BYTES * many, every / IN_ORDER_BLOCKS))
     # Ends of blocks at ends of chunks, or else what is left of a chunk is kept.
     for whole in (False, True):
         cuts = plain + with_whole_chunks(frame, place, plain) if whole else plain
         options = [*before, cuts, *after]
         # Where nothing is read, samples alone have a size.
         decoded, held = _costs(frame, options, index_bytes=0 if frame.layouts else INDEX_BYTES)
-        samples = along_dim(place, len(counts), [cut.samples for cut in cuts])
+        samples = along_dim(len(counts), place, [cut.samples for cut in cuts])
         blocks = math.prod(counts[: place + 1]) / samples  # as many, were all like the largest
         # A block is given by the one before what both need, and cells of other sources are kept.
-        read = (decoded + sum(others)) / blocks if frame.layouts or beside else held
+        read = (decoded + once.others) / blocks if frame.layouts or beside else held
         for other in beside:
             held = held + costs_of(other, windows.shape, options, budget)[1]
-        amplification = decoded / once
-        choice = _choose(amplification, held, budget, read <= most, tolerated=1.0)
+        amplification = decoded / max(1, once.own)  # others alone may be read
+        choice = _choose(amplification, held, budget, read <= once.block, tolerated=1.0)
         grid = _grid(windows, options, choice, held, amplification)
         if grid.nbytes <= budget and grid.amplification <= 1.0:
             break
@@ -265,10 +281,7 @@ def _costs(
     """Bytes decoded in an epoch and bytes of a block, for every combination of cuts."""
     shape = tuple(len(cuts) for cuts in options)
     decoded, held = np.zeros(shape), np.zeros(shape)
-
-    def along(place: int, values: Sequence[float]) -> npt.NDArray[np.float64]:
-        return along_dim(place, len(shape), values)
-
+    along = partial(along_dim, len(shape))
     for layout in frame.layouts:
         read = np.full(shape, float(layout.itemsize))
         size = np.full(shape, float(layout.itemsize))

@@ -105,7 +105,7 @@ def nbytes_once(frame: Frame, space: SampleSpace) -> int:
     return sum(each.itemsize * frame.decoded(each, region)[1] for each in frame.layouts)
 
 
-def along_dim(place: int, dims: int, values: Sequence[float]) -> FloatArray:
+def along_dim(dims: int, place: int, values: Sequence[float]) -> FloatArray:
     """Values along one of so many dims."""
     shape = [-1 if at == place else 1 for at in range(dims)]
     return np.array(values, dtype=np.float64).reshape(shape)
@@ -136,7 +136,7 @@ def costs_of(
         uncut = np.ones(shape, dtype=bool)
         repeats = np.ones(shape)
         for place, cuts in enumerate(options):
-            intervals = along_dim(place, len(shape), [cut.intervals for cut in cuts])
+            intervals = along_dim(len(shape), place, [cut.intervals for cut in cuts])
             dims = [each for each in groups.get(place, []) if each.dim in layout.chunks]
             if not dims:
                 repeats = repeats * intervals
@@ -149,7 +149,7 @@ def costs_of(
                 for cut in cuts
             ]
             factors = [
-                along_dim(place, len(shape), [each[at] for each in found]) for at in (0, 1, -1)
+                along_dim(len(shape), place, [each[at] for each in found]) for at in (0, 1, -1)
             ]
             read, size, chunks = read * factors[0], size * factors[1], chunks * factors[2]
             uncut = uncut & (intervals == 1)

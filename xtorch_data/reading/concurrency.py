@@ -120,14 +120,14 @@ def on_thread(function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
 
 
 def on_executor(
-    executor: Executor | None, function: Callable[..., Any], *args: Any
-) -> asyncio.Future[Any]:
+    executor: Executor | None, function: Callable[..., T], *args: Any
+) -> asyncio.Future[T]:
     """Run a function, in the context of the caller, on a thread; by default on one of the loop."""
     run = contextvars.copy_context().run
     return asyncio.get_running_loop().run_in_executor(executor, run, _called, function, *args)
 
 
-def _called(function: Callable[..., Any], *args: Any) -> Any:
+def _called(function: Callable[..., T], *args: Any) -> T:
     try:
         return function(*args)
     except StopIteration as error:  # which a future would not take: whoever waits would wait on

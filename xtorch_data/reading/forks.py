@@ -15,6 +15,7 @@ from zarr.storage import FsspecStore
 from ..sources.lazy_arrays import (
     LIBRARY_LOCKS,
     forget_open_files,
+    is_computed,
     layers,
     read_through,
     zarr_array,
@@ -128,7 +129,7 @@ def _has_sessions(store: Any) -> bool:
 def _backend_arrays(variable: xr.Variable) -> Iterator[Any]:
     """The arrays of the backend under a lazy variable, or in its dask graph."""
     lazy: list[Any] = [variable]
-    if variable.chunks is not None:
+    if is_computed(variable):
         lazy = []
         for node in dict(variable.data.__dask_graph__()).values():
             # A node may be the array itself, hold it, or have it as an argument.

@@ -39,7 +39,7 @@ from zarr.storage import (
 from ..common.redact import printable, redacted, without_secrets, words_of
 from ..common.retry import RETRIES, is_transient, retried
 from ..sources.file_stamps import file_stamp, stamp_of, unsettled
-from ..sources.lazy_arrays import attributes, layers, opened_file, state_of, zarr_array
+from ..sources.lazy_arrays import attributes, is_computed, layers, opened_file, state_of, zarr_array
 from ..sources.zarr_stores import inside, open_zip, wait_for
 from .digests import Unidentified, digest, file_system, public, token
 
@@ -133,7 +133,7 @@ class _Identified:
         """A digest of a variable."""
         versions = (xr.__version__, zarr.__version__, np.__version__)
         about = (variable.dims, variable.dtype, variable.shape)
-        if variable.chunks is not None:
+        if is_computed(variable):
             return digest(("dask", versions, about, self._graph(variable.data)))
         return digest((versions, about, self._lazy(variable)))
 

@@ -14,7 +14,7 @@ from ..planning.plan import Plan
 from ..reading.recycled import codec_pipeline, read_path
 from ..samples.arguments import as_bytes
 from ..sources.codecs import is_decoded_fast
-from ..sources.lazy_arrays import is_lazy, zarr_array
+from ..sources.lazy_arrays import is_computed, is_lazy, zarr_array
 from .explanation import Explanation
 from .mixing import mixing_of
 from .source_costs import SourceCosts
@@ -151,7 +151,7 @@ def _on_small_chunks(found: Explanation, plan: Plan, data: xr.Dataset) -> Iterat
 
 
 def _on_dask(data: xr.Dataset) -> Iterator[str]:
-    lazily = [name for name, each in data.data_vars.items() if each.chunks is not None]
+    lazily = [name for name, each in data.data_vars.items() if is_computed(each.variable)]
     in_store = [name for name in lazily if "preferred_chunks" in data[name].encoding]
     if in_store:
         yield (

@@ -19,7 +19,7 @@ from ..planning.stages import reads as reads_of
 from ..reading.disk_cells import OnDisk
 from ..reading.recycled import read_path
 from ..samples.definition import SampleDefinition
-from ..sources.lazy_arrays import is_lazy
+from ..sources.lazy_arrays import is_computed, is_lazy
 from .advice import advice, notes
 from .break_costs import breaks_of
 from .explanation import Explanation, VariableReads
@@ -214,7 +214,7 @@ def _estimated(plan: Plan, parts: int) -> tuple[list[int], list[int], list[int]]
 
 def _variable(layout: Layout, data: xr.Dataset, chunk_reads: int, nbytes: int) -> VariableReads:
     variable = data[layout.name].variable
-    if variable.chunks is not None:
+    if is_computed(variable):
         path = "by dask"
     else:
         path = read_path(variable) if is_lazy(variable) else "from memory"

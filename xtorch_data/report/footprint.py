@@ -17,7 +17,7 @@ from ..reading.concurrency import FEWEST_FETCHED, fetched_bytes
 from ..reading.recycled import is_fetched, read_path
 from ..reading.shards import MOST_BYTES
 from ..samples.definition import SampleDefinition
-from ..sources.lazy_arrays import in_memory, is_lazy, stored_dtype
+from ..sources.lazy_arrays import in_memory, is_computed, is_lazy, stored_dtype
 
 __all__ = ["Footprint", "alike", "values_in"]
 
@@ -97,7 +97,7 @@ class Footprint:
             lasts=labelled or not cast or not dtypes.isdisjoint(as_is),
             stored=0 if stored is None else stored.itemsize * outside,
             recycled=path in ("directly", "by zarr") or stored is not None,
-            graph=variable.chunks is not None,
+            graph=is_computed(variable),
             scratch=scratch,
             fetched=fetched * outside,
             room=max(fetched_bytes(plan.memory), FEWEST_FETCHED * most) if fetched else 0,

@@ -14,7 +14,7 @@ from ..common.spelling import spelled
 from ..planning.edges import Boundary, EdgeRule, ExtendedDim, Remainder
 from ..sources.conventions import circle_of, is_north, text_of
 from ..sources.label_steps import LabelSteps
-from ..sources.lazy_arrays import deferred, in_memory
+from ..sources.lazy_arrays import deferred, in_memory, is_computed
 
 __all__ = ["Halo", "edge_rules", "extended", "require_blanks", "require_circles"]
 
@@ -186,7 +186,7 @@ def extended(data: xr.Dataset, beyond: Mapping[Hashable, ExtendedDim]) -> xr.Dat
         for name, variable in data.data_vars.variables.items()
         if dims.intersection(variable.dims)
     }
-    graphs = {name: each for name, each in lazy.items() if each.chunks is not None}
+    graphs = {name: each for name, each in lazy.items() if is_computed(each)}
     padded = {name: _padded(each, beyond) for name, each in graphs.items()}
     others = data.assign({name: lazy[name] for name in lazy if name not in graphs})
     order = list(data.data_vars)

@@ -12,7 +12,14 @@ import numpy.typing as npt
 import xarray as xr
 
 from ..planning.chunks import Layout
-from ..sources.lazy_arrays import DecodingArray, inside_caches, is_lazy, layers, undecoded
+from ..sources.lazy_arrays import (
+    DecodingArray,
+    inside_caches,
+    is_computed,
+    is_lazy,
+    layers,
+    undecoded,
+)
 from .definition import SampleDefinition
 from .facts import needs_host
 from .presence import not_null
@@ -157,7 +164,7 @@ def _layout(
 
 def _packing(variable: xr.Variable) -> Packing | str:
     """Packing of a variable, or the reason why it is not packed."""
-    if variable.chunks is not None:
+    if is_computed(variable):
         return "is decoded in the graph of dask"
     if not is_lazy(variable):
         return "is in memory"

@@ -19,7 +19,7 @@ from ..planning.edges import ExtendedDim
 from ..planning.stages import BlockRead
 from ..planning.windows import Windows
 from ..sources.declared_dtypes import keeps_values
-from ..sources.lazy_arrays import holds_memory
+from ..sources.lazy_arrays import holds_memory, is_computed
 from .presence import Present, presence_of
 from .transforms import Transform
 from .trials import labels_of, require_labels_kept
@@ -67,7 +67,7 @@ class Preprocessor:
         for name, variable in block.data_vars.items():
             source = self.dataset.variables[name]
             lacks = any(axis.dim not in source.dims for axis in self.windows.axes)
-            if holds_memory(source) or source.chunks is not None or lacks:
+            if holds_memory(source) or is_computed(source) or lacks:
                 # It is also the user's (a graph of dask may hold what it was made of), or another
                 # block's, and the function may work in place.
                 block[name] = variable.variable.copy(deep=True)

@@ -15,7 +15,15 @@ from zarr.storage import LocalStore, MemoryStore
 
 from ..common.redact import printable, redacted
 from ..planning.chunks import Chunks, Layout
-from .lazy_arrays import in_memory, layers, lazily, must_be_read, stored_positions, zarr_array
+from .lazy_arrays import (
+    in_memory,
+    is_computed,
+    layers,
+    lazily,
+    must_be_read,
+    stored_positions,
+    zarr_array,
+)
 from .object_arrays import with_plain_arrays
 from .opening import open_zarr
 from .wrong_kinds import remedy
@@ -143,7 +151,7 @@ def with_graphs_shown(data: xr.Dataset) -> xr.Dataset:
     found = {
         name: xr.Variable(variable.dims, variable.data, variable.attrs, variable.encoding)
         for name, variable in data.variables.items()
-        if variable.chunks is None and is_dask_collection(layers(variable)[-1])
+        if not is_computed(variable) and is_dask_collection(layers(variable)[-1])
     }
     coords = {name: each for name, each in found.items() if name in data.coords}
     others = {name: each for name, each in found.items() if name not in coords}
@@ -219,7 +227,7 @@ def layout_of(
 
 def _chunks(variable: xr.Variable, dim: Hashable) -> Chunks:
     length = variable.sizes[dim]
-    if variable.chunks is not None:
+    if is_computed(variable):
         return _irregular(np.cumsum([0, *variable.chunksizes[dim]]), length)
     if in_memory(variable):
         return Chunks(length)
