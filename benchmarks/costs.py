@@ -170,10 +170,11 @@ class Saving(Loader):
             for _ in range(taken + 1):
                 next(stream)
             self.loader.load_state_dict(self.loader.state_dict())
-        self.taking, self.states, self.begun = 0.0, [], time.perf_counter()
+        self.taking, self.working, self.states, self.begun = 0.0, 0.0, [], time.perf_counter()
         for batch in self.loader:
-            start = time.perf_counter()
+            start, working = time.perf_counter(), time.thread_time()
             self.states.append(self.loader.state_dict())
+            self.working += time.thread_time() - working
             self.taking += time.perf_counter() - start
             yield batch
 
@@ -181,6 +182,7 @@ class Saving(Loader):
         return {
             "batches": len(self.states),
             "a state, µs": 1e6 * self.taking / len(self.states),
+            "of it CPU time, µs": 1e6 * self.working / len(self.states),
             "share of the epoch, %": 100 * self.taking / (time.perf_counter() - self.begun),
             "largest, bytes as JSON": max(len(json.dumps(state)) for state in self.states),
         }
@@ -193,7 +195,8 @@ def table_state(quick: bool) -> Table:
     frame = race(racing, work, rounds(quick), check=False)
     text = f"{work.name}, batches of {work.batch_size}, `loader.state_dict()` after every batch."
     most = {"share of the epoch, %": 1, "largest, bytes as JSON": 4096}
-    return costs("state", text, frame, ["batches", "a state, µs", *most], most)
+    shown = ["batches", "a state, µs", "of it CPU time, µs", *most]
+    return costs("state", text, frame, shown, most)
 
 
 RANKS, WORKERS, PROCESSES = 4096, 8, 3
