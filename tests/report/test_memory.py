@@ -69,6 +69,9 @@ CASES = {
                                arguments={"memory": "1 MB", "batch_size": 1}),
     "windows of many blocks": Case({"a": (1, Y, X)}, {"time": 30, "y": -1, "x": -1}, {"time": 29},
                                    arguments={"memory": "3 MB", "batch_size": 1}),
+    "windows of many blocks, cached in part": Case(
+        {"a": (1, Y, X)}, {"time": 30, "y": -1, "x": -1}, {"time": 29},
+        arguments={"memory": "5 MB", "batch_size": 1, "cache": True}, epochs=2),
     "cached": Case(arguments={"cache": True, "memory": "40 MB", **SHUFFLED}, epochs=2),
     "cached in part": Case(arguments={"cache": True, **SHUFFLED}, epochs=2),
     "where": Case(arguments={"where": np.arange(STEPS - 7) % 60 < 40, **SHUFFLED}),

@@ -158,8 +158,9 @@ class _HeldStage(StageClaim):
     """A stage that would be read or held."""
 
     process: _Process = field(kw_only=True)
-    # Bytes, and whether they are used again.
+    # Bytes, and whether they are used again; of what is joined, which later stages do not need.
     taken: list[tuple[int, bool]] = field(default_factory=list)
+    joined: list[tuple[int, bool]] = field(default_factory=list)
     # Variables that loads share.
     boxes: list[tuple[Hashable, object, int]] = field(default_factory=list)
 
@@ -211,6 +212,7 @@ class _Process:
             first = begun.popleft()
             walked += first.stage.stop - first.stage.start
             yield self._blocks(), 0, walked
+            self._give_all(first.joined)
             self._budget.end(first)
 
     def _planned(self, stage: Stage) -> _HeldStage:
@@ -233,12 +235,8 @@ class _Process:
     def free(self, held: _HeldStage) -> None:
         """Give back what a stage has taken."""
         self._held.remove(held)
-        for nbytes, recycled in held.taken:
-            if recycled:
-                self._give(nbytes)
-            else:
-                self._other -= nbytes
-        held.taken, held.boxes = [], []
+        self._give_all(held.taken)
+        held.boxes = []
 
     def _beside(self, stage: Stage) -> int:
         """Bytes of the samples of a stage in other sources that are not kept whole."""
@@ -260,6 +258,14 @@ class _Process:
                 self._idle[size] -= 1
         self._lent += nbytes
         return nbytes
+
+    def _give_all(self, taken: list[tuple[int, bool]]) -> None:
+        for nbytes, recycled in taken:
+            if recycled:
+                self._give(nbytes)
+            else:
+                self._other -= nbytes
+        taken.clear()
 
     def _give(self, nbytes: int) -> None:
         self._lent -= nbytes
@@ -290,15 +296,16 @@ class _Process:
                 return
             yield self._passing(under_way)
             # Each core decodes one.
-            done = [(*each, self._finish(*each[:2])) for each in islice(under_way, CORES)]
+            done = [(*each, *self._finish(*each[:2])) for each in islice(under_way, CORES)]
             yield self._passing(under_way)
-            for held, load, lent, taken in done:
+            for held, load, lent, taken, joined in done:
                 under_way.popleft()
                 for size, recycled in lent:
                     if recycled:
                         self._give(size)
                 if not self._budget.offer(held, load, None):
                     held.taken += taken
+                    held.joined += joined
 
     def _passing(
         self, under_way: Iterable[tuple[_HeldStage, BlockRead, list[tuple[int, bool]]]]
@@ -329,9 +336,12 @@ class _Process:
                 lent.append((self._take(nbytes) if each.recycled else nbytes, each.recycled))
         return lent
 
-    def _finish(self, held: _HeldStage, load: BlockRead) -> list[tuple[int, bool]]:
-        """What stays of a load."""
-        taken = []
+    def _finish(
+        self, held: _HeldStage, load: BlockRead
+    ) -> tuple[list[tuple[int, bool]], list[tuple[int, bool]]]:
+        """What stays of a load, and what is joined of it with the one before."""
+        taken: list[tuple[int, bool]] = []
+        joined: list[tuple[int, bool]] = []
         axes = self._plan.windows.axes
         for each in self._variables:
             extents = self._extents(load, each)
@@ -341,17 +351,22 @@ class _Process:
                 box = shared_box(each.layout.chunks, load.slices())
                 held.boxes.append((each.layout.name, box, nbytes))
                 continue
+            taken += self._stays(each, nbytes)
             if load.carried is not None and self._joins(load):
                 along = axes[load.axis].dim
-                joined = sum(piece.region[load.axis][1] - load.carried for piece in load.pieces[:1])
-                more = dict(extents) | {along: (load.carried, load.carried + joined)}
-                nbytes += each.kept * values_in(each.layout, more)
-            if nbytes:
-                recycled = each.recycled or each.cast > 0
-                size = self._take(nbytes) if recycled else nbytes
-                self._other += 0 if recycled else nbytes
-                taken.append((size, recycled))
-        return taken
+                steps = sum(piece.region[load.axis][1] - load.carried for piece in load.pieces[:1])
+                more = dict(extents) | {along: (load.carried, load.carried + steps)}
+                joined += self._stays(each, each.kept * values_in(each.layout, more))
+        return taken, joined
+
+    def _stays(self, of: Footprint, nbytes: int) -> list[tuple[int, bool]]:
+        if not nbytes:
+            return []
+        recycled = of.recycled or of.cast > 0
+        if recycled:
+            return [(self._take(nbytes), True)]
+        self._other += nbytes
+        return [(nbytes, False)]
 
     def _extents(self, load: BlockRead, each: Footprint) -> Mapping[Hashable, Interval]:
         """Positions of a variable that are read for a load, or handed on and put next to it."""
