@@ -154,6 +154,7 @@ def test_batches_are_gathered_as_far_ahead_as_predicted(gather, monkeypatch):
     assert predicted == set(found) == {of(2 * 4 * 8, False)}
 
 
+@pytest.mark.alone  # what threads hold at the same time is counted
 @pytest.mark.parametrize(
     ("gather", "memory"), [("device", "1 MB"), ("device", "3 MB"), ("host", "4 MB")]
 )
@@ -179,7 +180,7 @@ def test_page_locked_memory_is_predicted_as_torch_allots_it(ds, gather, memory, 
     plain = xtd.DataLoader(dataset, device="cpu", gather=gather, pin_memory=False).explain()
     kind = "blocks" if gather == "device" else "batches"
     predicted = getattr(found, kind)
-    assert 0.5 * predicted <= max(most) <= 1.3 * predicted  # as threads go
+    assert 0.5 * predicted <= max(most) <= 1.2 * predicted  # as threads go
     assert predicted > 1.2 * getattr(plain.peak_memory, kind)
 
 
