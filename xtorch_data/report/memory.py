@@ -339,7 +339,7 @@ class _Process:
     def _finish(
         self, held: _HeldStage, load: BlockRead
     ) -> tuple[list[tuple[int, bool]], list[tuple[int, bool]]]:
-        """What stays of a load, and what is joined of it with the one before."""
+        """Bytes that stay of a load, and those that are joined of it with the one before."""
         taken: list[tuple[int, bool]] = []
         joined: list[tuple[int, bool]] = []
         axes = self._plan.windows.axes
