@@ -6,6 +6,7 @@ import bz2
 import contextlib
 import functools
 import lzma
+import struct
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -127,6 +128,11 @@ def _content(encoded: Encoded) -> Encoded:
     return content
 
 
+# Sizes of the content and of the whole, in the header.
+# https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
+_BLOSC_SIZES = struct.Struct("<4xI4xI")
+
+
 def _blosc(encoded: Encoded, out: Array) -> None:
     _require_blosc(encoded, out.nbytes)
     numcodecs.blosc.decompress(encoded, out)
@@ -139,10 +145,11 @@ def _fresh_blosc(several: Sequence[Encoded], nbytes: int) -> list[Encoded]:
 
 
 def _require_blosc(encoded: Encoded, nbytes: int) -> None:
-    # https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
-    _require(int.from_bytes(encoded[4:8], "little"), nbytes)
-    # The decoder would read on behind the end.
-    if len(encoded) < 16 or int.from_bytes(encoded[12:16], "little") != len(encoded):
+    if len(encoded) < _BLOSC_SIZES.size:
+        raise ValueError(f"the chunk is cut: it has {len(encoded)} bytes")
+    size, stored = _BLOSC_SIZES.unpack_from(encoded)
+    _require(size, nbytes)
+    if stored != len(encoded):  # the decoder would read on behind the end
         raise ValueError(f"the chunk is cut: it has {len(encoded)} bytes")
 
 
