@@ -96,14 +96,34 @@ def test_parts_with_transforms_get_the_labeled_region_of_their_windows(planned):
         xr.testing.assert_identical(piece.data, ds[["a"]].isel(reached))
 
 
+@given(plans(), st.booleans())
+def test_what_lasts_holds_no_memory_of_the_loads_before(planned, coords):
+    ds, plan = planned
+    dims = tuple(axis.dim for axis in plan.windows.axes if axis.windowed)
+    part = part_of("a", plan.windows)
+    ds = ds[["a"]] if coords else ds[["a"]].drop_vars("time", errors="ignore")
+    joiner = HaloJoiner(plan.windows, dims, (part,), frozenset(), Buffers(2**20), True)
+    earlier = []
+    for halo, found, tail in loads_of(joiner, ds, plan):
+        earlier += [each.data["a"].values for each in halo]
+        own = [piece.views["a"][0] for piece in found] + [each.data["a"].values for each in tail]
+        assert not any(np.may_share_memory(*pair) for pair in itertools.product(own, earlier))
+
+
 def pieces_of(joiner, ds, plan):
-    """The pieces of an epoch, whose regions are cut from the data by isel."""
+    """The pieces of an epoch."""
+    for _, found, _ in loads_of(joiner, ds, plan):
+        yield from found
+
+
+def loads_of(joiner, ds, plan):
+    """Its loads, each cut from the data by isel: what it takes over, gives, and hands on."""
     tail = ()
     for stage in plan.stages(0, [(0, plan.samples)]):
         for load in stage.loads:
             halo = () if load.carried is None else tail
-            found, tail = joiner.pieces(load, ds.isel(load.slices()), halo)
-            yield from found
+            found, tail = joiner.pieces(load, ds.isel(load.slices()).copy(deep=True), halo)
+            yield halo, found, tail
 
 
 def samples_of(piece, windows):

@@ -49,8 +49,8 @@ class HaloJoiner:
     Made for one iteration; used on threads for work, loads one after the other.
 
     Parts in `transformed` are cut as labeled samples. Pieces that are `lasting`, kept for later
-    epochs, hold no memory of the load before; those whose memory is `sent` elsewhere hold nothing
-    but their own.
+    epochs, and what is handed on with them hold no memory of loads before; those whose memory is
+    `sent` elsewhere hold nothing but their own.
     """
 
     windows: Windows
@@ -80,7 +80,8 @@ class HaloJoiner:
         if not self.windows.axes:
             return [self._piece(piece, (HaloPart(block, 0, 1),), None) for piece in load.pieces], ()
         dim = self.windows.axes[load.axis].dim
-        segments = (*tail, HaloPart(block, *load.region[load.axis]))
+        own = HaloPart(block, *load.region[load.axis])
+        segments = (*tail, own)
         pieces = []
         for piece in load.pieces:
             # A piece reaches over the whole region along the other axes, or is cut there.
@@ -91,14 +92,20 @@ class HaloJoiner:
                 )
                 if axis.dim != dim
             }
-            found = [
+            found = tuple(
                 HaloPart(each.data.isel(indexers, missing_dims="ignore"), each.start, each.stop)
                 for each in _between(segments, dim, *piece.region[load.axis])
-            ]
-            pieces.append(self._piece(piece, tuple(found), dim))
+            )
+            if self.lasting and len(found) > 1:
+                names = {name for part in self.parts for name in part.arrays}
+                joined = _joined(found, dim, names, self.buffers)
+                found = (HaloPart(joined, found[0].start, found[-1].stop),)
+                if load.keep is not None and load.keep < own.start:  # then it is the only piece
+                    segments = (*found, own.cut(dim, found[0].stop, own.stop))
+            pieces.append(self._piece(piece, found, dim))
         if load.keep is None:
             return pieces, ()
-        return pieces, _between(segments, dim, load.keep, load.region[load.axis][1])
+        return pieces, _between(segments, dim, load.keep, own.stop)
 
     def _piece(
         self, piece: WindowBox, segments: tuple[HaloPart, ...], dim: Hashable | None
