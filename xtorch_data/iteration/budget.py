@@ -75,9 +75,6 @@ class Claim:
     users: int = field(default=1, kw_only=True)
     counts: bool = field(default=False, kw_only=True)  # it was begun and has not ended
 
-    def free(self) -> None:
-        """Let go of the memory."""
-
 
 @dataclass(eq=False)
 class StageClaim(Claim):
@@ -130,12 +127,12 @@ class Budget:
             self._held += claim.nbytes
             self._on_device += claim.on_device
 
-    def end(self, claim: Claim) -> None:
-        """Note that a claim is needed no more, and free what nobody needs; again, nothing."""
+    def end(self, claim: Claim) -> list[Claim]:
+        """Note that a claim has ended; those whose memory nobody needs from now on."""
         free: list[Claim] = []
         with self._lock:
-            if not claim.counts:
-                return
+            if not claim.counts:  # it has ended before
+                return free
             claim.counts = False
             self._begun -= 1
             self._on_device -= claim.on_device
@@ -145,8 +142,7 @@ class Budget:
                     self._held -= each.nbytes
                     free.append(each)
             claim.halo_of = ()
-        for each in free:
-            each.free()
+        return free
 
 
 class StageBudget(Budget):

@@ -157,15 +157,11 @@ def _some(stages: Iterable[Stage], plan: Plan) -> Iterator[Stage]:
 class _HeldStage(StageClaim):
     """A stage that would be read or held."""
 
-    process: _Process = field(kw_only=True)
     # Bytes, and whether they are used again; of what is joined, which later stages do not need.
     taken: list[tuple[int, bool]] = field(default_factory=list)
     joined: list[tuple[int, bool]] = field(default_factory=list)
     # Variables that loads share.
     boxes: list[tuple[Hashable, object, int]] = field(default_factory=list)
-
-    def free(self) -> None:
-        self.process.free(self)
 
 
 class _Process:
@@ -213,10 +209,12 @@ class _Process:
             walked += first.stage.stop - first.stage.start
             yield self._blocks(), 0, walked
             self._give_all(first.joined)
-            self._budget.end(first)
+            for free in self._budget.end(first):
+                assert isinstance(free, _HeldStage)
+                self._free(free)
 
     def _planned(self, stage: Stage) -> _HeldStage:
-        found = _HeldStage(stage, process=self)
+        found = _HeldStage(stage)
         self._budget.plan(found)
         return found
 
@@ -232,7 +230,7 @@ class _Process:
         windows = self._plan.windows
         return joins(self._parts, self._transformed, windows, load, self._lasting)
 
-    def free(self, held: _HeldStage) -> None:
+    def _free(self, held: _HeldStage) -> None:
         """Give back what a stage has taken."""
         self._held.remove(held)
         self._give_all(held.taken)
