@@ -172,10 +172,10 @@ class Saving(Loader):
             self.loader.load_state_dict(self.loader.state_dict())
         self.taking, self.working, self.states, self.begun = 0.0, 0.0, [], time.perf_counter()
         for batch in self.loader:
-            start, working = time.perf_counter(), time.thread_time()
+            working, start = time.thread_time(), time.perf_counter()
             self.states.append(self.loader.state_dict())
-            self.working += time.thread_time() - working
             self.taking += time.perf_counter() - start
+            self.working += time.thread_time() - working
             yield batch
 
     def details(self) -> dict[str, Any]:

@@ -38,12 +38,12 @@ def steps_of(schedule, epoch):
     return np.arange(SIZE)[schedule.phases[max(e for e in schedule.phases if e <= epoch)]]
 
 
-def require_right(batch, windows, steps):
+def require_right(batch, windows, steps, past=PAST):
     """Compare a batch with plain slices, values and labels."""
     values, labeled = data().to_numpy(), batch.to_xarray("y")
     for place, number in enumerate(batch.index.tolist()):
         start = windows[number]["time"].start
-        assert np.array_equal(batch.x[place], values[start : start + PAST])
+        assert np.array_equal(batch.x[place], values[start : start + past])
         assert np.array_equal(batch.y[place], values[start + steps])
         times = labeled["time"].isel(sample=place, missing_dims="ignore")
         assert np.array_equal(times, (start + steps) * 10)
@@ -51,7 +51,7 @@ def require_right(batch, windows, steps):
 
 @st.composite
 def schedules(draw):
-    longest = sorted(draw(st.sets(st.integers(PAST, SIZE - 1), min_size=1)))
+    longest = sorted(draw(st.sets(st.integers(1, SIZE - 1), min_size=1)))
     begins = sorted({0, *draw(st.lists(st.integers(1, 4), max_size=2))})
     phases = {
         begin: sorted(draw(st.sets(st.sampled_from(longest), min_size=1))) for begin in begins
@@ -63,21 +63,26 @@ def schedules(draw):
 @given(
     schedule=schedules(),
     overlap=st.integers(0, 8),
+    past=st.integers(1, PAST),
     shuffle=st.booleans(),
     memory=st.sampled_from([450, 900, "1 GiB"]),
+    cache=st.booleans(),
 )
-@examples(10)
-def test_samples_are_those_of_plain_slices_in_every_phase(schedule, overlap, shuffle, memory):
-    every = samples(schedule, overlap)
-    longest = samples(max(schedule.phases.values(), key=len), overlap)
-    how = {"batch_size": 4, "shuffle": shuffle, "memory": memory}
+@examples(20)
+def test_samples_are_those_of_plain_slices_in_every_phase(
+    schedule, overlap, past, shuffle, memory, cache
+):
+    inputs = xtd.Select("a", time=slice(0, past))
+    every = samples(schedule, overlap, inputs=inputs)
+    longest = samples(max(schedule.phases.values(), key=len), overlap, inputs=inputs)
+    how = {"batch_size": 4, "shuffle": shuffle, "memory": memory, "cache": cache}
     stream, plain = (xtd.IterableDataset(each, **how) for each in (every, longest))
     assert repr(every.windows) == repr(longest.windows)
     for epoch in range(5):
         found = list(stream)
         assert [each.index.tolist() for each in found] == [each.index.tolist() for each in plain]
         for batch in found:
-            require_right(batch, every.windows, steps_of(schedule, epoch))
+            require_right(batch, every.windows, steps_of(schedule, epoch), past)
 
 
 @pytest.mark.parametrize("overlap", [8, 0])

@@ -1,18 +1,21 @@
 """Pieces of blocks that hand on steps, compared with plain isel."""
 
 import itertools
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import examples
 
 from xtorch_data.common.buffers import Buffers
 from xtorch_data.gathering import views
 from xtorch_data.gathering.halo import HaloJoiner
 from xtorch_data.gathering.views import SplitView
 from xtorch_data.planning.chunks import Chunks, Layout
+from xtorch_data.planning.frames import SampleSpace
 from xtorch_data.planning.plan import Plan
 from xtorch_data.planning.windows import Windows
 from xtorch_data.samples.select import Part
@@ -39,7 +42,15 @@ def plans(draw):
         for name, own in dims.items()
     ]
     memory, shuffle = draw(st.integers(1, 2000)), draw(st.booleans())
-    return ds, Plan.of(windows, layouts, memory=memory, shuffle=shuffle, warn=False)
+    plan = Plan.of(windows, layouts, memory=memory, shuffle=shuffle, warn=False)
+    return ds, plan.reading(shorter(windows, draw(st.integers(1, input_dims["time"]))))
+
+
+def shorter(windows, steps):
+    """Windows of which only the first steps in time are used, as of an early phase."""
+    [frame] = windows.space.frames
+    maps = tuple(replace(each, size=steps) if each.dim == "time" else each for each in frame.maps)
+    return Windows(SampleSpace(windows.space.axes, (replace(frame, maps=maps),)))
 
 
 def part_of(name, windows, lacking=()):
@@ -57,6 +68,7 @@ def cut(ds, windows, number, part):
 
 
 @given(plans(), st.booleans(), st.booleans())
+@examples(300)
 def test_windows_of_blocks_are_what_isel_cuts_however_steps_are_handed_on(planned, lasting, small):
     ds, plan = planned
     windows = plan.windows
@@ -96,17 +108,22 @@ def test_parts_with_transforms_get_the_labeled_region_of_their_windows(planned):
         xr.testing.assert_identical(piece.data, ds[["a"]].isel(reached))
 
 
-@given(plans(), st.booleans())
-def test_what_lasts_holds_no_memory_of_the_loads_before(planned, coords):
+@given(plans(), st.sampled_from(["a", ""]))
+@examples(300)
+def test_what_lasts_holds_no_memory_of_the_loads_before(planned, transformed):
     ds, plan = planned
-    dims = tuple(axis.dim for axis in plan.windows.axes if axis.windowed)
-    part = part_of("a", plan.windows)
-    ds = ds[["a"]] if coords else ds[["a"]].drop_vars("time", errors="ignore")
-    joiner = HaloJoiner(plan.windows, dims, (part,), frozenset(), Buffers(2**20), True)
+    windows = plan.windows
+    dims = tuple(axis.dim for axis in windows.axes if axis.windowed)
+    parts = part_of("a", windows), part_of("c", windows, tuple(set(dims) - {"y"}))
+    joiner = HaloJoiner(
+        windows, dims, parts, frozenset(transformed), Buffers(2**20), lasting=True
+    )  # fmt: skip
     earlier = []
-    for halo, found, tail in loads_of(joiner, ds, plan):
-        earlier += [each.data["a"].values for each in halo]
-        own = [piece.views["a"][0] for piece in found] + [each.data["a"].values for each in tail]
+    for halo, found, tail in loads_of(joiner, ds[["a", "c"]], plan):
+        handed_on = [each.data for each in tail] + [each.data for each in found if transformed]
+        own = [data[name].values for data in handed_on for name in data]
+        own += [view for piece in found for [view] in piece.views.values()]
+        earlier += [each.data[name].values for each in halo for name in each.data]
         assert not any(np.may_share_memory(*pair) for pair in itertools.product(own, earlier))
 
 

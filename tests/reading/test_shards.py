@@ -104,13 +104,17 @@ def test_each_index_is_asked_for_once_and_neighbors_together():
     np.testing.assert_array_equal(found, array[...])
 
 
+@pytest.mark.parametrize("in_file", [False, True])
 @pytest.mark.parametrize(("gap", "most", "requests"), [(0, 10**9, 3), (10**9, 10**9, 1), (0, 0, 4)])
-def test_what_lies_far_apart_or_is_much_is_fetched_by_itself(monkeypatch, gap, most, requests):
-    monkeypatch.setattr(module, "GAP_BYTES", gap)
-    monkeypatch.setattr(module, "MOST_BYTES", most)
+def test_what_lies_far_apart_or_is_much_is_fetched_by_itself(
+    monkeypatch, gap, most, requests, in_file
+):
+    names = ("FILE_GAP_BYTES", "MOST_FILE_BYTES") if in_file else ("GAP_BYTES", "MOST_BYTES")
+    for name, value in zip(names, (gap, most), strict=True):
+        monkeypatch.setattr(module, name, value)
     found = module.Shards((), (6,), True, True)
     index = np.array([[0, 5], [5, 5], [20, 5], [2**64 - 1] * 2, [40, 5], [60, 5]], np.uint64)
-    extents, missing = found.extents(index, [(4,), (3,), (1,), (0,), (2,)])
+    extents, missing = found.extents(index, [(4,), (3,), (1,), (0,), (2,)], in_file)
     assert missing == [(3,)]
     assert len(extents) == requests
     where = sorted((p, e.start + a, e.start + b) for e in extents for p, a, b in e.chunks)

@@ -36,7 +36,7 @@ class Case:
     chunks: dict = field(default_factory=lambda: {"a": (8, Y, X)})
     input_dims: dict = field(default_factory=lambda: WINDOW)
     input_overlap: dict = field(default_factory=lambda: OVERLAP)
-    kind: str = "zarr"  # or "fetched", "netcdf", "dask", "memory"
+    kind: str = "zarr"  # or "sharded", "fetched", "netcdf", "dask", "memory"
     dtype: str = "float32"
     packed: bool = False
     compressed: bool = False
@@ -67,6 +67,8 @@ CASES = {
     "integers": Case(dtype="int16", arguments=SHUFFLED),
     "larger than memory": Case(input_dims={"time": 60, "y": -1, "x": -1}, input_overlap={},
                                arguments={"memory": "1 MB", "batch_size": 1}),
+    "shards": Case({"a": (1, Y, X)}, kind="sharded", arguments=SHUFFLED),
+    "shards, in order": Case({"a": (8, 24, 24)}, kind="sharded", compressed=True),
     "windows of many blocks": Case({"a": (1, Y, X)}, {"time": 30, "y": -1, "x": -1}, {"time": 29},
                                    arguments={"memory": "3 MB", "batch_size": 1}),
     "windows of many blocks, cached in part": Case(
@@ -117,6 +119,8 @@ def make(case, folder):
         packing = {"dtype": "int16", "scale_factor": 0.125, "_FillValue": -32768}
         encoding[name] = packing if case.packed else {}
         encoding[name]["chunksizes" if case.kind == "netcdf" else "chunks"] = chunks
+        if case.kind == "sharded":
+            encoding[name]["shards"] = (8 * chunks[0], *chunks[1:])
         if case.kind != "netcdf" and not case.compressed:
             encoding[name]["compressors"] = None
     if case.kind == "memory":

@@ -49,8 +49,8 @@ class HaloJoiner:
     Made for one iteration; used on threads for work, loads one after the other.
 
     Parts in `transformed` are cut as labeled samples. Pieces that are `lasting`, kept for later
-    epochs, and what is handed on with them hold no memory of loads before; those whose memory is
-    `sent` elsewhere hold nothing but their own.
+    epochs, and what is handed on with them hold no memory that loads before have handed on; those
+    whose memory is `sent` elsewhere hold nothing but their own.
     """
 
     windows: Windows
@@ -92,20 +92,30 @@ class HaloJoiner:
                 )
                 if axis.dim != dim
             }
+            begin, stop = piece.region[load.axis]
+            # Of such a load it is the only piece, but need not reach to what was read.
+            hands_on = self.lasting and load.keep is not None and load.keep < own.start
             found = tuple(
                 HaloPart(each.data.isel(indexers, missing_dims="ignore"), each.start, each.stop)
-                for each in _between(segments, dim, *piece.region[load.axis])
+                for each in _between(segments, dim, begin, max(stop, own.start * hands_on))
             )
-            if self.lasting and len(found) > 1:
-                names = {name for part in self.parts for name in part.arrays}
-                joined = _joined(found, dim, names, self.buffers)
-                found = (HaloPart(joined, found[0].start, found[-1].stop),)
-                if load.keep is not None and load.keep < own.start:  # then it is the only piece
-                    segments = (*found, own.cut(dim, found[0].stop, own.stop))
+            if self.lasting and found[0].start < own.start:
+                last = own.data.isel(indexers, missing_dims="ignore")
+                joined = self._copied(found, dim, last)
+                found = (joined.cut(dim, begin, stop),)
+                if hands_on:
+                    segments = (joined, own.cut(dim, joined.stop, own.stop))
             pieces.append(self._piece(piece, found, dim))
         if load.keep is None:
             return pieces, ()
         return pieces, _between(segments, dim, load.keep, own.stop)
+
+    def _copied(self, segments: tuple[HaloPart, ...], dim: Hashable, block: xr.Dataset) -> HaloPart:
+        """Neighboring segments as one, in memory of its own; what lacks the dim is of a block."""
+        names = {name for part in self.parts for name in part.arrays}
+        joined = _joined(segments, dim, names, self.buffers, anew=True)
+        lacking = {name: block[name].variable for name in joined if dim not in joined[name].dims}
+        return HaloPart(joined.assign(lacking), segments[0].start, segments[-1].stop)
 
     def _piece(
         self, piece: WindowBox, segments: tuple[HaloPart, ...], dim: Hashable | None
@@ -217,15 +227,24 @@ def _between(segments: Sequence[HaloPart], dim: Hashable, start: int, stop: int)
 
 
 def _joined(
-    segments: Sequence[HaloPart], dim: Hashable | None, names: Container[Hashable], buffers: Buffers
+    segments: Sequence[HaloPart],
+    dim: Hashable | None,
+    names: Container[Hashable],
+    buffers: Buffers,
+    anew: bool = False,
 ) -> xr.Dataset:
-    """Neighboring segments as one; variables without the dim are those of the last one."""
+    """Neighboring segments as one; a single one as it is, unless it is to be made `anew`.
+
+    Variables without the dim are those of one of them.
+    """
     chosen = [
         each.data.drop_vars([name for name in each.data.data_vars if name not in names])
         for each in segments
     ]
     last = chosen[-1]
-    if len(chosen) == 1 or not any(dim in variable.dims for variable in last.variables.values()):
+    if (len(chosen) == 1 and not anew) or not any(
+        dim in variable.dims for variable in last.variables.values()
+    ):
         return last
     if last.coords:
         return xr.concat(

@@ -128,7 +128,7 @@ class Budget:
             self._on_device += claim.on_device
 
     def end(self, claim: Claim) -> list[Claim]:
-        """Note that a claim has ended; those whose memory nobody needs from now on."""
+        """Note that a claim has ended; returns those whose memory nobody needs any more."""
         free: list[Claim] = []
         with self._lock:
             if not claim.counts:  # it has ended before

@@ -149,8 +149,8 @@ class ReadAhead:
             pending.substitute.end()
         with self._lock:
             self._live.discard(pending)
-            pending.drop()
-            self._budget.end(pending)  # frees memory before the next one takes some
+            pending.drop()  # before the next one takes memory
+            self._budget.end(pending)
             self._begin_what_fits()
 
     def close(self) -> None:

@@ -41,7 +41,8 @@ Chunk: TypeAlias = tuple[Place, Slices, Slices]
 
 # Chunks that lie so close to each other are fetched in one request, up to so many bytes.
 GAP_BYTES, MOST_BYTES = 2**15, 2**23
-# The same of files: to copy what is not wanted takes less time than one more call.
+# The same of files. The system reads ahead as much as such a gap, which takes less time to copy
+# than one more call.
 FILE_GAP_BYTES, MOST_FILE_BYTES = 2**16, 2**20
 # Bytes of indexes that are kept in a process, by all arrays together; at least one by each.
 KEPT_BYTES = 2**26

@@ -15,7 +15,7 @@ from ..planning.plan import Plan
 from ..planning.windows import Windows
 from ..reading.concurrency import FEWEST_FETCHED, fetched_bytes
 from ..reading.recycled import is_fetched, read_path
-from ..reading.shards import MOST_BYTES
+from ..reading.shards import MOST_BYTES, MOST_FILE_BYTES
 from ..samples.definition import SampleDefinition
 from ..sources.lazy_arrays import in_memory, is_computed, is_lazy, stored_dtype
 
@@ -86,6 +86,9 @@ class Footprint:
             copies = 2 if plan.shuffle or not _in_rows(layout) else 1
             encoded = (stored or variable.dtype).itemsize
             scratch = 0 if _needs_no_scratch(variable, layout) else copies * chunk * encoded
+            if shards := variable.encoding.get("shards"):  # of which chunks are read together
+                together = min(MOST_FILE_BYTES, math.prod(shards) * encoded)
+                scratch += max(0, together - chunk * encoded)
         fetched = (stored or variable.dtype).itemsize if lazy and is_fetched(variable) else 0
         most = chunk * fetched
         if variable.encoding.get("shards"):  # of which chunks are fetched together

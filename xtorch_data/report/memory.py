@@ -157,7 +157,8 @@ def _some(stages: Iterable[Stage], plan: Plan) -> Iterator[Stage]:
 class _HeldStage(StageClaim):
     """A stage that would be read or held."""
 
-    # Bytes, and whether they are used again; of what is joined, which later stages do not need.
+    # Bytes, and whether they are used again; and of what is joined, which is let go of earlier:
+    # where that is handed on, what it was made of counts instead.
     taken: list[tuple[int, bool]] = field(default_factory=list)
     joined: list[tuple[int, bool]] = field(default_factory=list)
     # Variables that loads share.
