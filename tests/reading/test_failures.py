@@ -307,6 +307,39 @@ def test_a_damaged_chunk_of_hdf5_is_told_by_its_region(tmp_path, engine):
 # Missing chunks, and stores that are missing
 
 
+@pytest.mark.parametrize("endian", ["little", "big"])  # read directly, and by zarr
+@pytest.mark.parametrize(("at", "wrong"), [(0, 2**64 - 1), (8, 2**40)], ids=["place", "length"])
+def test_a_wrong_index_without_a_checksum_is_an_error_and_does_not_end_the_process(
+    tmp_path, endian, at, wrong
+):
+    serializer = zarr.codecs.ShardingCodec(
+        chunk_shape=(1, 4),
+        codecs=[zarr.codecs.BytesCodec(endian=endian), zarr.codecs.BloscCodec()],
+        index_codecs=[zarr.codecs.BytesCodec()],
+    )
+    array = zarr.create_group(tmp_path).create_array(
+        "v", shape=(12, 4), chunks=(4, 4), dtype="f4", dimension_names=["time", "y"],
+        serializer=serializer, compressors=None, filters=None,
+    )  # fmt: skip
+    array[...] = values = np.arange(48, dtype="f4").reshape(12, 4)
+    shard = tmp_path / "v" / "c" / "1" / "0"
+    encoded = bytearray(shard.read_bytes())
+    entry = len(encoded) - 4 * 16 + 2 * 16 + at  # of the chunk at step 6
+    encoded[entry : entry + 8] = wrong.to_bytes(8, "little")
+    shard.write_bytes(encoded)
+
+    opened = xtd.open_zarr(tmp_path, consolidated=False)
+    dataset = xtd.IterableDataset(opened, {"time": 2, "y": -1}, batch_size=6, on_error="skip")
+    [batch] = dataset
+    np.testing.assert_array_equal(batch.x[:, 0], values.reshape(6, 2, 4)[batch.index])
+    if endian == "big" and at == 8:  # zarr reads to the end of the file, and blosc what is its own
+        assert batch.skipped in ((), (3,))
+        return
+    assert batch.skipped == (3,)
+    with pytest.raises(xtd.ReadError):
+        list(xtd.IterableDataset(opened, {"time": 2, "y": -1}))
+
+
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("opener", [xr.open_zarr, xtd.open_zarr])
 def test_missing_chunks_are_the_fill_value_and_no_failure(tmp_path, opener, sharded):

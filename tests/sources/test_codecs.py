@@ -18,6 +18,12 @@ NESTED = zarr.codecs.ShardingCodec(
     chunk_shape=(10,),
     codecs=[zarr.codecs.ShardingCodec(chunk_shape=(5,), codecs=[zarr.codecs.BytesCodec(), *CRC])],
 )
+UNVERIFIED = zarr.codecs.ShardingCodec(
+    chunk_shape=(10,),
+    codecs=[zarr.codecs.BytesCodec(endian="big")],
+    index_codecs=[zarr.codecs.BytesCodec()],
+)
+WITHIN = zarr.codecs.ShardingCodec(chunk_shape=(20,), codecs=[UNVERIFIED])
 
 
 @pytest.mark.parametrize(
@@ -28,6 +34,8 @@ NESTED = zarr.codecs.ShardingCodec(
         (3, {"shards": (20,)}, True),
         (3, {"shards": (20,), "compressors": CRC}, False),
         (3, {"chunks": (20,), "compressors": None, "serializer": NESTED}, False),
+        (3, {"chunks": (20,), "compressors": None, "serializer": UNVERIFIED}, False),
+        (3, {"chunks": (40,), "compressors": None, "serializer": WITHIN}, False),
         (3, {"serializer": zarr.codecs.BytesCodec(endian="big")}, True),
         (2, {}, True),
         (2, {"dtype": ">f4"}, False),

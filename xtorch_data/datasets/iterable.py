@@ -157,10 +157,10 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
         Bytes that may be kept in that folder, ``"64 GiB"`` by default. A twentieth of the disk
         stays free in any case, at most 10 GiB.
     on_error : {"raise", "skip"}
-        What happens to samples that touch a chunk which cannot be read: an error, or they are left
-        out of their batches, which are smaller then. That is logged, counted in `stats`, and their
-        numbers are in `Batch.skipped`. A batch of which nothing is left gets a sample that has been
-        there before, since all ranks must have as many batches.
+        What happens to samples whose window touches a chunk which cannot be read: an error, or they
+        are left out of their batches, which are smaller then. That is logged, counted in `stats`,
+        and their numbers are in `Batch.skipped`. A batch of which nothing is left gets a sample
+        that has been there before, since all ranks must have as many batches.
     retries : int
         How often a read is tried again that fails in passing, with a timeout or a connection cut
         off, after pauses that grow from half a second to half a minute.
@@ -300,7 +300,7 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
 
     @property
     def on_error(self) -> Literal["raise", "skip"]:
-        """What happens to samples that touch a chunk which cannot be read."""
+        """What happens to samples whose window touches a chunk which cannot be read."""
         return "skip" if self._inside.skipping else "raise"
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import zarr
-from zarr.codecs import ShardingCodec
+from zarr.codecs import Crc32cCodec, ShardingCodec
 from zarr.registry import register_pipeline
 from zarr.storage import LocalStore
 from zarrs import ZarrsCodecPipeline
@@ -48,6 +48,10 @@ class FastCodecPipeline(ZarrsCodecPipeline):
             raise NotImplementedError("zarrs writes to memory in C order alone")
         if _has_checksums_in_shards(getattr(array_metadata, "codecs", ())):
             raise NotImplementedError("zarrs verifies no checksums where it reads part of a shard")
+        if _has_unverified_index(getattr(array_metadata, "codecs", ())):
+            raise NotImplementedError(
+                "zarrs takes the index of a shard for granted: a wrong one ends the process"
+            )
         try:  # strictly: otherwise zarrs warns, again in every process that gets the array
             impl = get_codec_pipeline_impl(array_metadata, store, strict=True)
         except UnsupportedMetadataError as error:
@@ -78,6 +82,18 @@ def _has_checksums_in_shards(codecs: Sequence[Any], inside: bool = False) -> boo
         _has_checksums_in_shards(codec.codecs, inside=True)
         if isinstance(codec, ShardingCodec)
         else inside and codec.to_dict()["name"].removeprefix("numcodecs.") in CHECKSUMS
+        for codec in codecs
+    )
+
+
+def _has_unverified_index(codecs: Sequence[Any]) -> bool:
+    """Whether some shards have an index without a checksum."""
+    return any(
+        isinstance(codec, ShardingCodec)
+        and (
+            not any(isinstance(each, Crc32cCodec) for each in codec.index_codecs)
+            or _has_unverified_index(codec.codecs)
+        )
         for codec in codecs
     )
 
