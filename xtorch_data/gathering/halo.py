@@ -95,13 +95,13 @@ class HaloJoiner:
             begin, stop = piece.region[load.axis]
             # Of such a load it is the only piece, but need not reach to what was read.
             hands_on = self.lasting and load.keep is not None and load.keep < own.start
+            upto = max(stop, own.start) if hands_on else stop
             found = tuple(
                 HaloPart(each.data.isel(indexers, missing_dims="ignore"), each.start, each.stop)
-                for each in _between(segments, dim, begin, max(stop, own.start * hands_on))
+                for each in _between(segments, dim, begin, upto)
             )
             if self.lasting and found[0].start < own.start:
-                last = own.data.isel(indexers, missing_dims="ignore")
-                joined = self._copied(found, dim, last)
+                joined = self._copied(found, dim, own.data.isel(indexers, missing_dims="ignore"))
                 found = (joined.cut(dim, begin, stop),)
                 if hands_on:
                     segments = (joined, own.cut(dim, joined.stop, own.stop))
