@@ -300,7 +300,7 @@ class IterableDataset(Dataset, torch.utils.data.IterableDataset[Batch]):  # nump
 
     @property
     def on_error(self) -> Literal["raise", "skip"]:
-        """What happens to samples whose window touches a chunk which cannot be read."""
+        """Treatment of samples whose window touches a chunk which cannot be read."""
         return "skip" if self._inside.skipping else "raise"
 
     @property

@@ -82,6 +82,9 @@ class HaloJoiner:
         dim = self.windows.axes[load.axis].dim
         own = HaloPart(block, *load.region[load.axis])
         segments = (*tail, own)
+        # What was handed on is needed once more. Then there is one piece, which need not reach to
+        # what was read.
+        hands_on = self.lasting and load.keep is not None and load.keep < own.start
         pieces = []
         for piece in load.pieces:
             # A piece reaches over the whole region along the other axes, or is cut there.
@@ -93,8 +96,6 @@ class HaloJoiner:
                 if axis.dim != dim
             }
             begin, stop = piece.region[load.axis]
-            # Of such a load it is the only piece, but need not reach to what was read.
-            hands_on = self.lasting and load.keep is not None and load.keep < own.start
             upto = max(stop, own.start) if hands_on else stop
             found = tuple(
                 HaloPart(each.data.isel(indexers, missing_dims="ignore"), each.start, each.stop)

@@ -80,18 +80,19 @@ class Footprint:
         path = read_path(variable) if lazy else ""
         stored = stored_dtype(variable) if lazy else None
         chunk = math.prod(grid.largest for grid in layout.chunks.values()) * outside
+        shards, requested = variable.encoding.get("shards"), lazy and is_fetched(variable)
         scratch = 0
         if path in ("directly", "by zarr"):
             # The chunk as it is stored, and decoded where only part of it is wanted.
             copies = 2 if plan.shuffle or not _in_rows(layout) else 1
             encoded = (stored or variable.dtype).itemsize
             scratch = 0 if _needs_no_scratch(variable, layout) else copies * chunk * encoded
-            if shards := variable.encoding.get("shards"):  # of which chunks are read together
+            if shards and not requested:  # files, of which chunks are read together
                 together = min(MOST_FILE_BYTES, math.prod(shards) * encoded)
                 scratch += max(0, together - chunk * encoded)
-        fetched = (stored or variable.dtype).itemsize if lazy and is_fetched(variable) else 0
+        fetched = (stored or variable.dtype).itemsize if requested else 0
         most = chunk * fetched
-        if variable.encoding.get("shards"):  # of which chunks are fetched together
+        if shards:  # of which chunks are fetched together
             most = max(most, MOST_BYTES)
         return cls(
             layout=layout,
